@@ -1,0 +1,273 @@
+"""Configuration: frozen dataclasses, one TOML preset, ``key=value`` overrides. Imports no torch.
+
+The dataclasses have no default for a scientific number: the preset is where a number lives, with its source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from core.registry import DECODERS, ENCODERS, SIZES, Size
+from core.types import CXRLensError
+
+Config = TypeVar("Config")
+
+
+class ConfigError(CXRLensError):
+    """A preset or an override is wrong; the message has the full key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Which studies.
+
+    Attributes:
+        source: name of the study source.
+        count: studies in all splits together.
+        seed: of the phantom.
+        min_word_count: rarer words become <unknown>.
+        min_fine_label_count: rarer fine labels are left out; counted on the training split only.
+        max_words: longest target, START and END counted.
+    """
+
+    source: Literal["phantom"]
+    count: int
+    seed: int
+    min_word_count: int
+    min_fine_label_count: int
+    max_words: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierConfig:
+    """CDC and FGC.
+
+    Attributes:
+        epochs: at most.
+        batch_size: studies.
+        learning_rate: of Adam, at its highest.
+        weight_decay: decoupled.
+        warmup_epochs: with cross-entropy, before the AUC margin loss.
+        margin: m of the AUC margin loss.
+        patience: epochs without a better mean AUC before stopping.
+        augment: small shifts, turns and grey changes; never a flip, for reports name sides.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_epochs: int
+    margin: float
+    patience: int
+    augment: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipConfig:
+    """CLIP and cluster CLIP.
+
+    Attributes:
+        epochs: at most.
+        batch_size: pairs.
+        learning_rate: of the towers.
+        filter_learning_rate: of CCVE's filters; at the towers' rate they would stay near their start (paper-spec 1.4).
+        weight_decay: decoupled; not on gains, biases, norms and the temperature.
+        patience: epochs without a lower validation loss before stopping.
+        augment: as for the classifiers.
+        freeze_norms: keep batch norms at their pretrained statistics.
+        mask_duplicates: do not count pairs with the same text as negatives of each other.
+        filters: kind of CCVE's filters.
+        negatives: "batch", or "same_cluster" (a filter must not be told by its image alone).
+        feature: what CVE hands on, "dense" or "layer4".
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    filter_learning_rate: float
+    weight_decay: float
+    patience: int
+    augment: bool
+    freeze_norms: bool
+    mask_duplicates: bool
+    filters: Literal["independent", "shared_stem"]
+    negatives: Literal["batch", "same_cluster"]
+    feature: Literal["dense", "layer4"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportConfig:
+    """Decoders, and DVE with them.
+
+    Attributes:
+        epochs: at most, for decoders of frozen encoders.
+        epochs_direct: at most, for DVE, which trains with its decoder.
+        batch_size: studies.
+        learning_rate: of the decoder, at its highest.
+        image_learning_rate: of DVE.
+        weight_decay: decoupled.
+        stop_weight: of the stop control loss.
+        patience: epochs without a better validation score before stopping.
+        augment: for DVE, as for the classifiers.
+    """
+
+    epochs: int
+    epochs_direct: int
+    batch_size: int
+    learning_rate: float
+    image_learning_rate: float
+    weight_decay: float
+    stop_weight: float
+    patience: int
+    augment: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteConfig:
+    """How reports are written; see ``core.generation.GenerateConfig``."""
+
+    beam_size: int
+    max_words: int
+    length_penalty: float
+    no_repeat_ngram: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentConfig:
+    """A whole run.
+
+    Attributes:
+        name: of the preset, and of the family of its bundles.
+        size: of the models.
+        seed: of everything that is random in training.
+        pretrained: start from published weights.
+        encoders: which to train.
+        decoders: which to train for each.
+        evaluate_studies: held-out studies that are scored, the first of the test split; 0 is all.
+    """
+
+    name: str
+    size: Size
+    seed: int
+    pretrained: bool
+    encoders: tuple[str, ...]
+    decoders: tuple[str, ...]
+    evaluate_studies: int
+    data: DataConfig
+    classifier: ClassifierConfig
+    clip: ClipConfig
+    cluster_clip: ClipConfig
+    report: ReportConfig
+    write: WriteConfig
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions."""
+        for key, names, known in (("encoders", self.encoders, ENCODERS), ("decoders", self.decoders, DECODERS)):
+            for name in names:
+                if name not in known:
+                    raise ConfigError(f"{key}: unknown '{name}'. Known: {', '.join(known)}.")
+        if self.size not in SIZES:
+            raise ConfigError(f"size: unknown '{self.size}'. Known: {', '.join(SIZES)}.")
+        if self.classifier.warmup_epochs > self.classifier.epochs:
+            raise ConfigError(
+                f"classifier.warmup_epochs ({self.classifier.warmup_epochs}) must not exceed "
+                f"classifier.epochs ({self.classifier.epochs})."
+            )
+
+
+def load_config(folder: Path, preset: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read a preset and change it.
+
+    Args:
+        folder: of the presets.
+        preset: file name without ".toml".
+        overrides: "key.key=value", the value written as in TOML; a bare word is taken as a string.
+
+    Raises:
+        ConfigError: no such preset, or a key or value that does not fit.
+    """
+    path = folder / f"{preset}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.toml")))
+        raise ConfigError(f"There is no preset '{preset}'. Known: {known}.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _override(values, override)
+    return from_dict(ExperimentConfig, values)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"'{override}' is not of the form key=value.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *parents, last = key.strip().split(".")
+    table: Any = values
+    for parent in parents:
+        table = table.get(parent) if isinstance(table, dict) else None
+    if not isinstance(table, dict) or last not in table:
+        raise ConfigError(f"{key}: no such key in the preset.")
+    table[last] = value
+
+
+def from_dict(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
+    """Build a config dataclass from plain values.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a wrong type; the message has the full key.
+    """
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    unknown, missing = sorted(set(values) - set(names)), sorted(set(names) - set(values))
+    if unknown or missing:
+        where = prefix.rstrip(".") or "the preset"
+        raise ConfigError(f"{where}: unknown keys {unknown}, missing keys {missing}.")
+    return kind(**{name: _fit(hints[name], values[name], prefix + name) for name in names})
+
+
+def _fit(hint: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key}: expected a table, got {value!r}.")
+        return from_dict(typing.cast(type[Any], hint), value, f"{key}.")
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise ConfigError(f"{key}: expected one of {', '.join(typing.get_args(hint))}, got {value!r}.")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{key}: expected a list, got {value!r}.")
+        return tuple(_fit(typing.get_args(hint)[0], each, key) for each in value)
+    if origin is types.UnionType:
+        raise ConfigError(f"{key}: a field of two types cannot be read from a preset.")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{key}: expected {hint.__name__}, got {value!r}.")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values of a config, as JSON has them."""
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        plain[field.name] = list(value) if isinstance(value, tuple) else value
+    return plain

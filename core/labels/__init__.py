@@ -1,0 +1,1 @@
+"""What reports say: the 14 observations, their states, the labelers."""

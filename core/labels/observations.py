@@ -1,0 +1,63 @@
+"""The 14 observations of CheXpert, their four states, and the 13 clusters of CCVE.
+
+Labels are keyed by observation *name*. The field's tools use three orders and three number codes
+(`shared/style.md` section 4); no index and no bare integer crosses a module border here.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class LabelState(StrEnum):
+    """What a report says of an observation."""
+
+    BLANK = "blank"
+    NEGATIVE = "negative"
+    UNCERTAIN = "uncertain"
+    POSITIVE = "positive"
+
+
+NO_FINDING = "No Finding"
+SUPPORT_DEVICES = "Support Devices"
+
+# CheXpert's 14 (Irvin et al. 2019, arXiv:1901.07031), in CheXbert's order. The order is for display only.
+OBSERVATIONS: tuple[str, ...] = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    SUPPORT_DEVICES,
+    NO_FINDING,
+)
+
+# Pleural Other joins Pleural Effusion: the paper says the two named nearly the same sentences (section 3.1);
+# that these are the ones merged is our choice (paper-spec 1.4).
+CLUSTER_OF: dict[str, str] = {name: name for name in OBSERVATIONS} | {"Pleural Other": "Pleural Effusion"}
+
+CLUSTERS: tuple[str, ...] = tuple(name for name in OBSERVATIONS if name != "Pleural Other")
+
+
+def no_finding_state(states: dict[str, LabelState]) -> LabelState:
+    """Work out No Finding from the other states, as CheXpert does.
+
+    Args:
+        states: by observation name; No Finding itself is ignored, Support Devices never block it.
+
+    Returns:
+        POSITIVE if nothing else is positive or uncertain, otherwise BLANK.
+    """
+    found = any(
+        state in (LabelState.POSITIVE, LabelState.UNCERTAIN)
+        for name, state in states.items()
+        if name not in (NO_FINDING, SUPPORT_DEVICES)
+    )
+    return LabelState.BLANK if found else LabelState.POSITIVE

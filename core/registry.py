@@ -1,0 +1,279 @@
+"""What there is: encoders, decoders, sizes and shapes, in one table. Imports no torch.
+
+A test builds every row on the meta device and compares its real shapes with the table.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from core.types import CXRLensError
+
+Row = TypeVar("Row")
+Size = Literal["paper", "small", "tiny"]
+SIZES: tuple[Size, ...] = ("paper", "small", "tiny")
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderShape:
+    """One size of an encoder: (B, 1, image_size, image_size) -> (B, num_tokens, width).
+
+    Attributes:
+        image_size: pixels.
+        num_tokens: N.
+        width: D.
+        grids: (h, w) of each grid of tokens; empty for CCVE.
+        arch: keyword arguments of the builder.
+    """
+
+    image_size: int
+    num_tokens: int
+    width: int
+    grids: tuple[tuple[int, int], ...]
+    arch: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSpec:
+    """One row of the encoder table.
+
+    Attributes:
+        name: key in configs, bundle names and links.
+        title: what a reader sees.
+        summary: one sentence for a reader who does not know the paper.
+        build: "module:class", called with ``arch``.
+        frozen: trained on its own objective, then frozen while the decoder trains.
+        normalization: mean and standard deviation of the input channels, of values in [0, 1].
+        source: where the paper describes it.
+        sizes: shape by size.
+    """
+
+    name: str
+    title: str
+    summary: str
+    build: str
+    frozen: bool
+    normalization: Mapping[str, tuple[float, float, float]]
+    source: str
+    sizes: Mapping[Size, EncoderShape]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderSpec:
+    """One row of the decoder table.
+
+    Attributes:
+        name: key in configs, bundle names and links.
+        title: what a reader sees.
+        summary: one sentence for a reader who does not know the paper.
+        build: "module:class".
+        sentences: it writes sentence by sentence and needs SENTENCE_END in its targets.
+        source: the paper that describes it.
+        sizes: keyword arguments of the builder by size.
+    """
+
+    name: str
+    title: str
+    summary: str
+    build: str
+    sentences: bool
+    source: str
+    sizes: Mapping[Size, Mapping[str, Any]]
+
+
+# timm names carry the weights' tag, because the bare names have changed their meaning (paper-spec 1.1, 1.2).
+_RN50X4 = {
+    # src: open_clip model_configs/RN50x4-quickgelu.json
+    "embed_dim": 640,
+    "image": {"kind": "resnet", "layers": (4, 6, 10, 6), "width": 80, "image_size": 288},
+    "text": {"kind": "transformer", "tokenizer": "bpe", "width": 640, "heads": 10, "layers": 12, "quick_gelu": True},
+    "pretrained": "RN50x4-quickgelu:openai",
+}
+_LITE0_CLIP = {
+    "embed_dim": 384,
+    "image": {"kind": "timm", "backbone": "efficientnet_lite0", "image_size": 224, "features": 1280},
+    "text": {"kind": "minilm"},
+    "pretrained": "package",
+}
+_TINY_CLIP = {
+    "embed_dim": 128,
+    "image": {"kind": "resnet", "layers": (1, 1, 1, 1), "width": 16, "image_size": 128},
+    "text": {"kind": "transformer", "tokenizer": "words", "width": 64, "heads": 4, "layers": 2},
+    "pretrained": None,
+}
+_TINY_DENSENET = {"growth_rate": 16, "block_config": (2, 4, 8, 6), "bn_size": 2}
+_TINY_CONVNEXT = {"depths": (2, 2, 4, 2), "dims": (24, 48, 96, 160)}
+
+ENCODERS: Mapping[str, EncoderSpec] = {
+    spec.name: spec
+    for spec in (
+        EncoderSpec(
+            name="dve",
+            title="DVE",
+            summary="Direct: a DenseNet trained end to end with its decoder.",
+            build="core.encoders.dve:DirectEncoder",
+            frozen=False,
+            normalization=IMAGENET,
+            source="Nazarov et al. 2022, section 3.1, Direct Visual Encoding",
+            sizes={
+                "paper": EncoderShape(
+                    image_size=224,
+                    num_tokens=49,
+                    width=1024,
+                    grids=((7, 7),),
+                    arch={"backbone": "densenet121.tv_in1k"},
+                ),
+                "small": EncoderShape(
+                    image_size=224,
+                    num_tokens=49,
+                    width=1280,
+                    grids=((7, 7),),
+                    arch={"backbone": "efficientnet_lite0", "pretrained": "package"},
+                ),
+                "tiny": EncoderShape(
+                    image_size=128,
+                    num_tokens=16,
+                    width=184,
+                    grids=((4, 4),),
+                    arch={"backbone": "densenet121", "backbone_args": _TINY_DENSENET, "pretrained": None},
+                ),
+            },
+        ),
+        EncoderSpec(
+            name="fve",
+            title="FVE",
+            summary="Fine-grained: two frozen classifiers, one of 14 observations, one of their modifiers.",
+            build="core.encoders.fve:FineGrainedEncoder",
+            frozen=True,
+            normalization=IMAGENET,
+            source="Nazarov et al. 2022, section 3.1, Fine-grained Visual Encoding",
+            sizes={
+                "paper": EncoderShape(
+                    image_size=224,
+                    num_tokens=98,
+                    width=768,
+                    grids=((7, 7), (7, 7)),
+                    arch={"backbone": "convnext_small.fb_in1k"},
+                ),
+                "small": EncoderShape(
+                    image_size=224,
+                    num_tokens=98,
+                    width=1280,
+                    grids=((7, 7), (7, 7)),
+                    arch={"backbone": "efficientnet_lite0", "pretrained": "package"},
+                ),
+                "tiny": EncoderShape(
+                    image_size=128,
+                    num_tokens=32,
+                    width=160,
+                    grids=((4, 4), (4, 4)),
+                    arch={"backbone": "convnext_atto", "backbone_args": _TINY_CONVNEXT, "pretrained": None},
+                ),
+            },
+        ),
+        EncoderSpec(
+            name="cve",
+            title="CVE",
+            summary="CLIP: a ResNet that learned to match radiographs with impressions, then frozen.",
+            build="core.encoders.cve:ClipEncoder",
+            frozen=True,
+            normalization=CLIP,
+            source="Nazarov et al. 2022, section 3.1, CLIP Visual Encoding",
+            sizes={
+                "paper": EncoderShape(
+                    image_size=288, num_tokens=81, width=640, grids=((9, 9),), arch={"clip": _RN50X4}
+                ),
+                "small": EncoderShape(
+                    image_size=224, num_tokens=49, width=384, grids=((7, 7),), arch={"clip": _LITE0_CLIP}
+                ),
+                "tiny": EncoderShape(
+                    image_size=128, num_tokens=16, width=128, grids=((4, 4),), arch={"clip": _TINY_CLIP}
+                ),
+            },
+        ),
+        EncoderSpec(
+            name="ccve",
+            title="CCVE",
+            summary="Cluster CLIP: 13 learned filters, one a disease cluster, each followed by CLIP, then frozen.",
+            build="core.encoders.ccve:ClusterClipEncoder",
+            frozen=True,
+            normalization=CLIP,
+            source="Nazarov et al. 2022, section 3.1, Cluster CLIP Visual Encoding",
+            sizes={
+                "paper": EncoderShape(image_size=288, num_tokens=13, width=640, grids=(), arch={"clip": _RN50X4}),
+                "small": EncoderShape(image_size=224, num_tokens=13, width=384, grids=(), arch={"clip": _LITE0_CLIP}),
+                "tiny": EncoderShape(
+                    image_size=128, num_tokens=13, width=128, grids=(), arch={"clip": _TINY_CLIP, "hidden": 4}
+                ),
+            },
+        ),
+    )
+}
+
+# src: paper-spec 3.0: width 512, 8 heads, feed-forward 2048, dropout 0.1; three layers are our neutral default,
+# the published code trains one (``layers = 1``).
+_PAPER_TRANSFORMER = {"width": 512, "heads": 8, "feed_forward": 2048, "layers": 3, "dropout": 0.1}
+_SMALL_TRANSFORMER = {"width": 256, "heads": 8, "feed_forward": 1024, "layers": 3, "dropout": 0.1}
+_TINY_TRANSFORMER = {"width": 96, "heads": 4, "feed_forward": 256, "layers": 2, "dropout": 0.1}
+
+DECODERS: Mapping[str, DecoderSpec] = {
+    spec.name: spec
+    for spec in (
+        DecoderSpec(
+            name="transformer",
+            title="Transformer",
+            summary="Attends to all image tokens for each word.",
+            build="core.decoders.transformer:TransformerDecoder",
+            sentences=False,
+            source="Vaswani et al. 2017, arXiv:1706.03762",
+            sizes={"paper": _PAPER_TRANSFORMER, "small": _SMALL_TRANSFORMER, "tiny": _TINY_TRANSFORMER},
+        ),
+        DecoderSpec(
+            name="m2",
+            title="M2",
+            summary="Meshed memory: attends to every level of its image memory, which also holds learned slots.",
+            build="core.decoders.m2:MeshedMemoryDecoder",
+            sentences=False,
+            source="Cornia et al. 2020, arXiv:1912.08226",
+            sizes={
+                "paper": {**_PAPER_TRANSFORMER, "slots": 40},
+                "small": {**_SMALL_TRANSFORMER, "slots": 40},
+                "tiny": {**_TINY_TRANSFORMER, "slots": 16},
+            },
+        ),
+        DecoderSpec(
+            name="cnn_rnn_rnn",
+            title="CNN-RNN-RNN",
+            summary="Plans sentences with one recurrent network and writes each with another.",
+            build="core.decoders.cnn_rnn_rnn:HierarchicalDecoder",
+            sentences=True,
+            source="Liu et al. 2019, arXiv:1904.02633; Lu et al. 2017, arXiv:1612.01887",
+            sizes={
+                "paper": {"width": 512, "dropout": 0.5, "max_sentences": 12, "max_sentence_words": 40},
+                "small": {"width": 384, "dropout": 0.4, "max_sentences": 12, "max_sentence_words": 40},
+                "tiny": {"width": 128, "dropout": 0.2, "max_sentences": 12, "max_sentence_words": 40},
+            },
+        ),
+    )
+}
+
+PAIRS: tuple[tuple[str, str], ...] = tuple((encoder, decoder) for encoder in ENCODERS for decoder in DECODERS)
+
+
+def lookup(table: Mapping[str, Row], name: str, what: str) -> Row:
+    """Find a row by name.
+
+    Raises:
+        CXRLensError: there is none; the message names the nearest.
+    """
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, table, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise CXRLensError(f"Unknown {what} '{name}'.{hint} Known: {', '.join(table)}.")

@@ -1,0 +1,131 @@
+"""Words of a report: tokens, sentences, vocabulary, and text made of tokens again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.types import CXRLensError
+
+PAD, START, UNKNOWN, END, SENTENCE_END = range(5)
+SPECIAL_TOKENS = ("<pad>", "<start>", "<unknown>", "<end>", "<sentence-end>")
+
+_TOKEN = re.compile(r"\w+|[^\w\s]+")  # as NLTK's wordpunct_tokenize, which the reference code uses (paper-spec 3.0)
+_TERMINATORS = frozenset({".", "!", "?"})
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-case and split into runs of word characters or of punctuation."""
+    return _TOKEN.findall(text.lower())
+
+
+def split_sentences(tokens: Sequence[str]) -> list[list[str]]:
+    """Split tokens after each full stop, question or exclamation mark; a number's point does not count."""
+    sentences: list[list[str]] = []
+    current: list[str] = []
+    for index, token in enumerate(tokens):
+        current.append(token)
+        following = tokens[index + 1] if index + 1 < len(tokens) else ""
+        decimal = token == "." and index > 0 and tokens[index - 1].isdigit() and following.isdigit()
+        if token in _TERMINATORS and not decimal:
+            sentences.append(current)
+            current = []
+    if current:
+        sentences.append(current)
+    return sentences
+
+
+def to_text(tokens: Sequence[str]) -> str:
+    """Write tokens as prose: no space before punctuation, capitals at the starts of sentences."""
+    parts: list[str] = []
+    for sentence in split_sentences(tokens):
+        text = " ".join(sentence)
+        text = re.sub(r"\s+([.,;:!?)\]%])", r"\1", text)
+        text = re.sub(r"([(\[])\s+", r"\1", text)
+        text = re.sub(r"\s*([-/'])\s*", r"\1", text)
+        text = re.sub(r"(\d)([.,])\s(\d)", r"\1\2\3", text)
+        parts.append(text[:1].upper() + text[1:])
+    return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words a decoder can write. The id of a word is its place; the first five are special.
+
+    Attributes:
+        words: special tokens first, then words by falling frequency.
+    """
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a list without the special tokens in their places."""
+        if self.words[: len(SPECIAL_TOKENS)] != SPECIAL_TOKENS:
+            raise CXRLensError(f"A vocabulary must begin with {SPECIAL_TOKENS}, this one with {self.words[:5]}.")
+        object.__setattr__(self, "_ids", {word: index for index, word in enumerate(self.words)})
+        if len(self._ids) != len(self.words):
+            raise CXRLensError("A vocabulary must not have a word twice.")
+
+    _ids = {}  # type: dict[str, int]
+
+    @classmethod
+    def build(cls, texts: Iterable[str], min_count: int) -> Vocabulary:
+        """Count the words of training texts and keep those seen at least ``min_count`` times."""
+        counts = Counter(token for text in texts for token in tokenize(text))
+        kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
+        return cls((*SPECIAL_TOKENS, *kept))
+
+    def __len__(self) -> int:
+        """Number of words, V."""
+        return len(self.words)
+
+    def encode(self, text: str, max_words: int, *, sentences: bool = False) -> list[int]:
+        """Turn a text into ids, START first and END last.
+
+        Args:
+            text: any text.
+            max_words: longest result, START and END counted; what is longer loses its last words, never its END.
+            sentences: put SENTENCE_END after each sentence (for the CNN-RNN-RNN decoder).
+        """
+        ids = [START]
+        for sentence in split_sentences(tokenize(text)):
+            ids += [self._ids.get(word, UNKNOWN) for word in sentence]
+            if sentences:
+                ids.append(SENTENCE_END)
+        ids = ids[: max_words - 1]
+        if sentences and ids[-1] != SENTENCE_END and len(ids) > 1:
+            ids[-1] = SENTENCE_END
+        return [*ids, END]
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Words of ids up to END; special tokens are left out, but UNKNOWN is shown."""
+        words = []
+        for index in ids:
+            if index == END:
+                break
+            if index not in (PAD, START, SENTENCE_END):
+                words.append(self.words[index])
+        return words
+
+    def save(self, path: Path) -> None:
+        """Write as a JSON list."""
+        path.write_text(json.dumps(self.words, ensure_ascii=False, indent=0), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CXRLensError: the file is no JSON list of words.
+        """
+        try:
+            words = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CXRLensError(f"{path} cannot be read as a vocabulary: {error}") from error
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise CXRLensError(f"{path} is not a list of words.")
+        return cls(tuple(words))

@@ -1,0 +1,193 @@
+"""The values that cross module borders, and the glossary of axes.
+
+```
+B  batch              C  image channels       H, W  image height and width, pixels
+N  visual tokens      D  width of a token     h, w  height and width of a token grid, cells
+T  report tokens      V  vocabulary size      M     memory rows (CLS + visual tokens)
+L  layers             A  attention heads      S     sentences
+K  observations (14) or filters (13), as said
+```
+
+A mask is True where a value counts. Counting is from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from core.labels.observations import LabelState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Split = Literal["train", "validate", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validate", "test")
+
+FloatImage = npt.NDArray[np.float32]
+"""A radiograph (H, W), values in [0, 1], bright = dense (MONOCHROME2)."""
+
+Mask = npt.NDArray[np.bool_]
+"""(H, W), True inside."""
+
+
+class CXRLensError(Exception):
+    """An error whose message is written for the user: what was wrong, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How an image was fitted into a model's square input, and the way back.
+
+    The image is padded to a square, then resized; padding is not data.
+
+    Attributes:
+        height: of the original image, pixels.
+        width: of the original image, pixels.
+        size: side of the square input, pixels.
+        pixel_spacing: (row, column) distance of the original's pixel centres in millimetres, if known.
+    """
+
+    height: int
+    width: int
+    size: int
+    pixel_spacing: tuple[float, float] | None = None
+
+    @property
+    def content(self) -> tuple[float, float, float, float]:
+        """Where the image lies in the square: (top, left, height, width), fractions of its side."""
+        side = max(self.height, self.width)
+        return (
+            (side - self.height) / 2 / side,
+            (side - self.width) / 2 / side,
+            self.height / side,
+            self.width / side,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One examination: what is known of it beside its pixels.
+
+    Attributes:
+        study_id: unique in its source.
+        subject_id: the patient; splits are by patient.
+        split: train, validate or test.
+        view: "PA", "AP" or "LATERAL".
+        findings: the section a decoder learns to write.
+        impression: the section CLIP learns from; empty where there is none.
+        labels: of the findings, by observation name; all 14 names are there.
+        fine_labels: "modifier observation" or the bare observation, lower case, sorted.
+        cluster_texts: cluster name -> the impression's sentences of that cluster.
+        context: what else a reader sees (age, sex, indication, comparison).
+    """
+
+    study_id: str
+    subject_id: str
+    split: Split
+    view: str
+    findings: str
+    impression: str
+    labels: Mapping[str, LabelState]
+    fine_labels: tuple[str, ...]
+    cluster_texts: Mapping[str, str]
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+class StudySource(Protocol):
+    """Where studies come from: the phantom, Open-i, MIMIC-CXR. One interface for all."""
+
+    name: str
+
+    def fingerprint(self) -> str:
+        """Hash of everything that decides the content."""
+        ...
+
+    def studies(self, split: Split) -> Sequence[Study]:
+        """All studies of a split, in a fixed order."""
+        ...
+
+    def image(self, study_id: str, size: int) -> FloatImage:
+        """The study's image, (size, size), values in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VisualTokens:
+    """What every encoder returns and every decoder reads.
+
+    Attributes:
+        tokens: (B, N, D).
+        grids: (h, w) of each grid of tokens, in order; empty where tokens are not image cells (CCVE).
+        sources: one name per token, the encoder or tower that made it ("dve", "fve.cdc", "ccve", ...).
+    """
+
+    tokens: Tensor
+    grids: tuple[tuple[int, int], ...]
+    sources: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse tokens that contradict their description."""
+        if self.tokens.ndim != 3:
+            raise ValueError(f"VisualTokens.tokens must be (batch, tokens, width), not {tuple(self.tokens.shape)}")
+        if len(self.sources) != self.tokens.shape[1]:
+            raise ValueError(f"{len(self.sources)} sources for {self.tokens.shape[1]} tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A generated report.
+
+    Attributes:
+        text: as a reader sees it.
+        words: the tokens behind the text, special ones left out.
+        log_probability: sum over the words and the end, natural log.
+        finished: False where the length limit cut it.
+        word_attention: (T, N) float32, the mean attention of each word to each visual token, rows sum to 1; or None.
+        cls_attention: (N,) float32, attention rollout of the CLS token, sums to 1; None for a decoder without one.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    log_probability: float
+    finished: bool
+    word_attention: npt.NDArray[np.float32] | None = None
+    cls_attention: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Result of an explanation.
+
+    Attributes:
+        values: (h, w) or (N,) float32.
+        signed: True where a negative value has a meaning.
+        method: name of the method.
+        target: what was explained, for the reader ("word 7: effusion").
+        geometry: of the study's image, where values are image cells.
+    """
+
+    values: npt.NDArray[np.float32]
+    signed: bool
+    method: str
+    target: str
+    geometry: Geometry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """Points on a map.
+
+    Attributes:
+        coordinates: (points, 2 or 3) float32.
+        method: "PCA", "t-SNE" or "UMAP".
+        parameters: what it was computed with, the seed too.
+    """
+
+    coordinates: npt.NDArray[np.float32]
+    method: str
+    parameters: Mapping[str, Any]

@@ -1,0 +1,41 @@
+"""Shared fixtures: small vocabularies, tiny models with random weights, the demo bundles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
+
+import pytest
+import torch
+
+from core.decoders import Decoder, build_decoder
+from core.registry import DECODERS
+from core.text import SPECIAL_TOKENS, Vocabulary
+from core.types import VisualTokens
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLES = ROOT / "assets" / "bundles"
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> Vocabulary:
+    words = ("the", ".", "lungs", "are", "clear", "no", "effusion", "heart", "is", "large", "small", "left", "right")
+    return Vocabulary((*SPECIAL_TOKENS, *words))
+
+
+@pytest.fixture
+def visual() -> VisualTokens:
+    generator = torch.Generator().manual_seed(3)
+    return VisualTokens(torch.randn(3, 6, 10, generator=generator), ((2, 3),), ("test",) * 6)
+
+
+@pytest.fixture(params=list(DECODERS))
+def decoder(request: pytest.FixtureRequest, vocabulary: Vocabulary) -> Decoder:
+    torch.manual_seed(5)
+    built = build_decoder(request.param, "tiny", token_width=10, vocabulary_size=len(vocabulary)).eval()
+    # Random weights write one word for ever; sharper output makes searches branch and end.
+    with torch.no_grad():
+        built.output.weight.mul_(4)
+    return built

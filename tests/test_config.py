@@ -1,0 +1,60 @@
+"""Presets load; whatever is wrong is named with its full key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.config import ConfigError, ExperimentConfig, from_dict, load_config, to_dict
+from training.cli import PRESETS
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.toml")))
+def test_every_preset_loads_and_survives_json(preset: str) -> None:
+    config = load_config(PRESETS, preset)
+    assert config.name == preset
+    assert from_dict(ExperimentConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_overrides_are_typed() -> None:
+    config = load_config(PRESETS, "phantom", ["report.epochs=3", "clip.learning_rate=1", "encoders=['fve']", "size=paper"])
+    assert (config.report.epochs, config.clip.learning_rate, config.encoders, config.size) == (3, 1.0, ("fve",), "paper")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("report.epoch=3", "report.epoch: no such key"),
+        ("nothing.at.all=3", "nothing.at.all: no such key"),
+        ("report.epochs=many", "report.epochs: expected int, got 'many'"),
+        ("report.epochs=true", "report.epochs: expected int, got True"),
+        ("report.epochs", "not of the form key=value"),
+        ("encoders=['fvee']", "encoders: unknown 'fvee'"),
+        ("clip.negatives=none", "clip.negatives: expected one of batch, same_cluster"),
+        ("classifier.warmup_epochs=99", r"classifier.warmup_epochs \(99\) must not exceed classifier.epochs"),
+        ("size=huge", "size: expected one of"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(PRESETS, "phantom", [override])
+
+
+def test_an_unknown_preset_is_answered_with_the_known() -> None:
+    with pytest.raises(ConfigError, match="There is no preset 'phantm'. Known: .*phantom"):
+        load_config(PRESETS, "phantm")
+
+
+def test_wrong_keys_in_a_file_are_listed(tmp_path: Path) -> None:
+    text = (PRESETS / "phantom.toml").read_text().replace("max_words = 128", "max_word = 128")
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"data: unknown keys \['max_word'\], missing keys \['max_words'\]"):
+        load_config(tmp_path, "mine")
+
+
+def test_broken_toml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("name = ")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(tmp_path, "mine")

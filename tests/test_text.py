@@ -1,0 +1,64 @@
+"""Tokens, sentences, vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.text import END, SENTENCE_END, START, UNKNOWN, Vocabulary, split_sentences, to_text, tokenize
+from core.types import CXRLensError
+
+
+def test_tokens_are_words_and_punctuation() -> None:
+    assert tokenize("No pleural-effusion, or 1.5 cm nodule.") == [
+        "no", "pleural", "-", "effusion", ",", "or", "1", ".", "5", "cm", "nodule", ".",
+    ]  # fmt: skip
+
+
+def test_a_decimal_point_ends_no_sentence() -> None:
+    assert [len(each) for each in split_sentences(tokenize("A 1.5 cm nodule. Heart is normal."))] == [7, 4]
+
+
+def test_text_is_written_as_prose() -> None:
+    text = "No pleural-effusion, or 1.5 cm nodule. Heart is normal (see above)."
+    assert to_text(tokenize(text)) == text
+
+
+@given(st.lists(st.sampled_from(["heart", "lungs", "is", ",", "."]), max_size=20))
+def test_sentences_lose_no_token(tokens: list[str]) -> None:
+    assert [token for sentence in split_sentences(tokens) for token in sentence] == tokens
+
+
+@given(st.text(max_size=80), st.integers(3, 20), st.booleans())
+def test_encoding_begins_and_ends_as_promised(text: str, limit: int, sentences: bool) -> None:
+    vocabulary = Vocabulary.build(["the heart is normal ."], 1)
+    ids = vocabulary.encode(text, limit, sentences=sentences)
+    assert ids[0] == START
+    assert ids[-1] == END  # the published code cut it off long reports
+    assert len(ids) <= limit
+    if sentences and len(ids) > 2:
+        assert ids[-2] == SENTENCE_END
+
+
+def test_vocabulary_counts_and_sorts() -> None:
+    vocabulary = Vocabulary.build(["b b a", "b c a"], 2)
+    assert vocabulary.words[5:] == ("b", "a")
+    assert vocabulary.encode("a c b", 10) == [START, 6, UNKNOWN, 5, END]
+    assert vocabulary.decode([START, 6, SENTENCE_END, 5, END, 5]) == ["a", "b"]
+
+
+def test_vocabulary_survives_its_file(tmp_path: Path) -> None:
+    vocabulary = Vocabulary.build(["größe the heart"], 1)
+    vocabulary.save(tmp_path / "vocab.json")
+    assert Vocabulary.load(tmp_path / "vocab.json") == vocabulary
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1, 2]", '["a"]', "[\"<pad>\", "])
+def test_a_damaged_vocabulary_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "vocab.json"
+    path.write_text(content)
+    with pytest.raises(CXRLensError):
+        Vocabulary.load(path)
