@@ -1,0 +1,491 @@
+"""Images are read to known numbers, or refused with a sentence that helps."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.processing import apply_windowing
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+    generate_uid,
+)
+
+from core import images
+from core.images import ImageError, fit_square, read_image, to_original
+from core.types import Geometry
+
+RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)  # 0 ... 4095: every 12-bit value once
+
+
+def encode(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def gray_ramp(height: int = 64, width: int = 64) -> np.ndarray:
+    return np.linspace(0, 255, height * width).reshape(height, width).astype(np.uint8)
+
+
+def dicom(
+    stored: np.ndarray = RAMP,
+    *,
+    bits: int = 12,
+    syntax: UID = ExplicitVRLittleEndian,
+    encapsulated: bytes | None = None,
+    **tags: object,
+) -> bytes:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
+    dataset.PatientName = "Secret^Person"
+    dataset.Modality = "DX"
+    dataset.Rows, dataset.Columns = stored.shape[-2:] if stored.shape[-1] != 3 else stored.shape[-3:-1]
+    dataset.SamplesPerPixel = 3 if stored.shape[-1] == 3 else 1
+    if dataset.SamplesPerPixel == 3:
+        dataset.PlanarConfiguration = 0
+    dataset.PhotometricInterpretation = "RGB" if dataset.SamplesPerPixel == 3 else "MONOCHROME2"
+    dataset.BitsAllocated = stored.dtype.itemsize * 8
+    dataset.BitsStored, dataset.HighBit = bits, bits - 1
+    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+    if encapsulated is not None:
+        dataset.PixelData = encapsulate([encapsulated])
+        dataset["PixelData"].VR = "OB"
+    elif syntax == RLELossless:
+        dataset.PixelData = b""
+    else:
+        dataset.PixelData = stored.tobytes()
+        dataset["PixelData"].VR = "OB" if dataset.BitsAllocated == 8 else "OW"
+    for name, value in tags.items():
+        if value is None:
+            if name in dataset:
+                del dataset[name]
+        else:
+            setattr(dataset, name, value)
+    if syntax == RLELossless:
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.PixelData = stored.tobytes()
+        dataset["PixelData"].VR = "OW"
+        dataset.compress(RLELossless)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def windowed(stored: np.ndarray = RAMP, **tags: object) -> bytes:
+    return dicom(stored, **({"WindowCenter": 2048, "WindowWidth": 4096} | tags))
+
+
+# --- PNG and JPEG ---
+
+
+def test_reads_8_bit_gray_as_it_is() -> None:
+    values = gray_ramp()
+    radiograph = read_image(encode(Image.fromarray(values)))
+    np.testing.assert_allclose(radiograph.pixels, values / 255, atol=1e-7)
+    assert radiograph.pixels.dtype == np.float32
+    assert (radiograph.bits, radiograph.format, radiograph.view) == (8, "PNG", "")
+    assert radiograph.pixel_spacing is None
+    assert radiograph.warnings == ()
+
+
+def test_reads_16_bit_png_with_all_its_levels() -> None:
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    radiograph = read_image(encode(Image.fromarray(values)))
+    np.testing.assert_allclose(radiograph.pixels, values / 65535, atol=1e-6)
+    assert radiograph.bits == 16
+    assert len(np.unique(radiograph.pixels)) == 4096
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_every_mode_of_a_gray_picture_gives_the_same_pixels(mode: str) -> None:
+    gray = Image.fromarray(gray_ramp())
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+    radiograph = read_image(
+        encode(gray.convert("RGB").convert(mode) if mode == "CMYK" else gray.convert(mode), kind, **options)
+    )
+    expected = gray_ramp() / 255
+    np.testing.assert_allclose(radiograph.pixels, expected, atol=0.02 if kind == "JPEG" else 1e-6)
+    assert radiograph.warnings == ()
+
+
+def test_one_bit_picture_is_black_and_white() -> None:
+    values = np.zeros((40, 40), dtype=bool)
+    values[10:20] = True
+    radiograph = read_image(encode(Image.fromarray(values)))
+    np.testing.assert_array_equal(radiograph.pixels, values)
+    assert radiograph.bits == 1
+
+
+def test_what_is_transparent_is_black() -> None:
+    rgba = np.full((40, 40, 4), 255, dtype=np.uint8)
+    rgba[:20, :, 3] = 0
+    pixels = read_image(encode(Image.fromarray(rgba))).pixels
+    assert pixels[:20].max() == 0
+    assert pixels[20:].min() == 1
+
+
+def test_gray_png_and_rgb_png_have_one_hash_and_another_image_another() -> None:
+    gray = Image.fromarray(gray_ramp())
+    first, second = read_image(encode(gray)), read_image(encode(gray.convert("RGB")))
+    other = read_image(encode(Image.fromarray(gray_ramp()[::-1])))
+    assert first.sha256 == second.sha256 != other.sha256
+
+
+def test_jpeg_is_turned_as_its_exif_note_says() -> None:
+    values = np.zeros((64, 96), dtype=np.uint8)
+    values[:32, :48] = 255  # bright in the upper left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    pixels = read_image(encode(Image.fromarray(values), "JPEG", exif=exif, quality=95)).pixels
+    assert pixels.shape == (96, 64)
+    assert pixels[:40, 40:].min() > 0.9  # now in the upper right
+    assert pixels[56:].max() < 0.1
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_unreadable_exif_does_not_refuse_the_picture() -> None:
+    data = encode(Image.fromarray(gray_ramp()), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7f")
+    assert read_image(data).pixels.shape == (64, 64)
+
+
+def test_name_is_no_evidence(tmp_path) -> None:
+    path = tmp_path / "image.dcm"
+    path.write_bytes(encode(Image.fromarray(gray_ramp())))
+    assert read_image(path).format == "PNG"
+
+
+def test_colour_photograph_is_read_with_a_warning() -> None:
+    colours = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    radiograph = read_image(encode(Image.fromarray(colours)))
+    assert radiograph.pixels.ndim == 2
+    assert "photograph" in " ".join(radiograph.warnings)
+
+
+def test_a_small_coloured_mark_is_no_photograph() -> None:
+    rgb = np.repeat(gray_ramp()[..., None], 3, axis=2)
+    rgb[:8, :16] = (255, 0, 0)
+    assert read_image(encode(Image.fromarray(rgb))).warnings == ()
+
+
+def test_warns_of_an_unusual_shape_of_few_grey_levels_and_of_several_pictures() -> None:
+    assert "unusual shape" in read_image(encode(Image.fromarray(gray_ramp(40, 200)))).warnings[0]
+    assert "grey levels" in read_image(encode(Image.fromarray(RAMP))).warnings[0]
+    pictures = [Image.fromarray(gray_ramp()), Image.fromarray(gray_ramp()[::-1])]
+    animated = encode(pictures[0], save_all=True, append_images=pictures[1:])
+    assert "several pictures" in read_image(animated).warnings[0]
+
+
+# --- what is refused ---
+
+
+def png_header(width: int, height: int) -> bytes:
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return header + struct.pack(">I", 1000) + b"IDAT" + bytes(100)
+
+
+PNG = encode(Image.fromarray(np.random.default_rng(1).integers(0, 255, (128, 128), dtype=np.uint8)))
+JPEG = encode(Image.fromarray(np.random.default_rng(1).integers(0, 255, (128, 128), dtype=np.uint8)), "JPEG")
+J2K = encode(Image.fromarray(RAMP), "JPEG2000", no_jp2=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(b"", "is empty", id="empty"),
+        pytest.param(b"%PDF-1.7 hello", "not a PNG, JPEG or DICOM", id="pdf"),
+        pytest.param(b"GIF89a" + bytes(200), "not a PNG, JPEG or DICOM", id="gif"),
+        pytest.param(PNG[: len(PNG) // 2], "damaged or cut off", id="truncated PNG"),
+        pytest.param(PNG[:20], "damaged or cut off", id="PNG header cut"),
+        pytest.param(JPEG[: len(JPEG) // 2], "damaged or cut off", id="truncated JPEG"),
+        pytest.param(JPEG[:10], "damaged or cut off", id="JPEG header cut"),
+        pytest.param(png_header(9000, 9000), "limit is 64 million", id="81 megapixels"),
+        pytest.param(png_header(12_000, 12_000), "64 million", id="144 megapixels: Pillow warns"),
+        pytest.param(png_header(60_000, 60_000), "64 million", id="3600 megapixels: Pillow refuses"),
+        pytest.param(encode(Image.new("L", (64, 64), 80)), "same value", id="constant"),
+        pytest.param(encode(Image.fromarray(gray_ramp(31, 64))), "at least 32 x 32", id="too small"),
+        pytest.param(dicom()[:3000], "damaged, cut off", id="DICOM cut in the pixels"),
+        pytest.param(dicom()[:200], "damaged, cut off|no image in it", id="DICOM cut in the header"),
+        pytest.param(dicom()[:132], "damaged, cut off|no image in it", id="DICOM of a prefix only"),
+        pytest.param(dicom(PixelData=None), "no image in it", id="DICOM without pixels"),
+        pytest.param(dicom(Modality="CT"), "modality is CT", id="CT"),
+        pytest.param(dicom(Modality="SECRET"), "modality is another one", id="odd modality is not echoed"),
+        pytest.param(dicom(Rows=9000, Columns=9000), "limit is 64 million", id="DICOM of 81 megapixels"),
+        pytest.param(dicom(NumberOfFrames=100_000), "in 100000 frames", id="DICOM of many frames"),
+        pytest.param(dicom(NumberOfFrames=2), "damaged, cut off", id="DICOM with fewer frames than it says"),
+        pytest.param(dicom(Rows=65), "damaged, cut off", id="DICOM with fewer pixels than it says"),
+        pytest.param(dicom(RAMP * 0), "same value", id="constant DICOM"),
+        pytest.param(dicom(PhotometricInterpretation="PALETTE COLOR"), "damaged, cut off", id="palette"),
+        pytest.param(dicom(syntax=DeflatedExplicitVRLittleEndian), "deflated", id="deflated"),
+        pytest.param(dicom(syntax=JPEG2000Lossless, encapsulated=J2K[: len(J2K) // 3]), "damaged", id="cut J2K"),
+        pytest.param(
+            dicom(Rows=32, Columns=32, syntax=JPEG2000Lossless, encapsulated=J2K),
+            "another size",
+            id="J2K of another size",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bad_files_are_refused_with_a_sentence(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
+        read_image(data, name="upload 1")
+    assert str(caught.value).startswith("upload 1: ")
+    assert "SECRET" not in str(caught.value)
+
+
+def test_large_and_missing_files_are_refused(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(PNG)
+    for unreadable in (tmp_path / "nothing.png", tmp_path):
+        with pytest.raises(ImageError, match="cannot be read"):
+            read_image(unreadable)
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", 1000)
+    for data in (PNG, path):
+        with pytest.raises(ImageError, match="the limit is 0 MiB"):
+            read_image(data)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    start=st.sampled_from([PNG, JPEG, dicom(), dicom(syntax=JPEG2000Lossless, encapsulated=J2K)]),
+    cut=st.integers(0, 20_000),
+    flips=st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 255)), max_size=4),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_damage_gives_an_image_or_an_image_error(start: bytes, cut: int, flips: list[tuple[int, int]]) -> None:
+    data = bytearray(start[:cut])
+    for position, value in flips:
+        if position < len(data):
+            data[position] = value
+    try:
+        pixels = read_image(bytes(data)).pixels
+    except ImageError:
+        return
+    assert pixels.min() >= 0
+    assert pixels.max() <= 1
+
+
+# --- DICOM ---
+
+
+def test_dicom_window_over_all_values_is_the_stored_value() -> None:
+    radiograph = read_image(windowed(ViewPosition="LL", PixelSpacing=[0.2, 0.1], ImagerPixelSpacing=[9, 9]))
+    np.testing.assert_allclose(radiograph.pixels, RAMP / 4095, atol=1e-6)
+    assert (radiograph.bits, radiograph.format, radiograph.view) == (12, "DICOM", "LATERAL")
+    assert radiograph.pixel_spacing == (0.2, 0.1)
+    assert radiograph.warnings == ()
+
+
+def test_monochrome1_is_the_inverse_of_monochrome2() -> None:
+    dense_is_bright = read_image(windowed(WindowCenter=1500, WindowWidth=2000)).pixels
+    dense_is_dark = read_image(
+        windowed(WindowCenter=1500, WindowWidth=2000, PhotometricInterpretation="MONOCHROME1")
+    ).pixels
+    np.testing.assert_allclose(dense_is_dark, 1 - dense_is_bright, atol=1e-6)
+
+
+def test_window_worked_out_by_hand() -> None:
+    # DICOM PS3.3 C.11.2.1.2, center 100, width 101: black up to 49.5, white from 149.5, half way at 99.5
+    pixels = read_image(windowed(WindowCenter=[100, 7], WindowWidth=[101, 9])).pixels.ravel()
+    np.testing.assert_allclose(pixels[[0, 49, 99, 100, 150, 4000]], [0, 0, 0.495, 0.505, 1, 1], atol=1e-6)
+    exact = read_image(windowed(WindowCenter=100, WindowWidth=100, VOILUTFunction="LINEAR_EXACT")).pixels.ravel()
+    np.testing.assert_allclose(exact[[50, 75, 100, 150]], [0, 0.25, 0.5, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_window_agrees_with_pydicom(function: str) -> None:
+    data = windowed(WindowCenter=1800, WindowWidth=900, VOILUTFunction=function)
+    reference = apply_windowing(RAMP, pydicom.dcmread(io.BytesIO(data)))
+    np.testing.assert_allclose(read_image(data).pixels, reference / 4095, atol=1e-5)
+
+
+def test_window_of_width_1_is_a_threshold_and_of_width_0_is_ignored() -> None:
+    threshold = read_image(windowed(WindowCenter=1000, WindowWidth=1)).pixels.ravel()
+    assert set(np.unique(threshold)) == {0, 1}
+    assert "no display window" in read_image(windowed(WindowWidth=0)).warnings[0]
+
+
+def test_rescale_comes_before_the_window() -> None:
+    # modality value = 2 * stored - 1000; the window covers -1000 ... 7190, so stored 0 ... 4095
+    data = windowed(RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=3095.5, WindowWidth=8191)
+    np.testing.assert_allclose(read_image(data).pixels, RAMP / 4095, atol=1e-3)
+
+
+def test_voi_table_goes_before_the_window_and_is_scaled_by_its_bits() -> None:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [4, 1000, 10])  # four entries, the first for 1000 and below, 10 bits
+    table.add_new("LUTData", "US", [0, 100, 500, 1023])
+    data = dicom(VOILUTSequence=Sequence([table]), WindowCenter=1, WindowWidth=1)
+    pixels = read_image(data).pixels.ravel()
+    np.testing.assert_allclose(pixels[[0, 1000, 1001, 1002, 1003, 4000]], np.array([0, 0, 100, 500, 1023, 1023]) / 1023)
+
+
+def test_without_a_window_the_own_range_is_used_and_padding_is_black() -> None:
+    stored = RAMP + 500
+    stored[:10] = 60_000
+    radiograph = read_image(dicom(stored, bits=16, PixelPaddingValue=60_000))
+    assert radiograph.pixels[:10].max() == 0
+    np.testing.assert_allclose(radiograph.pixels[10:], (RAMP[10:] - 640) / (4095 - 640), atol=1e-6)
+    assert "no display window" in radiograph.warnings[0]
+    inverse = read_image(dicom(stored, bits=16, PixelPaddingValue=60_000, PhotometricInterpretation="MONOCHROME1"))
+    assert inverse.pixels[:10].max() == 0
+
+
+def test_8_bit_and_signed_values_are_read() -> None:
+    eight = read_image(dicom(gray_ramp(), bits=8, WindowCenter=128, WindowWidth=256))
+    np.testing.assert_allclose(eight.pixels, gray_ramp() / 255, atol=1e-6)
+    signed = RAMP.astype(np.int16) - 2048
+    data = dicom(signed, bits=16, WindowCenter=0, WindowWidth=4096)
+    np.testing.assert_allclose(read_image(data).pixels, RAMP / 4095, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encapsulated", "tolerance"),
+    [
+        (RLELossless, None, 1e-6),
+        (JPEG2000Lossless, J2K, 1e-6),
+        (JPEGBaseline8Bit, encode(Image.fromarray(gray_ramp()), "JPEG", quality=100), 0.01),
+    ],
+)
+def test_compressed_pixels_are_read(syntax: UID, encapsulated: bytes | None, tolerance: float) -> None:
+    if syntax == JPEGBaseline8Bit:
+        data = dicom(gray_ramp(), bits=8, syntax=syntax, encapsulated=encapsulated, WindowCenter=128, WindowWidth=256)
+        expected = gray_ramp() / 255
+    else:
+        # Pillow writes 16-bit J2K
+        bits = 12 if encapsulated is None else 16
+        data = windowed(bits=bits, syntax=syntax, encapsulated=encapsulated)
+        expected = RAMP / 4095
+    np.testing.assert_allclose(read_image(data).pixels, expected, atol=tolerance)
+
+
+def test_first_of_several_frames_is_read() -> None:
+    radiograph = read_image(windowed(np.stack([RAMP, RAMP[::-1]]), NumberOfFrames=2))
+    np.testing.assert_allclose(radiograph.pixels, RAMP / 4095, atol=1e-6)
+    assert "2 frames" in radiograph.warnings[0]
+
+
+def test_colour_dicom_is_read_as_gray() -> None:
+    rgb = np.repeat(gray_ramp()[..., None], 3, axis=2)
+    np.testing.assert_allclose(read_image(dicom(rgb, bits=8)).pixels, gray_ramp() / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tags", "warning"),
+    [
+        ({"BurnedInAnnotation": "YES"}, "look for names"),
+        ({"Modality": None}, "does not say its modality"),
+        ({"BodyPartExamined": "KNEE"}, "another body part"),
+    ],
+)
+def test_doubts_about_a_dicom_file_are_said(tags: dict[str, object], warning: str) -> None:
+    (note,) = read_image(windowed(**tags)).warnings
+    assert warning in note
+
+
+def test_accepts_each_kind_of_radiography_and_detector_spacing() -> None:
+    for modality in ("CR", "DX", "RG"):
+        assert read_image(windowed(Modality=modality, ImagerPixelSpacing=[0.3, 0.3])).pixel_spacing == (0.3, 0.3)
+    assert read_image(windowed(PixelSpacing=[0, 0])).pixel_spacing is None
+
+
+def test_nothing_of_the_patient_is_kept_or_repeated(caplog) -> None:
+    data = windowed(ViewPosition="SECRETVIEW", BodyPartExamined="SECRETPART")
+    with caplog.at_level("DEBUG"):
+        radiograph = read_image(data.replace(b"SECRET", b"Secret"))  # irregular: pydicom would log it
+    assert "Secret" not in repr(radiograph)
+    assert "Secret" not in caplog.text
+    assert radiograph.view == ""
+
+
+# --- geometry ---
+
+
+def test_square_of_its_own_size_is_the_image_itself() -> None:
+    image = np.random.default_rng(2).random((48, 48), dtype=np.float32)
+    square, geometry = fit_square(image, 48)
+    np.testing.assert_array_equal(square, image)
+    np.testing.assert_array_equal(to_original(square, geometry), image)
+    assert geometry == Geometry(48, 48, 48)
+
+
+def test_padding_is_black_and_the_same_on_both_sides() -> None:
+    square, geometry = fit_square(np.ones((40, 80), dtype=np.float32), 80, pixel_spacing=(0.1, 0.2))
+    np.testing.assert_array_equal(square[:20], 0)
+    np.testing.assert_array_equal(square[20:60], 1)
+    np.testing.assert_array_equal(square[60:], 0)
+    assert geometry.content == (0.25, 0, 0.5, 1)
+    assert geometry.pixel_spacing == (0.1, 0.2)
+
+
+def test_odd_padding_is_split_in_halves() -> None:
+    square, _ = fit_square(np.ones((41, 80), dtype=np.float32), 80)  # margins of 19.5 pixels
+    np.testing.assert_allclose(square[[18, 19, 20, 59, 60, 61], 0], [0, 0.5, 1, 1, 0.5, 0], atol=1e-6)
+
+
+def test_reduction_is_antialiased() -> None:
+    stripes = np.tile(np.array([0, 1], dtype=np.float32), (64, 32))
+    square, _ = fit_square(stripes, 16)
+    np.testing.assert_allclose(square[:, 1:-1], 0.5, atol=1e-3)
+
+
+sides = st.integers(32, 300)
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=sides, width=sides, size=st.integers(32, 200))
+def test_places_survive_the_way_there_and_back(height: int, width: int, size: int) -> None:
+    side = max(height, width)
+    rows = (np.arange(height, dtype=np.float32) + 0.5)[:, None] / height * np.ones((1, width), dtype=np.float32)
+    square, geometry = fit_square(rows, size)
+    assert square.shape == (size, size)
+    assert square.min() >= 0
+    assert square.max() <= 1
+    back = to_original(square, geometry)
+    assert back.shape == (height, width)
+    # A linear ramp is kept by interpolation, except near the border where padding and edges mix in.
+    margin = int(np.ceil(2 * max(1, side / size))) + 1
+    inside = (slice(margin, height - margin), slice(margin, width - margin))
+    np.testing.assert_allclose(back[inside], rows[inside], atol=2e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=sides, width=sides, cells=st.integers(2, 24))
+def test_a_map_of_places_returns_each_pixels_own_place(height: int, width: int, cells: int) -> None:
+    # Cell centres hold their own x in [0, 1]; pixel j of the original lies at (j + 1/2 + margin) / side.
+    side = max(height, width)
+    x = np.tile((np.arange(cells) + 0.5) / cells, (cells, 1))
+    back = to_original(x, Geometry(height, width, 64))
+    expected = (np.arange(width) + 0.5 + (side - width) / 2) / side
+    step = side / cells  # pixels per cell; when cells are smaller than pixels, borders are averaged
+    inside = (expected > (0.5 + 1 / step) / cells) & (expected < 1 - (0.5 + 1 / step) / cells)
+    if step >= 1:
+        np.testing.assert_allclose(back[:, inside], np.tile(expected[inside], (height, 1)), atol=1e-3)
+
+
+def test_map_keeps_its_range_and_sign() -> None:
+    values = np.array([[-3.0, 5.0], [5.0, -3.0]])
+    back = to_original(values, Geometry(100, 100, 64))
+    assert back.min() == -3
+    assert back.max() == 5
