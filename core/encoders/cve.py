@@ -1,0 +1,47 @@
+"""CVE: the image tower of a fine-tuned CLIP (Nazarov et al. 2022, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch import Tensor
+
+from core.encoders.base import Encoder, Normalize, grid_tokens
+from core.encoders.clip import ClipModel
+from core.text import Vocabulary
+from core.types import VisualTokens
+
+
+class ClipEncoder(Encoder):
+    """A token a location. The text tower stays beside it, so that a text can be compared with an image."""
+
+    def __init__(
+        self,
+        normalize: Normalize,
+        *,
+        clip: Mapping[str, Any],
+        fetch: bool = False,
+        vocabulary: Vocabulary | None = None,
+        feature: Literal["dense", "layer4"] = "dense",
+    ) -> None:
+        """Build CLIP.
+
+        Args:
+            normalize: the input.
+            clip: arguments of ``ClipModel``.
+            fetch: load published weights.
+            vocabulary: of the text tower, where it reads words.
+            feature: "dense" gives the paper's 9 x 9 x 640, "layer4" the published code's 9 x 9 x 2560.
+        """
+        super().__init__()
+        self.normalize = normalize
+        self.clip = ClipModel(**clip, fetch=fetch, vocabulary=vocabulary)
+        self.feature = feature
+
+    def encode(self, images: Tensor) -> VisualTokens:
+        """Encode images (B, 1, H, H); tokens (B, h * w, D)."""
+        inputs = self.normalize(images)
+        tower = self.clip.image
+        tokens, grid = grid_tokens(tower.dense(inputs) if self.feature == "dense" else tower.features(inputs))
+        return VisualTokens(tokens, (grid,), ("cve",) * tokens.shape[1])

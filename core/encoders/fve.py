@@ -1,0 +1,43 @@
+"""FVE: the feature maps of a coarse and a fine classifier (Nazarov et al. 2022, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.encoders.base import Encoder, Normalize, grid_tokens
+from core.encoders.classifier import ImageClassifier
+from core.types import VisualTokens
+
+
+class FineGrainedEncoder(Encoder):
+    """Tokens of CDC (14 observations), then tokens of FGC (about 410 observations with modifiers)."""
+
+    def __init__(
+        self,
+        normalize: Normalize,
+        *,
+        backbone: str,
+        coarse_classes: int = 14,
+        fine_classes: int = 410,
+        fetch: bool = False,
+        pretrained: str | None = "hub",
+        backbone_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Build both towers. Their numbers of classes are the paper's unless the data have others."""
+        super().__init__()
+        self.normalize = normalize
+        options: dict[str, Any] = {"fetch": fetch, "pretrained": pretrained, "backbone_args": backbone_args}
+        self.cdc = ImageClassifier(backbone, coarse_classes, **options)
+        self.fgc = ImageClassifier(backbone, fine_classes, **options)
+
+    def encode(self, images: Tensor) -> VisualTokens:
+        """Encode images (B, 1, H, H); tokens (B, 2 * h * w, D)."""
+        inputs = self.normalize(images)
+        coarse, coarse_grid = grid_tokens(self.cdc.features(inputs))
+        fine, fine_grid = grid_tokens(self.fgc.features(inputs))
+        sources = ("fve.cdc",) * coarse.shape[1] + ("fve.fgc",) * fine.shape[1]
+        return VisualTokens(torch.cat([coarse, fine], dim=1), (coarse_grid, fine_grid), sources)

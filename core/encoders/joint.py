@@ -1,0 +1,59 @@
+"""Several encoders into one decoder ("individually or jointly", Nazarov et al. 2022, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.encoders.base import Encoder
+from core.types import VisualTokens
+
+
+class JointProjection(nn.Module):
+    """Bring tokens of several encoders to one width and say which encoder each came from.
+
+    The published code joined them on the batch axis and mixed studies; here each encoder has a projection and a
+    learned source embedding, and tokens are joined on the token axis (paper-spec 1.6).
+    """
+
+    def __init__(self, widths: Sequence[int], width: int) -> None:
+        """Build one projection an encoder, from its width to the common one."""
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(each, width) for each in widths)
+        self.source = nn.Parameter(torch.randn(len(widths), width) * 0.02)
+
+    def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:
+        """Join tokens (B, N_i, D_i) to (B, sum of N_i, width)."""
+        if len(parts) != len(self.projections):
+            raise ValueError(f"{len(self.projections)} encoders were joined, but {len(parts)} sets of tokens came.")
+        tokens = [
+            project(part.tokens) + self.source[index]
+            for index, (project, part) in enumerate(zip(self.projections, parts, strict=True))
+        ]
+        return VisualTokens(
+            torch.cat(tokens, dim=1),
+            tuple(grid for part in parts for grid in part.grids),
+            tuple(source for part in parts for source in part.sources),
+        )
+
+
+class JointEncoder(Encoder):
+    """Encoders side by side; each takes the images at its own size."""
+
+    def __init__(self, encoders: Sequence[Encoder], widths: Sequence[int], width: int) -> None:
+        """Join ``encoders``, whose tokens have ``widths``, at ``width``."""
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        self.join = JointProjection(widths, width)
+
+    def encode_each(self, images: Sequence[Tensor]) -> VisualTokens:
+        """Encode images, one tensor (B, 1, H_i, H_i) an encoder."""
+        if len(images) != len(self.encoders):
+            raise ValueError(f"{len(self.encoders)} encoders need as many inputs, {len(images)} came.")
+        return self.join([encoder(image) for encoder, image in zip(self.encoders, images, strict=True)])
+
+    def encode(self, images: Tensor) -> VisualTokens:
+        """Encode images (B, 1, H, H), where all encoders take the same size."""
+        return self.encode_each([images] * len(self.encoders))

