@@ -1,0 +1,110 @@
+"""The contract of the decoders. State is passed, never stored: one model serves many users at once."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from torch import Tensor, nn
+
+from core.registry import DECODERS, Size, lookup
+from core.types import VisualTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a decoder remembers of the image.
+
+    Attributes:
+        levels: (B, levels, M, width); M2 reads all levels of its encoder, the others have one.
+        visual: columns of M that are visual tokens; the rest is the CLS token.
+        attention: self-attention of each encoder layer, (B, A, M, M + slots), before dropout; empty unless asked for.
+    """
+
+    levels: Tensor
+    visual: slice
+    attention: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderOutput:
+    """One teacher-forced pass.
+
+    Attributes:
+        logits: (B, T, V); position t predicts ids[:, t + 1].
+        attention: (B, L, A, T, M), weights of each word over the memory; None unless asked for. Rows sum to 1, or to
+            less where a decoder may look away from the image (the sentinel of CNN-RNN-RNN).
+        stop_logits: (B, S), whether the report ends before sentence s; None for decoders that do not plan sentences.
+        stop_targets: (B, S), 1 where there is no sentence s; None likewise.
+    """
+
+    logits: Tensor
+    attention: Tensor | None = None
+    stop_logits: Tensor | None = None
+    stop_targets: Tensor | None = None
+
+
+class DecoderState(Protocol):
+    """What one decoding run remembers between words; belongs to the caller.
+
+    A row is one hypothesis; rows of one study are neighbours.
+    """
+
+    attention: Tensor
+    """(rows, L, A, M): weights of the last word, as in ``DecoderOutput``."""
+
+    def reorder(self, rows: Tensor) -> Self:
+        """Keep hypotheses ``rows`` (rows,); each comes from its own study's rows."""
+        ...
+
+
+class Decoder(nn.Module):
+    """Visual tokens (B, N, D) to logits over words."""
+
+    sentences = False
+    """Whether targets need SENTENCE_END after each sentence."""
+
+    def encode(self, visual: VisualTokens, *, return_attention: bool = False) -> Memory:
+        """Read the image once."""
+        raise NotImplementedError
+
+    def decode(self, memory: Memory, ids: Tensor, *, return_attention: bool = False) -> DecoderOutput:
+        """Predict the word after each of ids (B, T), all at once; later words are never seen."""
+        raise NotImplementedError
+
+    def predict(self, memory: Memory, ids: Tensor) -> Tensor:
+        """Logits (B, V) of the word after ids (B, T), without a cache: what ``step`` must equal."""
+        return self.decode(memory, ids).logits[:, -1]
+
+    def start(self, memory: Memory, beams: int = 1) -> DecoderState:
+        """State before the first word, for ``beams`` hypotheses a study: B * beams rows."""
+        raise NotImplementedError
+
+    def step(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read one more word (rows,); returns logits (rows, V) of the next one and the new state."""
+        raise NotImplementedError
+
+    def forward(self, visual: VisualTokens, ids: Tensor) -> DecoderOutput:
+        """Teacher forcing: encode, then decode."""
+        return self.decode(self.encode(visual), ids)
+
+
+def build_decoder(name: str, size: Size, *, token_width: int, vocabulary_size: int, **changes: Any) -> Decoder:
+    """Build a row of the registry.
+
+    Args:
+        name: "transformer", "m2" or "cnn_rnn_rnn".
+        size: "paper", "small" or "tiny".
+        token_width: D of the encoder's tokens.
+        vocabulary_size: V.
+        changes: to the size's numbers.
+
+    Raises:
+        CXRLensError: unknown name or size.
+    """
+    spec = lookup(DECODERS, name, "decoder")
+    arch = {**lookup(spec.sizes, size, "size"), **changes}
+    module, _, attribute = spec.build.partition(":")
+    decoder: Decoder = getattr(importlib.import_module(module), attribute)(token_width, vocabulary_size, **arch)
+    return decoder

@@ -1,0 +1,259 @@
+"""CNN-RNN-RNN: one LSTM plans sentences, another writes their words (Liu et al. 2019; paper-spec 3.3).
+
+Words look at the image through adaptive attention with a visual sentinel (Lu et al. 2017, arXiv:1612.01887).
+
+A report is one row of ids: START, words, SENTENCE_END, words, SENTENCE_END, END. START and SENTENCE_END are
+boundaries: each begins a sentence, asks the planner for a topic and whether to stop, and resets the word LSTM.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.decoders.base import Decoder, DecoderOutput, Memory
+from core.text import END, PAD, SENTENCE_END, START
+from core.types import VisualTokens
+
+Cell = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class HierarchicalState:
+    """Where each row stands in its report.
+
+    Attributes:
+        image: (rows, N, width) projected tokens; the same for all rows of a study.
+        keys: (rows, N, attention width), their part of the attention score.
+        summary: (rows, width), the mean of the tokens.
+        planner: hidden and cell of the sentence LSTM, (rows, width) each.
+        topic: (rows, width) of the current sentence.
+        writer: hidden and cell of the word LSTM, (rows, width) each.
+        sentence: (rows,) sentences begun.
+        word: (rows,) words read in the current sentence.
+        attention: (rows, 1, 1, N) of the last word; what is missing to 1 went to the sentinel.
+    """
+
+    image: Tensor
+    keys: Tensor
+    summary: Tensor
+    planner: Cell
+    topic: Tensor
+    writer: Cell
+    sentence: Tensor
+    word: Tensor
+    attention: Tensor
+
+    def reorder(self, rows: Tensor) -> Self:
+        """Keep hypotheses ``rows``. The image stays: a hypothesis never changes its study."""
+        return replace(
+            self,
+            planner=(self.planner[0][rows], self.planner[1][rows]),
+            topic=self.topic[rows],
+            writer=(self.writer[0][rows], self.writer[1][rows]),
+            sentence=self.sentence[rows],
+            word=self.word[rows],
+            attention=self.attention[rows],
+        )
+
+
+class AdaptiveAttention(nn.Module):
+    """Weigh the image's tokens against a sentinel that says "no need to look" (Lu et al. 2017, eq. 9 to 13)."""
+
+    def __init__(self, width: int, hidden: int = 49) -> None:
+        """Build; 49 is a constant of the published code, not the number of tokens."""
+        super().__init__()
+        self.from_image = nn.Linear(width, hidden, bias=False)
+        self.from_word = nn.Linear(width, hidden, bias=False)
+        self.from_sentinel = nn.Linear(width, hidden, bias=False)
+        self.score = nn.Linear(hidden, 1, bias=False)
+
+    def forward(self, image: Tensor, keys: Tensor, hidden: Tensor, sentinel: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at the image.
+
+        Args:
+            image: (rows, N, width).
+            keys: ``from_image(image)``.
+            hidden: (rows, width), of the word LSTM.
+            sentinel: (rows, width).
+
+        Returns:
+            context (rows, width), and weights over the tokens (rows, N), which sum to 1 minus the sentinel's share.
+        """
+        word = self.from_word(hidden)
+        tokens = self.score(torch.tanh(keys + word.unsqueeze(1))).squeeze(2)
+        away = self.score(torch.tanh(self.from_sentinel(sentinel) + word))
+        weights = torch.cat([tokens, away], dim=1).softmax(dim=1)
+        seen = weights[:, :-1]
+        context = (seen.unsqueeze(1) @ image).squeeze(1) + weights[:, -1:] * sentinel
+        return context, seen
+
+
+class HierarchicalDecoder(Decoder):
+    """Sentence planner, stop control, word writer."""
+
+    sentences = True
+
+    def __init__(
+        self,
+        token_width: int,
+        vocabulary_size: int,
+        *,
+        width: int,
+        dropout: float,
+        max_sentences: int,
+        max_sentence_words: int,
+    ) -> None:
+        """Build; numbers come from the registry."""
+        super().__init__()
+        self.max_sentences = max_sentences
+        self.max_sentence_words = max_sentence_words
+        self.input = nn.Linear(token_width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.planner = nn.LSTMCell(width, width)
+        self.to_topic = nn.Linear(width, width)
+        self.to_stop = nn.Linear(width, 1)
+        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.writer = nn.LSTMCell(3 * width, width)
+        self.sentinel_input = nn.Linear(3 * width, width, bias=False)
+        self.sentinel_hidden = nn.Linear(width, width, bias=False)
+        self.attention = AdaptiveAttention(width)
+        self.output = nn.Linear(width, vocabulary_size)
+
+    def encode(self, visual: VisualTokens, *, return_attention: bool = False) -> Memory:
+        """Project the tokens; there is no memory encoder, hence no CLS token and no self-attention to return."""
+        return Memory(self.input(visual.tokens).unsqueeze(1), slice(0, visual.tokens.shape[1]))
+
+    def plan(self, summary: Tensor, cell: Cell) -> tuple[Tensor, Tensor, Cell]:
+        """Go to the next sentence: topic (rows, width), stop logit (rows,), new cell."""
+        hidden, state = self.planner(summary, cell)
+        return functional.relu(self.to_topic(hidden)), self.to_stop(hidden).squeeze(1), (hidden, state)
+
+    def write(
+        self, image: Tensor, keys: Tensor, summary: Tensor, topic: Tensor, ids: Tensor, cell: Cell
+    ) -> tuple[Tensor, Tensor, Cell]:
+        """Read one word: features of the next one (rows, width), weights (rows, N), new cell."""
+        x = torch.cat([summary, topic, self.embedding(ids)], dim=1)
+        hidden, state = self.writer(x, cell)
+        gate = torch.sigmoid(self.sentinel_input(x) + self.sentinel_hidden(cell[0]))
+        context, weights = self.attention(image, keys, hidden, gate * torch.tanh(state))
+        return self.dropout(context + hidden), weights, (hidden, state)
+
+    def decode(self, memory: Memory, ids: Tensor, *, return_attention: bool = False) -> DecoderOutput:
+        """Predict the word after each of ids (B, T); all sentences of all reports are written side by side."""
+        image = memory.levels[:, 0]  # (B, N, width)
+        summary = self.dropout(image.mean(1))
+        batch, width = summary.shape
+        sentence, word = _places(ids)  # (B, T) each
+        count, longest = int(sentence.max()) + 1, int(word.max()) + 1
+
+        cell = (torch.zeros_like(summary), torch.zeros_like(summary))
+        topics, stops = [], []
+        for _ in range(max(count, self.max_sentences)):
+            topic, stop, cell = self.plan(summary, cell)
+            topics.append(topic)
+            stops.append(stop)
+        stop_logits = torch.stack(stops[: self.max_sentences], dim=1)
+        written = (ids == SENTENCE_END).sum(1, keepdim=True)
+        slots = torch.arange(stop_logits.shape[1], device=ids.device)
+        stop_targets = (slots >= written).to(summary.dtype)
+
+        # Row b * count + s is sentence s of report b: image and topic must be repeated in this very order
+        # (the published code tiled the one and interleaved the other, and mixed patients).
+        grid = ids.new_full((batch, count, longest), PAD)
+        rows = torch.arange(batch, device=ids.device).unsqueeze(1).expand_as(ids)
+        grid[rows, sentence, word] = torch.where(_is_boundary(ids), START, ids)
+        grid = grid.flatten(0, 1)
+        images = image.repeat_interleave(count, 0)
+        keys = self.attention.from_image(images)
+        summaries = summary.repeat_interleave(count, 0)
+        topic_rows = torch.stack(topics[:count], dim=1).flatten(0, 1)
+        cell = (torch.zeros_like(summaries), torch.zeros_like(summaries))
+        features, weights = [], []
+        for place in range(longest):
+            feature, seen, cell = self.write(images, keys, summaries, topic_rows, grid[:, place], cell)
+            features.append(feature)
+            weights.append(seen)
+        chosen = torch.stack(features, 1).unflatten(0, (batch, count))[rows, sentence, word]  # (B, T, width)
+        attention = None
+        if return_attention:
+            attention = torch.stack(weights, 1).unflatten(0, (batch, count))[rows, sentence, word]
+            attention = attention[:, None, None]  # (B, 1, 1, T, N)
+        return DecoderOutput(self.output(chosen), attention, stop_logits, stop_targets)
+
+    def predict(self, memory: Memory, ids: Tensor) -> Tensor:
+        """Logits (B, V) of the word after ids (B, T), with the planner's decisions applied, without a cache."""
+        output = self.decode(memory, ids)
+        assert output.stop_logits is not None
+        sentence, word = _places(ids)
+        at = sentence[:, -1].clamp(max=output.stop_logits.shape[1] - 1)
+        stop = output.stop_logits.gather(1, at.unsqueeze(1)).squeeze(1)
+        return self._decide(output.logits[:, -1], ids[:, -1], stop, sentence[:, -1], word[:, -1])
+
+    def start(self, memory: Memory, beams: int = 1) -> HierarchicalState:
+        """State before the first sentence."""
+        image = memory.levels[:, 0].repeat_interleave(beams, 0)
+        summary = self.dropout(image.mean(1))
+        zeros = torch.zeros_like(summary)
+        none = torch.zeros(len(image), dtype=torch.long, device=image.device)
+        weights = image.new_zeros(len(image), 1, 1, image.shape[1])
+        keys = self.attention.from_image(image)
+        return HierarchicalState(image, keys, summary, (zeros, zeros), zeros, (zeros, zeros), none - 1, none, weights)
+
+    def step(self, ids: Tensor, state: HierarchicalState) -> tuple[Tensor, HierarchicalState]:
+        """Read one more word or boundary (rows,); returns logits (rows, V) with the planner's decisions applied."""
+        boundary = _is_boundary(ids)
+        begins = boundary.unsqueeze(1)
+        topic, stop, planner = self.plan(state.summary, state.planner)
+        planner = (torch.where(begins, planner[0], state.planner[0]), torch.where(begins, planner[1], state.planner[1]))
+        topic = torch.where(begins, topic, state.topic)
+        cell = (state.writer[0].masked_fill(begins, 0.0), state.writer[1].masked_fill(begins, 0.0))
+        words = torch.where(boundary, START, ids)
+        features, weights, cell = self.write(state.image, state.keys, state.summary, topic, words, cell)
+        sentence = state.sentence + boundary.long()
+        word = torch.where(boundary, 0, state.word + 1)
+        logits = self._decide(self.output(features), ids, stop, sentence, word)
+        new = replace(
+            state,
+            planner=planner,
+            topic=topic,
+            writer=cell,
+            sentence=sentence,
+            word=word,
+            attention=weights[:, None, None],
+        )
+        return logits, new
+
+    def _decide(self, logits: Tensor, ids: Tensor, stop: Tensor, sentence: Tensor, word: Tensor) -> Tensor:
+        """Allow only what can follow: the end where the planner stops, the end of a sentence that is too long."""
+        boundary = _is_boundary(ids)
+        ends = boundary & (sentence > 0) & ((stop >= 0) | (sentence >= self.max_sentences))  # sigmoid(0) = 0.5
+        too_long = word >= self.max_sentence_words
+        allowed = torch.ones_like(logits, dtype=torch.bool)
+        allowed[:, [PAD, START, END]] = False
+        allowed[:, SENTENCE_END] = ~boundary
+        allowed[too_long] = False
+        allowed[too_long, SENTENCE_END] = True
+        allowed[ends] = False
+        allowed[ends, END] = True
+        return logits.masked_fill(~allowed, -math.inf)
+
+
+def _is_boundary(ids: Tensor) -> Tensor:
+    return (ids == START) | (ids == SENTENCE_END)
+
+
+def _places(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Sentence and word place of each of ids (B, T), counted from 0; a boundary is word 0 of its sentence."""
+    boundary = _is_boundary(ids)
+    sentence = boundary.long().cumsum(1) - 1
+    time = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    begin = torch.where(boundary, time, 0).cummax(1).values
+    padding = (ids == PAD) | (ids == END)
+    word = torch.where(padding, 0, time - begin)  # what follows the end needs no room
+    return sentence.clamp(min=0), word

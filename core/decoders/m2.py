@@ -1,0 +1,46 @@
+"""M2, the meshed-memory Transformer (Cornia et al. 2020, arXiv:1912.08226; paper-spec 3.2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from core.decoders.transformer import CrossLayer, KeysValues, TransformerDecoder
+
+
+class MeshedLayer(CrossLayer):
+    """One decoder layer: the same cross-attention looks at every level, a gate weighs what it saw (eq. 5, 6)."""
+
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, levels: int) -> None:
+        """Build with one gate a level; any number of levels (the original's three were hard-coded)."""
+        super().__init__(width, heads, feed_forward, dropout, levels=1)
+        self.gates = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(levels))
+
+    def look(
+        self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from x (B, T, width) to each level; weights are joined by the mean of each level's gate."""
+        total, seen, shares = torch.zeros_like(x), [], []
+        for gate, level in zip(self.gates, memory, strict=True):
+            mixed, weights = self.cross.attend(x, *level, return_weights=return_weights)
+            level_out = self.cross_norm(x + self.dropout(mixed))
+            alpha = torch.sigmoid(gate(torch.cat([x, level_out], dim=2)))
+            total = total + alpha * level_out
+            if weights is not None:
+                seen.append(weights)
+                shares.append(alpha.mean(dim=2))  # (B, T)
+        joined = None
+        if seen:
+            share = torch.stack(shares)
+            share = share / share.sum(0)
+            joined = (share[:, :, None, :, None] * torch.stack(seen)).sum(0)  # (B, A, T, M)
+        return total / math.sqrt(len(memory)), joined
+
+
+class MeshedMemoryDecoder(TransformerDecoder):
+    """Encoder layers with memory slots, decoder layers that read all of the encoder's levels."""
+
+    layer_type = MeshedLayer
+    all_levels = True

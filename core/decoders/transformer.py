@@ -1,0 +1,155 @@
+"""The vanilla Transformer decoder with a memory encoder (Vaswani et al. 2017; paper-spec 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from core.decoders.attention import Attention, EncoderLayer, FeedForward, MemoryInput, WordInput
+from core.decoders.base import Decoder, DecoderOutput, Memory
+from core.types import VisualTokens
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerState:
+    """Keys and values of the words so far, and of the memory, by layer.
+
+    Attributes:
+        words: L pairs of (rows, A, t, width / A).
+        memory: L pairs of (rows, A, M, width / A) for each level; the same for all rows of a study.
+        length: t, words read so far.
+        attention: (rows, L, A, M) of the last word.
+    """
+
+    words: tuple[KeysValues, ...]
+    memory: tuple[tuple[KeysValues, ...], ...]
+    length: int
+    attention: Tensor
+
+    def reorder(self, rows: Tensor) -> Self:
+        """Keep hypotheses ``rows``. The memory stays: a hypothesis never changes its study."""
+        words = tuple((key[rows], value[rows]) for key, value in self.words)
+        return replace(self, words=words, attention=self.attention[rows])
+
+
+class CrossLayer(nn.Module):
+    """One decoder layer: words attend to earlier words, then to the memory."""
+
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, levels: int) -> None:
+        """Build; a plain Transformer's memory has one level."""
+        super().__init__()
+        if levels != 1:
+            raise ValueError("A Transformer decoder reads one level of memory.")
+        self.words = Attention(width, heads, dropout)
+        self.words_norm = nn.LayerNorm(width)
+        self.cross = Attention(width, heads, dropout)
+        self.cross_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.feed_forward = FeedForward(width, feed_forward, dropout)
+
+    def forward(
+        self, x: Tensor, words: KeysValues, memory: tuple[KeysValues, ...], *, causal: bool, return_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, T, width) to the same shape; weights over the memory (B, A, T, M) or None."""
+        mixed, _ = self.words.attend(x, *words, causal=causal)
+        x = self.words_norm(x + self.dropout(mixed))
+        x, weights = self.look(x, memory, return_weights=return_weights)
+        return self.feed_forward(x), weights
+
+    def look(
+        self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from x (B, T, width) to the memory."""
+        mixed, weights = self.cross.attend(x, *memory[0], return_weights=return_weights)
+        return self.cross_norm(x + self.dropout(mixed)), weights
+
+
+class TransformerDecoder(Decoder):
+    """Memory encoder and decoder of the same number of layers."""
+
+    layer_type: type[CrossLayer] = CrossLayer
+    all_levels = False
+
+    def __init__(
+        self,
+        token_width: int,
+        vocabulary_size: int,
+        *,
+        width: int,
+        heads: int,
+        feed_forward: int,
+        layers: int,
+        dropout: float,
+        cls_token: bool = True,
+        slots: int = 0,
+    ) -> None:
+        """Build; numbers come from the registry."""
+        super().__init__()
+        self.input = MemoryInput(token_width, width, dropout, cls_token)
+        self.encoder = nn.ModuleList(EncoderLayer(width, heads, feed_forward, dropout, slots) for _ in range(layers))
+        self.embed = WordInput(vocabulary_size, width, dropout)
+        levels = layers if self.all_levels else 1
+        self.layers = nn.ModuleList(
+            self.layer_type(width, heads, feed_forward, dropout, levels) for _ in range(layers)
+        )
+        self.output = nn.Linear(width, vocabulary_size, bias=False)
+
+    def encode(self, visual: VisualTokens, *, return_attention: bool = False) -> Memory:
+        """Read the image once; see ``Memory``."""
+        x, columns = self.input(visual.tokens)
+        levels, attention = [], []
+        for layer in self.encoder:
+            x, weights = layer(x, return_weights=return_attention)
+            levels.append(x)
+            if weights is not None:
+                attention.append(weights)
+        chosen = levels if self.all_levels else levels[-1:]
+        return Memory(torch.stack(chosen, dim=1), columns, tuple(attention))
+
+    def decode(self, memory: Memory, ids: Tensor, *, return_attention: bool = False) -> DecoderOutput:
+        """Predict the word after each of ids (B, T); see ``DecoderOutput``."""
+        x = self.embed(ids)
+        attention = []
+        for layer, keys_values in zip(self._layers(), self._memory_keys_values(memory), strict=True):
+            words = layer.words.keys_values(x)
+            x, weights = layer(x, words, keys_values, causal=True, return_weights=return_attention)
+            attention.append(weights)
+        stacked = torch.stack([weights for weights in attention if weights is not None], 1) if return_attention else None
+        return DecoderOutput(self.output(x), stacked)
+
+    def start(self, memory: Memory, beams: int = 1) -> TransformerState:
+        """State before the first word; the memory's keys and values are computed here, once."""
+        repeated = tuple(
+            tuple((key.repeat_interleave(beams, 0), value.repeat_interleave(beams, 0)) for key, value in levels)
+            for levels in self._memory_keys_values(memory)
+        )
+        rows, _, size, _ = memory.levels.shape
+        attention = self._layers()[0].words
+        empty = memory.levels.new_zeros(rows * beams, attention.heads, 0, attention.head_width)
+        weights = memory.levels.new_zeros(rows * beams, len(self.layers), attention.heads, size)
+        return TransformerState(((empty, empty),) * len(self.layers), repeated, 0, weights)
+
+    def step(self, ids: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
+        """Read one more word (rows,); returns logits (rows, V) and the new state."""
+        x = self.embed(ids.unsqueeze(1), state.length)
+        words, attention = [], []
+        for layer, (keys, values), memory in zip(self._layers(), state.words, state.memory, strict=True):
+            key, value = layer.words.keys_values(x)
+            seen = (torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2))
+            x, weights = layer(x, seen, memory, causal=False, return_weights=True)
+            words.append(seen)
+            attention.append(weights[:, :, 0])
+        logits = self.output(x[:, 0])
+        return logits, TransformerState(tuple(words), state.memory, state.length + 1, torch.stack(attention, dim=1))
+
+    def _layers(self) -> list[CrossLayer]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+    def _memory_keys_values(self, memory: Memory) -> list[tuple[KeysValues, ...]]:
+        levels = memory.levels.unbind(1)
+        return [tuple(layer.cross.keys_values(level) for level in levels) for layer in self._layers()]
