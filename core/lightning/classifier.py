@@ -1,0 +1,78 @@
+"""Training of CDC and FGC (Nazarov et al. 2022, sections 3.1 and 4.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional
+
+from core.config import ClassifierConfig
+from core.encoders.base import Normalize
+from core.encoders.classifier import ImageClassifier
+from core.lightning.optimizers import adamw, augment
+from core.losses import AUCMarginLoss
+
+
+class ClassifierModule(lightning.LightningModule):
+    """One classifier: cross-entropy warm-up, then the AUC margin loss; watched by mean AUC."""
+
+    def __init__(
+        self, normalize: Normalize, classifier: ImageClassifier, positive_rate: Tensor, config: ClassifierConfig
+    ) -> None:
+        """Train ``classifier`` for classes with ``positive_rate`` (K,) in the training split."""
+        super().__init__()
+        self.normalize = normalize
+        self.classifier = classifier
+        self.config = config
+        self.criterion = AUCMarginLoss(positive_rate, config.margin)
+        self._scores: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, 1, H, H)."""
+        logits: Tensor = self.classifier(self.normalize(images))
+        return logits
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        """One step on "images" (B, 1, H, H) and "targets" (B, K)."""
+        images = augment(batch["images"]) if self.config.augment else batch["images"]
+        logits = self(images)
+        if self.current_epoch < self.config.warmup_epochs:
+            loss = functional.binary_cross_entropy_with_logits(logits, batch["targets"])
+        else:
+            loss = self.criterion(logits, batch["targets"])
+        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(images))
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Keep the loss's multipliers in their range."""
+        self.criterion.project()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Collect scores."""
+        self._scores.append((torch.sigmoid(self(batch["images"])), batch["targets"]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean AUC."""
+        scores = torch.cat([each for each, _ in self._scores]).float().cpu().numpy()
+        targets = torch.cat([each for _, each in self._scores]).cpu().numpy()
+        self._scores.clear()
+        self.log("val_auc", float(np.mean(list(class_aucs(targets, scores).values()) or [0.5])), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over network and multipliers."""
+        parts = [(self.classifier, self.config.learning_rate), (self.criterion, self.config.learning_rate)]
+        return adamw(parts, self.config.weight_decay, int(self.trainer.estimated_stepping_batches))
+
+
+def class_aucs(targets: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> dict[int, float]:
+    """ROC-AUC by class, of targets and scores (B, K); classes without both kinds are left out."""
+    return {
+        k: float(roc_auc_score(targets[:, k], scores[:, k]))
+        for k in range(targets.shape[1])
+        if 0 < targets[:, k].sum() < len(targets)
+    }

@@ -1,0 +1,84 @@
+"""Training of decoders, on cached tokens or end to end with DVE (Nazarov et al. 2022, section 4.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as lightning
+from torch import Tensor, nn
+
+from core.config import ReportConfig
+from core.decoders import Decoder
+from core.encoders import Encoder
+from core.generation import GenerateConfig, generate
+from core.lightning.optimizers import adamw, augment
+from core.losses import report_loss
+from core.metrics.language import bleu
+from core.text import Vocabulary
+from core.types import VisualTokens
+
+GREEDY = GenerateConfig(beam_size=1)
+
+
+class ReportModule(lightning.LightningModule):
+    """A decoder, with its encoder where that trains too; watched by BLEU-4 of greedy validation reports."""
+
+    def __init__(
+        self, encoder: Encoder | None, template: VisualTokens | None, decoder: Decoder, vocabulary: Vocabulary,
+        config: ReportConfig,
+    ) -> None:
+        """Train ``decoder``.
+
+        Args:
+            encoder: trains with it (DVE); None where tokens come from a cache.
+            template: grids and sources of cached tokens; None where the encoder makes them.
+            decoder: to train.
+            vocabulary: to read generated ids.
+            config: numbers.
+        """
+        super().__init__()
+        self.encoder = encoder if encoder is not None else nn.Identity()
+        self.has_encoder = encoder is not None
+        self.decoder = decoder
+        self.config = config
+        self.vocabulary = vocabulary
+        self._template = template
+        self._generated: list[tuple[list[str], list[str]]] = []
+
+    def tokens(self, batch: dict[str, Tensor]) -> VisualTokens:
+        """Visual tokens of a batch with "images" (B, 1, H, H) or "tokens" (B, N, D)."""
+        if self._template is not None:
+            return VisualTokens(batch["tokens"], self._template.grids, self._template.sources)
+        images = batch["images"]
+        tokens: VisualTokens = self.encoder(augment(images) if self.training and self.config.augment else images)
+        return tokens
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        """One teacher-forced step on "ids" (B, T)."""
+        losses = report_loss(self.decoder(self.tokens(batch), batch["ids"][:, :-1]), batch["ids"], self.config.stop_weight)
+        self.log_dict(
+            {f"train_{name}": value for name, value in losses.items()},
+            on_epoch=True, on_step=False, batch_size=len(batch["ids"]),
+        )
+        return losses["loss"]
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Log the loss and write greedy reports."""
+        visual, ids = self.tokens(batch), batch["ids"]
+        losses = report_loss(self.decoder(visual, ids[:, :-1]), ids, self.config.stop_weight)
+        self.log_dict({f"val_{name}": value for name, value in losses.items()}, batch_size=len(ids))
+        for hypothesis, reference in zip(generate(self.decoder, visual, GREEDY), ids.tolist(), strict=True):
+            self._generated.append((self.vocabulary.decode(hypothesis.ids), self.vocabulary.decode(reference)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log BLEU-4."""
+        generated, references = zip(*self._generated, strict=True)
+        self._generated.clear()
+        self.log("val_bleu_4", bleu(references, generated)["bleu_4"], prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; DVE has its own rate."""
+        parts: list[tuple[nn.Module | nn.Parameter, float]] = [(self.decoder, self.config.learning_rate)]
+        if self.has_encoder:
+            parts.append((self.encoder, self.config.image_learning_rate))
+        return adamw(parts, self.config.weight_decay, int(self.trainer.estimated_stepping_batches))
