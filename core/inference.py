@@ -1,0 +1,60 @@
+"""From a radiograph to reports, embeddings and filtered images, for the dashboard and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from core.encoders.ccve import ClusterClipEncoder
+from core.generation import GenerateConfig
+from core.report_model import ReportModel, encode_images, to_batch, write_from_tokens
+from core.types import CXRLensError, FloatImage, Report, VisualTokens
+
+
+def write_reports(
+    models: Sequence[ReportModel], image: FloatImage, *, beam_size: int = 4, max_words: int = 100
+) -> Iterator[tuple[str, Report]]:
+    """Write the report of one image with each model, one after another; an encoder that models share runs once.
+
+    Args:
+        models: pairs.
+        image: (H, W), values in [0, 1], any shape.
+        beam_size: 1 is greedy.
+        max_words: longest report.
+
+    Yields:
+        The model's name and its report.
+    """
+    tokens: dict[int, VisualTokens] = {}
+    for model in models:
+        key = id(model.encoder)
+        if key not in tokens:
+            tokens[key] = encode_images(model, [image])
+        config = GenerateConfig(
+            beam_size=beam_size, max_words=max_words, length_penalty=float(model.card.write.get("length_penalty", 1.0))
+        )
+        yield model.card.name, write_from_tokens(model, tokens[key], config)[0]
+
+
+def pooled_embedding(model: ReportModel, image: FloatImage) -> npt.NDArray[np.float32]:
+    """Mean of the encoder's tokens, (D,)."""
+    pooled: npt.NDArray[np.float32] = encode_images(model, [image]).tokens[0].mean(0).float().cpu().numpy()
+    return pooled
+
+
+@torch.inference_mode()
+def filtered_images(model: ReportModel, image: FloatImage) -> npt.NDArray[np.float32]:
+    """What CCVE's filters make of an image: (13, H, H), the mean of the channels, each scaled to [0, 1].
+
+    Raises:
+        CXRLensError: the model's encoder has no filters.
+    """
+    if not isinstance(model.encoder, ClusterClipEncoder):
+        raise CXRLensError(f"{model.card.name} has no filters: only CCVE filters its image.")
+    means = model.encoder.filtered(to_batch([image], model.image_size))[0].mean(1)  # (13, H, H)
+    low, high = means.amin((1, 2), keepdim=True), means.amax((1, 2), keepdim=True)
+    scaled: npt.NDArray[np.float32] = ((means - low) / (high - low).clamp(min=1e-6)).float().cpu().numpy()
+    return scaled

@@ -1,0 +1,150 @@
+"""Bundles: whole ones load and verify, damaged ones are refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.bundle import BundleError, BundleLibrary, read_card
+from core.registry import PAIRS
+from tests.conftest import BUNDLES
+
+NAME = "phantom-fve-transformer"
+
+pytestmark = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundles"
+    shutil.copytree(BUNDLES / NAME, folder / NAME)
+    shutil.copytree(BUNDLES / "shared" / "phantom-fve", folder / "shared" / "phantom-fve")
+    return folder
+
+
+def test_the_demo_has_all_twelve_pairs_and_each_verifies() -> None:
+    library = BundleLibrary(BUNDLES)
+    assert library.problems() == {}
+    assert {(card.encoder, card.decoder) for card in library.cards()} == set(PAIRS)
+    for card in library.cards():
+        assert library.verify(card.name) < 2e-3
+
+
+def test_the_demo_bundles_are_small_enough() -> None:
+    total = sum(path.stat().st_size for path in BUNDLES.rglob("*") if path.is_file())
+    assert total < 25e6
+
+
+def test_pairs_share_their_frozen_encoder() -> None:
+    library = BundleLibrary(BUNDLES)
+    first, second = library.load("phantom-fve-transformer"), library.load("phantom-fve-m2")
+    assert first.encoder is second.encoder
+    assert library.load("phantom-dve-m2").encoder is not library.load("phantom-dve-transformer").encoder
+    assert not any(parameter.requires_grad for parameter in first.encoder.parameters())
+    assert not first.encoder.training
+
+
+def test_every_card_says_what_it_is_for_and_what_it_was_trained_on() -> None:
+    for card in BundleLibrary(BUNDLES).cards():
+        assert "Not for use in diagnostic procedures" in card.intended_use
+        assert card.data["fingerprint"]
+        assert card.data["studies"]["train"] > 1000
+        assert card.licence
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "vocab.json", "expected.safetensors"])
+def test_an_edited_file_is_refused(file: str, copy: Path) -> None:
+    path = copy / NAME / file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=f"{NAME}: {file} differs from the hash on its card"):
+        BundleLibrary(copy).load(NAME)
+
+
+def test_a_truncated_file_is_refused(copy: Path) -> None:
+    path = copy / NAME / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BundleError, match="differs from the hash"):
+        BundleLibrary(copy).load(NAME)
+
+
+def test_a_missing_file_is_a_problem_that_leaves_the_others(copy: Path) -> None:
+    shutil.copytree(copy / NAME, copy / "phantom-fve-m2")
+    (copy / "phantom-fve-m2" / "model.safetensors").unlink()
+    library = BundleLibrary(copy)
+    assert library.problems() == {"phantom-fve-m2": "Bundle phantom-fve-m2: phantom-fve-m2/model.safetensors is missing."}
+    assert library.load(NAME).card.name == NAME
+
+
+def test_a_missing_shared_encoder_is_named(copy: Path) -> None:
+    shutil.rmtree(copy / "shared")
+    assert "phantom-fve" in BundleLibrary(copy).problems()[NAME]
+    with pytest.raises(BundleError, match="phantom-fve: card.json is missing"):
+        BundleLibrary(copy).load(NAME)
+
+
+def test_another_encoder_in_the_shared_place_is_refused(copy: Path) -> None:
+    card = copy / NAME / "card.json"
+    content = json.loads(card.read_text())
+    content["encoder"]["sha256"] = "0" * 64
+    card.write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="not the one these bundles were trained with"):
+        BundleLibrary(copy).load(NAME)
+
+
+def test_an_unknown_bundle_is_answered_with_the_known(copy: Path) -> None:
+    with pytest.raises(BundleError, match=f"There is no bundle 'phantom' in .* Found: {NAME}"):
+        BundleLibrary(copy).load("phantom")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "not valid JSON"), ('{"schema": 99}', "has schema 99, this version of CXR Lens reads 1"), ('{"schema": 1}', "has no field")],
+)
+def test_a_damaged_card_is_refused(text: str, message: str, copy: Path) -> None:
+    (copy / NAME / "card.json").write_text(text)
+    with pytest.raises(BundleError, match=message):
+        read_card(copy / NAME)
+    assert NAME in BundleLibrary(copy).problems()
+
+
+def reseal(folder: Path) -> None:
+    """Write the hashes anew, as someone would who edits weights on purpose."""
+    import hashlib
+
+    card = folder / "card.json"
+    content = json.loads(card.read_text())
+    content["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in content["sha256"]}
+    card.write_text(json.dumps(content))
+
+
+def test_weights_of_another_shape_are_refused(copy: Path) -> None:
+    path = copy / NAME / "model.safetensors"
+    tensors = load_file(path)
+    tensors["decoder.output.weight"] = tensors["decoder.output.weight"][:-1].contiguous()
+    save_file(tensors, path)
+    reseal(copy / NAME)
+    with pytest.raises(BundleError, match="does not fit its card"):
+        BundleLibrary(copy).load(NAME)
+
+
+def test_changed_weights_fail_verification(copy: Path) -> None:
+    path = copy / NAME / "model.safetensors"
+    tensors = load_file(path)
+    tensors["decoder.output.weight"] = tensors["decoder.output.weight"] + torch.tensor(0.01).half()
+    tensors["decoder.output.weight"][7] *= 1.2
+    save_file(tensors, path)
+    reseal(copy / NAME)
+    with pytest.raises(BundleError, match="gives another output than when it was written"):
+        BundleLibrary(copy).verify(NAME)
+
+
+def test_reading_cards_loads_no_weights(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.bundle._read_tensors", lambda path: pytest.fail(f"read {path}"))
+    assert [card.name for card in BundleLibrary(copy).cards()] == [NAME]
