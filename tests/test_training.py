@@ -1,0 +1,254 @@
+"""The training chain on few phantom studies: it runs, it resumes to the same result, it skips what is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as lightning
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from core.config import ExperimentConfig, load_config
+from core.lightning.optimizers import augment
+from core.token_cache import TokenCache, write_token_cache
+from core.types import CXRLensError, VisualTokens
+from training import runs
+from training.cli import PRESETS
+from training.data import StudyData
+from training.runs import EpochSampler, StageError, fit, loaders, run_stage
+from training.stages import Run
+
+FEW = [
+    "data.count=48", "data.min_fine_label_count=2", "data.min_word_count=1", "classifier.epochs=2",
+    "classifier.warmup_epochs=1", "classifier.batch_size=8", "clip.epochs=1", "clip.batch_size=8",
+    "cluster_clip.epochs=1", "cluster_clip.batch_size=8", "report.epochs=2", "report.epochs_direct=1",
+    "report.batch_size=8", "evaluate_studies=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def few() -> ExperimentConfig:
+    return load_config(PRESETS, "phantom", FEW)
+
+
+@pytest.fixture(scope="module")
+def run(few: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(few, tmp_path_factory.mktemp("runs"))
+
+
+class Regression(lightning.LightningModule):
+    """A small module with dropout: any lost random state shows in its weights."""
+
+    def __init__(self, stop_at: int | None = None, nan_at: int | None = None) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        self.stop_at, self.nan_at = stop_at, nan_at
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_index: int) -> torch.Tensor:
+        if self.current_epoch == self.stop_at:
+            raise KeyboardInterrupt
+        loss = (self.net(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean()
+        return loss * float("nan") if self.current_epoch == self.nan_at else loss
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_index: int) -> None:
+        self.log("val_loss", (self.net(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean())
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def train_regression(folder: Path, **faults: Any) -> Regression:
+    x = torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(7)
+    module = Regression(**faults)
+    collate = lambda places: {"x": x[places]}  # noqa: E731
+    data = loaders((32, 32), (collate, collate), 8, seed=3)
+    fit(folder, module, data, epochs=5, monitor="val_loss", mode="min", patience=9, seed=3)
+    return module
+
+
+def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    whole = train_regression(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_regression(tmp_path / "cut", stop_at=3)
+    assert (tmp_path / "cut" / "last.ckpt").is_file()
+    torch.rand(5)  # whatever happened to the random state meanwhile
+    resumed = train_regression(tmp_path / "cut")
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_a_nan_loss_stops_with_a_message_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"loss became nan at epoch 2, batch 0.*learning_rate"):
+        train_regression(tmp_path, nan_at=2)
+    assert (tmp_path / "last.ckpt").is_file()
+
+
+def test_an_empty_split_is_refused() -> None:
+    with pytest.raises(StageError, match="validation split has no study"):
+        loaders((4, 0), (lambda p: {}, lambda p: {}), 2, 0)
+
+
+def test_orders_differ_by_epoch_and_repeat_by_seed() -> None:
+    sampler, again = EpochSampler(50, 1), EpochSampler(50, 1)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert first != list(sampler)
+    assert first == list(again)
+    assert sorted(first) == list(range(50))
+
+
+def test_a_stage_is_skipped_resumed_or_begun_anew(tmp_path: Path) -> None:
+    done: list[list[str]] = []
+
+    def work(folder: Path) -> None:
+        done.append(sorted(path.name for path in folder.iterdir()))
+        (folder / "half").write_text("x")
+
+    def fail(folder: Path) -> None:
+        work(folder)
+        raise RuntimeError("power cut")
+
+    folder = tmp_path / "stage"
+    with pytest.raises(RuntimeError):
+        run_stage(folder, {"a": 1}, fail)
+    run_stage(folder, {"a": 1}, work)  # resumed: what was there stays
+    run_stage(folder, {"a": 1}, work)  # skipped
+    run_stage(folder, {"a": 2}, work)  # other inputs: begun anew
+    assert done == [["config.json"], ["config.json", "half"], ["config.json"]]
+    about = json.loads((folder / "config.json").read_text())
+    assert about["inputs"] == {"a": 2}
+    assert "torch" in about["versions"]
+
+
+class Doubler(nn.Module):
+    calls = 0
+
+    def forward(self, images: torch.Tensor) -> VisualTokens:
+        Doubler.calls += 1
+        return VisualTokens(images.flatten(1).unsqueeze(1) * 2, (), ("x",))
+
+
+def test_a_token_cache_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    images = torch.arange(24.0).view(6, 1, 2, 2) / 32
+
+    def batches(fail_at: int | None = None) -> Any:
+        for index in range(3):
+            if index == fail_at:
+                raise KeyboardInterrupt
+            yield images[2 * index : 2 * index + 2]
+
+    with pytest.raises(KeyboardInterrupt):
+        write_token_cache(tmp_path, "k", Doubler(), batches(2), 6)
+    with pytest.raises(CXRLensError, match="no finished token cache"):
+        TokenCache.open(tmp_path, "k")
+    Doubler.calls = 0
+    write_token_cache(tmp_path, "k", Doubler(), batches(), 6)
+    assert Doubler.calls < 3
+    cache = TokenCache.open(tmp_path, "k")
+    torch.testing.assert_close(cache.tokens([5, 0]).flatten(1), images[[5, 0]].flatten(1) * 2)
+    with pytest.raises(CXRLensError, match="other weights or studies"):
+        TokenCache.open(tmp_path, "other")
+
+
+def test_augmentation_keeps_range_and_side() -> None:
+    image = torch.zeros(64, 1, 32, 32)
+    image[:, :, 8:24, 20:28] = 1.0
+    torch.manual_seed(0)
+    moved = augment(image)
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    assert (moved[..., 16:].sum((1, 2, 3)) > 3 * moved[..., :16].sum((1, 2, 3))).all()  # never a flip
+
+
+def test_words_and_labels_are_counted_on_the_training_split_only(run: Run) -> None:
+    data = run.data
+    train = {label for study in data.studies["train"] for label in study.fine_labels}
+    assert set(data.fine_labels) <= train
+    subjects = {split: {study.subject_id for study in studies} for split, studies in data.studies.items()}
+    assert not subjects["train"] & (subjects["validate"] | subjects["test"])
+
+
+def test_rendered_images_are_cached_and_repaired(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = np.array(run.data.images("test", 32))
+    about = run.folder / "images" / "test-32.json"
+    content = json.loads(about.read_text())
+    about.write_text(json.dumps(content | {"done": 0}))  # as after an interruption
+    assert np.array_equal(run.data.images("test", 32), first)
+    monkeypatch.setattr(StudyData, "source", property(lambda self: pytest.fail("rendered again")))
+    fresh = StudyData(run.config.data, run.folder / "images")
+    monkeypatch.undo()
+    assert np.array_equal(fresh.images("test", 32), first)
+
+
+@pytest.mark.parametrize("pair", [("dve", "transformer"), ("fve", "m2"), ("ccve", "cnn_rnn_rnn")])
+def test_pairs_train_export_and_verify(pair: tuple[str, str], run: Run, tmp_path: Path) -> None:
+    from core.bundle import BundleLibrary
+
+    encoder, decoder = pair
+    run.decoder(encoder, decoder)
+    stage = run.folder / f"{encoder}-{decoder}"
+    assert {"config.json", "done.json", "model.safetensors", "summary.json"} <= {each.name for each in stage.iterdir()}
+    assert not list(stage.glob("*.ckpt"))
+    Run(load_config(PRESETS, "phantom", [*FEW, f"encoders=['{encoder}']", f"decoders=['{decoder}']"]), run.folder).export(
+        tmp_path
+    )
+    library = BundleLibrary(tmp_path)
+    (card,) = library.cards()
+    assert card.name == f"phantom-{encoder}-{decoder}"
+    assert library.verify(card.name) < 1e-4
+
+
+def test_a_trained_encoder_is_the_one_its_decoder_saw(run: Run) -> None:
+    run.tokens("fve")
+    encoder = run.trained_encoder("fve")
+    images = run.data.images("test", 128)
+    cache = TokenCache.open(run.folder / "tokens_fve" / "test", run._cache_key("fve", "test"))
+    fresh = encoder(torch.from_numpy(np.array(images[:2])).unsqueeze(1).float() / 255).tokens
+    torch.testing.assert_close(cache.tokens([0, 1]), fresh, atol=2e-2, rtol=1e-2)
+
+
+def test_stages_write_what_they_were_given(run: Run) -> None:
+    run.classifier("cdc")
+    about = json.loads((run.folder / "cdc" / "config.json").read_text())
+    assert about["inputs"]["seed"] == 1
+    assert about["inputs"]["data"] == run.data.fingerprint()
+    assert about["inputs"]["classifier"]["epochs"] == 2
+    weights = load_file(run.folder / "cdc" / "model.safetensors")
+    assert all(key.startswith("cdc.") for key in weights)
+
+
+def test_a_missing_stage_is_named(few: ExperimentConfig, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"model.safetensors is missing. Run the stage 'cdc' first"):
+        Run(few, tmp_path).trained_encoder("fve")
+
+
+def test_progress_lines_replace_bars_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(runs.QUIET, "1")
+    train_regression(tmp_path / "stage")
+    err = capsys.readouterr().err
+    assert err.count("val_loss") == 6  # five epochs and the summary
+
+
+@pytest.mark.slow
+def test_the_whole_chain_and_its_evaluation(few: ExperimentConfig, tmp_path: Path, capsys: Any) -> None:
+    from training.cli import app
+
+    command: Callable[..., Any] = app
+    arguments = ["train", "--preset", "phantom", "--runs", str(tmp_path), "--jobs", "2"]
+    for override in FEW:
+        arguments += ["--set", override]
+    command(arguments, standalone_mode=False)
+    results = json.loads((tmp_path / "phantom" / "bundles" / "results.json").read_text())
+    assert len(results["rows"]) == 12
+    assert {row["name"] for row in results["baselines"]} == {
+        "constant report", "nearest training report", "shuffled images"
+    }  # fmt: skip

@@ -1,0 +1,185 @@
+"""The command line: ``cxr-lens``. Results go to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.types import CXRLensError
+
+ROOT = Path(__file__).resolve().parent.parent
+PRESETS = Path(__file__).resolve().parent / "presets"
+BUNDLES = ROOT / "assets" / "bundles"
+RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Preset = Annotated[str, typer.Option(help="Name of a preset in training/presets.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the preset.")]
+Bundles = Annotated[Path, typer.Option(help="Folder of bundles.", envvar="CXR_BUNDLES")]
+Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Option(help="Folder to write into.")],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Studies.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same studies.")] = 0,
+    size: Annotated[int, typer.Option(min=32, max=2048, help="Side of the images, pixels.")] = 512,
+) -> None:
+    """Write phantom studies: images, masks, reports, facts, splits. Interrupted, it goes on where it stopped."""
+    from tqdm import tqdm
+
+    from core.studies.phantom import write_phantom
+
+    with tqdm(total=count, unit="study") as bar:
+        write_phantom(out, count, seed, size, lambda done, _: bar.update(done - bar.n))
+    _out(f"{count} phantom studies in {out}")
+
+
+@app.command()
+def train(
+    preset: Preset,
+    overrides: Overrides = None,
+    runs: Runs = ROOT / "runs",
+    bundles: Annotated[Path | None, typer.Option(help="Where bundles go; default: beside the run's stages.")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Stages that train side by side; 0: one a core, or 1 with a GPU.")] = 0,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
+) -> None:
+    """Run the whole chain of a preset; stages that are done are skipped, an interrupted one resumes."""
+    from core.config import load_config, to_dict
+
+    config = load_config(PRESETS, preset, overrides or [])
+    if dry_run:
+        _out(json.dumps(to_dict(config), indent=2))
+        return
+    from training.stages import Run, run_all
+
+    run = Run(config, runs / config.name)
+    target = bundles or run.folder / "bundles"
+
+    def score() -> None:
+        from training.evaluate import evaluate
+
+        evaluate(config, run.data, target, run.folder / "evaluate")
+        results = (run.folder / "evaluate" / "results.json").read_text(encoding="utf-8")
+        (target / "results.json").write_text(results, encoding="utf-8")
+
+    import torch
+
+    automatic = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    run_all(run, target, score, jobs or automatic)
+    _out((run.folder / "evaluate" / "table.md").read_text(encoding="utf-8"))
+
+
+@app.command()
+def evaluate(
+    preset: Preset,
+    overrides: Overrides = None,
+    bundles: Bundles = BUNDLES,
+    runs: Runs = ROOT / "runs",
+    out: Annotated[Path | None, typer.Option(help="Also write results.json, table.md and all reports here.")] = None,
+) -> None:
+    """Score a preset's bundles on held-out studies and print the table with its baselines."""
+    from core.config import load_config
+    from training.data import StudyData
+    from training.evaluate import evaluate as score
+    from training.evaluate import table
+
+    config = load_config(PRESETS, preset, overrides or [])
+    _out(table(score(config, StudyData(config.data, runs / config.name / "images"), bundles, out)))
+
+
+@app.command()
+def report(
+    image: Annotated[Path, typer.Argument(help="PNG, JPEG or DICOM file.")],
+    bundle: Annotated[list[str] | None, typer.Option("--bundle", help="Name of a bundle; may come again. Default: all.")] = None,
+    bundles: Bundles = BUNDLES,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    beam_size: Annotated[int, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.")] = 4,
+) -> None:
+    """Write the report of one radiograph with one or more bundles."""
+    from core.bundle import INTENDED_USE, BundleLibrary
+    from core.images import read_image
+    from core.inference import write_reports
+    from core.labels.rules import label_report
+
+    radiograph = read_image(image, name=image.name)
+    for warning in radiograph.warnings:
+        _err(f"warning: {warning}")
+    library = BundleLibrary(bundles)
+    names = bundle or [card.name for card in library.cards()]
+    if not names:
+        raise CXRLensError(f"There is no bundle in {bundles}.")
+    models = [library.load(name) for name in names]
+    results: list[dict[str, Any]] = []
+    for name, written in write_reports(models, radiograph.pixels, beam_size=beam_size):
+        card = library.load(name).card
+        states = label_report(written.text).states
+        found = {observation: str(state) for observation, state in states.items() if state != "blank"}
+        results.append(
+            {"bundle": name, "trained_on": card.data["description"], "findings": written.text, "labels": found,
+             "log_probability": round(written.log_probability, 4)}
+        )
+        if not as_json:
+            _out(f"{name} (trained on: {card.data['description']})\n  {written.text}\n")
+    if as_json:
+        _out(json.dumps({"image": image.name, "intended_use": INTENDED_USE, "reports": results}, indent=2))
+    else:
+        _out(RESEARCH_ONLY)
+
+
+@app.command(name="bundles")
+def list_bundles(
+    bundles: Bundles = BUNDLES,
+    verify: Annotated[bool, typer.Option(help="Recompute each bundle's stored output; exit 1 if any differs.")] = False,
+) -> None:
+    """List bundles, and what is wrong with any of them."""
+    from core.bundle import BundleError, BundleLibrary
+
+    library = BundleLibrary(bundles)
+    problems = library.problems()
+    for card in library.cards():
+        line = f"{card.name:32} {card.size:6} trained on {card.data['name']}, {card.data['studies']['train']} studies"
+        if verify and card.name not in problems:
+            try:
+                line += f"   verified, largest difference {library.verify(card.name):.1e}"
+            except BundleError as error:
+                problems[card.name] = str(error)
+        _out(line)
+    for name, message in problems.items():
+        _err(f"{name}: {message}")
+    if not library.cards() and not problems:
+        _err(f"There is no bundle in {bundles}.")
+        raise typer.Exit(1)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _out(text: str) -> None:
+    typer.echo(text)
+
+
+def _err(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def main() -> None:
+    """Run; an error the user can mend is one line, not a traceback."""
+    try:
+        app()
+    except CXRLensError as error:
+        _err(f"cxr-lens: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _err("cxr-lens: interrupted; run the same command again to go on.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

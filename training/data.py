@@ -1,0 +1,141 @@
+"""The studies of a run: split, rendered once, their words and labels counted on the training split only."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from core.config import DataConfig
+from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
+from core.studies.phantom import PhantomSource
+from core.text import Vocabulary
+from core.types import SPLITS, Split, Study, StudySource
+from training.runs import StageError, content_hash, say
+
+
+def study_source(config: DataConfig) -> StudySource:
+    """The source that a config names."""
+    return PhantomSource(config.count, config.seed)
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Studies, images and targets of one run.
+
+    Attributes:
+        config: which studies.
+        folder: where rendered images are kept.
+    """
+
+    config: DataConfig
+    folder: Path
+
+    @cached_property
+    def source(self) -> StudySource:
+        """Where studies come from."""
+        return study_source(self.config)
+
+    @cached_property
+    def studies(self) -> dict[Split, tuple[Study, ...]]:
+        """All studies by split."""
+        return {split: tuple(self.source.studies(split)) for split in SPLITS}
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Words of the training split's findings and impressions."""
+        texts = [text for study in self.studies["train"] for text in (study.findings, study.impression)]
+        return Vocabulary.build(texts, self.config.min_word_count)
+
+    @cached_property
+    def fine_labels(self) -> tuple[str, ...]:
+        """Fine labels frequent enough in the training split, sorted."""
+        counts = Counter(label for study in self.studies["train"] for label in study.fine_labels)
+        kept = sorted(label for label, count in counts.items() if count >= self.config.min_fine_label_count)
+        if not kept:
+            raise StageError("No fine label is frequent enough. Lower data.min_fine_label_count or raise data.count.")
+        return tuple(kept)
+
+    def fingerprint(self) -> str:
+        """Hash of source and config."""
+        return content_hash([self.source.fingerprint(), self.config])
+
+    def coarse_targets(self, split: Split) -> Tensor:
+        """(studies, 14): 1 where positive; uncertain and blank count as 0 (paper-spec 4.1)."""
+        rows = [[study.labels[name] is LabelState.POSITIVE for name in OBSERVATIONS] for study in self.studies[split]]
+        return torch.tensor(rows, dtype=torch.float32)
+
+    def fine_targets(self, split: Split) -> Tensor:
+        """(studies, fine labels)."""
+        rows = [[label in study.fine_labels for label in self.fine_labels] for study in self.studies[split]]
+        return torch.tensor(rows, dtype=torch.float32)
+
+    def pairs(self, split: Split) -> list[tuple[int, int, str]]:
+        """(place of the study, 0, impression) of studies that have one."""
+        return [(place, 0, study.impression) for place, study in enumerate(self.studies[split]) if study.impression]
+
+    def cluster_pairs(self, split: Split) -> list[tuple[int, int, str]]:
+        """(place of the study, place of the cluster, the impression's sentences of that cluster)."""
+        return [
+            (place, CLUSTERS.index(cluster), text)
+            for place, study in enumerate(self.studies[split])
+            for cluster, text in study.cluster_texts.items()
+        ]
+
+    def images(self, split: Split, size: int) -> npt.NDArray[np.uint8]:
+        """Images (studies, size, size), rendered once and memory-mapped; interrupted, rendering goes on."""
+        path = self.folder / f"{split}-{size}.npy"
+        about = path.with_suffix(".json")
+        total = len(self.studies[split])
+        key = content_hash([self.source.fingerprint(), split, size])
+        done, values = 0, None
+        if about.is_file() and path.is_file():
+            saved = json.loads(about.read_text(encoding="utf-8"))
+            if saved["key"] == key:
+                done = saved["done"]
+                if done == total:
+                    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+                values = np.lib.format.open_memmap(path, mode="r+")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if values is None:
+            values = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(total, size, size))
+        say(f"  rendering {total - done} {split} studies at {size} px")
+        ids = [study.study_id for study in self.studies[split]]
+        with ProcessPoolExecutor(initializer=_one_thread) as pool:
+            for start in range(done, total, 256):
+                chunk = ids[start : start + 256]
+                jobs = [(self.config, study_id, size) for study_id in chunk]
+                values[start : start + len(chunk)] = np.stack(list(pool.map(_render, jobs, chunksize=16)))
+                values.flush()
+                about.write_text(json.dumps({"key": key, "done": start + len(chunk)}), encoding="utf-8")
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+
+def to_images(values: npt.NDArray[np.uint8]) -> Tensor:
+    """(B, H, W) uint8 to (B, 1, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(1).float() / 255
+
+
+_SOURCES: dict[Any, StudySource] = {}
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _render(job: tuple[DataConfig, str, int]) -> npt.NDArray[np.uint8]:
+    config, study_id, size = job
+    key = (config.source, config.count, config.seed)
+    if key not in _SOURCES:
+        _SOURCES[key] = study_source(config)
+    image = _SOURCES[key].image(study_id, size)
+    return np.round(image * 255).astype(np.uint8)

@@ -1,0 +1,253 @@
+"""Run folders: what a stage was given, what it wrote, whether it is done; and the one training loop."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from core.types import CXRLensError
+
+PACKAGES = ("torch", "timm", "open_clip_torch", "pytorch-lightning", "numpy", "scikit-learn")
+
+
+QUIET = "CXR_LENS_QUIET"
+"""Set in the processes of stages that train side by side."""
+
+
+class StageError(CXRLensError):
+    """A stage cannot run; the message says why and what to do."""
+
+
+def say(text: str) -> None:
+    """Tell the user on stderr; stdout is for results."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def is_quiet() -> bool:
+    """Whether stages train side by side."""
+    return QUIET in os.environ
+
+
+def content_hash(value: Any) -> str:
+    """Short hash of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """Short hash of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def run_stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], None]) -> str:
+    """Do a stage once.
+
+    Skipped when it is done with the same inputs; resumed when it was interrupted with the same inputs; begun anew
+    when the inputs changed.
+
+    Args:
+        folder: of the stage.
+        inputs: everything that decides its result: config, data, hashes of the stages before.
+        work: does it, into the folder.
+
+    Returns:
+        A hash of the inputs, for the stages after.
+    """
+    key = content_hash(inputs)
+    config, done = folder / "config.json", folder / "done.json"
+    if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["key"] == key:
+        say(f"· {folder.name}: done before, skipped")
+        return key
+    if folder.exists() and (not config.is_file() or json.loads(config.read_text(encoding="utf-8"))["key"] != key):
+        shutil.rmtree(folder)
+    resumed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    about = {"key": key, "inputs": inputs, "versions": {"python": sys.version.split()[0], **versions}}
+    config.write_text(json.dumps(about, indent=2, default=str), encoding="utf-8")
+    say(f"▸ {folder.name}{' (resumed)' if resumed else ''}")
+    work(folder)
+    done.write_text(json.dumps({"key": key}), encoding="utf-8")
+    return key
+
+
+class EpochLine(Callback):
+    """One line an epoch, where several stages train side by side and bars would overwrite each other."""
+
+    def __init__(self, name: str, monitor: str) -> None:
+        """Name the stage, and what it watches."""
+        self.name, self.monitor, self.began = name, monitor, time.monotonic()
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Say how it goes."""
+        value = float(trainer.callback_metrics.get(self.monitor, torch.tensor(math.nan)))
+        seconds = time.monotonic() - self.began
+        say(f"  {self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, {self.monitor} {value:.4f}, {seconds:.0f} s")
+
+
+class EpochSampler(Sampler[int]):
+    """A random order that depends on seed and epoch only, so that a resumed training sees what it would have seen."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        """Order ``size`` items."""
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """One epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return self.size
+
+
+class EpochSeed(Callback):
+    """Seed torch at each epoch: dropout and augmentation resume as they would have gone on."""
+
+    def __init__(self, seed: int) -> None:
+        """Remember the run's seed."""
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Seed."""
+        torch.manual_seed(self.seed * 100_003 + trainer.current_epoch)
+
+
+class StopOnNaN(Callback):
+    """Stop before a NaN loss reaches the weights' checkpoint."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Check the loss."""
+        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+        if loss is not None and not torch.isfinite(loss):
+            raise StageError(
+                f"The loss became {float(loss)} at epoch {trainer.current_epoch}, batch {batch_idx}. The last "
+                "checkpoint is kept. Lower the stage's learning_rate and run again."
+            )
+
+
+Collate = Callable[[list[int]], dict[str, Tensor]]
+
+
+def loaders(
+    sizes: tuple[int, int], collate: tuple[Collate, Collate], batch_size: int, seed: int
+) -> tuple[DataLoader[int], DataLoader[int]]:
+    """Training and validation loaders over places 0 to size - 1, which ``collate`` turns into batches.
+
+    Raises:
+        StageError: a split is empty.
+    """
+    for size, split in zip(sizes, ("training", "validation"), strict=True):
+        if size == 0:
+            raise StageError(f"The {split} split has no study for this stage. Raise data.count.")
+    train: DataLoader[int] = DataLoader(
+        range(sizes[0]),  # type: ignore[arg-type]
+        batch_size=min(batch_size, sizes[0]),
+        sampler=EpochSampler(sizes[0], seed),
+        collate_fn=collate[0],
+        drop_last=True,
+    )
+    validate: DataLoader[int] = DataLoader(
+        range(sizes[1]),  # type: ignore[arg-type]
+        batch_size=64,
+        collate_fn=collate[1],
+    )
+    return train, validate
+
+
+def fit(
+    folder: Path,
+    module: lightning.LightningModule,
+    data: tuple[DataLoader[int], DataLoader[int]],
+    *,
+    epochs: int,
+    monitor: str,
+    mode: str,
+    patience: int,
+    seed: int,
+) -> None:
+    """Train, or go on training, and leave the best weights in ``module``.
+
+    A checkpoint is written each epoch; an interrupted training resumes from it to the same result.
+    """
+    torch.manual_seed(seed)
+    best = ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False)
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu" if not torch.cuda.is_available() else "auto",
+        devices=1,
+        callbacks=[
+            best,
+            EarlyStopping(monitor, mode=mode, patience=patience),
+            EpochSeed(seed),
+            StopOnNaN(),
+            EpochLine(folder.name, monitor) if is_quiet() else TQDMProgressBar(refresh_rate=20),
+        ],
+        logger=CSVLogger(folder, name=None, version="log"),
+        gradient_clip_val=1.0,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=not is_quiet(),
+        log_every_n_steps=50,
+        deterministic=True,
+    )
+    last = folder / "last.ckpt"
+    trainer.fit(module, *data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict(state, strict=True)
+    module.eval()
+    score = best.best_model_score
+    summary = {"monitor": monitor, "best": float(score) if score is not None else None, "epochs": trainer.current_epoch}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    say(f"  {folder.name}: best {monitor} {summary['best']:.4f} in {trainer.current_epoch} epochs")
+    for checkpoint in (folder / "best.ckpt", last):
+        checkpoint.unlink(missing_ok=True)  # the stage writes its weights as safetensors
+
+
+def save_weights(folder: Path, modules: Mapping[str, torch.nn.Module]) -> None:
+    """Write weights as ``model.safetensors``, keys prefixed by part."""
+    from safetensors.torch import save_file
+
+    tensors = {f"{part}.{key}": value.contiguous() for part, module in modules.items() for key, value in module.state_dict().items()}
+    fresh = folder / "model.part"
+    save_file(tensors, fresh)
+    fresh.rename(folder / "model.safetensors")
+
+
+def load_weights(folder: Path, part: str, module: torch.nn.Module) -> None:
+    """Fill a module from a stage's ``model.safetensors``, strictly."""
+    from safetensors.torch import load_file
+
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise StageError(f"{path} is missing. Run the stage '{folder.name}' first.")
+    prefix = f"{part}."
+    module.load_state_dict({k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)})
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of ids to (B, T), filled up with ``value``."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])

@@ -1,0 +1,450 @@
+"""The stages of a run, in their order: classifiers, CLIP, cluster CLIP, token caches, decoders, bundles."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from core import bundle
+from core.config import ClipConfig, ExperimentConfig, to_dict
+from core.decoders import Decoder, build_decoder
+from core.encoders import Encoder, build_encoder
+from core.encoders.ccve import ClusterClipEncoder
+from core.encoders.cve import ClipEncoder
+from core.encoders.fve import FineGrainedEncoder
+from core.labels.observations import OBSERVATIONS
+from core.lightning.classifier import ClassifierModule
+from core.lightning.clip import ClipModule
+from core.lightning.report import ReportModule
+from core.registry import DECODERS, ENCODERS
+from core.text import PAD
+from core.token_cache import TokenCache, write_token_cache
+from core.types import SPLITS, Split
+from training.data import StudyData, to_images
+from training.runs import (
+    QUIET,
+    StageError,
+    content_hash,
+    file_hash,
+    fit,
+    is_quiet,
+    load_weights,
+    loaders,
+    pad,
+    run_stage,
+    save_weights,
+)
+
+EMBEDDING_STUDIES = 400
+"""Held-out studies whose embeddings the demo shows."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a preset; each method is a stage, and asks for the stages it needs."""
+
+    config: ExperimentConfig
+    folder: Path
+
+    @cached_property
+    def data(self) -> StudyData:
+        """Studies and images."""
+        return StudyData(self.config.data, self.folder / "images")
+
+    def classifier(self, kind: str) -> str:
+        """Train CDC (``kind="cdc"``, 14 observations) or FGC (``"fgc"``, fine labels)."""
+
+        def work(folder: Path) -> None:
+            encoder = self.encoder("fve")
+            assert isinstance(encoder, FineGrainedEncoder)
+            targets = {split: self._targets(kind, split) for split in ("train", "validate")}
+            train = targets["train"]
+            rate = train.mean(0).clamp(1 / len(train), 1 - 1 / len(train))
+            tower = encoder.cdc if kind == "cdc" else encoder.fgc
+            module = ClassifierModule(encoder.normalize, tower, rate, self.config.classifier)
+            size = encoder.normalize.image_size
+            settings = self.config.classifier
+            fit(
+                folder,
+                module,
+                loaders(
+                    (len(train), len(targets["validate"])),
+                    (self._labelled("train", size, train), self._labelled("validate", size, targets["validate"])),
+                    settings.batch_size,
+                    self.config.seed,
+                ),
+                epochs=settings.epochs,
+                monitor="val_auc",
+                mode="max",
+                patience=settings.patience,
+                seed=self.config.seed,
+            )
+            save_weights(folder, {kind: tower})
+
+        return run_stage(self.folder / kind, self._inputs(classifier=self.config.classifier, kind=kind), work)
+
+    def clip(self, name: str) -> str:
+        """Train CVE (``name="cve"``) or CCVE (``"ccve"``)."""
+        settings = self._clip_config(name)
+
+        def work(folder: Path) -> None:
+            encoder = self.encoder(name)
+            assert isinstance(encoder, ClipEncoder | ClusterClipEncoder)
+            pairs = {
+                split: self.data.cluster_pairs(split) if name == "ccve" else self.data.pairs(split)
+                for split in ("train", "validate")
+            }
+            size = encoder.normalize.image_size  # type: ignore[union-attr]
+            fit(
+                folder,
+                ClipModule(encoder, settings),
+                loaders(
+                    (len(pairs["train"]), len(pairs["validate"])),
+                    (
+                        self._paired("train", size, pairs["train"], encoder),
+                        self._paired("validate", size, pairs["validate"], encoder),
+                    ),
+                    settings.batch_size,
+                    self.config.seed,
+                ),
+                epochs=settings.epochs,
+                monitor="val_loss",
+                mode="min",
+                patience=settings.patience,
+                seed=self.config.seed,
+            )
+            census = {"pairs": {split: len(each) for split, each in pairs.items()}, "truncated": encoder.clip.text.truncated}
+            (folder / "census.json").write_text(json.dumps(census, indent=2), encoding="utf-8")
+            save_weights(folder, {"encoder": encoder})
+
+        return run_stage(self.folder / f"clip_{name}", self._inputs(clip=settings, encoder=name), work)
+
+    def tokens(self, name: str) -> str:
+        """Run a frozen encoder once over all studies."""
+        before = self._encoder_stages(name)
+
+        def work(folder: Path) -> None:
+            encoder = self.trained_encoder(name)
+            size = encoder.normalize.image_size  # type: ignore[union-attr]
+            for split in SPLITS:
+                images = self.data.images(split, size)
+                with tqdm(total=len(images), desc=f"  {name} tokens, {split}", unit="study", disable=is_quiet()) as bar:
+                    write_token_cache(
+                        folder / split,
+                        self._cache_key(name, split),
+                        encoder,
+                        _batches(images, 64),
+                        len(images),
+                        lambda done, _, bar=bar: bar.update(done - bar.n),  # type: ignore[misc]
+                    )
+
+        return run_stage(self.folder / f"tokens_{name}", self._inputs(encoder=before), work)
+
+    def decoder(self, encoder_name: str, decoder_name: str) -> str:
+        """Train a decoder on cached tokens, or with its encoder where that is not frozen."""
+        frozen = ENCODERS[encoder_name].frozen
+        before = self.tokens(encoder_name) if frozen else ""
+        settings = self.config.report
+
+        def work(folder: Path) -> None:
+            torch.manual_seed(self.config.seed)
+            encoder = None if frozen else self.encoder(encoder_name)
+            decoder = self.new_decoder(encoder_name, decoder_name)
+            caches = {split: self._cache(encoder_name, split) for split in SPLITS} if frozen else None
+            template = caches["train"].template() if caches else None
+            module = ReportModule(encoder, template, decoder, self.data.vocabulary, settings)
+            studies = self.data.studies
+            sentences = DECODERS[decoder_name].sentences
+            collate = tuple(
+                self._worded(split, encoder_name, caches[split] if caches else None, sentences)
+                for split in ("train", "validate")
+            )
+            fit(
+                folder,
+                module,
+                loaders(
+                    (len(studies["train"]), min(len(studies["validate"]), 200)),
+                    (collate[0], collate[1]),
+                    settings.batch_size,
+                    self.config.seed,
+                ),
+                epochs=settings.epochs if frozen else settings.epochs_direct,
+                monitor="val_bleu_4",
+                mode="max",
+                patience=settings.patience,
+                seed=self.config.seed,
+            )
+            save_weights(folder, {"decoder": decoder, **({"encoder": encoder} if encoder else {})})
+
+        inputs = self._inputs(report=settings, encoder=encoder_name, decoder=decoder_name, before=before)
+        return run_stage(self.folder / f"{encoder_name}-{decoder_name}", inputs, work)
+
+    def export(self, out: Path) -> None:
+        """Write all pairs as bundles into ``out``, weights rounded to 16 bits; they are verified afterwards."""
+        for name in self.config.encoders:
+            if ENCODERS[name].frozen:
+                self._export_encoder(name, out)
+            for decoder_name in self.config.decoders:
+                self._export_pair(name, decoder_name, out)
+        library = bundle.BundleLibrary(out)
+        for card in library.cards():
+            library.verify(card.name)
+        for name in self.config.encoders:
+            self._export_embeddings(name, library, out)
+
+    # What stages share.
+
+    def encoder(self, name: str) -> Encoder:
+        """A new encoder, with published weights where the preset asks for them."""
+        torch.manual_seed(self.config.seed)
+        return build_encoder(name, self.config.size, pretrained=self.config.pretrained, **self._encoder_changes(name))
+
+    def trained_encoder(self, name: str) -> Encoder:
+        """A frozen encoder with the weights of its stages."""
+        torch.manual_seed(self.config.seed)
+        encoder = build_encoder(name, self.config.size, **self._encoder_changes(name))
+        if isinstance(encoder, FineGrainedEncoder):
+            load_weights(self.folder / "cdc", "cdc", encoder.cdc)
+            load_weights(self.folder / "fgc", "fgc", encoder.fgc)
+        else:
+            load_weights(self.folder / f"clip_{name}", "encoder", encoder)
+        return encoder.freeze()
+
+    def new_decoder(self, encoder_name: str, decoder_name: str) -> Decoder:
+        """A new decoder for an encoder's tokens."""
+        return build_decoder(
+            decoder_name,
+            self.config.size,
+            token_width=ENCODERS[encoder_name].sizes[self.config.size].width,
+            vocabulary_size=len(self.data.vocabulary),
+        )
+
+    def _clip_config(self, name: str) -> ClipConfig:
+        return self.config.cluster_clip if name == "ccve" else self.config.clip
+
+    def _encoder_changes(self, name: str) -> dict[str, Any]:
+        if name == "fve":
+            return {"coarse_classes": len(OBSERVATIONS), "fine_classes": len(self.data.fine_labels)}
+        if name == "cve":
+            return {"vocabulary": self.data.vocabulary, "feature": self.config.clip.feature}
+        if name == "ccve":
+            return {"vocabulary": self.data.vocabulary, "filters": self.config.cluster_clip.filters}
+        return {}
+
+    def _encoder_stages(self, name: str) -> str:
+        if name == "fve":
+            return content_hash([self.classifier("cdc"), self.classifier("fgc")])
+        return self.clip(name)
+
+    def _inputs(self, **parts: Any) -> dict[str, Any]:
+        plain = {key: to_dict(value) if hasattr(value, "__dataclass_fields__") else value for key, value in parts.items()}
+        common = {"size": self.config.size, "seed": self.config.seed, "pretrained": self.config.pretrained}
+        return {**common, "data": self.data.fingerprint(), **plain}
+
+    def _targets(self, kind: str, split: str) -> Tensor:
+        return self.data.coarse_targets(split) if kind == "cdc" else self.data.fine_targets(split)  # type: ignore[arg-type]
+
+    def _labelled(self, split: Split, size: int, targets: Tensor) -> Callable[[list[int]], dict[str, Tensor]]:
+        images = self.data.images(split, size)
+        return lambda places: {"images": to_images(images[places]), "targets": targets[places]}
+
+    def _paired(
+        self, split: Split, size: int, pairs: list[tuple[int, int, str]], encoder: ClipEncoder | ClusterClipEncoder
+    ) -> Callable[[list[int]], dict[str, Tensor]]:
+        images = self.data.images(split, size)
+        ids = encoder.clip.text.tokenize([text for _, _, text in pairs]) if pairs else torch.zeros(0, 1)
+        clusters = torch.tensor([cluster for _, cluster, _ in pairs])
+        places_of = np.array([place for place, _, _ in pairs])
+        return lambda places: {
+            "images": to_images(images[places_of[places]]), "ids": ids[places], "clusters": clusters[places]
+        }
+
+    def _worded(
+        self, split: Split, encoder_name: str, cache: TokenCache | None, sentences: bool
+    ) -> Callable[[list[int]], dict[str, Tensor]]:
+        rows = [
+            self.data.vocabulary.encode(study.findings, self.config.data.max_words, sentences=sentences)
+            for study in self.data.studies[split]
+        ]
+        if cache is not None:
+            return lambda places: {"tokens": cache.tokens(places), "ids": pad([rows[each] for each in places], PAD)}
+        images = self.data.images(split, ENCODERS[encoder_name].sizes[self.config.size].image_size)
+        return lambda places: {"images": to_images(images[places]), "ids": pad([rows[each] for each in places], PAD)}
+
+    def _cache(self, name: str, split: Split) -> TokenCache:
+        return TokenCache.open(self.folder / f"tokens_{name}" / split, self._cache_key(name, split))
+
+    def _cache_key(self, name: str, split: Split) -> str:
+        """Hash of the stages that made an encoder's weights, and of the split."""
+        keys = [
+            json.loads((self.folder / stage / "done.json").read_text(encoding="utf-8"))["key"]
+            for stage in (("cdc", "fgc") if name == "fve" else (f"clip_{name}",))
+        ]
+        return content_hash([*keys, split])
+
+    def _card(self, name: str) -> dict[str, Any]:
+        data = self.config.data
+        return {
+            "name": name,
+            "family": self.config.name,
+            "size": self.config.size,
+            "created": datetime.date.today().isoformat(),
+            "licence": "Apache-2.0",
+            "intended_use": bundle.INTENDED_USE,
+            "data": {
+                "name": data.source,
+                "description": "Computed phantom radiographs, no patients. Do not expect sense on a real X-ray."
+                if data.source == "phantom"
+                else data.source,
+                "fingerprint": self.data.source.fingerprint(),
+                "count": data.count,
+                "seed": data.seed,
+                "studies": {split: len(studies) for split, studies in self.data.studies.items()},
+            },
+            "config": to_dict(self.config),
+        }
+
+    def _shared_name(self, name: str) -> str:
+        return f"{self.config.name}-{name}"
+
+    def _export_encoder(self, name: str, out: Path) -> None:
+        encoder = self.trained_encoder(name)
+        changes = {key: value for key, value in self._encoder_changes(name).items() if key != "vocabulary"}
+        about: dict[str, Any] = {"name": name, "changes": changes}
+        if name == "fve":
+            about |= {"coarse_labels": list(OBSERVATIONS), "fine_labels": list(self.data.fine_labels)}
+        card = {**self._card(self._shared_name(name)), "encoder": about}
+        bundle.write_bundle(
+            out / "shared" / self._shared_name(name), card, {"model.safetensors": _half(encoder, "encoder.")}, {}
+        )
+
+    def _export_pair(self, encoder_name: str, decoder_name: str, out: Path) -> None:
+        stage = self.folder / f"{encoder_name}-{decoder_name}"
+        decoder = self.new_decoder(encoder_name, decoder_name)
+        load_weights(stage, "decoder", decoder)
+        tensors = _half(decoder, "decoder.")
+        about: dict[str, Any] = {"name": encoder_name, "changes": {}}
+        if ENCODERS[encoder_name].frozen:
+            shared = self._shared_name(encoder_name)
+            content = json.loads((out / "shared" / shared / "card.json").read_text(encoding="utf-8"))
+            about |= {"shared": shared, "sha256": content["sha256"]["model.safetensors"]}
+        else:
+            encoder = self.encoder(encoder_name)
+            load_weights(stage, "encoder", encoder)
+            tensors |= _half(encoder, "encoder.")
+        name = f"{self.config.name}-{encoder_name}-{decoder_name}"
+        image_size = ENCODERS[encoder_name].sizes[self.config.size].image_size
+        summary = json.loads((stage / "summary.json").read_text(encoding="utf-8"))
+        write = to_dict(self.config.write)
+        card = {
+            **self._card(name),
+            "encoder": about,
+            "decoder": {"name": decoder_name, "changes": {}},
+            "inputs": {"image": [1, image_size, image_size], "range": [0, 1], "normalization": "in the encoder"},
+            "metrics": {"validation_bleu_4_greedy": summary["best"], "epochs": summary["epochs"]},
+            "write": write,
+        }
+        vocabulary = json.dumps(self.data.vocabulary.words, ensure_ascii=False, indent=0)
+        folder = out / name
+        bundle.write_bundle(folder, card, {"model.safetensors": tensors}, {"vocab.json": vocabulary})
+        model = bundle.BundleLibrary(out).load(name)
+        image = torch.from_numpy(np.array(self.data.images("test", image_size)[0]))
+        expected = bundle.compute_expected(model, image)
+        bundle.write_bundle(
+            folder, card, {"model.safetensors": tensors, "expected.safetensors": expected}, {"vocab.json": vocabulary}
+        )
+
+    def _export_embeddings(self, name: str, library: bundle.BundleLibrary, out: Path) -> None:
+        from safetensors.torch import save_file
+
+        model = library.load(f"{self.config.name}-{name}-{self.config.decoders[0]}")
+        images = self.data.images("test", model.image_size)[:EMBEDDING_STUDIES]
+        with torch.inference_mode():
+            pooled = torch.cat([model.encoder(batch).tokens.mean(1) for batch in _batches(images, 64)])
+        ids = [study.study_id for study in self.data.studies["test"][:EMBEDDING_STUDIES]]
+        save_file({"pooled": pooled.half()}, out / f"embeddings-{name}.safetensors", {"study_ids": json.dumps(ids)})
+
+
+def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1) -> None:
+    """The whole chain of a preset; what is done is skipped.
+
+    Args:
+        run: what to run.
+        bundles: where bundles go.
+        evaluate: scores them.
+        jobs: stages that train side by side, a thread each. Small models on a CPU train faster so than one after
+            another on all cores. 1 shows progress bars, more shows a line an epoch.
+    """
+    config = run.config
+    frozen = [name for name in config.encoders if ENCODERS[name].frozen]
+    for split in SPLITS:
+        for size in {ENCODERS[name].sizes[config.size].image_size for name in config.encoders}:
+            run.data.images(split, size)
+    encoders: list[tuple[str, ...]] = [("clip", name) for name in frozen if name != "fve"]
+    if "fve" in frozen:
+        encoders += [("classifier", "cdc"), ("classifier", "fgc")]
+    pairs = [("decoder", encoder, decoder) for encoder in config.encoders for decoder in config.decoders]
+    direct = [pair for pair in pairs if pair[1] not in frozen]
+    _side_by_side(run, [*encoders, *direct], jobs)
+    _side_by_side(run, [("tokens", name) for name in frozen], jobs)
+    _side_by_side(run, [pair for pair in pairs if pair not in direct], jobs)
+
+    keys = [run.decoder(encoder, decoder) for _, encoder, decoder in pairs]
+    if not keys:
+        raise StageError("The preset names no encoder or no decoder.")
+    inputs = {"decoders": keys, "bundles": str(bundles), "write": to_dict(config.write)}
+    run_stage(run.folder / "export", inputs, lambda folder: run.export(bundles))
+    cards = sorted(bundles.glob("*/card.json"))
+    inputs = {"bundles": [file_hash(card) for card in cards], "studies": config.evaluate_studies}
+    run_stage(run.folder / "evaluate", inputs, lambda folder: evaluate())
+
+
+def _side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> None:
+    """Run stages that do not need each other."""
+    if jobs == 1:
+        for name, *arguments in stages:
+            getattr(run, name)(*arguments)
+        return
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        waiting = [pool.submit(_one_stage, run.config, run.folder, stage) for stage in stages]
+        try:
+            for each in as_completed(waiting):
+                each.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_stage(config: ExperimentConfig, folder: Path, stage: tuple[str, ...]) -> None:
+    torch.set_num_threads(1)
+    os.environ[QUIET] = "1"
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    name, *arguments = stage
+    getattr(Run(config, folder), name)(*arguments)
+
+
+def _batches(images: Any, size: int) -> Iterator[Tensor]:
+    for start in range(0, len(images), size):
+        yield to_images(np.asarray(images[start : start + size]))
+
+
+def _half(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    return {
+        prefix + key: value.half() if value.is_floating_point() else value
+        for key, value in module.state_dict().items()
+    }
