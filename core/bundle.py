@@ -223,9 +223,11 @@ class BundleLibrary:
         model = self.load(name)
         expected = _read_tensors(self.folder / name / "expected.safetensors")
         found = compute_expected(model, expected["image"])
-        difference = float((found["logits"] - expected["logits"]).abs().max()) if found["logits"].shape == expected[
-            "logits"
-        ].shape else float("inf")
+        difference = (
+            float((found["logits"] - expected["logits"]).abs().max())
+            if found["logits"].shape == expected["logits"].shape
+            else float("inf")
+        )
         if not torch.equal(found["ids"], expected["ids"]) or difference > TOLERANCE:
             raise BundleError(
                 f"Bundle {name} gives another output than when it was written (largest difference {difference:.2g}). "
@@ -250,7 +252,9 @@ def compute_expected(model: ReportModel, image: Tensor) -> dict[str, Tensor]:
     return {"image": image, "ids": ids, "logits": logits}
 
 
-def write_bundle(folder: Path, card: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], texts: Mapping[str, str]) -> None:
+def write_bundle(
+    folder: Path, card: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], texts: Mapping[str, str]
+) -> None:
     """Write a bundle in one piece: into a new folder beside it, then renamed.
 
     Args:
@@ -288,8 +292,11 @@ def _build(config: Mapping[str, Any], size: str, vocabulary: Any) -> Encoder:
 
 
 def _fill(module: Any, weights: Mapping[str, Tensor], prefix: str, folder: Path) -> None:
-    own = {key.removeprefix(prefix): value.float() if value.is_floating_point() else value
-           for key, value in weights.items() if key.startswith(prefix)}
+    own = {
+        key.removeprefix(prefix): value.float() if value.is_floating_point() else value
+        for key, value in weights.items()
+        if key.startswith(prefix)
+    }
     try:
         module.load_state_dict(own, strict=True)
     except RuntimeError as error:

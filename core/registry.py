@@ -97,18 +97,32 @@ _RN50X4 = {
 }
 _LITE0_CLIP = {
     "embed_dim": 384,
-    "image": {"kind": "timm", "backbone": "efficientnet_lite0", "image_size": 224, "features": 1280},
+    "image": {
+        "kind": "timm",
+        "image_size": 224,
+        "features": 1280,
+        "backbone": "efficientnet_lite0",
+        "pretrained": "package",
+    },
     "text": {"kind": "minilm"},
     "pretrained": "package",
 }
+# A small ResNet with a deep stem learns from a few thousand studies in minutes; DenseNet and ConvNeXt of that size
+# need several times as long from scratch (docs/experiments.md).
+_TINY_RESNET = {
+    "layers": (1, 1, 2, 1),
+    "channels": (24, 48, 96, 128),
+    "stem_type": "deep",
+    "stem_width": 12,
+    "avg_down": True,
+}
+_TINY = {"backbone": "resnet18", "backbone_args": _TINY_RESNET, "pretrained": None}
 _TINY_CLIP = {
     "embed_dim": 128,
-    "image": {"kind": "resnet", "layers": (1, 1, 1, 1), "width": 16, "image_size": 128},
+    "image": {"kind": "timm", "image_size": 128, "features": 128, **_TINY},
     "text": {"kind": "transformer", "tokenizer": "words", "width": 64, "heads": 4, "layers": 2},
     "pretrained": None,
 }
-_TINY_DENSENET = {"growth_rate": 16, "block_config": (2, 4, 8, 6), "bn_size": 2}
-_TINY_CONVNEXT = {"depths": (2, 2, 4, 2), "dims": (24, 48, 96, 160)}
 
 ENCODERS: Mapping[str, EncoderSpec] = {
     spec.name: spec
@@ -139,9 +153,9 @@ ENCODERS: Mapping[str, EncoderSpec] = {
                 "tiny": EncoderShape(
                     image_size=128,
                     num_tokens=16,
-                    width=184,
+                    width=128,
                     grids=((4, 4),),
-                    arch={"backbone": "densenet121", "backbone_args": _TINY_DENSENET, "pretrained": None},
+                    arch=_TINY,
                 ),
             },
         ),
@@ -171,9 +185,9 @@ ENCODERS: Mapping[str, EncoderSpec] = {
                 "tiny": EncoderShape(
                     image_size=128,
                     num_tokens=32,
-                    width=160,
+                    width=128,
                     grids=((4, 4), (4, 4)),
-                    arch={"backbone": "convnext_atto", "backbone_args": _TINY_CONVNEXT, "pretrained": None},
+                    arch=_TINY,
                 ),
             },
         ),
@@ -266,7 +280,7 @@ DECODERS: Mapping[str, DecoderSpec] = {
 PAIRS: tuple[tuple[str, str], ...] = tuple((encoder, decoder) for encoder in ENCODERS for decoder in DECODERS)
 
 
-def lookup(table: Mapping[str, Row], name: str, what: str) -> Row:
+def lookup(table: Mapping[Any, Row], name: str, what: str) -> Row:
     """Find a row by name.
 
     Raises:

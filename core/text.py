@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.types import CXRLensError
@@ -61,6 +61,7 @@ class Vocabulary:
     """
 
     words: tuple[str, ...]
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a list without the special tokens in their places."""
@@ -69,8 +70,6 @@ class Vocabulary:
         object.__setattr__(self, "_ids", {word: index for index, word in enumerate(self.words)})
         if len(self._ids) != len(self.words):
             raise CXRLensError("A vocabulary must not have a word twice.")
-
-    _ids = {}  # type: dict[str, int]
 
     @classmethod
     def build(cls, texts: Iterable[str], min_count: int) -> Vocabulary:

@@ -85,7 +85,7 @@ def write_token_cache(
                 shape = (total, *visual.tokens.shape[1:])
                 values = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
             values[place:end] = visual.tokens.half().numpy()
-            values.flush()
+            values.flush()  # type: ignore[union-attr]
             state.write_text(json.dumps({"key": key, "done": end}), encoding="utf-8")
         place = end
         if progress:

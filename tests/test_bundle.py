@@ -78,7 +78,9 @@ def test_a_missing_file_is_a_problem_that_leaves_the_others(copy: Path) -> None:
     shutil.copytree(copy / NAME, copy / "phantom-fve-m2")
     (copy / "phantom-fve-m2" / "model.safetensors").unlink()
     library = BundleLibrary(copy)
-    assert library.problems() == {"phantom-fve-m2": "Bundle phantom-fve-m2: phantom-fve-m2/model.safetensors is missing."}
+    assert library.problems() == {
+        "phantom-fve-m2": "Bundle phantom-fve-m2: phantom-fve-m2/model.safetensors is missing."
+    }
     assert library.load(NAME).card.name == NAME
 
 
@@ -105,7 +107,11 @@ def test_an_unknown_bundle_is_answered_with_the_known(copy: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not valid JSON"), ('{"schema": 99}', "has schema 99, this version of CXR Lens reads 1"), ('{"schema": 1}', "has no field")],
+    [
+        ("{", "not valid JSON"),
+        ('{"schema": 99}', "has schema 99, this version of CXR Lens reads 1"),
+        ('{"schema": 1}', "has no field"),
+    ],
 )
 def test_a_damaged_card_is_refused(text: str, message: str, copy: Path) -> None:
     (copy / NAME / "card.json").write_text(text)

@@ -19,8 +19,15 @@ def test_every_preset_loads_and_survives_json(preset: str) -> None:
 
 
 def test_overrides_are_typed() -> None:
-    config = load_config(PRESETS, "phantom", ["report.epochs=3", "clip.learning_rate=1", "encoders=['fve']", "size=paper"])
-    assert (config.report.epochs, config.clip.learning_rate, config.encoders, config.size) == (3, 1.0, ("fve",), "paper")
+    config = load_config(
+        PRESETS, "phantom", ["report.epochs=3", "clip.learning_rate=1", "encoders=['fve']", "size=paper"]
+    )
+    assert (config.report.epochs, config.clip.learning_rate, config.encoders, config.size) == (
+        3,
+        1.0,
+        ("fve",),
+        "paper",
+    )
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,10 @@ def test_an_image_of_another_shape_is_refused(shape: tuple[int, ...], clip_encod
 def test_dense_mode_equals_the_pool_with_its_softmax_forced_to_one_place(clip_encoder: nn.Module) -> None:
     # With one location and no positions, the pool can only look at that location (or at its mean, which is the same).
     tower = clip_encoder.clip.image.eval()
-    features = torch.randn(2, 512, 1, 1)
+    features = torch.randn(2, 128, 1, 1)
     pool = tower.visual.attnpool
     with torch.no_grad():
-        pool.positional_embedding = nn.Parameter(torch.zeros(2, 512))
+        pool.positional_embedding = nn.Parameter(torch.zeros(2, 128))
     pooled = pool(features)
     tower.features = lambda images: features
     torch.testing.assert_close(tower.dense(torch.empty(0))[:, :, 0, 0], pooled, atol=1e-5, rtol=1e-4)
@@ -130,7 +130,7 @@ def test_joined_tokens_stay_with_their_study() -> None:
 def test_joint_encoder_runs_two_encoders(vocabulary: Vocabulary) -> None:
     torch.manual_seed(0)
     parts = [build_encoder("dve", "tiny").freeze(), build_encoder("ccve", "tiny", vocabulary=vocabulary).freeze()]
-    joint = JointEncoder(parts, [184, 128], 32).train()
+    joint = JointEncoder(parts, [128, 128], 32).train()
     visual = joint(torch.rand(2, 1, 128, 128))
     assert visual.tokens.shape == (2, 16 + 13, 32)
     assert visual.grids == ((4, 4),)

@@ -56,7 +56,7 @@ def test_vocabulary_survives_its_file(tmp_path: Path) -> None:
     assert Vocabulary.load(tmp_path / "vocab.json") == vocabulary
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1, 2]", '["a"]', "[\"<pad>\", "])
+@pytest.mark.parametrize("content", ["", "{}", "[1, 2]", '["a"]', '["<pad>", '])
 def test_a_damaged_vocabulary_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "vocab.json"
     path.write_text(content)

@@ -196,9 +196,9 @@ def test_pairs_train_export_and_verify(pair: tuple[str, str], run: Run, tmp_path
     stage = run.folder / f"{encoder}-{decoder}"
     assert {"config.json", "done.json", "model.safetensors", "summary.json"} <= {each.name for each in stage.iterdir()}
     assert not list(stage.glob("*.ckpt"))
-    Run(load_config(PRESETS, "phantom", [*FEW, f"encoders=['{encoder}']", f"decoders=['{decoder}']"]), run.folder).export(
-        tmp_path
-    )
+    Run(
+        load_config(PRESETS, "phantom", [*FEW, f"encoders=['{encoder}']", f"decoders=['{decoder}']"]), run.folder
+    ).export(tmp_path)
     library = BundleLibrary(tmp_path)
     (card,) = library.cards()
     assert card.name == f"phantom-{encoder}-{decoder}"

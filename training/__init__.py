@@ -1,0 +1,1 @@
+"""The stages one can run, their presets and the command line."""

@@ -20,7 +20,9 @@ RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in training/presets.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the preset.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the preset.")
+]
 Bundles = Annotated[Path, typer.Option(help="Folder of bundles.", envvar="CXR_BUNDLES")]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
 
@@ -48,7 +50,9 @@ def train(
     overrides: Overrides = None,
     runs: Runs = ROOT / "runs",
     bundles: Annotated[Path | None, typer.Option(help="Where bundles go; default: beside the run's stages.")] = None,
-    jobs: Annotated[int, typer.Option(min=0, help="Stages that train side by side; 0: one a core, or 1 with a GPU.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Stages that train side by side; 0: one a core, or 1 with a GPU.")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
 ) -> None:
     """Run the whole chain of a preset; stages that are done are skipped, an interrupted one resumes."""
@@ -98,7 +102,9 @@ def evaluate(
 @app.command()
 def report(
     image: Annotated[Path, typer.Argument(help="PNG, JPEG or DICOM file.")],
-    bundle: Annotated[list[str] | None, typer.Option("--bundle", help="Name of a bundle; may come again. Default: all.")] = None,
+    bundle: Annotated[
+        list[str] | None, typer.Option("--bundle", help="Name of a bundle; may come again. Default: all.")
+    ] = None,
     bundles: Bundles = BUNDLES,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     beam_size: Annotated[int, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.")] = 4,
@@ -123,8 +129,13 @@ def report(
         states = label_report(written.text).states
         found = {observation: str(state) for observation, state in states.items() if state != "blank"}
         results.append(
-            {"bundle": name, "trained_on": card.data["description"], "findings": written.text, "labels": found,
-             "log_probability": round(written.log_probability, 4)}
+            {
+                "bundle": name,
+                "trained_on": card.data["description"],
+                "findings": written.text,
+                "labels": found,
+                "log_probability": round(written.log_probability, 4),
+            }
         )
         if not as_json:
             _out(f"{name} (trained on: {card.data['description']})\n  {written.text}\n")

@@ -50,7 +50,9 @@ def evaluate(config: ExperimentConfig, data: StudyData, bundles: Path, out: Path
     library = BundleLibrary(bundles)
     cards = [card for card in library.cards() if card.family == config.name]
     if not cards:
-        raise StageError(f"{bundles} has no bundle of the family '{config.name}'. Run: cxr-lens train --preset {config.name}")
+        raise StageError(
+            f"{bundles} has no bundle of the family '{config.name}'. Run: cxr-lens train --preset {config.name}"
+        )
     count = config.evaluate_studies or len(data.studies["test"])
     studies = data.studies["test"][:count]
     truth = [study.labels for study in studies]
@@ -61,12 +63,17 @@ def evaluate(config: ExperimentConfig, data: StudyData, bundles: Path, out: Path
         reports[card.name] = texts
         row = _row(texts, truth, studies)
         shuffled = _row([texts[each] for each in order], truth, studies)
-        rows.append({"name": card.name, "encoder": card.encoder, "decoder": card.decoder, **row, "shuffled_f1": shuffled["f1"]})
+        rows.append(
+            {"name": card.name, "encoder": card.encoder, "decoder": card.decoder, **row, "shuffled_f1": shuffled["f1"]}
+        )
     best = max(rows, key=lambda each: each["f1"])
     baselines = _baselines(data, studies, truth)
     baselines.append(
-        {"name": "shuffled images", "detail": f"reports of {best['name']} for other studies",
-         **_row([reports[best["name"]][each] for each in order], truth, studies)}
+        {
+            "name": "shuffled images",
+            "detail": f"reports of {best['name']} for other studies",
+            **_row([reports[best["name"]][each] for each in order], truth, studies),
+        }
     )
     results = {
         "family": config.name,
@@ -94,17 +101,11 @@ def table(results: Mapping[str, Any]) -> str:
     """The results as a Markdown table: twelve pairs, then the baselines."""
     head = "| encoder | decoder | BLEU-1 | BLEU-4 | P | R | macro F1 | micro F1 | distinct | shuffled F1 |"
     lines = [head, "|---|---|" + "---:|" * 8]
-    for row in results["rows"]:
-        lines.append(
-            f"| {row['encoder']} | {row['decoder']} | {row['bleu_1']:.3f} | {row['bleu_4']:.3f} | {row['precision']:.3f} "
-            f"| {row['recall']:.3f} | {row['f1']:.3f} | {row['micro_f1']:.3f} | {row['distinct']:.0%} "
-            f"| {row['shuffled_f1']:.3f} |"
-        )
-    for row in results["baselines"]:
-        lines.append(
-            f"| *{row['name']}* | | {row['bleu_1']:.3f} | {row['bleu_4']:.3f} | {row['precision']:.3f} "
-            f"| {row['recall']:.3f} | {row['f1']:.3f} | {row['micro_f1']:.3f} | {row['distinct']:.0%} | |"
-        )
+    for row in [*results["rows"], *results["baselines"]]:
+        name = f"| {row['encoder']} | {row['decoder']} |" if "encoder" in row else f"| *{row['name']}* | |"
+        numbers = [f"{row[key]:.3f}" for key in ("bleu_1", "bleu_4", "precision", "recall", "f1", "micro_f1")]
+        shuffled = f"{row['shuffled_f1']:.3f}" if "shuffled_f1" in row else ""
+        lines.append(f"{name} {' | '.join(numbers)} | {row['distinct']:.0%} | {shuffled} |")
     return "\n".join(lines) + f"\n\n{results['studies']} held-out studies. {results['protocol']}\n"
 
 
@@ -152,10 +153,16 @@ def _baselines(data: StudyData, studies: Sequence[Study], truth: Sequence[States
     # As generated reports are, both pass through the tokenizer and the labeler.
     rewrite: Callable[[Study], str] = lambda study: to_text(tokenize(study.findings))  # noqa: E731
     return [
-        {"name": "constant report", "detail": f"training report {constant.study_id} for every study",
-         **_row([rewrite(constant)] * len(studies), truth, studies)},
-        {"name": "nearest training report", "detail": f"nearest image at {NEAREST_SIZE} px, by correlation",
-         **_row([rewrite(train[place]) for place in nearest], truth, studies)},
+        {
+            "name": "constant report",
+            "detail": f"training report {constant.study_id} for every study",
+            **_row([rewrite(constant)] * len(studies), truth, studies),
+        },
+        {
+            "name": "nearest training report",
+            "detail": f"nearest image at {NEAREST_SIZE} px, by correlation",
+            **_row([rewrite(train[place]) for place in nearest], truth, studies),
+        },
     ]
 
 

@@ -93,11 +93,12 @@ class EpochLine(Callback):
         """Name the stage, and what it watches."""
         self.name, self.monitor, self.began = name, monitor, time.monotonic()
 
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Say how it goes."""
         value = float(trainer.callback_metrics.get(self.monitor, torch.tensor(math.nan)))
         seconds = time.monotonic() - self.began
-        say(f"  {self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, {self.monitor} {value:.4f}, {seconds:.0f} s")
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        say(f"  {self.name}: {epoch}, {self.monitor} {value:.4f}, {seconds:.0f} s")
 
 
 class EpochSampler(Sampler[int]):
@@ -191,7 +192,9 @@ def fit(
     A checkpoint is written each epoch; an interrupted training resumes from it to the same result.
     """
     torch.manual_seed(seed)
-    best = ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False)
+    best = ModelCheckpoint(
+        folder, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+    )
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu" if not torch.cuda.is_available() else "auto",
@@ -230,7 +233,11 @@ def save_weights(folder: Path, modules: Mapping[str, torch.nn.Module]) -> None:
     """Write weights as ``model.safetensors``, keys prefixed by part."""
     from safetensors.torch import save_file
 
-    tensors = {f"{part}.{key}": value.contiguous() for part, module in modules.items() for key, value in module.state_dict().items()}
+    tensors = {
+        f"{part}.{key}": value.contiguous()
+        for part, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
     fresh = folder / "model.part"
     save_file(tensors, fresh)
     fresh.rename(folder / "model.safetensors")

@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -127,7 +128,10 @@ class Run:
                 patience=settings.patience,
                 seed=self.config.seed,
             )
-            census = {"pairs": {split: len(each) for split, each in pairs.items()}, "truncated": encoder.clip.text.truncated}
+            census = {
+                "pairs": {split: len(each) for split, each in pairs.items()},
+                "truncated": encoder.clip.text.truncated,
+            }
             (folder / "census.json").write_text(json.dumps(census, indent=2), encoding="utf-8")
             save_weights(folder, {"encoder": encoder})
 
@@ -141,7 +145,7 @@ class Run:
             encoder = self.trained_encoder(name)
             size = encoder.normalize.image_size  # type: ignore[union-attr]
             for split in SPLITS:
-                images = self.data.images(split, size)
+                images = self.data.images(split, int(size))  # type: ignore[arg-type]
                 with tqdm(total=len(images), desc=f"  {name} tokens, {split}", unit="study", disable=is_quiet()) as bar:
                     write_token_cache(
                         folder / split,
@@ -251,7 +255,9 @@ class Run:
         return self.clip(name)
 
     def _inputs(self, **parts: Any) -> dict[str, Any]:
-        plain = {key: to_dict(value) if hasattr(value, "__dataclass_fields__") else value for key, value in parts.items()}
+        plain = {
+            key: to_dict(value) if hasattr(value, "__dataclass_fields__") else value for key, value in parts.items()
+        }
         common = {"size": self.config.size, "seed": self.config.seed, "pretrained": self.config.pretrained}
         return {**common, "data": self.data.fingerprint(), **plain}
 
@@ -270,7 +276,9 @@ class Run:
         clusters = torch.tensor([cluster for _, cluster, _ in pairs])
         places_of = np.array([place for place, _, _ in pairs])
         return lambda places: {
-            "images": to_images(images[places_of[places]]), "ids": ids[places], "clusters": clusters[places]
+            "images": to_images(images[places_of[places]]),
+            "ids": ids[places],
+            "clusters": clusters[places],
         }
 
     def _worded(
@@ -409,8 +417,8 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     inputs = {"decoders": keys, "bundles": str(bundles), "write": to_dict(config.write)}
     run_stage(run.folder / "export", inputs, lambda folder: run.export(bundles))
     cards = sorted(bundles.glob("*/card.json"))
-    inputs = {"bundles": [file_hash(card) for card in cards], "studies": config.evaluate_studies}
-    run_stage(run.folder / "evaluate", inputs, lambda folder: evaluate())
+    scored = {"bundles": [file_hash(card) for card in cards], "studies": config.evaluate_studies}
+    run_stage(run.folder / "evaluate", scored, lambda folder: evaluate())
 
 
 def _side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> None:
@@ -431,11 +439,20 @@ def _side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> Non
 
 
 def _one_stage(config: ExperimentConfig, folder: Path, stage: tuple[str, ...]) -> None:
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     os.environ[QUIET] = "1"
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     name, *arguments = stage
     getattr(Run(config, folder), name)(*arguments)
+
+
+def _leave_with_parent() -> None:
+    """End this process when the command that began it is gone: an orphan would write beside the next run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _batches(images: Any, size: int) -> Iterator[Tensor]:
@@ -445,6 +462,5 @@ def _batches(images: Any, size: int) -> Iterator[Tensor]:
 
 def _half(module: nn.Module, prefix: str) -> dict[str, Tensor]:
     return {
-        prefix + key: value.half() if value.is_floating_point() else value
-        for key, value in module.state_dict().items()
+        prefix + key: value.half() if value.is_floating_point() else value for key, value in module.state_dict().items()
     }

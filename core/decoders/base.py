@@ -51,8 +51,10 @@ class DecoderState(Protocol):
     A row is one hypothesis; rows of one study are neighbours.
     """
 
-    attention: Tensor
-    """(rows, L, A, M): weights of the last word, as in ``DecoderOutput``."""
+    @property
+    def attention(self) -> Tensor:
+        """Weights of the last word (rows, L, A, M), as in ``DecoderOutput``."""
+        ...
 
     def reorder(self, rows: Tensor) -> Self:
         """Keep hypotheses ``rows`` (rows,); each comes from its own study's rows."""

@@ -148,7 +148,7 @@ class HierarchicalDecoder(Decoder):
         """Predict the word after each of ids (B, T); all sentences of all reports are written side by side."""
         image = memory.levels[:, 0]  # (B, N, width)
         summary = self.dropout(image.mean(1))
-        batch, width = summary.shape
+        batch = len(summary)
         sentence, word = _places(ids)  # (B, T) each
         count, longest = int(sentence.max()) + 1, int(word.max()) + 1
 

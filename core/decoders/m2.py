@@ -18,9 +18,7 @@ class MeshedLayer(CrossLayer):
         super().__init__(width, heads, feed_forward, dropout, levels=1)
         self.gates = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(levels))
 
-    def look(
-        self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def look(self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Attend from x (B, T, width) to each level; weights are joined by the mean of each level's gate."""
         total, seen, shares = torch.zeros_like(x), [], []
         for gate, level in zip(self.gates, memory, strict=True):

@@ -61,9 +61,7 @@ class CrossLayer(nn.Module):
         x, weights = self.look(x, memory, return_weights=return_weights)
         return self.feed_forward(x), weights
 
-    def look(
-        self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def look(self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Attend from x (B, T, width) to the memory."""
         mixed, weights = self.cross.attend(x, *memory[0], return_weights=return_weights)
         return self.cross_norm(x + self.dropout(mixed)), weights
@@ -94,9 +92,7 @@ class TransformerDecoder(Decoder):
         self.encoder = nn.ModuleList(EncoderLayer(width, heads, feed_forward, dropout, slots) for _ in range(layers))
         self.embed = WordInput(vocabulary_size, width, dropout)
         levels = layers if self.all_levels else 1
-        self.layers = nn.ModuleList(
-            self.layer_type(width, heads, feed_forward, dropout, levels) for _ in range(layers)
-        )
+        self.layers = nn.ModuleList(self.layer_type(width, heads, feed_forward, dropout, levels) for _ in range(layers))
         self.output = nn.Linear(width, vocabulary_size, bias=False)
 
     def encode(self, visual: VisualTokens, *, return_attention: bool = False) -> Memory:
@@ -119,7 +115,9 @@ class TransformerDecoder(Decoder):
             words = layer.words.keys_values(x)
             x, weights = layer(x, words, keys_values, causal=True, return_weights=return_attention)
             attention.append(weights)
-        stacked = torch.stack([weights for weights in attention if weights is not None], 1) if return_attention else None
+        stacked = (
+            torch.stack([weights for weights in attention if weights is not None], 1) if return_attention else None
+        )
         return DecoderOutput(self.output(x), stacked)
 
     def start(self, memory: Memory, beams: int = 1) -> TransformerState:

@@ -45,9 +45,7 @@ class IndependentFilters(nn.Module):
         inner = slice(k * self.hidden, (k + 1) * self.hidden)
         outer = slice(3 * k, 3 * k + 3)
         x = functional.conv2d(images, self.first.weight[inner], _part(self.first.bias, inner), padding=2)
-        x = functional.conv2d(
-            functional.gelu(x), self.second.weight[outer], _part(self.second.bias, outer), padding=1
-        )
+        x = functional.conv2d(functional.gelu(x), self.second.weight[outer], _part(self.second.bias, outer), padding=1)
         return images + self.gate[k] * x
 
 

@@ -37,7 +37,13 @@ class ImageTower(nn.Module):
             self.trunk_width = arch["width"] * 32
         elif kind == "timm":
             self.visual = nn.Module()
-            self.visual.trunk = timm_backbone(arch["backbone"], fetch=fetch, pretrained="package", num_classes=0)
+            self.visual.trunk = timm_backbone(
+                arch["backbone"],
+                fetch=fetch,
+                pretrained=arch["pretrained"],
+                num_classes=0,
+                **arch.get("backbone_args", {}),
+            )
             self.trunk_width = arch["features"]
             self.visual.attnpool = AttentionPool2d(
                 image_size // 32, self.trunk_width, self.trunk_width // HEAD_WIDTH, embed_dim
@@ -196,7 +202,11 @@ class ClipModel(nn.Module):
             ) from error
         self.load_state_dict(
             {
-                f"image.{key}" if key.startswith("visual.") else key if key == "logit_scale" else f"text.transformer.{key}": value
+                f"image.{key}"
+                if key.startswith("visual.")
+                else key
+                if key == "logit_scale"
+                else f"text.transformer.{key}": value
                 for key, value in theirs.items()
                 if key != "attn_mask"
             }

@@ -27,9 +27,7 @@ class DirectEncoder(Encoder):
         """Build the backbone; see ``timm_backbone`` for ``fetch`` and ``pretrained``."""
         super().__init__()
         self.normalize = normalize
-        self.model = timm_backbone(
-            backbone, fetch=fetch, pretrained=pretrained, num_classes=0, **(backbone_args or {})
-        )
+        self.model = timm_backbone(backbone, fetch=fetch, pretrained=pretrained, num_classes=0, **(backbone_args or {}))
 
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, h * w, D)."""

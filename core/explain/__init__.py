@@ -1,0 +1,1 @@
+"""Why a report says what it says."""

@@ -69,9 +69,9 @@ def augment(images: torch.Tensor) -> torch.Tensor:
     scale = 1 + (torch.rand(batch) - 0.5) * 0.12
     shift = (torch.rand(batch, 2) - 0.5) * 0.12
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    matrix = torch.stack(
-        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], dim=1
-    ).to(images)
+    matrix = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], dim=1).to(
+        images
+    )
     grid = nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
     moved = nn.functional.grid_sample(images, grid, align_corners=False)
     gamma = torch.exp((torch.rand(batch, 1, 1, 1) - 0.5) * 0.4).to(images)

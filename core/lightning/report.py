@@ -24,7 +24,11 @@ class ReportModule(lightning.LightningModule):
     """A decoder, with its encoder where that trains too; watched by BLEU-4 of greedy validation reports."""
 
     def __init__(
-        self, encoder: Encoder | None, template: VisualTokens | None, decoder: Decoder, vocabulary: Vocabulary,
+        self,
+        encoder: Encoder | None,
+        template: VisualTokens | None,
+        decoder: Decoder,
+        vocabulary: Vocabulary,
         config: ReportConfig,
     ) -> None:
         """Train ``decoder``.
@@ -55,10 +59,14 @@ class ReportModule(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """One teacher-forced step on "ids" (B, T)."""
-        losses = report_loss(self.decoder(self.tokens(batch), batch["ids"][:, :-1]), batch["ids"], self.config.stop_weight)
+        losses = report_loss(
+            self.decoder(self.tokens(batch), batch["ids"][:, :-1]), batch["ids"], self.config.stop_weight
+        )
         self.log_dict(
             {f"train_{name}": value for name, value in losses.items()},
-            on_epoch=True, on_step=False, batch_size=len(batch["ids"]),
+            on_epoch=True,
+            on_step=False,
+            batch_size=len(batch["ids"]),
         )
         return losses["loss"]
 

@@ -1,0 +1,1 @@
+"""How good reports are: as language, and clinically."""

@@ -1,0 +1,1 @@
+"""Where studies come from; every source has the interface of ``core.types.StudySource``."""

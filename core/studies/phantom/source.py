@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from threadpoolctl import ThreadpoolController
 
 from core.studies.phantom.anatomy import Anatomy, Exposure, draw_anatomy, draw_exposure
 from core.studies.phantom.findings import Fact, draw_facts
@@ -31,6 +32,8 @@ PHANTOM_VERSION = "4"
 """Raise it whenever the same seed would give another study."""
 
 _PARTS = {"anatomy": 0, "facts": 1, "exposure": 2, "words": 3, "visits": 4}
+
+_BLAS = ThreadpoolController()
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def _script(patient: int, visit: int, seed: int) -> _Script:
 
 def _image(patient: int, visit: int, seed: int, size: int) -> FloatImage:
     script, anatomy = _script(patient, visit, seed), _anatomy(patient, seed)
-    return expose(line_integral(anatomy, script.exposure, script.facts, size), anatomy, script.exposure)
+    with _BLAS.limit(limits=1, user_api="blas"):  # its matrices are small: more threads only wait for each other
+        return expose(line_integral(anatomy, script.exposure, script.facts, size), anatomy, script.exposure)
 
 
 def make_phantom(patient: int, visit: int, *, seed: int, size: int) -> PhantomStudy:

@@ -1,0 +1,149 @@
+"""The real server and a real browser for the tests of this folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dashboard import settings
+
+sync_api = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = os.environ.get("CXR_CHROMIUM", "/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass
+class Server:
+    """A running dashboard."""
+
+    url: str
+    log: Path
+    process: psutil.Process
+
+
+@dataclass
+class Watched:
+    """A page of the browser and what went wrong or over the wire on it."""
+
+    page: sync_api.Page
+    url: str
+    errors: list[str] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
+
+    def open(self, path: str = "") -> None:
+        """Go to an address and wait until the script has run."""
+        self.page.goto(f"{self.url}/{path}")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the app is idle: its status is read from the app's own attribute."""
+        self.page.wait_for_selector('[data-testid="stApp"]')
+        self.page.wait_for_timeout(150)
+        self.page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=60_000)
+
+
+def start_server(folder: Path, **environment: str) -> Iterator[Server]:
+    """Run the dashboard on a free loopback port until the generator is closed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", f"--server.port={port}"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, cwd=settings.REPOSITORY, stdout=out, stderr=out, env=os.environ | environment
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            for _ in range(120):
+                if process.poll() is not None:
+                    pytest.fail(f"The server ended:\n{log.read_text()}")
+                if _healthy(url):
+                    break
+                time.sleep(0.25)
+            else:
+                pytest.fail(f"The server did not start:\n{log.read_text()}")
+            yield Server(url, log, psutil.Process(process.pid))
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _healthy(url: str) -> bool:
+    # The body counts: any unknown path answers 200 with the start page.
+    try:
+        with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
+            return bool(answer.read().strip() == b"ok")
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The dashboard on the demo bundles."""
+    if not any(settings.bundles().glob("*/card.json")):
+        pytest.skip(f"no bundles in {settings.bundles()}")
+    yield from start_server(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[sync_api.Browser]:
+    """Chromium."""
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"no Chromium at {CHROMIUM}; set CXR_CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def watch(browser: sync_api.Browser, url: str, width: int = 1440, height: int = 900) -> Watched:
+    """Open a page that remembers its errors and what it sent."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    watched = Watched(page, url)
+
+    def hear(message: sync_api.ConsoleMessage) -> None:
+        # On a page that is not the first, Streamlit's frontend looks for its server under that path too, and gets 404.
+        if message.type == "error" and "_stcore" not in str(message.location.get("url", "")):
+            watched.errors.append(f"{message.text} ({message.location.get('url')})")
+
+    def socket_opened(web_socket: sync_api.WebSocket) -> None:
+        web_socket.on("framesent", lambda _: watched.sent.append("frame"))
+
+    page.on("console", hear)
+    page.on("pageerror", lambda error: watched.errors.append(str(error)))
+    page.on("request", lambda request: watched.sent.append(request.url))
+    page.on("websocket", socket_opened)
+    return watched
+
+
+@pytest.fixture
+def watched(browser: sync_api.Browser, server: Server) -> Iterator[Watched]:
+    """A desktop page; the test fails if the console, the page or the server's log shows an error."""
+    before = len(server.log.read_text())
+    watched = watch(browser, server.url)
+    yield watched
+    assert watched.page.get_by_text("Traceback").count() == 0
+    watched.page.close()
+    assert watched.errors == []
+    assert "Traceback" not in server.log.read_text()[before:]

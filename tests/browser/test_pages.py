@@ -1,0 +1,37 @@
+"""Every page in a real browser, at a desk and on a phone."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import Server, watch
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+
+PAGES = {
+    "": "Reference report",
+    "filters": "13 filters",
+    "embeddings": "test studies",
+    "results": "Ours",
+    "about": "Limits",
+}
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_shows_no_error_and_nothing_sticks_out(
+    browser: Browser, server: Server, path: str, width: int, height: int
+) -> None:
+    watched = watch(browser, server.url, width, height)
+    watched.open(path)
+    expect(watched.page.get_by_text(PAGES[path]).first).to_be_visible(timeout=30_000)
+    expect(watched.page.get_by_role("note").filter(has_text="Research use only")).to_be_visible()
+    assert watched.page.get_by_test_id("stException").count() == 0
+    overhang = watched.page.evaluate(
+        "() => { const main = document.querySelector('[data-testid=stMain]');"
+        " return main.scrollWidth - main.clientWidth }"
+    )
+    assert overhang <= 0
+    watched.page.close()
+    assert watched.errors == []

@@ -1,0 +1,125 @@
+"""The command line: its answers, its errors, its exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.studies.phantom import PhantomSource
+from tests.conftest import BUNDLES, ROOT
+
+needs_bundles = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
+
+
+def cxr_lens(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "training.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = PhantomSource(40, 0)
+    path = tmp_path_factory.mktemp("image") / "study.png"
+    pixels = source.image(source.studies("train")[0].study_id, 256)
+    Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(path)
+    return path
+
+
+@needs_bundles
+def test_report_prints_text(image: Path) -> None:
+    done = cxr_lens("report", str(image), "--bundle", "phantom-fve-m2")
+    assert done.returncode == 0
+    assert "phantom-fve-m2 (trained on: Computed phantom radiographs" in done.stdout
+    assert "Not for use in diagnostic procedures" in done.stdout
+    assert len(done.stdout.split()) > 30
+
+
+@needs_bundles
+def test_report_prints_json_of_all_pairs(image: Path) -> None:
+    done = cxr_lens("report", str(image), "--json", "--beam-size", "1")
+    content = json.loads(done.stdout)
+    assert len(content["reports"]) == 12
+    assert "Not a medical device" in content["intended_use"]
+    assert all(report["findings"] for report in content["reports"])
+
+
+@needs_bundles
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "empty"), (b"not an image at all", "not a PNG, JPEG or DICOM"), (b"\x89PNG\r\n\x1a\n", "study.png")],
+)
+def test_a_bad_image_is_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.png"
+    path.write_bytes(content)
+    done = cxr_lens("report", str(path))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert message in done.stderr
+
+
+@needs_bundles
+def test_bundles_verify(tmp_path: Path) -> None:
+    done = cxr_lens("bundles", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("verified") == 12
+
+
+@needs_bundles
+def test_a_damaged_bundle_makes_verify_fail(tmp_path: Path) -> None:
+    name = "phantom-dve-transformer"
+    shutil.copytree(BUNDLES / name, tmp_path / name)
+    path = tmp_path / name / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-5] + b"abcde")
+    done = cxr_lens("bundles", "--verify", "--bundles", str(tmp_path))
+    assert done.returncode == 1
+    assert f"{name}: Bundle {name}: model.safetensors differs from the hash on its card" in done.stderr
+
+
+def test_no_bundles_is_an_error(tmp_path: Path) -> None:
+    done = cxr_lens("bundles", "--bundles", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "There is no bundle in" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--preset", "phantm"], "There is no preset 'phantm'"),
+        (["train", "--preset", "phantom", "--set", "report.epoch=3"], "report.epoch: no such key"),
+        (["evaluate", "--preset", "phantom", "--set", "size=big"], "size: expected one of"),
+    ],
+)
+def test_a_wrong_preset_key_is_one_line(arguments: list[str], message: str) -> None:
+    done = cxr_lens(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dry_run_prints_the_resolved_configuration() -> None:
+    done = cxr_lens("train", "--preset", "phantom", "--set", "report.epochs=3", "--dry-run")
+    assert json.loads(done.stdout)["report"]["epochs"] == 3
+
+
+def test_evaluate_without_bundles_says_what_to_run(tmp_path: Path) -> None:
+    done = cxr_lens("evaluate", "--preset", "phantom", "--bundles", str(tmp_path), "--runs", str(tmp_path))
+    assert done.returncode == 2
+    assert "Run: cxr-lens train --preset phantom" in done.stderr
+
+
+def test_phantom_writes_studies(tmp_path: Path) -> None:
+    done = cxr_lens("phantom", "--out", str(tmp_path / "set"), "-n", "6", "--seed", "3", "--size", "64")
+    assert done.returncode == 0, done.stderr
+    images = sorted((tmp_path / "set" / "images").glob("*.png"))
+    assert len(images) == 6
+    assert Image.open(io.BytesIO(images[0].read_bytes())).size == (64, 64)
+    about = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert about["seed"] == 3

@@ -1,0 +1,189 @@
+"""The dashboard without a browser: the pure parts, and every page through Streamlit's own test runner."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.labels.compare import Outcome
+from core.labels.observations import OBSERVATIONS, LabelState
+from core.labels.rules import LabeledReport, Mention
+from core.registry import PAIRS
+from dashboard import figures, settings
+from dashboard.components.report import segments
+from dashboard.components.viewer import Overlay, pack
+
+APP = str(settings.REPOSITORY / "dashboard" / "app.py")
+PAGES = ("read", "filters", "embeddings", "results", "about")
+
+needs_bundles = pytest.mark.skipif(
+    not any(settings.bundles().glob("*/card.json")), reason=f"no bundles in {settings.bundles()}"
+)
+
+
+def mention(observation: str, state: LabelState, text: str, word: str) -> Mention:
+    start = text.index(word)
+    return Mention(observation, state, start, start + len(word), 0, len(text), "test")
+
+
+def labeled(text: str, *mentions: Mention) -> LabeledReport:
+    states = dict.fromkeys(OBSERVATIONS, LabelState.BLANK) | {each.observation: each.state for each in mentions}
+    return LabeledReport(states, mentions)
+
+
+def test_segments_joined_are_the_text_and_carry_the_outcome() -> None:
+    text = "No effusion. The heart is enlarged."
+    labels = labeled(
+        text,
+        mention("Pleural Effusion", LabelState.NEGATIVE, text, "effusion"),
+        mention("Cardiomegaly", LabelState.POSITIVE, text, "heart is enlarged"),
+    )
+    pieces = segments(text, labels, {"Cardiomegaly": Outcome.INVENTED})
+    assert "".join(piece["text"] for piece in pieces) == text
+    assert [piece.get("observation") for piece in pieces] == [None, "Pleural Effusion", None, "Cardiomegaly", None]
+    assert [piece.get("outcome") for piece in pieces if "observation" in piece] == [None, "invented"]
+
+
+def test_segments_keep_the_first_of_two_mentions_that_overlap() -> None:
+    text = "Left basal consolidation."
+    labels = labeled(
+        text,
+        mention("Consolidation", LabelState.POSITIVE, text, "basal consolidation"),
+        mention("Lung Opacity", LabelState.POSITIVE, text, "consolidation"),
+    )
+    assert [piece["text"] for piece in segments(text, labels)] == ["Left ", "basal consolidation", "."]
+
+
+def test_segments_do_not_mark_a_denial_as_the_finding() -> None:
+    text = "No effusion on the right. Small effusion on the left."
+    denial = mention("Pleural Effusion", LabelState.NEGATIVE, text, "effusion")
+    start = text.rindex("effusion")
+    finding = Mention("Pleural Effusion", LabelState.POSITIVE, start, start + 8, 0, len(text), "test")
+    pieces = segments(text, labeled(text, denial, finding), {"Pleural Effusion": Outcome.FOUND})
+    assert [piece.get("outcome") for piece in pieces if "observation" in piece] == [None, "found"]
+
+
+def test_pack_puts_16_bit_pixels_and_overlays_where_the_browser_looks_for_them() -> None:
+    pixels = np.array([[0.0, 0.5, 1.0], [0.25, 2.0, -1.0]], dtype=np.float32)
+    mask = np.array([[True, False]])
+    blob = pack(pixels, study="a", bits=12, overlays=[Overlay("x", "Truth", "mask", mask, (0, 0, 0.5, 1))])
+    length = int.from_bytes(blob[:4], "little")
+    header = json.loads(blob[4 : 4 + length])
+    assert length % 4 == 0
+    assert (header["width"], header["height"], header["levels"]) == (3, 2, 4095)
+    values = np.frombuffer(blob, "<u2", 6, 4 + length)
+    assert values.tolist() == [0, 2048, 4095, 1024, 4095, 0]  # out of range is cut, not wrapped
+    assert list(blob[4 + length + 12 :]) == [255, 0]
+    assert header["overlays"][0]["place"] == [0, 0, 0.5, 1]
+
+
+def test_study_map_shows_each_group_by_symbol_and_the_open_study() -> None:
+    figure = figures.study_map(
+        np.array([[0, 0], [1, 1], [2, 2]], dtype=np.float32),
+        ["a", "b", "c"],
+        ["present", "not present", "present"],
+        finding="Edema",
+        here=np.array([5, 6], dtype=np.float32),
+        here_name="d",
+        explained=(0.4, 0.2),
+        height=300,
+    )
+    assert [trace.name for trace in figure.data] == ["Edema: present", "Edema: not present", "this study"]
+    assert list(figure.data[0].text) == ["a", "c"]
+    assert (figure.data[2].x[0], figure.data[2].y[0]) == (5, 6)
+    assert len({trace.marker.symbol for trace in figure.data}) == 3
+
+
+def test_the_dashboard_starts_without_torch() -> None:
+    # Pages without inference must be quick; torch takes seconds.
+    code = "import sys, dashboard.services, dashboard.picker; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=settings.REPOSITORY, check=True)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the dashboard sets it for itself; here torch may already be imported. See `settings.threads`."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(page: str, **query: str) -> AppTest:
+    test = AppTest.from_file(APP, default_timeout=120)
+    for name, value in query.items():
+        test.query_params[name] = value
+    test.run()
+    if page != "read":
+        test.switch_page(f"app_pages/{page}.py").run()
+    assert not test.exception
+    return test
+
+
+@needs_bundles
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_runs(page: str) -> None:
+    test = run(page)
+    assert not test.error
+    assert any("Research use only" in each.value for each in test.html)
+
+
+@needs_bundles
+def test_next_and_the_filter_choose_the_study() -> None:
+    test = run("read", finding="Pneumothorax")
+    first = test.session_state["study"]
+    assert "Pneumothorax" in test.selectbox(key="study_choice").options[0]
+    test.button(key="next").click().run()
+    assert test.session_state["study"] != first
+    assert test.query_params["study"] == test.session_state["study"]
+    assert not test.exception
+
+
+@needs_bundles
+def test_one_click_chooses_four_and_one_all_twelve() -> None:
+    test = run("read")
+    test.button(key="four").click().run()
+    assert any("4 of 12" in each.value for each in test.caption)
+    test.button(key="all").click().run()
+    assert any("12 of 12" in each.value for each in test.caption)
+
+
+@needs_bundles
+def test_a_bad_upload_gets_a_message_and_no_traceback() -> None:
+    test = run("read", source="Your own image")
+    test.file_uploader[0].upload("chest.png", b"not a picture").run()
+    assert not test.exception
+    assert len(test.error) == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_without_bundles_every_page_says_so(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_BUNDLES", str(tmp_path / "none"))
+    test = run(page)
+    said = [each.value for each in [*test.error, *test.info]]
+    assert any("none" in text or "CCVE" in text for text in said), said
+
+
+@needs_bundles
+def test_a_broken_bundle_is_named_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    for source in settings.bundles().iterdir():
+        (folder / source.name).symlink_to(source)
+    broken = next(path for path in sorted(folder.iterdir()) if (path / "card.json").is_file())
+    broken.unlink()
+    broken.mkdir()
+    (broken / "card.json").write_text("{")
+    monkeypatch.setenv("CXR_BUNDLES", str(folder))
+    test = run("about")
+    assert [broken.name in each.value for each in test.error] == [True]
+    assert len(test.expander) == len(PAIRS) - 1
