@@ -15,6 +15,8 @@ from core.registry import DECODERS
 from core.text import SPECIAL_TOKENS, Vocabulary
 from core.types import VisualTokens
 
+torch.set_num_threads(1)  # tiny models lose time when threads wait for each other
+
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLES = ROOT / "assets" / "bundles"
 

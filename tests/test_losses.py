@@ -56,6 +56,16 @@ def test_alpha_is_kept_at_zero_or_above() -> None:
     assert loss.alpha.tolist() == [0.0, 2.0]
 
 
+def test_the_start_is_the_optimum_for_the_scores_at_hand() -> None:
+    torch.manual_seed(0)
+    scores, targets = torch.rand(200, 1), (torch.rand(200, 1) < 0.3).float()
+    loss = AUCMarginLoss(targets.mean(0))
+    loss.start_from(scores, targets)
+    logits = torch.logit(scores)
+    gradients = torch.autograd.grad(loss(logits, targets), list(loss.parameters()))
+    assert all(float(each.abs()) < 1e-5 for each in gradients)  # nothing left to descend or ascend
+
+
 def test_training_with_the_auc_loss_separates_two_groups() -> None:
     torch.manual_seed(0)
     x = torch.cat([torch.randn(20, 2) + 1.5, torch.randn(180, 2)])

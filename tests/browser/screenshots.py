@@ -25,7 +25,9 @@ def main() -> None:
                 for name, path in PAGES.items():
                     watched = watch(browser, server.url, width, height)
                     watched.open(path)
-                    watched.page.wait_for_timeout(1500)  # charts draw after the script
+                    if path == "embeddings":  # the chart draws after the script
+                        watched.page.wait_for_selector(".js-plotly-plot .scatterlayer", timeout=30_000)
+                    watched.page.wait_for_timeout(1500)
                     watched.page.screenshot(path=OUT / f"{name}-{width}x{height}.png")
                     watched.page.close()
                     print(f"{name}-{width}x{height}.png", *watched.errors, sep="\n  ")

@@ -1,0 +1,79 @@
+"""Router of the dashboard: ``streamlit run dashboard/app.py``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# Streamlit puts this file's own folder on the path; our packages lie one folder up.
+HERE = Path(__file__).resolve().parent
+if str(HERE.parent) not in sys.path:
+    sys.path.insert(0, str(HERE.parent))
+
+import streamlit as st  # noqa: E402
+
+from core.types import CXRLensError  # noqa: E402
+from dashboard import session  # noqa: E402
+
+st.set_page_config(page_title="CXR Lens", page_icon=str(HERE / "icon.svg"), layout="wide")
+st.logo(str(HERE / "logo.svg"), size="large")
+session.start()
+
+page = st.navigation(
+    [
+        st.Page(
+            "app_pages/read.py",
+            title="Read",
+            icon=":material/radiology:",
+            url_path="read",
+            default=True,
+            help="One radiograph, its reference report and the generated reports side by side.",
+        ),
+        st.Page(
+            "app_pages/filters.py",
+            title="Filters",
+            icon=":material/filter_b_and_w:",
+            url_path="filters",
+            help="The 13 filtered images of CCVE and how much the decoder attended to each.",
+        ),
+        st.Page(
+            "app_pages/embeddings.py",
+            title="Embeddings",
+            icon=":material/scatter_plot:",
+            url_path="embeddings",
+            help="A map of the studies as an encoder sees them.",
+        ),
+        st.Page(
+            "app_pages/results.py",
+            title="Results",
+            icon=":material/table_chart:",
+            url_path="results",
+            help="Scores of the bundles beside the paper's.",
+        ),
+        st.Page(
+            "app_pages/about.py",
+            title="About",
+            icon=":material/info:",
+            url_path="about",
+            help="Model cards, data, limits and licences.",
+        ),
+    ],
+    position="top",
+)
+
+# In sight on every page, and there before the page's own work begins.
+NOTICE = """
+<style>
+.cxr-notice {
+  position: fixed; inset: auto 0 0 0; z-index: 90; text-align: center; font-size: 0.78rem; line-height: 1.7rem;
+  color: #e6b450; background: #14181d; border-top: 1px solid #29313a;
+}
+</style>
+<div class="cxr-notice" role="note">Research use only. Not for use in diagnostic procedures.</div>
+"""
+st.html(NOTICE)
+
+try:
+    page.run()
+except CXRLensError as error:
+    st.error(str(error), icon=":material/error:")

@@ -1,0 +1,434 @@
+// The radiograph viewer. All state lives here, in the browser; nothing is sent to the server.
+// Streamlit calls the default export again whenever the data or the theme changes: the view is kept while the study
+// stays the same and reset when it changes.
+
+const MASK_COLOURS = ["#56b4e9", "#e69f00", "#cc79a7", "#f0e442", "#009e73", "#d55e00"]
+const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]
+const PRESETS = [
+  ["Full", 0, 1, "all grey levels"],
+  ["Contrast", 0.03, 0.97, "3rd to 97th percentile"],
+  ["Lung", 0.01, 0.6, "darker part of the image"],
+  ["Dense", 0.4, 0.995, "mediastinum and bone"],
+]
+const viewers = new WeakMap()
+
+function unpack(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const length = view.getUint32(0, true)
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)))
+  const count = header.width * header.height
+  let at = 4 + length
+  const pixels = new Uint16Array(bytes.slice(at, at + 2 * count).buffer)
+  at += 2 * count
+  for (const overlay of header.overlays) {
+    const size = overlay.width * overlay.height
+    overlay.values = bytes.slice(at, at + size)
+    at += size
+  }
+  return { header, pixels }
+}
+
+function quantile(pixels, levels, share) {
+  // Of every 7th pixel: presets need no more.
+  const histogram = new Uint32Array(levels + 1)
+  let total = 0
+  for (let i = 0; i < pixels.length; i += 7, total++) histogram[Math.min(pixels[i], levels)]++
+  let seen = 0
+  for (let value = 0; value <= levels; value++) {
+    seen += histogram[value]
+    if (seen >= share * total) return value
+  }
+  return levels
+}
+
+function colour(hex) {
+  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16))
+}
+
+function heat(value) {
+  const at = value * (HEAT.length - 1)
+  const low = Math.min(Math.floor(at), HEAT.length - 2)
+  return HEAT[low].map((start, c) => start + (HEAT[low + 1][c] - start) * (at - low))
+}
+
+function paint(overlay, index) {
+  // Overlay as a picture: a mask is a faint fill with a firm edge, a heat map is one square a cell.
+  const { width, height, values, kind } = overlay
+  const canvas = new OffscreenCanvas(width, height)
+  const context = canvas.getContext("2d")
+  const image = context.createImageData(width, height)
+  const rgb = colour(MASK_COLOURS[index % MASK_COLOURS.length])
+  const edge = Math.max(1, Math.round(width / 384))
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      if (!values[i]) continue
+      let tint = rgb
+      let alpha
+      if (kind === "mask") {
+        const inside =
+          x >= edge && x < width - edge && y >= edge && y < height - edge &&
+          values[i - edge] && values[i + edge] && values[i - edge * width] && values[i + edge * width]
+        alpha = inside ? 46 : 255
+      } else {
+        tint = heat(values[i] / 255)
+        alpha = 60 + (values[i] * 195) / 255
+      }
+      image.data.set([...tint, alpha], 4 * i)
+    }
+  }
+  context.putImageData(image, 0, 0)
+  return canvas
+}
+
+class Viewer {
+  constructor(root) {
+    this.root = root
+    this.canvas = root.querySelector("canvas")
+    this.readout = root.querySelector(".readout")
+    this.pointer = root.querySelector(".pointer")
+    this.overlayBar = root.querySelector(".overlays")
+    this.tool = "window"
+    this.shown = new Set()
+    this.opacity = 0.8
+    this.touches = new Map()
+    this.events = new AbortController()
+    this.listen()
+    this.resizing = new ResizeObserver(() => this.draw())
+    this.resizing.observe(this.canvas)
+  }
+
+  close() {
+    this.events.abort()
+    this.resizing.disconnect()
+  }
+
+  load(bytes) {
+    if (bytes === this.bytes) return
+    this.bytes = bytes
+    const { header, pixels } = unpack(bytes)
+    const changed = header.study !== this.header?.study
+    this.header = header
+    this.pixels = pixels
+    this.plate = new OffscreenCanvas(header.width, header.height)
+    this.plateContext = this.plate.getContext("2d")
+    this.plateImage = this.plateContext.createImageData(header.width, header.height)
+    this.windows = PRESETS.map(([, low, high]) => {
+      const bottom = low === 0 ? 0 : quantile(pixels, header.levels, low)
+      const top = high === 1 ? header.levels : quantile(pixels, header.levels, high)
+      return [Math.max(top - bottom, 1), (top + bottom) / 2]
+    })
+    for (const overlay of header.overlays) overlay.picture = paint(overlay, header.overlays.indexOf(overlay))
+    this.root.style.setProperty("--ratio", String(header.height / header.width))
+    this.canvas.setAttribute("aria-label", `Radiograph ${header.study}, ${header.width} by ${header.height} pixels`)
+    this.buildPresets()
+    this.buildOverlays()
+    if (changed) this.reset()
+    else this.develop()
+  }
+
+  buildPresets() {
+    const bar = this.root.querySelector(".presets")
+    bar.replaceChildren(
+      ...PRESETS.map(([name, , , what], index) => {
+        const button = document.createElement("button")
+        button.type = "button"
+        button.textContent = name
+        button.title = `${name}: ${what} (${index + 1})`
+        button.onclick = () => this.preset(index)
+        return button
+      }),
+    )
+  }
+
+  buildOverlays() {
+    const groups = [...new Set(this.header.overlays.map((overlay) => overlay.group))]
+    this.shown = new Set([...this.shown].filter((group) => groups.includes(group)))
+    this.overlayBar.hidden = groups.length === 0
+    const parts = groups.map((group) => {
+      const button = document.createElement("button")
+      button.type = "button"
+      button.dataset.overlay = group
+      button.textContent = group
+      button.setAttribute("aria-pressed", String(this.shown.has(group)))
+      button.onclick = () => this.toggle(group)
+      return button
+    })
+    if (groups.length) {
+      const label = document.createElement("label")
+      const slider = document.createElement("input")
+      slider.type = "range"
+      slider.min = "0"
+      slider.max = "100"
+      slider.value = String(this.opacity * 100)
+      slider.setAttribute("aria-label", "Overlay opacity")
+      slider.oninput = () => {
+        this.opacity = slider.value / 100
+        this.draw()
+      }
+      label.append("Opacity", slider)
+      parts.push(label)
+    }
+    this.header.overlays.forEach((overlay, index) => {
+      if (overlay.kind !== "mask") return
+      const item = document.createElement("span")
+      item.className = "legend"
+      item.dataset.group = overlay.group
+      const swatch = document.createElement("i")
+      swatch.style.color = MASK_COLOURS[index % MASK_COLOURS.length]
+      item.append(swatch, overlay.label)
+      parts.push(item)
+    })
+    this.overlayBar.replaceChildren(...parts)
+    this.showLegend()
+  }
+
+  showLegend() {
+    const on = this.shown.size > 0
+    for (const label of this.overlayBar.querySelectorAll("label")) label.style.display = on ? "" : "none"
+    for (const item of this.overlayBar.querySelectorAll(".legend")) {
+      item.style.display = this.shown.has(item.dataset.group) ? "" : "none"
+    }
+  }
+
+  toggle(group) {
+    if (!this.shown.delete(group)) this.shown.add(group)
+    for (const button of this.overlayBar.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(this.shown.has(button.dataset.overlay)))
+    }
+    this.showLegend()
+    this.draw()
+  }
+
+  reset() {
+    this.zoom = 1
+    this.shift = [0, 0]
+    this.inverted = false
+    this.preset(0)
+  }
+
+  preset(index) {
+    ;[this.window, this.level] = this.windows[index]
+    this.develop()
+  }
+
+  develop() {
+    // Grey levels to screen brightness through a table, then draw.
+    const { levels } = this.header
+    const table = new Uint8ClampedArray(levels + 1)
+    const bottom = this.level - this.window / 2
+    for (let value = 0; value <= levels; value++) {
+      const bright = (255 * (value - bottom)) / this.window
+      table[value] = this.inverted ? 255 - Math.min(Math.max(bright, 0), 255) : bright
+    }
+    const out = new Uint32Array(this.plateImage.data.buffer)
+    for (let i = 0; i < out.length; i++) {
+      const bright = table[this.pixels[i]]
+      out[i] = 0xff000000 | (bright << 16) | (bright << 8) | bright
+    }
+    this.plateContext.putImageData(this.plateImage, 0, 0)
+    this.draw()
+  }
+
+  // Where the image lies on the canvas, in device pixels.
+  placed() {
+    const { width, height } = this.header
+    const fit = Math.min(this.canvas.width / width, this.canvas.height / height)
+    const scale = fit * this.zoom
+    return {
+      scale,
+      left: this.canvas.width / 2 + this.shift[0] * fit - (width * scale) / 2,
+      top: this.canvas.height / 2 + this.shift[1] * fit - (height * scale) / 2,
+      fit,
+    }
+  }
+
+  draw() {
+    if (!this.header) return
+    const ratio = window.devicePixelRatio || 1
+    const box = this.canvas.getBoundingClientRect()
+    const [across, down] = [Math.round(box.width * ratio), Math.round(box.height * ratio)]
+    if (!across || !down) return
+    if (this.canvas.width !== across || this.canvas.height !== down) {
+      this.canvas.width = across
+      this.canvas.height = down
+    }
+    const context = this.canvas.getContext("2d")
+    context.setTransform(1, 0, 0, 1, 0, 0)
+    context.clearRect(0, 0, across, down)
+    const { scale, left, top } = this.placed()
+    const { width, height } = this.header
+    context.imageSmoothingEnabled = true
+    context.imageSmoothingQuality = "high"
+    context.drawImage(this.plate, left, top, width * scale, height * scale)
+    for (const overlay of this.header.overlays) {
+      if (!this.shown.has(overlay.group)) continue
+      const [y, x, h, w] = overlay.place
+      context.imageSmoothingEnabled = overlay.kind === "mask"
+      context.globalAlpha = this.opacity
+      context.drawImage(
+        overlay.picture,
+        left + x * width * scale, top + y * height * scale, w * width * scale, h * height * scale,
+      )
+      context.globalAlpha = 1
+    }
+    this.report()
+  }
+
+  report() {
+    const times = this.zoom.toFixed(this.zoom < 10 ? 1 : 0)
+    this.readout.textContent =
+      `W ${Math.round(this.window)}  L ${Math.round(this.level)}  ·  ${times}×` + (this.inverted ? "  ·  inverted" : "")
+    Object.assign(this.root.dataset, {
+      window: Math.round(this.window), level: Math.round(this.level), zoom: this.zoom.toFixed(3),
+      inverted: this.inverted, tool: this.tool, study: this.header.study,
+    })
+    this.root.querySelector('[data-do="invert"]').setAttribute("aria-pressed", String(this.inverted))
+    for (const button of this.root.querySelectorAll("[data-tool]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.tool === this.tool))
+    }
+  }
+
+  zoomBy(factor, x = this.canvas.width / 2, y = this.canvas.height / 2) {
+    // The point (x, y) of the canvas stays where it is.
+    const next = Math.min(Math.max(this.zoom * factor, 1), 20)
+    const { fit } = this.placed()
+    const real = next / this.zoom
+    const centre = [this.canvas.width / 2, this.canvas.height / 2]
+    ;[x, y].forEach((at, axis) => {
+      const offset = (at - centre[axis]) / fit
+      this.shift[axis] = offset - (offset - this.shift[axis]) * real
+    })
+    this.zoom = next
+    if (next === 1) this.shift = [0, 0] // zoomed out is back in place
+    this.draw()
+  }
+
+  panBy(dx, dy) {
+    const { fit } = this.placed()
+    this.shift[0] += dx / fit
+    this.shift[1] += dy / fit
+    this.draw()
+  }
+
+  windowBy(dx, dy) {
+    // Right widens the window, up lowers the level (brighter), as in most reading software.
+    const step = this.header.levels / 600
+    this.window = Math.min(Math.max(this.window + dx * step, 1), 2 * this.header.levels)
+    this.level = Math.min(Math.max(this.level + dy * step, -this.header.levels), 2 * this.header.levels)
+    this.develop()
+  }
+
+  at(event) {
+    const box = this.canvas.getBoundingClientRect()
+    const ratio = this.canvas.width / box.width
+    return [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio]
+  }
+
+  point(event) {
+    const [x, y] = this.at(event)
+    const { scale, left, top } = this.placed()
+    const [column, row] = [Math.floor((x - left) / scale), Math.floor((y - top) / scale)]
+    const inside = column >= 0 && row >= 0 && column < this.header.width && row < this.header.height
+    this.pointer.textContent = inside
+      ? `x ${column}  y ${row}  =  ${this.pixels[row * this.header.width + column]}`
+      : ""
+  }
+
+  listen() {
+    const { canvas, root } = this
+    const options = { signal: this.events.signal }
+    const on = (target, name, call, more = {}) => target.addEventListener(name, call, { ...options, ...more })
+
+    on(canvas, "wheel", (event) => {
+      event.preventDefault()
+      this.zoomBy(Math.exp(-event.deltaY * 0.0015), ...this.at(event))
+    }, { passive: false })
+    on(canvas, "contextmenu", (event) => event.preventDefault())
+    on(canvas, "dblclick", () => this.reset())
+    on(canvas, "pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId)
+      canvas.focus({ preventScroll: true })
+      this.touches.set(event.pointerId, [event.clientX, event.clientY])
+    })
+    on(canvas, "pointermove", (event) => {
+      this.point(event)
+      const before = this.touches.get(event.pointerId)
+      if (!before) return
+      const now = [event.clientX, event.clientY]
+      const ratio = window.devicePixelRatio || 1
+      const [dx, dy] = [now[0] - before[0], now[1] - before[1]]
+      if (this.touches.size === 2) {
+        const other = [...this.touches].find(([id]) => id !== event.pointerId)[1]
+        const apart = (p) => Math.hypot(p[0] - other[0], p[1] - other[1])
+        const middle = { clientX: (now[0] + other[0]) / 2, clientY: (now[1] + other[1]) / 2 }
+        this.panBy((dx / 2) * ratio, (dy / 2) * ratio)
+        this.zoomBy(apart(now) / Math.max(apart(before), 1), ...this.at(middle))
+      } else if (this.tool === "pan" || event.shiftKey || event.buttons > 1) {
+        this.panBy(dx * ratio, dy * ratio)
+      } else {
+        this.windowBy(dx, dy)
+      }
+      this.touches.set(event.pointerId, now)
+    })
+    for (const name of ["pointerup", "pointercancel"]) {
+      on(canvas, name, (event) => this.touches.delete(event.pointerId))
+    }
+    on(canvas, "pointerleave", () => (this.pointer.textContent = ""))
+    on(canvas, "keydown", (event) => this.key(event))
+    on(root, "click", (event) => {
+      const button = event.target.closest("button")
+      if (button?.dataset.tool) {
+        this.tool = button.dataset.tool
+        this.draw()
+      } else if (button?.dataset.do) {
+        this.act(button.dataset.do)
+      }
+    })
+  }
+
+  act(name) {
+    if (name === "in") this.zoomBy(1.25)
+    else if (name === "out") this.zoomBy(0.8)
+    else if (name === "reset") this.reset()
+    else if (name === "invert") {
+      this.inverted = !this.inverted
+      this.develop()
+    } else if (name === "full") {
+      if (document.fullscreenElement) document.exitFullscreen()
+      else this.root.requestFullscreen?.()
+    }
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return
+    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
+    const keys = { "+": "in", "=": "in", "-": "out", 0: "reset", " ": "reset", i: "invert", f: "full" }
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key
+    if (arrows[key]) {
+      const [dx, dy] = arrows[key]
+      if (event.shiftKey) this.windowBy(dx * 12, dy * 12)
+      else this.panBy(-dx * 40, -dy * 40)
+    } else if (keys[key]) this.act(keys[key])
+    else if (key >= "1" && key <= String(PRESETS.length)) this.preset(Number(key) - 1)
+    else if (key === "w" || key === "m") {
+      this.tool = key === "w" ? "window" : "pan"
+      this.draw()
+    } else return
+    event.preventDefault()
+    event.stopPropagation()
+  }
+}
+
+export default function (component) {
+  const { data, parentElement } = component
+  let viewer = viewers.get(parentElement)
+  if (!viewer) {
+    viewer = new Viewer(parentElement.querySelector(".viewer"))
+    viewers.set(parentElement, viewer)
+  }
+  viewer.load(data)
+  return () => {
+    viewer.close()
+    viewers.delete(parentElement)
+  }
+}

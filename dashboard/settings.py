@@ -1,0 +1,33 @@
+"""Where the dashboard finds its files, from the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def bundles() -> Path:
+    """Folder of model bundles: CXR_BUNDLES, or the demo bundles of the repository."""
+    return Path(os.environ.get("CXR_BUNDLES") or REPOSITORY / "assets" / "bundles")
+
+
+def threads() -> int:
+    """Threads of one inference: CXR_THREADS, or 1.
+
+    One is right for small models: measured on two busy cores, twelve tiny reports take 1.3 s with one thread and
+    20 s or more with two, which wait for each other. Give paper-size bundles as many as there are cores.
+    """
+    return max(int(os.environ.get("CXR_THREADS") or 1), 1)
+
+
+def data() -> Path | None:
+    """Folder of real studies: CXR_DATA, if set."""
+    folder = os.environ.get("CXR_DATA")
+    return Path(folder) if folder else None
+
+
+def paper_tables() -> Path:
+    """Folder of the paper's tables as CSV."""
+    return REPOSITORY / "assets" / "paper"
