@@ -39,7 +39,7 @@ bench: install ## measure speeds, as ratios against a baseline of the same run
 	$(BIN)/python -m training.bench
 
 demo: install ## train the demo bundles anew into assets/bundles (about an hour on two cores)
-	$(BIN)/cxr-lens train --preset phantom --bundles assets/bundles
+	$(BIN)/python -m training.cli train --preset phantom --bundles assets/bundles
 
 screenshots: install ## take the pictures in docs/screenshots
 	$(BIN)/python -m tests.browser.screenshots

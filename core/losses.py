@@ -42,6 +42,23 @@ class AUCMarginLoss(nn.Module):
         return loss.mean()
 
     @torch.no_grad()
+    def start_from(self, scores: Tensor, targets: Tensor) -> None:
+        """Set a, b and alpha to their optimum for scores (B, K) in [0, 1] and targets (B, K).
+
+        For a fixed network the optimum is closed: the mean score of the positives, of the negatives, and
+        margin + b - a. From zero, as they begin otherwise, a network that warmed up on another loss would first be
+        pulled to score all at 0. Classes without both kinds keep their values.
+        """
+        positives, negatives = targets.sum(0), (1 - targets).sum(0)
+        both = (positives > 0) & (negatives > 0)
+        a = (scores * targets).sum(0) / positives.clamp(min=1)
+        b = (scores * (1 - targets)).sum(0) / negatives.clamp(min=1)
+        self.a.copy_(torch.where(both, a, self.a))
+        self.b.copy_(torch.where(both, b, self.b))
+        self.alpha.copy_(torch.where(both, self.margin + b - a, self.alpha))
+        self.project()
+
+    @torch.no_grad()
     def project(self) -> None:
         """Keep alpha at 0 or above."""
         self.alpha.clamp_(min=0.0)

@@ -108,7 +108,7 @@ _LITE0_CLIP = {
     "pretrained": "package",
 }
 # A small ResNet with a deep stem learns from a few thousand studies in minutes; DenseNet and ConvNeXt of that size
-# need several times as long from scratch (docs/experiments.md).
+# need several times as long from scratch.
 _TINY_RESNET = {
     "layers": (1, 1, 2, 1),
     "channels": (24, 48, 96, 128),
@@ -130,7 +130,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
         EncoderSpec(
             name="dve",
             title="DVE",
-            summary="Direct: a DenseNet trained end to end with its decoder.",
+            summary="Direct: a CNN (DenseNet-121 at paper size) trained end to end with its decoder.",
             build="core.encoders.dve:DirectEncoder",
             frozen=False,
             normalization=IMAGENET,
@@ -194,7 +194,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
         EncoderSpec(
             name="cve",
             title="CVE",
-            summary="CLIP: a ResNet that learned to match radiographs with impressions, then frozen.",
+            summary="CLIP: a CNN that learned to match radiographs with impressions, then frozen.",
             build="core.encoders.cve:ClipEncoder",
             frozen=True,
             normalization=CLIP,

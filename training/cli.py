@@ -94,8 +94,10 @@ def evaluate(
     from training.data import StudyData
     from training.evaluate import evaluate as score
     from training.evaluate import table
+    from training.runs import use_threads_for
 
     config = load_config(PRESETS, preset, overrides or [])
+    use_threads_for(config.size)
     _out(table(score(config, StudyData(config.data, runs / config.name / "images"), bundles, out)))
 
 
@@ -114,6 +116,7 @@ def report(
     from core.images import read_image
     from core.inference import write_reports
     from core.labels.rules import label_report
+    from training.runs import use_threads_for
 
     radiograph = read_image(image, name=image.name)
     for warning in radiograph.warnings:
@@ -123,6 +126,8 @@ def report(
     if not names:
         raise CXRLensError(f"There is no bundle in {bundles}.")
     models = [library.load(name) for name in names]
+    for model in models:
+        use_threads_for(model.card.size)
     results: list[dict[str, Any]] = []
     for name, written in write_reports(models, radiograph.pixels, beam_size=beam_size):
         card = library.load(name).card

@@ -30,6 +30,12 @@ QUIET = "CXR_LENS_QUIET"
 """Set in the processes of stages that train side by side."""
 
 
+def use_threads_for(size: str) -> None:
+    """Set torch's threads for a model size: tiny models lose time when threads wait for each other."""
+    if size == "tiny":
+        torch.set_num_threads(1)
+
+
 class StageError(CXRLensError):
     """A stage cannot run; the message says why and what to do."""
 
@@ -206,7 +212,7 @@ def fit(
             StopOnNaN(),
             EpochLine(folder.name, monitor) if is_quiet() else TQDMProgressBar(refresh_rate=20),
         ],
-        logger=CSVLogger(folder, name=None, version="log"),
+        logger=CSVLogger(folder, name=None, version=_log_name(folder)),
         gradient_clip_val=1.0,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -215,9 +221,10 @@ def fit(
         deterministic=True,
     )
     last = folder / "last.ckpt"
-    trainer.fit(module, *data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, *data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    except SystemExit as interrupted:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from interrupted
     state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state, strict=True)
     module.eval()
@@ -227,6 +234,12 @@ def fit(
     say(f"  {folder.name}: best {monitor} {summary['best']:.4f} in {trainer.current_epoch} epochs")
     for checkpoint in (folder / "best.ckpt", last):
         checkpoint.unlink(missing_ok=True)  # the stage writes its weights as safetensors
+
+
+def _log_name(folder: Path) -> str:
+    """ "log", or "log-2" and so on after an interruption: Lightning would delete the lines of the first part."""
+    parts = sum(1 for _ in folder.glob("log*/"))
+    return "log" if not parts else f"log-{parts + 1}"
 
 
 def save_weights(folder: Path, modules: Mapping[str, torch.nn.Module]) -> None:

@@ -57,10 +57,13 @@ class ClassifierModule(lightning.LightningModule):
         self._scores.append((torch.sigmoid(self(batch["images"])), batch["targets"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean AUC."""
-        scores = torch.cat([each for each, _ in self._scores]).float().cpu().numpy()
-        targets = torch.cat([each for _, each in self._scores]).cpu().numpy()
+        """Log the mean AUC; at the end of the warm-up, start the AUC margin loss from where the scores are."""
+        all_scores = torch.cat([each for each, _ in self._scores]).float()
+        all_targets = torch.cat([each for _, each in self._scores])
         self._scores.clear()
+        if self.current_epoch + 1 == self.config.warmup_epochs:
+            self.criterion.start_from(all_scores, all_targets)
+        scores, targets = all_scores.cpu().numpy(), all_targets.cpu().numpy()
         self.log("val_auc", float(np.mean(list(class_aucs(targets, scores).values()) or [0.5])), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
