@@ -69,7 +69,9 @@ def train(
 
     def score() -> None:
         from training.evaluate import evaluate
+        from training.runs import use_threads_for
 
+        use_threads_for(config.size)
         evaluate(config, run.data, target, run.folder / "evaluate")
         results = (run.folder / "evaluate" / "results.json").read_text(encoding="utf-8")
         (target / "results.json").write_text(results, encoding="utf-8")
@@ -77,7 +79,11 @@ def train(
     import torch
 
     automatic = 1 if torch.cuda.is_available() else os.cpu_count() or 1
-    run_all(run, target, score, jobs or automatic)
+    try:
+        run_all(run, target, score, jobs or automatic)
+    except KeyboardInterrupt:
+        _err("cxr-lens: interrupted; run the same command again to go on.")
+        raise typer.Exit(130) from None
     _out((run.folder / "evaluate" / "table.md").read_text(encoding="utf-8"))
 
 
@@ -192,9 +198,6 @@ def main() -> None:
     except CXRLensError as error:
         _err(f"cxr-lens: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        _err("cxr-lens: interrupted; run the same command again to go on.")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

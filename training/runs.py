@@ -237,7 +237,7 @@ def fit(
 
 
 def _log_name(folder: Path) -> str:
-    """ "log", or "log-2" and so on after an interruption: Lightning would delete the lines of the first part."""
+    """Name the log "log", or "log-2" and so on after an interruption: Lightning would delete the first part's lines."""
     parts = sum(1 for _ in folder.glob("log*/"))
     return "log" if not parts else f"log-{parts + 1}"
 
