@@ -16,16 +16,10 @@ def bundles() -> Path:
 def threads() -> int:
     """Threads of one inference: CXR_THREADS, or 1.
 
-    One is right for small models: measured on two busy cores, twelve tiny reports take 1.3 s with one thread and
-    20 s or more with two, which wait for each other. Give paper-size bundles as many as there are cores.
+    One is right for tiny models, whose threads would mostly wait for each other. Give paper-size bundles as many as
+    there are cores.
     """
     return max(int(os.environ.get("CXR_THREADS") or 1), 1)
-
-
-def data() -> Path | None:
-    """Folder of real studies: CXR_DATA, if set."""
-    folder = os.environ.get("CXR_DATA")
-    return Path(folder) if folder else None
 
 
 def paper_tables() -> Path:
