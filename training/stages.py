@@ -163,6 +163,7 @@ class Run:
         frozen = ENCODERS[encoder_name].frozen
         before = self.tokens(encoder_name) if frozen else ""
         settings = self.config.report
+        epochs = settings.epochs if frozen else settings.epochs_direct
 
         def work(folder: Path) -> None:
             torch.manual_seed(self.config.seed)
@@ -186,7 +187,7 @@ class Run:
                     settings.batch_size,
                     self.config.seed,
                 ),
-                epochs=settings.epochs if frozen else settings.epochs_direct,
+                epochs=epochs,
                 monitor="val_bleu_4",
                 mode="max",
                 patience=settings.patience,
@@ -194,7 +195,9 @@ class Run:
             )
             save_weights(folder, {"decoder": decoder, **({"encoder": encoder} if encoder else {})})
 
-        inputs = self._inputs(report=settings, encoder=encoder_name, decoder=decoder_name, before=before)
+        # Epochs of the other kind do not matter: changing them must not undo this stage.
+        used = {**to_dict(settings), "epochs": epochs, "epochs_direct": None}
+        inputs = self._inputs(report=used, encoder=encoder_name, decoder=decoder_name, before=before)
         return run_stage(self.folder / f"{encoder_name}-{decoder_name}", inputs, work)
 
     def export(self, out: Path) -> None:
