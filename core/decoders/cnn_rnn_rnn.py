@@ -167,7 +167,9 @@ class HierarchicalDecoder(Decoder):
         # (the published code tiled the one and interleaved the other, and mixed patients).
         grid = ids.new_full((batch, count, longest), PAD)
         rows = torch.arange(batch, device=ids.device).unsqueeze(1).expand_as(ids)
-        grid[rows, sentence, word] = torch.where(_is_boundary(ids), START, ids)
+        grid[rows, sentence, word] = torch.where(
+            word == 0, START, ids
+        )  # what follows the end must not overwrite a word
         grid = grid.flatten(0, 1)
         images = image.repeat_interleave(count, 0)
         keys = self.attention.from_image(images)
