@@ -128,16 +128,16 @@ class EpochSampler(Sampler[int]):
         return self.size
 
 
-class EpochSeed(Callback):
-    """Seed torch at each epoch: dropout and augmentation resume as they would have gone on."""
+class StepSeed(Callback):
+    """Seed torch at each step: dropout and augmentation resume as they would have gone on."""
 
     def __init__(self, seed: int) -> None:
         """Remember the run's seed."""
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Seed."""
-        torch.manual_seed(self.seed * 100_003 + trainer.current_epoch)
+        torch.manual_seed(self.seed * 100_003 + trainer.global_step)
 
 
 class StopOnNaN(Callback):
@@ -208,7 +208,7 @@ def fit(
         callbacks=[
             best,
             EarlyStopping(monitor, mode=mode, patience=patience),
-            EpochSeed(seed),
+            StepSeed(seed),
             StopOnNaN(),
             EpochLine(folder.name, monitor) if is_quiet() else TQDMProgressBar(refresh_rate=20),
         ],
@@ -221,6 +221,12 @@ def fit(
         deterministic=True,
     )
     last = folder / "last.ckpt"
+    if last.is_file():
+        # Lightning makes the first iterator before it tells the sampler which epoch it resumes.
+        saved = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
+        sampler = data[0].sampler
+        assert isinstance(sampler, EpochSampler)
+        sampler.set_epoch(saved + 1)
     try:
         trainer.fit(module, *data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     except SystemExit as interrupted:  # what Lightning makes of Ctrl-C
