@@ -198,7 +198,7 @@ class ClipModel(nn.Module):
         except Exception as error:  # the hub's client has many ways to fail; all mean the same to the user
             raise WeightsError(
                 f"The pretrained CLIP weights '{name}' ({tag}) could not be fetched ({type(error).__name__}). Connect "
-                "to the internet, set HF_HOME to a cache that has them, or train without: --set clip.pretrained=false."
+                "to the internet, set HF_HOME to a cache that has them, or train without: --set pretrained=false."
             ) from error
         self.load_state_dict(
             {

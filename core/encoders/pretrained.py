@@ -45,7 +45,7 @@ def timm_backbone(name: str, *, fetch: bool, pretrained: str | None = "hub", **a
     except Exception as error:  # the hub's client has many ways to fail; all mean the same to the user
         raise WeightsError(
             f"The pretrained weights '{name}' could not be fetched ({type(error).__name__}). Connect to the internet, "
-            "set HF_HOME to a cache that has them, or train without them: --set encoder.pretrained=false."
+            "set HF_HOME to a cache that has them, or train without them: --set pretrained=false."
         ) from error
 
 
