@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from core.bundle import BundleLibrary, Card
-from core.config import ExperimentConfig
+from core.bundle import BundleLibrary
+from core.config import ExperimentConfig, to_dict
 from core.generation import GenerateConfig
 from core.labels.observations import LabelState
 from core.labels.rules import label_report
@@ -57,22 +57,21 @@ def evaluate(config: ExperimentConfig, data: StudyData, bundles: Path, out: Path
     studies = data.studies["test"][:count]
     truth = [study.labels for study in studies]
     order = _paired_with_another(len(studies))
-    rows, reports = [], {}
+    rows, reports, shuffled = [], {}, {}
     for card in tqdm(cards, desc="evaluating", unit="pair"):
         texts = _write_all(library.load(card.name), data, len(studies), config)
         reports[card.name] = texts
         row = _row(texts, truth, studies)
-        shuffled = _row([texts[each] for each in order], truth, studies)
-        rows.append(
-            {"name": card.name, "encoder": card.encoder, "decoder": card.decoder, **row, "shuffled_f1": shuffled["f1"]}
-        )
+        shuffled[card.name] = _row([texts[each] for each in order], truth, studies)
+        pair = {"name": card.name, "encoder": card.encoder, "decoder": card.decoder}
+        rows.append({**pair, **row, "shuffled_f1": shuffled[card.name]["f1"]})
     best = max(rows, key=lambda each: each["f1"])
     baselines = _baselines(data, studies, truth)
     baselines.append(
         {
             "name": "shuffled images",
             "detail": f"reports of {best['name']} for other studies",
-            **_row([reports[best["name"]][each] for each in order], truth, studies),
+            **shuffled[best["name"]],
         }
     )
     results = {
@@ -111,12 +110,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 def _write_all(model: ReportModel, data: StudyData, count: int, config: ExperimentConfig) -> list[str]:
     images = data.images("test", model.image_size)
-    settings = GenerateConfig(
-        beam_size=config.write.beam_size,
-        max_words=config.write.max_words,
-        length_penalty=config.write.length_penalty,
-        no_repeat_ngram=config.write.no_repeat_ngram,
-    )
+    settings = GenerateConfig(**to_dict(config.write))
     texts: list[str] = []
     for start in range(0, count, BATCH):
         with torch.inference_mode():
@@ -184,9 +178,3 @@ def _paired_with_another(count: int) -> list[int]:
     shifted = np.empty(count, dtype=int)
     shifted[order] = np.roll(order, 1)
     return shifted.tolist()
-
-
-def card_metrics(results: Mapping[str, Any], card: Card) -> dict[str, Any]:
-    """The numbers of one pair, for its card."""
-    row = next(each for each in results["rows"] if each["name"] == card.name)
-    return {key: row[key] for key in ("bleu_1", "bleu_4", "precision", "recall", "f1", "distinct")}

@@ -221,12 +221,6 @@ def fit(
         deterministic=True,
     )
     last = folder / "last.ckpt"
-    if last.is_file():
-        # Lightning makes the first iterator before it tells the sampler which epoch it resumes.
-        saved = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
-        sampler = data[0].sampler
-        assert isinstance(sampler, EpochSampler)
-        sampler.set_epoch(saved + 1)
     try:
         trainer.fit(module, *data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     except SystemExit as interrupted:  # what Lightning makes of Ctrl-C
