@@ -1,0 +1,174 @@
+"""Square, resized images of an index, kept beside it: decoded once, then memory-mapped.
+
+For each size `images-SIZE.npy`, uint8 (images of the index, SIZE, SIZE), sparse where an image was never wanted, and
+`images-SIZE.read.npy`, int64: how many bytes the file had when it was read, 0 where it was not read yet. Files that
+cannot be read are listed in `unreadable.jsonl`, with their size too. So an interruption loses nothing, and a file that
+is downloaded later, or again, is read then. A cached image equals `read_square`: faster, never different.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from core.images import ImageError, fit_square, read_image
+from core.studies.index import StudyIndex
+
+Square = npt.NDArray[np.uint8]
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCache:
+    """One size of cached images.
+
+    Attributes:
+        pixels: (images, size, size) uint8, memory-mapped.
+        read: (images,) int64, bytes of the file that was read; 0 where none was.
+    """
+
+    pixels: Square
+    read: npt.NDArray[np.int64]
+
+
+def read_square(path: Path, size: int, name: str) -> Square:
+    """Read an image, pad it to a square and resize it: (size, size), 0 to 255.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    return _square(read_image(path, name=name).pixels, size)
+
+
+def open_image_cache(index: StudyIndex, size: int) -> ImageCache | None:
+    """Open the cache of a size, complete or not; None if there is none of this index."""
+    pixels, read, about = _paths(index, size)
+    if not about.is_file() or json.loads(about.read_text(encoding="utf-8")) != _about(index, size):
+        return None
+    return ImageCache(np.load(pixels, mmap_mode="r"), np.load(read, mmap_mode="r"))
+
+
+def unreadable_images(index: StudyIndex) -> dict[int, str]:
+    """Rows of `index.images` whose files could not be read when a cache was made, and why; sorted."""
+    path = _unreadable_path(index)
+    if not path.is_file():
+        return {}
+    now = dict(zip(index.images["image_id"], zip(index.images.index, index.images["bytes"], strict=True), strict=True))
+    found: dict[int, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            image_id, size, message = json.loads(line)
+        except ValueError:
+            continue  # the last line of an interrupted run; the image is read again then
+        row, bytes_now = now.get(image_id, (-1, -1))
+        if bytes_now == size:
+            found[int(row)] = message
+    return dict(sorted(found.items()))
+
+
+def write_image_cache(
+    index: StudyIndex,
+    sizes: Sequence[int],
+    images: Sequence[int],
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Read images and keep them in every size; what is there already is not read again.
+
+    Args:
+        index: whose images.
+        sizes: sides of the squares, pixels.
+        images: rows of `index.images`, with a file each.
+        processes: that decode.
+        progress: called with (done, all) images.
+
+    Returns:
+        How many images were read now.
+    """
+    wanted = np.array(sorted(images), dtype=np.int64)
+    file_bytes = index.images["bytes"].to_numpy()
+    caches = [_writable(index, size) for size in sizes]
+    done = np.isin(wanted, list(unreadable_images(index)))
+    done |= np.all([cache.read[wanted] == file_bytes[wanted] for cache in caches], axis=0)
+    todo = wanted[~done]
+    if progress is not None:
+        progress(len(wanted) - len(todo), len(wanted))
+    work = partial(_read, index.root, tuple(sizes))
+    ids, paths = index.images["image_id"], index.images["path"]
+    with _mapper(processes) as run, _unreadable_path(index).open("a", encoding="utf-8") as unreadable:
+        for start in range(0, len(todo), _CHUNK):
+            chunk = todo[start : start + _CHUNK]
+            good = []
+            for image, squares in zip(chunk, run(work, [(ids[row], paths[row]) for row in chunk]), strict=True):
+                if isinstance(squares, str):
+                    unreadable.write(json.dumps([ids[image], int(file_bytes[image]), squares]) + "\n")
+                    continue
+                good.append(image)
+                for cache, square in zip(caches, squares, strict=True):
+                    cache.pixels[image] = square
+            unreadable.flush()
+            for cache in caches:
+                cache.pixels.flush()  # type: ignore[attr-defined]
+                cache.read[good] = file_bytes[good]
+                cache.read.flush()  # type: ignore[attr-defined]
+            if progress is not None:
+                progress(len(wanted) - len(todo) + start + len(chunk), len(wanted))
+    return len(todo)
+
+
+def _square(pixels: npt.NDArray[np.float32], size: int) -> Square:
+    return np.round(fit_square(pixels, size)[0] * 255).astype(np.uint8)
+
+
+def _read(root: Path, sizes: Sequence[int], job: tuple[str, str]) -> list[Square] | str:
+    """Decode once for all sizes; return the message where it fails, for an error of a worker must not end the run."""
+    image_id, path = job
+    try:
+        pixels = read_image(root / path, name=image_id).pixels
+    except ImageError as error:
+        return str(error)
+    return [_square(pixels, size) for size in sizes]
+
+
+@contextmanager
+def _mapper(processes: int) -> Iterator[Callable[..., Iterator[list[Square] | str]]]:
+    if processes <= 1:
+        yield map
+        return
+    # "spawn": pyarrow's threads do not survive a fork.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield partial(pool.map, chunksize=8)
+
+
+def _paths(index: StudyIndex, size: int) -> tuple[Path, Path, Path]:
+    start = index.folder / f"images-{size}"
+    return start.with_suffix(".npy"), start.with_suffix(".read.npy"), start.with_suffix(".json")
+
+
+def _unreadable_path(index: StudyIndex) -> Path:
+    return index.folder / "unreadable.jsonl"
+
+
+def _about(index: StudyIndex, size: int) -> dict[str, object]:
+    return {"images": index.image_order, "size": size}
+
+
+def _writable(index: StudyIndex, size: int) -> ImageCache:
+    pixels, read, about = _paths(index, size)
+    count = len(index.images)
+    if open_image_cache(index, size) is None:
+        about.unlink(missing_ok=True)
+        for path, dtype, shape in ((pixels, np.uint8, (count, size, size)), (read, np.int64, (count,))):
+            np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()  # type: ignore[no-untyped-call]
+        about.write_text(json.dumps(_about(index, size)), encoding="utf-8")
+    opened = [np.lib.format.open_memmap(path, mode="r+") for path in (pixels, read)]  # type: ignore[no-untyped-call]
+    return ImageCache(*opened)

@@ -1,0 +1,425 @@
+"""An index of a release on disk: its studies and images, and why some are left out.
+
+A folder with `studies.parquet` (texts, patient, split), `images.parquet` (paths, views), `census.json`, and
+`index.json`, written last: without it the folder is not an index. Images are not copied; the index keeps their paths.
+
+A study or image that cannot be used stays in its table, with the reason in the column `dropped`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.studies.tables import is_broken
+from core.types import SPLITS, CXRLensError
+
+INDEX_VERSION = "1"
+"""Raise it whenever the same release would give another index."""
+
+MAX_REPORT_CHARS = 100_000  # ours: some twenty times the longest report of either release
+_EXAMPLES = 5
+_BATCH = 4096
+
+_STUDIES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study_id", "subject_id", "split", "findings", "impression")),
+        ("context", pa.map_(pa.string(), pa.string())),
+        ("dropped", pa.string()),
+    ]
+)
+_IMAGES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("image_id", "study_id", "path", "view")),
+        ("bytes", pa.int64()),
+        ("dropped", pa.string()),
+    ]
+)
+
+
+class ReleaseError(CXRLensError):
+    """A release or an index that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewChoice:
+    """Which images of a study are used.
+
+    Attributes:
+        views: that count; None is all, unknown ones too.
+        first_only: one image a study, the first.
+    """
+
+    views: frozenset[str] | None
+    first_only: bool = False
+
+
+FRONTAL = frozenset({"AP", "PA", "FRONTAL"})
+VIEW_CHOICES: dict[str, dict[str, ViewChoice]] = {
+    # R2Gen counts Open-i by study, MIMIC-CXR by image (paper-spec 5.1, 5.3).
+    "openi": {"frontal": ViewChoice(FRONTAL, first_only=True), "both": ViewChoice(None)},
+    "mimic_cxr": {
+        "ap": ViewChoice(frozenset({"AP"})),
+        "frontal": ViewChoice(FRONTAL),
+        "all": ViewChoice(None),
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """An image that a release lists.
+
+    Attributes:
+        image_id: unique in the release.
+        path: relative to the index's root; "" where the file is missing.
+        view: "PA", "AP", "FRONTAL", "LATERAL", another code of the release, or "" if unknown.
+        size: of the file, bytes.
+        dropped: why it cannot be used, or "".
+    """
+
+    image_id: str
+    path: str
+    view: str
+    size: int
+    dropped: str = ""
+
+    @classmethod
+    def of_file(cls, image_id: str, view: str, path: str | None, size: int) -> ImageEntry:
+        """Tell what can be told of a file without reading it; `path` None: it is not there."""
+        dropped = "file missing" if path is None else "file empty" if size == 0 else ""
+        return cls(image_id, path or "", view, size, dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyEntry:
+    """A study that a release lists; see `core.types.Study`.
+
+    Attributes:
+        study_id: unique in the release.
+        subject_id: the patient.
+        split: one of `SPLITS`, or "" if the release has none for it.
+        findings: the section, one line.
+        impression: the section, one line.
+        context: what else is known, by name.
+        images: in the order of the release.
+        dropped: why it cannot be used, or "".
+    """
+
+    study_id: str
+    subject_id: str
+    split: str
+    findings: str
+    impression: str
+    context: Mapping[str, str]
+    images: Sequence[ImageEntry]
+    dropped: str = ""
+
+    def reason(self) -> str:
+        """Why the study cannot be used, or ""."""
+        if self.dropped:
+            return self.dropped
+        if not self.findings and not self.impression:
+            return "neither findings nor impression"
+        if not self.split:
+            return "in no split"
+        if not any(not image.dropped for image in self.images):
+            return "no usable image"
+        return ""
+
+
+def text_fault(*texts: str) -> str:
+    """Why a report's text cannot be used, or ""."""
+    if sum(map(len, texts)) > MAX_REPORT_CHARS:
+        return f"report longer than {MAX_REPORT_CHARS:,} characters"
+    return "report is not UTF-8" if any(map(is_broken, texts)) else ""
+
+
+@dataclass
+class Notes:
+    """What is worth telling of a release and drops nothing by itself: how often, with some examples."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, what: str, example: str) -> None:
+        """Count one."""
+        self.counts[what] += 1
+        if self.counts[what] <= _EXAMPLES:
+            self.examples.setdefault(what, []).append(example)
+
+
+def write_index(
+    out: Path, source: str, root: Path, options: Mapping[str, Any], entries: Iterable[StudyEntry], notes: Notes
+) -> StudyIndex:
+    """Write an index, streaming.
+
+    Args:
+        out: folder; made if missing. An index that is there is replaced, its image caches are kept.
+        source: "openi" or "mimic_cxr".
+        root: of the images' paths.
+        options: how the release was read.
+        entries: unique by study and by image.
+        notes: filled while `entries` are read.
+
+    Raises:
+        ReleaseError: not one study can be used.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.json").unlink(missing_ok=True)
+    digest, order = hashlib.sha256(), hashlib.sha256()
+    reasons: Counter[str] = Counter()
+    parts = (out / "studies.parquet.part", out / "images.parquet.part")
+    with (
+        pq.ParquetWriter(parts[0], _STUDIES, compression="zstd") as studies,
+        pq.ParquetWriter(parts[1], _IMAGES, compression="zstd") as images,
+    ):
+        for batch in _batched(entries, _BATCH):
+            study_rows = [_study_row(entry) for entry in batch]
+            image_rows = [_image_row(entry.study_id, image) for entry in batch for image in entry.images]
+            for row in study_rows:
+                digest.update(json.dumps(row, sort_keys=True).encode())
+                reasons[row["dropped"]] += 1
+            for row in image_rows:
+                digest.update(json.dumps(row, sort_keys=True).encode())
+                order.update(row["image_id"].encode() + b"\n")
+            studies.write_table(pa.Table.from_pylist(study_rows, _STUDIES))
+            images.write_table(pa.Table.from_pylist(image_rows, _IMAGES))
+    if not reasons[""]:
+        for part in parts:
+            part.unlink()
+        why = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3) if count) or "it lists none"
+        raise ReleaseError(
+            f"No study of the release in {root} can be used: {why}. Is all of it there, unpacked? See docs/data.md."
+        )
+    parts[0].replace(out / "studies.parquet")
+    parts[1].replace(out / "images.parquet")
+    about = {
+        "version": INDEX_VERSION,
+        "source": source,
+        "root": str(root.resolve()),
+        "options": dict(options),
+        "fingerprint": digest.hexdigest()[:16],
+        "images": order.hexdigest()[:16],
+    }
+    index = StudyIndex(out, about)
+    _write_json(out / "census.json", _census(index, notes))
+    _write_json(out / "index.json", about)
+    return index
+
+
+class StudyIndex:
+    """An index that was written; tables are read when they are asked for."""
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Use `open_index`, which checks the folder."""
+        self.folder = folder
+        self.source: str = about["source"]
+        self.root = Path(about["root"])
+        self.fingerprint: str = about["fingerprint"]
+        self.image_order: str = about["images"]
+
+    @cached_property
+    def studies(self) -> pd.DataFrame:
+        """A row a study: study_id, subject_id, split, dropped, has_findings, has_impression; no texts."""
+        rows = []
+        file = pq.ParquetFile(self.folder / "studies.parquet")
+        for batch in file.iter_batches(
+            columns=["study_id", "subject_id", "split", "dropped", "findings", "impression"]
+        ):
+            part = batch.to_pandas()
+            part["has_findings"] = part.pop("findings") != ""
+            part["has_impression"] = part.pop("impression") != ""
+            rows.append(part)
+        return pd.concat(rows, ignore_index=True)
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """A row an image: image_id, study (row in `studies`), path, view, bytes, dropped."""
+        table = pq.read_table(self.folder / "images.parquet").to_pandas()
+        table.insert(1, "study", pd.Index(self.studies["study_id"]).get_indexer(table.pop("study_id")))
+        return table
+
+    @cached_property
+    def texts(self) -> pa.Table:
+        """A row a study, as in `studies`: findings, impression, context."""
+        return pq.read_table(self.folder / "studies.parquet", columns=["findings", "impression", "context"])
+
+    def samples(self, views: str, unreadable: Sequence[int] = ()) -> pd.DataFrame:
+        """The images that a choice of views takes, one a row, with the study's columns.
+
+        Args:
+            views: a name in `VIEW_CHOICES`.
+            unreadable: rows of `images` that could not be read.
+
+        Returns:
+            columns sample_id, image (row in `images`), study (row in `studies`), path, view, bytes, and those of
+            `studies`. A study's first image has the study's id, a further one a number behind it ("s50414267.2").
+        """
+        choice = self.choice(views)
+        images = self.images.rename_axis("image").reset_index()
+        usable = (images["dropped"] == "") & ~images["image"].isin(unreadable)
+        if choice.views is not None:
+            usable &= images["view"].isin(choice.views)
+        chosen = images.loc[usable, ["image", "study", "path", "view", "bytes"]]
+        chosen = chosen.join(self.studies, on="study")
+        chosen = chosen[chosen["dropped"] == ""].drop(columns="dropped")
+        number = chosen.groupby("study").cumcount()
+        if choice.first_only:
+            chosen, number = chosen[number == 0], number[number == 0]
+        further = ("." + (number + 1).astype(str)).where(number > 0, "")
+        chosen.insert(0, "sample_id", chosen["study_id"] + further)
+        return chosen.reset_index(drop=True)
+
+    def choice(self, views: str) -> ViewChoice:
+        """Look up a choice of views.
+
+        Raises:
+            ReleaseError: this source has no such choice.
+        """
+        known = VIEW_CHOICES[self.source]
+        if views not in known:
+            raise ReleaseError(f"views: '{views}' is not a choice for {self.source}. Known: {', '.join(known)}.")
+        return known[views]
+
+    def census(self) -> dict[str, Any]:
+        """What was found, kept and dropped when the index was written."""
+        return dict(json.loads((self.folder / "census.json").read_text(encoding="utf-8")))
+
+
+def open_index(folder: Path) -> StudyIndex:
+    """Open an index.
+
+    Raises:
+        ReleaseError: the folder holds none, an unfinished one, or one of another version.
+    """
+    path = folder / "index.json"
+    hint = "Make one: cxr-lens data openi (or mimic) --from RELEASE --out FOLDER."
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        version = about["version"]
+    except FileNotFoundError as error:
+        raise ReleaseError(f"{folder} holds no index of studies, or one that was not finished. {hint}") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ReleaseError(f"{path} is damaged. {hint}") from error
+    if version != INDEX_VERSION:
+        raise ReleaseError(f"{folder} is an index of version {version}, this program needs {INDEX_VERSION}. {hint}")
+    for name in ("studies.parquet", "images.parquet", "census.json"):
+        if not (folder / name).is_file():
+            raise ReleaseError(f"{folder} has lost its {name}. {hint}")
+    return StudyIndex(folder, about)
+
+
+def format_census(census: Mapping[str, Any]) -> str:
+    """Write a census for a reader."""
+    lines = [f"{census['source']}, read from {census['root']}"]
+    for name in ("studies", "images"):
+        part = census[name]
+        dropped = sum(each["count"] for each in part["dropped"].values())
+        lines.append(
+            f"\n{name:<10} {part['found']:>9,} listed {part['found'] - dropped:>9,} kept {dropped:>9,} dropped"
+        )
+        lines += [_line(reason, **each) for reason, each in part["dropped"].items()]
+    if census["notes"]:
+        lines.append("\nalso seen, nothing dropped for it by itself")
+        lines += [_line(what, **each) for what, each in census["notes"].items()]
+    lines.append(
+        f"\n{'views':<10}{'split':<10}{'images':>9}{'studies':>9}{'patients':>10}{'findings':>10}{'impression':>12}"
+    )
+    for row in census["views"]:
+        lines.append(
+            f"{row['views']:<10}{row['split']:<10}{row['images']:>9,}{row['studies']:>9,}{row['patients']:>10,}"
+            f"{row['findings']:>10,}{row['impression']:>12,}"
+        )
+    lines.append("findings, impression: images whose study has that section")
+    return "\n".join(lines)
+
+
+def _line(what: str, count: int, examples: Sequence[str]) -> str:
+    return f"  {count:>9,}  {what}: {', '.join(examples)}{', ...' if count > len(examples) else ''}"
+
+
+def _batched(entries: Iterable[StudyEntry], size: int) -> Iterator[list[StudyEntry]]:
+    iterator = iter(entries)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _study_row(entry: StudyEntry) -> dict[str, Any]:
+    reason = entry.reason()
+    keep = not reason  # a broken or endless text must not reach the table
+    return {
+        "study_id": entry.study_id,
+        "subject_id": entry.subject_id,
+        "split": entry.split,
+        "findings": entry.findings if keep else "",
+        "impression": entry.impression if keep else "",
+        "context": {name: text for name, text in entry.context.items() if text} if keep else {},
+        "dropped": reason,
+    }
+
+
+def _image_row(study_id: str, image: ImageEntry) -> dict[str, Any]:
+    return {
+        "image_id": image.image_id,
+        "study_id": study_id,
+        "path": image.path,
+        "view": image.view,
+        "bytes": image.size,
+        "dropped": image.dropped,
+    }
+
+
+def _census(index: StudyIndex, notes: Notes) -> dict[str, Any]:
+    views = []
+    for name in VIEW_CHOICES[index.source]:
+        samples = index.samples(name)
+        for split in SPLITS:
+            part = samples[samples["split"] == split]
+            views.append(
+                {
+                    "views": name,
+                    "split": split,
+                    "images": len(part),
+                    "studies": int(part["study"].nunique()),
+                    "patients": int(part["subject_id"].nunique()),
+                    "findings": int(part["has_findings"].sum()),
+                    "impression": int(part["has_impression"].sum()),
+                }
+            )
+    return {
+        "source": index.source,
+        "root": str(index.root),
+        "studies": _dropped(index.studies, "study_id"),
+        "images": _dropped(index.images, "image_id"),
+        "notes": {
+            what: {"count": count, "examples": notes.examples[what]} for what, count in notes.counts.most_common()
+        },
+        "views": views,
+    }
+
+
+def _dropped(table: pd.DataFrame, key: str) -> dict[str, Any]:
+    out = table[table["dropped"] != ""]
+    reasons = {
+        str(reason): {"count": len(rows), "examples": rows[key].head(_EXAMPLES).tolist()}
+        for reason, rows in sorted(out.groupby("dropped"), key=lambda pair: -len(pair[1]))
+    }
+    return {"found": len(table), "dropped": reasons}
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,113 @@
+"""Labels of an index's reports, worked out once and kept beside it, keyed by study and by the versions of the rules.
+
+A folder `labels-rules/` with `about.json` and a Parquet file for every 4,096 rows of the index. Interrupted, the work
+goes on with the next file; with other rules it begins anew.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.labels.clusters import cluster_texts
+from core.labels.fine import FINE_RULES_VERSION, ParserError, fine_labels, load_parser
+from core.labels.observations import OBSERVATIONS
+from core.labels.rules import RULES_VERSION, label_reports
+from core.studies.index import StudyIndex
+
+_ROWS = 4096
+_STATE = pa.dictionary(pa.int32(), pa.string())
+_SCHEMA = pa.schema(
+    [
+        ("study_id", pa.string()),
+        *((name, _STATE) for name in OBSERVATIONS),
+        ("fine_labels", pa.list_(pa.string())),
+        ("cluster_texts", pa.map_(pa.string(), pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTable:
+    """Labels of an index.
+
+    Attributes:
+        versions: what decides them: "index", "rules", "fine" ("" where the parser of the extra `labels` was missing).
+        rows: a row a study that was kept: study_id, a column of states an observation (of the findings), fine_labels
+            (of the findings), cluster_texts (of the impression).
+    """
+
+    versions: Mapping[str, str]
+    rows: pa.Table
+
+
+def label_index(
+    index: StudyIndex, processes: int = 1, progress: Callable[[int, int], None] | None = None
+) -> LabelTable:
+    """Label the findings and impressions of all studies that were kept; what was labelled before is read.
+
+    Args:
+        index: whose reports.
+        processes: that label.
+        progress: called with (done, all) rows of the index; not at all where nothing is left to do.
+    """
+    folder = index.folder / "labels-rules"
+    versions = _versions(folder, index)
+    if _versions_of(folder) != versions:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / "about.json").write_text(json.dumps(versions), encoding="utf-8")
+    file = pq.ParquetFile(index.folder / "studies.parquet")
+    parts, done = [], 0
+    for number, batch in enumerate(file.iter_batches(_ROWS, columns=["study_id", "findings", "impression", "dropped"])):
+        path = folder / f"part-{number:05}.parquet"
+        parts.append(path)
+        done += len(batch)
+        if path.is_file():
+            continue
+        partial = path.with_suffix(".partial")
+        pq.write_table(_label(batch, processes, fine=bool(versions["fine"])), partial)
+        partial.replace(path)
+        if progress is not None:
+            progress(done, file.metadata.num_rows)
+    return LabelTable(versions, pa.concat_tables([pq.read_table(path) for path in parts]).unify_dictionaries())
+
+
+def _versions(folder: Path, index: StudyIndex) -> dict[str, str]:
+    """What the labels are to be made with; fine labels that are there need no parser any more."""
+    versions = {"index": index.fingerprint, "rules": RULES_VERSION, "fine": FINE_RULES_VERSION}
+    if _versions_of(folder) != versions:
+        try:
+            load_parser()
+        except ParserError as error:
+            warnings.warn(f"Fine labels are left empty. {error}", stacklevel=3)
+            return versions | {"fine": ""}
+    return versions
+
+
+def _versions_of(folder: Path) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _label(batch: pa.RecordBatch, processes: int, *, fine: bool) -> pa.Table:
+    rows = [row for row in batch.to_pylist() if not row["dropped"]]
+    findings = [row["findings"] for row in rows]
+    states = [labeled.states for labeled in label_reports(findings, processes)]
+    columns = {
+        "study_id": [row["study_id"] for row in rows],
+        **{name: [str(each[name]) for each in states] for name in OBSERVATIONS},
+        "fine_labels": fine_labels(findings, processes=processes) if fine else [()] * len(rows),
+        "cluster_texts": [list(cluster_texts(row["impression"]).items()) for row in rows],
+    }
+    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SCHEMA}, schema=_SCHEMA)

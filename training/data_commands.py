@@ -1,0 +1,173 @@
+"""The commands ``cxr-lens data``: from a release on disk to an index, an image cache and labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from core.studies.index import StudyIndex
+
+app = typer.Typer(no_args_is_help=True, help="Read Open-i or MIMIC-CXR as they are on disk. See docs/data.md.")
+
+
+class OpeniViews(StrEnum):
+    """Choices of views of Open-i."""
+
+    FRONTAL = "frontal"
+    BOTH = "both"
+
+
+class MimicViews(StrEnum):
+    """Choices of views of MIMIC-CXR."""
+
+    AP = "ap"
+    FRONTAL = "frontal"
+    ALL = "all"
+
+
+class OpeniSplit(StrEnum):
+    """Where Open-i's split is from."""
+
+    AUTO = "auto"
+    R2GEN = "r2gen"
+    SEEDED = "seeded"
+
+
+class RemovedWords(StrEnum):
+    """What becomes of XXXX."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+From = Annotated[Path, typer.Option("--from", help="Folder of the release.")]
+Out = Annotated[Path, typer.Option(help="Folder of the index; made if missing.")]
+Index = Annotated[Path, typer.Argument(help="Folder of an index.")]
+Sizes = Annotated[
+    list[int] | None,
+    typer.Option("--size", min=32, max=2048, help="Side of cached images, pixels; may come again. [default: 224, 288]"),
+]
+NoImages = Annotated[bool, typer.Option("--no-images", help="Do not cache images; do it later by the same command.")]
+Processes = Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")]
+
+_SIZES = (224, 288)  # of the paper's encoders
+
+
+@app.command()
+def openi(
+    release: From,
+    out: Out,
+    views: Annotated[OpeniViews, typer.Option(help="Images to cache.")] = OpeniViews.FRONTAL,
+    split: Annotated[
+        OpeniSplit, typer.Option(help="r2gen: ids and split of annotation.json; seeded: drawn by patient.")
+    ] = OpeniSplit.AUTO,
+    seed: Annotated[int, typer.Option(help="Of a drawn split.")] = 0,
+    removed_words: Annotated[RemovedWords, typer.Option(help="What becomes of XXXX in reports.")] = RemovedWords.KEEP,
+    size: Sizes = None,
+    no_images: NoImages = False,
+    processes: Processes = 0,
+) -> None:
+    """Index Open-i (XML release, Kaggle tables or R2Gen's annotation.json), cache its images, print the census."""
+    from tqdm import tqdm
+
+    from core.studies.openi import index_openi
+
+    with tqdm(unit="report", desc="reading") as bar:
+        index = index_openi(
+            release,
+            out,
+            split=split.value,
+            seed=seed,
+            removed_words=removed_words.value,
+            progress=lambda done: bar.update(done - bar.n),
+        )
+    _finish(index, views.value, None if no_images else size or _SIZES, processes)
+
+
+@app.command()
+def mimic(
+    release: From,
+    out: Out,
+    reports: Annotated[
+        Path | None, typer.Option(help="Folder of the reports, or mimic-cxr-reports.zip. [default: that of the images]")
+    ] = None,
+    exceptions: Annotated[
+        Path | None, typer.Option(help="MIT-LCP's section_parser.py, for its hand-set exceptions.")
+    ] = None,
+    views: Annotated[MimicViews, typer.Option(help="Images to cache and to write to annotation.json.")] = MimicViews.AP,
+    size: Sizes = None,
+    no_images: NoImages = False,
+    processes: Processes = 0,
+) -> None:
+    """Index MIMIC-CXR(-JPG), write annotation.json, cache its images, print the census."""
+    from core.studies.mimic_cxr import index_mimic_cxr, write_annotation
+
+    with _bar("study", "reading") as progress:
+        index = index_mimic_cxr(release, out, reports=reports, exceptions=exceptions, progress=progress)
+    _finish(index, views.value, None if no_images else size or _SIZES, processes)
+    count = write_annotation(index, views.value, out / "annotation.json")
+    typer.echo(f"\n{count:,} images in {out / 'annotation.json'}")
+
+
+@app.command()
+def census(index: Index) -> None:
+    """Print what an index found, kept and dropped, and why."""
+    from core.studies.index import open_index
+
+    _print_census(open_index(index))
+
+
+@app.command()
+def labels(index: Index, processes: Processes = 0) -> None:
+    """Label the reports of an index; training does it by itself where it was not done. Resumes."""
+    from core.studies.index import open_index
+    from core.studies.label_table import label_index
+
+    opened = open_index(index)
+    with _bar("study", "labelling") as progress:
+        table = label_index(opened, processes or os.cpu_count() or 1, progress)
+    versions = ", ".join(f"{name} {version or 'none'}" for name, version in table.versions.items() if name != "index")
+    typer.echo(f"{table.rows.num_rows:,} studies labelled in {index} ({versions})")
+
+
+def _finish(index: StudyIndex, views: str, sizes: Sequence[int] | None, processes: int) -> None:
+    from core.studies.image_cache import write_image_cache
+
+    if sizes is not None:
+        images = index.samples(views)["image"].tolist()
+        with _bar("image", "caching") as progress:
+            write_image_cache(index, sizes, images, processes or os.cpu_count() or 1, progress)
+    _print_census(index)
+
+
+def _print_census(index: StudyIndex) -> None:
+    from core.studies.image_cache import unreadable_images
+    from core.studies.index import format_census
+
+    typer.echo(format_census(index.census()))
+    unreadable = unreadable_images(index)
+    if unreadable:
+        typer.echo(f"\n{len(unreadable):,} image files cannot be read and are left out (unreadable.jsonl):")
+        for message in list(unreadable.values())[:5]:
+            typer.echo(f"  {message}")
+
+
+@contextmanager
+def _bar(unit: str, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for work that tells (done, all)."""
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, desc=what) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell
