@@ -1,0 +1,447 @@
+"""Open-i from folders of its three forms with invented content, whole and with planted faults; and the real one."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.studies.image_cache import write_image_cache
+from core.studies.index import StudyIndex, open_index
+from core.studies.indexed import IndexedSource
+from core.studies.openi import index_openi
+from core.types import SPLITS, CXRLensError, Split
+from tests.conftest import ROOT
+from tests.mimic_tree import write_csv
+from tests.test_mimic_cxr import drops, notes
+
+SHARED = ROOT.parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not (SHARED / "openi").is_dir(), reason="the shared copy of Open-i is not there")
+
+# uid -> title, findings, impression, MeSH, images (name, projection)
+STUDIES: dict[int, tuple[str, str, str, str, list[tuple[str, str]]]] = {
+    1: ("PA and lateral", "The heart is large.", "Large heart.", "Cardiomegaly/mild",
+        [("1_IM-0001-4001", "Frontal"), ("1_IM-0001-3001", "Lateral")]),
+    2: ("Chest, 2 views", "Lungs are XXXX, and XXXX XXXX clear.", "No XXXX.", "normal",
+        [("2_IM-0652-1001", "Frontal"), ("2_IM-0652-1002", "Frontal"), ("2_IM-0652-2001", "Lateral")]),
+    3: ("Portable AP chest", "", "Left-sided effusion.", "Pleural Effusion/left", [("3_IM-1384-1001", "Frontal")]),
+    4: ("PA and lateral", "", "", "", [("4_IM-2050-1001", "Frontal")]),
+    5: ("PA and lateral", "Clear lungs.", "Normal.", "normal", [("5_IM-2117-2001", "Lateral")]),
+    6: ("PA and lateral", "Left rib fracture.", "Rib fracture.", "Fractures, Bone/left",
+        [("6_IM-2192-1001", "Frontal")]),
+}  # fmt: skip
+R2GEN: dict[str, list[int]] = {"train": [1, 2], "val": [5], "test": [6]}
+
+
+def png(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 255, (48, 40), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def r2gen_id(uid: int) -> str:
+    return f"CXR{uid}_{STUDIES[uid][4][0][0].partition('_')[2].rpartition('-')[0]}"
+
+
+def write_annotation(root: Path) -> None:
+    content = {
+        split: [
+            {
+                "id": r2gen_id(uid),
+                "report": STUDIES[uid][1],
+                "image_path": [f"{r2gen_id(uid)}/{place}.png" for place in range(2)],
+                "split": split,
+            }
+            for uid in uids
+        ]
+        for split, uids in R2GEN.items()
+    }
+    (root / "annotation.json").write_text(json.dumps(content))
+
+
+def write_projections(root: Path) -> None:
+    rows = [(uid, f"{name}.dcm.png", view) for uid, study in STUDIES.items() for name, view in study[4]]
+    write_csv(root / "indiana_projections.csv", ("uid", "filename", "projection"), rows)
+
+
+def write_kaggle(root: Path, suffix: str = ".dcm.png") -> Path:
+    images = root / "images" / "images_normalized"
+    images.mkdir(parents=True)
+    rows = [
+        (uid, mesh, "", title, "Cough.", "None.", findings, impression)
+        for uid, (title, findings, impression, mesh, _) in STUDIES.items()
+    ]
+    columns = ("uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression")
+    write_csv(root / "indiana_reports.csv", columns, rows)
+    write_projections(root)
+    for number, (name, _) in enumerate(image for study in STUDIES.values() for image in study[4]):
+        (images / f"{name}{suffix}").write_bytes(png(number))
+    return root
+
+
+def xml(uid: int) -> str:
+    title, findings, impression, mesh, images = STUDIES[uid]
+    # Most ids have the number once, some twice, as in the release.
+    ids = [f"CXR{uid}_{name}" if uid == 1 else f"CXR{name}" for name, _ in images]
+    texts = {"COMPARISON": "None.", "INDICATION": "Cough.", "FINDINGS": findings, "IMPRESSION": impression}
+    abstract = "".join(f'<AbstractText Label="{name}">{escape(text)}</AbstractText>' for name, text in texts.items())
+    codes = "".join(f"<major>{code}</major>" for code in mesh.split(";"))
+    pictures = "".join(f'<parentImage id="{each}"><caption>{title}</caption></parentImage>' for each in ids)
+    return (
+        f'<?xml version="1.0" encoding="utf-8"?><eCitation><uId id="CXR{uid}"/><MedlineCitation><Article><Abstract>'
+        f"{abstract}</Abstract></Article></MedlineCitation><MeSH>{codes}</MeSH>{pictures}</eCitation>"
+    )
+
+
+def write_xml(root: Path) -> Path:
+    (root / "ecgen-radiology").mkdir(parents=True)
+    (root / "NLMCXR_png").mkdir()
+    number = 0
+    for uid, study in STUDIES.items():
+        (root / "ecgen-radiology" / f"{uid}.xml").write_text(xml(uid), encoding="utf-8")
+        for name, _ in study[4]:
+            prefix = f"CXR{uid}_" if uid == 1 else "CXR"
+            (root / "NLMCXR_png" / f"{prefix}{name}.png").write_bytes(png(number))
+            number += 1
+    return root
+
+
+def all_studies(index: StudyIndex, views: str = "frontal") -> dict[str, tuple[str, str, str, str, dict[str, str]]]:
+    source = IndexedSource(index.folder, views)
+    return {
+        study.study_id: (study.split, study.view, study.findings, study.impression, dict(study.context))
+        for split in SPLITS
+        for study in source.studies(split)
+    }
+
+
+def test_the_kaggle_tables_are_read(tmp_path: Path) -> None:
+    index = index_openi(write_kaggle(tmp_path / "release"), tmp_path / "index")
+    studies = all_studies(index)
+    assert set(studies) == {"CXR1", "CXR2", "CXR6"}  # 3, 4 without findings; 5 without a frontal image
+    assert studies["CXR1"][1:] == (
+        "PA",
+        "The heart is large.",
+        "Large heart.",
+        {"indication": "Cough.", "comparison": "None.", "title": "PA and lateral", "mesh": "Cardiomegaly/mild"},
+    )
+    assert studies["CXR2"][1] == "FRONTAL"  # nothing says PA or AP
+    assert drops(index) == {"neither findings nor impression": 1}
+    assert drops(index, "images") == notes(index) == {}
+    both = IndexedSource(index.folder, "both")
+    ids = {study.study_id: study.view for split in SPLITS for study in both.studies(split)}
+    assert ids == {
+        "CXR1": "PA", "CXR1.2": "LATERAL", "CXR2": "FRONTAL", "CXR2.2": "FRONTAL", "CXR2.3": "LATERAL",
+        "CXR5": "LATERAL", "CXR6": "PA",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".dcm.jpg", ".png", ".dcm.JPG"])
+def test_images_are_matched_by_stem(suffix: str, tmp_path: Path) -> None:
+    index = index_openi(write_kaggle(tmp_path / "release", suffix), tmp_path / "index")
+    assert drops(index, "images") == {}
+    image = IndexedSource(index.folder, "frontal").image("CXR1", 48)
+    expected = np.asarray(Image.open(io.BytesIO(png(0))), dtype=np.float32) / 255
+    np.testing.assert_allclose(image[:, 4:44], expected, atol=1e-6)
+
+
+def test_xml_and_tables_say_the_same(tmp_path: Path) -> None:
+    tables = index_openi(write_kaggle(tmp_path / "kaggle"), tmp_path / "from-tables")
+    release = write_xml(tmp_path / "xml")
+    write_projections(release)
+    assert all_studies(index_openi(release, tmp_path / "from-xml")) == all_studies(tables)
+
+
+def test_xml_alone_does_not_guess_at_views(tmp_path: Path) -> None:
+    release = write_xml(tmp_path / "xml")
+    index = index_openi(release, tmp_path / "index")
+    views = dict(zip(index.images["image_id"], index.images["view"], strict=True))
+    assert views["1_IM-0001-4001"] == views["1_IM-0001-3001"] == ""  # "PA and lateral", and which is which?
+    assert views["3_IM-1384-1001"] == "AP"  # one image, and a title of one view
+    assert notes(index)["view unknown"] == 8
+    assert len(all_studies(index, "both")) == 7
+    with pytest.raises(CXRLensError, match="no study with findings and an image for views=frontal"):
+        all_studies(index)
+
+
+def test_r2gens_ids_and_split_are_taken(tmp_path: Path) -> None:
+    release = write_kaggle(tmp_path / "release")
+    write_annotation(release)
+    index = index_openi(release, tmp_path / "index")
+    studies = all_studies(index)
+    assert {study_id: values[0] for study_id, values in studies.items()} == {
+        "CXR1_IM-0001": "train", "CXR2_IM-0652": "train", "CXR6_IM-2192": "test",
+    }  # fmt: skip
+    assert drops(index) == {"not in annotation.json": 2}
+    seeded = index_openi(release, tmp_path / "seeded", split="seeded")
+    assert set(all_studies(seeded)) == {"CXR1", "CXR2", "CXR6"}
+    (release / "annotation.json").unlink()
+    with pytest.raises(CXRLensError, match="no annotation.json, which the split 'r2gen' needs"):
+        index_openi(release, tmp_path / "index", split="r2gen")
+
+
+def test_r2gens_own_images_are_read_without_other_tables(tmp_path: Path) -> None:
+    release = tmp_path / "iu_xray"
+    for uids in R2GEN.values():
+        for uid in uids:
+            folder = release / "images" / r2gen_id(uid)
+            folder.mkdir(parents=True)
+            for place in range(2):
+                (folder / f"{place}.png").write_bytes(png(uid * 10 + place))
+    write_annotation(release)
+    index = index_openi(release, tmp_path / "index")
+    studies = all_studies(index, "both")
+    assert studies["CXR1_IM-0001"][:3] == studies["CXR1_IM-0001.2"][:3] == ("train", "", "The heart is large.")
+    assert len(studies) == 8
+
+
+def test_the_drawn_split_is_by_patient_and_by_seed_alone(tmp_path: Path) -> None:
+    write_kaggle(tmp_path / "release")
+    first = index_openi(tmp_path / "release", tmp_path / "a").studies.set_index("study_id")["split"]
+    write_csv(
+        tmp_path / "release" / "indiana_reports.csv",
+        ("uid", "image", "indication", "comparison", "findings", "impression", "MeSH"),
+        [(6, "", "", "", "Clear.", "", ""), (1, "", "", "", "Clear.", "", "")],
+    )
+    fewer = index_openi(tmp_path / "release", tmp_path / "b").studies.set_index("study_id")["split"]
+    assert fewer.to_dict() == {"CXR6": first["CXR6"], "CXR1": first["CXR1"]}
+
+
+@pytest.mark.parametrize(
+    ("choice", "findings", "impression"),
+    [("keep", "Lungs are XXXX, and XXXX XXXX clear.", "No XXXX."), ("drop", "Lungs are, and clear.", "No.")],
+)
+def test_removed_words_are_kept_or_dropped(choice: str, findings: str, impression: str, tmp_path: Path) -> None:
+    index = index_openi(write_kaggle(tmp_path / "r"), tmp_path / "index", removed_words=choice)  # type: ignore[arg-type]
+    assert all_studies(index)["CXR2"][2:4] == (findings, impression)
+
+
+def test_two_choices_have_two_fingerprints(tmp_path: Path) -> None:
+    release = write_kaggle(tmp_path / "release")
+    indexes = [
+        index_openi(release, tmp_path / "a"),
+        index_openi(release, tmp_path / "b", removed_words="drop"),
+        index_openi(release, tmp_path / "c", seed=5),
+    ]
+    prints = [IndexedSource(index.folder, "frontal").fingerprint() for index in indexes]
+    prints.append(IndexedSource(indexes[0].folder, "both").fingerprint())
+    assert len(set(prints)) == 4
+    index_openi(release, tmp_path / "a")
+    assert IndexedSource(tmp_path / "a", "frontal").fingerprint() == prints[0]
+
+
+# --- faults ---
+
+
+def test_faults_are_named_and_counted(tmp_path: Path) -> None:
+    release = write_kaggle(tmp_path / "release")
+    table = release / "indiana_reports.csv"
+    long = "x " * 500_000
+    extra = [
+        b'1,normal,,PA,,,"Another report.",""',  # a uid twice
+        f'7,normal,,PA,,,"{long}",""'.encode(),  # 1 MB
+        '8,normal,,PA,,,"The tube is near the côté.",""'.encode("latin-1"),
+        b'nine,normal,,PA,,,"Clear.",""',
+        b'10,normal,,PA,,,"Clear.",""',  # no image listed
+        b'11,normal,,PA,,,"Clear.",""',  # image not there
+        b'12,normal,,PA,,,"Clear.",""',  # image empty
+    ]
+    table.write_bytes(table.read_bytes() + b"\n".join(extra) + b"\n")
+    projections = release / "indiana_projections.csv"
+    rows = ["7,7_IM-1.dcm.png,Frontal", "8,8_IM-1.dcm.png,Frontal", "11,11_IM-1.dcm.png,Frontal"]
+    rows += ["12,12_IM-1.dcm.png,Frontal", "2,1_IM-0001-4001.dcm.png,Frontal"]
+    projections.write_text(projections.read_text() + "\n".join(rows) + "\n")
+    images = release / "images" / "images_normalized"
+    (images / "12_IM-1.dcm.png").write_bytes(b"")
+    (images / "99_IM-1.dcm.png").write_bytes(png(99))
+    (images / "1_IM-0001-4001.jpg").write_bytes(b"another copy")
+    (images / "13_IM-1.png").symlink_to(tmp_path / "nowhere")
+    index = index_openi(release, tmp_path / "index")
+    assert drops(index) == {
+        "no usable image": 3,
+        "neither findings nor impression": 1,
+        "report longer than 100,000 characters": 1,
+        "report is not UTF-8": 1,
+    }
+    assert drops(index, "images") == {"file missing": 3, "file empty": 1}
+    assert notes(index) == {
+        "report listed twice, the first one counts": 1,
+        "report without a number, left out": 1,
+        "image listed twice, the first one counts": 1,
+        "image there in several files, one is used": 1,
+        "image file of no report": 1,
+    }
+    assert all_studies(index)["CXR1"][2] == "The heart is large."
+
+
+def test_a_damaged_xml_file_costs_only_its_own_study(tmp_path: Path) -> None:
+    release = write_xml(tmp_path / "release")
+    write_projections(release)
+    folder = release / "ecgen-radiology"
+    (folder / "1.xml").write_text(xml(1)[:200], encoding="utf-8")
+    (folder / "6.xml").write_bytes(xml(6).replace("Left rib", "Côté").encode("latin-1"))
+    (folder / "20.xml").write_bytes(b"")
+    (folder / "21.xml").write_text(f"<eCitation>{'x' * 5_000_000}</eCitation>")
+    (folder / "22.xml").write_text("<html>not a record</html>")
+    index = index_openi(release, tmp_path / "index")
+    assert drops(index) == {
+        "XML file damaged": 4,
+        "neither findings nor impression": 1,
+        "report longer than 100,000 characters": 1,
+    }
+    assert set(all_studies(index)) == {"CXR2"}
+
+
+def empty(root: Path) -> None:
+    (root / "indiana_reports.csv").unlink()
+    (root / "indiana_projections.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    ("plant", "message"),
+    [
+        pytest.param(empty, "holds no Open-i release: .* but images. See docs/data.md", id="wrong folder"),
+        pytest.param(lambda root: (root / "indiana_projections.csv").unlink(), "indiana_projections.csv is missing",
+                     id="half the tables"),
+        pytest.param(lambda root: [path.unlink() for path in root.glob("images/*/*")],
+                     "No study .* can be used: 5 no usable image; 1 neither", id="no images"),
+        pytest.param(lambda root: write_csv(root / "indiana_reports.csv", ("uid", "text"), [(1, "a")]),
+                     "has no column image, indication.*Its header has: uid, text", id="column"),
+        pytest.param(lambda root: (root / "indiana_reports.csv").write_bytes(
+            (root / "indiana_reports.csv").read_bytes()[:-20]), "cut off|fields where", id="cut off"),
+        pytest.param(lambda root: (root / "annotation.json").write_text('{"train": []}'), "is not R2Gen's annotation",
+                     id="annotation"),
+        pytest.param(lambda root: (root / "annotation.json").write_text('{"train": [{"id":'),
+                     "is not R2Gen's annotation", id="annotation cut off"),
+    ],
+)  # fmt: skip
+def test_half_a_release_is_refused(plant: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    release = write_kaggle(tmp_path / "release")
+    plant(release)
+    with pytest.raises(CXRLensError, match=message):
+        index_openi(release, tmp_path / "index")
+    with pytest.raises(CXRLensError, match="holds no index"):
+        open_index(tmp_path / "index")
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(CXRLensError, match="is not a folder"):
+        index_openi(tmp_path / "none", tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    ("plant", "message"),
+    [
+        (lambda folder: (folder / "index.json").write_text("{"), "index.json is damaged"),
+        (lambda folder: (folder / "index.json").write_text('{"version": "0"}'), "of version 0, this program needs"),
+        (lambda folder: (folder / "images.parquet").unlink(), "has lost its images.parquet"),
+    ],
+)
+def test_a_damaged_index_is_refused(plant: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    index = index_openi(write_kaggle(tmp_path / "release"), tmp_path / "index")
+    plant(index.folder)
+    with pytest.raises(CXRLensError, match=message):
+        IndexedSource(index.folder, "frontal")
+
+
+def test_an_unknown_choice_of_views_is_refused(tmp_path: Path) -> None:
+    index = index_openi(write_kaggle(tmp_path / "release"), tmp_path / "index")
+    with pytest.raises(CXRLensError, match="'ap' is not a choice for openi. Known: frontal, both"):
+        IndexedSource(index.folder, "ap")
+
+
+def test_labels_are_kept_and_made_anew_with_other_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.studies import label_table
+
+    index = index_openi(write_kaggle(tmp_path / "release"), tmp_path / "index")
+    monkeypatch.setattr(label_table, "_ROWS", 2)
+    made: list[int] = []
+    real = label_table._label
+    monkeypatch.setattr(
+        label_table, "_label", lambda batch, *a, **k: (made.append(len(batch)), real(batch, *a, **k))[1]
+    )
+    first = label_table.label_index(index)
+    assert made == [2, 2, 2]
+    assert first.rows["study_id"].to_pylist() == ["CXR1", "CXR2", "CXR3", "CXR5", "CXR6"]
+    (index.folder / "labels-rules" / "part-00001.parquet").unlink()  # as an interruption leaves it
+    assert label_table.label_index(index).rows.equals(first.rows)
+    assert made == [2, 2, 2, 2]
+    monkeypatch.setattr(label_table, "RULES_VERSION", "other")
+    label_table.label_index(index)
+    assert made == [2, 2, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_without_the_parser_fine_labels_are_empty_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.labels.fine import ParserError
+    from core.studies import label_table
+
+    def missing() -> None:
+        raise ParserError("spaCy is not there.")
+
+    index = index_openi(write_kaggle(tmp_path / "release"), tmp_path / "index")
+    monkeypatch.setattr(label_table, "load_parser", missing)
+    with pytest.warns(UserWarning, match="Fine labels are left empty. spaCy is not there."):
+        table = label_table.label_index(index)
+    assert table.versions["fine"] == ""
+    assert table.rows["fine_labels"].to_pylist() == [[]] * 5
+
+
+# --- the real one ---
+
+
+@needs_data
+def test_the_shared_copy_has_r2gens_studies(tmp_path: Path) -> None:
+    index = index_openi(SHARED, tmp_path / "index")
+    rows = {(row["views"], row["split"]): row for row in index.census()["views"]}
+    splits: tuple[Split, ...] = SPLITS
+    assert [rows["both", split]["studies"] for split in splits] == [2069, 296, 590]  # R2Gen's counts
+    assert sum(rows["frontal", split]["studies"] for split in splits) == 2955 - 8  # 8 have no frontal image here
+    assert drops(index, "images") == {}
+    studies = index.samples("frontal")
+    assert not set(studies[studies["split"] == "train"]["subject_id"]) & set(
+        studies[studies["split"] == "test"]["subject_id"]
+    )
+    annotation = json.loads((SHARED / "openi" / "annotation.json").read_text())
+    texts = index.texts["findings"].to_pylist()
+    ours = {study_id: texts[row] for study_id, row in zip(studies["study_id"], studies["study"], strict=True)}
+    theirs = {item["id"]: " ".join(item["report"].split()) for items in annotation.values() for item in items}
+    assert ours == {study_id: theirs[study_id] for study_id in ours}
+    images = studies["image"].tolist()[:20]
+    assert write_image_cache(index, (64,), images) == 20
+
+
+@needs_data
+def test_the_command_prints_the_census(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "training.cli",
+        "data",
+        "openi",
+        "--from",
+        str(SHARED),
+        "--out",
+        str(tmp_path / "index"),
+    ]
+    done = subprocess.run([*command, "--no-images"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3,599 listed" in done.stdout
+    census = [sys.executable, "-m", "training.cli", "data", "census", str(tmp_path / "index")]
+    assert subprocess.run(census, cwd=ROOT, capture_output=True, text=True, check=True).stdout == done.stdout
+    nothing = [*command[:-4], "--from", str(tmp_path), "--out", str(tmp_path / "other")]
+    wrong = subprocess.run(nothing, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "holds no Open-i release" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
