@@ -49,9 +49,11 @@ _DICOM_TAGS: list[str] = [
     "ImagerPixelSpacing",
     "Modality",
     "ModalityLUTSequence",
+    "NominalScannedPixelSpacing",
     "NumberOfFrames",
     "PhotometricInterpretation",
     "PixelData",
+    "PixelPaddingRangeLimit",
     "PixelPaddingValue",
     "PixelRepresentation",
     "PixelSpacing",
@@ -344,6 +346,10 @@ def _check_dicom_size(dataset: pydicom.Dataset, file_bytes: int, name: str, note
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     frames = int(dataset.get("NumberOfFrames") or 1)
     _check_size(name, columns, rows, frames)
+    if int(dataset.HighBit) + 1 != int(dataset.BitsStored):  # retired from the standard; read as usual it is noise
+        raise ImageError(
+            f"{name}: the DICOM file keeps its grey levels in an outdated layout of bits. Export it again."
+        )
     if frames > 1:
         notes.append(f"The file has {frames} frames; only the first is read.")
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
@@ -386,8 +392,7 @@ def _dicom_pixels(dataset: pydicom.Dataset, notes: list[str]) -> FloatImage:
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError("not a gray image")
     values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
-    padding = dataset.get("PixelPaddingValue")
-    image = stored != padding if padding is not None else np.ones(stored.shape, dtype=np.bool_)
+    image = ~_padding(stored, dataset)
     window = _window(dataset)
     if dataset.get("VOILUTSequence"):
         table_bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
@@ -402,6 +407,16 @@ def _dicom_pixels(dataset: pydicom.Dataset, notes: list[str]) -> FloatImage:
         pixels = 1 - pixels
     pixels[~image] = 0  # padding is black, whatever its number
     return pixels
+
+
+def _padding(stored: npt.NDArray[Any], dataset: pydicom.Dataset) -> npt.NDArray[np.bool_]:
+    """Where the file says that there is no image: one value, or a range of them (DICOM PS3.3 C.7.5.1.1.2)."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, dtype=np.bool_)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(value), int(value if limit is None else limit)))
+    return (stored >= low) & (stored <= high)
 
 
 def _window(dataset: pydicom.Dataset) -> tuple[float, float] | None:
@@ -435,8 +450,8 @@ def _apply_window(values: npt.NDArray[np.float64], center: float, width: float, 
 
 
 def _pixel_spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
-    """Return the spacing in the patient if known, otherwise at the detector (some 5 % larger than in the patient)."""
-    for tag in ("PixelSpacing", "ImagerPixelSpacing"):
+    """Return the spacing in the patient if known, otherwise at the detector or on the film (some 5 % larger)."""
+    for tag in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         try:
             row, column = (float(value) for value in dataset.get(tag) or ())
         except (TypeError, ValueError):

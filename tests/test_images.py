@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_windowing
@@ -19,8 +20,10 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     RLELossless,
     generate_uid,
 )
@@ -380,6 +383,124 @@ def test_compressed_pixels_are_read(syntax: UID, encapsulated: bytes | None, tol
     np.testing.assert_allclose(read_image(data).pixels, expected, atol=tolerance)
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, JPEG2000Lossless])
+def test_every_depth_is_read_in_every_lossless_coding(bits: int, signed: bool, syntax: UID) -> None:
+    levels = 2**bits
+    stored = np.round(np.linspace(0, levels - 1, 64 * 64)).reshape(64, 64)
+    expected = stored / (levels - 1)
+    low = levels // 2 if signed else 0
+    kind = "i" if signed else "u"
+    data = dicom(
+        (stored - low).astype(f"{kind}{1 if bits == 8 else 2}"),
+        bits=bits,
+        WindowCenter=levels // 2 - low,
+        WindowWidth=levels,
+    )
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    if syntax == ImplicitVRLittleEndian:
+        dataset.file_meta.TransferSyntaxUID = syntax
+    elif syntax != ExplicitVRLittleEndian:
+        dataset.compress(syntax)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    radiograph = read_image(buffer.getvalue())
+    assert radiograph.bits == bits
+    np.testing.assert_allclose(radiograph.pixels, expected, atol=1e-6)
+
+
+def lossless_jpeg(stored: np.ndarray, bits: int) -> bytes:
+    """Encode as JPEG Lossless, process 14, selection value 1 (ITU-T T.81 annex H): differences to the left."""
+    height, width = stored.shape
+    values = stored.astype(np.int64)
+    predicted = np.empty_like(values)
+    predicted[:, 1:] = values[:, :-1]
+    predicted[1:, 0] = values[:-1, 0]
+    predicted[0, 0] = 2 ** (bits - 1)
+    stream = []
+    for difference in ((values - predicted + 2**15) % 2**16 - 2**15).ravel().tolist():
+        category = 16 if difference == -(2**15) else abs(difference).bit_length()
+        stream.append(f"{category:05b}")  # 17 categories, each with a code of 5 bits
+        if 0 < category < 16:
+            stream.append(f"{difference if difference > 0 else difference + 2**category - 1:0{category}b}")
+    text = "".join(stream)
+    text += "1" * (-len(text) % 8)
+    coded = int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\x00")
+    frame = struct.pack(">BHHBBBB", bits, height, width, 1, 1, 0x11, 0)
+    codes = bytes([0, *(17 if length == 5 else 0 for length in range(1, 17)), *range(17)])
+    scan = bytes([1, 1, 0, 1, 0, 0])
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+    return b"\xff\xd8" + segment(0xC3, frame) + segment(0xC4, codes) + segment(0xDA, scan) + coded + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_lossless_jpeg_is_read(bits: int) -> None:
+    stored = (RAMP * 2 ** (bits - 12)).astype(np.uint16)[::-1, ::3][:64, :64]
+    stored = np.ascontiguousarray(np.pad(stored, ((0, 0), (0, 64 - stored.shape[1])), mode="reflect"))
+    data = dicom(
+        stored,
+        bits=bits,
+        syntax=JPEGLosslessSV1,
+        encapsulated=lossless_jpeg(stored, bits),
+        WindowCenter=2 ** (bits - 1),
+        WindowWidth=2**bits,
+    )
+    np.testing.assert_allclose(read_image(data).pixels, stored / (2**bits - 1), atol=1e-6)
+
+
+def published(name: str) -> bytes:
+    """A file of pydicom's own tests, made by other programs, called a radiograph."""
+    path = get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip(f"this pydicom brings no {name}")
+    dataset = pydicom.dcmread(str(path))
+    dataset.Modality, dataset.BodyPartExamined = "DX", "CHEST"
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name", ["MR_small_jpeg_ls_lossless.dcm", "MR_small_jp2klossless.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm"]
+)
+def test_files_coded_by_other_programs_equal_the_uncoded_one(name: str) -> None:
+    assert read_image(published(name)).sha256 == read_image(published("MR_small.dcm")).sha256
+
+
+def test_lossy_codings_of_one_picture_by_other_programs_agree() -> None:
+    extended, j2k = read_image(published("JPGExtended.dcm")), read_image(published("JPEG2000.dcm"))
+    assert (extended.bits, j2k.bits) == (12, 16)
+    assert np.corrcoef(extended.pixels.ravel(), j2k.pixels.ravel())[0, 1] > 0.9
+
+
+def test_what_lies_above_the_stored_bits_is_ignored_and_another_layout_refused() -> None:
+    np.testing.assert_allclose(read_image(windowed(RAMP | 0xA000)).pixels, RAMP / 4095, atol=1e-6)
+    with pytest.raises(ImageError, match="outdated layout of bits"):
+        read_image(windowed((RAMP << 4).astype(np.uint16), HighBit=15))
+
+
+def test_a_modality_table_comes_before_the_window() -> None:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [4096, 0, 16])
+    table.add_new("LUTData", "OW", (4095 - np.arange(4096, dtype=np.uint16)).tobytes())
+    table.ModalityLUTType = "US"
+    np.testing.assert_allclose(
+        read_image(windowed(ModalityLUTSequence=Sequence([table]))).pixels, 1 - RAMP / 4095, atol=1e-6
+    )
+
+
+def test_a_range_of_padding_is_black() -> None:
+    for value, limit in ((4000, 4095), (4095, 4000)):
+        tags = {"PixelPaddingValue": value, "PixelPaddingRangeLimit": limit}
+        pixels = read_image(windowed(**tags)).pixels.ravel()
+        np.testing.assert_allclose(pixels[:4000], np.arange(4000) / 4095, atol=1e-6)
+        assert pixels[4000:].max() == 0
+
+
 def test_first_of_several_frames_is_read() -> None:
     radiograph = read_image(windowed(np.stack([RAMP, RAMP[::-1]]), NumberOfFrames=2))
     np.testing.assert_allclose(radiograph.pixels, RAMP / 4095, atol=1e-6)
@@ -407,6 +528,7 @@ def test_doubts_about_a_dicom_file_are_said(tags: dict[str, object], warning: st
 def test_accepts_each_kind_of_radiography_and_detector_spacing() -> None:
     for modality in ("CR", "DX", "RG"):
         assert read_image(windowed(Modality=modality, ImagerPixelSpacing=[0.3, 0.3])).pixel_spacing == (0.3, 0.3)
+    assert read_image(windowed(Modality="RG", NominalScannedPixelSpacing=[0.2, 0.2])).pixel_spacing == (0.2, 0.2)
     assert read_image(windowed(PixelSpacing=[0, 0])).pixel_spacing is None
 
 
