@@ -18,6 +18,14 @@ class LabelState(StrEnum):
     POSITIVE = "positive"
 
 
+_STRENGTH = {LabelState.BLANK: 0, LabelState.NEGATIVE: 1, LabelState.UNCERTAIN: 2, LabelState.POSITIVE: 3}
+
+
+def stronger(first: LabelState, second: LabelState) -> LabelState:
+    """Return the state that outweighs the other: positive over uncertain over negative over blank, as in CheXpert."""
+    return first if _STRENGTH[first] >= _STRENGTH[second] else second
+
+
 NO_FINDING = "No Finding"
 SUPPORT_DEVICES = "Support Devices"
 
