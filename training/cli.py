@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from core.types import CXRLensError
+from training import data_commands, label_command
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -18,6 +19,9 @@ BUNDLES = ROOT / "assets" / "bundles"
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(data_commands.app, name="data")
+app.command()(label_command.label)
+app.command()(label_command.label_quality)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in training/presets.")]
 Overrides = Annotated[
