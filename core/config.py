@@ -10,11 +10,12 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from core.registry import DECODERS, ENCODERS, SIZES, Size
+from core.studies.views import VIEW_CHOICES
 from core.types import CXRLensError
 
 Config = TypeVar("Config")
@@ -30,19 +31,41 @@ class DataConfig:
 
     Attributes:
         source: name of the study source.
-        count: studies in all splits together.
+        count: studies in all splits together, of the phantom.
         seed: of the phantom.
+        folder: of the index of Open-i or MIMIC-CXR, as `cxr-lens data` makes it.
+        views: which images of an index, see `core.studies.views.VIEW_CHOICES`.
+        labels: of the 14 observations: by our rules from the findings, or from MIMIC-CXR's own tables.
         min_word_count: rarer words become <unknown>.
         min_fine_label_count: rarer fine labels are left out; counted on the training split only.
         max_words: longest target, START and END counted.
     """
 
-    source: Literal["phantom"]
-    count: int
-    seed: int
+    source: Literal["phantom", "openi", "mimic_cxr"]
+    count: int = 0
+    seed: int = 0
+    # No part of a run's identity: where an index lies changes nothing, the rest is in the source's fingerprint.
+    folder: str = field(default="", repr=False)
+    views: str = field(default="", repr=False)
+    labels: Literal["rules", "chexpert", "negbio"] = field(default="rules", repr=False)
     min_word_count: int
     min_fine_label_count: int
     max_words: int
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions."""
+        if self.source == "phantom":
+            if self.count <= 0:
+                raise ConfigError("data.count: phantoms are made to order, say how many.")
+            return
+        if self.views not in (known := VIEW_CHOICES[self.source]):
+            raise ConfigError(f"data.views: expected one of {', '.join(known)} for {self.source}, got '{self.views}'.")
+        if not self.folder:
+            raise ConfigError(
+                f"data.folder: {self.source} needs the folder of its index. Make one: cxr-lens data --help."
+            )
+        if self.source == "openi" and self.labels != "rules":
+            raise ConfigError("data.labels: only MIMIC-CXR ships labels; with openi it must be 'rules'.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,12 +254,13 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -
         ConfigError: an unknown or missing key, or a wrong type; the message has the full key.
     """
     hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    unknown, missing = sorted(set(values) - set(names)), sorted(set(names) - set(values))
+    defaults = {each.name: each.default for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(defaults))
+    missing = sorted(name for name, default in defaults.items() if default is MISSING and name not in values)
     if unknown or missing:
         where = prefix.rstrip(".") or "the preset"
         raise ConfigError(f"{where}: unknown keys {unknown}, missing keys {missing}.")
-    return kind(**{name: _fit(hints[name], values[name], prefix + name) for name in names})
+    return kind(**{name: _fit(hints[name], value, prefix + name) for name, value in values.items()})
 
 
 def _fit(hint: Any, value: Any, key: str) -> Any:
@@ -265,9 +289,9 @@ def _fit(hint: Any, value: Any, key: str) -> Any:
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain values of a config, as JSON has them."""
     plain: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
         if dataclasses.is_dataclass(value):
             value = to_dict(value)
-        plain[field.name] = list(value) if isinstance(value, tuple) else value
+        plain[each.name] = list(value) if isinstance(value, tuple) else value
     return plain

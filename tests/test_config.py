@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config import ConfigError, ExperimentConfig, from_dict, load_config, to_dict
+from core.config import ConfigError, DataConfig, ExperimentConfig, from_dict, load_config, to_dict
 from training.cli import PRESETS
 
 
@@ -65,3 +65,34 @@ def test_broken_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("name = ")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_config(tmp_path, "mine")
+
+
+INDEX = {"source": "openi", "folder": "index", "views": "frontal", "min_word_count": 3, "min_fine_label_count": 10,
+         "max_words": 60}  # fmt: skip
+
+
+def test_an_index_needs_neither_count_nor_seed() -> None:
+    config = from_dict(DataConfig, INDEX)
+    assert (config.count, config.labels) == (0, "rules")
+    assert from_dict(DataConfig, {**INDEX, "source": "mimic_cxr", "views": "ap", "labels": "chexpert"}).views == "ap"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"views": "ap"}, "data.views: expected one of frontal, both for openi, got 'ap'"),
+        ({"source": "mimic_cxr", "views": "both"}, "data.views: expected one of ap, frontal, all for mimic_cxr"),
+        ({"folder": ""}, "data.folder: openi needs the folder of its index. Make one: cxr-lens data"),
+        ({"labels": "chexpert"}, "data.labels: only MIMIC-CXR ships labels"),
+        ({"labels": "chexbert"}, "labels: expected one of rules, chexpert, negbio"),
+        ({"source": "phantom"}, "data.count: phantoms are made to order"),
+        ({"source": "iu_xray"}, "source: expected one of phantom, openi, mimic_cxr"),
+    ],
+)
+def test_contradictions_of_an_index_are_named(change: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_dict(DataConfig, {**INDEX, **change})
+
+
+def test_where_an_index_lies_is_no_part_of_a_run() -> None:
+    assert str(from_dict(DataConfig, INDEX)) == str(from_dict(DataConfig, {**INDEX, "folder": "elsewhere"}))

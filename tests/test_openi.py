@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.config import DataConfig, from_dict
+from core.labels.observations import OBSERVATIONS
 from core.studies.image_cache import write_image_cache
 from core.studies.index import StudyIndex, open_index
 from core.studies.indexed import IndexedSource
@@ -22,6 +24,7 @@ from core.types import SPLITS, CXRLensError, Split
 from tests.conftest import ROOT
 from tests.mimic_tree import write_csv
 from tests.test_mimic_cxr import drops, notes
+from training.data import StudyData
 
 SHARED = ROOT.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not (SHARED / "openi").is_dir(), reason="the shared copy of Open-i is not there")
@@ -396,6 +399,27 @@ def test_without_the_parser_fine_labels_are_empty_with_a_warning(
         table = label_table.label_index(index)
     assert table.versions["fine"] == ""
     assert table.rows["fine_labels"].to_pylist() == [[]] * 5
+
+
+def test_training_reads_an_index(tmp_path: Path) -> None:
+    release = write_kaggle(tmp_path / "release")
+    write_annotation(release)
+    index = index_openi(release, tmp_path / "index")
+    values = {"source": "openi", "folder": str(index.folder), "views": "both", "min_word_count": 1, "max_words": 60}
+    data = StudyData(from_dict(DataConfig, values | {"min_fine_label_count": 1}), tmp_path / "images")
+    assert [study.study_id for study in data.studies["train"]] == [
+        "CXR1_IM-0001", "CXR1_IM-0001.2", "CXR2_IM-0652", "CXR2_IM-0652.2", "CXR2_IM-0652.3",
+    ]  # fmt: skip
+    rendered = data.images("train", 48)
+    source = IndexedSource(index.folder, "both")
+    for place, study in enumerate(data.studies["train"]):
+        np.testing.assert_array_equal(rendered[place], np.round(source.image(study.study_id, 48) * 255))
+    assert "heart" in data.vocabulary.words
+    assert data.coarse_targets("test")[0, OBSERVATIONS.index("Fracture")] == 1
+    moved = tmp_path / "moved"
+    index.folder.rename(moved)
+    again = StudyData(from_dict(DataConfig, {**values, "folder": str(moved), "min_fine_label_count": 1}), tmp_path)
+    assert again.fingerprint() == data.fingerprint()
 
 
 # --- the real one ---

@@ -8,7 +8,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from core.config import DataConfig
 from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
+from core.studies.indexed import IndexedSource
 from core.studies.phantom import PhantomSource
 from core.text import Vocabulary
 from core.types import SPLITS, Split, Study, StudySource
@@ -25,7 +25,14 @@ from training.runs import StageError, content_hash, say
 
 def study_source(config: DataConfig) -> StudySource:
     """The source that a config names."""
-    return PhantomSource(config.count, config.seed)
+    if config.source == "phantom":
+        return PhantomSource(config.count, config.seed)
+    return IndexedSource(
+        Path(config.folder),
+        config.views,
+        config.labels,
+        lambda done, total: say(f"  labelled {done:,} of {total:,} reports"),
+    )
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ def to_images(values: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(1).float() / 255
 
 
-_SOURCES: dict[Any, StudySource] = {}
+_SOURCES: dict[DataConfig, StudySource] = {}
 
 
 def _one_thread() -> None:
@@ -134,8 +141,7 @@ def _one_thread() -> None:
 
 def _render(job: tuple[DataConfig, str, int]) -> npt.NDArray[np.uint8]:
     config, study_id, size = job
-    key = (config.source, config.count, config.seed)
-    if key not in _SOURCES:
-        _SOURCES[key] = study_source(config)
-    image = _SOURCES[key].image(study_id, size)
+    if config not in _SOURCES:
+        _SOURCES[config] = study_source(config)
+    image = _SOURCES[config].image(study_id, size)
     return np.round(image * 255).astype(np.uint8)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,36 +14,6 @@ if TYPE_CHECKING:
     from core.studies.index import StudyIndex
 
 app = typer.Typer(no_args_is_help=True, help="Read Open-i or MIMIC-CXR as they are on disk. See docs/data.md.")
-
-
-class OpeniViews(StrEnum):
-    """Choices of views of Open-i."""
-
-    FRONTAL = "frontal"
-    BOTH = "both"
-
-
-class MimicViews(StrEnum):
-    """Choices of views of MIMIC-CXR."""
-
-    AP = "ap"
-    FRONTAL = "frontal"
-    ALL = "all"
-
-
-class OpeniSplit(StrEnum):
-    """Where Open-i's split is from."""
-
-    AUTO = "auto"
-    R2GEN = "r2gen"
-    SEEDED = "seeded"
-
-
-class RemovedWords(StrEnum):
-    """What becomes of XXXX."""
-
-    KEEP = "keep"
-    DROP = "drop"
 
 
 From = Annotated[Path, typer.Option("--from", help="Folder of the release.")]
@@ -64,12 +33,15 @@ _SIZES = (224, 288)  # of the paper's encoders
 def openi(
     release: From,
     out: Out,
-    views: Annotated[OpeniViews, typer.Option(help="Images to cache.")] = OpeniViews.FRONTAL,
+    views: Annotated[Literal["frontal", "both"], typer.Option(help="Images to cache.")] = "frontal",
     split: Annotated[
-        OpeniSplit, typer.Option(help="r2gen: ids and split of annotation.json; seeded: drawn by patient.")
-    ] = OpeniSplit.AUTO,
+        Literal["auto", "r2gen", "seeded"],
+        typer.Option(
+            help="r2gen: ids and split of annotation.json; seeded: drawn by patient; auto: r2gen if it is there."
+        ),
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Of a drawn split.")] = 0,
-    removed_words: Annotated[RemovedWords, typer.Option(help="What becomes of XXXX in reports.")] = RemovedWords.KEEP,
+    removed_words: Annotated[Literal["keep", "drop"], typer.Option(help="What becomes of XXXX in reports.")] = "keep",
     size: Sizes = None,
     no_images: NoImages = False,
     processes: Processes = 0,
@@ -83,12 +55,12 @@ def openi(
         index = index_openi(
             release,
             out,
-            split=split.value,
+            split=split,
             seed=seed,
-            removed_words=removed_words.value,
+            removed_words=removed_words,
             progress=lambda done: bar.update(done - bar.n),
         )
-    _finish(index, views.value, None if no_images else size or _SIZES, processes)
+    _finish(index, views, None if no_images else size or _SIZES, processes)
 
 
 @app.command()
@@ -101,7 +73,9 @@ def mimic(
     exceptions: Annotated[
         Path | None, typer.Option(help="MIT-LCP's section_parser.py, for its hand-set exceptions.")
     ] = None,
-    views: Annotated[MimicViews, typer.Option(help="Images to cache and to write to annotation.json.")] = MimicViews.AP,
+    views: Annotated[
+        Literal["ap", "frontal", "all"], typer.Option(help="Images to cache and to write to annotation.json.")
+    ] = "ap",
     size: Sizes = None,
     no_images: NoImages = False,
     processes: Processes = 0,
@@ -111,8 +85,8 @@ def mimic(
 
     with _bar("study", "reading") as progress:
         index = index_mimic_cxr(release, out, reports=reports, exceptions=exceptions, progress=progress)
-    _finish(index, views.value, None if no_images else size or _SIZES, processes)
-    count = write_annotation(index, views.value, out / "annotation.json")
+    _finish(index, views, None if no_images else size or _SIZES, processes)
+    count = write_annotation(index, views, out / "annotation.json")
     typer.echo(f"\n{count:,} images in {out / 'annotation.json'}")
 
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.studies.tables import is_broken
+from core.studies.views import VIEW_CHOICES, ViewChoice
 from core.types import SPLITS, CXRLensError
 
 INDEX_VERSION = "1"
@@ -50,31 +51,6 @@ _IMAGES = pa.schema(
 
 class ReleaseError(CXRLensError):
     """A release or an index that cannot be used."""
-
-
-@dataclass(frozen=True, slots=True)
-class ViewChoice:
-    """Which images of a study are used.
-
-    Attributes:
-        views: that count; None is all, unknown ones too.
-        first_only: one image a study, the first.
-    """
-
-    views: frozenset[str] | None
-    first_only: bool = False
-
-
-FRONTAL = frozenset({"AP", "PA", "FRONTAL"})
-VIEW_CHOICES: dict[str, dict[str, ViewChoice]] = {
-    # R2Gen counts Open-i by study, MIMIC-CXR by image (paper-spec 5.1, 5.3).
-    "openi": {"frontal": ViewChoice(FRONTAL, first_only=True), "both": ViewChoice(None)},
-    "mimic_cxr": {
-        "ap": ViewChoice(frozenset({"AP"})),
-        "frontal": ViewChoice(FRONTAL),
-        "all": ViewChoice(None),
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)

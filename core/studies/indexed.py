@@ -42,7 +42,7 @@ class IndexedSource:
 
         Args:
             folder: of the index.
-            views: a name in `core.studies.index.VIEW_CHOICES`.
+            views: a name in `core.studies.views.VIEW_CHOICES`.
             labels: of the 14 observations: "rules" labels the findings; "chexpert" and "negbio" are MIMIC-CXR's own
                 tables, made from the impression where there is one; a study that they miss is left out.
             progress: called with (done, all) while reports are labelled for the first time.
