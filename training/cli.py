@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from core.types import CXRLensError
-from training import data_commands, label_command
+from training import data_commands, fine_commands, label_command
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -22,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(data_commands.app, name="data")
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
+fine_commands.register(app)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in training/presets.")]
 Overrides = Annotated[
