@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -379,11 +380,28 @@ def test_quality_says_what_is_missing(tmp_path: Path) -> None:
     assert "cannot be read" in refused("label-quality", "-n", "10", "--openi", tmp_path / "indiana_reports.csv")
 
 
-@pytest.mark.skipif(not OPENI.is_dir(), reason="the shared copy of Open-i is not there")
-def test_reaches_the_codes_of_openi() -> None:
+def test_quality_without_open_i_says_what_was_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    result = run("label-quality", "-n", "10")
+    assert result.exit_code == 0
+    assert "| **all** | 279 |" in result.stdout
+    assert "not measured. The package torchxrayvision" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(OPENI, marks=pytest.mark.skipif(not OPENI.is_dir(), reason="no shared copy of Open-i")),
+        pytest.param(
+            None,
+            marks=pytest.mark.skipif(find_spec("torchxrayvision") is None, reason="the extra reference is missing"),
+        ),
+    ],
+)
+def test_reaches_the_codes_of_openi(path: Path | None) -> None:
     from training.label_quality import openi_scores
 
-    reports = [report for report in read_openi(OPENI) if not report.development]
+    reports = [report for report in read_openi(path) if not report.development]
     scores = openi_scores(reports, label_reports([report.text for report in reports]))
     assert len(reports) > 1500
     assert scores.f1 >= 0.80

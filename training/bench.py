@@ -15,6 +15,7 @@ from core.bundle import BundleLibrary
 from core.encoders.ccve import ClusterClipEncoder
 from core.generation import GenerateConfig, generate
 from core.inference import write_reports
+from core.labels.rules import label_reports
 from core.report_model import encode_images
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
@@ -102,10 +103,17 @@ def token_cache(library: BundleLibrary) -> tuple[str, float, float]:
         )
 
 
+def labeler(reports: list[str]) -> tuple[str, float, float]:
+    """Label reports in two processes, against one."""
+    two = fastest(lambda: label_reports(reports, processes=2))
+    return f"rule labeler, {len(reports)} reports, two processes", fastest(lambda: label_reports(reports)), two
+
+
 def main() -> None:
     """Print one table; times are of this machine, ratios are what to compare."""
     library = BundleLibrary(BUNDLES)
-    rows = [*generation(library), ccve(library), token_cache(library)]
+    findings = [study.findings for study in PhantomSource(3000, 0).studies("train")]
+    rows = [*generation(library), ccve(library), token_cache(library), labeler(findings)]
     out = sys.stdout.write
     out("| what | baseline, s | ours, s | times faster |\n|---|---:|---:|---:|\n")
     for name, baseline, ours in rows:
@@ -117,6 +125,12 @@ def main() -> None:
     for study_id in ids:
         source.image(study_id, 128)
     out(f"\nphantom: {len(ids) / (time.process_time() - began):.0f} studies a second and core at 128 px\n")
+
+    began = time.process_time()
+    label_reports(findings)
+    rate = len(findings) / (time.process_time() - began)
+    words = sum(len(text.split()) for text in findings) / len(findings)
+    out(f"rule labeler: {rate:,.0f} reports of {words:.0f} words a second and core\n")
 
     models = [library.load(card.name) for card in library.cards()]
     image = source.image(ids[0], 512)

