@@ -74,24 +74,23 @@ class AdaptiveAttention(nn.Module):
         self.score = nn.Linear(hidden, 1, bias=False)
 
     def forward(self, image: Tensor, keys: Tensor, hidden: Tensor, sentinel: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at the image.
+        """Look at the image, for each of T words.
 
         Args:
-            image: (rows, N, width).
+            image: (B, N, width).
             keys: ``from_image(image)``.
-            hidden: (rows, width), of the word LSTM.
-            sentinel: (rows, width).
+            hidden: (B, T, width), of the word LSTM.
+            sentinel: (B, T, width).
 
         Returns:
-            context (rows, width), and weights over the tokens (rows, N), which sum to 1 minus the sentinel's share.
+            context (B, T, width), and weights over the tokens (B, T, N), which sum to 1 minus the sentinel's share.
         """
         word = self.from_word(hidden)
-        tokens = self.score(torch.tanh(keys + word.unsqueeze(1))).squeeze(2)
+        tokens = self.score(torch.tanh(keys.unsqueeze(1) + word.unsqueeze(2))).squeeze(3)
         away = self.score(torch.tanh(self.from_sentinel(sentinel) + word))
-        weights = torch.cat([tokens, away], dim=1).softmax(dim=1)
-        seen = weights[:, :-1]
-        context = (seen.unsqueeze(1) @ image).squeeze(1) + weights[:, -1:] * sentinel
-        return context, seen
+        weights = torch.cat([tokens, away], dim=2).softmax(dim=2)
+        seen = weights[:, :, :-1]
+        return seen @ image + weights[:, :, -1:] * sentinel, seen
 
 
 class HierarchicalDecoder(Decoder):
@@ -134,23 +133,36 @@ class HierarchicalDecoder(Decoder):
         hidden, state = self.planner(summary, cell)
         return functional.relu(self.to_topic(hidden)), self.to_stop(hidden).squeeze(1), (hidden, state)
 
-    def write(
-        self, image: Tensor, keys: Tensor, summary: Tensor, topic: Tensor, ids: Tensor, cell: Cell
-    ) -> tuple[Tensor, Tensor, Cell]:
-        """Read one word: features of the next one (rows, width), weights (rows, N), new cell."""
-        x = torch.cat([summary, topic, self.embedding(ids)], dim=1)
-        hidden, state = self.writer(x, cell)
-        gate = torch.sigmoid(self.sentinel_input(x) + self.sentinel_hidden(cell[0]))
-        context, weights = self.attention(image, keys, hidden, gate * torch.tanh(state))
-        return self.dropout(context + hidden), weights, (hidden, state)
+    def read(self, x: Tensor, cell: Cell) -> Cell:
+        """Read one word: x (rows, 4 * width) is its part of the word LSTM's gates; returns the new cell."""
+        gates = x + functional.linear(cell[0], self.writer.weight_hh, self.writer.bias_hh)
+        let_in, keep, new, let_out = gates.chunk(4, dim=1)
+        state = torch.sigmoid(keep) * cell[1] + torch.sigmoid(let_in) * torch.tanh(new)
+        return torch.sigmoid(let_out) * torch.tanh(state), state
+
+    def look(
+        self, image: Tensor, keys: Tensor, gate: Tensor, hidden: Tensor, before: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Look at the image (B, N, width) after words (B, T, ...): features of the next ones, and the weights.
+
+        Args:
+            image: (B, N, width).
+            keys: (B, N, attention width).
+            gate: (B, T, width), the words' part of the sentinel's gate.
+            hidden: (B, T, width), of the word LSTM.
+            before: (B, T, width), hidden of the word before.
+            state: (B, T, width), cell of the word LSTM.
+        """
+        sentinel = torch.sigmoid(gate + self.sentinel_hidden(before)) * torch.tanh(state)
+        context, weights = self.attention(image, keys, hidden, sentinel)
+        return self.dropout(context + hidden), weights
 
     def decode(self, memory: Memory, ids: Tensor, *, return_attention: bool = False) -> DecoderOutput:
-        """Predict the word after each of ids (B, T); all sentences of all reports are written side by side."""
+        """Predict the word after each of ids (B, T); all sentences of all reports are read side by side."""
         image = memory.levels[:, 0]  # (B, N, width)
         summary = self.dropout(image.mean(1))
-        batch = len(summary)
         sentence, word = _places(ids)  # (B, T) each
-        count, longest = int(sentence.max()) + 1, int(word.max()) + 1
+        count = int(sentence.max()) + 1
 
         cell = (torch.zeros_like(summary), torch.zeros_like(summary))
         topics, stops = [], []
@@ -163,30 +175,37 @@ class HierarchicalDecoder(Decoder):
         slots = torch.arange(stop_logits.shape[1], device=ids.device)
         stop_targets = (slots >= written).to(summary.dtype)
 
-        # Row b * count + s is sentence s of report b: image and topic must be repeated in this very order
+        # Each word with the image and the topic of its own report and sentence
         # (the published code tiled the one and interleaved the other, and mixed patients).
-        grid = ids.new_full((batch, count, longest), PAD)
-        rows = torch.arange(batch, device=ids.device).unsqueeze(1).expand_as(ids)
-        grid[rows, sentence, word] = torch.where(
-            word == 0, START, ids
-        )  # what follows the end must not overwrite a word
-        grid = grid.flatten(0, 1)
-        images = image.repeat_interleave(count, 0)
-        keys = self.attention.from_image(images)
-        summaries = summary.repeat_interleave(count, 0)
-        topic_rows = torch.stack(topics[:count], dim=1).flatten(0, 1)
-        cell = (torch.zeros_like(summaries), torch.zeros_like(summaries))
-        features, weights = [], []
-        for place in range(longest):
-            feature, seen, cell = self.write(images, keys, summaries, topic_rows, grid[:, place], cell)
-            features.append(feature)
-            weights.append(seen)
-        chosen = torch.stack(features, 1).unflatten(0, (batch, count))[rows, sentence, word]  # (B, T, width)
-        attention = None
-        if return_attention:
-            attention = torch.stack(weights, 1).unflatten(0, (batch, count))[rows, sentence, word]
-            attention = attention[:, None, None]  # (B, 1, 1, T, N)
-        return DecoderOutput(self.output(chosen), attention, stop_logits, stop_targets)
+        words = torch.where(_is_boundary(ids), START, ids)
+        topic_of = torch.stack(topics[:count], dim=1).gather(1, sentence.unsqueeze(2).expand(-1, -1, summary.shape[1]))
+        x = torch.cat([summary.unsqueeze(1).expand_as(topic_of), topic_of, self.embedding(words)], dim=2)
+        gates = functional.linear(x, self.writer.weight_ih, self.writer.bias_ih)
+
+        # Longest sentence first: those that still go on at a word are then the first rows, and no padding is read.
+        real = ((ids != PAD) & (ids != END)).nonzero()  # (words, 2): report and position
+        place, row = word[real[:, 0], real[:, 1]], real[:, 0] * count + sentence[real[:, 0], real[:, 1]]
+        length = torch.bincount(row, minlength=len(ids) * count)
+        rank = length.argsort(descending=True, stable=True).argsort()[row]
+        real = real[(place * len(length) + rank).argsort()]  # all first words, then all second ones, ...
+        hidden = state = gates.new_zeros(int((length > 0).sum()), summary.shape[1])
+        before, after, states = [], [], []
+        for part in gates[real[:, 0], real[:, 1]].split(torch.bincount(place).tolist()):
+            hidden, state = hidden[: len(part)], state[: len(part)]
+            before.append(hidden)
+            hidden, state = self.read(part, (hidden, state))
+            after.append(hidden)
+            states.append(state)
+
+        def laid_out(parts: list[Tensor]) -> Tensor:
+            return torch.zeros_like(topic_of).index_put((real[:, 0], real[:, 1]), torch.cat(parts))
+
+        keys = self.attention.from_image(image)
+        features, weights = self.look(
+            image, keys, self.sentinel_input(x), laid_out(after), laid_out(before), laid_out(states)
+        )
+        attention = weights[:, None, None] if return_attention else None  # (B, 1, 1, T, N)
+        return DecoderOutput(self.output(features), attention, stop_logits, stop_targets)
 
     def predict(self, memory: Memory, ids: Tensor) -> Tensor:
         """Logits (B, V) of the word after ids (B, T), with the planner's decisions applied, without a cache."""
@@ -214,12 +233,16 @@ class HierarchicalDecoder(Decoder):
         topic, stop, planner = self.plan(state.summary, state.planner)
         planner = (torch.where(begins, planner[0], state.planner[0]), torch.where(begins, planner[1], state.planner[1]))
         topic = torch.where(begins, topic, state.topic)
-        cell = (state.writer[0].masked_fill(begins, 0.0), state.writer[1].masked_fill(begins, 0.0))
+        before = state.writer[0].masked_fill(begins, 0.0)
         words = torch.where(boundary, START, ids)
-        features, weights, cell = self.write(state.image, state.keys, state.summary, topic, words, cell)
+        x = torch.cat([state.summary, topic, self.embedding(words)], dim=1)
+        gates = functional.linear(x, self.writer.weight_ih, self.writer.bias_ih)
+        cell = self.read(gates, (before, state.writer[1].masked_fill(begins, 0.0)))
+        alone = [each.unsqueeze(1) for each in (self.sentinel_input(x), cell[0], before, cell[1])]
+        features, weights = self.look(state.image, state.keys, *alone)
         sentence = state.sentence + boundary.long()
         word = torch.where(boundary, 0, state.word + 1)
-        logits = self._decide(self.output(features), ids, stop, sentence, word)
+        logits = self._decide(self.output(features[:, 0]), ids, stop, sentence, word)
         new = replace(
             state,
             planner=planner,
@@ -227,7 +250,7 @@ class HierarchicalDecoder(Decoder):
             writer=cell,
             sentence=sentence,
             word=word,
-            attention=weights[:, None, None],
+            attention=weights.unsqueeze(1),
         )
         return logits, new
 
