@@ -1,0 +1,29 @@
+"""The order of a report's sentences, for decoders that plan them."""
+
+from __future__ import annotations
+
+from core.labels.observations import OBSERVATIONS, LabelState
+from core.labels.rules import label_report
+from core.text import split_sentences, to_text, tokenize
+
+_FOUND = (LabelState.POSITIVE, LabelState.UNCERTAIN)
+
+
+def abnormal_first(text: str) -> str:
+    """Put sentences that call something present or possible first, then the others, each by observation.
+
+    A planner that knows the image only cannot know which of several orders a reader chose: sentence 3 is then a
+    mixture of all that may stand there. In one order, the image alone decides what comes next.
+
+    Args:
+        text: a section of a report; its sentences are kept word for word, in lower case or not.
+    """
+    sentences = split_sentences(tokenize(text))
+    return " ".join(to_text(sentence) for sentence in sorted(sentences, key=_place))
+
+
+def _place(sentence: list[str]) -> tuple[bool, int]:
+    mentions = label_report(to_text(sentence)).mentions
+    found = [mention for mention in mentions if mention.state in _FOUND]
+    places = [OBSERVATIONS.index(mention.observation) for mention in found or mentions]
+    return not found, min(places, default=len(OBSERVATIONS))
