@@ -3,10 +3,11 @@
 ```
 bundles/
   <family>-<encoder>-<decoder>/   card.json  vocab.json  model.safetensors  expected.safetensors
-  shared/<family>-<encoder>/      card.json  model.safetensors        an encoder that three pairs share
+  shared/<family>-<encoder>/      card.json  model.safetensors        an encoder that several pairs share
 ```
 
-``model.safetensors`` holds the decoder, and the encoder too where it belongs to one pair only (DVE).
+``model.safetensors`` holds the decoder, and of the encoder what belongs to this pair only: all of DVE, and what joins
+several encoders.
 ``expected.safetensors`` holds one image and what the pair made of it when it was written.
 """
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from core.encoders import Encoder
     from core.report_model import ReportModel
 
-SCHEMA = 1
+SCHEMA = 2
 INTENDED_USE = "Research only. Not a medical device. Not for use in diagnostic procedures."
 EXPECTED_WORDS = 24
 """Words of the stored report whose logits are stored too."""
@@ -146,8 +147,8 @@ class BundleLibrary:
         found = {}
         for folder in self._folders():
             try:
-                shared = read_card(folder).content["encoder"].get("shared")
-                for part in (folder, self.folder / "shared" / shared if shared else folder):
+                shared = read_card(folder).content["encoder"]["shared"]
+                for part in (folder, *(self.folder / "shared" / name for name in shared)):
                     for file in _read_json(part / "card.json")["sha256"]:
                         if not (part / file).is_file():
                             raise BundleError(f"Bundle {folder.name}: {part.name}/{file} is missing.")
@@ -168,7 +169,7 @@ class BundleLibrary:
 
     def _load(self, name: str) -> ReportModel:
         from core.decoders import build_decoder
-        from core.registry import ENCODERS
+        from core.registry import token_width
         from core.report_model import ReportModel
         from core.text import Vocabulary
 
@@ -180,23 +181,37 @@ class BundleLibrary:
         card = read_card(folder)
         vocabulary = Vocabulary.load(folder / "vocab.json")
         weights = _read_tensors(folder / "model.safetensors")
-        config = card.content["encoder"]
-        if config.get("shared"):
-            encoder = self._shared_encoder(self.folder / "shared" / config["shared"], config["sha256"], vocabulary)
-        else:
-            encoder = _build(config, card.size, vocabulary)
-            _fill(encoder, weights, "encoder.", folder)
-            encoder.freeze()
-        width = ENCODERS[card.encoder].sizes[card.size].width  # type: ignore[index]
+        encoder = self._encoder(card, weights, vocabulary)
         decoder = build_decoder(
             card.decoder,
             card.size,  # type: ignore[arg-type]
-            token_width=width,
+            token_width=token_width(card.encoder, card.size),  # type: ignore[arg-type]
             vocabulary_size=len(vocabulary),
             **card.content["decoder"]["changes"],
         )
         _fill(decoder, weights, "decoder.", folder)
         return ReportModel(card, encoder, decoder.requires_grad_(False).eval(), vocabulary)
+
+    def _encoder(self, card: Card, weights: Mapping[str, Tensor], vocabulary: Any) -> Encoder:
+        """The pair's own encoder, a shared one, or several shared ones that the pair joins."""
+        from core.encoders.joint import JointEncoder, JointProjection
+        from core.registry import ENCODERS, encoder_parts, token_width
+
+        config, folder, size = card.content["encoder"], self.folder / card.name, card.size
+        if not config["shared"]:
+            encoder = _build(config, size, vocabulary)
+            _fill(encoder, weights, "encoder.", folder)
+            return encoder.freeze()
+        encoders = [
+            self._shared_encoder(self.folder / "shared" / name, sha256, vocabulary)
+            for name, sha256 in config["shared"].items()
+        ]
+        if len(encoders) == 1:
+            return encoders[0]
+        widths = [ENCODERS[part].sizes[size].width for part in encoder_parts(card.encoder)]  # type: ignore[index]
+        join = JointProjection(widths, token_width(card.encoder, size))  # type: ignore[arg-type]
+        _fill(join, weights, "encoder.", folder)
+        return JointEncoder(encoders, join).freeze()
 
     def _shared_encoder(self, folder: Path, sha256: str, vocabulary: Any) -> Encoder:
         if folder not in self._encoders:

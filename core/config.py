@@ -14,7 +14,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from core.registry import DECODERS, ENCODERS, SIZES, Size
+from core.registry import DECODERS, ENCODERS, SIZES, Size, encoder_parts
 from core.studies.views import VIEW_CHOICES
 from core.types import CXRLensError
 
@@ -66,6 +66,29 @@ class DataConfig:
             )
         if self.source == "openi" and self.labels != "rules":
             raise ConfigError("data.labels: only MIMIC-CXR ships labels; with openi it must be 'rules'.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig:
+    """A classifier of other phantoms, from whose weights every encoder starts.
+
+    It is to backbones that nobody published what ImageNet is to the paper's.
+
+    Attributes:
+        count: phantoms; 0 leaves this out.
+        seed: of these phantoms, another than the run's own.
+        epochs: with cross-entropy on coarse and fine labels.
+        batch_size: studies.
+        learning_rate: at its highest.
+        weight_decay: decoupled.
+    """
+
+    count: int
+    seed: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +163,7 @@ class ReportConfig:
         stop_weight: of the stop control loss.
         patience: epochs without a better validation score before stopping.
         augment: for DVE, as for the classifiers.
+        abnormal_first: teach decoders that plan sentences one order (``core.labels.order``), not the reader's.
     """
 
     epochs: int
@@ -151,6 +175,7 @@ class ReportConfig:
     stop_weight: float
     patience: int
     augment: bool
+    abnormal_first: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +197,7 @@ class ExperimentConfig:
         size: of the models.
         seed: of everything that is random in training.
         pretrained: start from published weights.
-        encoders: which to train.
+        encoders: which to train; names joined by "+" feed one decoder jointly ("fve+ccve").
         decoders: which to train for each.
         evaluate_studies: held-out studies that are scored, the first of the test split; 0 is all.
     """
@@ -185,6 +210,7 @@ class ExperimentConfig:
     decoders: tuple[str, ...]
     evaluate_studies: int
     data: DataConfig
+    backbone: BackboneConfig
     classifier: ClassifierConfig
     clip: ClipConfig
     cluster_clip: ClipConfig
@@ -193,12 +219,21 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
-        for key, names, known in (("encoders", self.encoders, ENCODERS), ("decoders", self.decoders, DECODERS)):
+        parts = [part for name in self.encoders for part in encoder_parts(name)]
+        for key, names, known in (("encoders", parts, ENCODERS), ("decoders", self.decoders, DECODERS)):
             for name in names:
                 if name not in known:
                     raise ConfigError(f"{key}: unknown '{name}'. Known: {', '.join(known)}.")
+        for name in self.encoders:
+            parts = list(encoder_parts(name))
+            if len(parts) > 1 and (len(set(parts)) < len(parts) or not all(ENCODERS[part].frozen for part in parts)):
+                raise ConfigError(f"encoders: '{name}' must join different encoders that are frozen.")
         if self.size not in SIZES:
             raise ConfigError(f"size: unknown '{self.size}'. Known: {', '.join(SIZES)}.")
+        if self.backbone.count and self.pretrained:
+            raise ConfigError("backbone.count: an encoder starts from published weights or from a backbone, not both.")
+        if self.backbone.count and self.data.source == "phantom" and self.backbone.seed == self.data.seed:
+            raise ConfigError("backbone.seed must differ from data.seed: held-out phantoms would be among its own.")
         if self.classifier.warmup_epochs > self.classifier.epochs:
             raise ConfigError(
                 f"classifier.warmup_epochs ({self.classifier.warmup_epochs}) must not exceed "

@@ -277,6 +277,25 @@ DECODERS: Mapping[str, DecoderSpec] = {
     )
 }
 
+JOINT = "+"
+"""Between the names of encoders that one decoder reads jointly: "fve+ccve"."""
+
+
+def encoder_parts(name: str) -> tuple[str, ...]:
+    """Names of the encoders behind a name: one, or several that are joined."""
+    return tuple(name.split(JOINT))
+
+
+def token_width(name: str, size: Size) -> int:
+    """Width of the tokens that an encoder, or several jointly, hand to a decoder: the widest part's."""
+    return max(ENCODERS[part].sizes[size].width for part in encoder_parts(name))
+
+
+def image_size(name: str, size: Size) -> int:
+    """Side of the image that an encoder takes, pixels; several jointly take the largest of theirs."""
+    return max(ENCODERS[part].sizes[size].image_size for part in encoder_parts(name))
+
+
 PAIRS: tuple[tuple[str, str], ...] = tuple((encoder, decoder) for encoder in ENCODERS for decoder in DECODERS)
 
 

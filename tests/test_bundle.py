@@ -94,7 +94,7 @@ def test_a_missing_shared_encoder_is_named(copy: Path) -> None:
 def test_another_encoder_in_the_shared_place_is_refused(copy: Path) -> None:
     card = copy / NAME / "card.json"
     content = json.loads(card.read_text())
-    content["encoder"]["sha256"] = "0" * 64
+    content["encoder"]["shared"] = {"phantom-fve": "0" * 64}
     card.write_text(json.dumps(content))
     with pytest.raises(BundleError, match="not the one these bundles were trained with"):
         BundleLibrary(copy).load(NAME)
@@ -109,8 +109,8 @@ def test_an_unknown_bundle_is_answered_with_the_known(copy: Path) -> None:
     ("text", "message"),
     [
         ("{", "not valid JSON"),
-        ('{"schema": 99}', "has schema 99, this version of CXR Lens reads 1"),
-        ('{"schema": 1}', "has no field"),
+        ('{"schema": 99}', "has schema 99, this version of CXR Lens reads 2"),
+        ('{"schema": 2}', "has no field"),
     ],
 )
 def test_a_damaged_card_is_refused(text: str, message: str, copy: Path) -> None:

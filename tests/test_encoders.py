@@ -130,7 +130,7 @@ def test_joined_tokens_stay_with_their_study() -> None:
 def test_joint_encoder_runs_two_encoders(vocabulary: Vocabulary) -> None:
     torch.manual_seed(0)
     parts = [build_encoder("dve", "tiny").freeze(), build_encoder("ccve", "tiny", vocabulary=vocabulary).freeze()]
-    joint = JointEncoder(parts, [128, 128], 32).train()
+    joint = JointEncoder(parts, JointProjection([128, 128], 32)).train()
     visual = joint(torch.rand(2, 1, 128, 128))
     assert visual.tokens.shape == (2, 16 + 13, 32)
     assert visual.grids == ((4, 4),)

@@ -25,7 +25,8 @@ from training.runs import EpochSampler, StageError, fit, loaders, run_stage
 from training.stages import Run
 
 FEW = [
-    "data.count=48", "data.min_fine_label_count=2", "data.min_word_count=1", "classifier.epochs=2",
+    "data.count=48", "backbone.count=96", "backbone.epochs=1", "backbone.batch_size=8",
+    "data.min_fine_label_count=2", "data.min_word_count=1", "classifier.epochs=2",
     "classifier.warmup_epochs=1", "classifier.batch_size=8", "clip.epochs=1", "clip.batch_size=8",
     "cluster_clip.epochs=1", "cluster_clip.batch_size=8", "report.epochs=2", "report.epochs_direct=1",
     "report.batch_size=8", "evaluate_studies=4",
@@ -187,7 +188,9 @@ def test_rendered_images_are_cached_and_repaired(run: Run, monkeypatch: pytest.M
     assert np.array_equal(fresh.images("test", 32), first)
 
 
-@pytest.mark.parametrize("pair", [("dve", "transformer"), ("fve", "m2"), ("ccve", "cnn_rnn_rnn")])
+@pytest.mark.parametrize(
+    "pair", [("dve", "transformer"), ("fve", "m2"), ("ccve", "cnn_rnn_rnn"), ("fve+ccve", "transformer")]
+)
 def test_pairs_train_export_and_verify(pair: tuple[str, str], run: Run, tmp_path: Path) -> None:
     from core.bundle import BundleLibrary
 
@@ -222,6 +225,22 @@ def test_stages_write_what_they_were_given(run: Run) -> None:
     assert about["inputs"]["classifier"]["epochs"] == 2
     weights = load_file(run.folder / "cdc" / "model.safetensors")
     assert all(key.startswith("cdc.") for key in weights)
+
+
+def test_every_encoder_starts_from_the_backbone(run: Run) -> None:
+    run.backbone()
+    trained = load_file(run.folder / "backbone" / "model.safetensors")["backbone.conv1.0.weight"]
+    for name, count in (("dve", 1), ("fve", 2), ("cve", 1), ("ccve", 1)):
+        backbones = run.encoder(name).backbones()
+        assert len(backbones) == count
+        for each in backbones:
+            assert torch.equal(each.state_dict()["conv1.0.weight"], trained)
+
+
+def test_the_backbone_learns_from_other_phantoms(run: Run) -> None:
+    assert run.backbone_data.source.fingerprint() != run.data.source.fingerprint()
+    with pytest.raises(CXRLensError, match="backbone.seed must differ"):
+        load_config(PRESETS, "phantom", ["backbone.seed=0"])
 
 
 def test_a_missing_stage_is_named(few: ExperimentConfig, tmp_path: Path) -> None:

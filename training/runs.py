@@ -256,15 +256,24 @@ def save_weights(folder: Path, modules: Mapping[str, torch.nn.Module]) -> None:
     fresh.rename(folder / "model.safetensors")
 
 
-def load_weights(folder: Path, part: str, module: torch.nn.Module) -> None:
-    """Fill a module from a stage's ``model.safetensors``, strictly."""
+def part_of(folder: Path, part: str) -> dict[str, Tensor]:
+    """Weights of one part of a stage's ``model.safetensors``.
+
+    Raises:
+        StageError: the stage has not been run.
+    """
     from safetensors.torch import load_file
 
     path = folder / "model.safetensors"
     if not path.is_file():
         raise StageError(f"{path} is missing. Run the stage '{folder.name}' first.")
     prefix = f"{part}."
-    module.load_state_dict({k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)})
+    return {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
+
+
+def load_weights(folder: Path, part: str, module: torch.nn.Module) -> None:
+    """Fill a module from a stage's ``model.safetensors``, strictly."""
+    module.load_state_dict(part_of(folder, part))
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -8,9 +8,9 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,22 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from core import bundle
-from core.config import ClipConfig, ExperimentConfig, to_dict
+from core.config import ClassifierConfig, ClipConfig, ExperimentConfig, to_dict
 from core.decoders import Decoder, build_decoder
 from core.encoders import Encoder, build_encoder
+from core.encoders.base import Normalize
 from core.encoders.ccve import ClusterClipEncoder
+from core.encoders.classifier import ImageClassifier
 from core.encoders.cve import ClipEncoder
 from core.encoders.fve import FineGrainedEncoder
+from core.encoders.joint import JointProjection
+from core.encoders.pretrained import start_from
 from core.labels.observations import OBSERVATIONS
+from core.labels.order import abnormal_first
 from core.lightning.classifier import ClassifierModule
 from core.lightning.clip import ClipModule
 from core.lightning.report import ReportModule
-from core.registry import DECODERS, ENCODERS
+from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_width
 from core.text import PAD
 from core.token_cache import TokenCache, write_token_cache
 from core.types import SPLITS, Split
@@ -46,6 +51,7 @@ from training.runs import (
     load_weights,
     loaders,
     pad,
+    part_of,
     run_stage,
     save_weights,
 )
@@ -66,6 +72,45 @@ class Run:
         """Studies and images."""
         return StudyData(self.config.data, self.folder / "images")
 
+    @cached_property
+    def backbone_data(self) -> StudyData:
+        """The phantoms that the backbone learns from; none of them is in the run's own data."""
+        settings = self.config.backbone
+        chosen = replace(self.config.data, source="phantom", count=settings.count, seed=settings.seed)
+        return StudyData(chosen, self.folder / "backbone_images")
+
+    def backbone(self) -> str:
+        """Train what all encoders start from: a classifier of coarse and fine labels together."""
+        settings = self.config.backbone
+
+        def work(folder: Path) -> None:
+            data = self.backbone_data
+            targets = {
+                split: torch.cat([data.coarse_targets(split), data.fine_targets(split)], dim=1)
+                for split in ("train", "validate")
+            }
+            torch.manual_seed(self.config.seed)
+            shape = ENCODERS["fve"].sizes[self.config.size]
+            normalize = Normalize(shape.image_size, **ENCODERS["fve"].normalization)
+            classes = targets["train"].shape[1]
+            network = ImageClassifier(num_classes=classes, **shape.arch).to(memory_format=torch.channels_last)
+            training = ClassifierConfig(
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                weight_decay=settings.weight_decay,
+                warmup_epochs=settings.epochs,
+                margin=1.0,
+                patience=settings.epochs,
+                augment=True,
+            )
+            self._fit_classifier(folder, ClassifierModule(normalize, network, _rate(targets), training), targets, data)
+            save_weights(folder, {"backbone": network.model})
+
+        return run_stage(
+            self.folder / "backbone", {"size": self.config.size, "seed": self.config.seed, **to_dict(settings)}, work
+        )
+
     def classifier(self, kind: str) -> str:
         """Train CDC (``kind="cdc"``, 14 observations) or FGC (``"fgc"``, fine labels)."""
 
@@ -73,27 +118,9 @@ class Run:
             encoder = self.encoder("fve")
             assert isinstance(encoder, FineGrainedEncoder)
             targets = {split: self._targets(kind, split) for split in ("train", "validate")}
-            train = targets["train"]
-            rate = train.mean(0).clamp(1 / len(train), 1 - 1 / len(train))
             tower = encoder.cdc if kind == "cdc" else encoder.fgc
-            module = ClassifierModule(encoder.normalize, tower, rate, self.config.classifier)
-            size = encoder.normalize.image_size
-            settings = self.config.classifier
-            fit(
-                folder,
-                module,
-                loaders(
-                    (len(train), len(targets["validate"])),
-                    (self._labelled("train", size, train), self._labelled("validate", size, targets["validate"])),
-                    settings.batch_size,
-                    self.config.seed,
-                ),
-                epochs=settings.epochs,
-                monitor="val_auc",
-                mode="max",
-                patience=settings.patience,
-                seed=self.config.seed,
-            )
+            module = ClassifierModule(encoder.normalize, tower, _rate(targets), self.config.classifier)
+            self._fit_classifier(folder, module, targets, self.data)
             save_weights(folder, {kind: tower})
 
         return run_stage(self.folder / kind, self._inputs(classifier=self.config.classifier, kind=kind), work)
@@ -159,24 +186,24 @@ class Run:
         return run_stage(self.folder / f"tokens_{name}", self._inputs(encoder=before), work)
 
     def decoder(self, encoder_name: str, decoder_name: str) -> str:
-        """Train a decoder on cached tokens, or with its encoder where that is not frozen."""
-        frozen = ENCODERS[encoder_name].frozen
-        before = self.tokens(encoder_name) if frozen else ""
+        """Train a decoder on cached tokens, of one encoder or of several, or with its encoder where that learns too."""
+        parts = encoder_parts(encoder_name)
+        frozen = all(ENCODERS[part].frozen for part in parts)
+        before = "+".join(self.tokens(part) for part in parts) if frozen else ""
         settings = self.config.report
         epochs = settings.epochs if frozen else settings.epochs_direct
 
         def work(folder: Path) -> None:
             torch.manual_seed(self.config.seed)
-            encoder = None if frozen else self.encoder(encoder_name)
+            encoder = self._join(encoder_name) if frozen else self.encoder(encoder_name)
             decoder = self.new_decoder(encoder_name, decoder_name)
-            caches = {split: self._cache(encoder_name, split) for split in SPLITS} if frozen else None
-            template = caches["train"].template() if caches else None
-            module = ReportModule(encoder, template, decoder, self.data.vocabulary, settings)
+            caches = {split: [self._cache(part, split) for part in parts] if frozen else [] for split in SPLITS}
+            templates = [cache.template() for cache in caches["train"]]
+            module = ReportModule(encoder, templates, decoder, self.data.vocabulary, settings)
             studies = self.data.studies
             sentences = DECODERS[decoder_name].sentences
             collate = tuple(
-                self._worded(split, encoder_name, caches[split] if caches else None, sentences)
-                for split in ("train", "validate")
+                self._worded(split, encoder_name, caches[split], sentences) for split in ("train", "validate")
             )
             fit(
                 folder,
@@ -202,9 +229,9 @@ class Run:
 
     def export(self, out: Path) -> None:
         """Write all pairs as bundles into ``out``, weights rounded to 16 bits; they are verified afterwards."""
+        for name in _frozen_parts(self.config):
+            self._export_encoder(name, out)
         for name in self.config.encoders:
-            if ENCODERS[name].frozen:
-                self._export_encoder(name, out)
             for decoder_name in self.config.decoders:
                 self._export_pair(name, decoder_name, out)
         library = bundle.BundleLibrary(out)
@@ -215,10 +242,21 @@ class Run:
 
     # What stages share.
 
+    @cached_property
+    def _backbone_key(self) -> str:
+        return self.backbone()
+
     def encoder(self, name: str) -> Encoder:
-        """A new encoder, with published weights where the preset asks for them."""
+        """A new encoder, with published weights or those of the backbone where the preset asks for them."""
         torch.manual_seed(self.config.seed)
-        return build_encoder(name, self.config.size, pretrained=self.config.pretrained, **self._encoder_changes(name))
+        encoder = build_encoder(
+            name, self.config.size, pretrained=self.config.pretrained, **self._encoder_changes(name)
+        )
+        if self.config.backbone.count:
+            weights = part_of(self.folder / "backbone", "backbone")
+            for each in encoder.backbones():
+                start_from(each, weights)
+        return encoder
 
     def trained_encoder(self, name: str) -> Encoder:
         """A frozen encoder with the weights of its stages."""
@@ -236,9 +274,15 @@ class Run:
         return build_decoder(
             decoder_name,
             self.config.size,
-            token_width=ENCODERS[encoder_name].sizes[self.config.size].width,
+            token_width=token_width(encoder_name, self.config.size),
             vocabulary_size=len(self.data.vocabulary),
         )
+
+    def _join(self, encoder_name: str) -> JointProjection | None:
+        """What joins the tokens of several encoders; None for one."""
+        parts = encoder_parts(encoder_name)
+        widths = [ENCODERS[part].sizes[self.config.size].width for part in parts]
+        return JointProjection(widths, token_width(encoder_name, self.config.size)) if len(parts) > 1 else None
 
     def _clip_config(self, name: str) -> ClipConfig:
         return self.config.cluster_clip if name == "ccve" else self.config.clip
@@ -261,15 +305,41 @@ class Run:
         plain = {
             key: to_dict(value) if hasattr(value, "__dataclass_fields__") else value for key, value in parts.items()
         }
-        common = {"size": self.config.size, "seed": self.config.seed, "pretrained": self.config.pretrained}
+        common: dict[str, Any] = {
+            "size": self.config.size,
+            "seed": self.config.seed,
+            "pretrained": self.config.pretrained,
+        }
+        if self.config.backbone.count:
+            common["backbone"] = self._backbone_key
         return {**common, "data": self.data.fingerprint(), **plain}
 
     def _targets(self, kind: str, split: str) -> Tensor:
         return self.data.coarse_targets(split) if kind == "cdc" else self.data.fine_targets(split)  # type: ignore[arg-type]
 
-    def _labelled(self, split: Split, size: int, targets: Tensor) -> Callable[[list[int]], dict[str, Tensor]]:
-        images = self.data.images(split, size)
-        return lambda places: {"images": to_images(images[places]), "targets": targets[places]}
+    def _fit_classifier(
+        self, folder: Path, module: ClassifierModule, targets: Mapping[str, Tensor], data: StudyData
+    ) -> None:
+        def labelled(split: Split) -> Callable[[list[int]], dict[str, Tensor]]:
+            images = data.images(split, module.normalize.image_size)
+            return lambda places: {"images": to_images(images[places]), "targets": targets[split][places]}
+
+        settings = module.config
+        fit(
+            folder,
+            module,
+            loaders(
+                (len(targets["train"]), len(targets["validate"])),
+                (labelled("train"), labelled("validate")),
+                settings.batch_size,
+                self.config.seed,
+            ),
+            epochs=settings.epochs,
+            monitor="val_auc",
+            mode="max",
+            patience=settings.patience,
+            seed=self.config.seed,
+        )
 
     def _paired(
         self, split: Split, size: int, pairs: list[tuple[int, int, str]], encoder: ClipEncoder | ClusterClipEncoder
@@ -285,15 +355,19 @@ class Run:
         }
 
     def _worded(
-        self, split: Split, encoder_name: str, cache: TokenCache | None, sentences: bool
-    ) -> Callable[[list[int]], dict[str, Tensor]]:
+        self, split: Split, encoder_name: str, caches: Sequence[TokenCache], sentences: bool
+    ) -> Callable[[list[int]], dict[str, Any]]:
+        in_order = abnormal_first if sentences and self.config.report.abnormal_first else str
         rows = [
-            self.data.vocabulary.encode(study.findings, self.config.data.max_words, sentences=sentences)
+            self.data.vocabulary.encode(in_order(study.findings), self.config.data.max_words, sentences=sentences)
             for study in self.data.studies[split]
         ]
-        if cache is not None:
-            return lambda places: {"tokens": cache.tokens(places), "ids": pad([rows[each] for each in places], PAD)}
-        images = self.data.images(split, ENCODERS[encoder_name].sizes[self.config.size].image_size)
+        if caches:
+            return lambda places: {
+                "tokens": [cache.tokens(places) for cache in caches],
+                "ids": pad([rows[each] for each in places], PAD),
+            }
+        images = self.data.images(split, image_size(encoder_name, self.config.size))
         return lambda places: {"images": to_images(images[places]), "ids": pad([rows[each] for each in places], PAD)}
 
     def _cache(self, name: str, split: Split) -> TokenCache:
@@ -348,24 +422,24 @@ class Run:
         decoder = self.new_decoder(encoder_name, decoder_name)
         load_weights(stage, "decoder", decoder)
         tensors = _half(decoder, "decoder.")
-        about: dict[str, Any] = {"name": encoder_name, "changes": {}}
-        if ENCODERS[encoder_name].frozen:
-            shared = self._shared_name(encoder_name)
+        parts = encoder_parts(encoder_name)
+        about: dict[str, Any] = {"name": encoder_name, "changes": {}, "shared": {}}
+        for shared in (self._shared_name(part) for part in parts if ENCODERS[part].frozen):
             content = json.loads((out / "shared" / shared / "card.json").read_text(encoding="utf-8"))
-            about |= {"shared": shared, "sha256": content["sha256"]["model.safetensors"]}
-        else:
-            encoder = self.encoder(encoder_name)
-            load_weights(stage, "encoder", encoder)
-            tensors |= _half(encoder, "encoder.")
+            about["shared"][shared] = content["sha256"]["model.safetensors"]
+        own = self._join(encoder_name) if about["shared"] else self.encoder(encoder_name)
+        if own is not None:
+            load_weights(stage, "encoder", own)
+            tensors |= _half(own, "encoder.")
         name = f"{self.config.name}-{encoder_name}-{decoder_name}"
-        image_size = ENCODERS[encoder_name].sizes[self.config.size].image_size
+        side = image_size(encoder_name, self.config.size)
         summary = json.loads((stage / "summary.json").read_text(encoding="utf-8"))
         write = to_dict(self.config.write)
         card = {
             **self._card(name),
             "encoder": about,
             "decoder": {"name": decoder_name, "changes": {}},
-            "inputs": {"image": [1, image_size, image_size], "range": [0, 1], "normalization": "in the encoder"},
+            "inputs": {"image": [1, side, side], "range": [0, 1], "normalization": "in the encoder"},
             "metrics": {"validation_bleu_4_greedy": summary["best"], "epochs": summary["epochs"]},
             "write": write,
         }
@@ -373,7 +447,7 @@ class Run:
         folder = out / name
         bundle.write_bundle(folder, card, {"model.safetensors": tensors}, {"vocab.json": vocabulary})
         model = bundle.BundleLibrary(out).load(name)
-        image = torch.from_numpy(np.array(self.data.images("test", image_size)[0]))
+        image = torch.from_numpy(np.array(self.data.images("test", side)[0]))
         expected = bundle.compute_expected(model, image)
         bundle.write_bundle(
             folder, card, {"model.safetensors": tensors, "expected.safetensors": expected}, {"vocab.json": vocabulary}
@@ -401,15 +475,19 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
             another on all cores. 1 shows progress bars, more shows a line an epoch.
     """
     config = run.config
-    frozen = [name for name in config.encoders if ENCODERS[name].frozen]
+    frozen = _frozen_parts(config)
+    if config.backbone.count:
+        _side_by_side(run, [("backbone",)], jobs)
     for split in SPLITS:
-        for size in {ENCODERS[name].sizes[config.size].image_size for name in config.encoders}:
+        for size in {ENCODERS[part].sizes[config.size].image_size for part in frozen} | {
+            image_size(name, config.size) for name in config.encoders
+        }:
             run.data.images(split, size)
     encoders: list[tuple[str, ...]] = [("clip", name) for name in frozen if name != "fve"]
     if "fve" in frozen:
         encoders += [("classifier", "cdc"), ("classifier", "fgc")]
     pairs = [("decoder", encoder, decoder) for encoder in config.encoders for decoder in config.decoders]
-    direct = [pair for pair in pairs if pair[1] not in frozen]
+    direct = [pair for pair in pairs if not ENCODERS[encoder_parts(pair[1])[0]].frozen]
     _side_by_side(run, [*encoders, *direct], jobs)
     _side_by_side(run, [("tokens", name) for name in frozen], jobs)
     _side_by_side(run, [pair for pair in pairs if pair not in direct], jobs)
@@ -456,6 +534,18 @@ def _leave_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _frozen_parts(config: ExperimentConfig) -> list[str]:
+    """Encoders that are trained on their own and then frozen, each once, parts of joint ones too."""
+    parts = dict.fromkeys(part for name in config.encoders for part in encoder_parts(name))
+    return [part for part in parts if ENCODERS[part].frozen]
+
+
+def _rate(targets: Mapping[str, Tensor]) -> Tensor:
+    """Positive rate of each class in the training split, kept away from 0 and 1."""
+    train = targets["train"]
+    return train.mean(0).clamp(1 / len(train), 1 - 1 / len(train))
 
 
 def _batches(images: Any, size: int) -> Iterator[Tensor]:

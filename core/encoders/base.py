@@ -45,6 +45,8 @@ class Normalize(nn.Module):
 class Encoder(nn.Module):
     """Images (B, 1, H, H) in [0, 1] to ``VisualTokens``."""
 
+    normalize: Normalize
+
     def __init__(self) -> None:
         """Start unfrozen."""
         super().__init__()
@@ -63,6 +65,10 @@ class Encoder(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Switch the mode; a frozen encoder stays in evaluation mode."""
         return super().train(mode and not self.is_frozen)
+
+    def backbones(self) -> list[nn.Module]:
+        """Its timm models, which can start from the weights of another one of their kind."""
+        return []
 
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); what subclasses implement."""

@@ -113,6 +113,10 @@ class ClusterClipEncoder(Encoder):
         """What each filter makes of images (B, 1, H, H): (B, K, 3, H, H), as CLIP sees it."""
         return self.filters.all(self.normalize(images))
 
+    def backbones(self) -> list[nn.Module]:
+        """The image tower's trunk, where it is timm's."""
+        return self.clip.image.backbones()
+
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, 13, D), not L2-normalised."""
         flat = self.filtered(images).flatten(0, 1)  # (B, K, 3, H, H) -> (B * K, 3, H, H)

@@ -51,6 +51,10 @@ class ImageTower(nn.Module):
         else:
             raise ValueError(f"An image tower is a 'resnet' or a 'timm' trunk, not '{kind}'.")
 
+    def backbones(self) -> list[nn.Module]:
+        """The trunk, where it is timm's."""
+        return [] if isinstance(self.visual, ModifiedResNet) else [self.visual.trunk]  # type: ignore[list-item]
+
     def features(self, images: Tensor) -> Tensor:
         """Last feature map (B, trunk_width, h, w) of normalised images (B, 3, H, H)."""
         if isinstance(self.visual, ModifiedResNet):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.encoders.base import Encoder, Normalize, grid_tokens
 from core.encoders.clip import ClipModel
@@ -38,6 +38,10 @@ class ClipEncoder(Encoder):
         self.normalize = normalize
         self.clip = ClipModel(**clip, fetch=fetch, vocabulary=vocabulary)
         self.feature = feature
+
+    def backbones(self) -> list[nn.Module]:
+        """The image tower's trunk, where it is timm's."""
+        return self.clip.image.backbones()
 
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, h * w, D)."""

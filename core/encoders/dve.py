@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.encoders.base import Encoder, Normalize, grid_tokens
 from core.encoders.pretrained import timm_backbone
@@ -28,6 +28,10 @@ class DirectEncoder(Encoder):
         super().__init__()
         self.normalize = normalize
         self.model = timm_backbone(backbone, fetch=fetch, pretrained=pretrained, num_classes=0, **(backbone_args or {}))
+
+    def backbones(self) -> list[nn.Module]:
+        """The CNN."""
+        return [self.model]
 
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, h * w, D)."""

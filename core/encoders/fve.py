@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.encoders.base import Encoder, Normalize, grid_tokens
 from core.encoders.classifier import ImageClassifier
@@ -33,6 +33,10 @@ class FineGrainedEncoder(Encoder):
         options: dict[str, Any] = {"fetch": fetch, "pretrained": pretrained, "backbone_args": backbone_args}
         self.cdc = ImageClassifier(backbone, coarse_classes, **options)
         self.fgc = ImageClassifier(backbone, fine_classes, **options)
+
+    def backbones(self) -> list[nn.Module]:
+        """Both towers' models."""
+        return [self.cdc.model, self.fgc.model]
 
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, 2 * h * w, D)."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from core.encoders.base import Encoder
+from core.encoders.base import Encoder, Normalize
 from core.types import VisualTokens
 
 
@@ -40,20 +41,22 @@ class JointProjection(nn.Module):
 
 
 class JointEncoder(Encoder):
-    """Encoders side by side; each takes the images at its own size."""
+    """Encoders side by side, joined. It takes images at the largest size of its parts."""
 
-    def __init__(self, encoders: Sequence[Encoder], widths: Sequence[int], width: int) -> None:
-        """Join ``encoders``, whose tokens have ``widths``, at ``width``."""
+    def __init__(self, encoders: Sequence[Encoder], join: JointProjection) -> None:
+        """Join ``encoders``, whose tokens have the widths that ``join`` was built for."""
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
-        self.join = JointProjection(widths, width)
-
-    def encode_each(self, images: Sequence[Tensor]) -> VisualTokens:
-        """Encode images, one tensor (B, 1, H_i, H_i) an encoder."""
-        if len(images) != len(self.encoders):
-            raise ValueError(f"{len(self.encoders)} encoders need as many inputs, {len(images)} came.")
-        return self.join([encoder(image) for encoder, image in zip(self.encoders, images, strict=True)])
+        self.join = join
+        self.normalize: Normalize = max((each.normalize for each in encoders), key=lambda each: each.image_size)
 
     def encode(self, images: Tensor) -> VisualTokens:
-        """Encode images (B, 1, H, H), where all encoders take the same size."""
-        return self.encode_each([images] * len(self.encoders))
+        """Encode images (B, 1, H, H); each part gets them at its own size."""
+        parts: list[VisualTokens] = []
+        for encoder in self.encoders:
+            size = encoder.normalize.image_size  # type: ignore[union-attr]
+            fitted = images
+            if size != images.shape[2]:
+                fitted = functional.interpolate(images, size=size, mode="bilinear", antialias=True)  # type: ignore[arg-type]
+            parts.append(encoder(fitted))
+        return self.join(parts)

@@ -91,3 +91,20 @@ def load_lite0(model: nn.Module) -> None:
             raise WeightsError(f"{name} of {path} is {tuple(value.shape)}, but {key} is {tuple(ours[key].shape)}.")
         ours[key] = value
     model.load_state_dict(ours)
+
+
+def start_from(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Fill a timm model from another one of its kind; each keeps its own head.
+
+    Raises:
+        WeightsError: they differ in more than the head.
+    """
+    ours = model.state_dict()
+    head = tuple(f"{name}." for name in ("fc", "classifier", "head"))
+    fits = {key: value for key, value in weights.items() if not key.startswith(head)}
+    needed = {key: value.shape for key, value in ours.items() if not key.startswith(head)}
+    if {key: value.shape for key, value in fits.items()} != needed:
+        raise WeightsError(
+            "The encoder's backbone is not of the kind that was trained to start from. Set backbone.count=0."
+        )
+    model.load_state_dict({**ours, **fits})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from core.config import ReportConfig
 from core.decoders import Decoder
 from core.encoders import Encoder
+from core.encoders.joint import JointProjection
 from core.generation import GenerateConfig, generate
 from core.lightning.optimizers import adamw, augment
 from core.losses import report_loss
@@ -25,8 +27,8 @@ class ReportModule(lightning.LightningModule):
 
     def __init__(
         self,
-        encoder: Encoder | None,
-        template: VisualTokens | None,
+        encoder: Encoder | JointProjection | None,
+        templates: Sequence[VisualTokens],
         decoder: Decoder,
         vocabulary: Vocabulary,
         config: ReportConfig,
@@ -34,8 +36,8 @@ class ReportModule(lightning.LightningModule):
         """Train ``decoder``.
 
         Args:
-            encoder: trains with it (DVE); None where tokens come from a cache.
-            template: grids and sources of cached tokens; None where the encoder makes them.
+            encoder: trains with it: DVE, or what joins several encoders' tokens; None where there is nothing to train.
+            templates: grids and sources of the cached tokens, one an encoder; empty where the encoder makes them.
             decoder: to train.
             vocabulary: to read generated ids.
             config: numbers.
@@ -43,21 +45,26 @@ class ReportModule(lightning.LightningModule):
         super().__init__()
         self.encoder = encoder if encoder is not None else nn.Identity()
         self.has_encoder = encoder is not None
+        self._templates = tuple(templates)
         self.decoder = decoder
         self.config = config
         self.vocabulary = vocabulary
-        self._template = template
         self._generated: list[tuple[list[str], list[str]]] = []
 
-    def tokens(self, batch: dict[str, Tensor]) -> VisualTokens:
-        """Visual tokens of a batch with "images" (B, 1, H, H) or "tokens" (B, N, D)."""
-        if self._template is not None:
-            return VisualTokens(batch["tokens"], self._template.grids, self._template.sources)
+    def tokens(self, batch: dict[str, Any]) -> VisualTokens:
+        """Visual tokens of a batch with "images" (B, 1, H, H) or "tokens", (B, N, D) of each cache."""
+        if self._templates:
+            parts = [
+                VisualTokens(tokens, template.grids, template.sources)
+                for tokens, template in zip(batch["tokens"], self._templates, strict=True)
+            ]
+            joined: VisualTokens = self.encoder(parts) if self.has_encoder else parts[0]
+            return joined
         images = batch["images"]
-        tokens: VisualTokens = self.encoder(augment(images) if self.training and self.config.augment else images)
-        return tokens
+        visual: VisualTokens = self.encoder(augment(images) if self.training and self.config.augment else images)
+        return visual
 
-    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """One teacher-forced step on "ids" (B, T)."""
         losses = report_loss(
             self.decoder(self.tokens(batch), batch["ids"][:, :-1]), batch["ids"], self.config.stop_weight
@@ -70,7 +77,7 @@ class ReportModule(lightning.LightningModule):
         )
         return losses["loss"]
 
-    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """Log the loss and write greedy reports."""
         visual, ids = self.tokens(batch), batch["ids"]
         losses = report_loss(self.decoder(visual, ids[:, :-1]), ids, self.config.stop_weight)
