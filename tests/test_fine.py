@@ -111,7 +111,7 @@ def test_each_mention_keeps_its_modifiers_and_its_place() -> None:
     text = "Heart size is normal.\nModerate right effusion. İ Small left effusion."
     found = [
         (text[item.mention.start : item.mention.end], item.modifiers)
-        for item in fine_mentions([text])[0]
+        for item in next(fine_mentions([text]))
         if item.mention.observation == "Pleural Effusion"
     ]
     assert found == [("effusion", ("moderate", "right")), ("effusion", ("left", "small"))]
@@ -151,12 +151,6 @@ def test_reports_do_not_influence_each_other_nor_do_processes() -> None:
     assert len(reports) > fine._BLOCK
     labels = fine_labels(reports, processes=2)
     assert labels == fine_labels(reports) == [fine_labels([report])[0] for report in reports[: len(SENTENCES)]] * 12
-
-
-def test_progress_ends_with_all() -> None:
-    calls: list[tuple[int, int]] = []
-    fine_mentions(["Edema."] * (fine._BLOCK + 1), progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(fine._BLOCK, fine._BLOCK + 1), (fine._BLOCK + 1, fine._BLOCK + 1)]
 
 
 # --- the truth of phantoms ---
@@ -216,7 +210,7 @@ def test_classes_are_counted_by_report_and_cut_by_count() -> None:
 
 def test_classes_of_phantoms_are_those_of_their_labels() -> None:
     reports = [study.findings for study in PhantomSource(150, 4).studies("train")]
-    mentions = fine_mentions(reports)
+    mentions = list(fine_mentions(reports))
     counted = {each.label: each.count for each in fine_classes(reports, mentions, min_count=1)}
     labels = [label for each in mentions for label in labels_of(each)]
     assert counted == {label: labels.count(label) for label in set(labels)}

