@@ -77,7 +77,7 @@ class Study:
         study_id: unique in its source.
         subject_id: the patient; splits are by patient.
         split: train, validate or test.
-        view: "PA", "AP" or "LATERAL".
+        view: "PA", "AP", "FRONTAL" (PA or AP, it is not known which), "LATERAL", another code of the release, or "".
         findings: the section a decoder learns to write.
         impression: the section CLIP learns from; empty where there is none.
         labels: of the findings, by observation name; all 14 names are there.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -132,19 +133,18 @@ def test_the_kaggle_tables_are_read(tmp_path: Path) -> None:
     studies = all_studies(index)
     assert set(studies) == {"CXR1", "CXR2", "CXR6"}  # 3, 4 without findings; 5 without a frontal image
     assert studies["CXR1"][1:] == (
-        "PA",
+        "FRONTAL",
         "The heart is large.",
         "Large heart.",
         {"indication": "Cough.", "comparison": "None.", "title": "PA and lateral", "mesh": "Cardiomegaly/mild"},
     )
-    assert studies["CXR2"][1] == "FRONTAL"  # nothing says PA or AP
     assert drops(index) == {"neither findings nor impression": 1}
     assert drops(index, "images") == notes(index) == {}
     both = IndexedSource(index.folder, "both")
     ids = {study.study_id: study.view for split in SPLITS for study in both.studies(split)}
     assert ids == {
-        "CXR1": "PA", "CXR1.2": "LATERAL", "CXR2": "FRONTAL", "CXR2.2": "FRONTAL", "CXR2.3": "LATERAL",
-        "CXR5": "LATERAL", "CXR6": "PA",
+        "CXR1": "FRONTAL", "CXR1.2": "LATERAL", "CXR2": "FRONTAL", "CXR2.2": "FRONTAL", "CXR2.3": "LATERAL",
+        "CXR5": "LATERAL", "CXR6": "FRONTAL",
     }  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def test_xml_alone_does_not_guess_at_views(tmp_path: Path) -> None:
     index = index_openi(release, tmp_path / "index")
     views = dict(zip(index.images["image_id"], index.images["view"], strict=True))
     assert views["1_IM-0001-4001"] == views["1_IM-0001-3001"] == ""  # "PA and lateral", and which is which?
-    assert views["3_IM-1384-1001"] == "AP"  # one image, and a title of one view
+    assert views["3_IM-1384-1001"] == "FRONTAL"  # one image, and a title of one view
     assert notes(index)["view unknown"] == 8
     assert len(all_studies(index, "both")) == 7
     with pytest.raises(CXRLensError, match="no study with findings and an image for views=frontal"):
@@ -334,6 +334,18 @@ def test_half_a_release_is_refused(plant: Callable[[Path], object], message: str
         index_openi(release, tmp_path / "index")
     with pytest.raises(CXRLensError, match="holds no index"):
         open_index(tmp_path / "index")
+
+
+def test_a_folder_that_cannot_be_written_and_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = write_kaggle(tmp_path / "release")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CXRLensError, match="cannot be written into.*Choose another with --out"):
+        index_openi(release, tmp_path / "file" / "index")
+    index = index_openi(release, tmp_path / "index")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
+    with pytest.raises(CXRLensError, match="9 images need 0.0 GiB .* where 0.0 GiB are free"):
+        write_image_cache(index, (64,), range(9))
+    assert not list(index.folder.glob("images-*.npy"))
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

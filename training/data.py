@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,9 +54,9 @@ class StudyData:
         return study_source(self.config)
 
     @cached_property
-    def studies(self) -> dict[Split, tuple[Study, ...]]:
+    def studies(self) -> dict[Split, Sequence[Study]]:
         """All studies by split."""
-        return {split: tuple(self.source.studies(split)) for split in SPLITS}
+        return {split: self.source.studies(split) for split in SPLITS}
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

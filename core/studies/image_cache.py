@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.images import ImageError, fit_square, read_image
-from core.studies.index import StudyIndex
+from core.studies.index import ReleaseError, StudyIndex
 
 Square = npt.NDArray[np.uint8]
 _CHUNK = 256
@@ -93,9 +94,13 @@ def write_image_cache(
 
     Returns:
         How many images were read now.
+
+    Raises:
+        ReleaseError: the disk has too little space.
     """
     wanted = np.array(sorted(images), dtype=np.int64)
     file_bytes = index.images["bytes"].to_numpy()
+    _check_space(index, sizes, len(images))
     caches = [_writable(index, size) for size in sizes]
     done = np.isin(wanted, list(unreadable_images(index)))
     done |= np.all([cache.read[wanted] == file_bytes[wanted] for cache in caches], axis=0)
@@ -147,6 +152,18 @@ def _mapper(processes: int) -> Iterator[Callable[..., Iterator[list[Square] | st
     # "spawn": pyarrow's threads do not survive a fork.
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield partial(pool.map, chunksize=8)
+
+
+def _check_space(index: StudyIndex, sizes: Sequence[int], count: int) -> None:
+    """Refuse before the disk is full: a memory-mapped file that cannot grow ends the program without a word."""
+    needed = count * sum(size**2 for size in sizes)
+    there = sum(512 * path.stat().st_blocks for path in index.folder.glob("images-*.npy"))
+    free = shutil.disk_usage(index.folder).free
+    if needed - there > free:
+        raise ReleaseError(
+            f"{count:,} images need {(needed - there) / 2**30:.1f} GiB in {index.folder}, where {free / 2**30:.1f} GiB "
+            "are free. Make room, choose fewer views or smaller sizes, or leave the cache out with --no-images."
+        )
 
 
 def _paths(index: StudyIndex, size: int) -> tuple[Path, Path, Path]:

@@ -152,7 +152,7 @@ def write_index(
     Raises:
         ReleaseError: not one study can be used.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / "index.json").unlink(missing_ok=True)
     digest, order = hashlib.sha256(), hashlib.sha256()
     reasons: Counter[str] = Counter()
@@ -272,6 +272,21 @@ class StudyIndex:
     def census(self) -> dict[str, Any]:
         """What was found, kept and dropped when the index was written."""
         return dict(json.loads((self.folder / "census.json").read_text(encoding="utf-8")))
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of an index.
+
+    Raises:
+        ReleaseError: it cannot be made, or not be written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / "index.json.part"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ReleaseError(f"{folder} cannot be written into ({error.strerror}). Choose another with --out.") from error
 
 
 def open_index(folder: Path) -> StudyIndex:

@@ -33,6 +33,7 @@ from core.studies.index import (
     ReleaseError,
     StudyEntry,
     StudyIndex,
+    make_folder,
     text_fault,
     write_index,
 )
@@ -94,6 +95,7 @@ def index_mimic_cxr(
         exceptions = beside[0] / "section_parser.py"
     rules = read_exceptions(exceptions) if exceptions else Exceptions()
     notes = Notes()
+    make_folder(out)
     studies, split_of_patient = _read_tables(root, notes)
     for name in LABELERS:
         _write_labels(root, out, name, studies, notes)
@@ -233,7 +235,6 @@ def _write_labels(root: Path, out: Path, labeler: Labeler, studies: dict[str, _L
         target.unlink(missing_ok=True)
         notes.add("table of labels missing", labeler)
         return
-    out.mkdir(parents=True, exist_ok=True)
     columns: dict[str, list[str]] = {name: [] for name in ("study_id", *OBSERVATIONS)}
     seen: set[str] = set()
     for study, *values in read_rows(path, ("study_id", *OBSERVATIONS)):

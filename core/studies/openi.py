@@ -222,18 +222,13 @@ def _without_removed(text: str) -> str:
 def _view(projection: str, record: _Record) -> str:
     """Read a view from the tables; where they are missing, from a title that speaks of one view of a single image.
 
-    Whether a frontal image is PA or AP stands in the title, if anywhere.
+    PA and AP are not told apart: titles say "PA and lateral" of images that are marked AP.
     """
+    if projection:
+        return projection.upper()
     title = record.title.lower()
-    pa, ap = re.search(r"\bpa\b", title), re.search(r"\bap\b|\bportable\b", title)
-    frontal = "FRONTAL" if bool(pa) == bool(ap) else "PA" if pa else "AP"
-    kind = projection.lower()
-    if kind == "lateral":
-        return "LATERAL"
-    if kind == "frontal":
-        return frontal
-    alone = len(record.images) == 1 and not re.search(r"lat|2v|two|2 ?view", title)
-    return frontal if alone and (pa or ap or "frontal" in title) else ""
+    single = len(record.images) == 1 and not re.search(r"lat|2v|two|2 ?view", title)
+    return "FRONTAL" if single and re.search(r"\b(pa|ap|portable|frontal)\b", title) else ""
 
 
 # --- reports ---
