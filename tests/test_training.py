@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,6 +243,21 @@ def test_the_backbone_learns_from_other_phantoms(run: Run) -> None:
     assert run.backbone_data.source.fingerprint() != run.data.source.fingerprint()
     with pytest.raises(CXRLensError, match="backbone.seed must differ"):
         load_config(PRESETS, "phantom", ["backbone.seed=0"])
+
+
+def test_two_processes_do_a_stage_once(tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    def work(folder: Path) -> None:
+        begun.append(1)
+        time.sleep(0.2)
+
+    threads = [threading.Thread(target=run_stage, args=(tmp_path / "stage", {"a": 1}, work)) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(begun) == 1
 
 
 def test_a_missing_stage_is_named(few: ExperimentConfig, tmp_path: Path) -> None:

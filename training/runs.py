@@ -16,6 +16,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from filelock import FileLock
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
@@ -64,7 +65,7 @@ def run_stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], No
     """Do a stage once.
 
     Skipped when it is done with the same inputs; resumed when it was interrupted with the same inputs; begun anew
-    when the inputs changed.
+    when the inputs changed. Where another process is at it, this one waits, and then finds it done.
 
     Args:
         folder: of the stage.
@@ -74,6 +75,12 @@ def run_stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], No
     Returns:
         A hash of the inputs, for the stages after.
     """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        return _run_stage(folder, inputs, work)
+
+
+def _run_stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], None]) -> str:
     key = content_hash(inputs)
     config, done = folder / "config.json", folder / "done.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["key"] == key:

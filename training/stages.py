@@ -488,9 +488,9 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
         encoders += [("classifier", "cdc"), ("classifier", "fgc")]
     pairs = [("decoder", encoder, decoder) for encoder in config.encoders for decoder in config.decoders]
     direct = [pair for pair in pairs if not ENCODERS[encoder_parts(pair[1])[0]].frozen]
-    _side_by_side(run, [*encoders, *direct], jobs)
-    _side_by_side(run, [("tokens", name) for name in frozen], jobs)
-    _side_by_side(run, [pair for pair in pairs if pair not in direct], jobs)
+    tokens = [("tokens", name) for name in frozen]
+    # Each after what it needs: a worker that is free takes the next, and at worst waits for a stage that runs.
+    _side_by_side(run, [*encoders, *direct, *tokens, *(pair for pair in pairs if pair not in direct)], jobs)
 
     keys = [run.decoder(encoder, decoder) for _, encoder, decoder in pairs]
     if not keys:
@@ -503,7 +503,7 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
 
 
 def _side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> None:
-    """Run stages that do not need each other."""
+    """Run stages, each after those that it needs, ``jobs`` at a time."""
     if jobs == 1:
         for name, *arguments in stages:
             getattr(run, name)(*arguments)
