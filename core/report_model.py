@@ -86,4 +86,5 @@ def to_report(vocabulary: Vocabulary, hypothesis: Hypothesis, memory: Memory, cl
         finished=hypothesis.finished,
         word_attention=attention,
         cls_attention=None if cls is None else cls.float().cpu().numpy(),
+        ids=hypothesis.ids,
     )

@@ -149,6 +149,7 @@ class Report:
         finished: False where the length limit cut it.
         word_attention: (T, N) float32, the mean attention of each word to each visual token, rows sum to 1; or None.
         cls_attention: (N,) float32, attention rollout of the CLS token, sums to 1; None for a decoder without one.
+        ids: what the decoder wrote, special tokens too, START left out; explanations read it back.
     """
 
     text: str
@@ -157,6 +158,7 @@ class Report:
     finished: bool
     word_attention: npt.NDArray[np.float32] | None = None
     cls_attention: npt.NDArray[np.float32] | None = None
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +166,13 @@ class Attribution:
     """Result of an explanation.
 
     Attributes:
-        values: (h, w) or (N,) float32.
+        values: (h, w) float32 over the model's square input, padding included, or (N,) over filters.
         signed: True where a negative value has a meaning.
         method: name of the method.
         target: what was explained, for the reader ("word 7: effusion").
-        geometry: of the study's image, where values are image cells.
+        geometry: of the study's image, where values are image cells; the way back to the image.
+        source: encoder or tower whose tokens the values belong to ("fve.cdc"); empty for pixels.
+        details: further numbers ("score", "convergence_delta", ...); each method says which.
     """
 
     values: npt.NDArray[np.float32]
@@ -176,6 +180,8 @@ class Attribution:
     method: str
     target: str
     geometry: Geometry | None = None
+    source: str = ""
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
