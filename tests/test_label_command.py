@@ -394,7 +394,10 @@ def test_quality_without_open_i_says_what_was_not_measured(monkeypatch: pytest.M
         pytest.param(OPENI, marks=pytest.mark.skipif(not OPENI.is_dir(), reason="no shared copy of Open-i")),
         pytest.param(
             None,
-            marks=pytest.mark.skipif(find_spec("torchxrayvision") is None, reason="the extra reference is missing"),
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(find_spec("torchxrayvision") is None, reason="the extra reference is missing"),
+            ],
         ),
     ],
 )

@@ -64,7 +64,7 @@ def label(
 
     from training.label_files import find_reports, label_file, take_census
 
-    target = out or file.with_name(f"{file.name.split('.')[0]}.labels.csv")
+    target = out or file.with_name(f"{Path(file.name.removesuffix('.gz')).stem}.labels.csv")
     if target.exists() and not overwrite:
         raise CXRLensError(f"{target} is there already. Choose another --out, or --overwrite it.")
     if target.exists() and target.samefile(file):

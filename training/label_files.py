@@ -174,7 +174,8 @@ def find_reports(path: Path, columns: Sequence[str] = (), kept: Sequence[str] = 
     if kind == ".txt":
         if columns or kept:
             raise CXRLensError(f"{path} is text, a report a line; it has no columns. Leave out --column and --keep.")
-        _refuse_utf16(path, path.read_bytes()[:4])
+        with path.open("rb") as file:
+            _refuse_utf16(path, file.read(4))
         return ReportFile(path, ())
     names = _csv_header(path) if kind == ".csv" else _parquet_names(path)
     for name in (*columns, *kept):

@@ -42,7 +42,8 @@ class Mention:
         end: of the phrase, exclusive.
         sentence_start: of the sentence around it, characters in the given text.
         sentence_end: of the sentence, exclusive.
-        reason: the words that decided, lower case ("no", "may represent", "enlarged"); "" for a plain statement.
+        reason: the words that decided, lower case ("no", "may represent", "enlarged", "no change"); "" for a plain
+            statement.
     """
 
     observation: str
