@@ -18,7 +18,7 @@ $(READY):
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --progress-bar off -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e ".[dev,small,labels]"
+	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e ".[dev,small,labels,metrics]"
 	@touch $@
 
 run: install ## open the dashboard
