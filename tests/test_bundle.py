@@ -36,8 +36,9 @@ def test_the_demo_has_all_twelve_pairs_and_each_verifies() -> None:
 
 
 def test_the_demo_bundles_are_small_enough() -> None:
-    total = sum(path.stat().st_size for path in BUNDLES.rglob("*") if path.is_file())
-    assert total < 25e6
+    bundles = sum(path.stat().st_size for path in BUNDLES.glob("*/**/*") if path.is_file())
+    assert bundles < 25e6
+    assert sum(path.stat().st_size for path in BUNDLES.rglob("*") if path.is_file()) < 32e6  # scores and embeddings too
 
 
 def test_pairs_share_their_frozen_encoder() -> None:

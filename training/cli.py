@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,8 +79,8 @@ def train(
 
         use_threads_for(config.size)
         evaluate(config, run.data, target, run.folder / "evaluate")
-        results = (run.folder / "evaluate" / "results.json").read_text(encoding="utf-8")
-        (target / "results.json").write_text(results, encoding="utf-8")
+        for name in ("results.json", "reports.jsonl"):
+            shutil.copyfile(run.folder / "evaluate" / name, target / name)
 
     import torch
 

@@ -31,6 +31,7 @@ from core.encoders.cve import ClipEncoder
 from core.encoders.fve import FineGrainedEncoder
 from core.encoders.joint import JointProjection
 from core.encoders.pretrained import start_from
+from core.filter_control import with_random_filters
 from core.labels.observations import OBSERVATIONS
 from core.labels.order import abnormal_first
 from core.lightning.classifier import ClassifierModule
@@ -454,14 +455,39 @@ class Run:
         )
 
     def _export_embeddings(self, name: str, library: bundle.BundleLibrary, out: Path) -> None:
+        """Embeddings of held-out studies; `dashboard.services` reads them.
+
+        "pooled" (n, D) is the mean of all tokens, "pooled.<source>" that of one tower's where there are several;
+        CLIP's encoders add "text" (n, D), the impressions; CCVE its "tokens" (n, 13, D), and "random_filters"
+        (n, 13, D), the same with filters that learned nothing.
+        """
         from safetensors.torch import save_file
 
-        model = library.load(f"{self.config.name}-{name}-{self.config.decoders[0]}")
-        images = self.data.images("test", model.image_size)[:EMBEDDING_STUDIES]
-        with torch.inference_mode():
-            pooled = torch.cat([model.encoder(batch).tokens.mean(1) for batch in _batches(images, 64)])
-        ids = [study.study_id for study in self.data.studies["test"][:EMBEDDING_STUDIES]]
-        save_file({"pooled": pooled.half()}, out / f"embeddings-{name}.safetensors", {"study_ids": json.dumps(ids)})
+        encoder = library.load(f"{self.config.name}-{name}-{self.config.decoders[0]}").encoder
+        studies = self.data.studies["test"][:EMBEDDING_STUDIES]
+        images = self.data.images("test", image_size(name, self.config.size))[:EMBEDDING_STUDIES]
+
+        @torch.inference_mode()
+        def tokens_of(network: Encoder) -> tuple[Tensor, tuple[str, ...]]:
+            batches = [network(batch) for batch in _batches(images, 64)]
+            return torch.cat([each.tokens for each in batches]), batches[0].sources
+
+        tokens, sources = tokens_of(encoder)
+        tensors = {"pooled": tokens.mean(1)}
+        towers = tuple(dict.fromkeys(sources))
+        if len(towers) > 1:
+            place = np.asarray(sources)
+            tensors |= {f"pooled.{each}": tokens[:, place == each].mean(1) for each in towers}
+        if isinstance(encoder, ClipEncoder | ClusterClipEncoder):
+            with torch.inference_mode():
+                tensors["text"] = encoder.clip.text(encoder.clip.text.tokenize([each.impression for each in studies]))
+        if isinstance(encoder, ClusterClipEncoder):
+            tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder))[0]}
+        save_file(
+            {key: value.half().contiguous() for key, value in tensors.items()},
+            out / f"embeddings-{name}.safetensors",
+            {"study_ids": json.dumps([each.study_id for each in studies])},
+        )
 
 
 def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1) -> None:
