@@ -1,0 +1,147 @@
+"""What is explained: a pair, the image it read, the report it wrote."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from core.encoders import Encoder
+from core.encoders.clip import TextTower
+from core.generation import GenerateConfig
+from core.images import fit_square
+from core.report_model import ReportModel, write_from_tokens
+from core.types import CXRLensError, FloatImage, Geometry, Report, VisualTokens
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pair with one image and one report.
+
+    Attributes:
+        model: a twin of the shared model: the same weights, modules of its own. Whatever an explanation does to it,
+            hooks, modes, errors, the shared model stays as it was.
+        image: (H, W) as it came.
+        square: (1, 1, size, size) as the encoder gets it.
+        geometry: the way back from the square.
+        visual: tokens (1, N, D), without gradient.
+        report: what is explained.
+        write: how reports are written, for what is written again.
+    """
+
+    model: ReportModel
+    image: FloatImage
+    square: Tensor
+    geometry: Geometry
+    visual: VisualTokens
+    report: Report
+    write: GenerateConfig
+
+    @property
+    def word_places(self) -> tuple[int, ...]:
+        """Where the report's words stand in its ids."""
+        decode = self.model.vocabulary.decode
+        return tuple(place for place, index in enumerate(self.report.ids) if decode([index]))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRun:
+    """Neighbouring tokens of one source.
+
+    Attributes:
+        source: encoder or tower.
+        columns: of the N tokens.
+        grid: (h, w) where tokens are image cells; None for filters.
+    """
+
+    source: str
+    columns: slice
+    grid: tuple[int, int] | None
+
+
+def open_subject(
+    model: ReportModel, image: FloatImage, report: Report | None = None, write: GenerateConfig | None = None
+) -> Subject:
+    """Encode an image, and write its report if there is none yet.
+
+    Args:
+        model: shared; it is not touched.
+        image: (H, W), values in [0, 1], any shape.
+        report: of this model and image.
+        write: how to write; as the bundle was scored unless given.
+
+    Raises:
+        CXRLensError: the model gives NaN, or the report does not know its ids.
+    """
+    write = write or GenerateConfig(**model.card.write)
+    square, geometry = fit_square(image, model.image_size)
+    images = torch.from_numpy(square)[None, None]
+    own = twin(model)
+    visual = encode(own, images)
+    report = report or write_from_tokens(own, visual, write)[0]
+    if not report.ids:
+        raise CXRLensError(
+            "This report cannot be explained: it is empty, or was stored without its ids. Write it anew."
+        )
+    return Subject(own, image, images, geometry, visual, report, write)
+
+
+def with_image(subject: Subject, square: Tensor) -> Subject:
+    """The same pair and report with another image (1, 1, size, size)."""
+    return replace(subject, square=square, visual=encode(subject.model, square))
+
+
+def encode(model: ReportModel, images: Tensor) -> VisualTokens:
+    """Visual tokens of images (B, 1, size, size), without gradient.
+
+    Raises:
+        CXRLensError: they are not finite.
+    """
+    with torch.no_grad():
+        visual: VisualTokens = model.encoder(images)
+    if not torch.isfinite(visual.tokens).all():
+        raise CXRLensError(not_finite(model, "encoder"))
+    return visual
+
+
+def not_finite(model: ReportModel, part: str) -> str:
+    """Message for a model that gives NaN or infinity."""
+    return (
+        f"The {part} of {model.card.name} gives NaN or infinity: there is nothing to explain. Its weights are damaged; "
+        "verify the bundle with 'cxr-lens bundles --verify'."
+    )
+
+
+def twin(model: ReportModel, *, own_weights: bool = False) -> ReportModel:
+    """Modules of their own, that let gradients through to the image.
+
+    Args:
+        model: stays as it is.
+        own_weights: copy the weights too, so that they may be changed.
+    """
+
+    def copied(module: nn.Module) -> nn.Module:
+        kept: list[object] = [each for each in module.modules() if isinstance(each, TextTower)]
+        if not own_weights:
+            kept += [*module.parameters(), *module.buffers()]
+        return copy.deepcopy(module, {id(each): each for each in kept})
+
+    encoder, decoder = copied(model.encoder), copied(model.decoder)
+    for module in encoder.modules():
+        if isinstance(module, Encoder):
+            module.is_frozen = False  # a frozen encoder would run without gradient
+    return replace(model, encoder=encoder, decoder=decoder)  # type: ignore[arg-type]
+
+
+def token_runs(visual: VisualTokens) -> tuple[TokenRun, ...]:
+    """Which tokens belong together, and to which grid."""
+    runs, start, grids = [], 0, list(visual.grids)
+    for source, group in groupby(visual.sources):
+        length = len(list(group))
+        grid = grids.pop(0) if grids and grids[0][0] * grids[0][1] == length else None
+        runs.append(TokenRun(source, slice(start, start + length), grid))
+        start += length
+    return tuple(runs)
