@@ -283,6 +283,17 @@ def test_a_cached_image_equals_the_file_and_needs_it_no_more(tmp_path: Path) -> 
         cached.image(ids[9], 48)  # was not asked for
 
 
+@pytest.mark.parametrize("name", ["images-32.npy", "images-32.read.npy", "images-32.json"])
+def test_a_damaged_cache_is_made_anew(name: str, tmp_path: Path) -> None:
+    index = index_mimic_cxr(write_tree(tmp_path / "release", EXAMS), tmp_path / "index")
+    assert write_image_cache(index, (32,), range(5)) == 5
+    path = index.folder / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert IndexedSource(index.folder, "ap").image("s50000001", 32).max() > 0  # read from its file
+    assert write_image_cache(index, (32,), range(5)) == 5
+    assert write_image_cache(index, (32,), range(5)) == 0
+
+
 def test_an_interrupted_cache_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from core.studies import image_cache
 

@@ -51,11 +51,14 @@ def read_square(path: Path, size: int, name: str) -> Square:
 
 
 def open_image_cache(index: StudyIndex, size: int) -> ImageCache | None:
-    """Open the cache of a size, complete or not; None if there is none of this index."""
+    """Open the cache of a size, complete or not; None if there is none of this index, or a damaged one."""
     pixels, read, about = _paths(index, size)
-    if not about.is_file() or json.loads(about.read_text(encoding="utf-8")) != _about(index, size):
+    try:
+        if json.loads(about.read_text(encoding="utf-8")) != _about(index, size):
+            return None
+        return ImageCache(np.load(pixels, mmap_mode="r"), np.load(read, mmap_mode="r"))
+    except (OSError, ValueError):
         return None
-    return ImageCache(np.load(pixels, mmap_mode="r"), np.load(read, mmap_mode="r"))
 
 
 def unreadable_images(index: StudyIndex) -> dict[int, str]:
@@ -149,7 +152,6 @@ def _mapper(processes: int) -> Iterator[Callable[..., Iterator[list[Square] | st
     if processes <= 1:
         yield map
         return
-    # "spawn": pyarrow's threads do not survive a fork.
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield partial(pool.map, chunksize=8)
 

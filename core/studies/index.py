@@ -211,10 +211,9 @@ class StudyIndex:
         """A row a study: study_id, subject_id, split, dropped, has_findings, has_impression; no texts."""
         rows = []
         file = pq.ParquetFile(self.folder / "studies.parquet")
-        for batch in file.iter_batches(
-            columns=["study_id", "subject_id", "split", "dropped", "findings", "impression"]
-        ):
-            part = batch.to_pandas()
+        columns = ["study_id", "subject_id", "split", "dropped", "findings", "impression"]
+        for batch in file.iter_batches(columns=columns, use_threads=False):
+            part = batch.to_pandas(use_threads=False)
             part["has_findings"] = part.pop("findings") != ""
             part["has_impression"] = part.pop("impression") != ""
             rows.append(part)
@@ -223,14 +222,14 @@ class StudyIndex:
     @cached_property
     def images(self) -> pd.DataFrame:
         """A row an image: image_id, study (row in `studies`), path, view, bytes, dropped."""
-        table = pq.read_table(self.folder / "images.parquet").to_pandas()
+        table = read_parquet(self.folder / "images.parquet").to_pandas(use_threads=False)
         table.insert(1, "study", pd.Index(self.studies["study_id"]).get_indexer(table.pop("study_id")))
         return table
 
     @cached_property
     def texts(self) -> pa.Table:
         """A row a study, as in `studies`: findings, impression, context."""
-        return pq.read_table(self.folder / "studies.parquet", columns=["findings", "impression", "context"])
+        return read_parquet(self.folder / "studies.parquet", ["findings", "impression", "context"])
 
     def samples(self, views: str, unreadable: Sequence[int] = ()) -> pd.DataFrame:
         """The images that a choice of views takes, one a row, with the study's columns.
@@ -272,6 +271,11 @@ class StudyIndex:
     def census(self) -> dict[str, Any]:
         """What was found, kept and dropped when the index was written."""
         return dict(json.loads((self.folder / "census.json").read_text(encoding="utf-8")))
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table of an index, without pyarrow's threads: training forks, and threads do not come along."""
+    return pq.read_table(path, columns=columns, use_threads=False)
 
 
 def make_folder(folder: Path) -> None:

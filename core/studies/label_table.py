@@ -20,7 +20,7 @@ from core.labels.clusters import cluster_texts
 from core.labels.fine import FINE_RULES_VERSION, ParserError, fine_labels, load_parser
 from core.labels.observations import OBSERVATIONS
 from core.labels.rules import RULES_VERSION, label_reports
-from core.studies.index import StudyIndex
+from core.studies.index import StudyIndex, read_parquet
 
 _ROWS = 4096
 _STATE = pa.dictionary(pa.int32(), pa.string())
@@ -65,8 +65,9 @@ def label_index(
         folder.mkdir()
         (folder / "about.json").write_text(json.dumps(versions), encoding="utf-8")
     file = pq.ParquetFile(index.folder / "studies.parquet")
+    columns = ["study_id", "findings", "impression", "dropped"]
     parts, done = [], 0
-    for number, batch in enumerate(file.iter_batches(_ROWS, columns=["study_id", "findings", "impression", "dropped"])):
+    for number, batch in enumerate(file.iter_batches(_ROWS, columns=columns, use_threads=False)):
         path = folder / f"part-{number:05}.parquet"
         parts.append(path)
         done += len(batch)
@@ -77,7 +78,7 @@ def label_index(
         partial.replace(path)
         if progress is not None:
             progress(done, file.metadata.num_rows)
-    return LabelTable(versions, pa.concat_tables([pq.read_table(path) for path in parts]).unify_dictionaries())
+    return LabelTable(versions, pa.concat_tables([read_parquet(path) for path in parts]).unify_dictionaries())
 
 
 def _versions(folder: Path, index: StudyIndex) -> dict[str, str]:

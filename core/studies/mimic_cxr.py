@@ -34,6 +34,7 @@ from core.studies.index import (
     StudyEntry,
     StudyIndex,
     make_folder,
+    read_parquet,
     text_fault,
     write_index,
 )
@@ -116,7 +117,7 @@ def read_shipped_labels(index: StudyIndex, labeler: Labeler) -> pa.Table:
             f"{index.folder} has no labels of {labeler}: mimic-cxr-2.*-{labeler}.csv.gz was not there for it. "
             "Get the table and make the index again, or set data.labels=rules."
         )
-    return pq.read_table(path)
+    return read_parquet(path)
 
 
 def write_annotation(index: StudyIndex, views: str, path: Path) -> int:
