@@ -1,0 +1,214 @@
+"""Maps: planted structure, properties, places of new points, the cache, the process, bad input."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core import map_quality
+from core.encoders.ccve import ClusterClipEncoder
+from core.filter_control import with_random_filters
+from core.projection_job import ProjectionJob, cache_folder, compute, content_key, load
+from core.projections import METHODS, ProjectionConfig, fit_pca, place, project
+from core.types import CXRLensError
+
+GROUPS = np.repeat([0, 1, 2], 20)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def blobs(spread: float = 0.3) -> np.ndarray:
+    """Three groups of twenty points in twelve dimensions, (60, 12)."""
+    rng = np.random.default_rng(0)
+    centres = 4 * np.eye(12)[:3]
+    return (centres[GROUPS] + rng.normal(0, spread, (60, 12))).astype(np.float32)
+
+
+def test_pca_agrees_with_the_singular_values() -> None:
+    x = blobs()
+    axes = fit_pca(x, 3)
+    _, scale, rows = np.linalg.svd(x.astype(np.float64) - x.mean(0), full_matrices=False)
+    assert np.allclose(axes.shares, (scale**2 / (scale**2).sum())[:3], atol=1e-5)
+    assert np.allclose(np.abs(axes.axes.T @ rows[:3].T), np.eye(3), atol=1e-3)
+    assert np.allclose(project(x, ProjectionConfig()).coordinates, axes.place(x)[:, :2], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_keeps_planted_groups_apart_is_seeded_and_places_new_points_into_their_group(method: str) -> None:
+    x = blobs()
+    config = ProjectionConfig(method=method, perplexity=10, neighbours=8)  # type: ignore[arg-type]
+    placed = project(x, config)
+    assert placed.coordinates.shape == (60, 2)
+    assert map_quality.silhouette(placed.coordinates, [str(each) for each in GROUPS]) > 0.5  # type: ignore[operator]
+    assert np.array_equal(placed.coordinates, project(x, config).coordinates)
+    new = x[[5, 25, 45]] + np.float32(0.05)
+    found = place(x, placed, new, config)
+    centres = np.stack([placed.coordinates[group == GROUPS].mean(0) for group in range(3)])
+    assert np.linalg.norm(found[:, None] - centres, axis=2).argmin(1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("method", ["PCA", "t-SNE"])
+def test_three_dimensions(method: str) -> None:
+    placed = project(blobs(), ProjectionConfig(method=method, dimensions=3, perplexity=10))  # type: ignore[arg-type]
+    assert placed.coordinates.shape == (60, 3)
+    assert np.ptp(placed.coordinates, axis=0).min() > 0
+
+
+def test_reports_what_it_had_to_reduce() -> None:
+    placed = project(blobs()[:25], ProjectionConfig(method="t-SNE", perplexity=30))
+    assert placed.parameters["perplexity"] == 8
+    assert "Perplexity 8 instead of 30" in placed.parameters["notes"][0]
+    placed = project(blobs()[:12], ProjectionConfig(method="UMAP", neighbours=30))
+    assert placed.parameters["neighbours"] == 11
+    assert "11 neighbours instead of 30" in placed.parameters["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("features", "settings", "message"),
+    [
+        (np.ones((20, 4)), {}, "All 20 embeddings are equal"),
+        (blobs()[:2], {}, "at least 3 points"),
+        (blobs()[:9], {"method": "t-SNE"}, "at least 10 points"),
+        (blobs()[:9], {"method": "UMAP"}, "PCA maps fewer"),
+        (blobs()[:, :2], {"dimensions": 3}, "no map of 3 dimensions"),
+        (blobs()[0], {}, "not an array of shape"),
+        (np.where(np.arange(60)[:, None] == 7, np.nan, blobs()), {}, "1 of 60 embeddings are not finite"),
+    ],
+)
+def test_refuses_what_has_no_map(features: np.ndarray, settings: dict, message: str) -> None:
+    with pytest.raises(CXRLensError, match=message):
+        project(features.astype(np.float32), ProjectionConfig(**settings))
+
+
+@pytest.mark.parametrize("settings", [{"method": "MDS"}, {"dimensions": 4}, {"min_distance": 2}, {"neighbours": 1}])
+def test_refuses_settings_out_of_range(settings: dict) -> None:
+    with pytest.raises(CXRLensError):
+        ProjectionConfig(**settings)
+
+
+def test_refuses_a_new_point_of_another_width() -> None:
+    x = blobs()
+    with pytest.raises(CXRLensError, match="12 features"):
+        place(x, project(x, ProjectionConfig()), x[:1, :5], ProjectionConfig())
+
+
+def test_the_key_follows_data_and_used_parameters_only() -> None:
+    x, config = blobs(), ProjectionConfig(method="PCA")
+    assert content_key(x, config) == content_key(x.copy(), ProjectionConfig(method="PCA", perplexity=5))
+    assert content_key(x, config) != content_key(x + 1, config)
+    assert content_key(x, config) != content_key(x, ProjectionConfig(method="PCA", seed=1))
+    assert content_key(x, config) != content_key(x, config, x[:1])
+
+
+def test_the_cache_gives_the_same_map_and_mends_a_damaged_file() -> None:
+    x, config = blobs(), ProjectionConfig()
+    first = compute(x, config)
+    key = content_key(x, config)
+    again = load(key)
+    assert again is not None
+    assert np.array_equal(again.coordinates, first.coordinates)
+    assert again.parameters["trustworthiness"] == pytest.approx(first.parameters["trustworthiness"])
+    (cache_folder() / f"{key}.safetensors").write_bytes(b"broken")
+    assert load(key) is None
+    assert np.array_equal(compute(x, config).coordinates, first.coordinates)
+    assert load(key) is not None
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "file"))
+    with pytest.raises(CXRLensError, match="CXR_CACHE"):
+        compute(blobs(), ProjectionConfig())
+
+
+def test_a_job_tells_its_progress_and_gives_what_a_call_gives() -> None:
+    x, config = blobs(), ProjectionConfig(method="t-SNE", perplexity=10)
+    job = ProjectionJob(x, config, x[:2])
+    assert 0 <= job.progress()[0] <= 1
+    placed = job.result()
+    assert placed.coordinates.shape == (2, 2)
+    assert not job.folder.exists()
+    base = load(content_key(x, config))
+    assert base is not None
+    assert 0.5 < base.parameters["trustworthiness"] <= 1
+
+
+def test_a_job_can_be_cancelled() -> None:
+    x = np.random.default_rng(0).normal(size=(3000, 60)).astype(np.float32)
+    job = ProjectionJob(x, ProjectionConfig(method="t-SNE"))
+    began = time.monotonic()
+    job.cancel()
+    assert time.monotonic() - began < 6
+    assert job.done()
+    assert not job.folder.exists()
+    assert load(job.key) is None
+    with pytest.raises(CXRLensError, match="cancelled"):
+        job.result()
+
+
+def test_a_job_hands_over_the_message_of_its_error() -> None:
+    job = ProjectionJob(blobs()[:9], ProjectionConfig(method="UMAP"))
+    with pytest.raises(CXRLensError, match="at least 10 points"):
+        job.result()
+
+
+def test_trustworthiness_is_one_for_the_same_points_and_near_a_half_for_a_shuffled_map() -> None:
+    x = blobs(1.0)
+    assert map_quality.trustworthiness(x, x) == 1
+    shuffled = map_quality.trustworthiness(x, np.random.default_rng(0).permutation(x))
+    assert shuffled is not None
+    assert 0.3 < shuffled < 0.7
+
+
+def test_neighbourhood_hit_by_hand() -> None:
+    points = np.array([[0], [1], [2], [10], [11], [12]], dtype=np.float32)
+    neighbours = map_quality.nearest(points, 2)
+    apart = np.array([True, True, True, False, False, False])
+    assert map_quality.neighbourhood_hit(neighbours, apart) == 1
+    mixed = np.array([True, False, False, True, False, False])
+    assert map_quality.neighbourhood_hit(neighbours, mixed) == 0
+    assert map_quality.neighbourhood_hit(neighbours, np.zeros(6, dtype=bool)) is None
+
+
+def test_silhouette_needs_two_groups() -> None:
+    x = blobs()
+    assert map_quality.silhouette(x, ["a"] * 60) is None
+    assert map_quality.silhouette(x, [str(each) for each in range(60)]) is None
+    assert map_quality.silhouette(x, [str(each) for each in GROUPS]) > 0.7  # type: ignore[operator]
+
+
+def test_random_filters_alone_make_clusters(tiny_ccve: ClusterClipEncoder) -> None:
+    images = torch.rand(12, 1, 128, 128, generator=torch.Generator().manual_seed(0)) * 0.02 + 0.4
+    state = torch.random.get_rng_state()
+    control = with_random_filters(tiny_ccve, seed=1)
+    assert torch.equal(state, torch.random.get_rng_state())
+    first, second = tiny_ccve.filters.state_dict(), control.filters.state_dict()
+    assert not torch.equal(first["first.weight"], second["first.weight"])
+    assert torch.equal(first["gate"], second["gate"])
+    assert all(torch.equal(a, b) for a, b in zip(tiny_ccve.clip.parameters(), control.clip.parameters(), strict=True))
+    with torch.inference_mode():
+        tokens = control(images).tokens
+    filters = [str(k) for _ in range(12) for k in range(13)]
+    points = tokens.flatten(0, 1).numpy()
+    assert map_quality.silhouette(points, filters) > 0.5  # type: ignore[operator]
+
+
+@pytest.fixture(scope="module")
+def tiny_ccve() -> ClusterClipEncoder:
+    """Untrained, its gates open."""
+    from core.encoders import build_encoder
+    from core.text import Vocabulary
+
+    torch.manual_seed(0)
+    encoder = build_encoder("ccve", "tiny", vocabulary=Vocabulary.build([["clear", "lungs"]], 1))
+    assert isinstance(encoder, ClusterClipEncoder)
+    torch.nn.init.constant_(encoder.filters.gate, 1.0)  # type: ignore[arg-type]
+    return encoder.freeze()
