@@ -1,0 +1,1 @@
+"""Review sessions: radiologists read blinded reports, mark them, and settle; docs/reviews.md."""

@@ -1,0 +1,62 @@
+"""Sessions to test reviews with: invented cases, and a database with its users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.labels.observations import OBSERVATIONS, LabelState
+from core.reviews.database import Database
+from core.reviews.design import Case, Design
+from core.reviews.rubrics import Mark
+from core.reviews.store import Actor, create_session, first_admin, list_screens, set_role
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ("reference", "pair-one", "pair-two")
+TEXTS = {
+    "reference": "The heart is enlarged. There is a small left pleural effusion.",
+    "pair-one": "The heart is normal in size. The lungs are clear.",
+    "pair-two": "The heart is enlarged. No pneumothorax.",
+}
+
+
+def cases(count: int = 6, models: Sequence[str] = MODELS) -> list[Case]:
+    found = []
+    for number in range(count):
+        labels = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)
+        labels["Cardiomegaly" if number % 3 else "Edema"] = LabelState.POSITIVE
+        reports = {model: TEXTS.get(model, "The lungs are clear.") for model in models}
+        bundles = {model: "b" * 64 for model in models if model != "reference"}
+        found.append(Case(f"s{number:03}", f"{number:064x}", reports, bundles, labels, {"age": "60"}))
+    return found
+
+
+def design(**changes: Any) -> Design:
+    values: dict[str, Any] = {"title": "Trial", "rubric": "report-quality", "readers": ("anna", "boris")}
+    return Design(**{**values, **changes})
+
+
+def fill(database: Database, readers: Sequence[str] = ("anna", "boris", "carla")) -> Actor:
+    admin = first_admin(database, "root")
+    for name in readers:
+        set_role(database, admin, name, "reader")
+    set_role(database, admin, "rita", "researcher")
+    set_role(database, admin, "ralf", "researcher")
+    return Actor("rita", "researcher")
+
+
+def session(database: Database, count: int = 6, **changes: Any) -> str:
+    return create_session(database, Actor("rita", "researcher"), design(**changes), cases(count))
+
+
+def screens_of(database: Database, reader: str, session_id: str) -> list[str]:
+    return [screen for screen, _, _ in list_screens(database, Actor(reader, "reader"), session_id)]
+
+
+def error(report: str, kind: str = "omission", significant: bool = True) -> Mark:
+    return Mark("error", report, {"error": kind, "significant": significant})
+
+
+def open_file(folder: Path, **options: Any) -> Database:
+    return Database(folder / "reviews.sqlite", **options)
