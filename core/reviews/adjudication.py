@@ -1,0 +1,117 @@
+"""A third reader settles what two or more readers answered differently."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from core.reviews.answers import ANSWER_COLUMNS, ANY_ERROR, answers_of, rows_of
+from core.reviews.database import Database
+from core.reviews.design import Case, models_of, plan, read_design
+from core.reviews.rubrics import RUBRICS, ReviewError
+from core.reviews.schema import cases, screens, users
+from core.reviews.store import Actor, owned_session, record, screen_row
+
+Dispute = dict[str, Any]
+
+
+def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str) -> int:
+    """Give a third reader, blinded anew, the screens that first readings answered differently.
+
+    The third reader sees which questions are disputed and which answers were given, not by whom. Calling it again adds
+    what has been disputed since.
+
+    Returns:
+        How many screens were added.
+
+    Raises:
+        NotAllowedError: it is not the actor's session.
+        ReviewError: it is closed, the adjudicator is no user or reads in it, or nobody disagrees.
+    """
+    with database.write() as connection:
+        session = owned_session(connection, who, session_id)
+        design = read_design(session.design)
+        if session.state != "open":
+            raise ReviewError("This session is closed; disagreements are settled before.")
+        if adjudicator in design.readers:
+            raise ReviewError(f"{adjudicator} reads in this session and cannot settle it. Choose a third reader.")
+        if connection.scalar(sa.select(users.c.name).where(users.c.name == adjudicator)) is None:
+            raise ReviewError(f"There is no user '{adjudicator}'. An admin can add one.")
+        screen_rows, mark_rows = rows_of(connection, session_id)
+        first = [row for row in screen_rows if row.repeats is None and row.disputed is None]
+        disputes = _disputes(answers_of(RUBRICS[design.rubric], first, mark_rows))
+        texts = connection.execute(sa.select(cases).where(cases.c.session_id == session_id)).all()
+        image = {row.study_id: row.image_sha256 for row in screen_rows}
+        bundles: dict[str, dict[str, str]] = defaultdict(dict)
+        for row in screen_rows:
+            bundles[row.study_id].update(row.bundles)
+        stored = [Case(row.study_id, image[row.study_id], row.reports, bundles[row.study_id]) for row in texts]
+        # The models that took part first; the others' stored reports are not read.
+        own = replace(design, readers=(adjudicator,), repeats=0, models=models_of(design, stored))
+        settled = [row for row in screen_rows if row.reader == adjudicator]
+        known = {(row.study_id, frozenset(model for _, model in row.shown)) for row in settled}
+        added: list[Mapping[str, Any]] = []
+        for screen in plan(own, stored)[adjudicator]:
+            models = frozenset(model for _, model in screen.shown)
+            asked = _blind(disputes.get(screen.study_id, []), {model: name for name, model in screen.shown})
+            if asked and (screen.study_id, models) not in known:
+                added.append(
+                    screen_row(
+                        session_id,
+                        adjudicator,
+                        len(settled) + len(added),
+                        screen.study_id,
+                        id=uuid.uuid4().hex,
+                        shown=[list(pair) for pair in screen.shown],
+                        repeats=None,
+                        disputed=asked,
+                        image_sha256=image[screen.study_id],
+                        bundles={model: bundles[screen.study_id].get(model, "") for model in models},
+                    )
+                )
+        if not added:
+            raise ReviewError(
+                "There is nothing new to settle: no two readers finished a screen with different answers."
+            )
+        connection.execute(screens.insert(), added)
+        after = {"adjudicator": adjudicator, "screens": [row["id"] for row in added]}
+        key = f"adjudicate/{session_id}/{adjudicator}/{len(settled)}"
+        record(database, connection, who.name, key, "adjudicate", session_id=session_id, after=after)
+    return len(added)
+
+
+def _disputes(rows: list[tuple[Any, ...]]) -> dict[str, list[Dispute]]:
+    """By study: the questions that have more than one answer; models by name."""
+    given: dict[tuple[str, str, str], set[Any]] = defaultdict(set)
+    for row in rows:
+        answer = dict(zip(ANSWER_COLUMNS, row, strict=True))
+        if answer["question"] != ANY_ERROR:
+            given[answer["study"], answer["model"], answer["question"]].add(answer["value"])
+    found: dict[str, list[Dispute]] = defaultdict(list)
+    for (study, model, question), values in sorted(given.items()):
+        if len(values) > 1:
+            found[study].append({"model": model, "question": question, "answers": sorted(values)})
+    return found
+
+
+def _blind(disputes: list[Dispute], name_of: Mapping[str, str]) -> list[Dispute]:
+    """What of a study's disputes belongs to a screen, with models under the adjudicator's names for them."""
+    asked = []
+    for each in disputes:
+        compared = each["question"].split(" / ")
+        if each["model"]:
+            if each["model"] in name_of:
+                asked.append(
+                    {"report": name_of[each["model"]], "question": each["question"], "answers": each["answers"]}
+                )
+        elif not name_of:
+            asked.append({"report": "", "question": each["question"], "answers": each["answers"]})
+        elif set(compared) == set(name_of):
+            answers = sorted(name_of.get(value, value) for value in each["answers"])
+            asked.append({"report": "", "question": " / ".join(sorted(name_of.values())), "answers": answers})
+    return asked

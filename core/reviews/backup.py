@@ -1,0 +1,246 @@
+"""Copies of the whole database, checked when made and when read back.
+
+A dump (``.jsonl.gz``) holds every row of every table as a line of JSON and fits both databases; of SQLite there is also
+the exact copy of the file (``.sqlite``) by SQLite's own online backup, while readers go on.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import sqlite3
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from core.reviews.database import Database, event_hash
+from core.reviews.rubrics import ReviewError
+from core.reviews.schema import TABLES, events, marks, screens
+from core.reviews.store import MARK_FIELDS, SCREEN_FIELDS, Actor, require_role
+
+FORMAT = "cxr-lens-reviews"
+SCHEMA = "0001"
+"""Schema of the rows of a dump; an older dump is read by the migration that follows it, once there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What `verify` counted."""
+
+    sessions: int
+    screens: int
+    marks: int
+    events: int
+
+
+def verify(database: Database) -> Verified:
+    """Check that events are complete and unchanged, and that marks and screens are what the events made of them.
+
+    Raises:
+        ReviewError: what differs, and where.
+    """
+    with database.read() as connection:
+        return _verify(connection, database.name)
+
+
+def _verify(connection: Connection, name: str) -> Verified:
+    before, expected = "", 1
+    state: dict[tuple[str, str | None], Mapping[str, Any]] = {}
+    for row in connection.execute(sa.select(events).order_by(events.c.sequence)):
+        event = dict(row._mapping)
+        if row.sequence != expected:
+            raise ReviewError(f"{name}: event {expected} is missing. Restore a backup.")
+        if row.hash != event_hash(event, before):
+            raise ReviewError(f"{name}: event {row.sequence} is not as it was written. Restore a backup.")
+        before, expected = row.hash, expected + 1
+        if row.after is not None and row.action in ("mark", "unmark", "annotate", "undo", "import"):
+            state[row.screen_id, row.slot] = row.after
+    found_marks = 0
+    for row in connection.execute(sa.select(marks)):
+        found_marks += 1
+        now = {field: row._mapping[field] for field in MARK_FIELDS}
+        if state.pop((row.screen_id, row.slot), None) != now:
+            raise ReviewError(f"{name}: mark {row.slot} of screen {row.screen_id} is not what its events say.")
+    found_screens = 0
+    untouched = {"state": "pending", "skip_reason": "", "flagged": False, "comment": "", "version": 1}
+    for row in connection.execute(sa.select(screens)):
+        found_screens += 1
+        now = {field: row._mapping[field] for field in SCREEN_FIELDS}
+        if state.pop((row.id, None), untouched) != now:
+            raise ReviewError(f"{name}: screen {row.id} is not what its events say. Restore a backup.")
+    if state:
+        screen, slot = next(iter(state))
+        raise ReviewError(f"{name}: {len(state)} things that events tell of are gone: {slot} of screen {screen}, ...")
+    count = connection.scalar(sa.select(sa.func.count()).select_from(TABLES[1])) or 0
+    return Verified(count, found_screens, found_marks, expected - 1)
+
+
+def backup(database: Database, who: Actor, path: Path) -> Verified:
+    """Copy the whole database to a file, and check the copy.
+
+    Args:
+        database: to copy; readers go on.
+        who: an admin.
+        path: ``.sqlite`` or ``.jsonl.gz``; must not exist.
+
+    Raises:
+        NotAllowedError: by anybody but an admin.
+        ReviewError: the file exists, cannot be written, or the copy is not sound.
+    """
+    with database.read() as connection:
+        require_role(connection, who, "admin")
+    _refuse_existing(path)
+    partial = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.name.endswith(".jsonl.gz"):
+            verified = _dump(database, partial)
+        elif path.suffix != ".sqlite":
+            raise ReviewError(f"{path}: a backup is a .jsonl.gz, or of a SQLite database also a .sqlite.")
+        elif not database.is_sqlite:
+            raise ReviewError(f"{path}: a PostgreSQL database is backed up as .jsonl.gz.")
+        else:
+            verified = _copy(Path(str(database.url.database)), partial)
+        partial.rename(path)
+    except (OSError, sqlite3.Error) as error:
+        raise ReviewError(f"{path} cannot be written ({error}). No backup was made; choose another place.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return verified
+
+
+def restore(location: str | Path, path: Path) -> Verified:
+    """Read a backup into a new or empty database, and check it. An existing one is never written over.
+
+    Args:
+        location: file or URL to restore into.
+        path: of the backup.
+
+    Raises:
+        ReviewError: the backup is damaged, or the database already holds something.
+    """
+    if not path.is_file():
+        raise ReviewError(f"There is no backup {path}.")
+    if path.name.endswith(".jsonl.gz"):
+        return _load(location, path)
+    if "://" in str(location):
+        raise ReviewError(f"{path}: a copy of a SQLite file is restored to a file. For PostgreSQL make a .jsonl.gz.")
+    target = Path(location)
+    _refuse_existing(target)
+    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        verified = _copy(path, partial)
+        partial.rename(target)
+    except (OSError, sqlite3.Error) as error:
+        raise ReviewError(f"{path} cannot be restored to {target} ({error}). Nothing was changed.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return verified
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise ReviewError(f"{path} exists and is not written over. Move it away, or choose another name.")
+
+
+def _copy(source: Path, target: Path) -> Verified:
+    target.touch(mode=0o600)
+    address = f"{source.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
+        other.execute("PRAGMA journal_mode=DELETE")  # all in one file
+    copied = Database(target)
+    try:
+        verified = verify(copied)
+    finally:
+        copied.close()
+    with closing(sqlite3.connect(target)) as other:
+        other.execute("PRAGMA journal_mode=DELETE")
+    return verified
+
+
+def _dump(database: Database, target: Path) -> Verified:
+    with database.read() as connection:
+        verified = _verify(connection, database.name)  # in the same view as the rows below
+        hashed = hashlib.sha256()
+        target.touch(mode=0o600)
+        with gzip.open(target, "wt", encoding="utf-8") as file:
+
+            def write(content: Any) -> None:
+                line = json.dumps(content, ensure_ascii=True) + "\n"
+                hashed.update(line.encode())
+                file.write(line)
+
+            write({"format": FORMAT, "schema": SCHEMA})
+            for table in TABLES:
+                # By position: a repeat comes after the screen that it repeats.
+                ordered = (table.c.position,) if table is screens else tuple(table.primary_key.columns)
+                for row in connection.execute(sa.select(table).order_by(*ordered)):
+                    write([table.name, dict(row._mapping)])
+            file.write(json.dumps({"sha256": hashed.hexdigest()}) + "\n")
+    with _lines(target) as lines:  # read it back to the end
+        for _ in lines:
+            pass
+    return verified
+
+
+def _load(location: str | Path, path: Path) -> Verified:
+    with _lines(path):  # before anything is made
+        pass
+    database = Database(location)
+    try:
+        with database.write() as connection:
+            filled = [t.name for t in TABLES if connection.scalar(sa.select(sa.func.count()).select_from(t))]
+            if filled:
+                raise ReviewError(f"{database.name} already holds {', '.join(filled)}; restore into an empty database.")
+            by_name = {table.name: table for table in TABLES}
+            with _lines(path) as lines:
+                for place, content in enumerate(lines, 2):
+                    table = by_name.get(content[0]) if isinstance(content, list) and len(content) == 2 else None
+                    if table is None or set(content[1]) != set(table.c.keys()):
+                        raise ReviewError(f"{path}, line {place}: not a row of a review. Nothing was restored.")
+                    connection.execute(table.insert().values(content[1]))
+            return _verify(connection, database.name)  # raises before anything is committed
+    finally:
+        database.close()
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[Iterator[Any]]:
+    """Rows of a dump; at their end the hash is compared."""
+    damaged = f"{path} is no backup, or is damaged or cut short. Use another."
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            head = file.readline()
+            about = json.loads(head)
+            if not isinstance(about, dict) or about.get("format") != FORMAT:
+                raise ReviewError(damaged)
+            if about.get("schema") != SCHEMA:
+                raise ReviewError(
+                    f"{path} has schema {about.get('schema')}; this CXR Lens reads {SCHEMA}. Update CXR Lens."
+                )
+            hashed = hashlib.sha256(head.encode())
+
+            def rows() -> Iterator[Any]:
+                for line in file:
+                    content = json.loads(line)
+                    if isinstance(content, dict):
+                        if content.get("sha256") == hashed.hexdigest() and not file.readline():
+                            return
+                        break
+                    hashed.update(line.encode())
+                    yield content
+                raise ReviewError(damaged)
+
+            yield rows()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ReviewError(damaged) from error
