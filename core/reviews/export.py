@@ -1,0 +1,207 @@
+"""A closed session as files: CSV, JSON, Parquet, and one HTML page that stands alone. Research use only, on each."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from core import __version__
+from core.bundle import INTENDED_USE
+from core.reviews.analysis import Analysis, settle
+from core.reviews.answers import Results
+from core.reviews.rubrics import ReviewError
+from core.types import FloatImage
+
+MAX_DISCUSSED = 200
+"""Cases with a comment, a flag or a reason that the page shows."""
+
+
+def export(
+    results: Results, analysis: Analysis, folder: Path, picture: Callable[[str], FloatImage] | None = None
+) -> list[Path]:
+    """Write all files of a session.
+
+    The CSV files begin with a line that says what they are for (skip it: ``pandas.read_csv(path, skiprows=1)``), and
+    text that a spreadsheet would take for a formula has an apostrophe before it; JSON and Parquet hold texts as typed.
+
+    Args:
+        results: of a closed session.
+        analysis: of the same.
+        folder: made if missing; files of the same names are replaced.
+        picture: study -> image (H, W) in [0, 1] for the HTML page; without it the page has no pictures.
+
+    Returns:
+        The files.
+
+    Raises:
+        ReviewError: the folder cannot be written.
+    """
+    tables = {
+        "marks": results.marks,
+        "screens": results.screens,
+        "answers": results.answers,
+        "settled": settle(results),
+    }
+    files = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            files += [
+                _write(folder / f"{name}.csv", _csv(table)),
+                _write(folder / f"{name}.json", _json({"use": INTENDED_USE, name: table.to_dict("records")})),
+                _write(folder / f"{name}.parquet", _parquet(table)),
+            ]
+        about = {
+            "use": INTENDED_USE,
+            "session": results.session_id,
+            "software": __version__,
+            "design": dict(results.design),
+            "warnings": list(results.warnings),
+            "analysis": asdict(analysis),
+        }
+        files.append(_write(folder / "analysis.json", _json(about)))
+        files.append(_write(folder / "report.html", _html(results, analysis, picture).encode()))
+    except OSError as error:
+        raise ReviewError(f"{folder} cannot be written ({error.strerror}). Choose another folder.") from error
+    return files
+
+
+def _write(path: Path, content: bytes) -> Path:
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(content)
+    partial.replace(path)
+    return path
+
+
+def _flat(value: Any) -> Any:
+    """Lists and tables as JSON text, for cells."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True) if isinstance(value, dict | list) else value
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    def cell(value: Any) -> Any:
+        flat = _flat(value)
+        return "'" + flat if isinstance(flat, str) and flat[:1] in ("=", "+", "-", "@", "\t", "\r") else flat
+
+    return f"# {INTENDED_USE}\n{table.map(cell).to_csv(index=False, lineterminator=chr(10))}".encode()
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    flat = table.map(_flat)
+    # A column of numbers and words (answers, of different rubrics) is one of words.
+    for name in flat.select_dtypes("object").columns:
+        flat[name] = flat[name].map(lambda value: None if value is None else str(value))
+    written = pa.Table.from_pandas(flat, preserve_index=False)
+    written = written.replace_schema_metadata({**(written.schema.metadata or {}), "use": INTENDED_USE})
+    out = io.BytesIO()
+    pq.write_table(written, out)
+    return out.getvalue()
+
+
+def _json(content: Any) -> bytes:
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(name): plain(each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(each) for each in value]
+        if hasattr(value, "item"):  # of NumPy
+            value = value.item()
+        return None if isinstance(value, float) and not math.isfinite(value) else value  # JSON knows no NaN
+
+    return (json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _html(results: Results, analysis: Analysis, picture: Callable[[str], FloatImage] | None) -> str:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
+        "report.html"
+    )
+    titles = {
+        "Errors per report": analysis.errors,
+        "Preferences (Bradley-Terry)": analysis.strengths,
+        "Support of explanations": analysis.support,
+        "Agreement between readers": analysis.agreement,
+        "Agreement of readers with themselves": analysis.self_agreement,
+        "Drift": analysis.drift,
+        "Automatic metrics against counted errors": analysis.correlations,
+    }
+    tables = {title: [_cells(asdict(row)) for row in rows] for title, rows in titles.items()}
+    return template.render(
+        use=INTENDED_USE,
+        design=results.design,
+        rubric=results.rubric,
+        session_id=results.session_id,
+        software=__version__,
+        studies=results.screens["study"].nunique(),
+        screens=len(results.screens),
+        finished=int((results.screens["state"] != "pending").sum()),
+        warnings=results.warnings,
+        tables=tables,
+        disputed=analysis.disputed,
+        settled=analysis.settled,
+        discussed=_discussed(results, picture),
+    )
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    return {name.replace("_", " "): _cell(value) for name, value in row.items()}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict) and set(value) == {"value", "low", "high"}:
+        if math.isnan(value["low"]):
+            return _cell(value["value"])
+        return f"{_cell(value['value'])} ({_cell(value['low'])} to {_cell(value['high'])})"
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_cell(each)}" for name, each in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3f}"
+    return str(value)
+
+
+def _discussed(results: Results, picture: Callable[[str], FloatImage] | None) -> list[dict[str, Any]]:
+    """Cases that a reader commented on, flagged or skipped."""
+    screens = results.screens
+    noted = screens[screens["flagged"] | (screens["comment"] != "") | (screens["skip_reason"] != "")]
+    found = []
+    for study, group in list(noted.groupby("study", sort=True))[:MAX_DISCUSSED]:
+        shown = {model for row in group["shown"] for _, model in row}
+        notes = [
+            {
+                "reader": row.reader,
+                "flagged": row.flagged,
+                "text": " ".join(filter(None, (row.comment, row.skip_reason and f"Skipped: {row.skip_reason}"))),
+            }
+            for row in group.itertuples()
+        ]
+        found.append(
+            {
+                "study": study,
+                "reports": {model: text for model, text in results.reports[str(study)].items() if model in shown},
+                "notes": notes,
+                "picture": "" if picture is None else _png(picture(str(study))),
+            }
+        )
+    return found
+
+
+def _png(image: FloatImage) -> str:
+    out = io.BytesIO()
+    Image.fromarray((image.clip(0, 1) * 255).round().astype("uint8")).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
