@@ -208,7 +208,7 @@ def tiny_ccve() -> ClusterClipEncoder:
     from core.text import Vocabulary
 
     torch.manual_seed(0)
-    encoder = build_encoder("ccve", "tiny", vocabulary=Vocabulary.build([["clear", "lungs"]], 1))
+    encoder = build_encoder("ccve", "tiny", vocabulary=Vocabulary.build(["clear lungs"], 1))
     assert isinstance(encoder, ClusterClipEncoder)
     torch.nn.init.constant_(encoder.filters.gate, 1.0)  # type: ignore[arg-type]
     return encoder.freeze()
