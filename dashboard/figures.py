@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,3 +91,105 @@ def study_map(
             }
         )
     return figure
+
+
+# Okabe and Ito's eight. Seven symbols: beside eight colours, 56 groups differ, and neighbours differ in both.
+_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#8a8f98")
+_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "circle-open", "square-open")
+_OUTCOMES = {
+    "found": ("#009e73", "circle"),
+    "missed": ("#e69f00", "square-open"),
+    "invented": ("#cc79a7", "cross"),
+    "opposite": ("#d55e00", "x"),
+    "neither says it": ("#8a8f98", "circle-open"),
+}
+_FIXED = {**_GROUPS, **_OUTCOMES}
+_HERE = "#d55e00"
+MOST_SVG = 1_000
+"""Points that are drawn as SVG, which needs no graphics processor; more are drawn by WebGL."""
+
+
+def scatter_map(
+    coordinates: npt.NDArray[np.float32],
+    study_ids: Sequence[str],
+    texts: Sequence[str],
+    groups: Sequence[str],
+    *,
+    order: Sequence[str],
+    axes: Sequence[str],
+    picked: Collection[str],
+    here: npt.NDArray[np.float32] | None,
+    here_name: str,
+    height: int,
+) -> go.Figure:
+    """Draw a map whose points can be chosen with a lasso or a box.
+
+    Args:
+        coordinates: (n, 2 or 3).
+        study_ids: n; go with the points as ``customdata``.
+        texts: n, shown when pointed at.
+        groups: n; colour and symbol.
+        order: of the groups, for the legend; colours follow it, so that two maps agree.
+        axes: titles, one a dimension.
+        picked: studies that are chosen; the others are dimmed. Empty for no choice.
+        here: (m, 2 or 3), the points of the open study: one is marked by a cross, several are joined by a line.
+        here_name: of the open study.
+        height: pixels.
+    """
+    figure = go.Figure()
+    solid = coordinates.shape[1] == 3
+    kind = go.Scatter3d if solid else go.Scatter if len(coordinates) <= MOST_SVG else go.Scattergl
+    ids, text, group = np.asarray(study_ids), np.asarray(texts), np.asarray(groups)
+    chosen = np.isin(ids, list(picked))
+    for place, name in enumerate(order):
+        rows = np.flatnonzero(group == name)
+        if not len(rows):
+            continue
+        colour, symbol = _FIXED.get(name, (_COLOURS[place % len(_COLOURS)], _SYMBOLS[place % len(_SYMBOLS)]))
+        trace: dict[str, Any] = {
+            "mode": "markers",
+            "name": f"{name} ({len(rows):,})",
+            "text": text[rows],
+            "customdata": ids[rows],
+            "hovertemplate": "%{text}<extra></extra>",
+            "marker": {"size": 3.5 if solid else 7, "color": colour, "symbol": symbol, "opacity": 0.85},
+        }
+        if not solid:
+            trace["unselected"] = {"marker": {"opacity": 0.12}}
+            if picked:
+                trace["selectedpoints"] = np.flatnonzero(chosen[rows]).tolist()
+        figure.add_trace(kind(**_by_axis(coordinates[rows]), **trace))
+    if here is not None and len(here):
+        joined = len(here) > 1
+        marker: dict[str, Any] = {"color": _HERE, "size": 5 if solid else 9 if joined else 16, "symbol": "x"}
+        if kind is go.Scatter:
+            marker |= {"symbol": "x-thin", "line": {"width": 3.5, "color": _HERE}}
+        figure.add_trace(
+            kind(
+                **_by_axis(here),
+                mode="lines+markers" if joined else "markers",
+                name=f"{here_name}, {len(here)} points" if joined else here_name,
+                line={"width": 1.5, "color": _HERE},
+                marker=marker,
+                hoverinfo="name",
+            )
+        )
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.06, "x": 0, "itemsizing": "constant"},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        dragmode="orbit" if solid else "lasso",
+    )
+    plain = {"showgrid": solid, "zeroline": False, "showticklabels": False, "ticks": ""}
+    titled = [plain | {"title": {"text": title, "font": {"size": 12}}} for title in axes]
+    if solid:
+        figure.update_layout(scene=dict(zip(("xaxis", "yaxis", "zaxis"), titled, strict=True)))
+    else:
+        figure.update_layout(xaxis=titled[0], yaxis=titled[1])
+    return figure
+
+
+def _by_axis(coordinates: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    return dict(zip("xyz", coordinates.T, strict=False))

@@ -23,11 +23,13 @@ import streamlit as st
 from core.bundle import BundleLibrary, Card
 from core.images import Radiograph, read_image
 from core.labels.compare import Outcome, compare
-from core.labels.observations import LabelState
+from core.labels.observations import CLUSTER_OF, CLUSTERS, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, LabelState
 from core.labels.rules import LabeledReport, label_report
+from core.projection_job import ProjectionJob, compute, content_key, load
+from core.projections import PrincipalAxes, ProjectionConfig, fit_pca
 from core.registry import ENCODERS, PAIRS
 from core.studies.phantom import PhantomSource
-from core.types import CXRLensError, FloatImage, Mask, Report, Study
+from core.types import CXRLensError, FloatImage, Mask, Projection, Report, Study
 from dashboard import settings
 
 if TYPE_CHECKING:
@@ -334,6 +336,18 @@ def _filtered(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray[
         return filtered_images(_model(_card), _model_image(_case))
 
 
+# -------------------------------------------------------------------------------------------------------- embeddings
+
+
+POOLED, TEXT, TOKENS, RANDOM = "pooled", "text", "tokens", "random_filters"
+PER_FILTER = (TOKENS, RANDOM)
+"""Kinds of embeddings with 13 points a study."""
+MOST_JOBS = 2
+"""Maps that are computed at once, of all sessions."""
+IN_PROCESS = 2_000_000
+"""Numbers of a table whose principal components take no process of their own: a fraction of a second."""
+
+
 @dataclass(frozen=True, slots=True)
 class Map:
     """Studies as an encoder sees them, on a plane.
@@ -351,26 +365,121 @@ class Map:
     explained: tuple[float, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Stored embeddings, a row a point.
+
+    Attributes:
+        encoder: key in the registry.
+        kind: see `embedding_kinds`.
+        study_ids: n.
+        filters: n names of clusters; empty where a study is one point.
+        features: (n, D).
+    """
+
+    encoder: str
+    kind: str
+    study_ids: tuple[str, ...]
+    filters: tuple[str, ...]
+    features: npt.NDArray[np.float32]
+
+
+def embedding_kinds(encoder: str) -> dict[str, str]:
+    """What is stored of an encoder: key -> title for the reader.
+
+    Raises:
+        CXRLensError: nothing is stored, or the file is damaged.
+    """
+    titles = {
+        POOLED: "All tokens, averaged",
+        TOKENS: "Each filter a point",
+        RANDOM: "Each filter a point, filters untrained (control)",
+        TEXT: "Impressions (CLIP's text tower)",
+    }
+    stored = _stored(encoder)[1]
+    towers = {key: f"Tokens of {key.removeprefix(POOLED + '.')}, averaged" for key in sorted(stored) if "." in key}
+    return {key: title for key, title in (titles | towers).items() if key in stored}
+
+
+def embeddings(encoder: str, kind: str) -> Embeddings:
+    """Stored embeddings of an encoder.
+
+    Raises:
+        CXRLensError: they are not stored, or the file is damaged.
+    """
+    study_ids, stored = _stored(encoder)
+    if kind not in stored:
+        raise CXRLensError(f"{ENCODERS[encoder].title}'s stored embeddings have no '{kind}'. {_EXPORT}")
+    values = stored[kind]
+    if kind not in PER_FILTER:
+        return Embeddings(encoder, kind, study_ids, (), values)
+    return Embeddings(
+        encoder,
+        kind,
+        tuple(np.repeat(study_ids, values.shape[1]).tolist()),
+        CLUSTERS * len(study_ids),
+        values.reshape(-1, values.shape[2]),
+    )
+
+
+_EXPORT = "`cxr-lens train --preset phantom` writes them."
+
+
+def _stored(encoder: str) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.float32]]]:
+    path = settings.bundles() / f"embeddings-{encoder}.safetensors"
+    if not path.is_file():
+        raise CXRLensError(
+            f"No stored embeddings of {ENCODERS[encoder].title}: {path.name} is missing in {path.parent}. {_EXPORT}"
+        )
+    found: tuple[tuple[str, ...], dict[str, npt.NDArray[np.float32]]]
+    found = _read_embeddings(str(path), path.stat().st_mtime_ns)
+    return found
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _read_embeddings(path: str, stamp: int) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.float32]]]:
+    """Study ids, and the tensors by name: (n, D), or (n, 13, D) a filter."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {
+                key: np.asarray(file.get_tensor(key), dtype=np.float32)
+                for key in file.keys()  # noqa: SIM118 - not a mapping
+            }
+            study_ids = tuple(json.loads((file.metadata() or {})["study_ids"]))
+        for key, values in tensors.items():
+            shape = (len(study_ids), len(CLUSTERS)) if key in PER_FILTER else (len(study_ids),)
+            if values.shape[:-1] != shape:
+                raise ValueError(f"'{key}' has shape {values.shape} for {len(study_ids)} studies")
+        if POOLED not in tensors:
+            raise ValueError(f"it has no '{POOLED}'")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CXRLensError(f"{Path(path).name} is damaged ({error}). Restore it or train again.") from error
+    return study_ids, tensors
+
+
 def embedding_map(encoder: str, case: Case | None) -> Map:
     """Place the demo studies and the open case on the principal components of the demo studies.
 
     Raises:
         CXRLensError: there are no stored embeddings of this encoder, or they are damaged.
     """
-    path = settings.bundles() / f"embeddings-{encoder}.safetensors"
-    if not path.is_file():
-        raise CXRLensError(
-            f"No stored embeddings of {ENCODERS[encoder].title}: {path.name} is missing in {path.parent}. "
-            "`cxr-lens train --preset phantom` writes it."
-        )
-    study_ids, points, mean, axes, explained = _principal(str(path), path.stat().st_mtime_ns)
+    stored = embeddings(encoder, POOLED)
+    axes, points = _principal(f"{encoder}-{_stamp(str(settings.bundles()))}", stored)
     here = None
     if case is not None:
-        if case.title in study_ids:
-            here = points[study_ids.index(case.title)]
+        if case.title in stored.study_ids:
+            here = points[stored.study_ids.index(case.title)]
         else:
-            here = (_pooled(encoder, case) - mean) @ axes
-    return Map(study_ids=study_ids, points=points, here=here, explained=explained)
+            here = axes.place(_pooled(encoder, case))
+    return Map(stored.study_ids, points, here, (float(axes.shares[0]), float(axes.shares[1])))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _principal(key: str, _stored: Embeddings) -> tuple[PrincipalAxes, npt.NDArray[np.float32]]:
+    axes = fit_pca(_stored.features, 2)
+    return axes, axes.place(_stored.features)
 
 
 def _pooled(encoder: str, case: Case) -> npt.NDArray[np.float32]:
@@ -389,38 +498,208 @@ def _pooled_of(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray
         return pooled_embedding(_model(_card), _model_image(_case))
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _principal(
-    path: str, stamp: int
-) -> tuple[
-    tuple[str, ...],
-    npt.NDArray[np.float32],
-    npt.NDArray[np.float32],
-    npt.NDArray[np.float32],
-    tuple[float, float],
-]:
-    """Study ids, points (n, 2), mean (D,), axes (D, 2) and explained variance of stored embeddings."""
-    from safetensors import SafetensorError, safe_open
+@st.cache_resource(show_spinner=False)
+def _jobs() -> dict[str, ProjectionJob]:
+    """Maps that are computed, or whose computing failed or was cancelled, by content."""
+    return {}
 
+
+@st.cache_resource(show_spinner=False)
+def _placed() -> OrderedDict[str, Projection]:
+    """Maps that were read from disk, by content; the least recently used go first."""
+    return OrderedDict()
+
+
+def projection(
+    stored: Embeddings, config: ProjectionConfig, new: npt.NDArray[np.float32] | None = None
+) -> Projection | ProjectionJob | None:
+    """A map of stored embeddings, or ``new`` points (m, D) placed into it.
+
+    Returns:
+        The map; the job that computes it; None while other maps are computed.
+
+    Raises:
+        CXRLensError: there is no such map, or its job failed or was cancelled: see `forget_job`.
+    """
+    key = content_key(stored.features, config, new)
+    found = _placed().get(key) or load(key)
+    if found is not None:
+        _placed()[key] = found
+        while len(_placed()) > 64:
+            _placed().popitem(last=False)
+        return found
+    job = _jobs().get(key)
+    if job is None:
+        if config.method == "PCA" and stored.features.size <= IN_PROCESS:
+            return compute(stored.features, config, new)
+        if busy():
+            return None
+        job = _jobs()[key] = ProjectionJob(stored.features, config, new)
+    if not job.done():
+        return job
+    found = job.result()  # raises, and goes on raising, until the job is forgotten
+    _jobs().pop(key, None)
+    return found
+
+
+def busy() -> bool:
+    """Are as many maps being computed as may be at once?"""
+    return sum(not each.done() for each in list(_jobs().values())) >= MOST_JOBS
+
+
+def forget_jobs() -> None:
+    """Let maps that failed or were cancelled be computed again."""
+    for key, job in list(_jobs().items()):
+        if job.done():
+            _jobs().pop(key, None)
+
+
+def place_case(stored: Embeddings, config: ProjectionConfig, case: Case) -> Projection | ProjectionJob | None:
+    """Place a case that is not among the stored studies into their map; see `projection`.
+
+    Raises:
+        CXRLensError: also if no bundle of the encoder can be read.
+    """
+    return projection(stored, config, _pooled(stored.encoder, case)[None])
+
+
+@dataclass(frozen=True, slots=True)
+class MapQuality:
+    """Numbers beside a map.
+
+    Attributes:
+        by_observation: (observation, its studies, neighbourhood hit on the map, its share of all points).
+        on_map: silhouette on the map, by filter where there are filters, else by main cluster; None where all are one.
+        before: the same in the embedding itself.
+    """
+
+    by_observation: tuple[tuple[str, int, float, float], ...]
+    on_map: float | None
+    before: float | None
+
+
+def map_quality(stored: Embeddings, placed: Projection) -> MapQuality:
+    """How far a map can be trusted; trustworthiness is in its parameters."""
+    key = hashlib.sha256(placed.coordinates.tobytes()).hexdigest()
+    measured: MapQuality = _map_quality(f"{stored.encoder}-{stored.kind}-{key}", stored, placed)
+    return measured
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _map_quality(key: str, _stored: Embeddings, _placed_map: Projection) -> MapQuality:
+    from core.map_quality import nearest, neighbourhood_hit, silhouette
+
+    known = studies()
+    rows = [place for place, study_id in enumerate(_stored.study_ids) if study_id in known]
+    points, features = _placed_map.coordinates[rows], _stored.features[rows]
+    found = [set(findings_of(known[_stored.study_ids[row]])) for row in rows]
+    hits = []
+    if len(rows) > 1:
+        neighbours = nearest(points, 10)
+        for name in OBSERVATIONS:
+            member = np.array([name in each or (name == NO_FINDING and not each) for each in found])
+            hit = neighbourhood_hit(neighbours, member)
+            if hit is not None:
+                count = len({_stored.study_ids[rows[place]] for place in np.flatnonzero(member)})
+                hits.append((name, count, hit, float(member.mean())))
+    if _stored.filters:
+        groups = [_stored.filters[row] for row in rows]
+    else:
+        groups = [main_cluster(known[_stored.study_ids[row]]) for row in rows]
+    return MapQuality(tuple(hits), silhouette(points, groups), silhouette(features, groups))
+
+
+def main_cluster(study: Study) -> str:
+    """The cluster of a study's only finding, "No Finding", or "Several"; support devices count only where alone."""
+    found = list(dict.fromkeys(CLUSTER_OF[name] for name in findings_of(study)))
+    found = [name for name in found if name != SUPPORT_DEVICES] or found
+    return NO_FINDING if not found else found[0] if len(found) == 1 else "Several"
+
+
+def neighbours(stored: Embeddings, study_id: str, count: int) -> list[tuple[str, float]]:
+    """The studies nearest to one in the embedding itself, with their distances; of several points, the means count."""
+    ids = list(dict.fromkeys(stored.study_ids))
+    if study_id not in ids:
+        return []
+    features = stored.features.reshape(len(ids), -1, stored.features.shape[1]).mean(1)
+    return _nearest(ids, features, features[ids.index(study_id)], study_id, count)
+
+
+def neighbours_of_case(stored: Embeddings, case: Case, count: int) -> list[tuple[str, float]]:
+    """The stored studies nearest to a case that is not among them.
+
+    Raises:
+        CXRLensError: no bundle of the encoder can be read.
+    """
+    return _nearest(list(stored.study_ids), stored.features, _pooled(stored.encoder, case), case.title, count)
+
+
+def _nearest(
+    ids: Sequence[str],
+    features: npt.NDArray[np.float32],
+    point: npt.NDArray[np.float32],
+    own: str,
+    count: int,
+) -> list[tuple[str, float]]:
+    distance = np.linalg.norm(features - point, axis=1)
+    return [(ids[place], float(distance[place])) for place in distance.argsort(kind="stable") if ids[place] != own][
+        :count
+    ]
+
+
+THUMBNAIL = 112  # pixels
+
+
+def thumbnails(study_ids: Sequence[str]) -> list[bytes]:
+    """Small JPEGs of phantom studies."""
+    return [_thumbnail(study_id, *_phantom_numbers()) for study_id in study_ids]
+
+
+@st.cache_data(max_entries=4000, show_spinner=False)
+def _thumbnail(study_id: str, count: int, seed: int) -> bytes:
+    import io
+
+    from PIL import Image
+
+    source: PhantomSource = _phantoms(count, seed)
+    pixels = np.round(source.image(study_id, THUMBNAIL) * 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def pair_outcomes(name: str) -> Mapping[str, Mapping[str, Outcome]]:
+    """What became of each observation in a bundle's evaluated reports: study id -> observation -> outcome.
+
+    Raises:
+        CXRLensError: the reports of the evaluation are not beside the bundles, damaged, or lack this bundle.
+    """
+    path = settings.bundles() / "reports.jsonl"
+    if not path.is_file():
+        raise CXRLensError(
+            f"Whether a report is right is not known: {path.name} is missing in {path.parent}. "
+            "`cxr-lens train --preset phantom` writes it, with the evaluation."
+        )
+    found: Mapping[str, Mapping[str, Outcome]] = _pair_outcomes(name, str(path), path.stat().st_mtime_ns)
+    return found
+
+
+@st.cache_resource(max_entries=24, show_spinner="Reading the pair's reports …")
+def _pair_outcomes(name: str, path: str, stamp: int) -> Mapping[str, Mapping[str, Outcome]]:
+    known = studies()
+    outcomes = {}
     try:
-        with safe_open(path, framework="numpy") as file:
-            pooled = np.asarray(file.get_tensor("pooled"), dtype=np.float64)
-            study_ids = tuple(json.loads((file.metadata() or {})["study_ids"]))
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CXRLensError(f"{Path(path).name} is damaged ({error}). Restore it or train again.") from error
-    mean = pooled.mean(axis=0)
-    _, scale, axes = np.linalg.svd(pooled - mean, full_matrices=False)
-    share = scale**2 / max(float((scale**2).sum()), 1e-12)
-    plane = axes[:2].T
-    plane = plane * np.sign(plane[np.abs(plane).argmax(axis=0), [0, 1]])  # a sign that does not change with the library
-    points = ((pooled - mean) @ plane).astype(np.float32)
-    return (
-        study_ids,
-        points,
-        mean.astype(np.float32),
-        plane.astype(np.float32),
-        (float(share[0]), float(share[1])),
-    )
+        with Path(path).open(encoding="utf-8") as file:
+            for line in file:
+                row = json.loads(line)
+                study = known.get(row["study_id"])
+                if study is not None:
+                    outcomes[study.study_id] = compare(study.labels, label_report(row[name]).states)
+    except KeyError as error:
+        raise CXRLensError(f"{Path(path).name} has no {error}: it is of other bundles. Evaluate again.") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise CXRLensError(f"{Path(path).name} is damaged ({error}). Evaluate again.") from error
+    return outcomes
 
 
 # ---------------------------------------------------------------------------------------------------------- results

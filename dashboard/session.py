@@ -20,6 +20,22 @@ STUDY_CHOICE = "study_choice"  # the widget behind it
 UNKNOWN_STUDY = "unknown_study"  # what the address asked for in vain; until another is chosen
 _STUDY_IN_ADDRESS = "study_in_address"
 
+# The Embeddings page; in the address, written by their widgets.
+MAP_METHOD = "method"
+MAP_DIMENSIONS = "dimensions"
+MAP_COLOUR_BY = "by"
+MAP_PAIR = "pair"
+MAP_SECOND = "beside"
+MAP_PERPLEXITY = "perplexity"
+MAP_NEIGHBOURS = "neighbours"
+MAP_DISTANCE = "distance"
+MAP_PICTURE = "picture"
+
+PICKED = "picked"  # ids of the studies chosen on a map; in the address, written by write_picked
+PICKED_ON = "picked_on"  # key of the chart they were chosen on
+MOST_PICKED = 1_000  # more do not go into the address
+_PICKED_IN_ADDRESS = "picked_in_address"
+
 UPLOAD = "upload"  # Case of the uploaded image, or None
 UPLOAD_ID = "upload_id"  # Streamlit's id of the file, to read it once
 UPLOAD_ERROR = "upload_error"
@@ -28,13 +44,17 @@ UPLOAD_ERROR = "upload_error"
 def start() -> None:
     """Set what is not set yet, and follow the address. Runs before every page."""
     state = st.session_state
-    for name in (STUDY, UNKNOWN_STUDY, UPLOAD, UPLOAD_ID, _STUDY_IN_ADDRESS):
+    for name in (STUDY, UNKNOWN_STUDY, UPLOAD, UPLOAD_ID, _STUDY_IN_ADDRESS, PICKED_ON, _PICKED_IN_ADDRESS):
         state.setdefault(name, None)
+    state.setdefault(PICKED, ())
     state.setdefault(UPLOAD_ERROR, "")
     # A link that was opened, or the browser's back button.
     address = st.query_params.get(STUDY)
     if address and address != state[_STUDY_IN_ADDRESS]:
         state[STUDY] = state[_STUDY_IN_ADDRESS] = address
+    picked = st.query_params.get(PICKED)
+    if picked and picked != state[_PICKED_IN_ADDRESS]:
+        state[PICKED], state[_PICKED_IN_ADDRESS] = tuple(dict.fromkeys(picked.split(","))), picked
 
 
 def write_study(study_id: str) -> None:
@@ -42,6 +62,24 @@ def write_study(study_id: str) -> None:
     if st.query_params.get(STUDY) != study_id:
         st.query_params[STUDY] = study_id
     st.session_state[_STUDY_IN_ADDRESS] = study_id
+
+
+def write_picked() -> None:
+    """Put the studies chosen on a map in the address."""
+    picked = st.session_state[PICKED]
+    text = ",".join(picked) if len(picked) <= MOST_PICKED else ""
+    if text and st.query_params.get(PICKED) != text:
+        st.query_params[PICKED] = text
+    elif not text and PICKED in st.query_params:
+        del st.query_params[PICKED]
+    st.session_state[_PICKED_IN_ADDRESS] = text or None
+
+
+def open_study(study_id: str) -> None:
+    """Open a phantom study, also one that the finding chosen in the picker leaves out. For callbacks."""
+    state = st.session_state
+    state[STUDY], state[UNKNOWN_STUDY] = study_id, None
+    state[FINDING], state[SOURCE] = ANY_FINDING, SOURCES[0]
 
 
 def choose_all() -> None:

@@ -68,6 +68,7 @@ def start_server(folder: Path, **environment: str) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = folder / "server.log"
+    environment = {"CXR_CACHE": str(folder / "cache")} | environment
     command = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", f"--server.port={port}"]
     with log.open("wb") as out:
         process = subprocess.Popen(

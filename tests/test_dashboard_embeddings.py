@@ -1,0 +1,270 @@
+"""The Embeddings page without a browser: the figure, the services, and the page through Streamlit's test runner."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from streamlit.testing.v1 import AppTest
+
+from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
+from core.studies.phantom import PhantomSource
+from core.types import CXRLensError, Study
+from dashboard import figures, services, settings
+
+APP = str(settings.REPOSITORY / "dashboard" / "app.py")
+
+needs_bundles = pytest.mark.skipif(
+    not any(settings.bundles().glob("*/card.json")), reason=f"no bundles in {settings.bundles()}"
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def figure_of(count: int = 6, **changes: object) -> object:
+    points = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+    arguments: dict = {
+        "order": ("present", "not present"),
+        "axes": ("PC 1", "PC 2"),
+        "picked": (),
+        "here": None,
+        "here_name": "",
+        "height": 300,
+    } | changes
+    ids = [f"s{place}" for place in range(count)]
+    groups = ["present", "not present"] * (count // 2)
+    return figures.scatter_map(points, ids, ids, groups, **arguments)
+
+
+def test_the_ids_go_with_their_points_and_the_choice_dims_the_others() -> None:
+    figure = figure_of(picked={"s2", "s3", "elsewhere"})
+    assert [list(trace.customdata) for trace in figure.data] == [["s0", "s2", "s4"], ["s1", "s3", "s5"]]
+    assert [list(trace.selectedpoints) for trace in figure.data] == [[1], [1]]
+    assert [list(trace.x) for trace in figure.data] == [[0, 4, 8], [2, 6, 10]]
+    assert all(trace.selectedpoints is None for trace in figure_of().data)
+
+
+def test_the_points_of_the_open_study_are_joined() -> None:
+    figure = figure_of(here=np.array([[0, 0], [1, 2], [3, 1]], dtype=np.float32), here_name="s9")
+    assert figure.data[-1].mode == "lines+markers"
+    assert list(figure.data[-1].y) == [0, 2, 1]
+    assert figure.data[-1].customdata is None  # it can be no part of a choice
+
+
+def test_many_points_are_drawn_by_webgl_and_three_dimensions_in_a_scene() -> None:
+    assert {trace.type for trace in figure_of(2 * figures.MOST_SVG).data} == {"scattergl"}
+    points = np.zeros((4, 3), dtype=np.float32)
+    solid = figures.scatter_map(
+        points,
+        list("abcd"),
+        list("abcd"),
+        ["present"] * 4,
+        order=("present",),
+        axes=("1", "2", "3"),
+        picked={"a"},
+        here=points[:1],
+        here_name="a",
+        height=300,
+    )
+    assert {trace.type for trace in solid.data} == {"scatter3d"}
+    assert solid.layout.scene.zaxis.title.text == "3"
+
+
+def test_every_filter_and_every_cluster_looks_different() -> None:
+    count = len(CLUSTERS) + 1
+    figure = figures.scatter_map(
+        np.zeros((count, 2), dtype=np.float32),
+        ["s"] * count,
+        ["s"] * count,
+        [*CLUSTERS, "Several"],
+        order=[*CLUSTERS, "Several"],
+        axes=("1", "2"),
+        picked=(),
+        here=None,
+        here_name="",
+        height=300,
+    )
+    assert len({(trace.marker.color, trace.marker.symbol) for trace in figure.data}) == count
+
+
+def study(**states: LabelState) -> Study:
+    labels = dict.fromkeys(OBSERVATIONS, LabelState.BLANK) | {
+        name.replace("_", " "): state for name, state in states.items()
+    }
+    return Study("s", "p", "test", "PA", "", "", labels, (), {})
+
+
+def test_main_cluster() -> None:
+    positive, uncertain = LabelState.POSITIVE, LabelState.UNCERTAIN
+    assert services.main_cluster(study()) == "No Finding"
+    assert services.main_cluster(study(Edema=uncertain, Support_Devices=positive)) == "Edema"
+    assert services.main_cluster(study(Support_Devices=positive)) == "Support Devices"
+    assert services.main_cluster(study(Pleural_Other=positive, Pleural_Effusion=positive)) == "Pleural Effusion"
+    assert services.main_cluster(study(Edema=positive, Fracture=positive)) == "Several"
+    assert services.main_cluster(study(Edema=LabelState.NEGATIVE)) == "No Finding"
+
+
+def test_the_nearest_are_nearest_in_the_embedding_and_not_the_study_itself() -> None:
+    features = np.array([[0, 0], [3, 0], [1, 0], [9, 9]], dtype=np.float32)
+    stored = services.Embeddings("dve", "pooled", ("a", "b", "c", "d"), (), features)
+    assert services.neighbours(stored, "a", 2) == [("c", 1.0), ("b", 3.0)]
+    assert services.neighbours(stored, "unknown", 2) == []
+    twice = services.Embeddings("ccve", "tokens", ("a", "a", "b", "b"), ("x", "y"), np.zeros((4, 2), np.float32))
+    assert services.neighbours(twice, "a", 5) == [("b", 0.0)]
+
+
+# The page.
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo bundles, CCVE's file with the points of filters: two studies' clouds, drawn at random."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for source in settings.bundles().iterdir():
+        if source.name not in ("embeddings-ccve.safetensors", "reports.jsonl"):
+            (folder / source.name).symlink_to(source)
+    from safetensors import safe_open
+
+    source = settings.bundles() / "embeddings-ccve.safetensors"
+    with safe_open(source, framework="numpy") as file:
+        ids = json.loads(file.metadata()["study_ids"])
+    pooled = load_file(source)["pooled"]
+    rng = np.random.default_rng(0)
+    offsets = rng.normal(0, 1, (1, 13, pooled.shape[1]))
+    tokens = (pooled[:, None] + offsets).astype(np.float16)
+    control = (pooled[:, None] + 0.1 * offsets).astype(np.float16)
+    save_file(
+        {"pooled": pooled, "tokens": tokens, "random_filters": control},
+        folder / source.name,
+        {"study_ids": json.dumps(ids)},
+    )
+    card = json.loads(next(settings.bundles().glob("*/card.json")).read_text())["data"]
+    phantoms = PhantomSource(card["count"], card["seed"]).studies("test")
+    with (folder / "reports.jsonl").open("w") as file:
+        for each in phantoms:
+            file.write(json.dumps({"study_id": each.study_id, "phantom-dve-transformer": each.findings}) + "\n")
+    return folder
+
+
+def run(**query: str) -> AppTest:
+    test = AppTest.from_file(APP, default_timeout=120)
+    for name, value in query.items():
+        test.query_params[name] = value
+    test.run()
+    test.switch_page("app_pages/embeddings.py")
+    for name, value in query.items():
+        test.query_params[name] = value
+    test.run()
+    assert not test.exception
+    return test
+
+
+def words(test: AppTest) -> str:
+    return "\n".join(str(each.value) for kind in ("markdown", "caption", "info", "warning") for each in test.get(kind))
+
+
+@needs_bundles
+def test_the_first_view_has_a_map_its_quality_and_the_neighbours() -> None:
+    test = run()
+    assert not test.error
+    assert len(test.get("plotly_chart")) == 1
+    assert "Trustworthiness" in words(test)
+    assert "without any order it would be" in words(test)
+    assert any("Nearest to" in each.value for each in test.subheader)
+    assert any("cxr-cards" in each.value for each in test.html)
+
+
+@needs_bundles
+def test_the_address_restores_the_choice_and_names_strange_studies() -> None:
+    ids = list(services.studies())[:3]
+    test = run(picked=",".join([*ids, "P999999-9"]), encoder="CVE")
+    assert any("Chosen studies: 3" in each.value for each in test.subheader)
+    assert "1 of the studies in the address" in words(test)
+    assert ids in [each.value["Study"].tolist() for each in test.dataframe if "Study" in each.value]
+    test.button(key="clear").click().run()
+    assert "picked" not in test.query_params
+    assert any(each.value == "Chosen studies" for each in test.subheader)
+
+
+@needs_bundles
+def test_a_group_is_chosen_without_a_mouse_and_goes_into_the_address() -> None:
+    test = run(colour="Cardiomegaly")
+    test.selectbox(key="group").select("present").run()
+    assert not test.exception
+    picked = test.session_state["picked"]
+    studies = services.studies()
+    assert picked
+    assert all(studies[each].labels["Cardiomegaly"] is LabelState.POSITIVE for each in picked)
+    assert test.query_params["picked"] in (",".join(picked), [",".join(picked)])
+
+
+@needs_bundles
+def test_filters_stand_beside_their_control(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_BUNDLES", str(bundles))
+    test = run(encoder="CCVE")
+    test.selectbox(key="points_ccve").select("tokens").run()
+    assert not test.exception
+    assert len(test.get("plotly_chart")) == 2
+    assert "Silhouette by filter " in words(test)
+    assert "Silhouette by untrained filters" in words(test)
+    assert "even without training" in words(test)
+
+
+@needs_bundles
+def test_colours_by_what_a_pair_got_right(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_BUNDLES", str(bundles))
+    test = run(by="Right or wrong")
+    groups = set(test.selectbox(key="group").options)
+    assert "found" in groups
+    assert groups <= {"found", "missed", "invented", "opposite", "neither says it"}
+    # The reports are the references: next to nothing is missed or invented.
+    outcomes = services.pair_outcomes("phantom-dve-transformer")
+    told = [outcome.value for found in outcomes.values() for outcome in found.values()]
+    assert told.count("found") > 0.95 * len(told)
+
+
+@needs_bundles
+def test_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    for source in settings.bundles().iterdir():
+        if source.name not in ("embeddings-cve.safetensors", "reports.jsonl"):
+            (folder / source.name).symlink_to(source)
+    (folder / "embeddings-cve.safetensors").write_bytes(b"not a file of tensors")
+    monkeypatch.setenv("CXR_BUNDLES", str(folder))
+    assert "reports.jsonl is missing" in words(run(by="Right or wrong"))
+    test = run(encoder="CVE")
+    assert any("embeddings-cve.safetensors is damaged" in each.value for each in test.error)
+    with pytest.raises(CXRLensError, match="no 'tokens'"):
+        services.embeddings("dve", "tokens")
+
+
+@needs_bundles
+def test_tsne_is_computed_beside_the_page_and_then_there() -> None:
+    test = run(method="t-SNE")
+    for _ in range(120):
+        if len(test.get("plotly_chart")):
+            break
+        time.sleep(0.5)
+        test.run()
+    assert not test.exception
+    assert len(test.get("plotly_chart")) == 1
+    assert "Trustworthiness" in words(test)
