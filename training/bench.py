@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import time
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,8 +91,6 @@ def ccve(library: BundleLibrary) -> tuple[str, float, float]:
 
 def token_cache(library: BundleLibrary) -> tuple[str, float, float]:
     """Reading FVE's tokens of 24 studies from a cache, against encoding them."""
-    import tempfile
-
     from core.token_cache import write_token_cache
 
     encoder = library.load("phantom-fve-transformer").encoder
@@ -109,11 +110,138 @@ def labeler(reports: list[str]) -> tuple[str, float, float]:
     return f"rule labeler, {len(reports)} reports, two processes", fastest(lambda: label_reports(reports)), two
 
 
+def metrics(findings: list[str]) -> list[tuple[str, float, float]]:
+    """Language scores against pycocoevalcap's, intervals and tests of all pairs' BLEU against sacrebleu's bootstrap."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from sacrebleu.metrics import BLEU
+    from sacrebleu.significance import PairedTest
+
+    from core.metrics.language import bleu_statistics, language_statistics
+    from core.metrics.resampling import compare, intervals
+    from core.text import tokenize
+
+    texts = (findings * 2)[:3800]
+    references = [tokenize(text) for text in texts]
+    pairs = [references[place:] + references[:place] for place in range(1, 13)]  # a dozen systems that do not know
+    lines = [[" ".join(tokens) for tokens in reports] for reports in (references, *pairs)]
+    theirs, guess = ({place: [line] for place, line in enumerate(side)} for side in lines[:2])
+
+    def reference_scores() -> None:
+        Bleu(4).compute_score(theirs, guess, verbose=0)
+        Rouge().compute_score(theirs, guess)
+        Cider().compute_score(theirs, guess)
+
+    ours = fastest(lambda: language_statistics(texts, texts[1:] + texts[:1]).scores())
+    systems = [bleu_statistics(references, reports) for reports in pairs]
+
+    def paired_bootstrap() -> None:
+        named = [(str(place), reports) for place, reports in enumerate(lines[1:])]
+        scorer = {"BLEU": BLEU(tokenize="none", smooth_method="none", force=True, references=[lines[0]])}
+        PairedTest(named, scorer, None, test_type="bs", n_samples=1000)()
+
+    def all_intervals() -> None:
+        for system in systems:
+            intervals(system)
+        for system in systems[1:]:
+            compare(system, systems[0])
+
+    return [
+        (f"BLEU, ROUGE-L and CIDEr of {len(texts)} reports, pycocoevalcap", fastest(reference_scores, 1), ours),
+        (
+            "1,000 resamples of 12 pairs' BLEU, sacrebleu (ours permutes too)",
+            fastest(paired_bootstrap, 1),
+            fastest(all_intervals, 1),
+        ),
+    ]
+
+
+def projections(studies: int = 4000, features: int = 8320) -> list[tuple[str, float, float]]:
+    """Maps of planted groups, against scikit-learn on the same table; each runs once, UMAP's compiler included."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    from core.map_quality import trustworthiness
+    from core.projection_job import compute
+    from core.projections import ProjectionConfig
+
+    rng = np.random.default_rng(0)
+    centres = rng.normal(0, 1, (14, features))[rng.integers(0, 14, studies)]
+    table = (centres + rng.normal(0, 1, (studies, 40)) @ rng.normal(0, 0.3, (40, features))).astype(np.float32)
+    table += rng.normal(0, 0.3, table.shape).astype(np.float32)
+    threads = os.cpu_count() or 1
+
+    def seconds(work: Callable[[], object]) -> tuple[float, Any]:
+        began = time.perf_counter()
+        found = work()
+        return time.perf_counter() - began, found
+
+    rows = []
+    what = f"{studies:,} studies x {features:,}"
+    with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.dict(os.environ, CXR_CACHE=folder):
+        plain_pca, _ = seconds(lambda: PCA(2, random_state=0).fit_transform(table))
+        plain_tsne, theirs = seconds(lambda: TSNE(2, random_state=0, n_jobs=threads).fit_transform(table))
+        trust = trustworthiness(table, theirs)
+        for method, plain in (("PCA", plain_pca), ("t-SNE", plain_tsne), ("UMAP", plain_tsne)):
+            config = ProjectionConfig(method=method)  # type: ignore[arg-type]
+            first, placed = seconds(lambda config=config: compute(table, config, threads=threads))  # type: ignore[misc]
+            again, _ = seconds(lambda config=config: compute(table, config))  # type: ignore[misc]
+            against = "PCA" if method == "PCA" else f"t-SNE (trustworthiness {trust:.3f})"
+            ours = f"{method}, {what} (trustworthiness {placed.parameters['trustworthiness']:.3f})"
+            rows.append((f"{ours}, against scikit-learn's {against}", plain, first))
+            rows.append((f"{method}, {what}, from disk", first, again))
+    return rows
+
+
+def explanations(library: BundleLibrary) -> list[tuple[str, float, float]]:
+    """Explanations of one word of FVE and M2, against one pass at a time, and Grad-CAM through the whole encoder."""
+    from captum.attr import LayerGradCam
+
+    from core.explain import targets
+    from core.explain.methods import attention, grad_cam, integrated_gradients, occlusion
+    from core.explain.subject import open_subject
+    from core.text import START
+
+    source = PhantomSource(200, 0)
+    subject = open_subject(library.load("phantom-fve-m2"), source.image(source.study_ids[0], 128))
+    target = targets.word(subject, len(subject.report.words) // 2)
+    whole, encoder, decoder = targets.whole_report(subject), subject.model.encoder, subject.model.decoder
+
+    def word_by_word() -> None:
+        with torch.no_grad():
+            memory = decoder.encode(subject.visual)
+            for length in range(1, len(whole.ids) + 1):
+                decoder.decode(memory, torch.tensor([[START, *whole.ids[: length - 1]]]), return_attention=True)
+
+    def through_the_encoder() -> None:
+        for tower in (encoder.cdc, encoder.fgc):
+            score: Callable[[Any], Any] = lambda images: target.of_images(subject, images)  # noqa: E731
+            LayerGradCam(score, tower.model.layer4).attribute(subject.square.clone().requires_grad_())  # type: ignore[union-attr]
+
+    pairs: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
+        ("attention of every word, word by word", word_by_word, lambda: attention(subject, whole)),
+        ("Grad-CAM of a word, through the encoder", through_the_encoder, lambda: grad_cam(subject, target)),
+        (
+            "integrated gradients, 32 steps, step by step",
+            lambda: integrated_gradients(subject, target, batch=1),
+            lambda: integrated_gradients(subject, target),
+        ),
+        (
+            "occlusion 14 x 14, one by one",
+            lambda: occlusion(subject, target, batch=1),
+            lambda: occlusion(subject, target),
+        ),
+    ]
+    return [(name, fastest(naive, 1), fastest(ours)) for name, naive, ours in pairs]
+
+
 def main() -> None:
     """Print one table; times are of this machine, ratios are what to compare."""
     library = BundleLibrary(BUNDLES)
     findings = [study.findings for study in PhantomSource(3000, 0).studies("train")]
-    rows = [*generation(library), ccve(library), token_cache(library), labeler(findings)]
+    rows = [*generation(library), ccve(library), token_cache(library), labeler(findings), *metrics(findings)]
+    rows += [*projections(), *explanations(library)]
     out = sys.stdout.write
     out("| what | baseline, s | ours, s | times faster |\n|---|---:|---:|---:|\n")
     for name, baseline, ours in rows:
