@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from core.types import CXRLensError
-from training import data_commands, fine_commands, label_command, review_commands
+from training import data_commands, explain_command, fine_commands, label_command, review_commands
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -25,6 +25,7 @@ app.add_typer(review_commands.app, name="review")
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
+app.command()(explain_command.explain_benchmark)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in training/presets.")]
 Overrides = Annotated[
@@ -32,6 +33,7 @@ Overrides = Annotated[
 ]
 Bundles = Annotated[Path, typer.Option(help="Folder of bundles.", envvar="CXR_BUNDLES")]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core, or 1 with a GPU.")]
 
 
 @app.command()
@@ -57,9 +59,7 @@ def train(
     overrides: Overrides = None,
     runs: Runs = ROOT / "runs",
     bundles: Annotated[Path | None, typer.Option(help="Where bundles go; default: beside the run's stages.")] = None,
-    jobs: Annotated[
-        int, typer.Option(min=0, help="Stages that train side by side; 0: one a core, or 1 with a GPU.")
-    ] = 0,
+    jobs: Jobs = 0,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
 ) -> None:
     """Run the whole chain of a preset; stages that are done are skipped, an interrupted one resumes."""
@@ -71,6 +71,7 @@ def train(
         return
     from training.stages import Run, run_all
 
+    jobs = jobs or _automatic_jobs()
     run = Run(config, runs / config.name)
     target = bundles or run.folder / "bundles"
 
@@ -79,15 +80,12 @@ def train(
         from training.runs import use_threads_for
 
         use_threads_for(config.size)
-        evaluate(config, run.data, target, run.folder / "evaluate")
+        evaluate(config, run.data, target, run.folder / "evaluate", jobs)
         for name in ("results.json", "reports.jsonl"):
             shutil.copyfile(run.folder / "evaluate" / name, target / name)
 
-    import torch
-
-    automatic = 1 if torch.cuda.is_available() else os.cpu_count() or 1
     try:
-        run_all(run, target, score, jobs or automatic)
+        run_all(run, target, score, jobs)
     except KeyboardInterrupt:
         _err("cxr-lens: interrupted; run the same command again to go on.")
         raise typer.Exit(130) from None
@@ -101,6 +99,7 @@ def evaluate(
     bundles: Bundles = BUNDLES,
     runs: Runs = ROOT / "runs",
     out: Annotated[Path | None, typer.Option(help="Also write results.json, table.md and all reports here.")] = None,
+    jobs: Jobs = 0,
 ) -> None:
     """Score a preset's bundles on held-out studies and print the table with its baselines."""
     from core.config import load_config
@@ -111,7 +110,8 @@ def evaluate(
 
     config = load_config(PRESETS, preset, overrides or [])
     use_threads_for(config.size)
-    _out(table(score(config, StudyData(config.data, runs / config.name / "images"), bundles, out)))
+    data = StudyData(config.data, runs / config.name / "images")
+    _out(table(score(config, data, bundles, out, jobs or _automatic_jobs())))
 
 
 @app.command()
@@ -188,6 +188,12 @@ def list_bundles(
         raise typer.Exit(1)
     if problems:
         raise typer.Exit(1)
+
+
+def _automatic_jobs() -> int:
+    import torch
+
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
 
 
 def _out(text: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +14,41 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from core.bundle import BundleLibrary
+from core.bundle import BundleLibrary, Card
 from core.config import ExperimentConfig, to_dict
 from core.generation import GenerateConfig
-from core.labels.observations import LabelState
 from core.labels.rules import label_report
-from core.metrics.clinical import clinical_scores
-from core.metrics.language import bleu
-from core.report_model import ReportModel, write_from_tokens
+from core.metrics import java
+from core.metrics.clinical import ClinicalProtocol, clinical_scores
+from core.metrics.language import DEFAULT_PROTOCOL
+from core.metrics.scoring import LabeledReports, score_systems
+from core.registry import image_size
+from core.report_model import write_from_tokens
 from core.text import to_text, tokenize
 from core.types import Study
 from training.data import StudyData, to_images
-from training.runs import StageError
+from training.runs import StageError, use_threads_for
 
-States = Mapping[str, LabelState]
 BATCH = 50
+CONSTANT, NEAREST, SHUFFLED = "constant report", "nearest training report", "shuffled images"
 NEAREST_SIZE = 32
 """Side at which images are compared for the nearest-report baseline, pixels."""
 
 
-def evaluate(config: ExperimentConfig, data: StudyData, bundles: Path, out: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    config: ExperimentConfig, data: StudyData, bundles: Path, out: Path | None = None, jobs: int = 1
+) -> dict[str, Any]:
     """Score all bundles of ``config``'s family.
 
-    The reference's labels are the phantom's known truth; generated reports are labelled by the rule labeler.
+    The reference's labels are the phantom's known truth, or those of the source; generated reports are labelled by the
+    rule labeler.
 
     Args:
         config: which studies, how reports are written.
         data: studies and images.
         bundles: folder of the bundles.
         out: where results.json, table.md and the reports of all pairs go; None writes nothing.
+        jobs: pairs that write side by side, a process each.
 
     Returns:
         {"rows": one a pair, "baselines": three, "command", "protocol"}.
@@ -55,61 +64,106 @@ def evaluate(config: ExperimentConfig, data: StudyData, bundles: Path, out: Path
         )
     count = config.evaluate_studies or len(data.studies["test"])
     studies = data.studies["test"][:count]
-    truth = [study.labels for study in studies]
+    references = LabeledReports([study.findings for study in studies], [study.labels for study in studies])
+    subjects = [study.subject_id for study in studies]
+    baselines = _baselines(data, studies)
+    systems = {name: _label(texts) for name, (_, texts) in baselines.items()}
+    details = {name: detail for name, (detail, _) in baselines.items()}
+    for card, texts in zip(cards, _write_all(cards, bundles, data, len(studies), config, jobs), strict=True):
+        systems[card.name] = _label(texts)
+    if out is not None:  # before scoring: they take the longest
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "reports.jsonl").open("w", encoding="utf-8") as file:
+            for place, study in enumerate(studies):
+                line = {"study_id": study.study_id, "reference": study.findings}
+                file.write(json.dumps(line | {card.name: systems[card.name].texts[place] for card in cards}) + "\n")
     order = _paired_with_another(len(studies))
-    rows, reports, shuffled = [], {}, {}
-    for card in tqdm(cards, desc="evaluating", unit="pair"):
-        texts = _write_all(library.load(card.name), data, len(studies), config)
-        reports[card.name] = texts
-        row = _row(texts, truth, studies)
-        shuffled[card.name] = _row([texts[each] for each in order], truth, studies)
-        pair = {"name": card.name, "encoder": card.encoder, "decoder": card.decoder}
-        rows.append({**pair, **row, "shuffled_f1": shuffled[card.name]["f1"]})
-    best = max(rows, key=lambda each: each["f1"])
-    baselines = _baselines(data, studies, truth)
-    baselines.append(
+    lacking = java.missing()
+    with ExitStack() as stack:
+        meteor = None if lacking else stack.enter_context(java.Meteor())
+        scores = score_systems(references, systems, subjects=subjects, against=NEAREST, meteor=meteor)
+        best = max((card.name for card in cards), key=lambda name: scores[name]["f1"])
+        shuffled = {SHUFFLED: systems[best].reordered(order)}
+        scores |= score_systems(references, shuffled, subjects=subjects, meteor=meteor)
+    details[SHUFFLED] = f"reports of {best} for other studies"
+    rows = [
         {
-            "name": "shuffled images",
-            "detail": f"reports of {best['name']} for other studies",
-            **shuffled[best["name"]],
+            "name": card.name,
+            "encoder": card.encoder,
+            "decoder": card.decoder,
+            **scores[card.name],
+            "shuffled_f1": clinical_scores(references.states, systems[card.name].reordered(order).states).f1,
         }
-    )
+        for card in cards
+    ]
+    known = {"rules": "rule labeler"}.get(config.data.labels, f"{config.data.labels} as shipped")
+    truth = "the phantom's known truth of the findings" if config.data.source == "phantom" else known
+    clinical = ClinicalProtocol(truth, "rule labeler")
     results = {
         "family": config.name,
         "studies": len(studies),
         "fingerprint": data.fingerprint(),
         "command": f"cxr-lens evaluate --preset {config.name}",
-        "protocol": "Reference labels: the phantom's known truth of the findings. Generated reports: rule labeler. "
-        "Uncertain counts as not positive. F1 is the mean of the F1 of the 14 observations. "
-        "BLEU: lower-cased word and punctuation tokens, whole references, no smoothing.",
+        "protocol": " ".join(filter(None, (clinical.describe(), DEFAULT_PROTOCOL.describe(), lacking, INTERVALS))),
         "rows": rows,
-        "baselines": baselines,
+        "baselines": [{"name": name, "detail": detail, **scores[name]} for name, detail in details.items()],
     }
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
         (out / "table.md").write_text(table(results), encoding="utf-8")
-        with (out / "reports.jsonl").open("w", encoding="utf-8") as file:
-            for place, study in enumerate(studies):
-                line = {"study_id": study.study_id, "reference": study.findings}
-                file.write(json.dumps({**line, **{name: texts[place] for name, texts in reports.items()}}) + "\n")
     return results
+
+
+INTERVALS = (
+    "In brackets 95 % intervals: percentile bootstrap over patients, 1,000 resamples. Less the nearest report's: "
+    "paired; * where the permutation test has p < 0.05 after Holm's correction for all rows."
+)
 
 
 def table(results: Mapping[str, Any]) -> str:
     """The results as a Markdown table: twelve pairs, then the baselines."""
-    head = "| encoder | decoder | BLEU-1 | BLEU-4 | P | R | macro F1 | micro F1 | distinct | shuffled F1 |"
-    lines = [head, "|---|---|" + "---:|" * 8]
+    numbers = ("bleu_1", "bleu_4", "rouge_l", "meteor", "cider", "precision", "recall")
+    head = "| encoder | decoder | BLEU-1 | BLEU-4 | ROUGE-L | METEOR | CIDEr | P | R | macro F1 | F1 of 5 "
+    lines = [head + "| macro F1 less the nearest report's | distinct | shuffled F1 |", "|---|---|" + "---:|" * 12]
     for row in [*results["rows"], *results["baselines"]]:
-        name = f"| {row['encoder']} | {row['decoder']} |" if "encoder" in row else f"| *{row['name']}* | |"
-        numbers = [f"{row[key]:.3f}" for key in ("bleu_1", "bleu_4", "precision", "recall", "f1", "micro_f1")]
-        shuffled = f"{row['shuffled_f1']:.3f}" if "shuffled_f1" in row else ""
-        lines.append(f"{name} {' | '.join(numbers)} | {row['distinct']:.0%} | {shuffled} |")
-    return "\n".join(lines) + f"\n\n{results['studies']} held-out studies. {results['protocol']}\n"
+        name = f"{row['encoder']} | {row['decoder']}" if "encoder" in row else f"*{row['name']}* | "
+        low, high = row["intervals"]["f1"]
+        less = row.get("differences", {}).get("f1")
+        cells = [
+            *(f"{row[key]:.3f}" if key in row else "" for key in numbers),
+            f"{row['f1']:.3f} ({low:.3f} to {high:.3f})",
+            f"{row['f1_5']:.3f}",
+            f"{less['difference']:+.3f}{'*' * (less['p_holm'] < 0.05)} ({less['low']:+.3f} to {less['high']:+.3f})"
+            if less
+            else "",
+            f"{row['distinct']:.0%}",
+            f"{row['shuffled_f1']:.3f}" if "shuffled_f1" in row else "",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", f"{results['studies']} held-out studies. {results['protocol']}", ""]
+    lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _write_all(model: ReportModel, data: StudyData, count: int, config: ExperimentConfig) -> list[str]:
-    images = data.images("test", model.image_size)
+def _write_all(
+    cards: Sequence[Card], bundles: Path, data: StudyData, count: int, config: ExperimentConfig, jobs: int
+) -> Iterator[list[str]]:
+    """Reports of each bundle, in the order of the cards."""
+    work = [(card.name, bundles, config, data.folder, count) for card in cards]
+    if jobs == 1:
+        yield from tqdm(map(_write, work), total=len(work), desc="evaluating", unit="pair")
+        return
+    for card in cards:  # images are made once, not by each process
+        data.images("test", image_size(card.encoder, card.size))  # type: ignore[arg-type]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        yield from tqdm(pool.map(_write, work), total=len(work), desc="evaluating", unit="pair")
+
+
+def _write(job: tuple[str, Path, ExperimentConfig, Path, int]) -> list[str]:
+    name, bundles, config, folder, count = job
+    use_threads_for(config.size)
+    model = BundleLibrary(bundles).load(name)
+    images = StudyData(config.data, folder).images("test", model.image_size)
     settings = GenerateConfig(**to_dict(config.write))
     texts: list[str] = []
     for start in range(0, count, BATCH):
@@ -119,25 +173,12 @@ def _write_all(model: ReportModel, data: StudyData, count: int, config: Experime
     return texts
 
 
-def _row(texts: Sequence[str], truth: Sequence[States], studies: Sequence[Study]) -> dict[str, Any]:
-    states = [label_report(text).states for text in texts]
-    scores = clinical_scores(truth, states)
-    with_uncertain = clinical_scores(truth, states, uncertain="positive")
-    language = bleu([tokenize(study.findings) for study in studies], [tokenize(text) for text in texts])
-    return {
-        **language,
-        "precision": scores.precision,
-        "recall": scores.recall,
-        "f1": scores.f1,
-        "micro_f1": scores.micro_f1,
-        "f1_uncertain_positive": with_uncertain.f1,
-        "distinct": len(set(texts)) / len(texts),
-        "words": float(np.mean([len(tokenize(text)) for text in texts])),
-        "by_observation": {name: list(values) for name, values in scores.by_observation.items()},
-    }
+def _label(texts: Sequence[str]) -> LabeledReports:
+    return LabeledReports(texts, [label_report(text).states for text in texts])
 
 
-def _baselines(data: StudyData, studies: Sequence[Study], truth: Sequence[States]) -> list[dict[str, Any]]:
+def _baselines(data: StudyData, studies: Sequence[Study]) -> dict[str, tuple[str, list[str]]]:
+    """Name -> what it is, and its reports, of the baselines that need no model."""
     train = data.studies["train"]
     # The strongest constant: the training report that would score best if every training study got it.
     labels = data.coarse_targets("train").numpy()
@@ -146,18 +187,13 @@ def _baselines(data: StudyData, studies: Sequence[Study], truth: Sequence[States
     nearest = _nearest(data, len(studies))
     # As generated reports are, both pass through the tokenizer and the labeler.
     rewrite: Callable[[Study], str] = lambda study: to_text(tokenize(study.findings))  # noqa: E731
-    return [
-        {
-            "name": "constant report",
-            "detail": f"training report {constant.study_id} for every study",
-            **_row([rewrite(constant)] * len(studies), truth, studies),
-        },
-        {
-            "name": "nearest training report",
-            "detail": f"nearest image at {NEAREST_SIZE} px, by correlation",
-            **_row([rewrite(train[place]) for place in nearest], truth, studies),
-        },
-    ]
+    return {
+        CONSTANT: (f"training report {constant.study_id} for every study", [rewrite(constant)] * len(studies)),
+        NEAREST: (
+            f"nearest image at {NEAREST_SIZE} px, by correlation",
+            [rewrite(train[place]) for place in nearest],
+        ),
+    }
 
 
 def _nearest(data: StudyData, count: int) -> list[int]:
