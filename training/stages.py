@@ -223,8 +223,9 @@ class Run:
             )
             save_weights(folder, {"decoder": decoder, **({"encoder": encoder} if encoder else {})})
 
-        # Epochs of the other kind do not matter: changing them must not undo this stage.
-        used = {**to_dict(settings), "epochs": epochs, "epochs_direct": None}
+        # What only the other kind uses does not matter: changing it must not undo this stage.
+        direct_only = ("image_learning_rate", "augment") if frozen else ()
+        used = {**to_dict(settings), "epochs": epochs, "epochs_direct": None, **dict.fromkeys(direct_only)}
         inputs = self._inputs(report=used, encoder=encoder_name, decoder=decoder_name, before=before)
         return run_stage(self.folder / f"{encoder_name}-{decoder_name}", inputs, work)
 
