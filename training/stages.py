@@ -402,7 +402,9 @@ class Run:
                 "seed": data.seed,
                 "studies": {split: len(studies) for split, studies in self.data.studies.items()},
             },
-            "config": to_dict(self.config),
+            "config": to_dict(
+                replace(self.config, data=replace(data, folder=""))
+            ),  # where an index lies is nobody's business
         }
 
     def _shared_name(self, name: str) -> str:
