@@ -272,15 +272,14 @@ def _read_cases(path: Path) -> list[Case]:
                 values = {"study_id": values.pop("study_id"), "reports": values}
             if foreign := set(values) - known:
                 raise ValueError(f"foreign keys {sorted(foreign)}; a case has {sorted(known)}")
-            texts = [values.get(name, {}) for name in ("reports", "bundles", "context")]
-            if not all(isinstance(text, str) for each in texts for text in each.values()):
+            reports, bundles, context = (values.get(name, {}) for name in ("reports", "bundles", "context"))
+            if not all(isinstance(text, str) for each in (reports, bundles, context) for text in each.values()):
                 raise ValueError("reports, bundles and context hold texts by name")
             labels = {name: LabelState(state) for name, state in values.get("labels", {}).items()}
             if wrong := set(labels) - set(OBSERVATIONS):
                 raise ValueError(f"no observations: {sorted(wrong)}")
-            found.append(
-                Case(str(values["study_id"]), str(values.get("image_sha256", "")), *texts[:2], labels, texts[2])
-            )
+            image = str(values.get("image_sha256", ""))
+            found.append(Case(str(values["study_id"]), image, reports, bundles, labels, context))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CXRLensError(f"{path}, case {place}: {error}.") from error
     return found

@@ -231,20 +231,24 @@ def _errors(results: Results, *, resamples: int, seed: int) -> tuple[ErrorCount,
     ]
     found = results.marks[results.marks["screen"].isin(done["screen"])]
     readings = pd.DataFrame(
-        [(row.study, row.screen, model) for row in done.itertuples() for _, model in row.shown],
+        [
+            (study, screen, model)
+            for study, screen, shown in zip(done["study"], done["screen"], done["shown"], strict=True)
+            for _, model in shown
+        ],
         columns=pd.Index(["study", "screen", "model"]),
     )
     rows = []
     for model, of_model in readings.groupby("model", sort=True):
-        values = [mark for mark in found[found["model"] == model].itertuples()]  # noqa: C416
+        of_it = found[found["model"] == model]
         place = {screen: index for index, screen in enumerate(of_model["screen"])}
         names = [(error, significant) for error in (*ERROR_KINDS, ANY_ERROR) for significant in (True, False)]
         counts = np.zeros((len(of_model), len(names) + 1))
         counts[:, -1] = 1
-        for mark in values:
+        for screen, value in zip(of_it["screen"], of_it["value"], strict=True):
             for column, (error, significant) in enumerate(names):
-                if error in (mark.value["error"], ANY_ERROR) and (mark.value["significant"] or not significant):
-                    counts[place[mark.screen], column] += 1
+                if error in (value["error"], ANY_ERROR) and (value["significant"] or not significant):
+                    counts[place[screen], column] += 1
         labels = tuple(f"{error}/{significant}" for error, significant in names)
         means = StudyStatistics(labels, counts, lambda sums: sums[..., :-1] / sums[..., -1:])
         found_means = estimates(means, of_model["study"].tolist(), resamples=resamples, seed=seed)
@@ -265,13 +269,13 @@ def strengths(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) ->
     place = {model: index for index, model in enumerate(models)}
     size = len(models)
     wins, ties = np.zeros((len(answers), size, size)), np.zeros(size, np.int64)
-    for row, answer in enumerate(answers.itertuples()):
-        first, second = (place[model] for model in answer.question.split(" / "))
-        if answer.value == "tie":
+    for row, (question, value) in enumerate(zip(answers["question"], answers["value"], strict=True)):
+        first, second = (place[model] for model in question.split(" / "))
+        if value == "tie":
             wins[row, first, second] = wins[row, second, first] = 0.5
             ties[[first, second]] += 1
         else:
-            winner = place[answer.value]
+            winner = place[value]
             wins[row, winner, first + second - winner] = 1
     statistics = StudyStatistics(
         tuple(models),
@@ -303,7 +307,7 @@ def _support(answers: pd.DataFrame, *, resamples: int, seed: int) -> tuple[Suppo
 def _codes(answers: pd.DataFrame) -> pd.DataFrame:
     """Answers with numbers for values: of models and states their place in sorted order."""
     values = answers["value"]
-    if values.map(type).eq(str).any():
+    if any(isinstance(value, str) for value in values):
         order = {value: place for place, value in enumerate(sorted(set(values)))}
         values = values.map(order)
     return answers.assign(code=values.astype(np.float64))

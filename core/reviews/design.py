@@ -195,7 +195,7 @@ def disagreement(case: Case) -> int:
 
     states = [labeled.states for labeled in label_reports(list(case.reports.values()))]
     positive = [{name for name in OBSERVATIONS if state[name] is LabelState.POSITIVE} for state in states]
-    return len(set().union(*positive) - set.intersection(*positive)) if positive else 0
+    return len(set[str]().union(*positive) - set[str].intersection(*positive)) if positive else 0
 
 
 def _by_turns(ordered: list[Case]) -> list[Case]:

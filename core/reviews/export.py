@@ -128,7 +128,7 @@ def _html(results: Results, analysis: Analysis, picture: Callable[[str], FloatIm
     template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
         "report.html"
     )
-    titles = {
+    titles: dict[str, tuple[Any, ...]] = {
         "Errors per report": analysis.errors,
         "Preferences (Bradley-Terry)": analysis.strengths,
         "Support of explanations": analysis.support,
@@ -184,11 +184,13 @@ def _discussed(results: Results, picture: Callable[[str], FloatImage] | None) ->
         shown = {model for row in group["shown"] for _, model in row}
         notes = [
             {
-                "reader": row.reader,
-                "flagged": row.flagged,
-                "text": " ".join(filter(None, (row.comment, row.skip_reason and f"Skipped: {row.skip_reason}"))),
+                "reader": row["reader"],
+                "flagged": row["flagged"],
+                "text": " ".join(
+                    filter(None, (row["comment"], row["skip_reason"] and f"Skipped: {row['skip_reason']}"))
+                ),
             }
-            for row in group.itertuples()
+            for row in group.to_dict("records")
         ]
         found.append(
             {

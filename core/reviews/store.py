@@ -408,7 +408,7 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         reports=tuple(texts_of(screen, case).items()),
         question=RUBRICS[session.design["rubric"]].question,
         instructions=session.design["instructions"],
-        marks=tuple(_saved(row.slot, row._mapping) for row in rows),
+        marks=tuple(_saved(row.slot, dict(row._mapping)) for row in rows),
         disputed=tuple(screen.disputed or ()),
         state=screen.state,
         skip_reason=screen.skip_reason,
@@ -531,8 +531,8 @@ def annotate(
     """
     given = {"state": state, "skip_reason": skip_reason, "flagged": flagged, "comment": comment}
     changes = {name: value for name, value in given.items() if value is not None}
-    for name in ("skip_reason", "comment"):
-        _check_text(name, changes.get(name, ""), COMMENT_LIMIT)
+    for name, text in (("skip_reason", skip_reason), ("comment", comment)):
+        _check_text(name, text or "", COMMENT_LIMIT)
     if state is not None and state not in get_args(ScreenState):
         raise ReviewError(f"A screen is {', '.join(get_args(ScreenState))}, not '{state}'.")
 
