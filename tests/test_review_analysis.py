@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -28,7 +31,8 @@ from core.reviews.export import export
 from core.reviews.rubrics import ERROR_KINDS, Mark
 from core.reviews.store import Actor, annotate, close_session, read_screen, save_mark, spend
 from core.types import CXRLensError
-from tests.review_cases import ROOT, fill, open_file, screens_of, session
+from tests.review_cases import fill, open_file, screens_of, session
+from training.cli import main
 
 RITA = Actor("rita", "researcher")
 SCALES: tuple[Scale, ...] = ("nominal", "ordinal", "interval")
@@ -366,8 +370,16 @@ def test_exports_agree_and_run_nothing(database: Database, tmp_path: Path) -> No
 
 
 def cxr_lens(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "training.cli", "review", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    """Run the command in this process: a new one takes seconds to import."""
+    out, err = io.StringIO(), io.StringIO()
+    command = ["cxr-lens", "review", *arguments]
+    with patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+            code = 0
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 def test_a_session_by_command_line(tmp_path: Path) -> None:
