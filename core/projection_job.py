@@ -159,7 +159,8 @@ class ProjectionJob:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "core.projection_job", str(self.folder)],
                 cwd=Path(__file__).resolve().parent.parent,
-                env=os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)},
+                # Waiting threads sleep: spinning ones take many times as long where other work has the cores.
+                env=os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -208,7 +208,7 @@ def place(features: Floats, placed: Projection, new: Floats, config: ProjectionC
         embedding = openTSNE.TSNEEmbedding(
             placed.coordinates.astype(np.float64),
             affinities,
-            negative_gradient_method=_gradient(config),
+            negative_gradient_method=_gradient(len(features), config.dimensions),
             random_state=config.seed,
         )
         return np.asarray(embedding.transform(moved, perplexity=min(5.0, limited.perplexity)), dtype=np.float32)
@@ -241,8 +241,9 @@ def _prepared(features: Floats, config: ProjectionConfig) -> tuple[Floats, Proje
     return fit_pca(features, config.components, config.seed).place(features), limited, notes
 
 
-def _gradient(config: ProjectionConfig) -> str:
-    return "bh" if config.dimensions == 3 else "fft"  # the interpolation exists on planes only
+def _gradient(count: int, dimensions: int) -> str:
+    # src: openTSNE's own limit; its interpolation costs a fixed grid, and exists on planes only.
+    return "bh" if dimensions == 3 or count < 10_000 else "fft"
 
 
 def _tsne(reduced: Floats, config: ProjectionConfig, threads: int, tell: Progress) -> Floats:
@@ -259,7 +260,7 @@ def _tsne(reduced: Floats, config: ProjectionConfig, threads: int, tell: Progres
         config.dimensions,
         perplexity=config.perplexity,
         initialization="pca",
-        negative_gradient_method=_gradient(config),
+        negative_gradient_method=_gradient(len(reduced), config.dimensions),
         early_exaggeration_iter=_EARLY,
         n_iter=_LATE,
         callbacks=step,
