@@ -1,0 +1,230 @@
+"""What would it have written if: filters off, a region covered, tokens of another study."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from core.encoders.ccve import ClusterClipEncoder, IndependentFilters, SharedStemFilters
+from core.explain.methods import baseline_image
+from core.explain.subject import Subject, encode, token_runs, twin, with_image
+from core.explain.targets import WordTarget, whole_report
+from core.explain.targets import reference as reference_target
+from core.images import fit_square
+from core.labels.observations import CLUSTERS
+from core.report_model import write_from_tokens
+from core.types import CXRLensError, Mask, Report, VisualTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A run of words that two reports share, or that only one of them has."""
+
+    kind: Literal["same", "removed", "added"]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """A report, and the one that the changed input gives.
+
+    Attributes:
+        change: what was changed, for the reader.
+        before: as written.
+        after: written again with the change.
+        difference: word by word, in reading order.
+        word_changes: (T,) float32, change of the log-probability of each word of ``before``, natural log; far below 0:
+            the word depends on what was changed.
+        report_change: change of the log-likelihood of ``before``.
+        reference_change: change of the reference's log-likelihood; None without a reference.
+    """
+
+    change: str
+    before: Report
+    after: Report
+    difference: tuple[Difference, ...]
+    word_changes: npt.NDArray[np.float32]
+    report_change: float
+    reference_change: float | None
+
+
+def without_filters(
+    subject: Subject, off: Sequence[str], *, how: Literal["token", "filter"] = "token", reference: str | None = None
+) -> Counterfactual:
+    """Switch off filters of CCVE.
+
+    Args:
+        subject: with CCVE among its encoders.
+        off: clusters whose filters are switched off.
+        how: "token" sets their tokens to 0, so that the decoder gets nothing from them; "filter" lets the image pass
+            unfiltered, so that CLIP sees the plain radiograph there.
+        reference: the radiologist's report.
+
+    Raises:
+        CXRLensError: no CCVE, nothing chosen, or an unknown cluster.
+    """
+    run = next((run for run in token_runs(subject.visual) if run.source == "ccve"), None)
+    if run is None:
+        raise CXRLensError(f"{subject.model.card.name} has no filters to switch off: only CCVE filters its image.")
+    unknown = [name for name in off if name not in CLUSTERS]
+    if unknown or not off:
+        what = f"There is no filter '{unknown[0]}'" if unknown else "No filter was chosen"
+        raise CXRLensError(f"{what}. CCVE's filters: {', '.join(CLUSTERS)}.")
+    indices = [CLUSTERS.index(name) for name in off]
+    if how == "token":
+        tokens = subject.visual.tokens.clone()
+        tokens[:, [run.columns.start + index for index in indices]] = 0
+        visual = replace(subject.visual, tokens=tokens)
+    elif how == "filter":
+        model = twin(subject.model)
+        for module in model.encoder.modules():
+            if isinstance(module, ClusterClipEncoder):
+                module.filters = _Unfiltered(module.filters, indices)  # type: ignore[assignment]
+        visual = encode(model, subject.square)
+    else:
+        raise CXRLensError(f"Filters are switched off by 'token' or by 'filter', not by '{how}'.")
+    names = ", ".join(off)
+    change = f"filters off ({how}): {names}"
+    return _compare(subject, replace(subject, visual=visual), change, reference)
+
+
+def without_region(
+    subject: Subject, region: Mask, *, how: Literal["blank", "blur"] = "blank", reference: str | None = None
+) -> Counterfactual:
+    """Cover a region of the image.
+
+    Args:
+        subject: pair, image, report.
+        region: (H, W) of the original image, True inside; see :func:`polygon`.
+        how: "blank" fills it with the image's mean grey, "blur" with the image without detail.
+        reference: the radiologist's report.
+
+    Raises:
+        CXRLensError: the region is empty, or of another image.
+    """
+    if region.shape != subject.image.shape:
+        raise CXRLensError(f"The region is drawn on {region.shape} pixels, but the image has {subject.image.shape}.")
+    if not region.any():
+        raise CXRLensError("The region is empty or lies outside the image. Draw it on the image.")
+    if how not in ("blank", "blur"):
+        raise CXRLensError(f"A region is covered by 'blank' or by 'blur', not by '{how}'.")
+    inside = torch.from_numpy(fit_square(region.astype(np.float32), subject.geometry.size)[0])[None, None]
+    cover = baseline_image(subject, "mean" if how == "blank" else "blur")
+    changed = with_image(subject, subject.square * (1 - inside) + cover * inside)
+    share = region.mean()
+    word = "blank" if how == "blank" else "blurred"
+    return _compare(subject, changed, f"region {word}: {share:.1%} of the image", reference)
+
+
+def with_tokens_of(
+    subject: Subject, other: Subject, source: str | None = None, *, reference: str | None = None
+) -> Counterfactual:
+    """Give the decoder another study's tokens.
+
+    Args:
+        subject: pair, image, report.
+        other: the same pair with the other study.
+        source: whose tokens are swapped: an encoder or a tower ("fve.cdc"); None swaps all.
+        reference: the radiologist's report of ``subject``.
+
+    Raises:
+        CXRLensError: the pairs differ, or there is no such source.
+    """
+    if other.model.card.name != subject.model.card.name:
+        raise CXRLensError(
+            f"Tokens can be swapped within one pair only; these are {subject.model.card.name} and "
+            f"{other.model.card.name}."
+        )
+    sources = tuple(dict.fromkeys(subject.visual.sources))
+    if source is not None and source not in sources:
+        raise CXRLensError(f"{subject.model.card.name} has no tokens of '{source}'. It has: {', '.join(sources)}.")
+    swapped = torch.tensor([source in (None, each) for each in subject.visual.sources])
+    tokens = torch.where(swapped[None, :, None], other.visual.tokens, subject.visual.tokens)
+    visual = VisualTokens(tokens, subject.visual.grids, subject.visual.sources)
+    change = f"tokens of another study: {source or ', '.join(sources)}"
+    return _compare(subject, replace(subject, visual=visual), change, reference)
+
+
+def polygon(points: Sequence[tuple[float, float]], height: int, width: int) -> Mask:
+    """A drawn region.
+
+    Args:
+        points: corners (x, y), pixels of the original image, x to the right and y down; what is outside is cut off.
+        height: of the image.
+        width: of the image.
+
+    Returns:
+        (height, width), True inside.
+
+    Raises:
+        CXRLensError: fewer than three corners, numbers that are none, or all of it outside the image.
+    """
+    if len(points) < 3 or not np.isfinite(points).all():
+        raise CXRLensError("A region needs at least three corners, each with two finite numbers.")
+    canvas = Image.new("1", (width, height))
+    ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in points], fill=1)
+    region = np.array(canvas, dtype=np.bool_)
+    if not region.any():
+        (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
+        raise CXRLensError(
+            f"The region lies outside the image: it spans x {left:g} to {right:g} and y {top:g} to {bottom:g}, the "
+            f"image 0 to {width} and 0 to {height}."
+        )
+    return region
+
+
+def differences(before: Sequence[str], after: Sequence[str]) -> tuple[Difference, ...]:
+    """Compare two reports word by word."""
+    found: list[Difference] = []
+    for operation, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if operation == "equal":
+            found.append(Difference("same", tuple(before[a:b])))
+            continue
+        if b > a:
+            found.append(Difference("removed", tuple(before[a:b])))
+        if d > c:
+            found.append(Difference("added", tuple(after[c:d])))
+    return tuple(found)
+
+
+class _Unfiltered(nn.Module):
+    """Filters of which some let the image pass."""
+
+    def __init__(self, filters: IndependentFilters | SharedStemFilters, off: Sequence[int]) -> None:
+        super().__init__()
+        self.filters, self.off = filters, list(off)
+
+    def all(self, images: Tensor) -> Tensor:
+        filtered = self.filters.all(images)  # (B, K, 3, H, H)
+        filtered[:, self.off] = images.unsqueeze(1)
+        return filtered
+
+
+def _compare(subject: Subject, changed: Subject, change: str, reference: str | None) -> Counterfactual:
+    """Write again, and compare the reports and the likelihoods."""
+    after = write_from_tokens(changed.model, changed.visual, subject.write)[0]
+
+    def likelihood_change(target: WordTarget) -> Tensor:
+        with torch.no_grad():
+            before = target.by_word(subject, subject.visual.tokens)
+            return (target.by_word(changed, changed.visual.tokens) - before)[0]
+
+    own = likelihood_change(whole_report(subject))
+    theirs = None if reference is None else float(likelihood_change(reference_target(subject, reference)).sum())
+    return Counterfactual(
+        change=change,
+        before=subject.report,
+        after=after,
+        difference=differences(subject.report.words, after.words),
+        word_changes=own[list(subject.word_places)].numpy(),
+        report_change=float(own.sum()),
+        reference_change=theirs,
+    )
