@@ -166,10 +166,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(**query: str) -> AppTest:
     test = AppTest.from_file(APP, default_timeout=120)
-    for name, value in query.items():
-        test.query_params[name] = value
-    test.run()
-    test.switch_page("app_pages/embeddings.py")
+    test.switch_page("app_pages/embeddings.py")  # before the first run, as a link does: the Read page has its own map
     for name, value in query.items():
         test.query_params[name] = value
     test.run()
