@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -170,6 +173,15 @@ def test_a_failing_program_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(java, "PAIR_SECONDS", 0.0)
     with Meteor() as program, pytest.raises(CXRLensError, match=said):
         program.statistics([["a"], ["b"]], [["a"], ["c"]])
+    assert program._process.poll() is not None
+
+
+def test_an_interruption_ends_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    failing(monkeypatch, tmp_path, "exec sleep 60")
+    much = [["word"] * 500_000, ["more"]]  # more than a pipe holds: whoever sends it is stuck too
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with Meteor() as program, pytest.raises(KeyboardInterrupt):
+        program.statistics(much, much)
     assert program._process.poll() is not None
 
 

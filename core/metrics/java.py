@@ -163,6 +163,9 @@ class Meteor:
                 answers[line] = numbers
             self._warm = True
             return answers
+        except BaseException:  # an interruption too: else it waits for its reader, and the writer for it
+            process.kill()
+            raise
         finally:
             watch.cancel()
             writer.join()
