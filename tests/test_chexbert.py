@@ -160,6 +160,16 @@ def test_wordpieces_are_those_of_the_packages_own_tokenizer(checkpoint: Path) ->
 # --- what is refused ---
 
 
+def test_bytes_that_were_not_utf8_do_no_harm(checkpoint: Path) -> None:
+    assert load_chexbert(checkpoint, config=TINY).label(["Edema \udc80."])[0].keys() == set(OBSERVATIONS)
+
+
+@pytest.mark.parametrize("device", ["abacus", "xpu:7"])
+def test_a_device_that_is_not_there(device: str, checkpoint: Path) -> None:
+    with pytest.raises(CheXbertError, match=f"cannot run on the device '{device}'"):
+        load_chexbert(checkpoint, device, config=TINY)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

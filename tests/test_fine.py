@@ -80,6 +80,14 @@ SENTENCES: list[tuple[str, str]] = [
     # but joined and adjacent findings share a place
     ("Right effusion with adjacent atelectasis.", "right atelectasis, right pleural effusion"),
     ("Left basilar opacity, atelectasis.", "base atelectasis, base lung opacity, left atelectasis, left lung opacity"),
+    (
+        "Left basilar opacity representing subsegmental atelectasis.",
+        "base atelectasis, base lung opacity, left atelectasis, left lung opacity, subsegmental atelectasis",
+    ),
+    (
+        "Opacity in the lingula is consistent with mild pneumonia.",
+        "lingula lung opacity, lingula pneumonia, mild pneumonia",
+    ),
     # devices
     ("Endotracheal tube in place.", "endotracheal tube support devices"),
     (
@@ -180,16 +188,21 @@ def test_a_wrong_label_lowers_the_score(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_codes_are_compared_by_kind() -> None:
-    from training.fine_quality import openi_scores
+    from training.fine_quality import disagreements, openi_scores
     from training.label_quality import CodedReport
 
     text = "Minimal opacity in the right upper lobe and in the left lung. Large effusion."
     codes = ("Opacity/lung/bilateral/mild", "Opacity/lung/lower lobe", "Pleural Effusion/small", "Pneumothorax/left")
     report = CodedReport("1", text, codes, label_report(text).states)
-    scores = openi_scores([report], fine_mentions([text]))
+    mentions = list(fine_mentions([text]))
+    scores = openi_scores([report], mentions)
     assert (scores["side"].right, scores["side"].extra, scores["side"].missed) == (1, 0, 0)
-    assert scores["site"].disagreements == {"- lower lobe lung opacity": 1}  # no code of any report names an upper lobe
+    assert scores["site"].disagreements == [("1", "- lower lobe lung opacity")]  # no code at all names an upper lobe
     assert (scores["severity"].right, scores["severity"].extra, scores["severity"].missed) == (1, 1, 1)
+    drawn = disagreements([report], mentions, scores, 9)
+    assert drawn.startswith("3 of 3 disagreements:")
+    assert "CXR1: - small pleural effusion" in drawn
+    assert "  Large effusion." in drawn
 
 
 # --- classes ---
@@ -229,6 +242,7 @@ def test_every_listed_modifier_has_one_kind_and_can_be_found() -> None:
 def test_nothing_to_read() -> None:
     assert fine_labels([]) == []
     assert fine_labels(["", " \n ", "."]) == [(), (), ()]
+    assert fine_labels(["Mild edema \udc80\udcff \x00 – “seen”."]) == [("mild edema",)]  # bytes that were not UTF-8
     assert fine_labels(["Kein Nachweis eines Pleuraergusses.", "心影增大，未见胸腔积液。"]) == [(), ()]
 
 

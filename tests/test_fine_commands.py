@@ -124,6 +124,7 @@ def test_agreement_of_rules_and_chexbert(table: Path, tmp_path: Path, monkeypatc
         (["clusters", "--from", "bytes.parquet"], "bytes.parquet cannot be read as a table"),
         (["clusters", "--from", "."], "holds no index"),
         (["fine-labels", "--from", "TABLE", "--out", "t.txt"], "written as .csv or .md"),
+        (["fine-labels", "--from", "TABLE", "--out", "none/t.csv"], "there is no folder none"),
         (["agreement", "--from", "TABLE", "--checkpoint", "none.pth"], "CheXbert's checkpoint is not at none.pth"),
         (["agreement", "--from", "TABLE", "--checkpoint", "empty.csv"], "empty.csv is empty"),
     ],

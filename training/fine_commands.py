@@ -40,12 +40,14 @@ def fine_labels(
 
     if out is not None and out.suffix not in (".csv", ".md"):
         raise CXRLensError(f"--out {out}: the table is written as .csv or .md.")
+    if out is not None and not out.parent.is_dir():
+        raise CXRLensError(f"--out {out}: there is no folder {out.parent}.")
     texts = read_reports(reports, column)
     load_parser()
     started = _cpu_seconds()
     mentions = tqdm(fine_mentions(texts, processes=processes), total=len(texts), unit="report")
     classes = fine_classes(texts, mentions, min_count)
-    speed = len(texts) / (_cpu_seconds() - started)
+    speed = len(texts) / max(0.01, _cpu_seconds() - started)
     if out is not None:
         partial = out.with_name(out.name + ".part")
         partial.write_text(_as_csv(classes) if out.suffix == ".csv" else _as_markdown(classes), encoding="utf-8")
@@ -62,26 +64,25 @@ def fine_quality(
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Phantom studies.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the phantom studies.")] = 1,
-    disagreements: Annotated[int, typer.Option(min=0, help="Print the most frequent ones of each kind.")] = 0,
+    disagreements: Annotated[int, typer.Option(min=0, help="Draw so many with held-out codes.")] = 0,
 ) -> None:
     """Score fine labels against the phantom's truth and Open-i's human codes."""
     from core.labels.fine import fine_mentions
-    from training.fine_quality import openi_scores, phantom_scores, quality_table
+    from training import fine_quality as quality
     from training.label_quality import read_openi
 
     coded = read_openi(openi)
-    scores = {f"{count} phantom findings": phantom_scores(count, seed)}
+    scores = {f"{count} phantom findings": quality.phantom_scores(count, seed)}
+    drawn = ""
     # The rules were made while reading reports with even numbers.
-    for name, half in (("held out", 1), ("development", 0)):
+    for name, half in (("development", 0), ("held out", 1)):
         chosen = [report for report in coded if int(report.uid) % 2 == half]
-        mentions = fine_mentions([report.text for report in chosen])
-        scores[f"{len(chosen)} Open-i reports, {name}"] = openi_scores(chosen, mentions)
-    typer.echo(quality_table(scores))
-    for name, by_kind in scores.items():
-        for kind, score in by_kind.items():
-            if disagreements and score.disagreements:
-                common = ", ".join(f"{what} ({n})" for what, n in score.disagreements.most_common(disagreements))
-                typer.echo(f"\n{name}, {kind}: {common}")
+        mentions = list(fine_mentions([report.text for report in chosen]))
+        scores[f"{len(chosen)} Open-i reports, {name}"] = each = quality.openi_scores(chosen, mentions)
+        drawn = quality.disagreements(chosen, mentions, each, disagreements)
+    typer.echo(quality.quality_table(scores))
+    if disagreements:
+        typer.echo(drawn)
 
 
 def clusters(
@@ -166,7 +167,7 @@ def _read_table(path: Path, column: str) -> pd.DataFrame:
 
 
 def _cpu_seconds() -> float:
-    """CPU time of this process and of the workers that have ended."""
+    """CPU time of this process and of the workers that have ended, in steps of a hundredth."""
     return sum(os.times()[:4])
 
 

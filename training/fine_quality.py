@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -40,13 +40,13 @@ class Score:
         right: found and true.
         extra: found, not in the reference.
         missed: in the reference, not found.
-        disagreements: how often each of the two happened, "+" or "-" before the label.
+        disagreements: (report, "+ label" that is extra or "- label" that is missed).
     """
 
     right: int = 0
     extra: int = 0
     missed: int = 0
-    disagreements: Counter[str] = field(default_factory=Counter)
+    disagreements: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def precision(self) -> float:
@@ -77,11 +77,13 @@ def phantom_scores(count: int, seed: int) -> dict[str, Score]:
     references = [set(filter(None, map(_split, study.fine_labels))) for study in studies]
     known = {word for reference in references for _, word, _ in reference}
     scores = {kind: Score() for kind in KINDS}
-    for reference, mentions in zip(references, fine_mentions([study.findings for study in studies]), strict=True):
-        found = {modifier for modifier in _found(mentions) if modifier[1] in known}
-        for kind, word, observation in reference | found:
-            truth, read = ((kind, word, observation) in each for each in (reference, found))
-            _count(scores[kind], f"{word} {observation}", true=truth, read=read)
+    found = fine_mentions([study.findings for study in studies])
+    for study, reference, mentions in zip(studies, references, found, strict=True):
+        read = {modifier for modifier in _found(mentions) if modifier[1] in known}
+        for modifier in sorted(reference | read):
+            kind, word, observation = modifier
+            label = f"{word} {observation}"
+            _count(scores[kind], study.study_id, label, true=modifier in reference, read=modifier in read)
     return scores
 
 
@@ -94,9 +96,9 @@ def openi_scores(reports: Sequence[CodedReport], mentions: Iterable[Sequence[Fin
     references = [_coded(report.codes) for report in reports]
     sites = {word for reference in references for words in reference.values() for kind, word in words if kind == "site"}
     scores = {kind: Score() for kind in KINDS if kind != "device"}
-    for reference, each in zip(references, mentions, strict=True):
+    for report, reference, each in zip(reports, references, mentions, strict=True):
         modifiers = _found(each)
-        for observation in {item.mention.observation for item in each} & reference.keys():
+        for observation in sorted({item.mention.observation for item in each} & reference.keys()):
             for kind, score in scores.items():
                 true = {word for other, word in reference[observation] if other == kind}
                 read = {word for other, word, name in modifiers if other == kind and name == observation.lower()}
@@ -107,7 +109,8 @@ def openi_scores(reports: Sequence[CodedReport], mentions: Iterable[Sequence[Fin
                 else:
                     read = {next((code for code in sorted(true) if _same(code, word)), word) for word in read}
                 for word in sorted(true | read):
-                    _count(score, f"{word} {observation.lower()}", true=word in true, read=word in read)
+                    label = f"{word} {observation.lower()}"
+                    _count(score, report.uid, label, true=word in true, read=word in read)
     return scores
 
 
@@ -121,13 +124,32 @@ def quality_table(scores: Mapping[str, Mapping[str, Score]]) -> str:
     return "\n".join(lines)
 
 
-def _count(score: Score, label: str, *, true: bool, read: bool) -> None:
+def disagreements(
+    reports: Sequence[CodedReport],
+    mentions: Sequence[Sequence[FineMention]],
+    scores: Mapping[str, Score],
+    count: int,
+) -> str:
+    """Draw disagreements with codes, with the sentences that speak of the observation and its codes."""
+    by_uid = {report.uid: (report, each) for report, each in zip(reports, mentions, strict=True)}
+    cases = [case for score in scores.values() for case in score.disagreements]
+    parts = [f"{min(count, len(cases))} of {len(cases)} disagreements:"]
+    for uid, label in random.Random(0).sample(cases, min(count, len(cases))):
+        report, each = by_uid[uid]
+        about = [item for item in each if label.endswith(f" {item.mention.observation.lower()}")]
+        places = dict.fromkeys((item.mention.sentence_start, item.mention.sentence_end) for item in about)
+        parts.append(f"CXR{uid}: {label}\n  {'; '.join(report.codes)}")
+        parts += [f"  {' '.join(report.text[start:end].split())}" for start, end in places]
+    return "\n".join(parts)
+
+
+def _count(score: Score, report: str, label: str, *, true: bool, read: bool) -> None:
     if true and read:
         score.right += 1
         return
     score.missed += true
     score.extra += read
-    score.disagreements[f"{'-' if true else '+'} {label}"] += 1
+    score.disagreements.append((report, f"{'-' if true else '+'} {label}"))
 
 
 def _split(label: str) -> Modifier | None:

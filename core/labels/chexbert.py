@@ -78,7 +78,11 @@ class CheXbert:
     """A loaded CheXbert; see :func:`load_chexbert`."""
 
     def __init__(self, network: _Network, tokenizer: BertWordPieceTokenizer, device: str) -> None:
-        self._network = network.to(device).eval()
+        try:
+            self._network = network.to(device).eval()
+        except (RuntimeError, AssertionError) as error:  # torch has both, by the kind of device
+            reason = str(error).split("\n")[0]
+            raise CheXbertError(f"CheXbert cannot run on the device '{device}': {reason}") from error
         self._tokenizer = tokenizer
         self._device = device
 
@@ -98,7 +102,7 @@ class CheXbert:
         Returns:
             for each text, states by observation name; all 14 are there.
         """
-        lines = [" ".join(text.split()) for text in texts]
+        lines = [" ".join(text.split()).encode("utf-8", "replace").decode() for text in texts]
         order = sorted(range(len(lines)), key=lambda place: len(lines[place]), reverse=True)
         labels: list[dict[str, LabelState]] = [{} for _ in lines]
         for start in range(0, len(order), batch_size):
@@ -149,7 +153,7 @@ def load_chexbert(
         config: what differs from bert-base-uncased, by the names of ``transformers.BertConfig``.
 
     Raises:
-        CheXbertError: the checkpoint or the vocabulary is missing, damaged or of another model.
+        CheXbertError: the checkpoint or the vocabulary is missing, damaged or of another model; no such device.
         WeightsError: no vocabulary is given, and the package that has one is missing or differs.
     """
     require_chexbert(checkpoint)

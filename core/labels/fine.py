@@ -248,7 +248,7 @@ _DEVICES = _Gazetteer(_phrases_of("device"))
 # findings and places. It is shown words of the same class that it knows.
 _SIDE, _ADJECTIVE, _PLACE, _FINDING, _FINDINGS = "big", "local", "area", "problem", "problems"
 
-_WORD = re.compile(r"[a-z0-9]+(?:[\-'.][a-z0-9]+)*|[^\w\s]")
+_WORD = re.compile(r"[a-z0-9]+(?:[\-'.][a-z0-9]+)*|[!-/:-@\[-`{-~]")  # a word, or a mark of ASCII
 _REMOVED = re.compile(r"x{3,}|_+")  # what stands for de-identified words
 _LIKE_ADJECTIVE = re.compile(r".*(?:al|ar|ic|ac|or)")
 _PLURAL = re.compile(r".*[^isu]s")
@@ -558,16 +558,24 @@ class _Parse:
 
     def _where_of_subject(self, token: Token) -> set[str]:
         """Where the subject of a finding's clause is: "the *left base* shows", "opacities *there* represent"."""
-        verb = token
-        while verb.pos_ not in ("VERB", "AUX") and verb.dep_ not in ("nsubj", "nsubjpass", "ROOT"):
-            verb = verb.head
-        if verb.i == token.i or verb.pos_ not in ("VERB", "AUX"):
+        node = token
+        while node.dep_ not in ("nsubj", "nsubjpass", "ROOT"):
+            if node.dep_ in ("acl", "relcl", "amod") and node.head.i < node.i:  # "opacities *there* representing"
+                return self._where_is(node.head)
+            if node.pos_ in ("VERB", "AUX") and node.i != token.i:
+                break
+            node = node.head
+        if node.i == token.i or node.pos_ not in ("VERB", "AUX"):
             return set()
-        found = self._around(verb) if token.head.i == verb.i else set()
-        for child in verb.children:
+        found = self._around(node) if token.head.i == node.i else set()
+        for child in node.children:
             if child.dep_ in ("nsubj", "nsubjpass"):
-                found |= self._place(child) | _where(self._attributes(child) | self._around(child))
+                found |= self._where_is(child)
         return found
+
+    def _where_is(self, token: Token) -> set[str]:
+        """Sides and sites of a noun, also of another finding."""
+        return self._place(token) | _where(self._attributes(token) | self._around(token))
 
     def _companions(self, token: Token) -> Iterator[Token]:
         """Yield the findings that share a place with this one: joined to it, or it is "adjacent" to them."""
