@@ -178,9 +178,12 @@ def pick(chart: str) -> None:
     # A chart that is drawn anew reports an empty choice; only the chart the choice was made on can take it back.
     if not ids and state[session.PICKED_ON] != chart:
         return
-    choose(tuple(ids), chart)
     if len(ids) == 1:
+        # Its study opens, so the cross moves and the chart is drawn anew: no chart may take this choice back.
+        choose(tuple(ids))
         session.open_study(next(iter(ids)))
+    else:
+        choose(tuple(ids), chart)
 
 
 def choose(ids: Sequence[str], chart: str = "") -> None:
@@ -424,7 +427,7 @@ def show_picked(colouring: Colouring, groups: dict[str, list[str]]) -> None:
     if len(picked) > session.MOST_PICKED:
         st.caption(f"More than {session.MOST_PICKED:,} studies: this choice is not in the address.")
     if not picked:
-        st.caption("Draw a lasso or a box around points of a map, click a point, or choose a group.")
+        st.caption("Draw a lasso or a box around points of a map, or choose a group; with the pan tool, click a point.")
         return
     rows = [
         {
@@ -554,8 +557,8 @@ with st.expander("How to read this"):
         "encoder**; that need not mean the same findings: the numbers under the map say how far it does. "
         "PCA's axes show the largest differences, and distances mean something. In t-SNE and UMAP only "
         "neighbourhoods mean something: sizes of groups and gaps between them do not.  \n"
-        "**Choose** with the lasso or the box of the map's toolbar, or click a point, which also opens its study; "
-        "double-click takes the choice back. By keyboard: *Choose a whole group*, then the table. "
+        "**Choose** with the lasso or the box of the map's toolbar, or with its pan tool click a point, which also opens "
+        "its study; double-click takes the choice back. By keyboard: *Choose a whole group*, then the table. "
         "A 3-D map turns, but has no lasso."
     )
 show_picked(colouring, groups)
