@@ -557,8 +557,8 @@ with st.expander("How to read this"):
         "encoder**; that need not mean the same findings: the numbers under the map say how far it does. "
         "PCA's axes show the largest differences, and distances mean something. In t-SNE and UMAP only "
         "neighbourhoods mean something: sizes of groups and gaps between them do not.  \n"
-        "**Choose** with the lasso or the box of the map's toolbar, or with its pan tool click a point, which also opens "
-        "its study; double-click takes the choice back. By keyboard: *Choose a whole group*, then the table. "
+        "**Choose** with the lasso or the box of the map's toolbar, or with its pan tool click a point, which also "
+        "opens its study; double-click takes the choice back. By keyboard: *Choose a whole group*, then the table. "
         "A 3-D map turns, but has no lasso."
     )
 show_picked(colouring, groups)
