@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -286,15 +286,17 @@ def _row(
 ) -> dict[str, Any] | None:
     """All numbers of one question; None where the method cannot answer it."""
     seed = job.settings.seed
-    run: Callable[[Subject], tuple[Attribution, ...]]
     if method in PRIORS:
         found = [_measure(subject, question, each) for each in _prior(job, subject, phantom, question, method)]
         measured = {name: float(np.mean([each[name] for each in found])) for name in (found[0] if found else {})}
     elif not _can(subject, question, method):
         return None
     else:
-        options = {"seed": seed} if method in ("smoothgrad", "random-masks") else {}
-        run = partial(explain, target=question.target, method=method, **options)
+        options: dict[str, Any] = {"seed": seed} if method in ("smoothgrad", "random-masks") else {}
+
+        def run(of: Subject) -> tuple[Attribution, ...]:
+            return explain(of, question.target, method, **options)
+
         explained = run(subject)
         measured = _measure(subject, question, explained)
         if checked and question.mask is not None:

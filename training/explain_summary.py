@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +114,7 @@ def _difference(frame: pd.DataFrame, method: str, prior: str, metric: str, seed:
 def _pointing(frame: pd.DataFrame, encoder: str, seed: int) -> dict[str, Any]:
     """The method and kind of question whose maps point best over an encoder's decoders, against the centre prior."""
     ours = frame[~frame["method"].isin(PRIORS)].groupby(["method", "kind"])["pointing"].mean()
-    method, kind = ours.idxmax()
+    method, kind = cast("tuple[str, str]", ours.idxmax())
     part = frame[frame["kind"] == kind]
     mean, low, high = _difference(part, method, "centre", "pointing", seed)
     return {
@@ -134,7 +134,8 @@ def _pointing(frame: pd.DataFrame, encoder: str, seed: int) -> dict[str, Any]:
 def _filters(frame: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     """Comprehensiveness of rankings of CCVE's filters above that of random ones."""
     rows = []
-    for (decoder, kind), part in frame.groupby(["decoder", "kind"], sort=False):
+    for pair, part in frame.groupby(["decoder", "kind"], sort=False):
+        decoder, kind = cast("tuple[str, str]", pair)
         for method in part["method"].unique():
             if method in PRIORS:
                 continue
