@@ -179,9 +179,14 @@ def test_a_failing_program_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_an_interruption_ends_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     failing(monkeypatch, tmp_path, "exec sleep 60")
     much = [["word"] * 500_000, ["more"]]  # more than a pipe holds: whoever sends it is stuck too
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with Meteor() as program, pytest.raises(KeyboardInterrupt):
-        program.statistics(much, much)
+    # A shell starts what runs in the background with SIGINT ignored, and Python leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with Meteor() as program, pytest.raises(KeyboardInterrupt):
+            program.statistics(much, much)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert program._process.poll() is not None
 
 
