@@ -167,6 +167,18 @@ class BundleLibrary:
                 self._models[name] = self._load(name)
             return self._models[name]
 
+    def classes(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Names of the classes of FVE's two classifiers, "cdc" and "fgc", in their order; empty for a pair without FVE.
+
+        Raises:
+            BundleError: there is no such bundle, or a card is damaged.
+        """
+        for shared in read_card(self.folder / name).content["encoder"]["shared"]:
+            encoder = _read_json(self.folder / "shared" / shared / "card.json")["encoder"]
+            if encoder["name"] == "fve":
+                return {"cdc": tuple(encoder["coarse_labels"]), "fgc": tuple(encoder["fine_labels"])}
+        return {}
+
     def _load(self, name: str) -> ReportModel:
         from core.decoders import build_decoder
         from core.registry import token_width

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,14 +30,12 @@ class ReportModel:
         encoder: frozen, in evaluation mode; pairs with the same encoder share it.
         decoder: in evaluation mode.
         vocabulary: ids to words.
-        lock: for explanations that must touch the model; generation does not need it.
     """
 
     card: Card
     encoder: Encoder
     decoder: Decoder
     vocabulary: Vocabulary
-    lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     @property
     def image_size(self) -> int:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.bundle import BundleError, BundleLibrary, read_card
+from core.labels.observations import OBSERVATIONS
 from core.registry import PAIRS
 from tests.conftest import BUNDLES
 
@@ -155,3 +156,14 @@ def test_changed_weights_fail_verification(copy: Path) -> None:
 def test_reading_cards_loads_no_weights(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.bundle._read_tensors", lambda path: pytest.fail(f"read {path}"))
     assert [card.name for card in BundleLibrary(copy).cards()] == [NAME]
+
+
+def test_classes_of_both_classifiers_are_named_on_the_shared_card() -> None:
+    library = BundleLibrary(BUNDLES)
+    model, classes = library.load("phantom-fve-m2"), library.classes("phantom-fve-m2")
+    assert classes["cdc"] == OBSERVATIONS
+    for tower, names in classes.items():
+        assert len(names) == getattr(model.encoder, tower).model.num_classes
+    assert library.classes("phantom-dve-m2") == {}
+    with pytest.raises(BundleError):
+        library.classes("phantom-xyz")

@@ -26,6 +26,7 @@ from core.explain.methods import (
     on_image,
     on_square,
     padding_share,
+    possible,
     random_masks,
     smooth_grad,
 )
@@ -487,6 +488,28 @@ def test_a_model_that_gives_nan_is_named(method: str, vocabulary: Vocabulary) ->
 def test_a_report_without_ids_cannot_be_explained(fve: ReportModel) -> None:
     with pytest.raises(CXRLensError, match="Write it anew"):
         open_subject(fve, image(), Report("Clear.", ("clear", "."), -1.0, True))
+
+
+def test_what_is_possible_is_possible_and_the_rest_is_refused(vocabulary: Vocabulary) -> None:
+    for encoder in ("fve", "cve", "ccve", "ccve+fve"):
+        subject = open_subject(tiny_pair(encoder, "m2", vocabulary), image(), report_of(vocabulary))
+        asked: list[targets.Target] = [targets.word(subject, 1)]
+        asked += [targets.logit(subject, "cdc", "Edema")] if "fve" in encoder else []
+        asked += (
+            [targets.similarity(subject, "heart", "Edema" if "ccve" in encoder else None)] if "cve" in encoder else []
+        )
+        for target in asked:
+            can = possible(subject, target)
+            for method, row in METHODS.items():
+                for over in row.over:
+                    options = {"over": over, **FAST.get(method, {})}
+                    if over in can.get(method, ()):
+                        assert explain(subject, target, method, **options)
+                    elif method != "cls-attention":  # it explains the image, whatever is asked
+                        with pytest.raises(CXRLensError):
+                            explain(subject, target, method, **options)
+            first = explain(subject, target, "occlusion", windows=2)
+            assert (first[0].geometry is None) == (encoder == "ccve" and isinstance(target, targets.WordTarget))
 
 
 def test_layers_are_those_of_the_cnn(subject: Subject, filtered: Subject) -> None:

@@ -21,7 +21,7 @@ from training.explain_benchmark import Settings, explain_benchmark, visible_stud
 from training.explain_summary import interval, summarise, table
 
 SETTINGS = Settings(studies=2, checked=1, seed=0)
-NAMES = ["phantom-ccve-m2", "phantom-fve-m2"]
+NAMES = ["phantom-ccve-m2", "phantom-dve-m2"]
 
 
 def row(method: str, study: str, **numbers: Any) -> dict[str, Any]:
@@ -70,7 +70,10 @@ def test_the_verdicts_by_hand() -> None:
     verdicts = {each["method"]: each["verdict"] for each in results["filters"]}
     assert verdicts == {"cls-attention": "beats random", "attention": "worse than random"}
     text = table(results)
-    assert "FVE: Grad-CAM of the sentence that names it points at the finding in 100%, the centre prior in 40%" in text
+    assert (
+        "FVE: Grad-CAM, asked for the sentence that names it, points at the finding in 100%, the centre prior in 40%"
+        in text
+    )
     assert "+60 points [+60, +60]; 20 were asked for: reached" in text
     assert "CCVE, m2, the whole report: comprehensiveness +0.0550" in text
     assert "| fve | Edema | 20 | 1.00 [1.00, 1.00] | 0.40 [0.40, 0.40] | 0.90 [0.90, 0.90] |" in text
@@ -126,15 +129,16 @@ def test_what_cannot_be_measured_is_refused(config: ExperimentConfig, tmp_path: 
 def test_the_benchmark_runs_resumes_and_repeats(
     config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(benchmark, "USUAL_MASKS", 1)
     monkeypatch.setattr(benchmark, "RANDOM_MAPS", 1)
     monkeypatch.setattr(benchmark, "RANDOM_RANKINGS", 2)
     methods = ["cls-attention", "grad-cam"]
     results = explain_benchmark(config, BUNDLES, tmp_path, SETTINGS, methods=methods, names=NAMES)
     rows = pd.read_csv(tmp_path / "findings.csv", keep_default_na=False)
     assert set(rows[rows["encoder"] == "ccve"]["method"]) == {"cls-attention", "random"}
-    assert set(rows[rows["encoder"] == "fve"]["method"]) == {*methods, "random", "centre", *_usual(rows)}
+    assert set(rows[rows["encoder"] == "dve"]["method"]) == {*methods, "random", "centre", *_usual(rows)}
     whole = rows[(rows["kind"] == "report") & (rows["method"] == "cls-attention")]
-    assert len(whole) == 4
+    assert len(whole) == 2
     assert {each["kind"] for each in results["filters"]} >= {"report", "reference"}
     assert "Does cls-attention beat a random ranking" in (tmp_path / "table.md").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["pairs"] == NAMES
@@ -148,7 +152,7 @@ def test_the_benchmark_runs_resumes_and_repeats(
         other = replace(SETTINGS, seed=1)
         with pytest.raises(AssertionError, match="computed again"):  # other settings, other parts
             explain_benchmark(config, BUNDLES, tmp_path, other, methods=methods, names=NAMES)
-    (tmp_path / "parts" / "phantom-fve-m2--grad-cam.json").unlink()
+    (tmp_path / "parts" / "phantom-dve-m2--grad-cam.json").unlink()
     assert explain_benchmark(config, BUNDLES, tmp_path, SETTINGS, methods=methods, names=NAMES) == results
 
 

@@ -127,6 +127,8 @@ def test_erasure_by_hand(subject: Subject) -> None:
 def test_tokens_get_their_own_values_or_their_cells(subject: Subject, vocabulary: Vocabulary) -> None:
     own = (Attribution(np.arange(16, dtype=np.float32).reshape(4, 4), True, "", "", SQUARE, "dve"),)
     np.testing.assert_array_equal(token_values(subject, own), np.arange(16))
+    finer = (Attribution(np.kron(own[0].values, np.ones((2, 2), np.float32)), True, "", "", SQUARE, "dve"),)
+    np.testing.assert_array_equal(token_values(subject, finer), np.arange(16))  # an earlier stage of the CNN
     pixels = np.zeros((128, 128))
     pixels[32:64, 96:] = 1
     found = token_values(subject, over_cells(pixels))

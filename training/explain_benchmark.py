@@ -26,18 +26,21 @@ from core.config import ExperimentConfig, to_dict
 from core.explain import targets
 from core.explain.faithfulness import CELLS, cover_curve, erasure, sanity, stability, token_values
 from core.explain.localisation import centre_prior, localise
-from core.explain.methods import METHODS, explain, on_square
+from core.explain.methods import cam_layers, explain, on_square, possible
 from core.explain.subject import Subject, open_subject
 from core.generation import GenerateConfig
 from core.labels.observations import CLUSTERS, LabelState
 from core.labels.rules import label_report
 from core.studies.phantom import PhantomSource, PhantomStudy
 from core.types import Attribution, FloatImage, Mask
-from training.explain_summary import PRIORS, summarise, table
+from training.explain_summary import PRIORS, RUNS, summarise, table
 from training.runs import StageError, content_hash, use_threads_for
 
 RANDOM_MAPS, RANDOM_RANKINGS = 3, 20
 """Draws that stand for one random map, and for one random ranking of filters."""
+
+USUAL_MASKS = 20
+"""Training studies behind the usual place of an observation."""
 
 SMOOTHING = 0.04
 """Gaussian that all maps get before they are compared with a mask, share of the side; src: Fong and Vedaldi 2017 smooth
@@ -106,7 +109,7 @@ def explain_benchmark(
         bundles: their folder.
         out: where parts and results go.
         settings: how large.
-        methods: keys of ``METHODS``; empty is all.
+        methods: keys of ``RUNS``; empty is all.
         names: of bundles; empty is all of the preset's family.
         jobs: processes.
 
@@ -154,10 +157,10 @@ def estimate(
     names: Sequence[str] = (),
     jobs: int = 1,
 ) -> tuple[dict[str, float], float]:
-    """Time each method on one study of one pair an encoder.
+    """Time each method on two studies of one pair an encoder.
 
     Returns:
-        Seconds a study by "encoder, method", and seconds of the whole benchmark.
+        Seconds a study by "encoder, method", and seconds of the whole benchmark; a guess, for studies differ.
     """
     job, cards, chosen = _prepare(config, bundles, Path(), settings, methods, names)
     seconds: dict[str, float] = {}
@@ -165,12 +168,12 @@ def estimate(
         for method in chosen:
             key = f"{card.encoder}, {method}"
             if key not in seconds:
-                subject, phantom = _subjects(job, card.name)[0]
-                asked = list(questions(subject, phantom))
+                opened = _subjects(job, card.name)[:2]
                 began = time.perf_counter()
-                for question in asked:
-                    _row(job, subject, phantom, question, method, checked=False)
-                seconds[key] = time.perf_counter() - began
+                for subject, phantom in opened:
+                    for question in questions(subject, phantom):
+                        _row(job, subject, phantom, question, method, checked=False)
+                seconds[key] = (time.perf_counter() - began) / len(opened)
     # A checked finding is explained four times more: on the randomised model, on three noisy images. About one question
     # in three is a finding of its own.
     more = 1 + 4 * min(1.0, settings.checked / (3 * settings.studies))
@@ -188,9 +191,9 @@ def _prepare(
 ) -> tuple[Job, list[Card], list[str]]:
     if config.data.source != "phantom":
         raise StageError(f"The true place of a finding is known on the phantom only, not on '{config.data.source}'.")
-    unknown = [each for each in methods if each not in METHODS]
+    unknown = [each for each in methods if each not in RUNS]
     if unknown:
-        raise StageError(f"There is no method '{unknown[0]}'. Known: {', '.join(METHODS)}.")
+        raise StageError(f"There is no method '{unknown[0]}'. Known: {', '.join(RUNS)}.")
     cards = [card for card in BundleLibrary(bundles).cards() if card.family == config.name]
     missing = set(names) - {card.name for card in cards}
     if missing or not cards:
@@ -198,7 +201,7 @@ def _prepare(
         raise StageError(f"{bundles} has {what}. Run: cxr-lens train --preset {config.name}")
     study_ids = visible_studies(PhantomSource(config.data.count, config.data.seed), settings.studies)
     job = Job(config, settings, bundles, out / "parts", study_ids)
-    return job, [card for card in cards if not names or card.name in names], list(methods or METHODS)
+    return job, [card for card in cards if not names or card.name in names], list(methods or RUNS)
 
 
 def visible_studies(source: PhantomSource, count: int) -> tuple[str, ...]:
@@ -276,8 +279,8 @@ def questions(subject: Subject, phantom: PhantomStudy) -> Iterator[Question]:
         yield ask("sentence", targets.mention_sentence(subject, observation))
         if "fve.cdc" in subject.visual.sources:
             yield ask("logit", targets.logit(subject, "cdc", observation))
-    yield Question("report", targets.whole_report(subject))
     if not subject.visual.grids:
+        yield Question("report", targets.whole_report(subject))
         yield Question("reference", targets.reference(subject, phantom.study.findings))
 
 
@@ -292,10 +295,14 @@ def _row(
     elif not _can(subject, question, method):
         return None
     else:
-        options: dict[str, Any] = {"seed": seed} if method in ("smoothgrad", "random-masks") else {}
+        options = dict(RUNS[method].options)
+        if method in ("smoothgrad", "random-masks"):
+            options["seed"] = seed
+        if method == "layer-grad-cam":
+            options["layer"] = cam_layers(subject, question.target)[-2]
 
         def run(of: Subject) -> tuple[Attribution, ...]:
-            return explain(of, question.target, method, **options)
+            return explain(of, question.target, RUNS[method].method, **options)
 
         explained = run(subject)
         measured = _measure(subject, question, explained)
@@ -309,10 +316,11 @@ def _row(
 
 
 def _can(subject: Subject, question: Question, method: str) -> bool:
-    """Attention explains words; of CCVE, which has no image cells, filters are asked and not pixels."""
-    if question.kind == "logit":
-        return method not in ("attention", "cls-attention")
-    return bool(subject.visual.grids) or method not in ("grad-cam", "smoothgrad")
+    """Whether a run serves a question; of CCVE, which has no image cells, only filters are asked, as they come."""
+    over, wanted = possible(subject, question.target).get(RUNS[method].method, ()), RUNS[method].options.get("over")
+    if not subject.visual.grids:
+        return over[:1] == ("tokens",) and wanted is None
+    return bool(over) and wanted in (None, *over)
 
 
 def _measure(subject: Subject, question: Question, found: Sequence[Attribution]) -> dict[str, float]:
@@ -345,27 +353,21 @@ def _prior(
     elif subject.visual.grids and prior == "centre":
         yield (ask(centre_prior(subject.geometry.size), geometry=subject.geometry),)
     elif subject.visual.grids and question.mask is not None:
-        yield (ask(_usual_place(job, phantom, question), geometry=subject.geometry),)
-
-
-def _usual_place(job: Job, phantom: PhantomStudy, question: Question) -> FloatImage:
-    """Mean mask of the same observation in the other patients of the benchmark; even where nobody else has it."""
-    assert question.mask is not None
-    total = np.zeros(question.mask.shape, dtype=np.float32)
-    for study_id, masks in _masks(job, question.mask.shape[0]).items():
-        if _source(job).study(study_id).subject_id != phantom.study.subject_id and question.observation in masks:
-            total += masks[question.observation]
-    return total
+        usual = _usual_places(job, question.mask.shape[0])[question.observation]
+        yield (ask(usual, geometry=subject.geometry),)
 
 
 @lru_cache(maxsize=4)
-def _masks(job: Job, size: int) -> dict[str, dict[str, Mask]]:
-    """Where each observation is, by study."""
-    found: dict[str, dict[str, Mask]] = {}
-    for study_id in job.study_ids:
-        phantom = _source(job).phantom(study_id, size)
-        masks: dict[str, Mask] = {}
-        for fact in phantom.facts:
-            masks[fact.observation] = masks.get(fact.observation, phantom.masks[fact.id]) | phantom.masks[fact.id]
-        found[study_id] = masks
-    return found
+def _usual_places(job: Job, size: int) -> dict[str, FloatImage]:
+    """Mean mask of each observation in training studies, (size, size)."""
+    source, found = _source(job), dict[str, list[Mask]]()
+    for study_id in source.study_ids:
+        seen = {fact.observation for fact in source.facts(study_id)}
+        wanted = {name for name in seen if len(found.get(name, ())) < USUAL_MASKS}
+        if not wanted or source.study(study_id).split != "train":
+            continue
+        phantom = source.phantom(study_id, size)
+        for name in sorted(wanted):
+            masks = [phantom.masks[fact.id] for fact in phantom.facts if fact.observation == name]
+            found.setdefault(name, []).append(np.any(masks, axis=0))
+    return {name: np.mean(masks, axis=0, dtype=np.float32) for name, masks in found.items()}

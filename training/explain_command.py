@@ -19,7 +19,7 @@ def explain_benchmark(
     / "assets"
     / "bundles",
     out: Annotated[Path | None, typer.Option(help="Results; default: runs/<preset>/explain.")] = None,
-    studies: Annotated[int, typer.Option(min=1, help="Held-out studies with a visible finding.")] = 60,
+    studies: Annotated[int, typer.Option(min=1, help="Held-out studies with a visible finding.")] = 40,
     checked: Annotated[
         int,
         typer.Option(

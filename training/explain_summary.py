@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +12,29 @@ import numpy.typing as npt
 import pandas as pd
 
 from core.explain.methods import METHODS
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A method as the benchmark runs it.
+
+    Attributes:
+        title: in the table.
+        method: key of ``METHODS``.
+        options: of the method.
+    """
+
+    title: str
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+RUNS: Mapping[str, Run] = {
+    **{name: Run(method.title, name) for name, method in METHODS.items()},
+    "layer-grad-cam": Run("Grad-CAM, one stage earlier", "grad-cam"),
+    "integrated-gradients-cells": Run("Integrated gradients of cells", "integrated-gradients", {"over": "tokens"}),
+}
+"""What is compared; "layer-grad-cam" gets its layer from the CNN."""
 
 PRIORS = ("random", "centre", "usual place")
 """What does not look at the image: noise, the middle, and where others have the same finding."""
@@ -21,9 +45,9 @@ RESAMPLES = 1000
 KINDS = {
     "mention": "the words that name the finding",
     "sentence": "the sentence that names it",
-    "logit": "CDC's logit of it (FVE only)",
+    "logit": "CDC's logit of it",
     "report": "the whole report",
-    "reference": "the radiologist's report (CCVE only)",
+    "reference": "the radiologist's report",
 }
 METRICS = {
     "pointing": "pointing game",
@@ -161,8 +185,8 @@ def table(results: Mapping[str, Any]) -> str:
     for each in results["pointing"]:
         gained, low, high = (100 * each[key] for key in ("difference", "low", "high"))
         lines.append(
-            f"- {each['encoder'].upper()}: {_title(each['method'])} of {KINDS[each['kind']]} points at the finding in "
-            f"{each['accuracy']:.0%}, the centre prior in {each['centre']:.0%}, the usual place in "
+            f"- {each['encoder'].upper()}: {_title(each['method'])}, asked for {KINDS[each['kind']]}, points at the "
+            f"finding in {each['accuracy']:.0%}, the centre prior in {each['centre']:.0%}, the usual place in "
             f"{each['usual_place']:.0%}. Above the centre: {gained:+.0f} points [{low:+.0f}, {high:+.0f}]; "
             f"{100 * NEEDED:.0f} were asked for: {'reached' if each['reached'] else 'not reached'}."
         )
@@ -192,7 +216,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def _title(method: str) -> str:
-    return f"*{method}*" if method in PRIORS else METHODS[method].title
+    return f"*{method}*" if method in PRIORS else RUNS[method].title
 
 
 def _cell(row: Mapping[str, Any], metric: str) -> str:

@@ -133,18 +133,19 @@ def erasure(subject: Subject, target: Target, values: npt.NDArray[np.floating], 
 
 
 def token_values(subject: Subject, attributions: Sequence[Attribution]) -> npt.NDArray[np.float64] | None:
-    """Importance of each token (N,): its own value, or the mean of a map over pixels in its cell.
+    """Importance of each token (N,): its own value, or the mean of a finer map in its cell.
 
     None where the attributions say nothing of some tokens: a map over pixels of CCVE's filters.
     """
     by_source = {each.source: each.values for each in attributions if each.source}
     values = np.zeros(subject.visual.tokens.shape[1])
     for run in token_runs(subject.visual):
-        if run.source in by_source:
-            values[run.columns] = by_source[run.source].ravel()
-        elif run.grid and not by_source:
-            pixels = torch.from_numpy(on_square(attributions, subject.square.shape[-1]))[None, None]
-            values[run.columns] = functional.adaptive_avg_pool2d(pixels, run.grid).flatten().numpy()
+        if run.grid and (run.source in by_source or not by_source):
+            cells = by_source.get(run.source)
+            cells = on_square(attributions, subject.square.shape[-1]) if cells is None else cells
+            values[run.columns] = functional.adaptive_avg_pool2d(torch.from_numpy(cells)[None], run.grid).flatten()
+        elif run.source in by_source:
+            values[run.columns] = by_source[run.source]
         else:
             return None
     return values

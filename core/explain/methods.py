@@ -428,7 +428,7 @@ def explain(
         subject: pair, image, report.
         target: what is asked.
         method: a key of ``METHODS``.
-        over: pixels or tokens. Default: pixels where the method can, but tokens for words of an encoder without cells.
+        over: pixels or tokens; the default is the first that ``possible`` names.
         progress: called with (done, total).
         options: of the method's function.
 
@@ -439,11 +439,29 @@ def explain(
     if row is None:
         raise CXRLensError(f"There is no method '{method}'. Known: {', '.join(METHODS)}.")
     if over is None:
-        by_filter = not subject.visual.grids and isinstance(target, WordTarget) and "tokens" in row.over
-        over = "tokens" if by_filter else row.over[0]
+        over = possible(subject, target).get(method, row.over)[0]
     if over not in row.over:
         raise CXRLensError(f"{row.title} runs over {' or '.join(row.over)}, not over {over}.")
     return row.run(subject, target, over=over, progress=progress, **options)
+
+
+def possible(subject: Subject, target: Target) -> dict[str, tuple[Over, ...]]:
+    """Which methods can explain a target of this pair, and over what; the default first.
+
+    Only words are read from tokens. Where tokens are filters, words are asked by filter first, and Grad-CAM has no map.
+    """
+    words, cells = isinstance(target, WordTarget), bool(subject.visual.grids)
+    found: dict[str, tuple[Over, ...]] = {}
+    for name, row in METHODS.items():
+        if name == "grad-cam":
+            over = row.over if cells or not words else ()
+        else:
+            over = tuple(each for each in row.over if words or each == "pixels")
+        if words and not cells:
+            over = tuple(sorted(over, reverse=True))  # tokens before pixels
+        if over:
+            found[name] = over
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------ on images

@@ -391,7 +391,7 @@ def logit(subject: Subject, tower: str, label: str, labels: Sequence[str] = OBSE
         subject: with FVE among its encoders.
         tower: "cdc" or "fgc".
         label: name of the class.
-        labels: names of the tower's classes in their order; those of FGC are on its bundle's card.
+        labels: names of the tower's classes in their order; ``BundleLibrary.classes`` has those of FGC.
 
     Raises:
         CXRLensError: no FVE, no such tower or label, or labels that do not fit the tower.
