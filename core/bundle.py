@@ -4,6 +4,8 @@
 bundles/
   <family>-<encoder>-<decoder>/   card.json  vocab.json  model.safetensors  expected.safetensors
   shared/<family>-<encoder>/      card.json  model.safetensors        an encoder that several pairs share
+  <family>-results.json, <family>-reports.jsonl                       the evaluation of a family
+  <family>-embeddings-<encoder>.safetensors                           of held-out studies, for the maps
 ```
 
 ``model.safetensors`` holds the decoder, and of the encoder what belongs to this pair only: all of DVE, and what joins

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundle import BundleLibrary, Card
+from core.bundle import BundleLibrary, Card, read_card
 from core.images import Radiograph, read_image
 from core.labels.compare import Outcome, compare
 from core.labels.observations import CLUSTER_OF, CLUSTERS, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, LabelState
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads()))
 
 VIEW_SIZE = 640  # pixels of a phantom in the viewer; the models get their own size
+PHANTOM = "phantom"
 MAX_REPORTS = 5_000  # kept in memory; a few kilobytes each
 
 
@@ -425,8 +426,8 @@ def embeddings(encoder: str, kind: str) -> Embeddings:
 _EXPORT = "`cxr-lens train --preset phantom` writes them."
 
 
-def _stored(encoder: str) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.float32]]]:
-    path = settings.bundles() / f"embeddings-{encoder}.safetensors"
+def _stored(encoder: str, family: str = PHANTOM) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.float32]]]:
+    path = settings.bundles() / f"{family}-embeddings-{encoder}.safetensors"
     if not path.is_file():
         raise CXRLensError(
             f"No stored embeddings of {ENCODERS[encoder].title}: {path.name} is missing in {path.parent}. {_EXPORT}"
@@ -674,7 +675,7 @@ def pair_outcomes(name: str) -> Mapping[str, Mapping[str, Outcome]]:
     Raises:
         CXRLensError: the reports of the evaluation are not beside the bundles, damaged, or lack this bundle.
     """
-    path = settings.bundles() / "reports.jsonl"
+    path = settings.bundles() / f"{read_card(settings.bundles() / name).family}-reports.jsonl"
     if not path.is_file():
         raise CXRLensError(
             f"Whether a report is right is not known: {path.name} is missing in {path.parent}. "
@@ -705,24 +706,24 @@ def _pair_outcomes(name: str, path: str, stamp: int) -> Mapping[str, Mapping[str
 # ---------------------------------------------------------------------------------------------------------- results
 
 
-def results() -> dict[str, Any]:
-    """Evaluation table of the bundles.
+def results(family: str = PHANTOM) -> dict[str, Any]:
+    """Evaluation table of a family of bundles.
 
     Raises:
         CXRLensError: it is missing or damaged.
     """
-    path = settings.bundles() / "results.json"
+    path = settings.bundles() / f"{family}-results.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content["rows"], list):
             raise ValueError("'rows' is not a list")
     except FileNotFoundError:
         raise CXRLensError(
-            f"No evaluation yet: {path} is missing. `cxr-lens evaluate --preset phantom` writes it."
+            f"No evaluation yet: {path} is missing. `cxr-lens train --preset {family}` writes it."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CXRLensError(
-            f"{path} is damaged ({error}). Write it again with `cxr-lens evaluate --preset phantom`."
+            f"{path} is damaged ({error}). Write it again with `cxr-lens train --preset {family}`."
         ) from error
     return dict(content)
 

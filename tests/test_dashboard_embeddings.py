@@ -139,11 +139,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo bundles, CCVE's file with the points of filters: two studies' clouds, drawn at random."""
     folder = tmp_path_factory.mktemp("bundles")
     for source in settings.bundles().iterdir():
-        if source.name not in ("embeddings-ccve.safetensors", "reports.jsonl"):
+        if source.name not in ("phantom-embeddings-ccve.safetensors", "phantom-reports.jsonl"):
             (folder / source.name).symlink_to(source)
     from safetensors import safe_open
 
-    source = settings.bundles() / "embeddings-ccve.safetensors"
+    source = settings.bundles() / "phantom-embeddings-ccve.safetensors"
     with safe_open(source, framework="numpy") as file:
         ids = json.loads(file.metadata()["study_ids"])
     pooled = load_file(source)["pooled"]
@@ -158,7 +158,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     card = json.loads(next(settings.bundles().glob("*/card.json")).read_text())["data"]
     phantoms = PhantomSource(card["count"], card["seed"]).studies("test")
-    with (folder / "reports.jsonl").open("w") as file:
+    with (folder / "phantom-reports.jsonl").open("w") as file:
         for each in phantoms:
             file.write(json.dumps({"study_id": each.study_id, "phantom-dve-transformer": each.findings}) + "\n")
     return folder
@@ -243,11 +243,11 @@ def test_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = tmp_path / "bundles"
     folder.mkdir()
     for source in settings.bundles().iterdir():
-        if source.name not in ("embeddings-cve.safetensors", "reports.jsonl"):
+        if source.name not in ("phantom-embeddings-cve.safetensors", "phantom-reports.jsonl"):
             (folder / source.name).symlink_to(source)
-    (folder / "embeddings-cve.safetensors").write_bytes(b"not a file of tensors")
+    (folder / "phantom-embeddings-cve.safetensors").write_bytes(b"not a file of tensors")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
-    assert "reports.jsonl is missing" in words(run(by="Right or wrong"))
+    assert "phantom-reports.jsonl is missing" in words(run(by="Right or wrong"))
     test = run(encoder="CVE")
     assert any("embeddings-cve.safetensors is damaged" in each.value for each in test.error)
     with pytest.raises(CXRLensError, match="no 'tokens'"):

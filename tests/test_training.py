@@ -283,7 +283,7 @@ def test_the_whole_chain_and_its_evaluation(few: ExperimentConfig, tmp_path: Pat
     for override in FEW:
         arguments += ["--set", override]
     command(arguments, standalone_mode=False)
-    results = json.loads((tmp_path / "phantom" / "bundles" / "results.json").read_text())
+    results = json.loads((tmp_path / "phantom" / "bundles" / "phantom-results.json").read_text())
     assert len(results["rows"]) == 12
     assert {row["name"] for row in results["baselines"]} == {
         "constant report", "nearest training report", "shuffled images"

@@ -82,7 +82,7 @@ def train(
         use_threads_for(config.size)
         evaluate(config, run.data, target, run.folder / "evaluate", jobs)
         for name in ("results.json", "reports.jsonl"):
-            shutil.copyfile(run.folder / "evaluate" / name, target / name)
+            shutil.copyfile(run.folder / "evaluate" / name, target / f"{config.name}-{name}")
 
     try:
         run_all(run, target, score, jobs)

@@ -488,7 +488,7 @@ class Run:
             tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder))[0]}
         save_file(
             {key: value.half().contiguous() for key, value in tensors.items()},
-            out / f"embeddings-{name}.safetensors",
+            out / f"{self.config.name}-embeddings-{name}.safetensors",
             {"study_ids": json.dumps([each.study_id for each in studies])},
         )
 
