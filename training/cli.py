@@ -81,7 +81,8 @@ def train(
 
         use_threads_for(config.size)
         evaluate(config, run.data, target, run.folder / "evaluate", jobs)
-        for name in ("results.json", "reports.jsonl"):
+        # Reports stand beside their references, and those of patients stay with who has the data.
+        for name in ("results.json", "reports.jsonl") if config.data.source == "phantom" else ("results.json",):
             shutil.copyfile(run.folder / "evaluate" / name, target / f"{config.name}-{name}")
 
     try:

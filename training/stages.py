@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from core import bundle
@@ -38,6 +38,7 @@ from core.lightning.classifier import ClassifierModule
 from core.lightning.clip import ClipModule
 from core.lightning.report import ReportModule
 from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_width
+from core.studies.phantom import PhantomSource
 from core.text import PAD
 from core.token_cache import TokenCache, write_token_cache
 from core.types import SPLITS, Split
@@ -49,6 +50,7 @@ from training.runs import (
     file_hash,
     fit,
     is_quiet,
+    keep_memory,
     load_weights,
     loaders,
     pad,
@@ -59,6 +61,15 @@ from training.runs import (
 
 EMBEDDING_STUDIES = 400
 """Held-out studies whose embeddings the demo shows."""
+
+
+DESCRIPTIONS = {
+    "phantom": "Computed phantom radiographs, no patients. Do not expect sense on a real X-ray.",
+    "openi": "Open-i (Indiana University), R2Gen's training split, frontal views. Few studies, "
+    "mostly normal: rare findings are missed, and a fluent report may be wrong.",
+    "mimic_cxr": "MIMIC-CXR, its own training split.",
+}
+"""Of a bundle's training data, for its readers."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +241,7 @@ class Run:
         return run_stage(self.folder / f"{encoder_name}-{decoder_name}", inputs, work)
 
     def export(self, out: Path) -> None:
-        """Write all pairs as bundles into ``out``, weights rounded to 16 bits; they are verified afterwards."""
+        """Write all pairs as bundles into ``out``, weights rounded to 8 bits; they are verified afterwards."""
         for name in _frozen_parts(self.config):
             self._export_encoder(name, out)
         for name in self.config.encoders:
@@ -239,8 +250,9 @@ class Run:
         library = bundle.BundleLibrary(out)
         for card in library.cards():
             library.verify(card.name)
-        for name in self.config.encoders:
-            self._export_embeddings(name, library, out)
+        if self.config.data.source == "phantom":  # embeddings of patients' radiographs are not ours to give away
+            for name in self.config.encoders:
+                self._export_embeddings(name, library, out)
 
     # What stages share.
 
@@ -394,9 +406,7 @@ class Run:
             "intended_use": bundle.INTENDED_USE,
             "data": {
                 "name": data.source,
-                "description": "Computed phantom radiographs, no patients. Do not expect sense on a real X-ray."
-                if data.source == "phantom"
-                else data.source,
+                "description": DESCRIPTIONS[data.source],
                 "fingerprint": self.data.source.fingerprint(),
                 "count": data.count,
                 "seed": data.seed,
@@ -418,14 +428,17 @@ class Run:
             about |= {"coarse_labels": list(OBSERVATIONS), "fine_labels": list(self.data.fine_labels)}
         card = {**self._card(self._shared_name(name)), "encoder": about}
         bundle.write_bundle(
-            out / "shared" / self._shared_name(name), card, {"model.safetensors": _half(encoder, "encoder.")}, {}
+            out / "shared" / self._shared_name(name),
+            card,
+            {"model.safetensors": bundle.rounded(encoder.state_dict(), "encoder.")},
+            {},
         )
 
     def _export_pair(self, encoder_name: str, decoder_name: str, out: Path) -> None:
         stage = self.folder / f"{encoder_name}-{decoder_name}"
         decoder = self.new_decoder(encoder_name, decoder_name)
         load_weights(stage, "decoder", decoder)
-        tensors = _half(decoder, "decoder.")
+        tensors = bundle.rounded(decoder.state_dict(), "decoder.")
         parts = encoder_parts(encoder_name)
         about: dict[str, Any] = {"name": encoder_name, "changes": {}, "shared": {}}
         for shared in (self._shared_name(part) for part in parts if ENCODERS[part].frozen):
@@ -434,7 +447,7 @@ class Run:
         own = self._join(encoder_name) if about["shared"] else self.encoder(encoder_name)
         if own is not None:
             load_weights(stage, "encoder", own)
-            tensors |= _half(own, "encoder.")
+            tensors |= bundle.rounded(own.state_dict(), "encoder.")
         name = f"{self.config.name}-{encoder_name}-{decoder_name}"
         side = image_size(encoder_name, self.config.size)
         summary = json.loads((stage / "summary.json").read_text(encoding="utf-8"))
@@ -451,7 +464,7 @@ class Run:
         folder = out / name
         bundle.write_bundle(folder, card, {"model.safetensors": tensors}, {"vocab.json": vocabulary})
         model = bundle.BundleLibrary(out).load(name)
-        image = torch.from_numpy(np.array(self.data.images("test", side)[0]))
+        image = _specimen(side)
         expected = bundle.compute_expected(model, image)
         bundle.write_bundle(
             folder, card, {"model.safetensors": tensors, "expected.safetensors": expected}, {"vocab.json": vocabulary}
@@ -551,6 +564,7 @@ def _side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> Non
 def _one_stage(config: ExperimentConfig, folder: Path, stage: tuple[str, ...]) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    keep_memory()
     os.environ[QUIET] = "1"
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     name, *arguments = stage
@@ -577,12 +591,13 @@ def _rate(targets: Mapping[str, Tensor]) -> Tensor:
     return train.mean(0).clamp(1 / len(train), 1 - 1 / len(train))
 
 
+def _specimen(size: int) -> Tensor:
+    """The phantom (size, size) uint8 whose report every bundle carries: no patient's image leaves with the weights."""
+    source = PhantomSource(count=1, seed=0)
+    image = source.image(source.study_ids[0], size)
+    return torch.from_numpy(np.round(image * 255).astype(np.uint8))
+
+
 def _batches(images: Any, size: int) -> Iterator[Tensor]:
     for start in range(0, len(images), size):
         yield to_images(np.asarray(images[start : start + size]))
-
-
-def _half(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    return {
-        prefix + key: value.half() if value.is_floating_point() else value for key, value in module.state_dict().items()
-    }

