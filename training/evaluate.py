@@ -20,7 +20,7 @@ from core.generation import GenerateConfig
 from core.labels.rules import label_report
 from core.metrics import java
 from core.metrics.clinical import ClinicalProtocol, clinical_scores
-from core.metrics.language import DEFAULT_PROTOCOL
+from core.metrics.language import DEFAULT_PROTOCOL, PROTOCOLS, language_statistics
 from core.metrics.scoring import LabeledReports, score_systems
 from core.registry import image_size
 from core.report_model import write_from_tokens
@@ -33,6 +33,8 @@ BATCH = 50
 CONSTANT, NEAREST, SHUFFLED = "constant report", "nearest training report", "shuffled images"
 NEAREST_SIZE = 32
 """Side at which images are compared for the nearest-report baseline, pixels."""
+PUBLISHED = {"openi": ("r2gen", "r2gen-60"), "mimic_cxr": ("r2gen", "r2gen-100")}
+"""Protocols under which others publish on a source: our own reading of their tokens, whole references and cut ones."""
 
 
 def evaluate(
@@ -51,7 +53,7 @@ def evaluate(
         jobs: pairs that write side by side, a process each.
 
     Returns:
-        {"rows": one a pair, "baselines": three, "command", "protocol"}.
+        {"rows": one a pair, "baselines": three, "command", "protocol", "published": protocol -> system -> scores}.
 
     Raises:
         StageError: there is no bundle of this family.
@@ -85,6 +87,13 @@ def evaluate(
         best = max((card.name for card in cards), key=lambda name: scores[name]["f1"])
         shuffled = {SHUFFLED: systems[best].reordered(order)}
         scores |= score_systems(references, shuffled, subjects=subjects, meteor=meteor)
+        published = {
+            name: {
+                system: language_statistics(references.texts, each.texts, PROTOCOLS[name], meteor).scores()
+                for system, each in systems.items()
+            }
+            for name in PUBLISHED.get(config.data.source, ())
+        }
     details[SHUFFLED] = f"reports of {best} for other studies"
     rows = [
         {
@@ -107,6 +116,7 @@ def evaluate(
         "protocol": " ".join(filter(None, (clinical.describe(), DEFAULT_PROTOCOL.describe(), lacking, INTERVALS))),
         "rows": rows,
         "baselines": [{"name": name, "detail": detail, **scores[name]} for name, detail in details.items()],
+        "published": published,
     }
     if out is not None:
         (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
@@ -141,6 +151,13 @@ def table(results: Mapping[str, Any]) -> str:
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", f"{results['studies']} held-out studies. {results['protocol']}", ""]
+    for name, systems in results["published"].items():
+        lines += [PROTOCOLS[name].describe(), "", "| system | BLEU-1 | BLEU-4 | ROUGE-L | METEOR | CIDEr |"]
+        lines += ["|---|" + "---:|" * 5]
+        for system, scores in systems.items():
+            cells = [f"{scores[key]:.3f}" if key in scores else "" for key in numbers[:5]]
+            lines.append(f"| {system} | {' | '.join(cells)} |")
+        lines.append("")
     lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -178,9 +178,13 @@ def show_filters(case: services.Case) -> None:
 
 @st.fragment
 def show_map(case: services.Case) -> None:
-    """The first embedding plot."""
-    st.subheader("Where this study lies")
-    draw_map(case, height=360)
+    """The first embedding plot; drawn when it is opened, for it takes a third of the page's time."""
+    place = st.expander(
+        "Where this study lies among the others", key="where", bind="query-params", icon=":material/scatter_plot:"
+    )
+    if place.open:
+        with place:
+            draw_map(case, height=360)
 
 
 st.html(STICKY)
