@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from core.types import CXRLensError
-from training import data_commands, explain_command, fine_commands, label_command, review_commands
+from training import data_commands, explain_command, fine_commands, label_command, review_commands, table_commands
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -22,6 +22,8 @@ RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data_commands.app, name="data")
 app.add_typer(review_commands.app, name="review")
+app.add_typer(table_commands.tables, name="table")
+app.add_typer(table_commands.studies, name="study")
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)

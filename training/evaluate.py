@@ -111,6 +111,7 @@ def evaluate(
     results = {
         "family": config.name,
         "studies": len(studies),
+        "seed": config.seed,
         "fingerprint": data.fingerprint(),
         "command": f"cxr-lens evaluate --preset {config.name}",
         "protocol": " ".join(filter(None, (clinical.describe(), DEFAULT_PROTOCOL.describe(), lacking, INTERVALS))),

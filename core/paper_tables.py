@@ -1,0 +1,372 @@
+"""Tables as the paper has them, ours beside the paper's numbers: JSON for programs, CSV and Markdown for people.
+
+``results/<family>/table-1.json`` and so on; a study's table is ``ccve.json``. A file is written in one piece.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from core.types import CXRLensError
+
+TableName = Literal["1", "2", "3", "ccve"]
+TABLES: Mapping[TableName, str] = {
+    "1": "Table 1: reports of the pairs",
+    "2": "Table 2: image classifiers",
+    "3": "Table 3: reports from the true fine labels",
+    "ccve": "CCVE study: what its 13 embeddings know",
+}
+"""Name of a table -> its title."""
+
+Kind = Literal["system", "baseline", "control"]
+SCHEMA = 1
+
+METRICS = {
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "bleu_4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "meteor": "METEOR",
+    "cider": "CIDEr",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "auc": "ROC-AUC",
+}
+"""Metrics of the paper's tables, in their order -> their titles."""
+
+_PRINTED = {
+    "B1": "bleu_1",
+    "B2": "bleu_2",
+    "B3": "bleu_3",
+    "B4": "bleu_4",
+    "ROUGE_L": "rouge_l",
+    "METEOR": "meteor",
+    "CIDEr": "cider",
+    "P": "precision",
+    "R": "recall",
+    "F1": "f1",
+    "roc_auc": "auc",
+}
+_PAPERS_KEYS = {"1": ("encoder", "decoder"), "2": ("timm_name",), "3": ("input",)}
+_CCVE_PAPER = "CCVE_pca2000_catboost_auc"
+
+
+class TableError(CXRLensError):
+    """A table on disk is missing or damaged, or one cannot be made; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One cell.
+
+    Attributes:
+        value: ours.
+        low: lower end of its 95 % interval over studies, if there is one.
+        high: upper end.
+        sd: standard deviation over training seeds, where there are several; ``value`` is then their mean.
+        paper: the paper's number, where the paper has this cell. Mostly of other data: see the table's notes.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    sd: float | None = None
+    paper: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number, and half an interval."""
+        for name in ("value", "low", "high", "sd", "paper"):
+            number = getattr(self, name)
+            if number is not None and (
+                isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number)
+            ):
+                raise TableError(f"{name} is {number!r}, not a number.")
+        if (self.low is None) != (self.high is None):
+            raise TableError("an interval needs both its ends.")
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        return None if self.paper is None else self.value - self.paper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row.
+
+    Attributes:
+        name: what a reader sees.
+        kind: what the table is about, a baseline, or a control.
+        keys: names of what made the row ("encoder", "decoder", "backbone", "probe", ...).
+        metrics: by metric; see the table's ``metrics``.
+        note: one sentence, or nothing.
+    """
+
+    name: str
+    kind: Kind = "system"
+    keys: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Metric]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperTable:
+    """One table.
+
+    Attributes:
+        name: key of ``TABLES``.
+        family: of the models or bundles.
+        metrics: name -> title of each column, in order.
+        rows: in order; systems first.
+        n: held-out studies that were scored.
+        seeds: of the trainings behind it.
+        command: what writes it again.
+        data: which studies, in a few words.
+        notes: sentences that belong beside the numbers.
+    """
+
+    name: TableName
+    family: str
+    metrics: Mapping[str, str]
+    rows: tuple[Row, ...]
+    n: int
+    seeds: tuple[int, ...]
+    command: str
+    data: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Of the table."""
+        return TABLES[self.name]
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown name and rows whose metrics have no column."""
+        if self.name not in TABLES:
+            raise TableError(f"there is no table '{self.name}'; known: {', '.join(TABLES)}.")
+        if not self.rows:
+            raise TableError("it has no rows.")
+        for row in self.rows:
+            if unknown := sorted(set(row.metrics) - set(self.metrics)):
+                raise TableError(f"row '{row.name}' has metrics without a column: {', '.join(unknown)}.")
+            if row.kind not in get_args(Kind):
+                raise TableError(f"row '{row.name}' is of the unknown kind '{row.kind}'.")
+
+
+def table_path(folder: Path, family: str, name: str) -> Path:
+    """Where a table's JSON lies in the folder of all results."""
+    return folder / family / (f"{name}.json" if name == "ccve" else f"table-{name}.json")
+
+
+def write_table(folder: Path, table: PaperTable) -> Path:
+    """Write a table as JSON, CSV and Markdown into ``folder/<family>/``; returns the JSON's path."""
+    path = table_path(folder, table.family, table.name)
+    content = {"schema": SCHEMA, "title": table.title, **dataclasses.asdict(table)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path.with_suffix(".csv"), to_csv(table))
+    write_whole(path.with_suffix(".md"), to_markdown(table))
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def read_table(path: Path) -> PaperTable:
+    """Read a table's JSON.
+
+    Raises:
+        TableError: it is missing, damaged, or of another version; the message names the file and what to do.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TableError(f"{path} is missing. {_hint(path)}") from None
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path} cannot be read ({error}). {_hint(path)}") from error
+    try:
+        if content["schema"] != SCHEMA:
+            raise TableError(f"it is of version {content['schema']}, this program reads {SCHEMA}.")
+        rows = tuple(
+            Row(
+                name=row["name"],
+                kind=row["kind"],
+                keys={str(key): str(value) for key, value in row["keys"].items()},
+                metrics={key: Metric(**metric) for key, metric in row["metrics"].items()},
+                note=row["note"],
+            )
+            for row in content["rows"]
+        )
+        return PaperTable(
+            name=content["name"],
+            family=content["family"],
+            metrics=dict(content["metrics"]),
+            rows=rows,
+            n=int(content["n"]),
+            seeds=tuple(int(seed) for seed in content["seeds"]),
+            command=content["command"],
+            data=content["data"],
+            notes=tuple(content["notes"]),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise TableError(f"{path} is no table ({type(error).__name__}: {error}). {_hint(path)}") from error
+    except TableError as error:
+        raise TableError(f"{path} is damaged: {error} {_hint(path)}") from error
+
+
+def read_tables(folder: Path, family: str) -> tuple[dict[TableName, PaperTable], tuple[str, ...]]:
+    """All tables of a family that are there, by name, and what is wrong with those that cannot be read."""
+    found: dict[TableName, PaperTable] = {}
+    problems: list[str] = []
+    for name in TABLES:
+        path = table_path(folder, family, name)
+        if path.is_file():
+            try:
+                found[name] = read_table(path)
+            except TableError as error:
+                problems.append(str(error))
+    return found, tuple(problems)
+
+
+def paper_numbers(folder: Path, name: TableName) -> dict[tuple[str, ...], dict[str, float]]:
+    """The paper's numbers, typed from it.
+
+    Args:
+        folder: of the CSV files, ``assets/paper``.
+        name: of the table.
+
+    Returns:
+        key of a row -> metric -> number. Keys: 1 (encoder, decoder), 2 (timm's name,), 3 (input,), ccve (encoder,
+        probe).
+
+    Raises:
+        TableError: a file is missing or damaged.
+    """
+    path = folder / ("numbers.csv" if name == "ccve" else f"table{name}.csv")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        if name == "ccve":
+            (value,) = (float(row["value"]) for row in rows if row["quantity"] == _CCVE_PAPER)
+            return {("ccve", "pca_catboost"): {"auc": value}}
+        return {
+            tuple(_ours(row[key]) for key in _PAPERS_KEYS[name]): {
+                ours: float(row[printed]) for printed, ours in _PRINTED.items() if printed in row
+            }
+            for row in rows
+        }
+    except FileNotFoundError:
+        raise TableError(
+            f"The paper's numbers are missing: {path}. They come with the code: git checkout it."
+        ) from None
+    except (KeyError, ValueError, OSError) as error:
+        raise TableError(f"{path} is damaged ({type(error).__name__}: {error}); git checkout it.") from error
+
+
+def beside(
+    values: Mapping[str, float],
+    paper: Mapping[str, float] | None = None,
+    *,
+    intervals: Mapping[str, Sequence[float]] | None = None,
+    sd: Mapping[str, float] | None = None,
+) -> dict[str, Metric]:
+    """Cells of plain values, with the paper's numbers.
+
+    Args:
+        values: metric -> ours.
+        paper: metric -> the paper's.
+        intervals: metric -> (low, high).
+        sd: metric -> standard deviation over seeds.
+    """
+    cells = {}
+    for name, value in values.items():
+        low, high = (intervals or {}).get(name, (None, None))
+        cells[name] = Metric(value=value, low=low, high=high, sd=(sd or {}).get(name), paper=(paper or {}).get(name))
+    return cells
+
+
+def to_csv(table: PaperTable) -> str:
+    """One line a cell: what a spreadsheet or pandas wants."""
+    keys = list(dict.fromkeys(key for row in table.rows for key in row.keys))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "kind", *keys, "metric", "value", "low", "high", "sd", "paper", "difference"])
+    for row in table.rows:
+        for name, cell in row.metrics.items():
+            numbers = (cell.value, cell.low, cell.high, cell.sd, cell.paper, cell.difference)
+            shown = ["" if number is None else f"{number:.6g}" for number in numbers]
+            writer.writerow([row.name, row.kind, *(row.keys.get(key, "") for key in keys), name, *shown])
+    return out.getvalue()
+
+
+def to_markdown(table: PaperTable) -> str:
+    """For a page: ours, its interval, and in a second line of the cell the paper's with the difference."""
+    lines = [f"**{table.title}**: {table.family}", "", "```", table.command, "```", ""]
+    lines += ["| | " + " | ".join(table.metrics.values()) + " |", "|---|" + "---:|" * len(table.metrics)]
+    for row in table.rows:
+        cells = [_cell(row.metrics[name]) if name in row.metrics else "" for name in table.metrics]
+        name = row.name if row.kind == "system" else f"*{row.name}*"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    seeds = f"Seed{'s' * (len(table.seeds) > 1)} {', '.join(map(str, table.seeds))}." if table.seeds else ""
+    about = f"{table.n:,} held-out studies. Data: {table.data} {seeds}".strip()
+    cells_of_all = [cell for row in table.rows for cell in row.metrics.values()]
+    legend = " ".join(
+        text
+        for text, used in (
+            ("± standard deviation over seeds.", any(cell.sd is not None for cell in cells_of_all)),
+            ("In brackets 95 % intervals.", any(cell.low is not None for cell in cells_of_all)),
+            ("Below: the paper's number, and ours less the paper's.", any(c.paper is not None for c in cells_of_all)),
+        )
+        if used
+    )
+    lines += ["", " ".join(filter(None, (about, legend))), ""]
+    lines += [f"- {note}" for note in table.notes]
+    lines += [f"- {row.name}: {row.note}" for row in table.rows if row.note]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one piece: a reader sees the old one or the new one.
+
+    Raises:
+        TableError: it cannot be written (no space, no right); what was there stays.
+    """
+    fresh = path.with_name(f".{path.name}.part")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, path)  # noqa: PTH105 - in one step also where the target exists
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise TableError(
+            f"{path} could not be written: {error.strerror or error}. What was there is unchanged."
+        ) from error
+
+
+def _cell(metric: Metric) -> str:
+    text = f"{metric.value:.3f}"
+    if metric.sd is not None:
+        text += f" ± {metric.sd:.3f}"
+    if metric.low is not None and metric.high is not None:
+        text += f" ({metric.low:.3f} to {metric.high:.3f})"
+    if metric.paper is not None and metric.difference is not None:
+        text += f"<br>{metric.paper:.3f}, {metric.difference:+.3f}"
+    return text
+
+
+def _ours(printed: str) -> str:
+    name = printed.lower()
+    return {"rnn_rnn": "cnn_rnn_rnn"}.get(name, name)
+
+
+def _hint(path: Path) -> str:
+    name = path.stem.removeprefix("table-")
+    command = "study ccve" if name == "ccve" else f"table {name}"
+    return f"Write it with: cxr-lens {command} --preset {path.parent.name}"

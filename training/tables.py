@@ -1,0 +1,103 @@
+"""The paper's tables from what evaluations and trainings left on disk; `core.paper_tables` is their format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.metrics.resampling import spread
+from core.paper_tables import METRICS, PaperTable, Row, beside, paper_numbers
+from core.registry import DECODERS, ENCODERS, encoder_parts
+from training.runs import StageError
+
+OTHER_DATA = "The paper's numbers are of MIMIC-CXR and paper-size networks: other data and sizes, no contest."
+REPORT_METRICS = {name: title for name, title in METRICS.items() if name != "auc"}
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What `training.evaluate` wrote.
+
+    Raises:
+        StageError: it is missing or damaged; the message says how to write it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(content["rows"], list) and content["rows"] and isinstance(content["baselines"], list)):
+            raise ValueError("no rows")
+    except FileNotFoundError:
+        raise StageError(
+            f"{path} is missing. `cxr-lens train` writes it beside its bundles, or: cxr-lens evaluate --out."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(f"{path} is damaged ({type(error).__name__}: {error}). Evaluate again.") from error
+    return dict(content)
+
+
+def table_1(results: Sequence[Mapping[str, Any]], paper: Path, command: str) -> PaperTable:
+    """Table 1 from the evaluations of one family: all pairs, then the baselines.
+
+    Args:
+        results: of one seed, or of several; then values are means, with their standard deviation over seeds, and there
+            are no intervals over studies.
+        paper: folder of the paper's numbers.
+        command: that writes the table again.
+
+    Raises:
+        StageError: the evaluations are not of the same family, studies and pairs.
+    """
+    first = results[0]
+    for key in ("family", "studies", "fingerprint"):
+        if len(values := {str(each[key]) for each in results}) > 1:
+            raise StageError(f"Evaluations of several seeds must agree in '{key}', these have {', '.join(values)}.")
+    printed = paper_numbers(paper, "1")
+    pairs = [_by_name(each["rows"]) for each in results]
+    baselines = [_by_name(each["baselines"]) for each in results]
+    if any(each.keys() != pairs[0].keys() for each in pairs):
+        raise StageError("Evaluations of several seeds must have the same pairs; finish the seed that lacks some.")
+    order = {pair: place for place, pair in enumerate((e, d) for d in DECODERS for e in ENCODERS)}
+    names = sorted(pairs[0], key=lambda name: order.get(_pair(pairs[0][name]), len(order)))
+    rows = [_report_row([each[name] for each in pairs], printed) for name in names]
+    for name, row in baselines[0].items():
+        cells = _cells([each[name] for each in baselines if name in each], None)
+        rows.append(Row(name=name, kind="baseline", metrics=cells, note=str(row.get("detail", ""))))
+    return PaperTable(
+        name="1",
+        family=str(first["family"]),
+        metrics=REPORT_METRICS,
+        rows=tuple(rows),
+        n=int(first["studies"]),
+        seeds=tuple(int(each["seed"]) for each in results if "seed" in each),
+        command=command,
+        data=f"{first['family']}, held-out split, fingerprint {first['fingerprint']}.",
+        notes=(OTHER_DATA, str(first["protocol"])),
+    )
+
+
+def _by_name(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {str(row["name"]): row for row in rows}
+
+
+def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["encoder"], row["decoder"]
+
+
+def _report_row(seeds: Sequence[Mapping[str, Any]], printed: Mapping[tuple[str, ...], Mapping[str, float]]) -> Row:
+    pair = _pair(seeds[0])
+    encoder = " + ".join(ENCODERS[part].title for part in encoder_parts(pair[0]))
+    return Row(
+        name=f"{encoder}, {DECODERS[pair[1]].title}",
+        keys={"encoder": pair[0], "decoder": pair[1]},
+        metrics=_cells(seeds, printed.get(pair)),
+        note=" ".join(dict.fromkeys(warning for row in seeds for warning in row.get("warnings", ()))),
+    )
+
+
+def _cells(seeds: Sequence[Mapping[str, Any]], paper: Mapping[str, float] | None) -> dict[str, Any]:
+    names = [name for name in REPORT_METRICS if all(name in row for row in seeds)]
+    if len(seeds) == 1:
+        return beside({name: seeds[0][name] for name in names}, paper, intervals=seeds[0].get("intervals"))
+    spreads = spread([{name: row[name] for name in names} for row in seeds])
+    means = {name: each.mean for name, each in spreads.items()}
+    return beside(means, paper, sd={name: each.sd for name, each in spreads.items()})
