@@ -25,3 +25,14 @@ def threads() -> int:
 def paper_tables() -> Path:
     """Folder of the paper's tables as CSV."""
     return REPOSITORY / "assets" / "paper"
+
+
+def roles() -> Path:
+    """Who may do what in review sessions on a server: CXR_ROLES, or ``roles.toml`` beside Streamlit's secrets."""
+    return Path(os.environ.get("CXR_ROLES") or REPOSITORY / ".streamlit" / "roles.toml")
+
+
+def index() -> Path | None:
+    """Folder of an index of the user's own studies, for review sessions: CXR_INDEX, or data/openi if it is there."""
+    folder = Path(os.environ.get("CXR_INDEX") or REPOSITORY / "data" / "openi")
+    return folder if os.environ.get("CXR_INDEX") or (folder / "index.json").is_file() else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import getpass
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,9 +28,6 @@ app = typer.Typer(
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).resolve().parent / "presets"
-IMAGE_SIZE = 512
-"""Side of the image that a session's hashes and reports' pictures are made of, pixels."""
-
 Location = Annotated[
     str | None,
     typer.Option("--database", envvar="CXR_REVIEWS", help="File or URL. [default: reviews.sqlite in your data folder]"),
@@ -58,6 +56,8 @@ def create(
     if (cases is None) is (preset is None):
         raise CXRLensError("Say where the reports come from: --cases FILE, or --preset NAME.")
     wanted = read_design(_read_toml(design))
+    if preset is not None and not wanted.source:
+        wanted = replace(wanted, source=_source_name(preset))
     found = _read_cases(cases) if cases else _write_cases(str(preset), wanted, bundles, pool)
     with _database(database, user) as (opened, who):
         if who.role == "admin":  # on one's own machine, naming a reader is enough
@@ -292,38 +292,45 @@ def _source(preset: str) -> StudySource:
     return study_source(load_config(PRESETS, preset).data)
 
 
+def _source_name(preset: str) -> str:
+    from core.config import load_config
+    from core.reviews.sources import name_index, name_phantoms
+
+    data = load_config(PRESETS, preset).data
+    return (
+        name_phantoms(data.count, data.seed) if data.source == "phantom" else name_index(Path(data.folder), data.views)
+    )
+
+
 def _pictures(source: StudySource) -> Callable[[str], FloatImage]:
-    return lambda study_id: source.image(study_id, IMAGE_SIZE)
+    from core.reviews.sources import session_image
+
+    return lambda study_id: session_image(source, study_id)
 
 
 def _write_cases(preset: str, design: Design, bundles: Path, pool: int) -> list[Case]:
     """Cases of a preset's test studies, with reports that bundles write now."""
-    from dataclasses import replace
-
     from tqdm import tqdm
 
     from core.bundle import BundleLibrary
-    from core.inference import write_reports
-    from core.reviews.database import digest
-    from core.reviews.design import REFERENCE, Case, choose, image_sha256
+    from core.reviews.design import REFERENCE
+    from core.reviews.sources import write_cases
 
     source, library = _source(preset), BundleLibrary(bundles)
     names = design.models or (*(card.name for card in library.cards()), REFERENCE)
     models = [library.load(name) for name in names if name != REFERENCE] if design.questions.reports_per_screen else []
-    hashes = {model.card.name: digest(dict(model.card.content)) for model in models}
-    studies = {study.study_id: study for study in list(source.studies("test"))[: pool or None]}
-    empty = [
-        Case(study.study_id, "", {}, labels=study.labels, context=dict(study.context)) for study in studies.values()
-    ]
-    # Whether reports disagree is only known when all are written.
-    chosen: Sequence[Case] = (
-        empty if design.studies.how == "disagreement" else choose(empty, design.studies, design.seed)
-    )
-    found = []
-    for case in tqdm(chosen, unit="study", desc="reports"):
-        image = source.image(case.study_id, IMAGE_SIZE)
-        texts = {name: report.text for name, report in write_reports(models, image)}
-        if REFERENCE in names:
-            texts[REFERENCE] = studies[case.study_id].findings
-        found.append(replace(case, image_sha256=image_sha256(image), reports=texts, bundles=hashes))
-    return found
+    with tqdm(unit="study", desc="reports") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return write_cases(
+            source,
+            list(source.studies("test"))[: pool or None],
+            design.studies,
+            design.seed,
+            models,
+            reference=REFERENCE in names,
+            progress=progress,
+        )

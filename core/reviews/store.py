@@ -114,10 +114,14 @@ class ReaderScreen:
         screens: how many this reader has.
         study_id: of the case.
         image_sha256: `design.image_sha256` of its image.
+        source: where the image comes from, for `sources.open_source`.
         context: what is known beside it.
         reports: (blinded name, text) in the order shown.
+        rubric: of the session, a name in `RUBRICS`.
         question: of the rubric.
+        title: of the session.
         instructions: of the session.
+        explanation: name of the explanation that is shown; empty for none.
         marks: those that stand.
         disputed: of an adjudicator: the questions, each with the answers given, in no order.
         state: "pending", "done" or "skipped".
@@ -135,10 +139,14 @@ class ReaderScreen:
     screens: int
     study_id: str
     image_sha256: str
+    source: str
     context: Mapping[str, str]
     reports: tuple[tuple[str, str], ...]
+    rubric: str
     question: str
+    title: str
     instructions: str
+    explanation: str
     marks: tuple[SavedMark, ...]
     disputed: tuple[Mapping[str, Any], ...]
     state: ScreenState
@@ -177,10 +185,10 @@ def actor(database: Database, name: str) -> Actor:
         NotAllowedError: there is no such user.
     """
     with database.read() as connection:
-        role = connection.scalar(sa.select(users.c.role).where(users.c.name == name))
+        role = _role_of(connection, name)
     if role is None:
         raise NotAllowedError(f"There is no user '{name}'. An admin can add one.")
-    return Actor(name, role)
+    return Actor(name, role)  # type: ignore[arg-type]
 
 
 def set_role(database: Database, who: Actor, name: str, role: Role) -> None:
@@ -195,19 +203,59 @@ def set_role(database: Database, who: Actor, name: str, role: Role) -> None:
         raise ReviewError(f"There is no role '{role}'; there are {', '.join(get_args(Role))}.")
     with database.write() as connection:
         require_role(connection, who, "admin")
-        known = connection.scalar(sa.select(users.c.role).where(users.c.name == name))
-        if known == role:
-            return
+        known = _role_of(connection, name)
         admins = connection.scalar(sa.select(sa.func.count()).where(users.c.role == "admin"))
-        if known == "admin" and admins == 1:
+        if known == "admin" != role and admins == 1:
             raise ReviewError(f"{name} is the last admin. Make somebody else admin first.")
-        if known is None:
-            connection.execute(users.insert().values(name=name, role=role))
-        else:
-            connection.execute(users.update().where(users.c.name == name).values(role=role))
-        before = None if known is None else {"name": name, "role": known}
-        after = {"name": name, "role": role}
-        record(database, connection, who.name, uuid.uuid4().hex, "user", before=before, after=after)
+        _write_role(database, connection, who.name, name, role)
+
+
+def enrol(database: Database, name: str, role: Role) -> Actor:
+    """Give a user the role that a server's settings give; the event's actor is "sign-in".
+
+    Whoever calls this has checked with the identity provider that it is that user, or reads the server's own settings.
+
+    Raises:
+        ReviewError: no name, or no such role.
+    """
+    _check_name(name)
+    if role not in get_args(Role):
+        raise ReviewError(f"There is no role '{role}'; there are {', '.join(get_args(Role))}.")
+    with database.read() as connection:
+        known = _role_of(connection, name)
+    if known != role:
+        with database.write() as connection:
+            _write_role(database, connection, "sign-in", name, role)
+    return Actor(name, role)
+
+
+def _role_of(connection: Connection, name: str) -> str | None:
+    return connection.scalar(sa.select(users.c.role).where(users.c.name == name))
+
+
+def _write_role(database: Database, connection: Connection, by: str, name: str, role: Role) -> None:
+    known = _role_of(connection, name)
+    if known == role:
+        return
+    if known is None:
+        connection.execute(users.insert().values(name=name, role=role))
+    else:
+        connection.execute(users.update().where(users.c.name == name).values(role=role))
+    before = None if known is None else {"name": name, "role": known}
+    after = {"name": name, "role": role}
+    record(database, connection, by, uuid.uuid4().hex, "user", before=before, after=after)
+
+
+def list_users(database: Database, who: Actor) -> dict[str, Role]:
+    """All users with their roles, by name. For researchers, who choose readers, and admins.
+
+    Raises:
+        NotAllowedError: by a reader.
+    """
+    with database.read() as connection:
+        require_role(connection, who, "researcher", "admin")
+        rows = connection.execute(sa.select(users.c.name, users.c.role).order_by(users.c.name)).all()
+    return {row.name: row.role for row in rows}
 
 
 # ---------------------------------------------------------------------------------------------------------- sessions
@@ -288,8 +336,14 @@ def screen_row(session_id: str, reader: str, position: int, study_id: str, **fie
     return {**row, **fresh, "disputed": None, "software": __version__, **fields}
 
 
-def list_sessions(database: Database, who: Actor) -> list[SessionInfo]:
-    """The sessions of an actor, newest first: a reader's those to read, a researcher's own, an admin's all."""
+def list_sessions(database: Database, who: Actor, *, to_read: bool = False) -> list[SessionInfo]:
+    """The sessions of an actor, newest first: a reader's those to read, a researcher's own, an admin's all.
+
+    Args:
+        database: of the sessions.
+        who: the actor.
+        to_read: those that the actor reads in, whatever the role, with the own progress.
+    """
     done = sa.func.sum(sa.case((screens.c.state == "pending", 0), else_=1))
     query = (
         sa.select(sessions, done.label("done"), sa.func.count(screens.c.id).label("screens"))
@@ -298,7 +352,7 @@ def list_sessions(database: Database, who: Actor) -> list[SessionInfo]:
         .order_by(sessions.c.created.desc(), sessions.c.id)
     )
     # JSON columns cannot be grouped by in PostgreSQL; a primary key can stand for its row there.
-    if who.role == "reader":
+    if who.role == "reader" or to_read:
         query = query.where(screens.c.reader == who.name)
     elif who.role == "researcher":
         query = query.where(sessions.c.owner == who.name)
@@ -404,10 +458,14 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         screens=total or 0,
         study_id=screen.study_id,
         image_sha256=screen.image_sha256,
+        source=session.design["source"],
         context=case.context,
         reports=tuple(texts_of(screen, case).items()),
+        rubric=session.design["rubric"],
         question=RUBRICS[session.design["rubric"]].question,
+        title=session.title,
         instructions=session.design["instructions"],
+        explanation=session.design["explanation"],
         marks=tuple(_saved(row.slot, dict(row._mapping)) for row in rows),
         disputed=tuple(screen.disputed or ()),
         state=screen.state,
@@ -718,7 +776,7 @@ def _key(who: Actor, key: str) -> str:
 
 def require_role(connection: Connection, who: Actor, *roles: str) -> None:
     """Refuse an actor who is not, in the database, what is claimed, or whose role is none of these."""
-    role = connection.scalar(sa.select(users.c.role).where(users.c.name == who.name))
+    role = _role_of(connection, who.name)
     if role != who.role or role not in roles:
         raise NotAllowedError(f"{who.name} ({who.role}) may not do this; it is for: {', '.join(roles)}.")
 

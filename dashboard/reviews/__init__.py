@@ -1,0 +1,1 @@
+"""Review sessions on pages: who is signed in, designing, reading, results."""
