@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import streamlit as st
 
 from core.bundle import BundleLibrary, Card, read_card
@@ -29,6 +30,7 @@ from core.projection_job import ProjectionJob, compute, content_key, load
 from core.projections import PrincipalAxes, ProjectionConfig, fit_pca
 from core.registry import ENCODERS, PAIRS
 from core.studies.phantom import PhantomSource
+from core.studies.phantom.findings import severity_of
 from core.types import CXRLensError, FloatImage, Mask, Projection, Report, Study
 from dashboard import settings
 
@@ -176,7 +178,7 @@ def _phantoms(count: int, seed: int) -> PhantomSource:
 def _phantom_numbers() -> tuple[int, int]:
     """Count and seed of the phantoms the bundles were trained on, so that the test split really was held out."""
     for card in cards().values():
-        if "count" in card.data and "seed" in card.data:
+        if card.data.get("name") == PHANTOM and "count" in card.data and "seed" in card.data:
             return int(card.data["count"]), int(card.data["seed"])
     return 2000, 0
 
@@ -190,6 +192,12 @@ def studies() -> Mapping[str, Study]:
 @st.cache_resource(max_entries=2, show_spinner="Preparing the phantom studies …")
 def _studies(count: int, seed: int) -> Mapping[str, Study]:
     return {study.study_id: study for study in _phantoms(count, seed).studies("test")}
+
+
+def worst_severity(study_id: str) -> str:
+    """How bad the worst abnormality of a phantom study is: a word, "no abnormality" where there is none."""
+    extents = [fact.extent for fact in _phantoms(*_phantom_numbers()).facts(study_id)]
+    return severity_of("", max(extents)) if extents else "no abnormality"
 
 
 def phantom_case(study_id: str) -> Case:
@@ -740,6 +748,12 @@ def paper_table() -> dict[tuple[str, str], dict[str, float]]:
             scores = {name: float(value) for name, value in row.items() if name not in ("decoder", "encoder")}
             table[row["encoder"].lower(), decoder] = scores
     return table
+
+
+def paper_rows(name: str) -> pd.DataFrame | None:
+    """One of the paper's tables as printed, "table2" or "table3"; None if the file is not there."""
+    path = settings.paper_tables() / f"{name}.csv"
+    return pd.read_csv(path) if path.is_file() else None
 
 
 def findings_of(study: Study) -> list[str]:

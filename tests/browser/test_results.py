@@ -1,0 +1,47 @@
+"""The Results page in a real browser: a cell leads to its studies, a link brings everything back."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Watched
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+
+
+def test_a_link_restores_what_was_chosen_and_a_card_opens_its_study(watched: Watched) -> None:
+    watched.open("results?view=By+observation&observation=Edema&of=FVE+%2B+M2&outcome=found")
+    expect(watched.page.get_by_text("Edema, found by FVE + M2")).to_be_visible(timeout=60_000)
+    card = watched.page.locator(".cxr-cards a").first
+    study = card.locator("b").inner_text()
+    card.click()
+    expect(watched.page.locator("[data-study]")).to_have_attribute("data-study", study, timeout=60_000)
+
+
+def test_a_cell_of_the_table_leads_to_its_studies(watched: Watched) -> None:
+    watched.open("results?view=By+observation")
+    expect(watched.page.get_by_text("Pleural Effusion, missed by DVE + Transformer")).to_be_visible(timeout=60_000)
+    table = watched.page.get_by_test_id("stDataFrame").first
+    box = table.bounding_box()
+    assert box is not None
+    rows = 15  # a head and 14 observations
+    table.click(position={"x": 280, "y": box["height"] * 2.5 / rows})  # Cardiomegaly, the first pair
+    expect(watched.page.get_by_text("Cardiomegaly, missed by DVE + Transformer")).to_be_visible(timeout=60_000)
+    watched.settle()
+    assert "observation=Cardiomegaly" in watched.page.url
+
+
+def test_slices_and_two_pairs_are_there_and_can_be_saved(watched: Watched) -> None:
+    watched.open("results?view=Slices&by_what=Worst+severity&of=CVE+%2B+M2")
+    expect(watched.page.get_by_text("The worst first.")).to_be_visible(timeout=60_000)
+    watched.page.get_by_text("Save this table").click()
+    with watched.page.expect_download() as download:
+        watched.page.get_by_role("button", name="CSV", exact=True).click()
+    text = download.value.path().read_text()
+    assert "CVE + M2 by worst severity" in text
+    assert "severe" in text
+    watched.open("results?view=Two+pairs&first=FVE+%2B+M2&second=DVE+%2B+M2")
+    expect(watched.page.get_by_text("FVE + M2 has fewer errors than DVE + M2")).to_be_visible(timeout=60_000)
+    watched.open("results?view=Two+pairs&first=FVE+%2B+M2&second=FVE+%2B+M2")
+    expect(watched.page.get_by_text("Choose two different pairs.")).to_be_visible(timeout=60_000)
