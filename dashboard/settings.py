@@ -36,3 +36,8 @@ def index() -> Path | None:
     """Folder of an index of the user's own studies, for review sessions: CXR_INDEX, or data/openi if it is there."""
     folder = Path(os.environ.get("CXR_INDEX") or REPOSITORY / "data" / "openi")
     return folder if os.environ.get("CXR_INDEX") or (folder / "index.json").is_file() else None
+
+
+def explanations() -> Path:
+    """Folder of what was measured of explanations, a file a family."""
+    return REPOSITORY / "assets" / "explain"

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 
 from core.config import ExperimentConfig, load_config
+from core.explain.measured import measured
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
 from tests.conftest import BUNDLES, ROOT
 from training import explain_benchmark as benchmark
 from training.explain_benchmark import Settings, explain_benchmark, visible_studies
-from training.explain_summary import interval, summarise, table
+from training.explain_summary import compact, interval, summarise, table
 
 SETTINGS = Settings(studies=2, checked=1, seed=0)
 NAMES = ["phantom-ccve-m2", "phantom-dve-m2"]
@@ -89,6 +90,69 @@ def test_a_difference_that_is_not_shown_is_not_claimed() -> None:
     (found,) = summarise(rows, seed=0)["filters"]
     assert found["verdict"] == "no difference shown"
     assert found["low"] < 0 < found["high"]
+
+
+def write_measured(folder: Path, rows: list[dict[str, Any]]) -> None:
+    about = {"command": "cxr-lens explain-benchmark", "fingerprint": "", "settings": {}, "pairs": []}
+    text = json.dumps(compact({**about, **summarise(rows, seed=0)}))
+    (folder / "phantom.json").write_text(text, encoding="utf-8")
+
+
+def test_what_was_measured_is_read_back_with_a_verdict(tmp_path: Path) -> None:
+    rows = []
+    for place in range(20):
+        study, hit = str(place), float(place % 2)
+        rows += [
+            row("grad-cam", study, pointing=1.0, sanity=0.9),
+            row("attention", study, pointing=0.75),
+            row("occlusion", study, pointing=hit),
+            row("smoothgrad", study, pointing=0.0),
+            row("centre", study, pointing=0.5),
+            row("usual place", study, pointing=0.8),
+        ]
+        for decoder, value in (("m2", 0.03), ("transformer", 0.01)):
+            filters = {"encoder": "ccve", "decoder": decoder, "kind": "report", "observation": "", "severity": ""}
+            rows.append({**row("cls-attention", study), **filters, "comprehensiveness": value})
+            rows.append({**row("random", study), **filters, "comprehensiveness": 0.02})
+    write_measured(tmp_path, rows)
+
+    def trust(method: str) -> str:
+        found = measured(tmp_path, "phantom", "fve", method, "sentence")
+        assert found is not None
+        return found.trust
+
+    assert [trust(each) for each in ("grad-cam", "attention", "occlusion", "smoothgrad")] == [
+        "better",
+        "usual",
+        "unproven",
+        "worse",
+    ]
+    found = measured(tmp_path, "phantom", "fve", "grad-cam", "sentence")
+    assert found is not None
+    assert found.gains["centre"] == (0.5, 0.5, 0.5)
+    assert (found.questions, found.studies) == (20, 20)
+    assert "its highest point lay on the finding in 100% of cases" in found.verdict
+    assert "middle of the image would do so in 50%" in found.verdict
+    assert "shuffled weights gives nearly the same picture" in found.verdict
+    ours, theirs, both = (
+        measured(tmp_path, "phantom", "ccve", "cls-attention", "report", decoder)
+        for decoder in ("m2", "transformer", "")
+    )
+    assert ours is not None
+    assert theirs is not None
+    assert both is not None
+    assert (ours.trust, theirs.trust, both.trust) == ("better", "worse", "unproven")
+    assert "made the words 3.0 points less likely, filters drawn at random 2.0 points less likely" in ours.verdict
+
+
+def test_what_was_not_measured_is_none_and_a_damaged_file_is_named(tmp_path: Path) -> None:
+    assert measured(tmp_path, "openi-small", "fve", "grad-cam", "sentence") is None
+    write_measured(tmp_path, [row("grad-cam", "1", pointing=1.0), row("centre", "1", pointing=1.0)])
+    assert measured(tmp_path, "phantom", "fve", "occlusion", "sentence") is None
+    assert measured(tmp_path, "phantom", "fve", "grad-cam", "mention") is None
+    (tmp_path / "phantom.json").write_text('{"entries": 3}', encoding="utf-8")
+    with pytest.raises(CXRLensError, match=r"phantom\.json is damaged"):
+        measured(tmp_path, "phantom", "fve", "grad-cam", "sentence")
 
 
 # -------------------------------------------------------------------------------------------------------------- studies

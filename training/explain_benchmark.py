@@ -33,7 +33,7 @@ from core.labels.observations import CLUSTERS, LabelState
 from core.labels.rules import label_report
 from core.studies.phantom import PhantomSource, PhantomStudy
 from core.types import Attribution, FloatImage, Mask
-from training.explain_summary import PRIORS, RUNS, summarise, table
+from training.explain_summary import PRIORS, RUNS, compact, summarise, table
 from training.runs import StageError, content_hash, use_threads_for
 
 RANDOM_MAPS, RANDOM_RANKINGS = 3, 20
@@ -102,7 +102,7 @@ def explain_benchmark(
     names: Sequence[str] = (),
     jobs: int = 1,
 ) -> dict[str, Any]:
-    """Compute what is missing, and write results.json, table.csv, findings.csv and table.md into ``out``.
+    """Compute what is missing, and write the results into ``out``: as JSON, CSV and Markdown.
 
     Args:
         config: of the preset whose bundles are explained.
@@ -134,7 +134,8 @@ def explain_benchmark(
                     bar.update()
     rows = [row for card in cards for method in (*chosen, *PRIORS) for row in compute_part(job, card.name, method)]
     results = {
-        "command": f"cxr-lens explain-benchmark --preset {config.name} --studies {settings.studies}",
+        "command": f"cxr-lens explain-benchmark --preset {config.name} --studies {settings.studies} "
+        f"--checked {settings.checked}",
         "fingerprint": PhantomSource(config.data.count, config.data.seed).fingerprint(),
         "settings": asdict(settings),
         "pairs": [card.name for card in cards],
@@ -145,6 +146,7 @@ def explain_benchmark(
     pd.DataFrame(results["rows"]).to_csv(out / "table.csv", index=False)
     (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     (out / "table.md").write_text(table(results), encoding="utf-8")
+    (out / "measured.json").write_text(json.dumps(compact(results)), encoding="utf-8")
     return results
 
 

@@ -80,6 +80,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
     return {
         "studies": int(frame["study"].nunique()),
         "rows": _grouped(frame, ["encoder", "decoder", "method", "kind"], seed),
+        "by_encoder": _grouped(frame, ["encoder", "method", "kind"], seed),
+        "gains": _gains(frame, seed),
         "by_observation": _grouped(placed, ["encoder", "method", "kind", "observation"], seed),
         "by_severity": _grouped(placed, ["encoder", "method", "kind", "severity"], seed),
         "pointing": [
@@ -155,6 +157,24 @@ def _pointing(frame: pd.DataFrame, encoder: str, seed: int) -> dict[str, Any]:
     }
 
 
+def _gains(frame: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
+    """What each method adds to maps and rankings that do not look at the image; filters also by decoder ("" is all)."""
+    rows = []
+    for names, part in frame.groupby(["encoder", "kind"], sort=False):
+        encoder, kind = cast("tuple[str, str]", names)
+        placed = part["pointing"].notna().any()
+        metric = "pointing" if placed else "comprehensiveness"
+        decoders = [("", part)] if placed else [("", part), *part.groupby("decoder", sort=False)]
+        for decoder, asked in decoders:
+            for method in asked["method"].unique():
+                for prior in ("centre", "usual place") if placed else ("random",):
+                    mean, low, high = _difference(asked, method, prior, metric, seed)
+                    if method not in PRIORS and not math.isnan(mean):
+                        about = {"encoder": encoder, "decoder": decoder, "method": method, "kind": kind}
+                        rows.append({**about, "prior": prior, "difference": mean, "low": low, "high": high})
+    return rows
+
+
 def _filters(frame: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     """Comprehensiveness of rankings of CCVE's filters above that of random ones."""
     rows = []
@@ -169,6 +189,26 @@ def _filters(frame: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
                 row = {"decoder": decoder, "kind": kind, "method": method, "difference": mean, "low": low, "high": high}
                 rows.append({**row, "verdict": verdict})
     return rows
+
+
+def compact(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results as ``core.explain.measured`` reads them: by encoder, method and kind; filters by decoder too."""
+    gains: dict[tuple[str, ...], dict[str, list[float]]] = {}
+    for row in results["gains"]:
+        key = tuple(row[part] for part in ("encoder", "decoder", "method", "kind"))
+        gains.setdefault(key, {})[row["prior"]] = [round(row[end], 4) for end in ("difference", "low", "high")]
+    entries = []
+    for row in [*results["by_encoder"], *results["rows"]]:
+        about = {part: row.get(part, "") for part in ("encoder", "decoder", "method", "kind")}
+        if tuple(about.values()) in gains:
+            numbers = {
+                metric: [round(row[name], 4) for name in (metric, f"{metric}_low", f"{metric}_high")]
+                for metric in METRICS
+                if metric in row
+            }
+            entries.append({**about, "n": row["n"], "numbers": numbers, "gains": gains[tuple(about.values())]})
+    kept = {key: results[key] for key in ("command", "fingerprint", "settings", "pairs", "studies")}
+    return {**kept, "entries": entries}
 
 
 # ---------------------------------------------------------------------------------------------------------------- table

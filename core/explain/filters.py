@@ -1,0 +1,175 @@
+"""CCVE's filters on their own: what each makes of the image, which detail it lets pass, how much it is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from core.encoders import Encoder
+from core.encoders.ccve import ClusterClipEncoder
+from core.encoders.joint import JointEncoder
+from core.explain.attention import cls_attention, report_attention, rollout, word_attention
+from core.explain.methods import is_word
+from core.explain.subject import Subject, encode, token_runs, twin
+from core.filter_control import with_random_filters
+from core.images import fit_square
+from core.report_model import ReportModel
+from core.text import START
+from core.types import CXRLensError, FloatImage
+
+RESPONSE_SIZE = 64
+"""Side of the even image on which a filter's response is measured, pixels."""
+
+FREQUENCIES = 24
+"""Points of a frequency response, from even grey to one cycle in two pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterViews:
+    """What the filters make of an image, in its grey levels: black is 0, white is 1, filters may go beyond.
+
+    Attributes:
+        image: (H, H), before the filters.
+        filtered: (13, H, H), mean of the three channels; in the order of ``CLUSTERS``.
+    """
+
+    image: npt.NDArray[np.float32]
+    filtered: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterAttention:
+    """How much the decoder looks at each filter; shares of all visual tokens, so that 13 filters alone sum to 1.
+
+    Attributes:
+        summary: (13,), of the CLS token; of a decoder without one, the mean over the report's words.
+        words: (T, 13), of each word of the report.
+        has_cls: whether ``summary`` is the CLS token's.
+    """
+
+    summary: npt.NDArray[np.float32]
+    words: npt.NDArray[np.float32]
+    has_cls: bool
+
+
+def find_filters(encoder: Encoder) -> ClusterClipEncoder | None:
+    """CCVE itself, or the CCVE among joint encoders; None where there is none."""
+    parts = encoder.encoders if isinstance(encoder, JointEncoder) else [encoder]
+    return next((part for part in parts if isinstance(part, ClusterClipEncoder)), None)
+
+
+def _require(model: ReportModel) -> ClusterClipEncoder:
+    found = find_filters(model.encoder)
+    if found is None:
+        raise CXRLensError(f"{model.card.name} has no filters: only CCVE filters its image.")
+    return found
+
+
+@torch.inference_mode()
+def filter_views(model: ReportModel, image: FloatImage) -> FilterViews:
+    """Pass an image (H, W) through the filters.
+
+    Raises:
+        CXRLensError: the model's encoder has no filters.
+    """
+    encoder = _require(model)
+    normalize = encoder.normalize
+    square, _ = fit_square(image, normalize.image_size)
+    filtered = encoder.filtered(torch.from_numpy(square)[None, None])[0]  # (13, 3, H, H), in CLIP's range
+    return FilterViews(square, (filtered * normalize.std + normalize.mean).mean(1).float().numpy())
+
+
+@torch.no_grad()
+def frequency_responses(model: ReportModel, image: FloatImage) -> npt.NDArray[np.float32]:
+    """How strongly each filter passes coarse and fine detail: gains (13, ``FREQUENCIES``).
+
+    Filters are not linear; this is their response to faint detail on an even image of the radiograph's mean grey,
+    by the derivative, averaged over directions. 1 lets pass unchanged, 0 removes. The frequencies run evenly from 0
+    to 0.5 cycles a pixel.
+
+    Raises:
+        CXRLensError: the model's encoder has no filters.
+    """
+    encoder, size = _require(model), RESPONSE_SIZE
+    mean, std = encoder.normalize.mean, encoder.normalize.std
+    even = ((torch.full((1, 3, size, size), float(image.mean())) - mean) / std).contiguous()
+    impulse = torch.zeros_like(even)
+    impulse[..., size // 2, size // 2] = (1 / std).view(1, 3)
+    response = torch.func.jvp(encoder.filters.all, (even,), (impulse,))[1]
+    spectrum = torch.fft.fft2((response[0] * std).mean(1)).abs()  # (13, size, size)
+    steps = torch.fft.fftfreq(size)
+    radius = (steps[:, None].square() + steps[None, :].square()).sqrt()
+    ring = (radius * 2 * (FREQUENCIES - 1)).round().long()
+    inside = ring < FREQUENCIES  # the corners, finer than half a cycle a pixel, are left out
+    counts = torch.bincount(ring[inside], minlength=FREQUENCIES)
+    sums = torch.zeros(len(spectrum), FREQUENCIES).index_add_(1, ring[inside], spectrum[:, inside])
+    gains: npt.NDArray[np.float32] = (sums / counts).numpy()
+    return gains
+
+
+def attention_shape(subject: Subject) -> tuple[int, int]:
+    """Layers and heads whose attention to the filters can be shown: of the words, which every decoder has."""
+    weights = _word_rows(subject)
+    return weights.shape[1], weights.shape[2]
+
+
+def filter_attention(
+    subject: Subject, layer: int | None = None, head: int | None = None, *, roll: bool = False
+) -> FilterAttention:
+    """Attention to the filters (paper-spec section 2).
+
+    Args:
+        subject: with CCVE among its encoders.
+        layer: of the decoder; None is the mean.
+        head: of the layer; None is the mean.
+        roll: take the CLS token's rollout through all layers for the summary, whatever the layer and head.
+
+    Raises:
+        CXRLensError: no CCVE, or no such layer or head.
+    """
+    run = next((run for run in token_runs(subject.visual) if run.source == "ccve"), None)
+    if run is None:
+        raise CXRLensError(f"{subject.model.card.name} has no filters: only CCVE filters its image.")
+    with torch.no_grad():
+        memory = subject.model.decoder.encode(subject.visual, return_attention=True)
+    words = word_attention(_word_rows(subject), memory.visual, layer, head)
+    has_cls = bool(memory.attention) and memory.visual.start > 0
+    if has_cls:
+        summary = (rollout(memory) if roll else cls_attention(memory, layer, head))[0]
+    else:
+        summary = report_attention(
+            words, [is_word(subject, subject.report.ids[place]) for place in subject.word_places]
+        )
+    return FilterAttention(summary[run.columns].numpy(), words[:, run.columns].numpy(), has_cls)
+
+
+def with_control(subject: Subject, seed: int = 0) -> Subject:
+    """The same pair, image and report, with filters that learned nothing; see ``core.filter_control``.
+
+    Raises:
+        CXRLensError: no CCVE.
+    """
+    _require(subject.model)
+    model = twin(subject.model)
+    encoder = model.encoder
+    if isinstance(encoder, JointEncoder):
+        for place, part in enumerate(encoder.encoders):
+            if isinstance(part, ClusterClipEncoder):
+                encoder.encoders[place] = with_random_filters(part, seed)
+    else:
+        assert isinstance(encoder, ClusterClipEncoder)
+        model = replace(model, encoder=with_random_filters(encoder, seed))
+    return replace(subject, model=model, visual=encode(model, subject.square))
+
+
+def _word_rows(subject: Subject) -> Tensor:
+    """Attention of each word of the report to the memory, (T, L, A, M)."""
+    ids = torch.tensor([[START, *subject.report.ids[:-1]]])
+    with torch.no_grad():
+        output = subject.model.decoder.decode(subject.model.decoder.encode(subject.visual), ids, return_attention=True)
+    assert output.attention is not None
+    return output.attention[0].permute(2, 0, 1, 3)[list(subject.word_places)]

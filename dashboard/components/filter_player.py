@@ -1,0 +1,124 @@
+"""CCVE's filters as tiles, played through the words of a report. Playing is the browser's: no word asks the server."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import streamlit as st
+from PIL import Image
+
+_FOLDER = Path(__file__).parent
+_COMPONENT = st.components.v2.component(
+    "cxr_filter_player",
+    html="<div class='player'>\n</div>",
+    css=(_FOLDER / "filter_player.css").read_text(encoding="utf-8"),
+    js=(_FOLDER / "filter_player.js").read_text(encoding="utf-8"),
+)
+Values = npt.NDArray[np.float32]
+
+BELOW, ABOVE = np.array([0x56, 0xB4, 0xE9]), np.array([0xE6, 0x9F, 0x00])
+"""Ends of the diverging scale: darker than the input, brighter. They differ also in lightness from the middle."""
+
+MIDDLE = np.array([0x16, 0x19, 0x1D])
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Filters and how much they are looked at: the trained ones, or the untrained control.
+
+    Attributes:
+        images: 13 data URIs.
+        responses: (13, F), gain by frequency.
+        summary: (13,), share of the attention in summary.
+        words: (T, 13), share of each word's attention.
+    """
+
+    images: Sequence[str]
+    responses: Values
+    summary: Values
+    words: Values
+
+
+def grey(image: Values, low: float, high: float) -> str:
+    """An image (H, W) as a data URI; ``low`` is black, ``high`` is white."""
+    return _uri(np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255)
+
+
+def diverging(difference: Values, limit: float) -> str:
+    """A difference (H, W) as a data URI: blue is darker, orange brighter, ``limit`` the full colour."""
+    share = np.clip(difference / max(limit, 1e-6), -1, 1)[..., None]
+    return _uri(MIDDLE + np.maximum(share, 0) * (ABOVE - MIDDLE) + np.maximum(-share, 0) * (BELOW - MIDDLE))
+
+
+def _uri(values: npt.NDArray[np.floating]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(np.round(values).astype(np.uint8)).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def filter_player(
+    shown: str,
+    names: Sequence[str],
+    words: Sequence[str],
+    trained: Side,
+    control: Side | None,
+    *,
+    summary: str,
+    image: str,
+    notes: Sequence[str],
+    off: Sequence[str],
+    word: int | None,
+    chosen: str,
+    on_change: Callable[[], None],
+    key: str,
+) -> None:
+    """Show the tiles, the words, and what plays through them.
+
+    Args:
+        shown: names study and pair; while it stays the same the place in the report is kept.
+        names: of the filters.
+        words: of the report.
+        trained: the filters.
+        control: untrained filters, drawn beside them; None hides them.
+        summary: what the shares in summary are.
+        image: the radiograph before the filters.
+        notes: a line under each tile.
+        off: filters that are switched off.
+        word: place of the word that is shown at first; None for the summary.
+        chosen: filter whose tile is marked.
+        on_change: called when a reader stopped at a word or chose a tile; ``st.session_state[key]`` has ``word`` (-1 is
+            the summary) and ``filter``.
+        key: of the element.
+    """
+    _COMPONENT(
+        data={
+            "shown": shown,
+            "names": list(names),
+            "words": list(words),
+            "summary": summary,
+            "image": image,
+            "notes": list(notes),
+            "off": [name in off for name in names],
+            "word": -1 if word is None else word,
+            "chosen": chosen,
+            "sides": [_side(each) for each in (trained, control) if each is not None],
+        },
+        key=key,
+        on_word_change=on_change,
+        on_filter_change=on_change,
+    )
+
+
+def _side(side: Side) -> dict[str, object]:
+    return {
+        "images": list(side.images),
+        "responses": np.round(side.responses.astype(float), 3).tolist(),
+        "summary": np.round(side.summary.astype(float), 4).tolist(),
+        "words": np.round(side.words.astype(float), 4).tolist(),
+    }
