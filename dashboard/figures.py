@@ -193,3 +193,32 @@ def scatter_map(
 
 def _by_axis(coordinates: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
     return dict(zip("xyz", coordinates.T, strict=False))
+
+
+def frequency_response(trained: npt.NDArray[np.float32], control: npt.NDArray[np.float32], *, height: int) -> go.Figure:
+    """Draw how strongly a filter passes coarse and fine detail, beside an untrained one.
+
+    Args:
+        trained: (F,), gains from even grey to half a cycle a pixel.
+        control: (F,), of the untrained filter.
+        height: pixels.
+    """
+    figure = go.Figure()
+    frequencies = np.linspace(0, 0.5, len(trained))
+    for name, gains, line in (
+        ("trained", trained, {"color": _COLOURS[0], "width": 2.5}),
+        ("untrained", control, {"color": _COLOURS[-1], "width": 2, "dash": "dash"}),
+    ):
+        figure.add_scatter(x=frequencies, y=gains, mode="lines", name=name, line=line)
+    figure.add_hline(y=1, line={"color": "#8a8f98", "width": 1, "dash": "dot"}, annotation_text="unchanged")
+    top = max(1.5, float(max(trained.max(), control.max())) * 1.1)
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        xaxis={"title": "Detail, cycles a pixel (coarse to fine)", "showgrid": False, "zeroline": False},
+        yaxis={"title": "Passed on, times", "range": [0, top], "zeroline": False},
+    )
+    return figure

@@ -12,6 +12,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from core.labels.observations import CLUSTER_OF, CLUSTERS, NO_FINDING, OBSERVATI
 from core.labels.rules import LabeledReport, label_report
 from core.projection_job import ProjectionJob, compute, content_key, load
 from core.projections import PrincipalAxes, ProjectionConfig, fit_pca
-from core.registry import ENCODERS, PAIRS
+from core.registry import DECODERS, ENCODERS, PAIRS
 from core.studies.phantom import PhantomSource
 from core.studies.phantom.findings import severity_of
 from core.types import CXRLensError, FloatImage, Mask, Projection, Report, Study
@@ -130,6 +131,11 @@ def cards() -> Mapping[tuple[str, str], Card]:
     return _catalogue().cards
 
 
+def title_of(card: Card) -> str:
+    """Of a pair, for the reader."""
+    return f"{ENCODERS[card.encoder].title} + {DECODERS[card.decoder].title}"
+
+
 def problems() -> Mapping[str, str]:
     """Message of each bundle that cannot be used, by name; one entry if there is no bundle at all."""
     return _catalogue().problems
@@ -140,7 +146,14 @@ def _inference_lock() -> threading.Lock:
     return threading.Lock()
 
 
-def _model(card: Card) -> ReportModel:
+@contextmanager
+def inference() -> Iterator[None]:
+    """Hold the lock that guards the shared models."""
+    with _inference_lock():
+        yield
+
+
+def open_model(card: Card) -> ReportModel:
     """Load a bundle.
 
     Raises:
@@ -161,7 +174,7 @@ def _models(chosen: Sequence[Card]) -> tuple[list[ReportModel], dict[str, str]]:
     models, broken = [], {}
     for card in chosen:
         try:
-            models.append(_model(card))
+            models.append(open_model(card))
         except CXRLensError as error:
             broken[card.name] = str(error)
     return models, broken
@@ -243,7 +256,7 @@ def upload_case(radiograph: Radiograph, name: str) -> Case:
     )
 
 
-def _model_image(case: Case) -> FloatImage:
+def model_image(case: Case) -> FloatImage:
     """The image as the models should get it: a phantom drawn at their input size, an upload as it is."""
     if case.study is None:
         return case.pixels
@@ -261,7 +274,7 @@ def _phantom_image(study_id: str, size: int, count: int, seed: int) -> FloatImag
 # ---------------------------------------------------------------------------------------------------------- reports
 
 
-def _bundle_key(card: Card) -> str:
+def bundle_key(card: Card) -> str:
     """Names a bundle and its content."""
     hashes = json.dumps([card.content.get("sha256"), card.content.get("encoder")], sort_keys=True)
     return f"{card.name}-{hashlib.sha256(hashes.encode()).hexdigest()[:16]}"
@@ -282,7 +295,7 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
     written, lock = _written(), _inference_lock()
     missing = []
     for card in chosen:
-        key = (case.key, _bundle_key(card))
+        key = (case.key, bundle_key(card))
         report = written.get(key)
         if report is None:
             missing.append(card)
@@ -298,14 +311,14 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
     with lock:
         models, broken = _models(missing)
     yield from broken.items()
-    reports = write_reports(models, _model_image(case)) if models else iter(())
+    reports = write_reports(models, model_image(case)) if models else iter(())
     while True:
         with lock:  # a step at a time: a reader who leaves the page must not keep the lock
             step = next(reports, None)
         if step is None:
             return
         name, report = step
-        written[(case.key, _bundle_key(by_name[name]))] = report
+        written[(case.key, bundle_key(by_name[name]))] = report
         while len(written) > MAX_REPORTS:
             written.popitem(last=False)
         yield name, _reading(case, by_name[name], report)
@@ -333,7 +346,7 @@ def ccve_card() -> Card | None:
 
 def filtered(case: Case, card: Card) -> npt.NDArray[np.float32]:
     """CCVE's 13 filtered images, (13, H, W), each scaled to [0, 1]."""
-    images: npt.NDArray[np.float32] = _filtered(_bundle_key(card), case.key, card, case)
+    images: npt.NDArray[np.float32] = _filtered(bundle_key(card), case.key, card, case)
     return images
 
 
@@ -342,7 +355,7 @@ def _filtered(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray[
     from core.inference import filtered_images
 
     with _inference_lock():
-        return filtered_images(_model(_card), _model_image(_case))
+        return filtered_images(open_model(_card), model_image(_case))
 
 
 # -------------------------------------------------------------------------------------------------------- embeddings
@@ -495,7 +508,7 @@ def _pooled(encoder: str, case: Case) -> npt.NDArray[np.float32]:
     card = next((card for (name, _), card in cards().items() if name == encoder), None)
     if card is None:
         raise CXRLensError(f"No bundle with {ENCODERS[encoder].title} can be read.")
-    pooled: npt.NDArray[np.float32] = _pooled_of(_bundle_key(card), case.key, card, case)
+    pooled: npt.NDArray[np.float32] = _pooled_of(bundle_key(card), case.key, card, case)
     return pooled
 
 
@@ -504,7 +517,7 @@ def _pooled_of(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray
     from core.inference import pooled_embedding
 
     with _inference_lock():
-        return pooled_embedding(_model(_card), _model_image(_case))
+        return pooled_embedding(open_model(_card), model_image(_case))
 
 
 @st.cache_resource(show_spinner=False)

@@ -31,6 +31,16 @@ MAP_NEIGHBOURS = "neighbours"
 MAP_DISTANCE = "distance"
 MAP_PICTURE = "picture"
 
+# The Filters page; in the address, written by their widgets, and the last two by `write`.
+FILTER_LAYER = "layer"
+FILTER_HEAD = "head"
+FILTER_VIEW = "view"
+FILTER_CONTROL = "control"
+FILTERS_OFF = "off"
+FILTER_HOW = "how"
+FILTER_WORD = "word"  # counted from 1
+FILTER = "filter"
+
 PICKED = "picked"  # ids of the studies chosen on a map; in the address, written by write_picked
 PICKED_ON = "picked_on"  # key of the chart they were chosen on
 MOST_PICKED = 1_000  # more do not go into the address
@@ -62,6 +72,20 @@ def write_study(study_id: str) -> None:
     if st.query_params.get(STUDY) != study_id:
         st.query_params[STUDY] = study_id
     st.session_state[_STUDY_IN_ADDRESS] = study_id
+
+
+def write(name: str, value: str) -> None:
+    """Put a value in the address, or take an empty one out of it."""
+    if value and st.query_params.get(name) != value:
+        st.query_params[name] = value
+    elif not value and name in st.query_params:
+        del st.query_params[name]
+
+
+def read_number(name: str, first: int, last: int) -> int | None:
+    """A number in the address counted from ``first``, as a place from 0; None where it is none, or beyond ``last``."""
+    text = st.query_params.get(name, "")
+    return int(text) - first if text.isdecimal() and first <= int(text) <= last else None
 
 
 def write_picked() -> None:

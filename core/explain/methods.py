@@ -77,7 +77,7 @@ def attention(
     assert output.attention is not None
     rows = output.attention[0].permute(2, 0, 1, 3)[places]  # (L, A, T, M) -> (words, L, A, M)
     words = word_attention(rows, memory.visual, layer, head)
-    counts = [_is_word(subject, target.ids[place]) for place in places]
+    counts = [is_word(subject, target.ids[place]) for place in places]
     details = {"image": float(word_mass(rows, memory.visual).mean())}
     return _over_tokens(subject, report_attention(words, counts), "attention", target.name, details, signed=False)
 
@@ -608,7 +608,7 @@ def _smooth_masks(count: int, cells: int, size: int, generator: torch.Generator)
     return torch.stack([mask[:, y : y + size, x : x + size] for mask, (y, x) in zip(fine, shifts, strict=True)])
 
 
-def _is_word(subject: Subject, index: int) -> bool:
+def is_word(subject: Subject, index: int) -> bool:
     """Whether an id is neither special nor punctuation."""
     return any(character.isalnum() for word in subject.model.vocabulary.decode([index]) for character in word)
 

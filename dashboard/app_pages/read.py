@@ -80,17 +80,12 @@ def choose_pairs(cards: Mapping[tuple[str, str], Card]) -> list[Card]:
     return [cards[pair] for pair in order if pair in chosen and pair in cards]
 
 
-def title_of(card: Card) -> str:
-    """Of a pair, for the reader."""
-    return f"{ENCODERS[card.encoder].title} + {DECODERS[card.decoder].title}"
-
-
 def show_reading(reading: services.Reading) -> None:
     """One report's card."""
     report, card = reading.report, reading.card
     note = "" if report.finished else "Cut at the length limit."
     report_card(
-        title_of(card),
+        services.title_of(card),
         report.text or "(The model wrote nothing.)",
         reading.labels,
         key=f"card-{card.name}",
@@ -170,7 +165,7 @@ def show_filters(case: services.Case) -> None:
         st.error(str(error), icon=":material/error:")
         return
     st.caption(
-        f"The radiograph through each of the 13 learned filters, and the share of {title_of(card)}'s "
+        f"The radiograph through each of the 13 learned filters, and the share of {services.title_of(card)}'s "
         "CLS attention it got. Attention is not proof of use: see the Filters page."
     )
     tiles(images, CLUSTERS, weights)
