@@ -52,6 +52,23 @@ def to_text(tokens: Sequence[str]) -> str:
     return " ".join(parts)
 
 
+def word_spans(tokens: Sequence[str], text: str) -> list[tuple[int, int]]:
+    """Where each token stands in the text that :func:`to_text` made of them: (start, end), end exclusive.
+
+    Raises:
+        ValueError: the text is not made of these tokens.
+    """
+    spans: list[tuple[int, int]] = []
+    end = 0
+    for token in tokens:
+        start = end + len(text[end:]) - len(text[end:].lstrip())
+        end = start + len(token)
+        if text[start:end].lower() != token.lower():
+            raise ValueError(f"The text does not go on with '{token}' at {start}: {text[start : start + 40]!r}")
+        spans.append((start, end))
+    return spans
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The words a decoder can write. The id of a word is its place; the first five are special.

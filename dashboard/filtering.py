@@ -60,7 +60,12 @@ class Looks:
 
 def pairs() -> dict[str, Card]:
     """Usable pairs that read CCVE's filters, by their title."""
-    found = [card for card in services.cards().values() if "ccve" in card.encoder]
+    found = [
+        card
+        for family in services.families()
+        for card in services.cards(family).values()
+        if "ccve" in card.encoder
+    ]
     several = len({card.family for card in found}) > 1
     return {services.title_of(card) + (f" · {card.family}" if several else ""): card for card in found}
 
@@ -173,7 +178,7 @@ def _subjects(bundle: str, image: str, _card: Card, _case: services.Case) -> tup
 
     written = report(_case, _card)
     with services.inference():
-        trained = open_subject(services.open_model(_card), services.model_image(_case), written)
+        trained = open_subject(services.open_model(_card), services.model_image(_case, _card.family), written)
         return trained, with_control(trained)
 
 

@@ -26,8 +26,7 @@ def choose_case() -> services.Case | None:
             label_visibility="collapsed",
         )
         case = _choose_upload() if source == session.SOURCES[1] else _choose_phantom()
-    cards = services.cards().values()
-    if case is not None and case.study is None and cards and all(card.family == "phantom" for card in cards):
+    if case is not None and case.study is None and services.families() == (services.PHANTOM,):
         st.warning(
             "These models learned from **synthetic phantoms only**, not from patients. "
             "What they make of a real radiograph means nothing clinically.",

@@ -94,7 +94,7 @@ class _Catalogue:
     """The bundles of a folder as they were when it was last changed; ``broken`` fills as bundles fail to load."""
 
     library: BundleLibrary
-    cards: Mapping[tuple[str, str], Card]
+    cards: Mapping[str, Mapping[tuple[str, str], Card]]  # by family
     problems: Mapping[str, str]
     broken: dict[str, str] = field(default_factory=dict)
 
@@ -116,8 +116,9 @@ def _stamp(folder: str) -> str:
 def _read_catalogue(folder: str, stamp: str) -> _Catalogue:
     library = BundleLibrary(Path(folder))
     problems = library.problems()
-    found = {(card.encoder, card.decoder): card for card in library.cards() if card.name not in problems}
-    cards = {pair: found[pair] for pair in PAIRS if pair in found}
+    found = {(card.family, card.encoder, card.decoder): card for card in library.cards() if card.name not in problems}
+    families = sorted({family for family, *_ in found}, key=lambda family: (family != PHANTOM, family))
+    cards = {family: {pair: found[family, *pair] for pair in PAIRS if (family, *pair) in found} for family in families}
     if not cards and not problems:
         problems["No bundles"] = (
             f"there is no model bundle in {folder}. Train the demo bundles with "
@@ -126,9 +127,26 @@ def _read_catalogue(folder: str, stamp: str) -> _Catalogue:
     return _Catalogue(library, cards, problems)
 
 
-def cards() -> Mapping[tuple[str, str], Card]:
-    """Usable bundles by (encoder, decoder), in the order of the registry."""
-    return _catalogue().cards
+def families() -> tuple[str, ...]:
+    """Families of usable bundles, each trained on one source of studies; phantoms first."""
+    return tuple(_catalogue().cards)
+
+
+def family_title(family: str) -> str:
+    """What a family learned from, for the reader."""
+    return {PHANTOM: "phantoms", "openi": "Open-i", "mimic-cxr": "MIMIC-CXR"}.get(family, family)
+
+
+def family_for(case: Case) -> str:
+    """The family that fits a case: phantoms for a phantom, real radiographs for an upload, where there are such."""
+    fitting = [family for family in families() if (family == PHANTOM) == (case.study is not None)]
+    return next(iter([*fitting, *families()]), PHANTOM)
+
+
+def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
+    """Usable bundles of a family, the first unless named, by (encoder, decoder), in the order of the registry."""
+    known = _catalogue().cards
+    return known.get(next(iter(known), PHANTOM) if family is None else family, {})
 
 
 def title_of(card: Card) -> str:
@@ -190,7 +208,7 @@ def _phantoms(count: int, seed: int) -> PhantomSource:
 
 def _phantom_numbers() -> tuple[int, int]:
     """Count and seed of the phantoms the bundles were trained on, so that the test split really was held out."""
-    for card in cards().values():
+    for card in cards(PHANTOM).values():
         if card.data.get("name") == PHANTOM and "count" in card.data and "seed" in card.data:
             return int(card.data["count"]), int(card.data["seed"])
     return 2000, 0
@@ -256,11 +274,11 @@ def upload_case(radiograph: Radiograph, name: str) -> Case:
     )
 
 
-def model_image(case: Case) -> FloatImage:
-    """The image as the models should get it: a phantom drawn at their input size, an upload as it is."""
+def model_image(case: Case, family: str | None = None) -> FloatImage:
+    """The image as a family's models should get it: a phantom drawn at their input size, an upload as it is."""
     if case.study is None:
         return case.pixels
-    sizes = [ENCODERS[card.encoder].sizes[card.size].image_size for card in cards().values()]  # type: ignore[index]
+    sizes = [ENCODERS[card.encoder].sizes[card.size].image_size for card in cards(family).values()]  # type: ignore[index]
     image: FloatImage = _phantom_image(case.study.study_id, max(sizes, default=128), *_phantom_numbers())
     return image
 
@@ -286,8 +304,21 @@ def _written() -> OrderedDict[tuple[str, str], Report]:
     return OrderedDict()
 
 
+def written(case: Case, chosen: Sequence[Card]) -> dict[str, Reading | str]:
+    """Readings that are there already, and messages of broken bundles, by the bundle's name."""
+    reports, broken = _written(), _catalogue().broken
+    found: dict[str, Reading | str] = {}
+    for card in chosen:
+        report = reports.get((case.key, bundle_key(card)))
+        if report is not None:
+            found[card.name] = _reading(case, card, report)
+        elif card.name in broken:
+            found[card.name] = broken[card.name]
+    return found
+
+
 def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | str]]:
-    """Write the reports of the chosen bundles, those already written first.
+    """Write the reports of the chosen bundles, all of one family, those already written first.
 
     Yields:
         bundle name and its reading, or a message if the bundle is broken.
@@ -311,7 +342,7 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
     with lock:
         models, broken = _models(missing)
     yield from broken.items()
-    reports = write_reports(models, model_image(case)) if models else iter(())
+    reports = write_reports(models, model_image(case, missing[0].family)) if models else iter(())
     while True:
         with lock:  # a step at a time: a reader who leaves the page must not keep the lock
             step = next(reports, None)
@@ -339,9 +370,9 @@ def label(text: str) -> LabeledReport:
 # ---------------------------------------------------------------------------------------------------- explanations
 
 
-def ccve_card() -> Card | None:
-    """The bundle whose filters are shown: the first CCVE pair that reports cls-attention."""
-    return next((card for (encoder, _), card in cards().items() if encoder == "ccve"), None)
+def ccve_card(family: str | None = None) -> Card | None:
+    """The bundle whose filters are shown: the family's first CCVE pair that reports cls-attention."""
+    return next((card for (encoder, _), card in cards(family).items() if encoder == "ccve"), None)
 
 
 def filtered(case: Case, card: Card) -> npt.NDArray[np.float32]:
@@ -355,7 +386,7 @@ def _filtered(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray[
     from core.inference import filtered_images
 
     with _inference_lock():
-        return filtered_images(open_model(_card), model_image(_case))
+        return filtered_images(open_model(_card), model_image(_case, _card.family))
 
 
 # -------------------------------------------------------------------------------------------------------- embeddings
@@ -517,7 +548,7 @@ def _pooled_of(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray
     from core.inference import pooled_embedding
 
     with _inference_lock():
-        return pooled_embedding(open_model(_card), model_image(_case))
+        return pooled_embedding(open_model(_card), model_image(_case, _card.family))
 
 
 @st.cache_resource(show_spinner=False)

@@ -12,6 +12,8 @@ ANY_FINDING = "Any finding"
 # In the address, written by their widgets; a pair's key is its encoder's name, its values are the decoders.
 SOURCE = "source"
 FINDING = "finding"
+FAMILY = "family"
+UPLOAD_FAMILY = "upload_family"
 MAP_ENCODER = "encoder"
 MAP_FINDING = "colour"
 

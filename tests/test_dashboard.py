@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from core.labels.compare import Outcome
 from core.labels.observations import OBSERVATIONS, LabelState
 from core.labels.rules import LabeledReport, Mention
 from core.registry import PAIRS
-from dashboard import figures, settings
-from dashboard.components.report import segments
+from core.text import to_text
+from dashboard import figures, services, settings
+from dashboard.components.report import in_words, segments
 from dashboard.components.viewer import Overlay, pack
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
@@ -49,6 +53,20 @@ def test_segments_joined_are_the_text_and_carry_the_outcome() -> None:
     assert "".join(piece["text"] for piece in pieces) == text
     assert [piece.get("observation") for piece in pieces] == [None, "Pleural Effusion", None, "Cardiomegaly", None]
     assert [piece.get("outcome") for piece in pieces if "observation" in piece] == [None, "invented"]
+
+
+def test_in_words_cuts_the_text_into_the_reports_words_and_keeps_the_marks() -> None:
+    words = ["no", "right", "-", "sided", "effusion", ".", "it", "measures", "1", ".", "5", "cm", "."]
+    text = to_text(words)
+    labels = labeled(text, mention("Pleural Effusion", LabelState.NEGATIVE, text, "effusion"))
+    pieces = in_words(segments(text, labels), words)
+    assert "".join(before + word for piece in pieces for before, word in piece["words"]) == text
+    assert [word.lower() for piece in pieces for _, word in piece["words"]] == words
+    assert [(piece.get("observation"), piece["first"]) for piece in pieces] == [
+        (None, 0),
+        ("Pleural Effusion", 4),
+        (None, 5),
+    ]
 
 
 def test_segments_keep_the_first_of_two_mentions_that_overlap() -> None:
@@ -155,6 +173,43 @@ def test_one_click_chooses_four_and_one_all_twelve() -> None:
     assert any("4 of 12" in each.value for each in test.caption)
     test.button(key="all").click().run()
     assert any("12 of 12" in each.value for each in test.caption)
+
+
+@pytest.fixture
+def two_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One demo bundle, and the same again as if it had learned from Open-i."""
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    for name in ("phantom-fve-m2", "shared"):
+        (folder / name).symlink_to(settings.bundles() / name)
+    real = folder / "openi-fve-m2"
+    shutil.copytree(settings.bundles() / "phantom-fve-m2", real)
+    card = json.loads((real / "card.json").read_text())
+    card |= {"name": real.name, "family": "openi"}
+    card["data"] |= {"description": "Real radiographs of Open-i."}
+    (real / "card.json").write_text(json.dumps(card))
+    monkeypatch.setenv("CXR_BUNDLES", str(folder))
+    return folder
+
+
+@needs_bundles
+def test_the_family_fits_the_study_and_can_be_chosen(two_families: Path) -> None:
+    test = run("read")
+    assert test.session_state["family"] == "phantom"
+    assert any("no patients" in each.value for each in test.caption)
+    test.button_group(key="family").set_value("openi").run()
+    assert not test.exception
+    assert any("Real radiographs of Open-i" in each.value for each in test.caption)
+    assert any("learned from real radiographs" in each.value for each in test.warning)
+    upload = services.upload_case(services.open_upload(_png(), "chest.png"), "chest.png")
+    assert services.family_for(upload) == "openi"
+    assert [card.name for card in services.cards("openi").values()] == ["openi-fve-m2"]
+
+
+def _png() -> bytes:
+    picture = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(picture, "PNG")
+    return picture.getvalue()
 
 
 @needs_bundles

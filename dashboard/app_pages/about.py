@@ -17,7 +17,7 @@ st.markdown(
 st.subheader("Limits")
 st.markdown(
     "- **Not a medical device.** Research use only; not for use in diagnostic procedures.\n"
-    "- The demo bundles learned from **synthetic phantoms**. About real radiographs they know nothing.\n"
+    "- Bundles named phantom-… learned from **synthetic phantoms**. About real radiographs they know nothing.\n"
     "- Findings are marked by a rule-based labeler. It can miss or misread a sentence; read the text.\n"
     "- Attention shows where a model looked, not why it wrote a word.\n"
     "- An uploaded image stays in the memory of the session and is not stored."
@@ -38,7 +38,7 @@ st.subheader("Model cards")
 st.caption(f"Read from `{settings.bundles()}`.")
 for name, message in services.problems().items():
     st.error(f"**{name}**: {message}", icon=":material/error:")
-for card in services.cards().values():
+for card in [card for family in services.families() for card in services.cards(family).values()]:
     with st.expander(f"{ENCODERS[card.encoder].title} + {DECODERS[card.decoder].title} · {card.name}"):
         data = ", ".join(f"{key}: {value}" for key, value in card.data.items())
         metrics = ", ".join(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -11,10 +13,12 @@ from core.labels.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelSt
 from core.registry import DECODERS, ENCODERS, PAIRS
 from core.types import CXRLensError
 from dashboard import picker, services, session
-from dashboard.components.report import overview, reference_card, report_card
+from dashboard.components.report import card, overview, reference_card, reports
 from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, viewer
 from dashboard.study_map import draw_map
+
+SLICE = 1.0  # seconds of writing between two drawings
 
 # The image stays in sight while the reports beside it scroll; on a narrow screen it scrolls with them.
 STICKY = """
@@ -52,7 +56,7 @@ def choose_pairs(cards: Mapping[tuple[str, str], Card]) -> list[Card]:
     """The encoder x decoder matrix; returns the bundles that are chosen and there."""
     chosen: set[tuple[str, str]] = set()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown("**Generated reports**", width="content")
+        st.markdown("**Reports**", width="content")
         with st.popover("Choose pairs", icon=":material/grid_view:", width="content"):
             st.caption("Each row is an encoder (how the image is seen), each column a decoder (how text is written).")
             for encoder, spec in ENCODERS.items():
@@ -80,21 +84,40 @@ def choose_pairs(cards: Mapping[tuple[str, str], Card]) -> list[Card]:
     return [cards[pair] for pair in order if pair in chosen and pair in cards]
 
 
-def show_reading(reading: services.Reading) -> None:
-    """One report's card."""
-    report, card = reading.report, reading.card
-    note = "" if report.finished else "Cut at the length limit."
-    report_card(
-        services.title_of(card),
-        report.text or "(The model wrote nothing.)",
-        reading.labels,
-        key=f"card-{card.name}",
-        outcomes=reading.outcomes,
-        note=note,
+def choose_family(case: services.Case) -> str:
+    """What the models learned from, where there is a choice."""
+    families = services.families()
+    fitting = services.family_for(case)
+    if len(families) < 2:
+        return fitting
+    chosen: str = st.segmented_control(
+        "Trained on",
+        families,
+        default=fitting,
+        required=True,
+        format_func=services.family_title,
+        # Phantoms and uploads have defaults of their own, and are remembered apart.
+        key=session.FAMILY if case.study else session.UPLOAD_FAMILY,
+        bind="query-params",
+        width="content",
     )
+    return chosen
 
 
-def show_overview(case: services.Case, readings: Sequence[services.Reading]) -> None:
+def describe_training(cards: Sequence[Card], case: services.Case) -> None:
+    """Which data the bundles learned from, and a warning where that is not what is read."""
+    data = sorted({str(card.data.get("description") or card.data.get("name", "unknown data")) for card in cards})
+    numbers = {card.data.get("studies", {}).get("train") for card in cards}
+    amount = f" ({numbers.pop():,} studies)" if len(numbers) == 1 and None not in numbers else ""
+    st.caption(f":material/model_training: Trained on{amount}: {'; '.join(data)}")
+    synthetic = cards[0].family == services.PHANTOM
+    if synthetic != (case.study is not None) and len(services.families()) > 1:
+        real, computed = "real radiographs", "computed phantoms"
+        learned, shown = (computed, real) if synthetic else (real, computed)
+        st.warning(f"These models learned from {learned}; this is one of the {shown}.", icon=":material/warning:")
+
+
+def table_of(case: services.Case, readings: Sequence[services.Reading]) -> dict[str, Any]:
     """Who found what, for all shown pairs at one glance."""
     cells: list[dict[str, str]] = []
     for reading in readings:
@@ -106,53 +129,49 @@ def show_overview(case: services.Case, readings: Sequence[services.Reading]) -> 
     named = {name for column in cells for name in column}
     if case.study is None or services.findings_of(case.study):
         named.discard(NO_FINDING)  # of interest where the reference is normal
-    overview(
+    return overview(
         [name for name in OBSERVATIONS if name in named],
         [(DECODERS[r.card.decoder].title, ENCODERS[r.card.encoder].title) for r in readings],
         cells,
-        reference=case.study.labels if case.study else None,
-        key="overview",
+        case.study.labels if case.study else None,
     )
 
 
-def write_reports(case: services.Case, chosen: Sequence[Card]) -> list[services.Reading]:
-    """Write and show the chosen reports, each as soon as it is ready."""
-    summary = st.empty()
-    grid = st.grid(2, min_column_width=330, gap="small")
-    places = {card.name: grid.empty() for card in chosen}
-    for place in places.values():
-        place.skeleton(height=150)
-    summary.progress(0.0, text="Loading the models")
-    readings: dict[str, services.Reading] = {}
-    for done, (name, reading) in enumerate(services.read(case, chosen), start=1):
-        with places[name].container():
-            if isinstance(reading, str):
-                st.error(reading, icon=":material/error:")
-            else:
-                readings[name] = reading
-                show_reading(reading)
-        if done < len(chosen):
-            summary.progress(done / len(chosen), text=f"Writing reports: {done} of {len(chosen)}")
-    ordered = [readings[card.name] for card in chosen if card.name in readings]
-    with summary.container():
-        show_overview(case, ordered)
-    return ordered
+def show_reports(case: services.Case, chosen: Sequence[Card]) -> list[Card]:
+    """Show the reference and the reports that are written; returns the cards of those that are not yet."""
+    known = services.written(case, chosen)
+    drawn = []
+    for each in chosen:
+        found = known.get(each.name)
+        if isinstance(found, services.Reading):
+            drawn.append(card(each.name, services.title_of(each), found.report, found.labels, found.outcomes))
+        else:
+            state = {"waiting": True} if found is None else {"error": found}
+            drawn.append({"name": each.name, "title": services.title_of(each), **state})
+    waiting = [each for each in chosen if each.name not in known]
+    readings = [found for found in known.values() if isinstance(found, services.Reading)]
+    reference = None
+    if case.study is not None:
+        sections = (("Findings", case.study.findings), ("Impression", case.study.impression))
+        reference = reference_card([(name, text, services.label(text)) for name, text in sections])
+    reports(drawn, reference=reference, table=table_of(case, readings) if readings and not waiting else None)
+    return waiting
 
 
-def show_training_data(cards: Sequence[Card]) -> None:
-    """Which data the bundles learned from."""
-    data = {str(card.data.get("description") or card.data.get("name", "unknown data")) for card in cards}
-    learned = "; ".join(sorted(data))
-    numbers = {card.data.get("studies", {}).get("train") for card in cards}
-    amount = f" ({numbers.pop():,} studies)" if len(numbers) == 1 and None not in numbers else ""
-    st.caption(f":material/model_training: Trained on{amount}: {learned}")
+def write_some(case: services.Case, waiting: Sequence[Card]) -> None:
+    """Write reports for a moment, then draw the page again with them: they appear as they are written."""
+    end = time.monotonic() + SLICE
+    for _ in services.read(case, sorted(waiting, key=lambda each: each.encoder)):
+        if time.monotonic() > end:
+            break
+    st.rerun()
 
 
 @st.fragment
-def show_filters(case: services.Case) -> None:
+def show_filters(case: services.Case, family: str) -> None:
     """The first CCVE strip."""
     st.subheader("What CCVE's filters see")
-    card = services.ccve_card()
+    card = services.ccve_card(family)
     if card is None:
         st.info("No bundle with the CCVE encoder can be read.")
         return
@@ -188,29 +207,23 @@ for name, message in services.problems().items():
     st.error(f"**{name}**: {message}", icon=":material/error:")
 
 if case is not None:
-    cards = services.cards()
+    family = choose_family(case)
+    cards = services.cards(family)
+    waiting: list[Card] = []
     left, right = st.columns([5, 7], gap="medium")
     with left, st.container(key="rail", height="stretch"), st.container():
         show_image(case)
     with right:
-        if case.study is not None:
-            study = case.study
-            reference_card(
-                [
-                    ("Findings", study.findings, services.label(study.findings)),
-                    ("Impression", study.impression, services.label(study.impression)),
-                ],
-                key="reference",
-            )
-        else:
-            st.caption("No reference report: findings are marked by what each report says, not by whether it is right.")
+        chosen = choose_pairs(cards) if cards else []
         if cards:
-            chosen = choose_pairs(cards)
-            show_training_data(chosen or list(cards.values()))
-            if chosen:
-                write_reports(case, chosen)
-            else:
-                st.info("No pair is chosen. Choose pairs above, or all twelve.")
+            describe_training(chosen or list(cards.values()), case)
+        if case.study is None:
+            st.caption("No reference report: findings are marked by what each report says, not by whether it is right.")
+        waiting = show_reports(case, chosen)
+        if cards and not chosen:
+            st.info("No pair is chosen. Choose pairs above, or all twelve.")
     if cards:
-        show_filters(case)
+        show_filters(case, family)
         show_map(case)
+    if waiting:
+        write_some(case, waiting)

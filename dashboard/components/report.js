@@ -1,12 +1,13 @@
-// Report cards and the overview. Text goes in as text, never as markup.
-// A finding that is pointed at or clicked is followed through all cards of the page: they hear of it by a window event.
+// The reference, the table of findings and the cards of generated reports. Text goes in as text, never as markup.
+// A finding that is pointed at, or whose row is clicked, is followed through all of them. A word, sentence or finding
+// that is clicked (or Enter) is asked about: the server hears of it by the trigger "ask".
 
 const SIGNS = { found: "✓", missed: "○", invented: "+", opposite: "⇄", positive: "●", uncertain: "?", negative: "–" }
 const WORDS = {
   found: "found", missed: "missed", invented: "invented", opposite: "opposite of the reference",
   positive: "present", uncertain: "uncertain", negative: "absent", blank: "not mentioned",
 }
-const FOLLOW = "cxr-lens-follow"
+const KINDS = { word: "a word", sentence: "its sentence", finding: "the marked finding" }
 const roots = new WeakMap()
 
 function make(name, { text, className, ...rest } = {}, ...children) {
@@ -22,78 +23,96 @@ function sign(kind) {
   return make("span", { className: "sign", text: SIGNS[kind], "data-outcome": kind, "aria-hidden": "true" })
 }
 
-function follow(observation, pinned) {
-  window.dispatchEvent(new CustomEvent(FOLLOW, { detail: { observation, pinned } }))
-}
-
-function followable(element, observation) {
-  element.dataset.observation = observation
-  element.tabIndex = 0
-  element.onmouseenter = () => follow(observation, false)
-  element.onmouseleave = () => follow(null, false)
-  element.onclick = () => follow(observation, true)
-  element.onkeydown = (event) => {
-    if (event.key === "Enter") follow(observation, true)
-    if (event.key === "Escape") follow(null, true)
-  }
-  return element
-}
-
 function marked(piece) {
-  if (!piece.observation) return make("span", { className: "words", text: piece.text })
   const kind = piece.outcome ?? piece.state
   const mark = make("mark", {
-    "data-state": piece.state,
-    title: `${piece.observation}: ${WORDS[kind]}`,
-    "aria-label": `${piece.text}, ${piece.observation}: ${WORDS[kind]}`,
+    "data-state": piece.state, "data-observation": piece.observation, title: `${piece.observation}: ${WORDS[kind]}`,
   })
   if (piece.outcome) {
     mark.dataset.outcome = piece.outcome
     mark.append(sign(piece.outcome), "\u2060") // the sign stays on its word's line
   }
+  return mark
+}
+
+// A piece of a generated report: each word can be reached.
+function spoken(piece) {
+  const box = piece.observation ? marked(piece) : make("span", { className: "words" })
+  const kind = WORDS[piece.outcome ?? piece.state]
+  const [lead] = piece.words[0]
+  piece.words.forEach(([before, text], place) => {
+    if (place) box.append(before)
+    const word = make("span", { className: "word", text, role: "button", tabindex: -1, "data-word": piece.first + place })
+    if (kind) word.setAttribute("aria-label", `${text}, ${piece.observation}: ${kind}`)
+    box.append(word)
+  })
+  return [lead, box]
+}
+
+function read(piece) {
+  if (!piece.observation) return make("span", { className: "words", text: piece.text })
+  const mark = marked(piece)
   mark.append(piece.text)
-  return followable(mark, piece.observation)
+  return mark
+}
+
+function referenceCard(data) {
+  const article = make("article", { className: "reference", "aria-label": data.title }, make("header", {}, make("h4", { text: data.title })))
+  for (const section of data.sections) {
+    const name = make("span", { className: "section", text: section.name })
+    article.append(make("p", {}, name, ...section.pieces.map(read)))
+  }
+  return article
 }
 
 function card(data) {
   const header = make("header", {}, make("h4", { text: data.title }))
-  if (data.heading) header.append(make("small", { text: data.heading }))
+  const article = make("article", { className: "card", "aria-label": data.title, "data-name": data.name }, header)
+  if (data.waiting) {
+    article.classList.add("waiting")
+    article.setAttribute("aria-busy", "true")
+    article.append(make("i"), make("i"), make("i"))
+    return article
+  }
+  if (data.error) {
+    article.append(make("p", { className: "note", text: `⚠ ${data.error}` }))
+    return article
+  }
   if (data.counts) {
     const counts = make("span", { className: "counts" })
     for (const kind of ["found", "missed", "invented", "opposite"]) {
       const number = data.counts[kind]
-      counts.append(
-        make("span", {
-          className: number ? "" : "none", title: `${number} ${kind}`, "aria-label": `${number} ${kind}`,
-        }, sign(kind), String(number)),
-      )
+      const words = `${number} ${kind}`
+      counts.append(make("span", { className: number ? "" : "none", title: words, "aria-label": words }, sign(kind), String(number)))
     }
     header.append(counts)
   }
-  const article = make("article", { className: data.kind, "aria-label": data.title }, header)
-  for (const section of data.sections) {
-    const paragraph = make("p")
-    if (section.name) paragraph.append(make("span", { className: "section", text: section.name }))
-    paragraph.append(...section.pieces.map(marked))
-    article.append(paragraph)
+  if (data.pieces.length) {
+    const text = make("p", {
+      className: "text", role: "group",
+      "aria-label": `Report of ${data.title}. Arrow keys choose a word, Enter asks where it comes from, Shift and Enter asks about its sentence.`,
+    }, ...data.pieces.flatMap(spoken))
+    text.querySelector(".word").tabIndex = 0
+    article.append(text)
+  } else {
+    article.append(make("p", { text: "(The model wrote nothing.)" }))
   }
   if (data.missed.length) {
     const list = make("p", { className: "missed", text: "Missed: " })
     for (const name of data.missed) {
-      const mark = make("mark", { "data-outcome": "missed", "aria-label": `${name}: missed` }, sign("missed"), name)
-      list.append(followable(mark, name), " ")
+      list.append(make("mark", { "data-outcome": "missed", "data-observation": name, title: `${name}: missed` }, sign("missed"), name), " ")
     }
     article.append(list)
   }
   if (data.note) article.append(make("p", { className: "note", text: `⚠ ${data.note}` }))
-  return [article]
+  return article
 }
 
 function overview(data) {
   const kinds = data.compared ? ["found", "missed", "invented", "opposite"] : ["positive", "uncertain", "negative"]
   const legend = make("div", { className: "legend", role: "note", "aria-label": "Legend" })
   for (const kind of kinds) legend.append(make("span", {}, sign(kind), WORDS[kind]))
-  legend.append(make("span", { className: "hint", text: "Point at a finding, or click to keep it, to follow it through all reports." }))
+  legend.append(make("span", { className: "hint", text: "Point at a finding to follow it through all reports; click its row to keep it." }))
 
   const groups = []
   for (const { group } of data.columns) {
@@ -110,7 +129,7 @@ function overview(data) {
     make("th", { scope: "col", className: edge(index), text: name })))
   const body = make("tbody")
   for (const { observation, reference, cells } of data.rows) {
-    const row = make("tr", {}, make("th", { scope: "row", text: observation }))
+    const row = make("tr", { "data-observation": observation, tabindex: 0 }, make("th", { scope: "row", text: observation }))
     if (data.compared) {
       row.append(make("td", { className: "edge", text: SIGNS[reference] ?? "", "aria-label": WORDS[reference] }))
     }
@@ -121,42 +140,200 @@ function overview(data) {
       cell.append(kind ? sign(kind) : "·")
       row.append(cell)
     })
-    body.append(followable(row, observation))
+    body.append(row)
   }
-  const parts = [legend]
+  const box = make("div", { className: "overview" }, legend)
   if (data.rows.length) {
-    parts.push(make("div", { className: "scroll" }, make("table", {}, make("thead", {}, top, second), body)))
+    box.append(make("div", { className: "scroll" }, make("table", {}, make("thead", {}, top, second), body)))
   } else {
     const where = data.compared ? "neither in the reference nor in any report" : "in no report"
-    parts.push(make("p", { text: `No abnormal finding, ${where}.` }))
+    box.append(make("p", { text: `No abnormal finding, ${where}.` }))
   }
-  return parts
+  return box
 }
 
-function show(root, observation) {
-  root.classList.toggle("following", Boolean(observation))
-  for (const element of root.querySelectorAll("[data-observation]")) {
-    element.classList.toggle("followed", element.dataset.observation === observation)
+class Reports {
+  constructor(root) {
+    this.root = root
+    this.built = new Map() // what was drawn of each part, so that only what changed is drawn anew
+    this.kind = "word"
+    this.pinned = null
+    this.events = new AbortController()
+    const on = (name, call) => root.addEventListener(name, call, { signal: this.events.signal })
+    const observation = (event) => event.target.closest?.("[data-observation]")?.dataset.observation ?? null
+    on("pointerover", (event) => this.follow(observation(event) ?? this.pinned))
+    on("pointerleave", () => this.follow(this.pinned))
+    on("focusin", (event) => this.follow(observation(event) ?? this.pinned))
+    on("click", (event) => this.click(event))
+    on("keydown", (event) => this.key(event))
   }
+
+  close() {
+    this.events.abort()
+  }
+
+  // The element of a part, drawn anew only if its data changed.
+  part(name, data, draw) {
+    const text = JSON.stringify(data)
+    const before = this.built.get(name)
+    if (before?.text === text) return before.element
+    const element = draw(data)
+    this.built.set(name, { text, element })
+    return element
+  }
+
+  show({ cards, reference, overview: table, asked }, ask) {
+    this.ask = ask
+    this.cards = new Map(cards.map((each) => [each.name, each]))
+    const parts = []
+    if (reference) parts.push(this.part("reference", reference, referenceCard))
+    const written = cards.filter((each) => !each.waiting).length
+    if (written < cards.length) {
+      const words = written ? `Writing reports: ${written} of ${cards.length}` : "Loading the models"
+      parts.push(make("div", { className: "progress", role: "status" }, make("progress", { max: cards.length, value: written, "aria-label": words }), words))
+    }
+    if (table) parts.push(this.part("overview", table, overview))
+    if (written) parts.push(this.part("kinds", this.kind, () => this.kinds()))
+    this.grid ??= make("div", { className: "grid" })
+    if (cards.length) parts.push(this.grid)
+    place(this.grid, cards.map((each) => this.part(each.name, each, card)))
+    place(this.root, parts)
+    this.mark(asked)
+    this.follow(this.pinned)
+  }
+
+  kinds() {
+    const box = make("div", { className: "kinds", role: "group", "aria-label": "What a click asks about" }, "Click, to see where it comes from:")
+    for (const [kind, words] of Object.entries(KINDS)) {
+      box.append(make("button", { type: "button", text: words, "data-kind": kind, "aria-pressed": String(kind === this.kind) }))
+    }
+    return box
+  }
+
+  mark(asked) {
+    for (const word of this.root.querySelectorAll(".asked")) {
+      word.classList.remove("asked")
+      word.removeAttribute("aria-pressed")
+    }
+    for (const article of this.grid.children) article.classList.toggle("open", article.dataset.name === asked?.pair)
+    const data = this.cards.get(asked?.pair)
+    if (!data?.pieces) return
+    for (const word of this.words(asked.pair)) {
+      const at = Number(word.dataset.word)
+      const chosen =
+        asked.kind === "word" ? at === asked.which
+        : asked.kind === "sentence" ? sentenceOf(data, at) === asked.which
+        : word.closest("[data-observation]")?.dataset.observation === asked.which
+      if (!chosen) continue
+      word.classList.add("asked")
+      word.setAttribute("aria-pressed", "true")
+    }
+  }
+
+  words(name) {
+    return [...this.root.querySelectorAll(`article[data-name="${CSS.escape(name)}"] .word`)]
+  }
+
+  follow(observation) {
+    if (observation === this.followed) return
+    this.followed = observation
+    this.root.classList.toggle("following", Boolean(observation))
+    for (const element of this.root.querySelectorAll("[data-observation]")) {
+      element.classList.toggle("followed", element.dataset.observation === observation)
+    }
+  }
+
+  pin(observation) {
+    this.pinned = observation === this.pinned ? null : observation
+    this.follow(this.pinned)
+  }
+
+  click(event) {
+    const kind = event.target.closest("[data-kind]")?.dataset.kind
+    const word = event.target.closest(".word")
+    const row = event.target.closest("[data-observation]")
+    if (kind) {
+      this.kind = kind
+      for (const button of this.root.querySelectorAll("[data-kind]")) {
+        button.setAttribute("aria-pressed", String(button.dataset.kind === kind))
+      }
+    } else if (word) {
+      this.choose(word)
+      this.question(word, event.shiftKey ? "sentence" : this.kind)
+    } else if (row) this.pin(row.dataset.observation)
+  }
+
+  question(word, kind) {
+    const pair = word.closest("article").dataset.name
+    const at = Number(word.dataset.word)
+    const observation = word.closest("[data-observation]")?.dataset.observation
+    let which = at
+    if (kind === "sentence") which = sentenceOf(this.cards.get(pair), at)
+    if (kind === "finding") {
+      if (observation) which = observation
+      else kind = "word" // nothing is marked here
+    }
+    const asked = { pair, kind, which }
+    this.mark(asked)
+    this.ask(asked)
+  }
+
+  choose(word) {
+    for (const other of word.closest("article").querySelectorAll('.word[tabindex="0"]')) other.tabIndex = -1
+    word.tabIndex = 0
+    word.focus({ preventScroll: true })
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return
+    const word = event.target.closest(".word")
+    const enter = event.key === "Enter" || event.key === " "
+    if (!word) {
+      const row = event.target.closest("tr[data-observation]")
+      if (row && enter) this.pin(row.dataset.observation)
+      else if (event.key === "Escape") this.pin(this.pinned)
+      else return
+    } else if (enter) this.question(word, event.shiftKey ? "sentence" : this.kind)
+    else {
+      const { name } = word.closest("article").dataset
+      const words = this.words(name)
+      const { sentences } = this.cards.get(name)
+      const at = words.indexOf(word)
+      const sentence = sentenceOf(this.cards.get(name), at)
+      const target = {
+        ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: words.length - 1,
+        ArrowUp: at > sentences[sentence] ? sentences[sentence] : sentences[sentence - 1], ArrowDown: sentences[sentence + 1],
+      }
+      if (!(event.key in target)) return
+      if (words[target[event.key]]) this.choose(words[target[event.key]])
+    }
+    event.preventDefault()
+    event.stopPropagation()
+  }
+}
+
+function sentenceOf(data, at) {
+  return data.sentences.findLastIndex((start) => start <= at)
+}
+
+// Put children in place, and touch only those that changed: focus and selection stay.
+function place(parent, children) {
+  children.forEach((child, index) => {
+    if (parent.childNodes[index] !== child) parent.insertBefore(child, parent.childNodes[index] ?? null)
+  })
+  while (parent.childNodes.length > children.length) parent.lastChild.remove()
 }
 
 export default function (component) {
-  const { data, parentElement } = component
-  const root = parentElement.querySelector(".report")
-  root.replaceChildren(...(data.kind === "overview" ? overview(data) : card(data)))
+  const { data, parentElement, setTriggerValue } = component
   let state = roots.get(parentElement)
   if (!state) {
-    state = { pinned: null }
-    state.hear = ({ detail }) => {
-      if (detail.pinned) state.pinned = detail.observation === state.pinned ? null : detail.observation
-      show(root, detail.observation && !detail.pinned ? detail.observation : state.pinned)
-    }
-    window.addEventListener(FOLLOW, state.hear)
+    state = new Reports(parentElement.querySelector(".reports"))
     roots.set(parentElement, state)
   }
-  show(root, state.pinned)
+  state.show(data, (asked) => setTriggerValue("ask", asked))
   return () => {
-    window.removeEventListener(FOLLOW, state.hear)
+    state.close()
     roots.delete(parentElement)
   }
 }
