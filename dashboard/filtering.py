@@ -61,10 +61,7 @@ class Looks:
 def pairs() -> dict[str, Card]:
     """Usable pairs that read CCVE's filters, by their title."""
     found = [
-        card
-        for family in services.families()
-        for card in services.cards(family).values()
-        if "ccve" in card.encoder
+        card for family in services.families() for card in services.cards(family).values() if "ccve" in card.encoder
     ]
     several = len({card.family for card in found}) > 1
     return {services.title_of(card) + (f" · {card.family}" if several else ""): card for card in found}
