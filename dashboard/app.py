@@ -51,6 +51,13 @@ page = st.navigation(
             help="Scores of the bundles beside the paper's.",
         ),
         st.Page(
+            "app_pages/review.py",
+            title="Review",
+            icon=":material/rate_review:",
+            url_path="review",
+            help="Review sessions: radiologists read, score and settle.",
+        ),
+        st.Page(
             "app_pages/about.py",
             title="About",
             icon=":material/info:",

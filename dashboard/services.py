@@ -171,6 +171,25 @@ def inference() -> Iterator[None]:
         yield
 
 
+def library_cards() -> list[Card]:
+    """Cards of all usable bundles, of every family."""
+    catalogue = _catalogue()
+    return [card for card in catalogue.library.cards() if card.name not in catalogue.problems]
+
+
+def load_models(names: Sequence[str]) -> list[ReportModel]:
+    """Load bundles by name, in this order.
+
+    Raises:
+        CXRLensError: one is not there, or is damaged.
+    """
+    by_name = {card.name: card for card in library_cards()}
+    if missing := [name for name in names if name not in by_name]:
+        raise CXRLensError(f"There is no usable bundle {', '.join(missing)} in {settings.bundles()}.")
+    with inference():
+        return [open_model(by_name[name]) for name in names]
+
+
 def open_model(card: Card) -> ReportModel:
     """Load a bundle.
 
@@ -206,7 +225,7 @@ def _phantoms(count: int, seed: int) -> PhantomSource:
     return PhantomSource(count=count, seed=seed)
 
 
-def _phantom_numbers() -> tuple[int, int]:
+def phantom_numbers() -> tuple[int, int]:
     """Count and seed of the phantoms the bundles were trained on, so that the test split really was held out."""
     for card in cards(PHANTOM).values():
         if card.data.get("name") == PHANTOM and "count" in card.data and "seed" in card.data:
@@ -216,7 +235,7 @@ def _phantom_numbers() -> tuple[int, int]:
 
 def studies() -> Mapping[str, Study]:
     """Phantom studies of the test split, by id."""
-    found: Mapping[str, Study] = _studies(*_phantom_numbers())
+    found: Mapping[str, Study] = _studies(*phantom_numbers())
     return found
 
 
@@ -227,13 +246,13 @@ def _studies(count: int, seed: int) -> Mapping[str, Study]:
 
 def worst_severity(study_id: str) -> str:
     """How bad the worst abnormality of a phantom study is: a word, "no abnormality" where there is none."""
-    extents = [fact.extent for fact in _phantoms(*_phantom_numbers()).facts(study_id)]
+    extents = [fact.extent for fact in _phantoms(*phantom_numbers()).facts(study_id)]
     return severity_of("", max(extents)) if extents else "no abnormality"
 
 
 def phantom_case(study_id: str) -> Case:
     """Open a phantom study."""
-    case: Case = _phantom_case(study_id, *_phantom_numbers())
+    case: Case = _phantom_case(study_id, *phantom_numbers())
     return case
 
 
@@ -279,7 +298,7 @@ def model_image(case: Case, family: str | None = None) -> FloatImage:
     if case.study is None:
         return case.pixels
     sizes = [ENCODERS[card.encoder].sizes[card.size].image_size for card in cards(family).values()]  # type: ignore[index]
-    image: FloatImage = _phantom_image(case.study.study_id, max(sizes, default=128), *_phantom_numbers())
+    image: FloatImage = _phantom_image(case.study.study_id, max(sizes, default=128), *phantom_numbers())
     return image
 
 
@@ -705,7 +724,7 @@ THUMBNAIL = 112  # pixels
 
 def thumbnails(study_ids: Sequence[str]) -> list[bytes]:
     """Small JPEGs of phantom studies."""
-    return [_thumbnail(study_id, *_phantom_numbers()) for study_id in study_ids]
+    return [_thumbnail(study_id, *phantom_numbers()) for study_id in study_ids]
 
 
 @st.cache_data(max_entries=4000, show_spinner=False)

@@ -1,0 +1,198 @@
+"""Designing a session: all choices on one page, a preview of the first case, and its making."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import streamlit as st
+
+from core.reviews.design import REFERENCE, Choice, Design
+from core.reviews.rubrics import RUBRICS, ReviewError
+from core.reviews.store import Actor, create_session, list_users, set_role
+from core.types import CXRLensError
+from dashboard import session
+from dashboard.reviews import access, pool
+
+HOW = {
+    "random": "At random",
+    "stratified": "By observation, rare ones first",
+    "disagreement": "Where the reports disagree most",
+    "listed": "A list of studies",
+}
+TITLES = {
+    "report-quality": "Report quality: mark errors",
+    "preference": "Preference: which of two reports",
+    "explanation-helpfulness": "Explanations: do they support the sentence",
+    "observation-labels": "Observations: label the image",
+}
+MADE = "reviews_made"
+_PREVIEW = "reviews_preview"
+
+
+def show(who: Actor) -> None:
+    """Draw the form; makes a session when it is sent."""
+    design, pool_size, problem = _ask(who)
+    left, right = st.columns([1, 1], vertical_alignment="center", width=520)
+    wants_preview = left.button("Preview the first case", icon=":material/visibility:", width="stretch")
+    wants_session = right.button("Make the session", type="primary", icon=":material/add_task:", width="stretch")
+    if design is None:
+        if wants_preview or wants_session:
+            st.error(problem, icon=":material/error:")
+        return
+    if wants_session:
+        _make(who, design, pool_size)
+    elif wants_preview:
+        with st.spinner("Writing the reports of the first case …"):
+            try:
+                st.session_state[_PREVIEW] = (design, pool.preview(design))
+            except CXRLensError as error:
+                st.error(str(error), icon=":material/error:")
+    shown = st.session_state.get(_PREVIEW)
+    if shown and shown[0] == design:
+        _show_preview(design, *shown[1])
+
+
+def _ask(who: Actor) -> tuple[Design | None, int, str]:
+    """The design as it stands, the number of candidates, and why it is none yet."""
+    known = list_users(access.database(), who)
+    may_add = who.role == "admin" and not access.has_login()
+    values: dict[str, Any] = {}
+    with st.container(border=True):
+        left, right = st.columns([3, 2], gap="medium")
+        values["title"] = left.text_input(
+            "Title", key="design-title", max_chars=200, placeholder="Readers see it", help="Say nothing of models."
+        )
+        values["rubric"] = right.selectbox(
+            "What readers do", list(RUBRICS), format_func=lambda name: TITLES.get(name, name), key="design-rubric"
+        )
+        rubric = RUBRICS[values["rubric"]]
+        left.caption(f"Readers are asked: {rubric.question}")
+        values["readers"] = tuple(
+            st.multiselect(
+                "Readers",
+                sorted(known, key=lambda name: (known[name] != "reader", name)),
+                key="design-readers",
+                accept_new_options=may_add,
+                placeholder="Choose, or type a new name" if may_add else "Choose",
+                help="Each has an order of cases and names of reports of the own.",
+            )
+        )
+    with st.container(border=True):
+        named = pool.sources()
+        left, middle, right = st.columns([2, 2, 1], gap="medium")
+        source = left.selectbox("Studies from", list(named), format_func=lambda name: named[name], key="design-source")
+        how = middle.selectbox("Which", list(HOW), format_func=lambda name: HOW[name], key="design-how")
+        count = right.number_input("How many", 0, 10_000, 20, key="design-count", help="0: all that fit")
+        ids: tuple[str, ...] = ()
+        pool_size = 0
+        if how == "listed":
+            picked = st.session_state.get(session.PICKED, ())
+            text = st.text_area(
+                "Study ids",
+                " ".join(picked),
+                key=f"design-ids-{hash(picked)}",
+                help="Separated by spaces, commas or lines. Those chosen on the Embeddings page are filled in.",
+            )
+            ids = tuple(dict.fromkeys(re.split(r"[\s,;]+", text.strip()))) if text.strip() else ()
+            st.caption(f"{len(ids)} studies listed. Lasso some on the Embeddings page to have them here.")
+        elif how == "disagreement":
+            pool_size = st.number_input(
+                "Compare the reports of this many studies",
+                1,
+                10_000,
+                40,
+                key="design-pool",
+                help="All their reports are written now, then those chosen that differ in the most observations.",
+            )
+        values["studies"] = Choice(how, 0 if how == "listed" else count, ids)
+        values["source"] = source
+        cards = pool.writers(source)
+        values["models"] = ()
+        if rubric.reports_per_screen:
+            values["models"] = tuple(
+                st.multiselect(
+                    "Who wrote the reports (readers never see it)",
+                    [*(card.name for card in cards), REFERENCE],
+                    default=[*(card.name for card in cards[:2]), REFERENCE],
+                    format_func=lambda name: pool.title_of(name, cards),
+                    key=f"design-models-{source}",
+                )
+            )
+            if not cards:
+                st.caption("No bundle was trained on these studies; only the human reports can be judged.")
+    with st.container(border=True):
+        _ask_details(values, rubric.name)
+    try:
+        return Design(**values), pool_size, ""
+    except ReviewError as error:
+        return None, pool_size, str(error)
+
+
+def _ask_details(values: dict[str, Any], rubric: str) -> None:
+    one, two, three, four = st.columns(4, gap="medium")
+    values["minutes"] = one.number_input(
+        "Time limit, minutes", 0, 600, 0, key="design-minutes", help="Of active time of each reader; 0: none"
+    )
+    values["repeats"] = two.number_input(
+        "Hidden repeats", 0, 1000, 0, key="design-repeats", help="Screens that each reader sees again, unmarked"
+    )
+    values["washout"] = three.number_input(
+        "Screens in between", 0, 1000, 10, key="design-washout", help="Fewest between a screen and its repeat"
+    )
+    values["seed"] = four.number_input(
+        "Seed", 0, 2**31, 0, key="design-seed", help="Decides every choice and order; the same gives the same session"
+    )
+    if rubric == "preference":
+        values["comparisons"] = st.number_input(
+            "Comparisons a study", 0, 1000, 0, key="design-comparisons", help="0: every pair of reports"
+        )
+    elif rubric == "report-quality":
+        values["reports_per_screen"] = st.number_input(
+            "Reports on a screen", 1, 12, 1, key="design-reports", help="Of the same radiograph, side by side"
+        )
+    elif rubric == "explanation-helpfulness":
+        values["explanation"] = "attention"
+    values["instructions"] = st.text_area(
+        "Instructions to readers",
+        key="design-instructions",
+        max_chars=10_000,
+        placeholder="Shown before the first case",
+    )
+
+
+def _make(who: Actor, design: Design, pool_size: int) -> None:
+    bar = st.progress(0.0, "Writing the reports …")
+    try:
+        found = pool.write(design, pool_size, lambda done, total: bar.progress(done / total, _step(done, total)))
+        database = access.database()
+        if who.role == "admin" and not access.has_login():
+            known = list_users(database, who)
+            for name in design.readers:
+                if name not in known:
+                    set_role(database, who, name, "reader")
+        session_id = create_session(database, who, design, found)
+    except CXRLensError as error:
+        bar.empty()
+        st.error(str(error), icon=":material/error:")
+        return
+    st.session_state[MADE] = session_id
+    st.rerun()
+
+
+def _step(done: int, total: int) -> str:
+    return f"Reports of {done} of {total} studies. Leaving this page stops it, and makes no session."
+
+
+def _show_preview(design: Design, study: Any, image: Any, reports: list[tuple[str, str]]) -> None:
+    st.markdown(f"**First case of {design.readers[0]}**, as it will be shown")
+    left, right = st.columns([2, 3], gap="medium")
+    left.image(image, width=420, clamp=True, alt=f"Radiograph of study {study.study_id}")
+    with right:
+        st.markdown(f"*{design.questions.question}*")
+        for name, text in reports:
+            with st.container(border=True):
+                st.markdown(f"**Report {name}**")
+                st.text(text)
+        if not reports:
+            st.caption("The image alone, with 14 observations to answer.")

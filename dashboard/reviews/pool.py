@@ -1,0 +1,103 @@
+"""The studies that review sessions are made of, their images, and the models that write about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import streamlit as st
+
+from core.bundle import Card
+from core.registry import DECODERS, ENCODERS
+from core.reviews.design import REFERENCE, Case, Design, choose, plan
+from core.reviews.sources import candidates, name_index, name_phantoms, open_source, session_image, write_cases
+from core.types import CXRLensError, FloatImage, Study, StudySource
+from dashboard import services, settings
+
+
+def sources() -> dict[str, str]:
+    """Title of each source of studies by its name in a design."""
+    found = {name_phantoms(*services.phantom_numbers()): "Held-out phantoms"}
+    folder = settings.index()
+    if folder is not None:
+        found[name_index(folder, "frontal")] = f"Your studies in {folder.name}, test split"
+    return found
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def open_named(name: str) -> StudySource:
+    """Open what a design's ``source`` names; see `core.reviews.sources.open_source`."""
+    return open_source(name)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Opening the studies …")
+def studies(name: str) -> Mapping[str, Study]:
+    """Test studies of a source, by id."""
+    return {study.study_id: study for study in open_named(name).studies("test")}
+
+
+def picture(name: str) -> Callable[[str], FloatImage]:
+    """How to draw a study of a source."""
+    return lambda study_id: session_image(open_named(name), study_id)
+
+
+def writers(source: str) -> list[Card]:
+    """Bundles whose training fits the source."""
+    phantom = source.startswith("phantom:")
+    return [card for card in services.library_cards() if (card.family == "phantom") is phantom]
+
+
+def title_of(model: str, cards: Sequence[Card]) -> str:
+    """A model's name for a person."""
+    if model == REFERENCE:
+        return "Reference report (human)"
+    card = next((card for card in cards if card.name == model), None)
+    return model if card is None else f"{ENCODERS[card.encoder].title} + {DECODERS[card.decoder].title}"
+
+
+def write(design: Design, pool: int, progress: Callable[[int, int], None]) -> list[Case]:
+    """Choose a design's studies, and let its models write about them.
+
+    Args:
+        design: of the session.
+        pool: studies whose reports are compared, where those are wanted that differ.
+        progress: called with (done, all).
+    """
+    known = list(studies(design.source).values())
+    if design.studies.how == "disagreement":
+        known = [known_case for known_case in known if known_case.findings][:pool]
+    return write_cases(
+        open_named(design.source),
+        known,
+        design.studies,
+        design.seed,
+        services.load_models([name for name in design.models if name != REFERENCE]),
+        reference=True,  # also where it takes no part: automatic metrics compare with it
+        guard=services.inference,
+        progress=progress,
+    )
+
+
+def preview(design: Design) -> tuple[Study, FloatImage, list[tuple[str, str]]]:
+    """The first case of the first reader: study, image, and (blinded name, text) of its reports.
+
+    Of "disagreement" it is some case: which differ is known when all are written.
+    """
+    known = studies(design.source)
+    all_ = candidates(list(known.values()))
+    chosen = all_[: max(design.studies.count, 1)]
+    if design.studies.how != "disagreement":
+        chosen = choose(all_, design.studies, design.seed)
+    laid_out = [Case(each.study_id, "", dict.fromkeys(design.models, "not written yet")) for each in chosen]
+    first = plan(design, laid_out)[design.readers[0]][0]
+    study = known[first.study_id]
+    models = services.load_models([model for _, model in first.shown if model != REFERENCE])
+    texts = {REFERENCE: study.findings}
+    image = session_image(open_named(design.source), study.study_id)
+    if models:
+        from core.inference import write_reports
+
+        with services.inference():
+            texts |= {name: report.text for name, report in write_reports(models, image)}
+    if any(not texts[model].strip() for _, model in first.shown):
+        raise CXRLensError(f"Study {study.study_id} has an empty report. Choose other studies or models.")
+    return study, image, [(name, texts[model]) for name, model in first.shown]

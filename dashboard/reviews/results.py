@@ -1,0 +1,314 @@
+"""What a closed session says: figures and tables, names revealed, and files to take away."""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.reviews.agreement import Estimate
+from core.reviews.analysis import Analysis, analyse, settle
+from core.reviews.answers import ANY_ERROR, Results, load_results
+from core.reviews.export import export
+from core.reviews.metrics import automatic_metrics
+from core.reviews.rubrics import SUPPORT
+from core.reviews.store import Actor, unblind
+from core.types import CXRLensError
+from dashboard.reviews import access, figures, pool
+
+RESAMPLES = 1000
+
+
+def show(who: Actor, session_id: str) -> None:
+    """Draw the results of a closed session."""
+    results = load_results(access.database(), who, session_id)  # asks each time whether this user may
+    analysis, metrics = _analysed(session_id, results)
+    for warning in results.warnings:
+        st.warning(warning, icon=":material/info:")
+    if results.answers.empty:
+        st.info("No screen was finished in this session, so there is nothing to count.")
+    _show_errors(analysis)
+    _show_strengths(analysis)
+    _show_support(analysis)
+    _show_agreement(analysis)
+    _show_settled(results, analysis)
+    _show_drift(results, analysis)
+    _show_metrics(results, analysis, metrics)
+    _show_names(who, session_id)
+    _show_files(results, analysis)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Working out the figures …")
+def _analysed(session_id: str, _results: Results) -> tuple[Analysis, pd.DataFrame]:
+    """A closed session does not change any more, so its id is key enough."""
+    metrics = automatic_metrics(_results) if _results.rubric.mark == "error" else pd.DataFrame()
+    try:
+        return analyse(_results, metrics if len(metrics) else None, resamples=RESAMPLES), metrics
+    except CXRLensError:  # too few reports for a correlation
+        return analyse(_results, None, resamples=RESAMPLES), pd.DataFrame()
+
+
+def number(value: Any) -> str:
+    """A number, or a number with its interval, in words of a table."""
+    if isinstance(value, Estimate):
+        if math.isnan(value.low):
+            return number(value.value)
+        return f"{number(value.value)} ({number(value.low)} to {number(value.high)})"
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def _table(rows: Iterable[dict[str, Any]], alt: str) -> None:
+    st.dataframe(pd.DataFrame(list(rows)), hide_index=True, height="content", alt=alt)
+
+
+def _plot(figure: Any, key: str, alt: str) -> None:
+    st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt=alt)
+
+
+def _show_errors(analysis: Analysis) -> None:
+    if not analysis.errors:
+        return
+    st.subheader("Errors")
+    total = {row.model: row for row in analysis.errors if row.error == ANY_ERROR and row.significant}
+    ranked = sorted(total.values(), key=lambda row: row.per_report.value)
+    _plot(
+        figures.forest([(row.model, row.per_report) for row in ranked], "Clinically significant errors a report"),
+        "errors",
+        "Clinically significant errors a report by model, with 95 % intervals",
+    )
+    st.caption("Fewest first. Mean of all readings, with the 95 % interval over studies (bootstrap).")
+    counts = {(row.model, row.error, row.significant): row.errors for row in analysis.errors}
+    kinds = list(dict.fromkeys(row.error for row in analysis.errors))
+    _table(
+        (
+            {"Model": row.model, "Readings": row.readings, "Significant a report": number(row.per_report)}
+            | {
+                kind.capitalize(): f"{counts[row.model, kind, True]} of {counts[row.model, kind, False]}"
+                for kind in kinds
+            }
+            for row in ranked
+        ),
+        "Errors by model and kind",
+    )
+    st.caption("3 of 5: five errors marked, three of them clinically significant.")
+
+
+def _show_strengths(analysis: Analysis) -> None:
+    if not analysis.strengths:
+        return
+    st.subheader("Preference")
+    _plot(
+        figures.forest(
+            [(row.model, row.log_strength) for row in analysis.strengths], "Strength (Bradley-Terry, log)", neutral=0
+        ),
+        "strengths",
+        "Bradley-Terry strength by model",
+    )
+    _table(
+        (
+            {
+                "Model": row.model,
+                "Won": row.wins,
+                "Lost": row.losses,
+                "Ties": row.ties,
+                "Strength": number(row.log_strength),
+            }
+            for row in analysis.strengths
+        ),
+        "Comparisons by model",
+    )
+    st.caption("A difference of 1 means odds of 2.7 to 1 to be preferred. 95 % intervals over studies.")
+
+
+def _show_support(analysis: Analysis) -> None:
+    if not analysis.support:
+        return
+    st.subheader("Do explanations support their sentences?")
+    _table(
+        (
+            {"Model": row.model}
+            | dict(zip((name.capitalize() for name in SUPPORT), row.counts, strict=True))
+            | {"Mean, 0 to 2": number(row.mean)}
+            for row in analysis.support
+        ),
+        "Support by model",
+    )
+
+
+def _show_agreement(analysis: Analysis) -> None:
+    if analysis.agreement:
+        st.subheader("Agreement between readers")
+        _table(
+            (
+                {
+                    "Question": row.question.capitalize(),
+                    "Compared": row.units,
+                    "Krippendorff's alpha": number(row.alpha),
+                    "Fleiss' kappa": number(row.fleiss),
+                    "Cohen's kappa, mean": number(row.cohen),
+                    "By pair": ", ".join(f"{pair} {number(value)}" for pair, value in row.cohen_pairs.items()),
+                }
+                for row in analysis.agreement
+            ),
+            "Agreement by question",
+        )
+        st.caption("1: full agreement, 0: as by chance, –: all gave the same answer, or too few to say.")
+    if analysis.self_agreement:
+        st.subheader("Agreement of readers with themselves")
+        _table(
+            (
+                {
+                    "Reader": row.reader,
+                    "Answers given twice": row.answers,
+                    "Equal": f"{row.equal:.0%}",
+                    "Cohen's kappa": number(row.kappa),
+                }
+                for row in analysis.self_agreement
+            ),
+            "Agreement with oneself",
+        )
+
+
+def _show_settled(results: Results, analysis: Analysis) -> None:
+    if not analysis.disputed:
+        return
+    st.subheader("Disagreements")
+    st.markdown(
+        f"{analysis.disputed} questions were answered differently; {analysis.settled} were settled by a third reader."
+    )
+    table = settle(results)
+    with st.expander("The questions"):
+        _table(
+            (
+                {
+                    "Study": row["study"],
+                    "Model": row["model"],
+                    "Question": row["question"],
+                    "Settled as": "not settled" if row["value"] is None else str(row["value"]),
+                }
+                for row in table[table["disputed"]].to_dict("records")
+            ),
+            "Questions that were answered differently",
+        )
+
+
+def _show_drift(results: Results, analysis: Analysis) -> None:
+    if not analysis.drift:
+        return
+    st.subheader("Change over the session")
+    done = results.screens[(results.screens["state"] == "done") & ~results.screens["repeat"]]
+    done = done[~done["adjudication"]].sort_values("finished")
+    seconds = {str(reader): group["seconds"].tolist() for reader, group in done.groupby("reader", sort=True)}
+    _plot(figures.drift(seconds, "Seconds a screen"), "drift", "Seconds a screen over the session, by reader")
+    _table(
+        (
+            {
+                "Reader": row.reader,
+                "What": row.quantity.capitalize(),
+                "First half": number(row.first_half),
+                "Second half": number(row.second_half),
+                "Spearman's rho": number(row.rho),
+                "p": number(row.p),
+            }
+            for row in analysis.drift
+        ),
+        "Drift by reader",
+    )
+
+
+def _show_metrics(results: Results, analysis: Analysis, metrics: pd.DataFrame) -> None:
+    if results.rubric.mark != "error":
+        return
+    st.subheader("Automatic metrics against readers")
+    if not analysis.correlations:
+        st.caption("Needs at least three reports of models, with reference reports, that readers finished.")
+        return
+    _plot(
+        figures.forest(
+            [(row.metric, row.kendall) for row in analysis.correlations], "Kendall's tau-b with errors", neutral=0
+        ),
+        "metrics",
+        "Kendall's tau of each metric with the readers' number of errors",
+    )
+    st.caption("A good metric falls as readers count more significant errors: the further left of 0, the better.")
+    _table(
+        (
+            {
+                "Metric": row.metric,
+                "Reports": row.reports,
+                "Kendall's tau-b": number(row.kendall),
+                "Spearman's rho": number(row.spearman),
+            }
+            for row in analysis.correlations
+        ),
+        "Correlation of metrics with readers",
+    )
+
+
+def _show_names(who: Actor, session_id: str) -> None:
+    with st.expander("Which model each name stood for"):
+        names = unblind(access.database(), who, session_id)
+        _table(
+            (
+                {"Reader": reader, "Name": name, "Model": model}
+                for reader, of_reader in names.items()
+                for name, model in sorted(of_reader.items())
+            ),
+            "Models by reader and name",
+        )
+
+
+def _show_files(results: Results, analysis: Analysis) -> None:
+    st.subheader("Take away")
+    title, session_id = results.design["title"], results.session_id
+    source = str(results.design["source"])
+    pictures = source != "" and st.checkbox("Pictures of the discussed cases in the report", value=True, key="pictures")
+    key = f"files-{session_id}-{pictures}"
+    if st.button("Prepare the files", icon=":material/inventory_2:", key="prepare"):
+        with st.spinner("Writing the files …"):
+            try:
+                st.session_state[key] = files_of(results, analysis, source if pictures else "")
+            except CXRLensError as error:
+                st.error(str(error), icon=":material/error:")
+    found: dict[str, bytes] | None = st.session_state.get(key)
+    if found is None:
+        st.caption(
+            "Marks, screens, answers and settled answers as CSV, JSON and Parquet; figures as JSON; a report in HTML."
+        )
+        return
+    stem = "".join(sign if sign.isalnum() else "-" for sign in title).strip("-").lower() or "session"
+    with st.container(horizontal=True):
+        st.download_button("All files (zip)", _zip(found), f"{stem}.zip", icon=":material/download:", key="zip")
+        st.download_button("Report (HTML)", found["report.html"], f"{stem}.html", "text/html", key="html")
+        st.download_button("Marks (CSV)", found["marks.csv"], f"{stem}-marks.csv", "text/csv", key="csv")
+    st.caption(
+        "To have the report as PDF, open it and print it to a file. Each file says that it is for research only."
+    )
+
+
+def files_of(results: Results, analysis: Analysis, source: str) -> dict[str, bytes]:
+    """The exported files by name.
+
+    Args:
+        results: of a closed session.
+        analysis: of the same.
+        source: of the pictures; empty for none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = export(results, analysis, Path(folder), pool.picture(source) if source else None)
+        return {path.name: path.read_bytes() for path in paths}
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return out.getvalue()
