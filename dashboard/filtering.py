@@ -58,13 +58,17 @@ class Looks:
     control: FilterAttention
 
 
-def pairs() -> dict[str, Card]:
-    """Usable pairs that read CCVE's filters, by their title."""
-    found = [
-        card for family in services.families() for card in services.cards(family).values() if "ccve" in card.encoder
-    ]
+def pairs(case: services.Case | None) -> dict[str, Card]:
+    """Usable pairs that read CCVE's filters, by their title; of the family that fits the case first."""
+    families = services.families()
+    if case is not None:
+        families = tuple(sorted(families, key=lambda family: family != services.family_for(case)))
+    found = [card for family in families for card in services.cards(family).values() if "ccve" in card.encoder]
     several = len({card.family for card in found}) > 1
-    return {services.title_of(card) + (f" · {card.family}" if several else ""): card for card in found}
+    return {
+        services.title_of(card) + (f" · {services.family_title(card.family)}" if several else ""): card
+        for card in found
+    }
 
 
 def report(case: services.Case, card: Card) -> Report:

@@ -28,9 +28,9 @@ SIGNS = {
 }
 
 
-def choose_pair() -> Card | None:
+def choose_pair(case: services.Case | None) -> Card | None:
     """The CCVE pair whose filters and report are shown."""
-    pairs = filtering.pairs()
+    pairs = filtering.pairs(case)
     if not pairs:
         st.error("No bundle with the CCVE encoder can be read. The Read page names the bundles and what to do.")
         return None
@@ -283,7 +283,7 @@ def show_one(card: Card, pictures: filtering.Pictures, looks: filtering.Looks, n
 
 
 case = picker.choose_case()
-card = choose_pair()
+card = choose_pair(case)
 if card is not None and case is not None:
     st.caption(
         "CCVE passes the radiograph through 13 learned filters, one for each cluster of findings, before CLIP encodes "

@@ -11,7 +11,14 @@ from dashboard import settings
 from tests.browser.conftest import CHROMIUM, FLAGS, start_server, watch
 
 OUT = settings.REPOSITORY / "docs" / "screenshots"
-PAGES = {"read": "", "filters": "filters", "embeddings": "embeddings", "results": "results", "about": "about"}
+PAGES = {
+    "read": "",
+    "filters": "filters",
+    "filters-difference": "filters?view=Difference+to+the+input&off=Support+Devices",
+    "embeddings": "embeddings",
+    "results": "results",
+    "about": "about",
+}
 SIZES = ((1440, 900), (390, 844))
 
 
