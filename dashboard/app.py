@@ -44,6 +44,13 @@ page = st.navigation(
             help="A map of the studies as an encoder sees them.",
         ),
         st.Page(
+            "app_pages/cases.py",
+            title="Cases",
+            icon=":material/view_list:",
+            url_path="cases",
+            help="Many studies and what chosen pairs wrote of them, side by side.",
+        ),
+        st.Page(
             "app_pages/results.py",
             title="Results",
             icon=":material/table_chart:",

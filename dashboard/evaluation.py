@@ -16,6 +16,8 @@ from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from dashboard import services, settings
 
+BY_FINDING = "Finding"
+
 
 def families() -> list[str]:
     """Families that have scores, the phantom's first."""
@@ -73,7 +75,7 @@ def slices(found: Evaluation) -> Mapping[str, Mapping[str, npt.NDArray[np.bool_]
     shorter, longer = np.quantile(words, [1 / 3, 2 / 3])
     count = np.sum([positive[name] for name in OBSERVATIONS if name != NO_FINDING], axis=0)
     ways: dict[str, dict[str, npt.NDArray[np.bool_]]] = {
-        "Finding": positive,
+        BY_FINDING: positive,
         "Number of findings": {
             "none": count == 0, "one": count == 1, "two": count == 2, "three or more": count > 2
         },

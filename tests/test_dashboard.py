@@ -25,7 +25,7 @@ from dashboard.components.report import in_words, segments
 from dashboard.components.viewer import Overlay, pack
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
-PAGES = ("read", "filters", "embeddings", "results", "about")
+PAGES = ("read", "filters", "embeddings", "cases", "results", "about")
 
 needs_bundles = pytest.mark.skipif(
     not any(settings.bundles().glob("*/card.json")), reason=f"no bundles in {settings.bundles()}"

@@ -13,7 +13,7 @@ from core.labels.compare import Outcome
 from core.labels.observations import OBSERVATIONS
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
-from dashboard import evaluation, services
+from dashboard import cases, evaluation, services
 from dashboard.components.score_table import export
 from dashboard.components.study_cards import StudyCard, study_cards
 
@@ -113,6 +113,16 @@ def pick(label: str, options: Sequence[str], key: str, default: str, **more: Any
         del st.session_state[key]
     index = options.index(default) if default in options else 0
     return str(st.selectbox(label, options, index=index, key=key, bind="query-params", **more))
+
+
+def link_to_cases(pairs: Sequence[str], **state: str) -> None:
+    """The way to the reports themselves."""
+    st.page_link(
+        "app_pages/cases.py",
+        label="All of these on the Cases page",
+        icon=":material/view_list:",
+        query_params=cases.address(pairs, **state),
+    )
 
 
 def show_studies(study_ids: Sequence[str], notes: Sequence[str], empty: str) -> None:
@@ -233,6 +243,7 @@ def show_observations(family: str, rows: Mapping[tuple[str, str], Mapping[str, A
         return
     st.markdown(f"**{observation}, {outcome} by {names[system]}: {len(study_ids)} studies**")
     show_studies(study_ids, [outcome] * len(study_ids), "There is no such study.")
+    link_to_cases([system], family=family, observation=observation, outcome=outcome)
 
 
 def show_slices(family: str, names: Mapping[str, str]) -> None:
@@ -280,6 +291,8 @@ def show_slices(family: str, names: Mapping[str, str]) -> None:
         [f"{errors[place]} errors" for place in places],
         "No report of these studies has an error.",
     )
+    part = {"observation": group} if way == evaluation.BY_FINDING else {"slice": f"{way}: {group}"}
+    link_to_cases([system], family=family, order=cases.MOST_ERRORS, **part)
 
 
 def show_two(family: str, names: Mapping[str, str]) -> None:
@@ -329,6 +342,7 @@ def show_two(family: str, names: Mapping[str, str]) -> None:
             [f"{found.errors[better][place]} against {found.errors[worse][place]} errors" for place in places],
             "In none.",
         )
+    link_to_cases([first, second], family=family, agreement=cases.DISAGREE, order=cases.MOST_DISAGREEMENT)
 
 
 def show_paper() -> None:

@@ -16,6 +16,7 @@ PAGES = {
     "filters": "filters",
     "filters-difference": "filters?view=Difference+to+the+input&off=Support+Devices",
     "embeddings": "embeddings",
+    "cases": "cases",
     "results": "results",
     "about": "about",
 }

@@ -13,6 +13,7 @@ PAGES = {
     "": "Reference report",
     "filters": "13 filters",
     "embeddings": "test studies",
+    "cases": "Reports side by side",
     "results": "Ours",
     "about": "Limits",
 }

@@ -1,0 +1,224 @@
+"""Cases: many studies and what chosen pairs wrote about them, side by side; a set of them becomes a figure."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.evaluation import Evaluation
+from core.registry import DECODERS
+from dashboard import case_figure, cases, evaluation, services
+from dashboard.components.case_table import case_table
+
+ROWS = 8  # studies on a page: few enough to turn within half a second
+TABLE, PAGE, FIGURE = "case_table", cases.KEYS["page"], "figure"
+MOST = 40  # studies in a figure
+ASKED = "cases_asked"  # what the shown page belongs to
+
+
+def in_first_decoder(names: list[str]) -> list[str]:
+    """One pair of each encoder: what the paper compares."""
+    decoder = next(iter(DECODERS))
+    return [name for name in names if name.endswith(f"-{decoder}")] or names[:4]
+
+
+def remember() -> None:
+    """Take page and figure from the address, once a session."""
+    state, address = st.session_state, st.query_params
+    if FIGURE not in state:
+        state[FIGURE] = tuple(dict.fromkeys(filter(None, address.get(FIGURE, "").split(","))))
+        number = address.get(PAGE, "1")
+        state[PAGE] = int(number) - 1 if number.isdigit() and int(number) else 0
+
+
+def write_address() -> None:
+    """Put page and figure into the address."""
+    state = st.session_state
+    for name, value in ((PAGE, str(state[PAGE] + 1)), (FIGURE, ",".join(state[FIGURE]))):
+        default = "1" if name == PAGE else ""
+        if value != st.query_params.get(name, default):
+            st.query_params[name] = value
+        if value == default and name in st.query_params:
+            del st.query_params[name]
+
+
+def turn(by: int) -> None:
+    """Callback: another page."""
+    st.session_state[PAGE] += by
+
+
+def turn_by_key() -> None:
+    """Callback: a reader went past the last or the first row."""
+    turn(int(st.session_state[TABLE]["turn"]))
+
+
+def choose() -> None:
+    """Callback: a study goes into the figure, or out of it."""
+    state = st.session_state
+    study_id, before = str(state[TABLE]["choose"]), state[FIGURE]
+    if study_id in before:
+        state[FIGURE] = tuple(each for each in before if each != study_id)
+    else:
+        state[FIGURE] = (*before, study_id)
+
+
+def empty_figure() -> None:
+    """Callback: begin a figure anew."""
+    st.session_state[FIGURE] = ()
+
+
+def ask(found: Evaluation) -> tuple[cases.Question, str, dict[str, str]]:
+    """The controls.
+
+    Returns:
+        What is looked for, the slice's name, and the titles of the chosen pairs by name.
+    """
+    names = {evaluation.title_of(name): name for name in found.texts}
+    titles = {name: title for title, name in names.items()}
+    chosen = st.multiselect(
+        "Pairs",
+        list(names),
+        default=[titles[name] for name in in_first_decoder(list(found.texts))],
+        key=cases.KEYS["pairs"],
+        bind="query-params",
+        placeholder="Choose pairs",
+    )
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        observation = st.selectbox(
+            "Observation", cases.OBSERVATION_CHOICES, key=cases.KEYS["observation"], bind="query-params", width=230
+        )
+        outcome = st.selectbox(
+            "A pair's outcome",
+            cases.OUTCOME_CHOICES,
+            key=cases.KEYS["outcome"],
+            bind="query-params",
+            width=150,
+            help="At least one of the chosen pairs found, missed, invented or reversed the observation.",
+        )
+        agreement = st.selectbox(
+            "Agreement", cases.AGREEMENTS, key=cases.KEYS["agreement"], bind="query-params", width=180
+        )
+        part = st.selectbox(
+            "Studies",
+            [cases.ALL_STUDIES, *cases.slices(found)],
+            key=cases.KEYS["slice"],
+            bind="query-params",
+            width=230,
+        )
+        text = st.text_input(
+            "Words", key=cases.KEYS["text"], bind="query-params", placeholder="in any report", max_chars=100, width=190
+        )
+        order = st.selectbox("Order", cases.ORDERS, key=cases.KEYS["order"], bind="query-params", width=180)
+    question = cases.Question(
+        tuple(names[title] for title in chosen), observation, outcome, agreement, text or "", order
+    )
+    return question, part, {names[title]: title for title in chosen}
+
+
+def pager(at: int, count: int) -> None:
+    """Which page is shown, with the ways to others."""
+    pages = max((count + ROWS - 1) // ROWS, 1)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.button(
+            "Previous page",
+            icon=":material/chevron_left:",
+            shortcut="PageUp",
+            on_click=turn,
+            args=(-1,),
+            disabled=at == 0,
+            key="page_back",
+        )
+        st.button(
+            "Next page",
+            icon=":material/chevron_right:",
+            shortcut="PageDown",
+            on_click=turn,
+            args=(1,),
+            disabled=at >= pages - 1,
+            key="page_on",
+        )
+        studies = "1 study" if count == 1 else f"{count} studies"
+        st.markdown(f"**{studies}** · page {at + 1} of {pages}", width="content")
+        st.caption(
+            "In the table: `J` `K` or arrows from study to study, `X` into the figure, Enter opens it.", width="content"
+        )
+
+
+def export(found: Evaluation, titles: dict[str, str], shown: list[int], family: str, question: str) -> None:
+    """The chosen studies, or those on this page, as a figure."""
+    places = {study_id: place for place, study_id in enumerate(found.study_ids)}
+    kept = [places[each] for each in st.session_state[FIGURE] if each in places]
+    lost = [each for each in st.session_state[FIGURE] if each not in places]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        what = f"**Figure**: {len(kept)} chosen" if kept else "**Figure**: no study is chosen, so those on this page"
+        st.markdown(what, width="content")
+
+        def drawn() -> case_figure.Figure:
+            rows = cases.rows(found, list(titles), (kept or shown)[:MOST])
+            bundles = [cases.bundle_id(name) for name in titles]
+            return case_figure.Figure(family, list(titles.values()), bundles, rows, question)
+
+        for name, write, mime in (
+            ("PDF", case_figure.to_pdf, "application/pdf"),
+            ("HTML", case_figure.to_html, "text/html"),
+        ):
+            st.download_button(
+                name,
+                lambda write=write: write(drawn()),  # type: ignore[misc]
+                file_name=f"cases-{family}.{name.lower()}",
+                mime=mime,
+                icon=":material/download:",
+                key=f"figure_{name}",
+                on_click="ignore",
+            )
+        st.button("Empty the figure", key="figure_empty", on_click=empty_figure, disabled=not st.session_state[FIGURE])
+    if lost:
+        st.caption(f":material/info: Not among these studies, so not in the figure: {', '.join(lost[:5])}.")
+    if len(kept) > MOST:
+        st.caption(f":material/info: A figure has at most {MOST} studies; it takes the first {MOST}.")
+
+
+remember()
+st.subheader("Reports side by side")
+families = evaluation.families()
+family = services.PHANTOM
+if len(families) > 1:
+    family = st.segmented_control(
+        "Data", families, default=families[0], required=True, key=cases.KEYS["family"], bind="query-params"
+    )
+found = evaluation.evaluation(family)
+question, part, titles = ask(found)
+if not titles:
+    st.info("No pair is chosen. Choose pairs above.")
+    st.stop()
+within = None if part == cases.ALL_STUDIES else cases.slices(found)[part]
+places = cases.matching(found, question, within)
+state = st.session_state
+if state.get(ASKED, (family, question, part)) != (family, question, part):
+    state[PAGE] = 0
+state[ASKED] = (family, question, part)
+state[PAGE] = min(max(state[PAGE], 0), max(len(places) - 1, 0) // ROWS)
+write_address()
+pager(state[PAGE], len(places))
+shown = places[state[PAGE] * ROWS :][:ROWS]
+known = services.studies()
+pictured = all(found.study_ids[place] in known for place in shown)
+if shown:
+    st.html(case_figure.LEGEND)
+    case_table(
+        list(titles.values()),
+        cases.rows(found, list(titles), shown),
+        chosen=state[FIGURE],
+        links=pictured,
+        ends=(state[PAGE] == 0, (state[PAGE] + 1) * ROWS >= len(places)),
+        key=TABLE,
+        on_choose=choose,
+        on_turn=turn_by_key,
+    )
+else:
+    st.info("No study fits. Take a filter back: any observation, any outcome, or fewer words.")
+if not pictured:
+    st.caption(
+        ":material/info: These are patients' radiographs, which are not shipped: reports without pictures, and no "
+        "links to the Read page."
+    )
+export(found, titles, shown, family, cases.describe(question, part))

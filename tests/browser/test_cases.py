@@ -1,0 +1,62 @@
+"""The Cases page in a real browser: by keyboard through its pages, a figure, its address, and the ways in and out."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Watched, watch
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+
+def test_the_keyboard_goes_through_studies_and_pages_and_fills_a_figure(watched: Watched) -> None:
+    watched.open("cases?case_observation=Pneumothorax")
+    page, rows = watched.page, watched.page.locator(".cases .row")
+    expect(rows).to_have_count(8, timeout=60_000)
+    names = rows.evaluate_all("rows => rows.map(row => row.getAttribute('aria-label'))")
+    rows.first.focus()
+    page.keyboard.press("j")
+    expect(rows.nth(1)).to_be_focused()
+    page.keyboard.press("x")
+    study = names[1].split(":")[0]
+    expect(page).to_have_url(re.compile(f"figure={study}"), timeout=60_000)
+    expect(page.get_by_text("1 chosen")).to_be_visible(timeout=60_000)
+    expect(rows.nth(1)).to_be_focused()
+    for _ in range(7):
+        page.keyboard.press("ArrowDown")
+    expect(page.get_by_text("page 2 of")).to_be_visible(timeout=60_000)
+    expect(rows.first).not_to_have_attribute("aria-label", names[0], timeout=60_000)
+    expect(rows.first).to_be_focused()
+    page.keyboard.press("k")
+    expect(page.get_by_text("page 1 of")).to_be_visible(timeout=60_000)
+    expect(rows.last).to_be_focused(timeout=60_000)
+    page.keyboard.press("PageDown")
+    expect(page.get_by_text("page 2 of")).to_be_visible(timeout=60_000)
+    watched.settle()
+    other = watch(page.context.browser, watched.url)  # type: ignore[arg-type]
+    other.page.goto(page.url)
+    expect(other.page.get_by_text("page 2 of")).to_be_visible(timeout=60_000)
+    expect(other.page.get_by_text("1 chosen")).to_be_visible(timeout=60_000)
+    with other.page.expect_download() as html:
+        other.page.get_by_role("button", name="HTML").click()
+    assert study in html.value.path().read_text(encoding="utf-8")
+    with other.page.expect_download(timeout=60_000) as pdf:
+        other.page.get_by_role("button", name="PDF").click()
+    assert pdf.value.path().read_bytes().startswith(b"%PDF")
+    other.page.close()
+    assert other.errors == []
+
+
+def test_from_a_table_of_results_to_the_reports_to_the_read_page(watched: Watched) -> None:
+    watched.page.goto(f"{watched.url}/results?view=By+observation&observation=Edema&of=FVE+%2B+M2&outcome=invented")
+    watched.page.get_by_role("link", name="All of these on the Cases page").click(timeout=120_000)
+    row = watched.page.locator(".cases .row").first
+    expect(row.locator("mark[data-outcome=invented]").first).to_be_visible(timeout=60_000)
+    expect(watched.page.get_by_role("columnheader")).to_have_text(["Study", "Reference", "FVE + M2"])
+    study = row.locator("a").inner_text()
+    row.focus()
+    watched.page.keyboard.press("Enter")
+    expect(watched.page.locator("[data-study]")).to_have_attribute("data-study", study, timeout=60_000)
