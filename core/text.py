@@ -39,6 +39,17 @@ def split_sentences(tokens: Sequence[str]) -> list[list[str]]:
     return sentences
 
 
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Where each sentence of a text stands: (start, end) in characters, end exclusive; split as `split_sentences` does."""
+    tokens = list(_TOKEN.finditer(text))
+    spans, first = [], 0
+    for sentence in split_sentences([token.group() for token in tokens]):
+        last = first + len(sentence) - 1
+        spans.append((tokens[first].start(), tokens[last].end()))
+        first = last + 1
+    return spans
+
+
 def to_text(tokens: Sequence[str]) -> str:
     """Write tokens as prose: no space before punctuation, capitals at the starts of sentences."""
     parts: list[str] = []

@@ -206,6 +206,17 @@ def open_model(card: Card) -> ReportModel:
         raise
 
 
+@contextmanager
+def model_in_use(name: str) -> Iterator[ReportModel]:
+    """A bundle by its name; nobody else uses a model meanwhile.
+
+    Raises:
+        CXRLensError: it is not there, or damaged.
+    """
+    with _inference_lock():
+        yield _catalogue().library.load(name)
+
+
 def _models(chosen: Sequence[Card]) -> tuple[list[ReportModel], dict[str, str]]:
     """Load bundles; those that cannot be loaded come back as name -> message."""
     models, broken = [], {}

@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -24,13 +26,17 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from core.reviews.rubrics import ReviewError
+from core.reviews.rubrics import ReviewError, StorageError
 from core.reviews.schema import events
 
 WAIT_SECONDS = 15
 """How long a writer waits for its turn before it says that the database is locked."""
 
 _LOCK = 7_207_915  # any number, the same for all writers of a PostgreSQL database
+
+
+_QUEUES: dict[str, deque[threading.Lock]] = {}  # writers of a file that wait their turn, each at a lock of its own
+_QUEUES_LOCK = threading.Lock()
 
 
 def default_location() -> str:
@@ -87,7 +93,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction; it is on the disk when the block ends, and undone where the block raises."""
-        with self._told(), self.engine.begin() as connection:
+        with self._turn(), self._told(), self.engine.begin() as connection:
             if not self.is_sqlite:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(self.wait_seconds * 1000)}ms'")
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
@@ -104,6 +110,33 @@ class Database:
         row["hash"] = event_hash(row, last.hash if last else "")
         connection.execute(events.insert().values(row))
         return int(row["sequence"])
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let the writers of this process go one after another, as they came.
+
+        SQLite has no queue: a writer that finds the file locked sleeps, and others overtake it.
+        """
+        if not self.is_sqlite:
+            yield
+            return
+        mine = threading.Lock()
+        mine.acquire()
+        with _QUEUES_LOCK:
+            queue = _QUEUES.setdefault(self.name, deque())
+            queue.append(mine)
+            if len(queue) == 1:
+                mine.release()
+        try:
+            if not mine.acquire(timeout=self.wait_seconds):
+                raise StorageError(self._in_words("locked"))
+            yield
+        finally:
+            with _QUEUES_LOCK:
+                first = queue[0] is mine
+                queue.remove(mine)
+                if first and queue:
+                    queue[0].release()
 
     def _snapshot(self) -> dict[str, Any]:
         return {"reads_only": True} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
@@ -187,9 +220,9 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            raise ReviewError(self._in_words(str(error.orig))) from error
+            raise StorageError(self._in_words(str(error.orig))) from error
         except PoolTimeoutError as error:
-            raise ReviewError(f"{self.name} has too many readers at this moment. Try again.") from error
+            raise StorageError(f"{self.name} has too many readers at this moment. Try again.") from error
 
     def _in_words(self, message: str) -> str:
         lower = message.lower()

@@ -38,6 +38,10 @@ class ReviewError(CXRLensError):
     """A review cannot do what was asked; the message says why and what to do."""
 
 
+class StorageError(ReviewError):
+    """The database could not do it now, as it is locked or its disk is full; the same may be sent again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rubric:
     """A template of questions.

@@ -437,6 +437,53 @@ def list_screens(database: Database, who: Actor, session_id: str) -> list[tuple[
         return [(row.id, row.state, row.flagged) for row in connection.execute(query)]
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a reader is in a session.
+
+    Attributes:
+        state: of the session, "open" or "closed".
+        screens: (id, state, flagged) of the reader's own, in order.
+        seconds: of active reading so far.
+    """
+
+    state: str
+    screens: tuple[tuple[str, ScreenState, bool], ...]
+    seconds: float
+
+
+def progress(database: Database, who: Actor, session_id: str) -> Progress:
+    """How far the actor is in a session to read.
+
+    Raises:
+        NotAllowedError: there is no such session, or nothing in it for this actor.
+    """
+    query = (
+        sa.select(screens.c.id, screens.c.state, screens.c.flagged, screens.c.seconds)
+        .where(screens.c.session_id == session_id, screens.c.reader == who.name)
+        .order_by(screens.c.position)
+    )
+    with database.read() as connection:
+        require_role(connection, who, *get_args(Role))
+        rows = connection.execute(query).all()
+        state = connection.scalar(sa.select(sessions.c.state).where(sessions.c.id == session_id))
+    if not rows or state is None:
+        raise _not_there(who, "session", session_id)
+    found = tuple((row.id, row.state, row.flagged) for row in rows)
+    return Progress(state, found, sum(row.seconds for row in rows))
+
+
+def writers(database: Database, who: Actor, screen_id: str) -> dict[str, tuple[str, str]]:
+    """Blinded name -> (model, hash of its bundle), to draw its explanation on the server. Never for the reader's eyes.
+
+    Raises:
+        NotAllowedError: it is not the actor's screen.
+    """
+    with database.read() as connection:
+        screen, _ = _own_screen(connection, who, screen_id)
+    return {blinded: (model, screen.bundles.get(model, "")) for blinded, model in screen.shown}
+
+
 def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
     """One own screen with its marks.
 

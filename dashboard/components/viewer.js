@@ -1,6 +1,6 @@
 // The radiograph viewer. All state lives here, in the browser; nothing is sent to the server.
-// Streamlit calls the default export again whenever the data or the theme changes: the view is kept while the study
-// stays the same and reset when it changes.
+// It is loaded again whenever its data change: the view is kept while the study stays the same and reset when it changes.
+// viewer_mount.js shows it alone, reading.js within the reading page.
 
 const MASK_COLOURS = ["#56b4e9", "#e69f00", "#cc79a7", "#f0e442", "#009e73", "#d55e00"]
 const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]
@@ -10,7 +10,6 @@ const PRESETS = [
   ["Lung", 0.01, 0.6, "darker part of the image"],
   ["Dense", 0.4, 0.995, "mediastinum and bone"],
 ]
-const viewers = new WeakMap()
 
 function unpack(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -52,7 +51,7 @@ function heat(value) {
 }
 
 function paint(overlay, index) {
-  // Overlay as a picture: a mask is a faint fill with a firm edge, a heat map is one square a cell.
+  // Overlay as an image: a mask is a faint fill with a firm edge, a heat map is one square a cell, a picture hides all.
   const { width, height, values, kind } = overlay
   const canvas = new OffscreenCanvas(width, height)
   const context = canvas.getContext("2d")
@@ -61,10 +60,13 @@ function paint(overlay, index) {
   const edge = Math.max(1, Math.round(width / 384))
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
-      if (!values[i]) continue
+      if (!values[i] && kind !== "picture") continue
       let tint = rgb
       let alpha
-      if (kind === "mask") {
+      if (kind === "picture") {
+        tint = [values[i], values[i], values[i]]
+        alpha = 255
+      } else if (kind === "mask") {
         const inside =
           x >= edge && x < width - edge && y >= edge && y < height - edge &&
           values[i - edge] && values[i + edge] && values[i - edge * width] && values[i + edge * width]
@@ -80,6 +82,8 @@ function paint(overlay, index) {
   return canvas
 }
 
+const TOOLS = { w: "window", m: "pan", r: "ruler" }
+
 class Viewer {
   constructor(root) {
     this.root = root
@@ -91,6 +95,7 @@ class Viewer {
     this.shown = new Set()
     this.opacity = 0.8
     this.touches = new Map()
+    this.ruler = null // [x, y, x, y] in pixels of the image
     this.events = new AbortController()
     this.listen()
     this.resizing = new ResizeObserver(() => this.draw())
@@ -199,7 +204,13 @@ class Viewer {
     this.draw()
   }
 
+  only(group) {
+    this.shown = new Set(group ? [group] : [])
+    this.draw()
+  }
+
   reset() {
+    this.ruler = null
     this.zoom = 1
     this.shift = [0, 0]
     this.inverted = false
@@ -263,15 +274,52 @@ class Viewer {
     for (const overlay of this.header.overlays) {
       if (!this.shown.has(overlay.group)) continue
       const [y, x, h, w] = overlay.place
-      context.imageSmoothingEnabled = overlay.kind === "mask"
-      context.globalAlpha = this.opacity
+      context.imageSmoothingEnabled = overlay.kind !== "heat"
+      context.globalAlpha = overlay.kind === "picture" ? 1 : this.opacity
       context.drawImage(
         overlay.picture,
         left + x * width * scale, top + y * height * scale, w * width * scale, h * height * scale,
       )
       context.globalAlpha = 1
     }
+    if (this.ruler) this.drawRuler(context, left, top, scale, ratio)
     this.report()
+  }
+
+  drawRuler(context, left, top, scale, ratio) {
+    const [x, y, endX, endY] = this.ruler.map((value, index) => (index % 2 ? top : left) + value * scale)
+    const arm = 7 * ratio
+    for (const [colour, width] of [["#000", 4], ["#f0e442", 1.5]]) {
+      context.strokeStyle = colour
+      context.lineWidth = width * ratio
+      context.beginPath()
+      context.moveTo(x, y)
+      context.lineTo(endX, endY)
+      for (const [atX, atY] of [[x, y], [endX, endY]]) {
+        context.moveTo(atX - arm, atY)
+        context.lineTo(atX + arm, atY)
+        context.moveTo(atX, atY - arm)
+        context.lineTo(atX, atY + arm)
+      }
+      context.stroke()
+    }
+    context.font = `${13 * ratio}px sans-serif`
+    const words = this.distance()
+    const across = context.measureText(words).width
+    const textX = Math.min(Math.max((x + endX) / 2 + arm, 4), this.canvas.width - across - 4)
+    const textY = Math.min(Math.max((y + endY) / 2 - arm, 16 * ratio), this.canvas.height - 6)
+    context.fillStyle = "rgb(0 0 0 / 70%)"
+    context.fillRect(textX - 4, textY - 14 * ratio, across + 8, 19 * ratio)
+    context.fillStyle = "#f0e442"
+    context.fillText(words, textX, textY)
+  }
+
+  // Of the ruler, in words: millimetres only where the study tells how far its pixels are apart.
+  distance() {
+    const [x, y, endX, endY] = this.ruler
+    const spacing = this.header.spacing
+    if (!spacing) return `${Math.hypot(endX - x, endY - y).toFixed(0)} pixels`
+    return `${Math.hypot((endX - x) * spacing[1], (endY - y) * spacing[0]).toFixed(1)} mm`
   }
 
   report() {
@@ -281,6 +329,7 @@ class Viewer {
     Object.assign(this.root.dataset, {
       window: Math.round(this.window), level: Math.round(this.level), zoom: this.zoom.toFixed(3),
       inverted: this.inverted, tool: this.tool, study: this.header.study,
+      ruler: this.ruler ? this.distance() : "", overlay: [...this.shown].join(" "),
     })
     this.root.querySelector('[data-do="invert"]').setAttribute("aria-pressed", String(this.inverted))
     for (const button of this.root.querySelectorAll("[data-tool]")) {
@@ -324,10 +373,14 @@ class Viewer {
     return [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio]
   }
 
-  point(event) {
+  onImage(event) {
     const [x, y] = this.at(event)
     const { scale, left, top } = this.placed()
-    const [column, row] = [Math.floor((x - left) / scale), Math.floor((y - top) / scale)]
+    return [(x - left) / scale, (y - top) / scale]
+  }
+
+  point(event) {
+    const [column, row] = this.onImage(event).map(Math.floor)
     const inside = column >= 0 && row >= 0 && column < this.header.width && row < this.header.height
     this.pointer.textContent = inside
       ? `x ${column}  y ${row}  =  ${this.pixels[row * this.header.width + column]}`
@@ -348,6 +401,10 @@ class Viewer {
     on(canvas, "pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId)
       canvas.focus({ preventScroll: true })
+      if (this.tool === "ruler" && event.button === 0 && !event.shiftKey) {
+        const start = this.onImage(event)
+        this.ruler = [...start, ...start]
+      }
       this.touches.set(event.pointerId, [event.clientX, event.clientY])
     })
     on(canvas, "pointermove", (event) => {
@@ -365,6 +422,9 @@ class Viewer {
         this.zoomBy(apart(now) / Math.max(apart(before), 1), ...this.at(middle))
       } else if (this.tool === "pan" || event.shiftKey || event.buttons > 1) {
         this.panBy(dx * ratio, dy * ratio)
+      } else if (this.tool === "ruler") {
+        this.ruler?.splice(2, 2, ...this.onImage(event))
+        this.draw()
       } else {
         this.windowBy(dx, dy)
       }
@@ -378,12 +438,30 @@ class Viewer {
     on(root, "click", (event) => {
       const button = event.target.closest("button")
       if (button?.dataset.tool) {
-        this.tool = button.dataset.tool
-        this.draw()
+        this.use(button.dataset.tool)
       } else if (button?.dataset.do) {
         this.act(button.dataset.do)
       }
     })
+  }
+
+  use(tool) {
+    this.tool = tool
+    if (tool === "ruler") this.measuring = false
+    this.draw()
+  }
+
+  // The ruler by keyboard: arrows move a cross, Enter puts the start there, arrows draw, Enter ends.
+  measure(way, step) {
+    const { width, height } = this.header
+    this.ruler ??= [width / 2, height / 2, width / 2, height / 2]
+    if (way) {
+      const end = [this.ruler[2] + way[0] * step, this.ruler[3] + way[1] * step]
+      this.ruler = this.measuring ? [this.ruler[0], this.ruler[1], ...end] : [...end, ...end]
+    } else {
+      this.measuring = !this.measuring
+    }
+    this.draw()
   }
 
   act(name) {
@@ -402,6 +480,12 @@ class Viewer {
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
+    if (this.tool === "ruler" && (arrows[event.key] || event.key === "Enter")) {
+      this.measure(arrows[event.key], event.shiftKey ? 20 : 2)
+      event.preventDefault()
+      event.stopPropagation()
+      return
+    }
     const keys = { "+": "in", "=": "in", "-": "out", 0: "reset", " ": "reset", i: "invert", f: "full" }
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key
     if (arrows[key]) {
@@ -410,25 +494,9 @@ class Viewer {
       else this.panBy(-dx * 40, -dy * 40)
     } else if (keys[key]) this.act(keys[key])
     else if (key >= "1" && key <= String(PRESETS.length)) this.preset(Number(key) - 1)
-    else if (key === "w" || key === "m") {
-      this.tool = key === "w" ? "window" : "pan"
-      this.draw()
-    } else return
+    else if (TOOLS[key]) this.use(TOOLS[key])
+    else return
     event.preventDefault()
     event.stopPropagation()
-  }
-}
-
-export default function (component) {
-  const { data, parentElement } = component
-  let viewer = viewers.get(parentElement)
-  if (!viewer) {
-    viewer = new Viewer(parentElement.querySelector(".viewer"))
-    viewers.set(parentElement, viewer)
-  }
-  viewer.load(data)
-  return () => {
-    viewer.close()
-    viewers.delete(parentElement)
   }
 }

@@ -19,7 +19,7 @@ _COMPONENT = st.components.v2.component(
     "cxr_viewer",
     html=(_FOLDER / "viewer.html").read_text(encoding="utf-8"),
     css=(_FOLDER / "viewer.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "viewer.js").read_text(encoding="utf-8"),
+    js="\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.js", "viewer_mount.js")),
 )
 
 
@@ -30,19 +30,27 @@ class Overlay:
     Attributes:
         label: for the legend.
         group: overlays of a group are switched together by one button of this name.
-        kind: a mask is outlined, a heat map is coloured cell by cell, without smoothing.
-        values: (h, w), masks in {0, 1}, heat maps in [0, 1].
+        kind: a mask is outlined, a heat map is coloured cell by cell, without smoothing; a picture, in grey, hides
+            what is below.
+        values: (h, w), masks in {0, 1}, heat maps and pictures in [0, 1].
         place: where the values lie: top, left, height, width, as fractions of the image.
     """
 
     label: str
     group: str
-    kind: Literal["mask", "heat"]
+    kind: Literal["mask", "heat", "picture"]
     values: npt.NDArray[np.generic]
     place: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
 
-def pack(pixels: FloatImage, *, study: str, bits: int, overlays: Sequence[Overlay]) -> bytes:
+def pack(
+    pixels: FloatImage,
+    *,
+    study: str,
+    bits: int,
+    overlays: Sequence[Overlay],
+    spacing: tuple[float, float] | None = None,
+) -> bytes:
     """Pack image and overlays for the browser.
 
     Layout: header length (uint32), header (JSON, padded with spaces to a multiple of 4), pixels (uint16), then each
@@ -53,6 +61,7 @@ def pack(pixels: FloatImage, *, study: str, bits: int, overlays: Sequence[Overla
         study: names the image; the view is kept while it stays the same.
         bits: grey levels shown to the reader are 0 to 2 ** bits - 1.
         overlays: what may be laid over it.
+        spacing: (row, column) distance of the pixels' centres in millimetres, for the ruler; None if it is not known.
     """
     height, width = pixels.shape
     levels = 2 ** min(max(bits, 8), 16) - 1
@@ -62,6 +71,7 @@ def pack(pixels: FloatImage, *, study: str, bits: int, overlays: Sequence[Overla
             "width": width,
             "height": height,
             "levels": levels,
+            "spacing": spacing,
             "overlays": [
                 {
                     "label": overlay.label,

@@ -1,0 +1,69 @@
+"""Reading a review session: what the radiologist sees. The address names the session."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.reviews.rubrics import StorageError
+from core.reviews.store import list_sessions, read_screen
+from core.types import CXRLensError
+from dashboard.components.reading import plate, reading
+from dashboard.reviews import access
+from dashboard.reviews.pictures import plates
+from dashboard.reviews.reading import respond
+
+KEY = "reading"
+ANSWER = "reading_answer"  # (whose, of which session, tick, answer, images): a rerun for another reason shows it again
+PATIENCE = 0.15  # seconds that a first image may hold up the page
+
+who = access.signed_in()
+session_id = st.query_params.get("session", "")
+
+
+@st.fragment
+def case() -> None:
+    """One round: do what the reader did, show what follows."""
+    database = access.database()
+    request = dict(st.session_state.get(KEY) or {}).get("request")
+    tick = request.get("tick") if isinstance(request, dict) else None
+    kept = st.session_state.get(ANSWER)
+    if kept is None or kept[:3] != (who.name, session_id, tick):
+        answer = respond(database, who, session_id, request)
+        images = {}
+        if not answer["problem"]:
+            asked = request.get("plates", []) if isinstance(request, dict) else list(answer["screens"])
+            known = {screen for screen, _, _ in answer["places"]}
+            try:
+                screens = [read_screen(database, who, screen) for screen in asked if screen in known][:4]
+                images = plates(database, who, screens, PATIENCE)
+            except StorageError as error:
+                answer["problem"] = str(error)
+        answer["plates"] = {
+            screen: "waiting" if image is None else "ready" if isinstance(image, bytes) else str(image)
+            for screen, image in images.items()
+        }
+        kept = (who.name, session_id, tick, answer, images)
+        st.session_state[ANSWER] = kept
+    reading(kept[3], key=KEY)
+    for screen, image in kept[4].items():
+        if isinstance(image, bytes):
+            plate(screen, image)
+
+
+if session_id:
+    try:
+        case()
+    except CXRLensError as error:
+        access.explain(error)
+        st.page_link("app_pages/read.py", label="To the start page")
+else:
+    access.show_user(who)
+    st.subheader("Your sessions to read")
+    found = list_sessions(access.database(), who, to_read=True)
+    for each in found:
+        left = "closed" if each.state == "closed" else f"{each.done} of {each.screens} read"
+        if st.button(f"{each.title} · {left}", key=f"session-{each.id}", icon=":material/radiology:"):
+            st.query_params["session"] = each.id
+            st.rerun()
+    if not found:
+        st.info("There is no session for you to read. A researcher can make one.", icon=":material/info:")

@@ -1,0 +1,190 @@
+"""Images of a session, and the explanations on them, drawn ahead of the reader by threads of their own."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from threading import Lock
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from core.labels.observations import CLUSTERS
+from core.reviews.database import Database, digest
+from core.reviews.design import REFERENCE, image_sha256
+from core.reviews.rubrics import ReviewError
+from core.reviews.sources import open_source, session_image
+from core.reviews.store import Actor, ReaderScreen, check_image, writers
+from core.studies.indexed import IndexedSource
+from core.text import sentence_spans, split_sentences
+from core.types import CXRLensError, FloatImage, StudySource
+from dashboard.components.viewer import Overlay, pack
+from dashboard.services import VIEW_SIZE, model_in_use
+
+LONGEST_SIDE = 2048
+"""Of an image in the browser, pixels; larger ones are made smaller."""
+MAP_SIZE = 128
+"""Side of an explanation's map, cells."""
+FAINTEST = 0.25
+"""Cells below this share of the largest value are not coloured."""
+MOST_PLATES = 96
+"""Kept in memory; about a megabyte each, up to eight of a large film."""
+
+_LOG = logging.getLogger(__name__)
+
+Writers = Mapping[str, tuple[str, str]]
+
+
+class Plates:
+    """Packed images by what they show; one that is not there yet is being drawn."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="plates")
+        self._drawn: OrderedDict[object, Future[bytes]] = OrderedDict()
+        self._lock = Lock()
+
+    def close(self) -> None:
+        """Draw no more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def ask(self, screen: ReaderScreen, by: Writers) -> Future[bytes]:
+        """The image of a screen, now or later; its error is a `CXRLensError`, which the next asking tries anew."""
+        key = (screen.source, screen.study_id, screen.image_sha256, screen.explanation, screen.reports, *by.items())
+        with self._lock:
+            found = self._drawn.get(key)
+            if found is None or (found.done() and found.exception() is not None):
+                found = self._drawn[key] = self._pool.submit(draw, screen, by)
+            self._drawn.move_to_end(key)
+            while len(self._drawn) > MOST_PLATES:
+                self._drawn.popitem(last=False)[1].cancel()
+        return found
+
+
+@st.cache_resource(show_spinner=False, on_release=Plates.close)
+def _plates() -> Plates:
+    return Plates()
+
+
+def plates(
+    database: Database, who: Actor, asked: Sequence[ReaderScreen], patience: float
+) -> dict[str, bytes | CXRLensError | None]:
+    """Packed image of each screen by id; an error that says why there is none; None while it is drawn.
+
+    Args:
+        database: of the session.
+        who: its reader.
+        asked: own screens, the most urgent first.
+        patience: seconds to wait for the first.
+    """
+    jobs = {
+        screen.id: _plates().ask(screen, writers(database, who, screen.id) if screen.explanation else {})
+        for screen in asked
+    }
+    wait_for(list(jobs.values())[:1], timeout=patience)
+    found: dict[str, bytes | CXRLensError | None] = {}
+    for screen_id, job in jobs.items():
+        error = job.exception() if job.done() else None
+        if error is not None and not isinstance(error, CXRLensError):
+            raise error
+        found[screen_id] = None if not job.done() else error or job.result()
+    return found
+
+
+def draw(screen: ReaderScreen, by: Writers) -> bytes:
+    """Pack the image of a screen, with a map for each sentence where the session shows explanations.
+
+    Raises:
+        CXRLensError: the image or the explanation is not there, or is not the one that the session was made with.
+    """
+    source = _source(screen.source)
+    image = session_image(source, screen.study_id)
+    check_image(screen, image_sha256(image))
+    pixels, bits, spacing = _view(source, screen.study_id)
+    overlays = [
+        overlay
+        for name, text in screen.reports
+        if screen.explanation
+        for overlay in explanation(screen.explanation, name, text, image, *by[name])
+    ]
+    return pack(pixels, study=screen.study_id, bits=bits, overlays=overlays, spacing=spacing)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _source(name: str) -> StudySource:
+    return open_source(name)
+
+
+def _view(source: StudySource, study_id: str) -> tuple[FloatImage, int, tuple[float, float] | None]:
+    """Pixels to read, grey levels as bits, and the distance of pixels in millimetres if the study tells it."""
+    if not isinstance(source, IndexedSource):
+        return source.image(study_id, VIEW_SIZE), 12, None
+    film = source.original(study_id)
+    pixels, spacing = film.pixels, film.pixel_spacing
+    share = LONGEST_SIDE / max(pixels.shape)
+    if share < 1:
+        height, width = (round(side * share) for side in pixels.shape)
+        smaller = Image.fromarray(pixels.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+        spacing = spacing and (spacing[0] * pixels.shape[0] / height, spacing[1] * pixels.shape[1] / width)
+        pixels = np.asarray(smaller)
+    return pixels, film.bits, spacing
+
+
+def explanation(method: str, name: str, text: str, image: FloatImage, model: str, bundle: str) -> list[Overlay]:
+    """For each sentence of a report the region, or the filter's picture, that stands behind it.
+
+    Args:
+        method: name in `core.explain.methods.METHODS`.
+        name: blinded name of the report.
+        text: of the report.
+        image: that the report was written from.
+        model: that wrote it.
+        bundle: hash of the model's bundle, empty if it is not known.
+
+    Raises:
+        ReviewError: it cannot be shown. The reason is in the log only, as it may name the model.
+    """
+    try:
+        if model == REFERENCE:
+            raise ReviewError("a human report has no explanation")
+        return _maps(method, name, text, image, model, bundle)
+    except CXRLensError as error:
+        _LOG.warning("No explanation of %s (%s): %s", model, method, error)
+        raise ReviewError(
+            f"What stands behind report {name} cannot be shown: its writer is not there as it was, or has no such "
+            "explanation. Skip the case with that reason."
+        ) from error
+
+
+def _maps(method: str, name: str, text: str, image: FloatImage, model: str, bundle: str) -> list[Overlay]:
+    from core.explain.methods import METHODS, explain, on_image  # bring torch
+    from core.explain.subject import open_subject
+    from core.explain.targets import sentence
+    from core.inference import filtered_images, write_reports
+
+    spans, overlays = sentence_spans(text), []
+    with model_in_use(model) as opened:
+        report = next(write_reports([opened], image))[1]
+        same_bundle = not bundle or bundle == digest(dict(opened.card.content))
+        if not same_bundle or report.text != text or len(split_sentences(report.words)) != len(spans):
+            raise ReviewError("the bundle or its report has changed")
+        subject = open_subject(opened, image, report)
+        for which, (start, _) in enumerate(spans):
+            parts = explain(subject, sentence(subject, which), method)
+            if parts[0].values.ndim == 1:
+                shares = np.abs(parts[0].values) / max(float(np.abs(parts[0].values).sum()), 1e-9)
+                best = np.argsort(-shares, kind="stable")[:3]
+                words = "Filter " + ", ".join(f"{CLUSTERS[each]} {shares[each]:.0%}" for each in best)
+                kind, values = "picture", filtered_images(opened, image)[best[0]]
+            else:
+                words, kind = f"Region by {METHODS[method].title}", "heat"
+                heat = np.clip(on_image(parts), 0, None)
+                heat = heat[:: max(heat.shape[0] // MAP_SIZE, 1), :: max(heat.shape[1] // MAP_SIZE, 1)]
+                heat = heat / max(float(heat.max()), 1e-9)
+                values = np.where(heat < FAINTEST, 0, heat)
+            overlays.append(Overlay(words, f"{name}/{start}", kind, values))
+    return overlays

@@ -1,0 +1,206 @@
+"""The server's half of the reading page: changes of a reader in, screens and what became of the changes out.
+
+The browser keeps each change until it is told that it is stored, and sends it again, with the same key, until then; the
+store does it once. What goes to the browser is made of `ReaderScreen`, which knows no model and no other reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from core.labels.observations import OBSERVATIONS, LabelState
+from core.reviews.database import Database
+from core.reviews.rubrics import COMMENT_LIMIT, ERROR_KINDS, SUPPORT, Mark, ReviewError, StorageError
+from core.reviews.store import (
+    Actor,
+    ConflictError,
+    NotAllowedError,
+    ReaderScreen,
+    annotate,
+    next_screen,
+    open_screen,
+    progress,
+    read_screen,
+    remove_mark,
+    save_mark,
+    spend,
+    unblind,
+    undo,
+)
+from core.text import sentence_spans
+from core.types import CXRLensError
+
+MOST_SCREENS = 8
+"""That one answer carries; the browser asks for the open one and its neighbours."""
+
+Request = Mapping[str, Any]
+"""Of the browser: "tick" names it, "at" is the id of the open screen, "want" are ids of screens to have at hand,
+"change" is None or what the reader did: "do", "key", "screen" and what `_DO` reads."""
+
+
+def respond(database: Database, who: Actor, session_id: str, request: Request | None) -> dict[str, Any]:
+    """Do what the reader did, and give the screens asked for, as plain values.
+
+    Args:
+        database: of the session.
+        who: its reader.
+        session_id: of the session.
+        request: None when the page opens: the answer is the screen where the reader stopped, and the next.
+
+    Raises:
+        NotAllowedError: the session is not the actor's to read.
+    """
+    request = request or {}
+    change = request.get("change")
+    answer: dict[str, Any] = {"tick": request.get("tick", ""), "ack": None, "problem": "", "at": request.get("at")}
+    if isinstance(change, Mapping):
+        answer["ack"] = _do(database, who, change)
+    try:
+        known = progress(database, who, session_id)
+        ids = [screen for screen, _, _ in known.screens]
+        if answer["at"] not in ids:
+            answer["at"] = next_screen(database, who, session_id) or ids[-1]
+        place = ids.index(answer["at"])
+        wanted = [answer["at"], *_texts(request.get("want")), *ids[place + 1 : place + 2]]
+        if answer["ack"] is not None and answer["ack"]["screen"] in ids:
+            wanted.insert(0, answer["ack"]["screen"])
+        wanted = [screen for screen in dict.fromkeys(wanted) if screen in ids][:MOST_SCREENS]
+        read = [read_screen(database, who, screen) for screen in wanted]
+        answer |= {
+            "session": session_id,
+            "reader": who.name,
+            "open": known.state == "open",
+            "places": [list(each) for each in known.screens],
+            "seconds": known.seconds,
+            "seconds_left": read[0].seconds_left,
+            "title": read[0].title,
+            "rubric": read[0].rubric,
+            "question": read[0].question,
+            "instructions": read[0].instructions,
+            "screens": {screen.id: _view(screen) for screen in read},
+            "choices": CHOICES,
+            "names": {} if known.state == "open" else unblind(database, who, session_id).get(who.name, {}),
+        }
+    except StorageError as error:
+        answer["problem"] = str(error)
+    return answer
+
+
+CHOICES: Mapping[str, Any] = {
+    "errors": [[name, words] for name, words in ERROR_KINDS.items()],
+    "support": list(SUPPORT),
+    "observations": list(OBSERVATIONS),
+    "states": [
+        [LabelState.BLANK.value, "cannot be judged"],
+        [LabelState.NEGATIVE.value, "absent"],
+        [LabelState.UNCERTAIN.value, "uncertain"],
+        [LabelState.POSITIVE.value, "present"],
+    ],
+    "comment_limit": COMMENT_LIMIT,
+}
+
+
+def _view(screen: ReaderScreen) -> dict[str, Any]:
+    """What the browser knows of a screen. Fields are named one by one: a new one stays on the server."""
+    return {
+        "id": screen.id,
+        "position": screen.position,
+        "study": screen.study_id,
+        "context": dict(screen.context),
+        "reports": [
+            {"name": name, "text": text, "sentences": [list(span) for span in sentence_spans(text)]}
+            for name, text in screen.reports
+        ],
+        "marks": [
+            {
+                "slot": saved.slot,
+                "version": saved.version,
+                "kind": saved.mark.kind,
+                "report": saved.mark.report,
+                "value": dict(saved.mark.value),
+            }
+            for saved in screen.marks
+        ],
+        "disputed": [dict(each) for each in screen.disputed],
+        "state": screen.state,
+        "skip_reason": screen.skip_reason,
+        "flagged": screen.flagged,
+        "comment": screen.comment,
+        "seconds": screen.seconds,
+        "version": screen.version,
+    }
+
+
+def _do(database: Database, who: Actor, change: Mapping[str, Any]) -> dict[str, Any]:
+    """Do one change; whatever happens, the answer says what became of it."""
+    key, screen = str(change.get("key", "")), str(change.get("screen", ""))
+    ack: dict[str, Any] = {"key": key, "screen": screen, "status": "saved", "message": ""}
+    try:
+        does = _DO.get(str(change.get("do")))
+        if does is None:
+            raise ReviewError(f"The page sent '{change.get('do')}', which is no change. Load the page again.")
+        ack |= does(database, who, screen, key, change)
+    except StorageError as error:
+        ack |= {"status": "again", "message": str(error)}
+    except ConflictError as error:
+        ack |= {"status": "conflict", "message": str(error)}
+    except NotAllowedError as error:
+        ack |= {"status": "refused", "screen": "", "message": str(error)}
+    except CXRLensError as error:
+        ack |= {"status": "refused", "message": str(error)}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        ack |= {"status": "refused", "message": f"The page sent what cannot be read ({error!r}). Load the page again."}
+    return ack
+
+
+Change = Mapping[str, Any]
+
+
+def _mark(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
+    mark = Mark(change["mark"]["kind"], change["mark"]["report"], dict(change["mark"]["value"]))
+    saved = save_mark(
+        database, who, screen, mark, key=key, slot=str(change.get("slot", "")), version=int(change["version"])
+    )
+    return {"slot": saved.slot, "version": saved.version}
+
+
+def _unmark(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
+    remove_mark(database, who, screen, str(change["slot"]), key=key, version=int(change["version"]))
+    return {}
+
+
+def _annotate(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
+    fields = {name: change["fields"][name] for name in ("state", "skip_reason", "flagged", "comment") if name in change["fields"]}
+    if "flagged" in fields and not isinstance(fields["flagged"], bool):
+        raise ReviewError("A flag is set or not.")
+    return {"version": annotate(database, who, screen, key=key, version=int(change["version"]), **fields)}
+
+
+def _undo(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
+    undo(database, who, screen, key=key)
+    return {}
+
+
+def _time(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
+    spend(database, who, screen, float(change["seconds"]), key=key)
+    return {}
+
+
+def _open(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
+    open_screen(database, who, screen)
+    return {}
+
+
+_DO: Mapping[str, Callable[[Database, Actor, str, str, Change], dict[str, Any]]] = {
+    "mark": _mark,
+    "unmark": _unmark,
+    "annotate": _annotate,
+    "undo": _undo,
+    "time": _time,
+    "open": _open,
+}
+
+
+def _texts(values: Any) -> Sequence[str]:
+    return [each for each in values if isinstance(each, str)] if isinstance(values, list) else []
