@@ -40,7 +40,7 @@ def split_sentences(tokens: Sequence[str]) -> list[list[str]]:
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Where each sentence of a text stands: (start, end) in characters, end exclusive; split as `split_sentences` does."""
+    """Where each sentence of a text stands, split as by `split_sentences`: (start, end) in characters, end excluded."""
     tokens = list(_TOKEN.finditer(text))
     spans, first = [], 0
     for sentence in split_sentences([token.group() for token in tokens]):

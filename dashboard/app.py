@@ -57,6 +57,7 @@ page = st.navigation(
             url_path="results",
             help="Scores of the bundles beside the paper's.",
         ),
+        st.Page("app_pages/reading.py", title="Reading", url_path="reading", visibility="hidden"),
         st.Page(
             "app_pages/review.py",
             title="Review",

@@ -268,6 +268,9 @@ class Reading {
         Object.assign(view, change.fields)
       }
     }
+    // In the order of the text, so that a mark keeps its number while it is saved; those of a whole report come last.
+    const order = (mark) => (mark.value.span ?? [1e9])[0]
+    view.marks.sort((a, b) => a.report.localeCompare(b.report) || order(a) - order(b))
     return view
   }
 
@@ -656,6 +659,7 @@ class Reading {
       return
     }
     const sheet = over.querySelector(".sheet")
+    sheet.classList.toggle("wide", what === "help")
     const done = make("button", { type: "button", className: "primary", text: what === "instructions" ? "Start (Enter)" : "Close (Enter)" })
     done.onclick = () => this.over(null)
     const parts = []

@@ -155,6 +155,7 @@ def _do(database: Database, who: Actor, change: Mapping[str, Any]) -> dict[str, 
 
 
 Change = Mapping[str, Any]
+_ABOUT_SCREEN = ("state", "skip_reason", "flagged", "comment")
 
 
 def _mark(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
@@ -171,7 +172,11 @@ def _unmark(database: Database, who: Actor, screen: str, key: str, change: Chang
 
 
 def _annotate(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
-    fields = {name: change["fields"][name] for name in ("state", "skip_reason", "flagged", "comment") if name in change["fields"]}
+    fields = {
+        name: change["fields"][name]
+        for name in ("state", "skip_reason", "flagged", "comment")
+        if name in change["fields"]
+    }
     if "flagged" in fields and not isinstance(fields["flagged"], bool):
         raise ReviewError("A flag is set or not.")
     return {"version": annotate(database, who, screen, key=key, version=int(change["version"]), **fields)}
