@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from threading import Lock
+from typing import Literal
 
 import numpy as np
 import streamlit as st
@@ -175,6 +176,7 @@ def _maps(method: str, name: str, text: str, image: FloatImage, model: str, bund
         subject = open_subject(opened, image, report)
         for which, (start, _) in enumerate(spans):
             parts = explain(subject, sentence(subject, which), method)
+            kind: Literal["heat", "picture"]
             if parts[0].values.ndim == 1:
                 shares = np.abs(parts[0].values) / max(float(np.abs(parts[0].values).sum()), 1e-9)
                 best = np.argsort(-shares, kind="stable")[:3]

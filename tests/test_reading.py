@@ -1,0 +1,188 @@
+"""The reading page without a browser: what the server makes of a reader's changes, and what it lets out."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.reviews.database import Database
+from core.reviews.store import Actor, NotAllowedError, close_session, list_screens, read_screen
+from core.text import sentence_spans, split_sentences, tokenize
+from dashboard.reviews.reading import respond
+from tests.review_cases import MODELS, fill, open_file, session
+
+ANNA = Actor("anna", "reader")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = open_file(tmp_path, wait_seconds=0.3)
+    fill(opened)
+    yield opened
+    opened.close()
+
+
+def change(do: str, key: str, screen: str, **fields: Any) -> dict[str, Any]:
+    return {"tick": key, "at": screen, "change": {"do": do, "key": key, "screen": screen, **fields}}
+
+
+def mark(view: dict[str, Any], key: str, **fields: Any) -> dict[str, Any]:
+    said = {"kind": "error", "report": view["reports"][0]["name"], "value": {"error": "omission", "significant": True}}
+    return change("mark", key, view["id"], mark=said, slot="", version=0) | fields
+
+
+def first(database: Database, trial: str) -> dict[str, Any]:
+    answer = respond(database, ANNA, trial, None)
+    view: dict[str, Any] = answer["screens"][answer["at"]]
+    return view
+
+
+def test_sentences_are_those_that_explanations_count() -> None:
+    text = "Heart: 1.5 times normal.  No effusion! Is it clear? Ends without"
+    spans = sentence_spans(text)
+    assert [text[start:end] for start, end in spans] == [
+        "Heart: 1.5 times normal.",
+        "No effusion!",
+        "Is it clear?",
+        "Ends without",
+    ]
+    assert [tokenize(text[start:end]) for start, end in spans] == split_sentences(tokenize(text))
+    assert sentence_spans(" ") == []
+
+
+@pytest.mark.parametrize("rubric", ["report-quality", "preference", "explanation-helpfulness", "observation-labels"])
+def test_nothing_of_models_or_other_readers_goes_to_the_browser(database: Database, rubric: str) -> None:
+    trial = session(database, rubric=rubric, explanation="attention" if rubric.startswith("expl") else "")
+    told = []
+    at = None
+    for screen, _, _ in list_screens(database, ANNA, trial):
+        told.append(respond(database, ANNA, trial, {"tick": "1", "at": screen, "want": [at] if at else []}))
+        at = screen
+    text = json.dumps(told)
+    assert not [name for name in (*MODELS, "boris", "rita", "b" * 64) if re.search(rf"\b{name}\b", text)]
+
+
+def test_names_are_told_when_the_session_is_closed_and_nothing_changes_then(database: Database) -> None:
+    trial = session(database)
+    view = first(database, trial)
+    close_session(database, Actor("rita", "researcher"), trial)
+    answer = respond(database, ANNA, trial, mark(view, "late"))
+    assert set(answer["names"].values()) == set(MODELS)
+    assert answer["ack"]["status"] == "refused" and "closed" in answer["ack"]["message"]
+    assert not answer["open"]
+
+
+def test_a_reader_goes_on_where_the_last_case_was_finished(database: Database) -> None:
+    trial = session(database)
+    view = first(database, trial)
+    saved = respond(database, ANNA, trial, mark(view, "k1"))
+    assert (
+        saved["ack"]["status"] == "saved" and saved["screens"][view["id"]]["marks"][0]["slot"] == saved["ack"]["slot"]
+    )
+    done = change("annotate", "k2", view["id"], version=view["version"], fields={"state": "done"})
+    assert respond(database, ANNA, trial, done)["ack"]["status"] == "saved"
+    again = respond(database, ANNA, trial, None)  # another machine
+    assert again["at"] == list_screens(database, ANNA, trial)[1][0]
+    assert again["places"][0][1] == "done"
+
+
+def test_what_is_sent_again_is_done_once(database: Database) -> None:
+    trial = session(database)
+    view = first(database, trial)
+    for _ in range(3):
+        answer = respond(database, ANNA, trial, mark(view, "k1"))
+    assert answer["ack"]["status"] == "saved" and len(answer["screens"][view["id"]]["marks"]) == 1
+
+
+def test_two_tabs_see_their_conflict_and_both_changes_are_kept(database: Database) -> None:
+    trial = session(database, rubric="preference")
+    view = first(database, trial)
+
+    def prefer(key: str, what: str) -> dict[str, Any]:
+        said = {"kind": "preference", "report": "", "value": {"prefer": what}}
+        return change("mark", key, view["id"], mark=said, slot="", version=0)
+
+    assert respond(database, ANNA, trial, prefer("one", "first"))["ack"]["status"] == "saved"
+    second = respond(database, ANNA, trial, prefer("two", "tie"))
+    assert second["ack"]["status"] == "conflict" and "another tab" in second["ack"]["message"]
+    assert [each["value"]["prefer"] for each in second["screens"][view["id"]]["marks"]] == ["first"]
+
+
+def test_a_locked_database_is_told_and_the_same_change_saved_later(database: Database, tmp_path: Path) -> None:
+    trial = session(database)
+    view = first(database, trial)
+    other = sqlite3.connect(tmp_path / "reviews.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    answer = respond(database, ANNA, trial, mark(view, "k1"))
+    assert answer["ack"]["status"] == "again" and "locked" in answer["ack"]["message"]
+    assert answer["screens"][view["id"]]["marks"] == []  # what is there can still be read
+    other.execute("ROLLBACK")
+    other.close()
+    assert respond(database, ANNA, trial, mark(view, "k1"))["ack"]["status"] == "saved"
+
+
+def test_markup_and_sql_in_a_comment_are_kept_as_typed(database: Database) -> None:
+    trial = session(database)
+    view = first(database, trial)
+    text = "<img src=x onerror=alert(1)>'); DROP TABLE marks; --"
+    answer = respond(
+        database, ANNA, trial, change("annotate", "c", view["id"], version=view["version"], fields={"comment": text})
+    )
+    assert answer["screens"][view["id"]]["comment"] == text
+    assert read_screen(database, ANNA, view["id"]).comment == text
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"do": "destroy"},
+        {"do": "mark"},
+        {"do": "mark", "mark": {"kind": "error", "report": "Z", "value": {}}, "version": 0},
+        {"do": "annotate", "fields": {"flagged": "yes"}, "version": 1},
+        {"do": "time", "seconds": -5},
+        {"do": "time", "seconds": 1e9},
+    ],
+)
+def test_what_cannot_be_is_refused_in_words_and_changes_nothing(database: Database, broken: dict[str, Any]) -> None:
+    trial = session(database)
+    view = first(database, trial)
+    answer = respond(database, ANNA, trial, {"tick": "t", "change": {"key": "k", "screen": view["id"], **broken}})
+    assert answer["ack"]["status"] == "refused" and answer["ack"]["message"]
+    assert answer["screens"][view["id"]] == view
+
+
+def test_another_readers_session_and_screens_are_out_of_reach(database: Database) -> None:
+    trial = session(database)
+    alone = session(database, readers=("boris",))
+    with pytest.raises(NotAllowedError):
+        respond(database, ANNA, alone, None)
+    foreign = list_screens(database, Actor("boris", "reader"), trial)[0][0]
+    answer = respond(database, ANNA, trial, change("open", "k", foreign))
+    assert answer["ack"]["status"] == "refused" and foreign not in answer["screens"]
+
+
+def test_writers_of_one_file_go_in_the_order_they_came(database: Database) -> None:
+    order: list[int] = []
+
+    def write(number: int) -> None:
+        with database.write():
+            order.append(number)
+
+    database.wait_seconds = 30
+    threads = []
+    with database.write():
+        for number in range(8):
+            threads.append(threading.Thread(target=write, args=(number,)))
+            threads[-1].start()
+            time.sleep(0.03)
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))
