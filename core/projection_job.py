@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -161,7 +162,7 @@ class ProjectionJob:
                 cwd=Path(__file__).resolve().parent.parent,
                 # Waiting threads sleep: spinning ones take many times as long where other work has the cores.
                 env=os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE"},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # closes when we end, however that happens; see _end_with_parent
                 stdout=log,
                 stderr=log,
             )
@@ -211,6 +212,13 @@ class ProjectionJob:
         )
 
 
+def _end_with_parent(folder: Path) -> None:
+    """Wait for the end of standard input, which the one who asked for the map holds, then end, leaving nothing."""
+    os.read(0, 1)  # not of sys.stdin, whose lock would stop the interpreter from ending
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
 def _work(folder: Path) -> int:
     """What the process does."""
     from safetensors import safe_open
@@ -239,4 +247,5 @@ def _work(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, args=(Path(sys.argv[1]),), daemon=True).start()
     sys.exit(_work(Path(sys.argv[1])))

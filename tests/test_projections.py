@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -212,3 +216,29 @@ def tiny_ccve() -> ClusterClipEncoder:
     assert isinstance(encoder, ClusterClipEncoder)
     torch.nn.init.constant_(encoder.filters.gate, 1.0)  # type: ignore[arg-type]
     return encoder.freeze()
+
+
+PARENT = """
+import sys, time, numpy as np
+from core.projection_job import ProjectionJob
+from core.projections import ProjectionConfig
+table = np.random.default_rng(0).normal(size=(3000, 50)).astype(np.float32)
+job = ProjectionJob(table, ProjectionConfig(method="t-SNE"))
+while job.progress() == (0.0, "Starting"):
+    assert not job.done()
+    time.sleep(0.02)
+print(job._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills by signal")
+def test_a_job_ends_with_a_parent_that_is_killed(own_cache: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert psutil.pid_exists(pid)
+        parent.kill()
+    _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
+    assert not alive
+    assert not list(own_cache.glob("projections/*"))
