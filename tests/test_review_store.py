@@ -654,6 +654,35 @@ def test_twenty_readers_and_two_thousand_marks(tmp_path: Path) -> None:
     many_at_once(str(tmp_path / "reviews.sqlite"), readers=20, per_reader=100)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_twenty_readers_at_a_readers_pace(tmp_path: Path) -> None:
+    """Each marks once a second, faster than anybody reads. Prints how long a mark took."""
+    names = tuple(f"reader {number}" for number in range(20))
+    database = open_file(tmp_path)
+    fill(database, names)
+    trial = session(database, readers=names)
+
+    def read(place: int) -> list[float]:
+        who = Actor(names[place], "reader")
+        screen = screens_of(database, who.name, trial)[0]
+        blinded, seconds = name_on(database, screen, who), []
+        time.sleep(place / len(names))
+        for number in range(25):
+            started = time.perf_counter()
+            save_mark(database, who, screen, error(blinded), key=f"{number}")
+            seconds.append(time.perf_counter() - started)
+            time.sleep(max(0.0, 1 - seconds[-1]))
+        return seconds
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        seconds = sorted(each for took in pool.map(read, range(len(names))) for each in took)
+    assert verify(database).marks == len(seconds) == 500
+    database.close()
+    median, most = seconds[250] * 1e3, seconds[475] * 1e3
+    sys.stdout.write(f"\n20 readers, a mark a second each: median {median:.0f} ms, 95 % {most:.0f} ms\n")
+
+
 def _write_until_killed(location: str, trial: str, start: int, sender: multiprocessing.connection.Connection) -> None:
     database = Database(location)
     screen = screens_of(database, "anna", trial)[0]
