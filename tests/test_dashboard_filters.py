@@ -50,7 +50,7 @@ def test_pictures_by_hand() -> None:
 
 
 def opened(**address: str) -> AppTest:
-    app = AppTest.from_file(APP, default_timeout=120).run()
+    app = AppTest.from_file(APP, default_timeout=300).run()
     for name, value in address.items():
         app.query_params[name] = value
     app = app.switch_page("app_pages/filters.py").run()
