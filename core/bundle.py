@@ -4,7 +4,7 @@
 bundles/
   <family>-<encoder>-<decoder>/   card.json  vocab.json  model.safetensors  expected.safetensors
   shared/<family>-<encoder>/      card.json  model.safetensors        an encoder that several pairs share
-  <family>-results.json, <family>-reports.jsonl                       the evaluation of a family
+  <family>-results.json, -reports.jsonl, -labels.npz                   the evaluation of a family
   <family>-embeddings-<encoder>.safetensors                           of held-out studies, for the maps
 ```
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,8 @@ from core.labels.compare import Outcome, compare
 from core.labels.observations import OBSERVATIONS, LabelState
 from core.labels.rules import RULES_VERSION, label_report
 from core.metrics.clinical import clinical_statistics
-from core.metrics.resampling import Comparison, Interval, StudyStatistics, intervals
+from core.metrics.language import language_statistics
+from core.metrics.resampling import Comparison, Interval, StudyStatistics, intervals, join
 from core.metrics.resampling import compare as compare_statistics
 from core.types import CXRLensError
 
@@ -85,15 +87,42 @@ class Evaluation:
             for name, rows in self.outcomes.items()
         }
 
+    @cached_property
+    def study_f1(self) -> Mapping[str, npt.NDArray[np.float64]]:
+        """By system, the F1 of each study's own observations, (n,); 0 where nothing is positive on either side."""
+        found = {}
+        for name, each in self.statistics.items():
+            alone = each.select("example_f1")
+            found[name] = alone.from_sums(alone.values)[:, 0]
+        return found
+
+    def scored(self, system: str, *scores: str) -> StudyStatistics:
+        """Some language and clinical scores of a system; METEOR, which needs Java, is not among them.
+
+        Raises:
+            KeyError: there is no such score.
+        """
+        whole = self.statistics[system]
+        if not set(scores) <= set(whole.names):
+            if system not in self._language:
+                self._language[system] = language_statistics(self.references, self.texts[system])
+            whole = join(self._language[system], whole)
+        return whole.select(*scores)
+
+    @cached_property
+    def _language(self) -> dict[str, StudyStatistics]:
+        return {}
+
     def slices(self, system: str, groups: Mapping[str, npt.NDArray[np.bool_]], score: str = "f1") -> list[Slice]:
         """A system's score on groups of studies, the worst first.
 
         Args:
             system: name of a system.
             groups: name -> (n,) which studies; empty ones are left out.
-            score: a score of :func:`core.metrics.clinical.clinical_statistics`.
+            score: a name of :meth:`scored`. Of an observation, which a slice may not have at all, better
+                ``micro_f1`` than the macro mean, which counts it as 0.
         """
-        whole = self.statistics[system].select(score)
+        whole = self.scored(system, score)
         found = []
         for name, chosen in groups.items():
             places = np.flatnonzero(chosen)
@@ -108,8 +137,8 @@ class Evaluation:
         return sorted(found, key=lambda each: each.score)
 
     def against(self, first: str, second: str, scores: Sequence[str]) -> Mapping[str, Comparison]:
-        """The paired tests of two systems."""
-        parts = [self.statistics[name].select(*scores) for name in (first, second)]
+        """The paired tests of two systems, by names of :meth:`scored`."""
+        parts = [self.scored(name, *scores) for name in (first, second)]
         return compare_statistics(*parts, subjects=self.subjects)
 
     def where(self, system: str, observation: str, outcome: Outcome) -> list[str]:
@@ -130,16 +159,59 @@ def read_evaluation(
         path: of the file.
         truth: study id -> its patient and its states, where they are known better than the reference's text tells;
             studies that are not in it are left out. None labels the references, each study its own patient.
-        cache: folder in which labels are kept, by the content of the file and the version of the rules.
+        cache: folder in which labels are kept, by the content of the file and the version of the rules; those that
+            :func:`write_labels` left beside the file are used if they still fit.
         progress: called with (reports done, reports in all).
 
     Raises:
         CXRLensError: the file is missing or damaged, or has no study that is known.
     """
+    study_ids, texts, key = _read_reports(path)
+    chosen = [place for place, study_id in enumerate(study_ids) if truth is None or study_id in truth]
+    if not chosen:
+        raise CXRLensError(f"{path} has no study that is known here. Evaluate again with these data.")
+    codes = _stored_codes(_beside(path), key, texts)
+    if codes is None:
+        kept = None if cache is None else cache / f"labels-{key}.npz"
+        codes = None if kept is None else _stored_codes(kept, key, texts)
+        if codes is None:
+            codes = _label(texts, progress)
+            if kept is not None:
+                _store(kept, key, codes)
+    study_ids = tuple(study_ids[place] for place in chosen)
+    texts = {name: tuple(each[place] for place in chosen) for name, each in texts.items()}
+    labelled = {name: tuple(map(_named, rows[chosen])) for name, rows in zip(texts, codes, strict=True)}
+    references, read = texts.pop("reference"), labelled.pop("reference")
+    return Evaluation(
+        study_ids,
+        study_ids if truth is None else tuple(truth[each][0] for each in study_ids),
+        references,
+        read if truth is None else tuple(truth[each][1] for each in study_ids),
+        texts,
+        labelled,
+    )
+
+
+def write_labels(path: Path) -> Path:
+    """Keep the labels of a ``reports.jsonl`` beside it, so that a first reader need not wait; returns their file.
+
+    Raises:
+        CXRLensError: the reports are missing or damaged.
+    """
+    _, texts, key = _read_reports(path)
+    _store(_beside(path), key, _label(texts))
+    return _beside(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix("reports.jsonl") + "labels.npz")
+
+
+def _read_reports(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], str]:
+    """Study ids, texts by system, the reference's first, and what names the labels of this content."""
     try:
         content = path.read_bytes()
         rows = [json.loads(line) for line in content.decode("utf-8").splitlines() if line.strip()]
-        rows = [row for row in rows if truth is None or row["study_id"] in truth]
         systems = [name for name in rows[0] if name not in ("study_id", "reference")] if rows else []
         texts = {name: tuple(str(row[name]) for row in rows) for name in ("reference", *systems)}
         study_ids = tuple(str(row["study_id"]) for row in rows)
@@ -149,50 +221,48 @@ def read_evaluation(
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CXRLensError(f"{path} is damaged ({error!r}). Evaluate again.") from error
-    if not rows:
-        raise CXRLensError(f"{path} has no study that is known here. Evaluate again with these data.")
-    keep = None if cache is None else cache / f"labels-{hashlib.sha256(content).hexdigest()[:24]}-{RULES_VERSION}.npy"
-    codes = _labels(list(texts.values()), keep, progress)
-    labelled = {name: tuple(map(_named, rows)) for name, rows in zip(texts, codes, strict=True)}
-    read = labelled.pop("reference")
-    return Evaluation(
-        study_ids,
-        study_ids if truth is None else tuple(truth[each][0] for each in study_ids),
-        texts["reference"],
-        read if truth is None else tuple(truth[each][1] for each in study_ids),
-        {name: texts[name] for name in systems},
-        labelled,
-    )
+    return study_ids, texts, f"{hashlib.sha256(content).hexdigest()[:24]}-{RULES_VERSION}"
 
 
-def _labels(
-    texts: Sequence[Sequence[str]], keep: Path | None, progress: Callable[[int, int], None] | None
+def _stored_codes(path: Path, key: str, texts: Mapping[str, Sequence[str]]) -> npt.NDArray[np.uint8] | None:
+    """Labels that were kept; None where there are none, or they are of other reports, other rules, or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            codes = np.asarray(stored["codes"])
+            fits = str(stored["key"]) == key and codes.dtype == np.uint8 and codes.max() < len(_STATES)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # half-written or foreign: computed again
+    return codes if fits and codes.shape == _shape(texts) else None
+
+
+def _shape(texts: Mapping[str, Sequence[str]]) -> tuple[int, int, int]:
+    return len(texts), len(texts["reference"]), len(OBSERVATIONS)
+
+
+def _store(path: Path, key: str, codes: npt.NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".part")
+    with fresh.open("wb") as file:
+        np.savez_compressed(file, codes=codes, key=np.array(key))
+    fresh.rename(path)
+
+
+def _label(
+    texts: Mapping[str, Sequence[str]], progress: Callable[[int, int], None] | None = None
 ) -> npt.NDArray[np.uint8]:
     """Places in ``LabelState`` of each observation of each report, (systems, studies, 14)."""
-    shape = (len(texts), len(texts[0]), len(OBSERVATIONS))
-    if keep is not None and keep.is_file():
-        try:
-            stored = np.load(keep, allow_pickle=False)
-            if stored.shape == shape and stored.dtype == np.uint8 and stored.max() < len(_STATES):
-                return np.asarray(stored)
-        except (OSError, ValueError):
-            keep.unlink(missing_ok=True)  # half-written or foreign: computed again
-    codes = np.zeros(shape, dtype=np.uint8)
+    codes = np.zeros(_shape(texts), dtype=np.uint8)
     known: dict[str, list[int]] = {}
-    for system, reports in enumerate(texts):
+    for system, reports in enumerate(texts.values()):
         for place, text in enumerate(reports):
             if text not in known:
                 states = label_report(text).states
                 known[text] = [_STATES.index(states[name]) for name in OBSERVATIONS]
             codes[system, place] = known[text]
         if progress is not None:
-            progress((system + 1) * shape[1], shape[0] * shape[1])
-    if keep is not None:
-        keep.parent.mkdir(parents=True, exist_ok=True)
-        fresh = keep.with_suffix(".part")
-        with fresh.open("wb") as file:
-            np.save(file, codes)
-        fresh.rename(keep)
+            progress((system + 1) * len(reports), codes.shape[0] * codes.shape[1])
     return codes
 
 

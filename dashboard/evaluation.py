@@ -17,6 +17,8 @@ from core.types import CXRLensError
 from dashboard import services, settings
 
 BY_FINDING = "Finding"
+FEWEST_NAMED = 10
+"""Studies of a finding in detail, as "mild edema", to be a slice."""
 
 
 def families() -> list[str]:
@@ -25,18 +27,22 @@ def families() -> list[str]:
     return sorted(found, key=lambda name: (name != services.PHANTOM, name))
 
 
-def evaluation(family: str) -> Evaluation:
+def evaluation(family: str, path: Path | None = None) -> Evaluation:
     """The reports of a family's evaluation, with their labels.
+
+    Args:
+        family: of the bundles that wrote them.
+        path: of the reports; None for those beside the bundles.
 
     Raises:
         CXRLensError: they are not there; those of patients' studies stay with who has the data.
     """
-    path = settings.bundles() / f"{family}-reports.jsonl"
+    path = path or settings.bundles() / f"{family}-reports.jsonl"
     if not path.is_file() and family != services.PHANTOM:
         raise CXRLensError(
             "The single reports stand beside patients' reference reports, so they are not shipped. "
             f"`cxr-lens evaluate --preset {family} --out DIR` writes them from your copy of the data; put "
-            f"DIR/reports.jsonl into {settings.bundles()} as {path.name}."
+            f"DIR/reports.jsonl into {path.parent} as {path.name}."
         )
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     found: Evaluation = _evaluation(family, str(path), stamp)
@@ -88,11 +94,15 @@ def slices(found: Evaluation) -> Mapping[str, Mapping[str, npt.NDArray[np.bool_]
     known = services.studies()
     if all(study_id in known for study_id in found.study_ids):
         studies = [known[study_id] for study_id in found.study_ids]
-        ways["View"] = _grouped([study.view for study in studies])
+        ways["View"] = _grouped([study.view or "unknown" for study in studies])
+        ways["Split"] = _grouped([study.split for study in studies])
         ways["Sex"] = _grouped([study.context.get("sex", "") or "unknown" for study in studies])
         ages = [int(age) if (age := study.context.get("age", "")).isdigit() else -1 for study in studies]
         ways["Age"] = _grouped(["unknown" if age < 0 else "under 50" if age < 50 else "50 and over" for age in ages])
         ways["Worst severity"] = _grouped([services.worst_severity(study.study_id) for study in studies])
+        fine = {label for study in studies for label in study.fine_labels}
+        named = {label: np.array([label in study.fine_labels for study in studies]) for label in sorted(fine)}
+        ways["Finding in detail"] = {label: chosen for label, chosen in named.items() if chosen.sum() >= FEWEST_NAMED}
     return ways
 
 

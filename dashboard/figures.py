@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -220,5 +221,83 @@ def frequency_response(trained: npt.NDArray[np.float32], control: npt.NDArray[np
         plot_bgcolor="rgba(0,0,0,0)",
         xaxis={"title": "Detail, cycles a pixel (coarse to fine)", "showgrid": False, "zeroline": False},
         yaxis={"title": "Passed on, times", "range": [0, top], "zeroline": False},
+    )
+    return figure
+
+
+@dataclass(frozen=True, slots=True)
+class Dots:
+    """One system's scores, n of them.
+
+    Attributes:
+        name: for the legend.
+        values: n.
+        low: lower ends of their intervals; None for no intervals.
+        high: upper ends.
+    """
+
+    name: str
+    values: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+_SERIES = (("#56b4e9", "circle"), ("#e69f00", "diamond-open"), ("#009e73", "square"))
+
+
+def score_dots(
+    names: Sequence[str],
+    keys: Sequence[str],
+    series: Sequence[Dots],
+    *,
+    axis: str,
+    line: float | None = None,
+    line_name: str = "",
+) -> go.Figure:
+    """Draw scores with their intervals, a row each, the first at the top.
+
+    Args:
+        names: n, of the rows; each once.
+        keys: n; go with the points as ``customdata``.
+        series: at most three, each with its colour and symbol.
+        axis: title of the scores' axis.
+        line: a score to compare with.
+        line_name: what it is.
+    """
+    figure = go.Figure()
+    for (colour, symbol), dots in zip(_SERIES, series, strict=False):
+        values = np.asarray(dots.values, dtype=float)
+        error = None
+        if dots.low is not None and dots.high is not None:
+            error = {
+                "type": "data",
+                "symmetric": False,
+                "array": np.asarray(dots.high) - values,
+                "arrayminus": values - np.asarray(dots.low),
+                "thickness": 1.5,
+                "width": 4,
+            }
+        figure.add_scatter(
+            x=values,
+            y=list(names),
+            mode="markers",
+            name=dots.name,
+            customdata=list(keys),
+            error_x=error,
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+            marker={"size": 10, "color": colour, "symbol": symbol, "line": {"width": 1.5, "color": colour}},
+        )
+    if line is not None:
+        figure.add_vline(x=line, line={"dash": "dash", "width": 1, "color": "#8a8f98"}, annotation_text=line_name)
+    figure.update_layout(
+        height=96 + 27 * len(names),
+        margin={"l": 8, "r": 8, "t": 30, "b": 8},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
+        showlegend=len(series) > 1 or line is None,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        dragmode=False,
+        xaxis={"title": {"text": axis, "font": {"size": 12}}, "fixedrange": True, "gridcolor": "#29313a"},
+        yaxis={"autorange": "reversed", "automargin": True, "fixedrange": True, "showgrid": False},
     )
     return figure

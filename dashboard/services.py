@@ -5,7 +5,6 @@ Cache keys are names, hashes and numbers. Models are shared by all sessions, so 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -15,11 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import streamlit as st
 
 from core.bundle import BundleLibrary, Card, read_card
@@ -783,51 +781,6 @@ def _pair_outcomes(name: str, path: str, stamp: int) -> Mapping[str, Mapping[str
     except (OSError, ValueError, TypeError) as error:
         raise CXRLensError(f"{Path(path).name} is damaged ({error}). Evaluate again.") from error
     return outcomes
-
-
-# ---------------------------------------------------------------------------------------------------------- results
-
-
-def results(family: str = PHANTOM) -> dict[str, Any]:
-    """Evaluation table of a family of bundles.
-
-    Raises:
-        CXRLensError: it is missing or damaged.
-    """
-    path = settings.bundles() / f"{family}-results.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content["rows"], list):
-            raise ValueError("'rows' is not a list")
-    except FileNotFoundError:
-        raise CXRLensError(
-            f"No evaluation yet: {path} is missing. `cxr-lens train --preset {family}` writes it."
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CXRLensError(
-            f"{path} is damaged ({error}). Write it again with `cxr-lens train --preset {family}`."
-        ) from error
-    return dict(content)
-
-
-def paper_table() -> dict[tuple[str, str], dict[str, float]]:
-    """Table 1 of the paper by (encoder, decoder); empty if the file is not there."""
-    path = settings.paper_tables() / "table1.csv"
-    if not path.is_file():
-        return {}
-    table = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            decoder = {"rnn_rnn": "cnn_rnn_rnn"}.get(row["decoder"].lower(), row["decoder"].lower())
-            scores = {name: float(value) for name, value in row.items() if name not in ("decoder", "encoder")}
-            table[row["encoder"].lower(), decoder] = scores
-    return table
-
-
-def paper_rows(name: str) -> pd.DataFrame | None:
-    """One of the paper's tables as printed, "table2" or "table3"; None if the file is not there."""
-    path = settings.paper_tables() / f"{name}.csv"
-    return pd.read_csv(path) if path.is_file() else None
 
 
 def findings_of(study: Study) -> list[str]:

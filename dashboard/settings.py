@@ -13,6 +13,11 @@ def bundles() -> Path:
     return Path(os.environ.get("CXR_BUNDLES") or REPOSITORY / "assets" / "bundles")
 
 
+def runs() -> Path | None:
+    """Folder of further evaluations, each a folder with results.json and reports.jsonl: CXR_RUNS."""
+    return Path(os.environ["CXR_RUNS"]) if os.environ.get("CXR_RUNS") else None
+
+
 def threads() -> int:
     """Threads of one inference: CXR_THREADS, or 1.
 
@@ -41,3 +46,8 @@ def index() -> Path | None:
 def explanations() -> Path:
     """Folder of what was measured of explanations, a file a family."""
     return REPOSITORY / "assets" / "explain"
+
+
+def result_tables() -> Path:
+    """Folder of our own tables, as `cxr-lens table` writes them, a folder a family: CXR_TABLES."""
+    return Path(os.environ.get("CXR_TABLES") or REPOSITORY / "assets" / "results")

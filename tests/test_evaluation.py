@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import core.evaluation
-from core.evaluation import Evaluation, read_evaluation
+from core.evaluation import Evaluation, read_evaluation, write_labels
 from core.labels.compare import Outcome
 from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState
 from core.types import CXRLensError
@@ -113,3 +113,18 @@ def test_saved_tables_keep_numbers_and_say_what_they_are_for() -> None:
     pd.testing.assert_frame_equal(back, table)
     assert r"| a \| b | 0.123 |" in texts["Markdown"]
     assert r"50 \% \& more\_ &  \\" in texts["LaTeX"]
+
+
+def test_labels_beside_the_reports_are_used_while_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path)
+    first = read_evaluation(path)
+    kept = write_labels(path)
+    assert kept.name == "labels.npz"
+    monkeypatch.setattr(core.evaluation, "label_report", lambda text: pytest.fail("labelled again"))
+    assert read_evaluation(path).states == first.states
+    with pytest.raises(pytest.fail.Exception):
+        read_evaluation(written(tmp_path, ROWS[:3]))  # other reports
+    written(tmp_path)
+    kept.write_bytes(kept.read_bytes()[:60])
+    with pytest.raises(pytest.fail.Exception):
+        read_evaluation(path)

@@ -78,6 +78,7 @@ def train(
     target = bundles or run.folder / "bundles"
 
     def score() -> None:
+        from core.evaluation import write_labels
         from training.evaluate import evaluate
         from training.runs import use_threads_for
 
@@ -86,6 +87,8 @@ def train(
         # Reports stand beside their references, and those of patients stay with who has the data.
         for name in ("results.json", "reports.jsonl") if config.data.source == "phantom" else ("results.json",):
             shutil.copyfile(run.folder / "evaluate" / name, target / f"{config.name}-{name}")
+        if config.data.source == "phantom":
+            write_labels(target / f"{config.name}-reports.jsonl")
 
     try:
         run_all(run, target, score, jobs)

@@ -42,14 +42,19 @@ class StudyCard:
     report: str = ""
 
 
-def study_cards(cards: Sequence[StudyCard]) -> None:
-    """Show cards side by side; wide ones where they have reports."""
+def study_cards(cards: Sequence[StudyCard], query: str = "") -> None:
+    """Show cards side by side; wide ones where they have reports.
+
+    Args:
+        cards: one a study.
+        query: more for the Read page's address, as "cve=m2&dve=".
+    """
     wide = any(card.report for card in cards)
     shape = "--card:300px;--direction:row;--picture:96px" if wide else "--card:104px;--direction:column;--picture:100%"
-    st.html(f"{_STYLE}<div class='cxr-cards' style='{shape}'>{''.join(map(_card, cards))}</div>")
+    st.html(f"{_STYLE}<div class='cxr-cards' style='{shape}'>{''.join(_card(card, query) for card in cards)}</div>")
 
 
-def _card(card: StudyCard) -> str:
+def _card(card: StudyCard, query: str) -> str:
     picture = base64.b64encode(card.picture).decode()
     study_id, note, findings, report = map(html.escape, (card.study_id, card.note, card.findings, card.report))
     words = f"<b>{study_id}</b> <small>{note}</small><br>{findings}" + (
@@ -57,4 +62,5 @@ def _card(card: StudyCard) -> str:
     )
     label = f"Open {study_id} on the Read page"
     image = f"<img alt='Radiograph {study_id}' src='data:image/jpeg;base64,{picture}'>"
-    return f"<a href='./?study={study_id}' target='_self' title='{label}'>{image}<span>{words}</span></a>"
+    address = html.escape(f"./?study={card.study_id}" + (f"&{query}" if query else ""))
+    return f"<a href='{address}' target='_self' title='{label}'>{image}<span>{words}</span></a>"

@@ -18,6 +18,9 @@ PAGES = {
     "embeddings": "embeddings",
     "cases": "cases",
     "results": "results",
+    "results-observations": "results?view=By+observation",
+    "results-slices": "results?view=Slices",
+    "results-two-pairs": "results?view=Two+pairs",
     "about": "about",
 }
 SIZES = ((1440, 900), (390, 844))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import expect
+from urllib.parse import urlencode
 
-from tests.browser.conftest import Watched
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import Server, Watched, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -19,17 +21,32 @@ def test_a_link_restores_what_was_chosen_and_a_card_opens_its_study(watched: Wat
     expect(watched.page.locator("[data-study]")).to_have_attribute("data-study", study, timeout=60_000)
 
 
-def test_a_cell_of_the_table_leads_to_its_studies(watched: Watched) -> None:
+def test_a_cell_of_the_table_leads_to_its_studies_and_to_its_pair_on_the_read_page(watched: Watched) -> None:
     watched.open("results?view=By+observation")
-    expect(watched.page.get_by_text("Pleural Effusion, missed by DVE + Transformer")).to_be_visible(timeout=60_000)
+    expect(watched.page.get_by_text("Pleural Effusion, missed by FVE + M2")).to_be_visible(timeout=60_000)
     table = watched.page.get_by_test_id("stDataFrame").first
     box = table.bounding_box()
     assert box is not None
     rows = 15  # a head and 14 observations
-    table.click(position={"x": 280, "y": box["height"] * 2.5 / rows})  # Cardiomegaly, the first pair
-    expect(watched.page.get_by_text("Cardiomegaly, missed by DVE + Transformer")).to_be_visible(timeout=60_000)
+    table.click(position={"x": 280, "y": box["height"] * 3.5 / rows})  # Lung Opacity, the first pair
+    expect(watched.page.get_by_text("Lung Opacity, missed by DVE + Transformer")).to_be_visible(timeout=60_000)
     watched.settle()
-    assert "observation=Cardiomegaly" in watched.page.url
+    assert "observation=Lung+Opacity" in watched.page.url.replace("%20", "+")
+    card = watched.page.locator(".cxr-cards a").first
+    study = card.locator("b").inner_text()
+    card.click()
+    expect(watched.page.locator("[data-study]")).to_have_attribute("data-study", study, timeout=60_000)
+    expect(watched.page.get_by_text("1 of 12 pairs")).to_be_visible(timeout=60_000)
+
+
+def test_a_point_of_the_chart_chooses_its_pair(watched: Watched) -> None:
+    watched.open("results")
+    expect(watched.page.get_by_text("Where FVE + M2 errs most")).to_be_visible(timeout=60_000)
+    point = watched.page.locator(".js-plotly-plot .scatterlayer .trace").first.locator("path.point").first
+    point.click(force=True)  # plotly takes clicks on the layer above its points
+    expect(watched.page.get_by_text("Where DVE + Transformer errs most")).to_be_visible(timeout=60_000)
+    watched.settle()
+    assert "of=DVE" in watched.page.url
 
 
 def test_slices_and_two_pairs_are_there_and_can_be_saved(watched: Watched) -> None:
@@ -39,9 +56,25 @@ def test_slices_and_two_pairs_are_there_and_can_be_saved(watched: Watched) -> No
     with watched.page.expect_download() as download:
         watched.page.get_by_role("button", name="CSV", exact=True).click()
     text = download.value.path().read_text()
-    assert "CVE + M2 by worst severity" in text
-    assert "severe" in text
+    assert "Micro F1 of CVE + M2 by Worst severity" in text
+    assert "Worst severity: severe" in text
     watched.open("results?view=Two+pairs&first=FVE+%2B+M2&second=DVE+%2B+M2")
     expect(watched.page.get_by_text("FVE + M2 has fewer errors than DVE + M2")).to_be_visible(timeout=60_000)
     watched.open("results?view=Two+pairs&first=FVE+%2B+M2&second=FVE+%2B+M2")
     expect(watched.page.get_by_text("Choose two different pairs.")).to_be_visible(timeout=60_000)
+
+
+@pytest.mark.parametrize("view", ["By observation", "Slices", "Two pairs", "Tables 2, 3, CCVE", "Runs and seeds"])
+def test_on_a_phone_nothing_sticks_out(browser: Browser, server: Server, view: str) -> None:
+    watched = watch(browser, server.url, 390, 844)
+    watched.open(f"results?{urlencode({'view': view})}")
+    expect(watched.page.get_by_test_id("stDataFrame").first).to_be_visible(timeout=60_000)
+    assert (
+        watched.page.evaluate(
+            "() => { const main = document.querySelector('[data-testid=stMain]');"
+            " return main.scrollWidth - main.clientWidth }"
+        )
+        <= 0
+    )
+    watched.page.close()
+    assert watched.errors == []

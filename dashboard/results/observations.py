@@ -1,0 +1,87 @@
+"""Observations by pairs: the heat map."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from core.labels.compare import Outcome
+from core.labels.observations import OBSERVATIONS
+from core.types import CXRLensError
+from dashboard import runs
+from dashboard.components.score_table import export
+from dashboard.results.parts import by_f1, cases_link, pick, pick_pair, show_studies, table
+from dashboard.runs import Run
+
+MEASURES = {"F1": 2, "Precision": 0, "Recall": 1}
+CELLS = "by_observation"
+
+
+def show(run: Run) -> None:
+    """Draw the view."""
+    observed = {row["name"]: row["by_observation"] for row in run.rows.values() if row.get("by_observation")}
+    if not observed:
+        st.info(f"This evaluation has no scores by observation. `{run.content.get('command', '')}` writes them.")
+        return
+    measure = st.segmented_control(
+        "Score", list(MEASURES), default="F1", required=True, key="measure", bind="query-params"
+    )
+    first = next(iter(observed.values()))
+    listed = [name for name in OBSERVATIONS if name in first]
+    titles = {name: run.titles[name] for name in observed}
+    content = pd.DataFrame(
+        [
+            {"Observation": name, "Studies": first[name][3]}
+            | {titles[pair]: scores[name][MEASURES[measure]] for pair, scores in observed.items()}
+            for name in listed
+        ]
+    )
+
+    def follow() -> None:
+        cells = st.session_state[CELLS].selection.cells
+        if cells:
+            place, column = cells[0]
+            st.session_state["observation"] = content["Observation"][place]
+            chosen = [name for name, title in titles.items() if title == column]
+            if chosen:
+                st.session_state["of"] = chosen[0]
+
+    table(
+        content,
+        f"{measure} by observation and pair",
+        shaded=list(titles.values()),
+        digits=2,
+        wide="Observation",
+        key=CELLS,
+        on_select=follow,
+        selection_mode="single-cell",
+    )
+    st.caption(
+        "The lighter, the better. Studies: how many have the finding in the reference; below about 20, a score says "
+        "little. Choose a cell to see its studies."
+    )
+    export(content, f"{measure} by observation, {run.name}", name="by-observation")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        observation = pick("Observation", listed, "observation", "Pleural Effusion", width=240)
+        pair = pick_pair(run, "Pair", "of", by_f1(run)[0])
+        outcome = st.segmented_control(
+            "What became of it",
+            [each.value for each in Outcome],
+            default=Outcome.MISSED.value,
+            required=True,
+            key="outcome",
+            bind="query-params",
+        )
+    try:
+        found = runs.reports(run)
+    except CXRLensError as error:
+        st.info(str(error))
+        return
+    counts = {each: len(found.where(pair, observation, each)) for each in Outcome}
+    study_ids = set(found.where(pair, observation, Outcome(outcome)))
+    places = [place for place, study_id in enumerate(found.study_ids) if study_id in study_ids]
+    st.markdown(f"**{observation}, {outcome} by {titles[pair]}: {len(places)} studies**")
+    st.caption(" · ".join(f"{name.value} {count}" for name, count in counts.items()))
+    if places:
+        cases_link("All of them on the Cases page", run, [pair], observation=observation, outcome=outcome)
+    show_studies(run, found, places, [outcome] * len(places), [pair], "There is no such study.")

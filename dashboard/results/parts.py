@@ -1,0 +1,149 @@
+"""Parts that the views of the Results page share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import pandas as pd
+import streamlit as st
+
+from core.evaluation import Evaluation
+from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState
+from core.registry import DECODERS, ENCODERS
+from dashboard import cases, services
+from dashboard.components.study_cards import StudyCard, study_cards
+from dashboard.runs import Run
+
+SCORES = {
+    "f1": "Macro F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "bleu_4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "meteor": "METEOR",
+    "cider": "CIDEr",
+}
+"""Scores of the paper's Table 1, the one that says most about findings first."""
+MOST_CARDS = 11  # a row on a wide screen
+_SHADES = ((27, 58, 92), (32, 98, 134), (64, 140, 142), (146, 178, 116), (236, 214, 110))
+"""Dark to light, so that the order shows also without colour; after cividis."""
+
+
+def pick(label: str, options: Sequence[str], key: str, default: str, **more: Any) -> str:
+    """A choice that stands in the address."""
+    if key in st.session_state and st.session_state[key] not in options:  # of another run, or another way to divide
+        del st.session_state[key]
+    index = options.index(default) if default in options else 0
+    return str(st.selectbox(label, options, index=index, key=key, bind="query-params", **more))
+
+
+def pick_pair(run: Run, label: str, key: str, default: str, **more: Any) -> str:
+    """A choice among a run's pairs; returns the bundle's name."""
+    titles = run.titles
+    return pick(label, list(titles), key, default, format_func=lambda name: titles[name], width=240, **more)
+
+
+def by_f1(run: Run) -> list[str]:
+    """Names of a run's pairs, the one with the best macro F1 first."""
+    return [row["name"] for row in sorted(run.rows.values(), key=lambda row: -row["f1"])]
+
+
+def shade(value: Any) -> str:
+    """Style of the cell of a score in [0, 1]: the higher, the lighter; the number in it says the same."""
+    if value is None or pd.isna(value):
+        return ""
+    red, green, blue = _SHADES[min(int(max(float(value), 0.0) * len(_SHADES)), len(_SHADES) - 1)]
+    return f"background-color: rgb({red} {green} {blue}); color: {'#10151c' if float(value) >= 0.6 else '#f0f2f5'}"
+
+
+def table(
+    content: pd.DataFrame, alt: str, *, shaded: Sequence[str] = (), digits: int = 3, wide: str = "", **more: Any
+) -> None:
+    """A table that can be sorted by each column.
+
+    Args:
+        content: as shown.
+        alt: what it shows, for who cannot see it.
+        shaded: columns of scores in [0, 1].
+        digits: after the point.
+        wide: a column that stays in sight while the others scroll.
+        more: of ``st.dataframe``.
+    """
+    styled = content.style.format(precision=digits, na_rep="–")
+    if shaded:
+        styled = styled.map(shade, subset=list(shaded))
+    config = {wide: st.column_config.TextColumn(width=175, pinned=True)} if wide else None
+    st.dataframe(
+        styled, hide_index=True, placeholder="–", column_config=config, alt=alt, **({"height": "content"} | more)
+    )
+
+
+def findings(states: Mapping[str, LabelState]) -> str:
+    """Observations that are positive or uncertain, in a line."""
+    asserted = (LabelState.POSITIVE, LabelState.UNCERTAIN)
+    named = [name for name in OBSERVATIONS if name != NO_FINDING and states[name] in asserted]
+    return ", ".join(named) or "no abnormal finding"
+
+
+def show_studies(
+    run: Run, found: Evaluation, places: Sequence[int], notes: Sequence[str], pairs: Sequence[str], empty: str
+) -> None:
+    """The first of some studies; each opens on the Read page with some pairs' reports.
+
+    Args:
+        run: whose reports.
+        found: its evaluation.
+        places: of the studies in it.
+        notes: one a study.
+        pairs: names of the bundles whose reports are shown there.
+        empty: what to say where there is no study.
+    """
+    if not places:
+        st.caption(empty)
+        return
+    more = f"The first {MOST_CARDS} of {len(places)}. " if len(places) > MOST_CARDS else ""
+    places, notes = list(places)[:MOST_CARDS], list(notes)[:MOST_CARDS]
+    known = services.studies()
+    if not all(found.study_ids[place] in known for place in places):
+        st.caption(f"{more}The Read page has phantoms only, so these studies cannot be opened there.")
+        rows = zip(places, notes, strict=True)
+        listed = [{"Study": found.study_ids[at], "": note, "Reference": findings(found.truth[at])} for at, note in rows]
+        table(pd.DataFrame(listed), "Studies")
+        return
+    st.caption(f"{more}A picture opens its study on the Read page.")
+    pictures = services.thumbnails([found.study_ids[place] for place in places])
+    study_cards(
+        [
+            StudyCard(found.study_ids[place], picture, note, findings(found.truth[place]))
+            for place, note, picture in zip(places, notes, pictures, strict=True)
+        ],
+        query=read_query(run, pairs),
+    )
+
+
+def read_query(run: Run, pairs: Sequence[str]) -> str:
+    """What the Read page's address says of the pairs that are shown: its choices by title, none for other encoders."""
+    chosen: dict[str, list[str]] = {encoder: [] for encoder in ENCODERS}
+    for (encoder, decoder), row in run.rows.items():
+        if row["name"] in pairs:
+            chosen[encoder].append(DECODERS[decoder].title)
+    return urlencode([(encoder, title) for encoder, titles in chosen.items() for title in titles or [""]])
+
+
+def cases_link(label: str, run: Run, pairs: Sequence[str], **state: str) -> None:
+    """A link to all the studies in question on the Cases page.
+
+    Args:
+        label: of the link.
+        run: whose reports.
+        pairs: names of bundles.
+        state: ``observation``, ``outcome``, ``slice``, ``agreement``, ``order``, as that page has them.
+    """
+    if run.name == run.family:  # that page has the evaluations beside the bundles
+        query = cases.address(pairs, family=run.family, **state)
+        st.page_link("app_pages/cases.py", label=label, icon=":material/view_list:", query_params=query)

@@ -1,0 +1,102 @@
+"""Tables 2 and 3 and the CCVE study: ours beside the paper's, or the paper's and how to have ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from core.paper_tables import METRICS, TABLES, PaperTable, TableName, paper_numbers, read_tables
+from dashboard import figures, settings
+from dashboard.components.score_table import export
+from dashboard.results.parts import table
+from dashboard.runs import Run
+
+SHOWN: tuple[TableName, ...] = ("2", "3", "ccve")
+COMMANDS: dict[TableName, str] = {"2": "table 2", "3": "table 3", "ccve": "study ccve"}
+ABOUT: dict[TableName, str] = {
+    "2": "How well image backbones learn the observations: the choice of FVE's towers.",
+    "3": "Reports written from the true fine labels as text, without any image: what perfect labels would be worth.",
+    "ccve": "What can be read from CCVE's 13 embeddings of a study, without any decoder.",
+}
+
+
+def show(run: Run) -> None:
+    """Draw the view."""
+    ours, problems = read_tables(settings.result_tables(), run.family)
+    for problem in problems:
+        st.error(problem, icon=":material/error:")
+    for name in SHOWN:
+        st.subheader(TABLES[name])
+        st.caption(ABOUT[name])
+        if name in ours:
+            _ours(ours[name])
+        else:
+            _papers(name, run)
+
+
+def _ours(content: PaperTable) -> None:
+    rows = []
+    for row in content.rows:
+        cells: dict[str, Any] = {"Row": row.name if row.kind == "system" else f"{row.kind}: {row.name}"}
+        for key, title in content.metrics.items():
+            metric = row.metrics.get(key)
+            if metric is None:
+                continue
+            cells[title] = metric.value
+            if metric.low is not None:
+                cells |= {f"{title}, from": metric.low, f"{title}, to": metric.high}
+            if metric.sd is not None:
+                cells[f"{title}, SD over seeds"] = metric.sd
+            if metric.paper is not None:
+                cells |= {f"{title}, paper": metric.paper, f"{title}, difference": metric.difference}
+        rows.append(cells | ({"Note": row.note} if row.note else {}))
+    shown = pd.DataFrame(rows)
+    first, title = next(iter(content.metrics.items()))
+    _plot(content, first, title)
+    table(shown, content.title, wide="Row")
+    seeds = f"{len(content.seeds)} seed{'s' * (len(content.seeds) != 1)}" if content.seeds else "seed not recorded"
+    st.caption(
+        f"{content.n:,} held-out studies, {seeds}. Data: {content.data} The paper's numbers are of MIMIC-CXR. "
+        f"Written by `{content.command}`."
+    )
+    if content.notes:
+        st.caption("  \n".join(content.notes))
+    export(shown, f"{content.title}, {content.family}", name=f"table-{content.name}")
+
+
+def _plot(content: PaperTable, key: str, title: str) -> None:
+    rows = [row for row in content.rows if key in row.metrics]
+    if len(rows) < 2:
+        return
+    cells = [row.metrics[key] for row in rows]
+    names = [row.name for row in rows]
+    ends = [(cell.value if end is None else end) for cell in cells for end in (cell.low, cell.high)]
+    dots = [figures.Dots("ours, with its interval", [cell.value for cell in cells], ends[::2], ends[1::2])]
+    if any(cell.paper is not None for cell in cells):
+        papers = [np.nan if cell.paper is None else cell.paper for cell in cells]
+        dots.append(figures.Dots("the paper's", papers))
+    st.plotly_chart(
+        figures.score_dots(names, names, dots, axis=title),
+        key=f"table_chart_{content.name}",
+        config={"displayModeBar": False},
+        alt=f"{content.title}: {title}; the table below has the same numbers",
+    )
+
+
+def _papers(name: TableName, run: Run) -> None:
+    st.info(
+        f"{run.name} has no such table yet. `cxr-lens {COMMANDS[name]} --preset {run.family}` makes it from the "
+        "data. Until then, the paper's numbers alone:",
+        icon=":material/info:",
+    )
+    numbers = paper_numbers(settings.paper_tables(), name)
+    rows = [
+        {"Row": ", ".join(key)} | {METRICS[metric]: value for metric, value in values.items()}
+        for key, values in numbers.items()
+    ]
+    content = pd.DataFrame(rows)
+    table(content, f"The paper's numbers of {TABLES[name]}", wide="Row")
+    export(content, f"Nazarov et al. 2022, {TABLES[name]} (MIMIC-CXR)", name=f"paper-table-{name}")

@@ -1,0 +1,93 @@
+"""Two pairs on the same studies: the paired test, and the studies in which they differ most."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from core.metrics.resampling import holm
+from dashboard import cases, figures, runs
+from dashboard.components.score_table import export
+from dashboard.results.parts import by_f1, cases_link, pick_pair, show_studies, table
+from dashboard.runs import Run
+
+TESTED = {
+    "f1": "Macro F1",
+    "micro_f1": "Micro F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "example_f1": "F1 of a study, mean",
+    "bleu_1": "BLEU-1",
+    "bleu_4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+}
+
+
+def show(run: Run) -> None:
+    """Draw the view."""
+    found = runs.reports(run)
+    if len(run.rows) < 2:
+        st.info("This evaluation has one pair; there is nothing to compare it with.")
+        return
+    best = by_f1(run)
+    with st.container(horizontal=True):
+        first = pick_pair(run, "First pair", "first", best[0])
+        second = pick_pair(run, "Second pair", "second", best[1])
+    if first == second:
+        st.info("Choose two different pairs.")
+        return
+    one, other = run.titles[first], run.titles[second]
+    tests = runs.comparison(run, first, second, list(TESTED))
+    ours, theirs = (found.scored(name, *TESTED).scores() for name in (first, second))
+    adjusted = holm({score: each.p_permutation for score, each in tests.items()})
+    content = pd.DataFrame(
+        [
+            {
+                "Score": title,
+                one: ours[score],
+                other: theirs[score],
+                "Difference": tests[score].difference,
+                "From": tests[score].low,
+                "To": tests[score].high,
+                "p": tests[score].p_permutation,
+                "p (Holm)": adjusted[score],
+                "Beyond chance": "yes" if adjusted[score] < 0.05 else "no",
+            }
+            for score, title in TESTED.items()
+        ]
+    )
+    main = tests["f1"]
+    st.markdown(
+        f"Macro F1: **{one} {main.difference:+.3f}** against {other} (95 % interval {main.low:+.3f} to "
+        f"{main.high:+.3f}; p = {main.p_permutation:.3f}, {adjusted['f1']:.3f} corrected for {len(TESTED)} scores)."
+    )
+    dots = figures.Dots(
+        f"{one} less {other}",
+        content["Difference"].tolist(),
+        content["From"].tolist(),
+        content["To"].tolist(),
+    )
+    st.plotly_chart(
+        figures.score_dots(
+            list(TESTED.values()), list(TESTED), [dots], axis="difference", line=0.0, line_name="no difference"
+        ),
+        key="two_chart",
+        config={"displayModeBar": False},
+        alt=f"Differences between {one} and {other}; the table below has the same numbers",
+    )
+    table(content, f"{one} against {other}", wide="Score")
+    st.caption(
+        "Both on the same studies. Interval: paired bootstrap over patients. p: paired permutation test; Holm: "
+        f"corrected for these {len(TESTED)} scores, not for looking at several pairs. About these two trained models."
+    )
+    export(content, f"{one} against {other}, {run.name}", name="two-pairs")
+    cases_link("Where they disagree, on the Cases page", run, [first, second], agreement=cases.DISAGREE)
+    gap = found.errors[second] - found.errors[first]
+    for better, worse, sign in ((first, second, 1), (second, first, -1)):
+        order = np.argsort(-sign * gap, kind="stable")
+        places = [int(place) for place in order if sign * gap[place] > 0]
+        st.markdown(f"**{run.titles[better]} has fewer errors than {run.titles[worse]} in {len(places)} studies**")
+        notes = [f"{found.errors[better][place]} against {found.errors[worse][place]} errors" for place in places]
+        show_studies(run, found, places, notes, [first, second], "In none.")

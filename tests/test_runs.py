@@ -1,0 +1,194 @@
+"""Runs on disk, and what the Results page computes from them: by hand, and through Streamlit's test runner."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.types import CXRLensError
+from dashboard import figures, runs, settings
+from dashboard.results.parts import read_query
+from dashboard.results.seeds import same_training
+from tests.test_dashboard import needs_bundles
+from tests.test_evaluation import CLEAR, EFFUSION, LARGE
+
+SCORED = {"f1": 0.5, "precision": 0.5, "recall": 0.5, "intervals": {"f1": [0.4, 0.6]}}
+REPORTS = [
+    {"study_id": "a", "reference": EFFUSION, "one": EFFUSION, "two": CLEAR},
+    {"study_id": "b", "reference": EFFUSION, "one": EFFUSION, "two": EFFUSION},
+    {"study_id": "c", "reference": CLEAR, "one": CLEAR, "two": EFFUSION},
+    {"study_id": "d", "reference": LARGE, "one": CLEAR, "two": LARGE},
+]
+
+
+def results(seed: int | None = 1, fingerprint: str = "aa", **first: Any) -> dict[str, Any]:
+    rows = [
+        {"name": "one", "encoder": "cve", "decoder": "m2", **SCORED, **first},
+        {"name": "two", "encoder": "dve", "decoder": "transformer", **SCORED},
+    ]
+    content = {"family": "real", "studies": 4, "fingerprint": fingerprint, "command": "cxr-lens evaluate", "rows": rows}
+    return content | ({} if seed is None else {"seed": seed})
+
+
+def put(folder: Path, content: Any, reports: list[dict[str, str]] | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / "results.json").write_text(text, encoding="utf-8")
+    if reports is not None:
+        lines = "".join(json.dumps(row) + "\n" for row in reports)
+        (folder / "reports.jsonl").write_text(lines, encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty CXR_RUNS, and no bundles."""
+    monkeypatch.setenv("CXR_BUNDLES", str(tmp_path / "none"))
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXR_RUNS", str(tmp_path / "many"))
+    return tmp_path / "many"
+
+
+def test_runs_are_found_named_by_their_folder_and_damaged_ones_are_told(folder: Path) -> None:
+    put(folder / "seed-1" / "real" / "evaluate", results(), REPORTS)
+    put(folder / "seed-2", results(seed=2))
+    put(folder / "cut", '{"rows": [')
+    put(folder / "odd", results() | {"rows": [{"name": "x", "encoder": "nose", "decoder": "m2", "f1": 0.1}]})
+    put(folder / "lacking", results() | {"rows": [{"name": "x", "encoder": "cve", "decoder": "m2"}]})
+    put(folder / "explain", {"pairs": ["another command's results"]})
+    found, damaged = runs.runs()
+    assert list(found) == ["many/seed-2", "many/seed-1/real"]
+    assert sorted(damaged) == ["many/cut", "many/lacking", "many/odd"]
+    assert all("results.json is damaged" in message for message in damaged.values())
+    assert found["many/seed-2"].seed == "2"
+    assert list(found["many/seed-2"].rows) == [("dve", "transformer"), ("cve", "m2")]  # as in the paper's table
+    with pytest.raises(CXRLensError, match=r"put DIR/reports\.jsonl into .*seed-2 as reports\.jsonl"):
+        runs.reports(found["many/seed-2"])
+
+
+def test_no_run_at_all_is_said(folder: Path) -> None:
+    with pytest.raises(CXRLensError, match="No evaluation yet"):
+        runs.runs()
+
+
+def test_reports_of_other_bundles_are_refused(folder: Path) -> None:
+    put(folder / "x", results(), [{"study_id": "a", "reference": CLEAR, "one": CLEAR}])
+    with pytest.raises(CXRLensError, match="has no reports of two: it is of other bundles"):
+        runs.reports(runs.runs()[0]["many/x"])
+
+
+def test_slices_and_the_paired_test_by_hand(folder: Path) -> None:
+    put(folder / "x", results(), REPORTS)
+    run = runs.runs()[0]["many/x"]
+    ways = runs.ways_to_divide(run)
+    assert ways["Finding"]["Pleural Effusion"].tolist() == [True, True, False, False]
+    assert ways["Number of findings"]["none"].tolist() == [False, False, True, False]
+    parts = {each.name: each for _, each in runs.slices(run, "two", "f1[Pleural Effusion]", "Finding")}
+    # Of the two with an effusion "two" finds one and invents none: 2 * 1 / (1 + 2).
+    assert parts["Pleural Effusion"].score == pytest.approx(2 / 3)
+    assert parts["Pleural Effusion"].count == 2
+    assert parts["Cardiomegaly"].score == 0
+    scores = [each.score for _, each in runs.slices(run, "two", "micro_f1", None)]
+    assert scores == []  # none has ten studies
+    tested = runs.comparison(run, "one", "two", ["f1[Pleural Effusion]", "rouge_l"])
+    # "one" has 2 of 2 right; "two" 1 of 2, and one of its 2 is invented: F1 1 less 1/2.
+    assert tested["f1[Pleural Effusion]"].difference == pytest.approx(0.5)
+    assert runs.interval(run, "one", "f1") == (0.4, 0.6)  # the evaluation's own
+    low, high = runs.interval(run, "one", "f1[Pleural Effusion]") or (0, 0)
+    assert low <= high <= 1
+
+
+def test_only_runs_of_one_family_and_the_same_studies_are_seeds_of_one_training(folder: Path) -> None:
+    put(folder / "a", results(seed=1))
+    put(folder / "b", results(seed=2))
+    put(folder / "c", results(seed=3, fingerprint="bb"))
+    put(folder / "d", results(seed=4) | {"family": "other"})
+    put(folder / "e", results(seed=5) | {"studies": 3})
+    put(folder / "f", results(seed=6, fingerprint=""))
+    put(folder / "g", results(seed=7, fingerprint=""))
+    groups = [[run.seed for run in group] for group in same_training(runs.runs()[0])]
+    assert groups == [["1", "2"], ["3"], ["4"], ["5"], ["6"], ["7"]]
+
+
+def test_the_read_page_is_asked_for_the_named_pairs_only(folder: Path) -> None:
+    put(folder / "a", results())
+    run = runs.runs()[0]["many/a"]
+    assert read_query(run, ["one"]) == "dve=&fve=&cve=M2&ccve="
+    assert read_query(run, ["one", "two"]) == "dve=Transformer&fve=&cve=M2&ccve="
+
+
+def test_dots_carry_intervals_keys_and_different_symbols() -> None:
+    figure = figures.score_dots(
+        ["A", "B"],
+        ["a", "b"],
+        [figures.Dots("ours", [0.5, 0.2], [0.4, 0.1], [0.7, 0.2]), figures.Dots("paper", [0.1, np.nan])],
+        axis="F1",
+    )
+    ours, paper = figure.data
+    assert list(ours.customdata) == ["a", "b"]
+    assert np.allclose(ours.error_x.array, [0.2, 0.0])
+    assert np.allclose(ours.error_x.arrayminus, [0.1, 0.1])
+    assert ours.marker.symbol != paper.marker.symbol
+
+
+def page(**query: str) -> AppTest:
+    """The Results page alone: other pages' studies are not drawn first."""
+    test = AppTest.from_file(str(settings.REPOSITORY / "dashboard" / "app_pages" / "results.py"), default_timeout=120)
+    for name, value in query.items():
+        test.query_params[name] = value
+    test.run()
+    assert not test.exception
+    return test
+
+
+def said(test: AppTest) -> str:
+    return "\n".join(each.value for each in [*test.markdown, *test.caption, *test.info, *test.error, *test.warning])
+
+
+def test_seeds_have_a_mean_and_a_spread_and_other_data_an_explanation(folder: Path) -> None:
+    put(folder / "a", results(seed=1), REPORTS)
+    put(folder / "b", results(seed=2, f1=0.7), REPORTS)
+    put(folder / "c", results(seed=2, fingerprint="bb"), REPORTS)
+    put(folder / "cut", "{")
+    test = page(view="Runs and seeds")
+    assert "Not compared with many/a: many/c" in said(test)
+    assert "many" in said(test) and "is damaged" in said(test)
+    table = test.dataframe[1].value.set_index("Pair")
+    assert table.loc["CVE + M2", "Mean"] == pytest.approx(0.6)
+    assert table.loc["CVE + M2", "SD"] == pytest.approx(0.2 / 2**0.5)
+    assert table.loc["DVE + Transformer", "SD"] == 0
+    alone = page(view="Runs and seeds", run="many/c")
+    assert "There is one seed (2) of many/c" in said(alone)
+
+
+def test_a_run_shows_differences_to_the_paper_and_what_it_lacks(folder: Path) -> None:
+    put(folder / "a", results(f1=0.316))
+    test = page()
+    table = test.dataframe[0].value.set_index("Pair")
+    assert table.loc["CVE + M2", "Paper"] == pytest.approx(0.116)  # the paper's Table 1
+    assert table.loc["CVE + M2", "Difference"] == pytest.approx(0.2)
+    assert table.loc["CVE + M2", "Difference from"] == pytest.approx(0.4 - 0.116)
+    assert "cxr-lens evaluate --preset real --out DIR" in said(test)  # no reports
+    assert "cxr-lens study ccve --preset real" in said(page(view="Tables 2, 3, CCVE"))
+    assert "no scores by observation" in said(page(view="By observation"))
+
+
+def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:
+    put(folder / "a", results(), REPORTS)
+    test = page(view="Two pairs", first="CVE + M2", second="DVE + Transformer")
+    assert "CVE + M2 has fewer errors than DVE + Transformer in 2 studies" in said(test)
+    assert "DVE + Transformer has fewer errors than CVE + M2 in 1 studies" in said(test)
+
+
+@needs_bundles
+def test_the_address_restores_a_view() -> None:
+    test = page(view="Slices", of="CVE + M2", by_what="View")
+    assert test.selectbox(key="of").value == "phantom-cve-m2"
+    content = test.dataframe[0].value
+    assert sorted(content["Slice"]) == ["View: AP", "View: PA"]
+    assert content["Micro F1"].is_monotonic_increasing
+    assert content["Studies"].sum() == 400
