@@ -14,7 +14,7 @@ from core.types import CXRLensError
 from dashboard import figures, runs, settings
 from dashboard.results.parts import read_query
 from dashboard.results.seeds import same_training
-from tests.test_dashboard import needs_bundles
+from tests.test_dashboard import APP, needs_bundles
 from tests.test_evaluation import CLEAR, EFFUSION, LARGE
 
 SCORED = {"f1": 0.5, "precision": 0.5, "recall": 0.5, "intervals": {"f1": [0.4, 0.6]}}
@@ -186,7 +186,13 @@ def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:
 
 @needs_bundles
 def test_the_address_restores_a_view() -> None:
-    test = page(view="Slices", of="CVE + M2", by_what="View")
+    test = AppTest.from_file(APP, default_timeout=120)  # links to other pages need the whole app
+    test.query_params["source"] = "Your own image"
+    test.run().switch_page("app_pages/results.py")
+    for name, value in {"view": "Slices", "of": "CVE + M2", "by_what": "View"}.items():
+        test.query_params[name] = value
+    test.run()
+    assert not test.exception
     assert test.selectbox(key="of").value == "phantom-cve-m2"
     content = test.dataframe[0].value
     assert sorted(content["Slice"]) == ["View: AP", "View: PA"]
