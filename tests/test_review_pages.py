@@ -183,6 +183,11 @@ def test_a_researcher_closes_and_sees_results_and_files_equal_to_the_marks(datab
     assert errors["Model"].iloc[0] == "reference"
     names = next(table for table in tables if list(table) == ["Reader", "Name", "Model"])
     assert len(names) == 6
+    assert not any("Kendall's tau-b" in table for table in tables)
+    app.toggle(key="metrics-wanted").set_value(True).run()
+    assert not app.exception
+    (compared,) = [table.value for table in app.dataframe if "Kendall's tau-b" in table.value]
+    assert list(compared["Reports"]) == [12] * 5
     app.button(key="prepare").click().run()
     assert not app.exception
     files = zipfile.ZipFile(io.BytesIO(results._zip(app.session_state[f"files-{made}-False"])))

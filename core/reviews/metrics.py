@@ -12,13 +12,15 @@ from core.reviews.answers import Results
 from core.reviews.design import REFERENCE
 
 NAMES = {"bleu_1": "BLEU-1", "bleu_4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D"}
+LABELS = "F1 of labels"
+COLUMNS = ("study", "model", *NAMES.values(), LABELS)
 
 
 def automatic_metrics(results: Results) -> pd.DataFrame:
     """Score each report that was shown against its study's reference: BLEU, ROUGE-L, CIDEr-D, F1 of the labels.
 
     Returns:
-        columns study, model and one a metric; no rows where no study has a reference, or nothing else was shown.
+        columns study, model and one a metric; without rows where no reference is stored, or nothing else was shown.
     """
     from core.labels.rules import label_reports
     from core.metrics.language import language_statistics
@@ -35,11 +37,11 @@ def automatic_metrics(results: Results) -> pd.DataFrame:
         statistics = language_statistics(theirs, ours).select(*NAMES)
         scores = pd.DataFrame(statistics.from_sums(statistics.values), columns=pd.Index(list(NAMES.values())))
         labels = zip(label_reports(theirs), label_reports(ours), strict=True)
-        scores["F1 of labels"] = [_f1(one.states, other.states) for one, other in labels]
+        scores[LABELS] = [_f1(one.states, other.states) for one, other in labels]
         scores.insert(0, "study", studies)
         scores.insert(1, "model", name)
         tables.append(scores)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=pd.Index(COLUMNS), dtype=float)
 
 
 def _f1(reference: Mapping[str, LabelState], generated: Mapping[str, LabelState]) -> float:

@@ -7,6 +7,7 @@ import math
 import tempfile
 import zipfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 import streamlit as st
 
 from core.reviews.agreement import Estimate
-from core.reviews.analysis import Analysis, analyse, settle
+from core.reviews.analysis import Analysis, MetricCorrelation, analyse, correlate, settle
 from core.reviews.answers import ANY_ERROR, Results, load_results
 from core.reviews.export import export
 from core.reviews.metrics import automatic_metrics
@@ -29,7 +30,7 @@ RESAMPLES = 1000
 def show(who: Actor, session_id: str) -> None:
     """Draw the results of a closed session."""
     results = load_results(access.database(), who, session_id)  # asks each time whether this user may
-    analysis, metrics = _analysed(session_id, results)
+    analysis = _analysed(session_id, results)
     for warning in results.warnings:
         st.warning(warning, icon=":material/info:")
     if results.answers.empty:
@@ -40,19 +41,21 @@ def show(who: Actor, session_id: str) -> None:
     _show_agreement(analysis)
     _show_settled(results, analysis)
     _show_drift(results, analysis)
-    _show_metrics(results, analysis, metrics)
+    analysis = _show_metrics(results, analysis)
     _show_names(who, session_id)
     _show_files(results, analysis)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Working out the figures …")
-def _analysed(session_id: str, _results: Results) -> tuple[Analysis, pd.DataFrame]:
+def _analysed(session_id: str, _results: Results) -> Analysis:
     """A closed session does not change any more, so its id is key enough."""
-    metrics = automatic_metrics(_results) if _results.rubric.mark == "error" else pd.DataFrame()
-    try:
-        return analyse(_results, metrics if len(metrics) else None, resamples=RESAMPLES), metrics
-    except CXRLensError:  # too few reports for a correlation
-        return analyse(_results, None, resamples=RESAMPLES), pd.DataFrame()
+    return analyse(_results, resamples=RESAMPLES)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Scoring the reports and comparing …")
+def _correlated(session_id: str, _results: Results) -> tuple[MetricCorrelation, ...]:
+    first = _results.answers[~_results.answers["repeat"] & ~_results.answers["adjudication"]]
+    return correlate(first, automatic_metrics(_results), resamples=RESAMPLES)
 
 
 def number(value: Any) -> str:
@@ -223,13 +226,18 @@ def _show_drift(results: Results, analysis: Analysis) -> None:
     )
 
 
-def _show_metrics(results: Results, analysis: Analysis, metrics: pd.DataFrame) -> None:
+def _show_metrics(results: Results, analysis: Analysis) -> Analysis:
+    """Compare metrics with readers where that is asked for, as it takes a while; the analysis with what was found."""
     if results.rubric.mark != "error":
-        return
+        return analysis
     st.subheader("Automatic metrics against readers")
-    if not analysis.correlations:
-        st.caption("Needs at least three reports of models, with reference reports, that readers finished.")
-        return
+    if not st.toggle("Score the reports and compare (up to a minute)", key="metrics-wanted"):
+        return analysis
+    try:
+        analysis = replace(analysis, correlations=_correlated(results.session_id, results))
+    except CXRLensError as error:
+        st.info(f"There is nothing to compare: {error}", icon=":material/info:")
+        return analysis
     _plot(
         figures.forest(
             [(row.metric, row.kendall) for row in analysis.correlations], "Kendall's tau-b with errors", neutral=0
@@ -250,6 +258,7 @@ def _show_metrics(results: Results, analysis: Analysis, metrics: pd.DataFrame) -
         ),
         "Correlation of metrics with readers",
     )
+    return analysis
 
 
 def _show_names(who: Actor, session_id: str) -> None:

@@ -62,14 +62,20 @@ class Watched:
         self.page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=60_000)
 
 
-def start_server(folder: Path, **environment: str) -> Iterator[Server]:
-    """Run the dashboard on a free loopback port until the generator is closed."""
+def free_port() -> int:
+    """A port of the loopback device that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+def start_server(folder: Path, *options: str, port: int = 0, **environment: str) -> Iterator[Server]:
+    """Run the dashboard on a loopback port, a free one for 0, until the generator is closed."""
+    port = port or free_port()
     log = folder / "server.log"
-    environment = {"CXR_CACHE": str(folder / "cache")} | environment
-    command = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", f"--server.port={port}"]
+    own = {"CXR_CACHE": str(folder / "cache"), "CXR_REVIEWS": str(folder / "reviews.sqlite")}
+    environment = own | environment
+    command = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", f"--server.port={port}", *options]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, cwd=settings.REPOSITORY, stdout=out, stderr=out, env=os.environ | environment

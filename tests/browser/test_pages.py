@@ -15,6 +15,7 @@ PAGES = {
     "embeddings": "test studies",
     "cases": "Reports side by side",
     "results": "Ours",
+    "review": "There is no session yet",
     "about": "Limits",
 }
 
