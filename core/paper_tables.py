@@ -10,12 +10,12 @@ import dataclasses
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from core.files import write_whole
 from core.types import CXRLensError
 
 TableName = Literal["1", "2", "3", "ccve"]
@@ -331,23 +331,6 @@ def to_markdown(table: PaperTable) -> str:
     lines += [f"- {note}" for note in table.notes]
     lines += [f"- {row.name}: {row.note}" for row in table.rows if row.note]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one piece: a reader sees the old one or the new one.
-
-    Raises:
-        TableError: it cannot be written (no space, no right); what was there stays.
-    """
-    fresh = path.with_name(f".{path.name}.part")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        os.replace(fresh, path)  # noqa: PTH105 - in one step also where the target exists
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise TableError(
-            f"{path} could not be written: {error.strerror or error}. What was there is unchanged."
-        ) from error
 
 
 def _cell(metric: Metric) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core.encoders import Encoder
+from core.files import new_array, write_whole
 from core.types import CXRLensError, VisualTokens
 
 Progress = Callable[[int, int], None]
@@ -64,10 +66,14 @@ def write_token_cache(
         batches: images (B, 1, H, H), all of them in order; those already written are skipped over.
         total: number of studies.
         progress: called with (done, total).
+
+    Raises:
+        DiskError: no space; nothing is left that could pass for a whole cache, and what was encoded is kept.
+        CXRLensError: not ``total`` studies came.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "progress.json"
-    values: npt.NDArray[np.float16] | None = None
+    values: np.memmap[Any, Any] | None = None
     done = 0
     if state.is_file():
         saved = json.loads(state.read_text(encoding="utf-8"))
@@ -83,16 +89,16 @@ def write_token_cache(
             grids, sources = visual.grids, visual.sources
             if values is None:
                 shape = (total, *visual.tokens.shape[1:])
-                values = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
+                values = new_array(folder / "tokens.npy", np.float16, shape)
             values[place:end] = visual.tokens.half().numpy()
-            values.flush()  # type: ignore[union-attr]
-            state.write_text(json.dumps({"key": key, "done": end}), encoding="utf-8")
+            values.flush()
+            write_whole(state, json.dumps({"key": key, "done": end}))
         place = end
         if progress:
             progress(place, total)
     if place != total or values is None:
         raise CXRLensError(f"{folder}: {place} studies came, {total} were announced.")
     about = {"key": key, "grids": grids, "sources": sources, "shape": values.shape}
-    (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
+    write_whole(folder / "about.json", json.dumps(about))
     state.unlink()
     return TokenCache(values, grids, sources)

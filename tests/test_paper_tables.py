@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core.files import DiskError
 from core.paper_tables import (
     METRICS,
     Metric,
@@ -128,7 +129,7 @@ def test_without_space_the_old_table_stays(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(TableError, match="No space left on device"):
+    with pytest.raises(DiskError, match="No space left on device"):
         write_table(tmp_path, example())
     assert path.read_bytes() == before
     assert not list(path.parent.glob(".*"))

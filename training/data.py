@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from core.config import DataConfig
+from core.files import new_array, write_whole
 from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.indexed import IndexedSource
 from core.studies.phantom import PhantomSource
@@ -115,7 +116,7 @@ class StudyData:
                 values = np.lib.format.open_memmap(path, mode="r+")
         self.folder.mkdir(parents=True, exist_ok=True)
         if values is None:
-            values = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(total, size, size))
+            values = new_array(path, np.uint8, (total, size, size))
         say(f"  rendering {total - done} {split} studies at {size} px")
         ids = [study.study_id for study in self.studies[split]]
         with ProcessPoolExecutor(initializer=_one_thread) as pool:
@@ -124,7 +125,7 @@ class StudyData:
                 jobs = [(self.config, study_id, size) for study_id in chunk]
                 values[start : start + len(chunk)] = np.stack(list(pool.map(_render, jobs, chunksize=16)))
                 values.flush()
-                about.write_text(json.dumps({"key": key, "done": start + len(chunk)}), encoding="utf-8")
+                write_whole(about, json.dumps({"key": key, "done": start + len(chunk)}))
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 

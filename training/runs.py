@@ -23,6 +23,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from core.files import write_whole
 from core.types import CXRLensError
 
 PACKAGES = ("torch", "timm", "open_clip_torch", "pytorch-lightning", "numpy", "scikit-learn")
@@ -106,10 +107,10 @@ def _run_stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], N
     folder.mkdir(parents=True, exist_ok=True)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     about = {"key": key, "inputs": inputs, "versions": {"python": sys.version.split()[0], **versions}}
-    config.write_text(json.dumps(about, indent=2, default=str), encoding="utf-8")
+    write_whole(config, json.dumps(about, indent=2, default=str))
     say(f"▸ {folder.name}{' (resumed)' if resumed else ''}")
     work(folder)
-    done.write_text(json.dumps({"key": key}), encoding="utf-8")
+    write_whole(done, json.dumps({"key": key}))
     return key
 
 
@@ -149,6 +150,31 @@ class EpochSampler(Sampler[int]):
         return self.size
 
 
+class ClassAwareSampler(EpochSampler):
+    """Every second place is a positive of a class, all classes in turn; the other places are studies in random order.
+
+    With a few hundred classes of which many are rare, a batch in random order has no positive of most of them, and the
+    AUC margin loss has nothing to push apart (paper-spec 4.3). Its positive rates stay those of the data set.
+    """
+
+    def __init__(self, targets: Tensor, seed: int) -> None:
+        """Order studies with ``targets`` (n, K) in {0, 1}; classes without a positive have no turn."""
+        super().__init__(len(targets), seed)
+        self.positives = [rows for column in targets.T if len(rows := column.nonzero().flatten())]
+
+    def __iter__(self) -> Iterator[int]:
+        """One epoch, as long as the data set."""
+        order = list(super().__iter__())
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch + 50_000)
+        turns: list[int] = []
+        for place in range(1, len(order), 2) if self.positives else ():
+            if not turns:
+                turns = torch.randperm(len(self.positives), generator=generator).tolist()
+            rows = self.positives[turns.pop()]
+            order[place] = int(rows[int(torch.randint(len(rows), (1,), generator=generator))])
+        return iter(order)
+
+
 class StepSeed(Callback):
     """Seed torch at each step: dropout and augmentation resume as they would have gone on."""
 
@@ -162,25 +188,61 @@ class StepSeed(Callback):
 
 
 class StopOnNaN(Callback):
-    """Stop before a NaN loss reaches the weights' checkpoint."""
+    """Stop before a NaN loss reaches the weights' checkpoint, and keep the batch that made it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Remember the stage's folder."""
+        self.folder = folder
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Check the loss."""
+        """Check the loss.
+
+        Raises:
+            StageError: it is no finite number; the message names the file with the batch.
+        """
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         if loss is not None and not torch.isfinite(loss):
+            kept = self._keep(batch, trainer.current_epoch, batch_idx)
             raise StageError(
-                f"The loss became {float(loss)} at epoch {trainer.current_epoch}, batch {batch_idx}. The last "
-                "checkpoint is kept. Lower the stage's learning_rate and run again."
+                f"The loss became {float(loss)} at epoch {trainer.current_epoch}, batch {batch_idx}. {kept} The last "
+                "checkpoint is kept. Look whether the batch has odd values; else lower the stage's learning_rate and "
+                "run again."
             )
+
+    def _keep(self, batch: Mapping[str, Any], epoch: int, index: int) -> str:
+        from safetensors.torch import save_file
+
+        path = self.folder / f"nan-batch-epoch{epoch}-batch{index}.safetensors"
+        tensors = {
+            key if place is None else f"{key}.{place}": part.detach().cpu().contiguous()
+            for key, value in batch.items()
+            for place, part in (enumerate(value) if isinstance(value, list) else [(None, value)])
+        }
+        try:
+            save_file(tensors, path)
+        except OSError as error:
+            return f"The batch could not be kept ({error})."
+        return f"The batch is kept in {path}."
 
 
 Collate = Callable[[list[int]], dict[str, Tensor]]
 
 
 def loaders(
-    sizes: tuple[int, int], collate: tuple[Collate, Collate], batch_size: int, seed: int
+    sizes: tuple[int, int],
+    collate: tuple[Collate, Collate],
+    batch_size: int,
+    seed: int,
+    positives: Tensor | None = None,
 ) -> tuple[DataLoader[int], DataLoader[int]]:
     """Training and validation loaders over places 0 to size - 1, which ``collate`` turns into batches.
+
+    Args:
+        sizes: of the splits.
+        collate: places to a batch, for each split.
+        batch_size: of training.
+        seed: of the order.
+        positives: (size, K) targets for class-aware sampling; None takes studies in random order.
 
     Raises:
         StageError: a split is empty.
@@ -191,7 +253,7 @@ def loaders(
     train: DataLoader[int] = DataLoader(
         range(sizes[0]),  # type: ignore[arg-type]
         batch_size=min(batch_size, sizes[0]),
-        sampler=EpochSampler(sizes[0], seed),
+        sampler=EpochSampler(sizes[0], seed) if positives is None else ClassAwareSampler(positives, seed),
         collate_fn=collate[0],
         drop_last=True,
     )
@@ -230,7 +292,7 @@ def fit(
             best,
             EarlyStopping(monitor, mode=mode, patience=patience),
             StepSeed(seed),
-            StopOnNaN(),
+            StopOnNaN(folder),
             EpochLine(folder.name, monitor) if is_quiet() else TQDMProgressBar(refresh_rate=20),
         ],
         logger=CSVLogger(folder, name=None, version=_log_name(folder)),

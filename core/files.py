@@ -1,0 +1,57 @@
+"""Files that are whole or not there: texts replaced in one step, arrays whose space is taken before they are filled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.types import CXRLensError
+
+
+class DiskError(CXRLensError):
+    """A file cannot be written: no space, no right. What was there before stays."""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text in one piece: a reader sees the old file or the new one.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    fresh = path.with_name(f".{path.name}.part")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, path)  # noqa: PTH105 - in one step also where the target exists
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise DiskError(
+            f"{path} could not be written: {error.strerror or error}. What was there is unchanged."
+        ) from error
+
+
+def new_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """Create an array on disk, memory-mapped, with all its space taken.
+
+    Without that, a disk that fills up while a mapped file is written ends the process by a signal, with no message.
+
+    Raises:
+        DiskError: there is not enough space; no file is left.
+    """
+    needed = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    try:
+        values = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with path.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            elif shutil.disk_usage(path.parent).free < needed:
+                raise OSError(28, "No space left on device")
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise DiskError(
+            f"{path} needs {needed / 2**20:,.0f} MB: {error.strerror or error}. Free some space, and run again."
+        ) from error
+    return values
