@@ -1,6 +1,7 @@
 """Configuration: frozen dataclasses, one TOML preset, ``key=value`` overrides. Imports no torch.
 
-The dataclasses have no default for a scientific number: the preset is where a number lives, with its source.
+The dataclasses have no default for a scientific number: the preset is where a number lives, with its source. A number
+that came later has one, which leaves what was trained before it as it was (``identity``).
 """
 
 from __future__ import annotations
@@ -104,6 +105,12 @@ class ClassifierConfig:
         margin: m of the AUC margin loss.
         patience: epochs without a better mean AUC before stopping.
         augment: small shifts, turns and grey changes; never a flip, for reports name sides.
+        optimizer: "adamw"; "pesg" runs the AUC margin loss with LibAUC's optimiser after an AdamW warm-up; "sam" is
+            sharpness-aware AdamW, the paper's choice for ViT and Swin in Table 2.
+        sam_rho: radius of SAM's ascent. src: davda54/sam's default; the paper has none.
+        pesg_learning_rate: src: LibAUC, several labels (paper-spec 4.3).
+        pesg_decay: pull towards the mean of earlier weights. src: LibAUC, 1/500.
+        class_aware: half of each batch has a positive of a class, all classes in turn.
     """
 
     epochs: int
@@ -114,6 +121,11 @@ class ClassifierConfig:
     margin: float
     patience: int
     augment: bool
+    optimizer: Literal["adamw", "pesg", "sam"] = "adamw"
+    sam_rho: float = 0.05
+    pesg_learning_rate: float = 0.1
+    pesg_decay: float = 0.002
+    class_aware: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,3 +342,12 @@ def to_dict(config: Any) -> dict[str, Any]:
             value = to_dict(value)
         plain[each.name] = list(value) if isinstance(value, tuple) else value
     return plain
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """Plain values of a config without those that are at their default: what names a training's result.
+
+    So a number added later does not undo what was trained before it.
+    """
+    standard = {each.name: each.default for each in dataclasses.fields(config)}
+    return {name: value for name, value in to_dict(config).items() if value != standard[name]}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +13,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
+from torch.optim import AdamW
 
 from core.config import ClassifierConfig
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
-from core.lightning.optimizers import adamw, augment
+from core.lightning.optimizers import PESG, SharpnessAwareAdamW, adamw, augment
 from core.losses import AUCMarginLoss
 
 
@@ -52,6 +56,17 @@ class ClassifierModule(lightning.LightningModule):
         """Keep the loss's multipliers in their range."""
         self.criterion.project()
 
+    def on_train_epoch_start(self) -> None:
+        """PESG takes over after the warm-up; at half and at three quarters of what follows it begins a new stage."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        if not isinstance(optimizer, PESG):
+            return
+        after = self.config.epochs - self.config.warmup_epochs
+        if self.current_epoch == self.config.warmup_epochs:
+            optimizer.begin()
+        elif self.current_epoch - self.config.warmup_epochs in {math.ceil(after / 2), math.ceil(after * 3 / 4)}:
+            optimizer.next_stage()
+
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Collect scores."""
         self._scores.append((torch.sigmoid(self(batch["images"])), batch["targets"]))
@@ -67,9 +82,18 @@ class ClassifierModule(lightning.LightningModule):
         self.log("val_auc", float(np.mean(list(class_aucs(targets, scores).values()) or [0.5])), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW over network and multipliers."""
-        parts = [(self.classifier, self.config.learning_rate), (self.criterion, self.config.learning_rate)]
-        return adamw(parts, self.config.weight_decay, int(self.trainer.estimated_stepping_batches))
+        """AdamW over network and multipliers, sharpness-aware or followed by PESG where asked for."""
+        settings = self.config
+        parts = [(self.classifier, settings.learning_rate), (self.criterion, settings.learning_rate)]
+        kinds: dict[str, Callable[..., AdamW]] = {
+            "adamw": AdamW,
+            "sam": partial(SharpnessAwareAdamW, rho=settings.sam_rho, network=self.classifier),
+            "pesg": partial(
+                PESG, criterion=self.criterion, rate=settings.pesg_learning_rate, epoch_decay=settings.pesg_decay
+            ),
+        }
+        steps = int(self.trainer.estimated_stepping_batches)
+        return adamw(parts, settings.weight_decay, steps, kind=kinds[settings.optimizer])
 
 
 def class_aucs(targets: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> dict[int, float]:

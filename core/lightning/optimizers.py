@@ -1,9 +1,9 @@
-"""The optimiser and schedule that all modules share."""
+"""The optimisers and the schedule that all modules share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,148 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from core.losses import AUCMarginLoss
+
 WARMUP = 0.05
 """Share of the steps over which the rate rises; ours."""
+
+
+class SharpnessAwareAdamW(AdamW):
+    """AdamW with the gradient of the worst point nearby (SAM, Foret et al. 2021, arXiv:2010.01412, algorithm 1).
+
+    Each step runs the closure twice: at the weights, and at the weights plus rho times the gradient over its norm;
+    the second gradient is applied at the first place. Both passes see the same random numbers, so it is one function
+    whose sharpness counts, and batch norms learn their statistics from the first pass only.
+    """
+
+    def __init__(self, groups: Any, *, rho: float, network: nn.Module, **settings: Any) -> None:
+        """Optimise ``groups``, with radius ``rho``; ``network`` has the batch norms to keep still."""
+        super().__init__(groups, **settings)
+        self.rho = rho
+        self.network = network
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step; ``closure`` clears gradients, computes the loss and its gradients, and returns the loss.
+
+        Raises:
+            ValueError: there is no closure.
+        """
+        if closure is None:
+            raise ValueError("SAM computes the loss twice a step and needs a closure.")
+        again = torch.get_rng_state()
+        with torch.enable_grad():
+            loss = closure()
+        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.stack([p.grad.norm() for p in moved if p.grad is not None]).norm()
+        before = [p.detach().clone() for p in moved]
+        for p in moved:
+            p.add_(p.grad, alpha=self.rho / (float(norm) + 1e-12))  # type: ignore[arg-type]
+        momenta = _still_batch_norms(self.network)
+        torch.set_rng_state(again)
+        with torch.enable_grad():
+            closure()
+        for norm_layer, momentum in momenta:
+            norm_layer.momentum = momentum
+        for p, value in zip(moved, before, strict=True):
+            p.copy_(value)  # not subtracted: the very same weights
+        super().step()
+        return loss
+
+
+def _still_batch_norms(network: nn.Module) -> list[tuple[Any, float | None]]:
+    """Momentum 0 for all batch norms; returns them with what they had."""
+    norms = [each for each in network.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+    had = [(each, each.momentum) for each in norms]
+    for each in norms:
+        each.momentum = 0.0
+    return had
+
+
+class PESG(AdamW):
+    """AdamW until :meth:`begin`, then the proximal epoch stochastic gradient method of deep AUC maximisation.
+
+    The network, a and b descend along their gradient, each element clipped to [-1, 1], plus a pull towards the
+    ``reference`` (the mean of the iterates of the stage before; at first the weights as the warm-up left them) and
+    weight decay. alpha ascends by its closed form, margin + b - a less alpha, and stays at 0 or above. Formulas:
+    Yuan et al. 2021, arXiv:2012.03173, and LibAUC's PESG (paper-spec 4.3). LibAUC draws its first reference at random.
+    """
+
+    def __init__(
+        self,
+        groups: Any,
+        *,
+        criterion: AUCMarginLoss,
+        rate: float,
+        epoch_decay: float,
+        pesg_weight_decay: float = 1e-5,
+        **settings: Any,
+    ) -> None:
+        """Optimise ``groups``, which hold the network and the ``criterion``'s a, b and alpha; ``settings`` are AdamW's.
+
+        Args:
+            groups: of AdamW.
+            criterion: whose alpha ascends.
+            rate: learning rate after :meth:`begin`.
+            epoch_decay: strength of the pull.
+            pesg_weight_decay: coupled, as LibAUC's. src: its recipe for CheXpert.
+            settings: of AdamW, for the warm-up.
+        """
+        super().__init__(groups, **settings)
+        self.criterion = criterion
+        # In a group, so that a checkpoint has it.
+        self.param_groups[0]["pesg"] = {"begun": False, "rate": rate, "count": 0}
+        self.epoch_decay = epoch_decay
+        self.pesg_weight_decay = pesg_weight_decay
+
+    @property
+    def _mine(self) -> dict[str, Any]:
+        own: dict[str, Any] = self.param_groups[0]["pesg"]
+        return own
+
+    def begin(self) -> None:
+        """End the warm-up."""
+        self._mine["begun"] = True
+        self.state.clear()
+        for p in self._descending():
+            # Adam looks for "step" when a state is loaded.
+            self.state[p] = {"step": torch.zeros(()), "reference": p.detach().clone(), "sum": torch.zeros_like(p)}
+        self._mine["count"] = 0
+
+    def next_stage(self, divide: float = 10.0) -> None:
+        """Make the mean of the iterates since the last stage the new reference, and divide the rate (LibAUC: by 10)."""
+        for p in self._descending() if self._mine["count"] else ():
+            state = self.state[p]
+            state["reference"] = state["sum"] / self._mine["count"]
+            state["sum"] = torch.zeros_like(p)
+        self._mine["count"] = 0
+        self._mine["rate"] /= divide
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step."""
+        if not self._mine["begun"]:
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        rate, loss_of = self._mine["rate"], self.criterion
+        ascent = 2 * (loss_of.margin + loss_of.b - loss_of.a - loss_of.alpha)
+        for p in self._descending():
+            if p.grad is None:
+                continue
+            state = self.state[p]
+            pull = self.epoch_decay * (p - state["reference"]) + self.pesg_weight_decay * p
+            p.sub_(p.grad.clamp(-1, 1) + pull, alpha=rate)
+            state["sum"] += p
+        loss_of.alpha.add_(ascent, alpha=rate)
+        loss_of.project()
+        self._mine["count"] += 1
+        return loss
+
+    def _descending(self) -> Sequence[nn.Parameter]:
+        return [p for group in self.param_groups for p in group["params"] if p is not self.criterion.alpha]
 
 
 def adamw(
@@ -21,6 +161,7 @@ def adamw(
     total_steps: int,
     betas: tuple[float, float] = (0.9, 0.98),
     eps: float = 1e-6,
+    kind: Callable[..., AdamW] = AdamW,
 ) -> dict[str, Any]:
     """AdamW with linear warm-up and cosine decay, as Lightning wants it.
 
@@ -30,6 +171,7 @@ def adamw(
         total_steps: optimiser steps of the whole training.
         betas: src: the community recipe for CLIP (paper-spec 1.3).
         eps: as betas.
+        kind: AdamW, or what builds an optimiser from it.
     """
     settings: list[dict[str, Any]] = []
     for part, rate in groups:
@@ -40,7 +182,7 @@ def adamw(
         ):
             if chosen:
                 settings.append({"params": chosen, "lr": rate, "weight_decay": decay})
-    optimizer = AdamW(settings, betas=betas, eps=eps)
+    optimizer = kind(settings, betas=betas, eps=eps)
     warmup = max(1, round(WARMUP * total_steps))
 
     def factor(step: int) -> float:
