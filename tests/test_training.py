@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from core.config import ExperimentConfig, load_config
+from core.files import DiskError
 from core.lightning.optimizers import augment
 from core.token_cache import TokenCache, write_token_cache
 from core.types import CXRLensError, VisualTokens
@@ -88,9 +90,17 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path: Path) -> 
 
 
 def test_a_nan_loss_stops_with_a_message_and_keeps_the_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"loss became nan at epoch 2, batch 0.*learning_rate"):
+    with pytest.raises(StageError, match=r"loss became nan at epoch 2, batch 0.*learning_rate") as error:
         train_regression(tmp_path, nan_at=2)
     assert (tmp_path / "last.ckpt").is_file()
+    path = tmp_path / "nan-batch-epoch2-batch0.safetensors"
+    assert str(path) in str(error.value)
+    kept = load_file(path)["x"]
+    assert kept.shape == (8, 3)
+    everything = torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
+    sampler = EpochSampler(32, 3)
+    sampler.set_epoch(2)
+    assert torch.equal(kept, everything[list(sampler)[:8]])  # the very batch
 
 
 def test_an_empty_split_is_refused() -> None:
@@ -158,6 +168,45 @@ def test_a_token_cache_goes_on_where_it_stopped(tmp_path: Path) -> None:
     torch.testing.assert_close(cache.tokens([5, 0]).flatten(1), images[[5, 0]].flatten(1) * 2)
     with pytest.raises(CXRLensError, match="other weights or studies"):
         TokenCache.open(tmp_path, "other")
+
+
+def test_without_space_no_token_cache_is_left(tmp_path: Path) -> None:
+    """The system refuses files above 64 KB, as a full disk would."""
+    images = torch.rand(64, 1, 32, 32)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))
+    try:
+        with pytest.raises(DiskError, match=r"tokens\.npy needs 0 MB: .*Free some space, and run again"):
+            write_token_cache(tmp_path, "k", Doubler(), iter(images.split(8)), 64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(CXRLensError, match="no finished token cache"):
+        TokenCache.open(tmp_path, "k")
+    write_token_cache(tmp_path, "k", Doubler(), iter(images.split(8)), 64)
+    assert TokenCache.open(tmp_path, "k").tokens([63]).shape == (1, 1, 1024)
+
+
+def test_a_disk_that_fills_up_on_the_way_keeps_what_was_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(6, 1, 2, 2)
+    written = Path.write_text
+
+    def full(self: Path, text: str, **options: Any) -> int:
+        if '"done": 4' in text:
+            raise OSError(28, "No space left on device")
+        return written(self, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DiskError, match="No space left on device"):
+        write_token_cache(tmp_path, "k", Doubler(), iter(images.split(2)), 6)
+    monkeypatch.undo()
+    assert json.loads((tmp_path / "progress.json").read_text()) == {"key": "k", "done": 2}
+    write_token_cache(tmp_path, "k", Doubler(), iter(images.split(2)), 6)
+    torch.testing.assert_close(
+        TokenCache.open(tmp_path, "k").tokens([5]).flatten(), images[5].flatten() * 2, atol=1e-3, rtol=1e-3
+    )
 
 
 def test_augmentation_keeps_range_and_side() -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core import bundle
-from core.config import ClassifierConfig, ClipConfig, ExperimentConfig, to_dict
+from core.config import ClassifierConfig, ClipConfig, ExperimentConfig, identity, to_dict
 from core.decoders import Decoder, build_decoder
 from core.encoders import Encoder, build_encoder
 from core.encoders.base import Normalize
@@ -236,7 +236,7 @@ class Run:
 
         # What only the other kind uses does not matter: changing it must not undo this stage.
         direct_only = ("image_learning_rate", "augment") if frozen else ()
-        used = {**to_dict(settings), "epochs": epochs, "epochs_direct": None, **dict.fromkeys(direct_only)}
+        used = {**identity(settings), "epochs": epochs, "epochs_direct": None, **dict.fromkeys(direct_only)}
         inputs = self._inputs(report=used, encoder=encoder_name, decoder=decoder_name, before=before)
         return run_stage(self.folder / f"{encoder_name}-{decoder_name}", inputs, work)
 
@@ -317,7 +317,7 @@ class Run:
 
     def _inputs(self, **parts: Any) -> dict[str, Any]:
         plain = {
-            key: to_dict(value) if hasattr(value, "__dataclass_fields__") else value for key, value in parts.items()
+            key: identity(value) if hasattr(value, "__dataclass_fields__") else value for key, value in parts.items()
         }
         common: dict[str, Any] = {
             "size": self.config.size,
@@ -347,6 +347,7 @@ class Run:
                 (labelled("train"), labelled("validate")),
                 settings.batch_size,
                 self.config.seed,
+                positives=targets["train"] if settings.class_aware else None,
             ),
             epochs=settings.epochs,
             monitor="val_auc",
