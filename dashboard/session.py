@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from core.registry import DECODERS, ENCODERS
@@ -42,6 +44,15 @@ FILTERS_OFF = "off"
 FILTER_HOW = "how"
 FILTER_WORD = "word"  # counted from 1
 FILTER = "filter"
+
+# What is asked about on the Read page; in the address, written by `ask` and `ask_region`, the last by their widgets.
+ASKED = "asked"  # bundle whose report is asked about
+QUESTIONS = ("word", "sentence", "mention")  # one of them; places are counted from 1, a mention is an observation
+REGION = "region"  # left, top, right, bottom, fractions of the image
+_ASKED_OF = "asked_of"  # the case it was asked of
+HOW = "explain"
+COMPARE = "compare"
+COVER = "cover"
 
 PICKED = "picked"  # ids of the studies chosen on a map; in the address, written by write_picked
 PICKED_ON = "picked_on"  # key of the chart they were chosen on
@@ -99,6 +110,34 @@ def write_picked() -> None:
     elif not text and PICKED in st.query_params:
         del st.query_params[PICKED]
     st.session_state[_PICKED_IN_ADDRESS] = text or None
+
+
+def ask(pair: str, kind: str, which: int | str) -> None:
+    """Ask about a word or sentence, by its place from 0, or about the mention of a finding. For callbacks."""
+    write(ASKED, pair)
+    for name in QUESTIONS:
+        write(name, "")
+    write("mention" if kind == "finding" else kind, str(which + 1) if isinstance(which, int) else which)
+
+
+def ask_region(region: Sequence[float] | None) -> None:
+    """Ask what depends on a region, or no longer. For callbacks."""
+    write(REGION, ",".join(f"{at:.4g}" for at in region) if region else "")
+
+
+def close_question() -> None:
+    """Ask about no words. For callbacks."""
+    for name in (ASKED, *QUESTIONS):
+        write(name, "")
+
+
+def ask_of(case: str) -> None:
+    """Forget what was asked of another case; what a link asks for is of the case it opens."""
+    before = st.session_state.get(_ASKED_OF)
+    if before is not None and before != case:
+        close_question()
+        ask_region(None)
+    st.session_state[_ASKED_OF] = case
 
 
 def open_study(study_id: str) -> None:

@@ -97,6 +97,7 @@ function card(data) {
   } else {
     article.append(make("p", { text: "(The model wrote nothing.)" }))
   }
+  if (data.without) article.append(...without(data, article))
   if (data.missed.length) {
     const list = make("p", { className: "missed", text: "Missed: " })
     for (const name of data.missed) {
@@ -106,6 +107,37 @@ function card(data) {
   }
   if (data.note) article.append(make("p", { className: "note", text: `⚠ ${data.note}` }))
   return article
+}
+
+// How far the log-likelihood of a word moves without a region, in words; from a factor of two on.
+const HALF = Math.log(2)
+function moved(change) {
+  const times = Math.exp(Math.abs(change))
+  const factor = times >= 1000 ? "over 1000" : times >= 10 ? times.toFixed(0) : times.toFixed(1)
+  return `${factor} times ${change < 0 ? "less" : "more"} likely without the region`
+}
+
+// Marks the words that depend on a region, and tells what is written without it.
+function without({ without: { changes, difference, reference } }, article) {
+  let marks = 0
+  article.querySelectorAll(".word").forEach((word, at) => {
+    if (!(Math.abs(changes[at]) >= HALF)) return
+    marks += 1
+    word.dataset.moved = changes[at] < 0 ? (changes[at] < -Math.log(10) ? "much-less" : "less") : "more"
+    word.title = moved(changes[at])
+    word.setAttribute("aria-label", `${word.getAttribute("aria-label") ?? word.textContent}, ${moved(changes[at])}`)
+  })
+  const words = marks ? `${marks} ${marks === 1 ? "word depends" : "words depend"} on the region.` : "No word depends on the region."
+  const parts = [make("p", { className: "note", text: words })]
+  if (reference !== null) {
+    const change = Math.abs(reference) < HALF ? "about as likely" : `${Math.exp(Math.min(Math.abs(reference), 7)).toFixed(1)} times ${reference < 0 ? "less" : "more"} likely`
+    parts[0].append(` The reference report becomes ${change}${Math.abs(reference) > 7 ? " or more" : ""}.`)
+  }
+  const same = difference.every(([kind]) => kind === "same")
+  const text = make("p", { className: "again" }, make("span", { className: "section", text: "Written again without it" }))
+  if (same) text.append("the same report")
+  else for (const [kind, run] of difference) text.append(make({ same: "span", removed: "del", added: "ins" }[kind], { text: run }), " ")
+  return [...parts, text]
 }
 
 function overview(data) {

@@ -44,7 +44,7 @@ def tiles(
     """
     figures = []
     for index, name in enumerate(names):
-        source = _data_uri(images[index])
+        source = data_uri(images[index])
         caption, weight, bar = html.escape(name).replace("mediastinum", "&shy;mediastinum"), "", ""
         if weights is not None:
             share = float(weights[index])
@@ -56,7 +56,8 @@ def tiles(
     st.html(f"{_STYLE}<div class='cxr-tiles' style='--tile:{smallest}px'>{''.join(figures)}</div>")
 
 
-def _data_uri(image: npt.NDArray[np.float32]) -> str:
+def data_uri(image: npt.NDArray[np.float32]) -> str:
+    """An image (H, W), values in [0, 1], as a PNG in a URI."""
     buffer = io.BytesIO()
     Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -10,6 +10,10 @@ const PRESETS = [
   ["Lung", 0.01, 0.6, "darker part of the image"],
   ["Dense", 0.4, 0.995, "mediastinum and bone"],
 ]
+const SHARE = [[70, 30, 130], [150, 40, 130], [225, 80, 70], [252, 160, 40], [255, 255, 150]]
+// Against the words, nothing, for them: blue to orange tells apart also without red and green.
+const SIGNED = [[120, 190, 255], [30, 90, 190], [0, 0, 0], [190, 90, 0], [255, 190, 70]]
+const HEAT_EVENT = "cxr-lens-heat"
 
 function unpack(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -44,10 +48,41 @@ function colour(hex) {
   return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16))
 }
 
-function heat(value) {
-  const at = value * (HEAT.length - 1)
-  const low = Math.min(Math.floor(at), HEAT.length - 2)
-  return HEAT[low].map((start, c) => start + (HEAT[low + 1][c] - start) * (at - low))
+function heat(value, stops = HEAT) {
+  const at = value * (stops.length - 1)
+  const low = Math.min(Math.floor(at), stops.length - 2)
+  return stops[low].map((start, c) => start + (stops[low + 1][c] - start) * (at - low))
+}
+
+// A heat map as a picture, one square a cell; its values are -127 to 127. Where it is strong, it is opaque.
+function paintHeat({ width, height, values, signed }) {
+  const canvas = new OffscreenCanvas(width, height)
+  const context = canvas.getContext("2d")
+  const image = context.createImageData(width, height)
+  values.forEach((value, i) => {
+    const tint = heat(signed ? (value / 127 + 1) / 2 : value / 127, signed ? SIGNED : SHARE)
+    image.data.set([...tint, Math.min(255, Math.round(Math.abs(value) * 2.6))], 4 * i)
+  })
+  context.putImageData(image, 0, 0)
+  return canvas
+}
+
+// Edges between the strongest tenth of the cells and the rest, as line segments in cells.
+function contour({ width, height, values }) {
+  const sorted = [...values].sort((a, b) => b - a)
+  const limit = Math.max(sorted[Math.floor(sorted.length / 10)], 1)
+  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && values[y * width + x] >= limit
+  const lines = []
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      if (!inside(x, y)) continue
+      if (!inside(x - 1, y)) lines.push([x, y, x, y + 1])
+      if (!inside(x + 1, y)) lines.push([x + 1, y, x + 1, y + 1])
+      if (!inside(x, y - 1)) lines.push([x, y, x + 1, y])
+      if (!inside(x, y + 1)) lines.push([x, y + 1, x + 1, y + 1])
+    }
+  }
+  return lines
 }
 
 function paint(overlay, index) {
@@ -82,7 +117,7 @@ function paint(overlay, index) {
   return canvas
 }
 
-const TOOLS = { w: "window", m: "pan", r: "ruler" }
+const TOOLS = { w: "window", m: "pan", r: "ruler", b: "region" }
 
 class Viewer {
   constructor(root) {
@@ -96,6 +131,12 @@ class Viewer {
     this.opacity = 0.8
     this.touches = new Map()
     this.ruler = null // [x, y, x, y] in pixels of the image
+    this.heatBar = root.querySelector(".heat")
+    this.maps = [] // heat maps, a panel each
+    this.heatShown = true
+    this.contoured = false
+    this.region = null // left, top, right, bottom, fractions of the image
+    this.draft = null // the same, while it is drawn
     this.events = new AbortController()
     this.listen()
     this.resizing = new ResizeObserver(() => this.draw())
@@ -123,12 +164,86 @@ class Viewer {
       return [Math.max(top - bottom, 1), (top + bottom) / 2]
     })
     for (const overlay of header.overlays) overlay.picture = paint(overlay, header.overlays.indexOf(overlay))
+    this.root.querySelector('[data-tool="region"]').hidden = !header.regions
     this.root.style.setProperty("--ratio", String(header.height / header.width))
     this.canvas.setAttribute("aria-label", `Radiograph ${header.study}, ${header.width} by ${header.height} pixels`)
     this.buildPresets()
     this.buildOverlays()
+    if (changed) {
+      this.maps = []
+      this.heard = this.region = this.draft = null
+      this.buildHeat()
+    }
     if (changed) this.reset()
     else this.develop()
+  }
+
+  // Heat maps and the region come by a message of their own: the image need not be sent again for them.
+  hear(detail) {
+    if (detail.study !== this.header?.study) return
+    this.region = detail.region
+    if (detail.maps !== this.heard) {
+      this.heard = detail.maps
+      this.maps = JSON.parse(detail.maps).map((map) => {
+        const values = Int8Array.from(atob(map.values), (letter) => letter.charCodeAt(0))
+        const found = { ...map, values }
+        return { ...found, picture: paintHeat(found), lines: contour(found) }
+      })
+      this.heatShown = true
+    }
+    this.buildHeat(detail.scale)
+    this.draw()
+  }
+
+  buildHeat(scale) {
+    this.root.dataset.maps = this.maps.length
+    this.root.dataset.region = this.region ? this.region.map((at) => at.toFixed(3)).join(",") : ""
+    this.heatBar.hidden = !this.maps.length
+    if (!this.maps.length) return this.heatBar.replaceChildren()
+    const button = (words, name) => {
+      const element = document.createElement("button")
+      element.type = "button"
+      element.textContent = words
+      element.setAttribute("aria-pressed", String(this[name]))
+      element.onclick = () => {
+        this[name] = !this[name]
+        element.setAttribute("aria-pressed", String(this[name]))
+        this.draw()
+      }
+      return element
+    }
+    const label = document.createElement("label")
+    const slider = document.createElement("input")
+    Object.assign(slider, { type: "range", min: "0", max: "100", value: String(this.opacity * 100) })
+    slider.setAttribute("aria-label", "Heat map opacity")
+    slider.oninput = () => {
+      this.opacity = slider.value / 100
+      this.draw()
+    }
+    label.append("Opacity", slider)
+    const bar = document.createElement("canvas")
+    Object.assign(bar, { width: 128, height: 1 })
+    const signed = this.maps.some((map) => map.signed)
+    const context = bar.getContext("2d")
+    for (let x = 0; x < 128; x++) {
+      context.fillStyle = `rgb(${heat(x / 127, signed ? SIGNED : SHARE).map(Math.round).join(" ")})`
+      context.fillRect(x, 0, 1, 1)
+    }
+    const legend = document.createElement("span")
+    legend.className = "scale"
+    legend.setAttribute("role", "img")
+    const [low, high] = signed ? [`against −${scale}×`, `for +${scale}×`] : ["0", `${scale}×`]
+    legend.setAttribute("aria-label", `Colour scale from ${low} to ${high} the map's mean strength`)
+    legend.append(low, bar, `${high} its mean`)
+    this.heatBar.replaceChildren(button("Heat map", "heatShown"), button("Contour", "contoured"), label, legend)
+  }
+
+  // Panels side by side: how many across and down, and the size of each in device pixels.
+  get layout() {
+    const count = Math.max(this.maps.length, 1)
+    const columns = count === 1 ? 1 : count <= 4 ? 2 : 3
+    const rows = Math.ceil(count / columns)
+    return { count, columns, across: this.canvas.width / columns, down: this.canvas.height / rows }
   }
 
   buildPresets() {
@@ -243,12 +358,13 @@ class Viewer {
   // Where the image lies on the canvas, in device pixels.
   placed() {
     const { width, height } = this.header
-    const fit = Math.min(this.canvas.width / width, this.canvas.height / height)
+    const { across, down } = this.layout
+    const fit = Math.min(across / width, down / height)
     const scale = fit * this.zoom
     return {
       scale,
-      left: this.canvas.width / 2 + this.shift[0] * fit - (width * scale) / 2,
-      top: this.canvas.height / 2 + this.shift[1] * fit - (height * scale) / 2,
+      left: across / 2 + this.shift[0] * fit - (width * scale) / 2,
+      top: down / 2 + this.shift[1] * fit - (height * scale) / 2,
       fit,
     }
   }
@@ -266,24 +382,77 @@ class Viewer {
     const context = this.canvas.getContext("2d")
     context.setTransform(1, 0, 0, 1, 0, 0)
     context.clearRect(0, 0, across, down)
+    const { count, columns, across: wide, down: high } = this.layout
+    for (let panel = 0; panel < count; panel++) {
+      context.save()
+      context.translate((panel % columns) * wide, Math.floor(panel / columns) * high)
+      context.beginPath()
+      context.rect(0, 0, wide, high)
+      context.clip()
+      this.drawPanel(context, this.maps[panel], ratio)
+      if (count > 1) {
+        context.strokeStyle = "#39424c"
+        context.strokeRect(0, 0, wide, high)
+      }
+      context.restore()
+    }
+    this.report()
+  }
+
+  drawPanel(context, map, ratio) {
     const { scale, left, top } = this.placed()
-    const { width, height } = this.header
+    const [width, height] = [this.header.width * scale, this.header.height * scale]
     context.imageSmoothingEnabled = true
     context.imageSmoothingQuality = "high"
-    context.drawImage(this.plate, left, top, width * scale, height * scale)
+    context.drawImage(this.plate, left, top, width, height)
+    context.save()
+    context.beginPath()
+    context.rect(left, top, width, height) // padding is not data: what lies on it is not shown
+    context.clip()
     for (const overlay of this.header.overlays) {
       if (!this.shown.has(overlay.group)) continue
       const [y, x, h, w] = overlay.place
       context.imageSmoothingEnabled = overlay.kind !== "heat"
       context.globalAlpha = overlay.kind === "picture" ? 1 : this.opacity
-      context.drawImage(
-        overlay.picture,
-        left + x * width * scale, top + y * height * scale, w * width * scale, h * height * scale,
-      )
-      context.globalAlpha = 1
+      context.drawImage(overlay.picture, left + x * width, top + y * height, w * width, h * height)
+    }
+    if (map && this.heatShown) {
+      const [y, x, h, w] = map.place
+      const box = [left + x * width, top + y * height, w * width, h * height]
+      context.imageSmoothingEnabled = false
+      context.globalAlpha = this.opacity
+      context.drawImage(map.picture, ...box)
+      if (this.contoured) {
+        const at = (column, row) => [box[0] + (column * box[2]) / map.width, box[1] + (row * box[3]) / map.height]
+        context.globalAlpha = 1
+        context.strokeStyle = "#ffffff"
+        context.lineWidth = 1.5 * ratio
+        context.beginPath()
+        for (const [x0, y0, x1, y1] of map.lines) {
+          context.moveTo(...at(x0, y0))
+          context.lineTo(...at(x1, y1))
+        }
+        context.stroke()
+      }
+    }
+    context.globalAlpha = 1
+    const region = this.draft ?? this.region
+    if (region) {
+      const [x0, y0, x1, y1] = region
+      context.strokeStyle = this.draft ? "#ffffff" : "#f0e442"
+      context.lineWidth = 2 * ratio
+      context.setLineDash(this.draft ? [6 * ratio, 4 * ratio] : [])
+      context.strokeRect(left + x0 * width, top + y0 * height, (x1 - x0) * width, (y1 - y0) * height)
+    }
+    context.restore()
+    if (map?.label && this.maps.length > 1) {
+      context.font = `${12 * ratio}px sans-serif`
+      context.fillStyle = "rgb(0 0 0 / 65%)"
+      context.fillRect(0, 0, context.measureText(map.label).width + 12 * ratio, 20 * ratio)
+      context.fillStyle = "#e8edf2"
+      context.fillText(map.label, 6 * ratio, 14 * ratio)
     }
     if (this.ruler) this.drawRuler(context, left, top, scale, ratio)
-    this.report()
   }
 
   drawRuler(context, left, top, scale, ratio) {
@@ -337,12 +506,12 @@ class Viewer {
     }
   }
 
-  zoomBy(factor, x = this.canvas.width / 2, y = this.canvas.height / 2) {
-    // The point (x, y) of the canvas stays where it is.
+  zoomBy(factor, x = this.layout.across / 2, y = this.layout.down / 2) {
+    // The point (x, y) of a panel stays where it is.
     const next = Math.min(Math.max(this.zoom * factor, 1), 20)
     const { fit } = this.placed()
     const real = next / this.zoom
-    const centre = [this.canvas.width / 2, this.canvas.height / 2]
+    const centre = [this.layout.across / 2, this.layout.down / 2]
     ;[x, y].forEach((at, axis) => {
       const offset = (at - centre[axis]) / fit
       this.shift[axis] = offset - (offset - this.shift[axis]) * real
@@ -370,7 +539,46 @@ class Viewer {
   at(event) {
     const box = this.canvas.getBoundingClientRect()
     const ratio = this.canvas.width / box.width
-    return [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio]
+    const { across, down } = this.layout // all panels show the same part of the image
+    return [((event.clientX - box.left) * ratio) % across, ((event.clientY - box.top) * ratio) % down]
+  }
+
+  fraction(event) {
+    const [x, y] = this.at(event)
+    const { scale, left, top } = this.placed()
+    return [(x - left) / (scale * this.header.width), (y - top) / (scale * this.header.height)]
+  }
+
+  // The rectangle between two corners; a mere click takes an eighth of the image around it.
+  span([x0, y0], [x1, y1]) {
+    if (Math.abs(x1 - x0) < 0.015 && Math.abs(y1 - y0) < 0.015) return [x0 - 0.0625, y0 - 0.0625, x0 + 0.0625, y0 + 0.0625]
+    return [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)]
+  }
+
+  askRegion() {
+    const region = this.draft.map((at) => Number(at.toFixed(4)))
+    this.region = region
+    this.draft = null
+    this.draw()
+    this.ask?.(region)
+  }
+
+  // Keys of the region tool; tells whether it used the key.
+  regionKey(event) {
+    const step = 0.02
+    const move = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key]
+    if (event.key === "Enter" && !this.draft) this.draft = [0.4, 0.4, 0.6, 0.6]
+    else if (event.key === "Enter") this.askRegion()
+    else if (event.key === "Escape" && this.draft) this.draft = null
+    else if (move && this.draft) {
+      const [dx, dy] = move
+      const [x0, y0, x1, y1] = this.draft
+      this.draft = event.shiftKey
+        ? [x0, y0, Math.max(x1 + dx, x0 + step), Math.max(y1 + dy, y0 + step)]
+        : [x0 + dx, y0 + dy, x1 + dx, y1 + dy]
+    } else return false
+    this.draw()
+    return true
   }
 
   onImage(event) {
@@ -406,6 +614,10 @@ class Viewer {
         this.ruler = [...start, ...start]
       }
       this.touches.set(event.pointerId, [event.clientX, event.clientY])
+      if (this.tool === "region" && this.touches.size === 1) {
+        this.corner = this.fraction(event)
+        this.draft = this.span(this.corner, this.corner)
+      }
     })
     on(canvas, "pointermove", (event) => {
       this.point(event)
@@ -415,11 +627,15 @@ class Viewer {
       const ratio = window.devicePixelRatio || 1
       const [dx, dy] = [now[0] - before[0], now[1] - before[1]]
       if (this.touches.size === 2) {
+        this.corner = this.draft = null
         const other = [...this.touches].find(([id]) => id !== event.pointerId)[1]
         const apart = (p) => Math.hypot(p[0] - other[0], p[1] - other[1])
         const middle = { clientX: (now[0] + other[0]) / 2, clientY: (now[1] + other[1]) / 2 }
         this.panBy((dx / 2) * ratio, (dy / 2) * ratio)
         this.zoomBy(apart(now) / Math.max(apart(before), 1), ...this.at(middle))
+      } else if (this.corner) {
+        this.draft = this.span(this.corner, this.fraction(event))
+        this.draw()
       } else if (this.tool === "pan" || event.shiftKey || event.buttons > 1) {
         this.panBy(dx * ratio, dy * ratio)
       } else if (this.tool === "ruler") {
@@ -431,8 +647,14 @@ class Viewer {
       this.touches.set(event.pointerId, now)
     })
     for (const name of ["pointerup", "pointercancel"]) {
-      on(canvas, name, (event) => this.touches.delete(event.pointerId))
+      on(canvas, name, (event) => {
+        this.touches.delete(event.pointerId)
+        if (this.corner && name === "pointerup") this.askRegion()
+        else if (this.corner) this.draft = null
+        this.corner = null
+      })
     }
+    on(window, HEAT_EVENT, ({ detail }) => this.hear(detail))
     on(canvas, "pointerleave", () => (this.pointer.textContent = ""))
     on(canvas, "keydown", (event) => this.key(event))
     on(root, "click", (event) => {
@@ -479,6 +701,11 @@ class Viewer {
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return
+    if (this.tool === "region" && this.regionKey(event)) {
+      event.preventDefault()
+      event.stopPropagation()
+      return
+    }
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
     if (this.tool === "ruler" && (arrows[event.key] || event.key === "Enter")) {
       this.measure(arrows[event.key], event.shiftKey ? 20 : 2)
@@ -494,7 +721,7 @@ class Viewer {
       else this.panBy(-dx * 40, -dy * 40)
     } else if (keys[key]) this.act(keys[key])
     else if (key >= "1" && key <= String(PRESETS.length)) this.preset(Number(key) - 1)
-    else if (TOOLS[key]) this.use(TOOLS[key])
+    else if (TOOLS[key] && (key !== "b" || this.header.regions)) this.use(TOOLS[key])
     else return
     event.preventDefault()
     event.stopPropagation()

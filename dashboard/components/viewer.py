@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,6 +51,7 @@ def pack(
     bits: int,
     overlays: Sequence[Overlay],
     spacing: tuple[float, float] | None = None,
+    regions: bool = False,
 ) -> bytes:
     """Pack image and overlays for the browser.
 
@@ -62,6 +64,7 @@ def pack(
         bits: grey levels shown to the reader are 0 to 2 ** bits - 1.
         overlays: what may be laid over it.
         spacing: (row, column) distance of the pixels' centres in millimetres, for the ruler; None if it is not known.
+        regions: offer the tool that draws one.
     """
     height, width = pixels.shape
     levels = 2 ** min(max(bits, 8), 16) - 1
@@ -72,6 +75,7 @@ def pack(
             "height": height,
             "levels": levels,
             "spacing": spacing,
+            "regions": regions,
             "overlays": [
                 {
                     "label": overlay.label,
@@ -95,6 +99,89 @@ def pack(
     return b"".join(parts)
 
 
-def viewer(pixels: FloatImage, *, study: str, bits: int, overlays: Sequence[Overlay] = (), key: str = "viewer") -> None:
-    """Show a radiograph. Nothing that the reader does in it goes to the server."""
-    _COMPONENT(data=pack(pixels, study=study, bits=bits, overlays=overlays), key=key)
+def viewer(
+    pixels: FloatImage,
+    *,
+    study: str,
+    bits: int,
+    overlays: Sequence[Overlay] = (),
+    on_region: Callable[[], None] | None = None,
+    key: str = "viewer",
+) -> list[float] | None:
+    """Show a radiograph. Nothing that the reader does in it goes to the server, but a region that is drawn.
+
+    Args:
+        pixels: (H, W), values in [0, 1].
+        study: names the image.
+        bits: grey levels of the original are 2 ** bits.
+        overlays: what may be laid over it.
+        on_region: called before the next run, when a region is drawn.
+        key: unique on the page.
+
+    Returns:
+        The region drawn in this run: left, top, right, bottom, fractions of the image.
+    """
+    result = _COMPONENT(
+        data=pack(pixels, study=study, bits=bits, overlays=overlays, regions=on_region is not None),
+        key=key,
+        on_region_change=on_region or (lambda: None),
+    )
+    region: list[float] | None = result.region
+    return region
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A heat map over the radiograph.
+
+    Attributes:
+        label: shown where several panels stand side by side.
+        values: (h, w) cells, any scale; all panels share one.
+        place: where the cells lie: top, left, height, width, fractions of the image; what is outside it is not shown.
+        signed: below 0 has a meaning.
+    """
+
+    label: str
+    values: npt.NDArray[np.float32]
+    place: tuple[float, float, float, float]
+    signed: bool
+
+
+_HEAT = st.components.v2.component(
+    "cxr_heat",
+    html="<span></span>",
+    js="""
+export default function ({ data }) {
+  window.cxrLensHeat = data
+  window.dispatchEvent(new CustomEvent("cxr-lens-heat", { detail: data }))
+  return () => (window.cxrLensHeat = null)
+}
+""",
+)
+
+
+def heat_maps(panels: Sequence[Panel], *, study: str, region: Sequence[float] | None = None, key: str = "heat") -> None:
+    """Lay heat maps over the viewer's radiograph, side by side on one colour scale, and outline a region.
+
+    They go to the browser apart from the image, which is a hundred times larger. Call it on every run, also without
+    panels: the viewer shows what came last.
+    """
+    largest = max((float(np.abs(panel.values).max()) for panel in panels), default=0.0) or 1.0
+    maps = [
+        {
+            "label": panel.label,
+            "height": panel.values.shape[0],
+            "width": panel.values.shape[1],
+            "place": panel.place,
+            "signed": panel.signed,
+            "values": base64.b64encode(np.round(panel.values / largest * 127).astype(np.int8).tobytes()).decode(),
+        }
+        for panel in panels
+    ]
+    data = {
+        "study": study,
+        "maps": json.dumps(maps),
+        "scale": f"{largest:.1f}",
+        "region": None if region is None else list(region),
+    }
+    _HEAT(data=data, key=key)

@@ -1,0 +1,61 @@
+"""CCVE's answer to "where does this word come from": a bar a filter, beside the filtered image."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import streamlit as st
+
+from dashboard.components.tiles import data_uri
+
+_STYLE = """
+<style>
+.cxr-bars { display: grid; grid-template-columns: 2.2rem minmax(7rem, 11rem) 1fr 4.2rem; gap: .2rem .5rem;
+  align-items: center; font-size: .78rem; line-height: 1.2; }
+.cxr-bars img { width: 2.2rem; display: block; border-radius: 3px; background: #000; }
+.cxr-bars .track { position: relative; height: .75rem; background: #8883; border-radius: 2px; }
+.cxr-bars .track i { position: absolute; top: 0; bottom: 0; border-radius: 2px; background: #e69f00; }
+.cxr-bars .track i.against { background: #56b4e9; }
+.cxr-bars .track b { position: absolute; top: 0; bottom: 0; left: 50%; width: 1px; background: #8889; }
+.cxr-bars .value { text-align: right; font-variant-numeric: tabular-nums; }
+</style>
+"""
+
+
+def filter_bars(
+    images: npt.NDArray[np.float32], names: Sequence[str], values: npt.NDArray[np.float32], *, signed: bool
+) -> None:
+    """Show values of filters, the strongest first.
+
+    Args:
+        images: (K, H, W), values in [0, 1].
+        names: K.
+        values: (K,); shares that sum to 1, or, where signed, changes of the words' log-likelihood.
+        signed: bars go left for what speaks against the words.
+    """
+    largest = max(float(np.abs(values).max()), 1e-9)
+    rows = []
+    for index in np.argsort(-np.abs(values), kind="stable"):
+        value, name = float(values[index]), html.escape(names[index])
+        length = 100 * abs(value) / largest
+        if signed:
+            side = f"left:{50 - length / 2 if value < 0 else 50:.1f}%;width:{length / 2:.1f}%"
+            text, middle = f"{value:+.2f}", "<b></b>"
+        else:
+            side, text, middle = f"left:0;width:{length:.1f}%", f"{value:.0%}", ""
+        kind = " class='against'" if value < 0 else ""
+        rows.append(
+            f"<img src='{data_uri(images[index])}' alt=''><span>{name}</span>"
+            f"<span class='track' aria-hidden='true'>{middle}<i{kind} style='{side}'></i></span>"
+            f"<span class='value'>{text}</span>"
+        )
+    what = (
+        "Change of the words' log-likelihood by filter: right, orange, speaks for the words; left, blue, against."
+        if signed
+        else "Share of each filter."
+    )
+    st.html(f"{_STYLE}<div class='cxr-bars' role='group' aria-label='By filter'>{''.join(rows)}</div>")
+    st.caption(what)

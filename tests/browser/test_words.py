@@ -1,0 +1,133 @@
+"""Words and regions of the Read page in a real browser, on two pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from dashboard import settings
+from tests.browser.conftest import Server, start_server, watch
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+
+FVE, CCVE = "phantom-fve-transformer", "phantom-ccve-transformer"
+LOOK = "canvas => canvas.toDataURL()"
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The dashboard on two pairs."""
+    folder = tmp_path_factory.mktemp("few")
+    bundles = folder / "bundles"
+    bundles.mkdir()
+    for name in (FVE, CCVE, "shared"):
+        if not (settings.bundles() / name).exists():
+            pytest.skip(f"no bundle {name}")
+        (bundles / name).symlink_to(settings.bundles() / name)
+    yield from start_server(folder, CXR_BUNDLES=str(bundles))
+
+
+@pytest.fixture
+def page(browser: Browser, few: Server) -> Iterator[Page]:
+    """The Read page with both reports; no error in the end."""
+    watched = watch(browser, few.url)
+    watched.page.goto(few.url)
+    expect(watched.page.locator("article.card:not(.waiting)")).to_have_count(2, timeout=240_000)
+    yield watched.page
+    watched.page.close()
+    assert watched.errors == []
+    assert "Traceback" not in few.log.read_text()
+
+
+def maps(page: Page, count: int) -> None:
+    expect(page.locator(".viewer")).to_have_attribute("data-maps", str(count), timeout=60_000)
+
+
+def words(page: Page, name: str) -> Locator:
+    return page.locator(f"article[data-name='{name}'] .word")
+
+
+def test_a_click_on_a_word_lays_a_map_over_the_image_and_the_address_restores_it(page: Page) -> None:
+    canvas = page.locator(".viewer .stage canvas")
+    plain = canvas.evaluate(LOOK)
+    words(page, FVE).nth(3).click()
+    maps(page, 1)
+    assert canvas.evaluate(LOOK) != plain
+    expect(words(page, FVE).nth(3)).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".viewer .scale")).to_contain_text("its mean")
+    shown = canvas.evaluate(LOOK)
+    page.get_by_role("button", name="Contour").click()
+    assert canvas.evaluate(LOOK) != shown
+    page.wait_for_url("**asked=phantom-fve-transformer**word=4**")
+    page.goto(page.url)
+    maps(page, 1)
+    expect(words(page, FVE).nth(3)).to_have_class("word asked")
+    page.get_by_role("button", name="Close").click()
+    maps(page, 0)
+
+
+def test_words_are_reached_and_asked_about_by_keyboard(page: Page) -> None:
+    words(page, FVE).first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(words(page, FVE).nth(1)).to_be_focused()
+    assert page.locator(f"article[data-name='{FVE}'] .word[tabindex='0']").count() == 1
+    page.keyboard.press("Enter")
+    maps(page, 1)
+    expect(words(page, FVE).nth(1)).to_be_focused()
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_url("**sentence=1**")
+    expect(page.locator(f"article[data-name='{FVE}'] .word.asked").nth(2)).to_be_visible()
+
+
+def test_methods_stand_side_by_side_on_one_scale(page: Page) -> None:
+    words(page, FVE).nth(3).click()
+    maps(page, 1)
+    page.get_by_role("radio", name="methods").or_(page.get_by_role("button", name="methods")).first.click()
+    maps(page, 4)
+    expect(page.locator(".viewer .scale")).to_have_count(1)
+    expect(page.locator(".viewer .scale")).to_contain_text("against")
+
+
+def test_a_region_marks_the_words_that_depend_on_it(page: Page) -> None:
+    canvas = page.locator(".viewer .stage canvas")
+    canvas.focus()
+    page.keyboard.press("b")
+    expect(page.locator(".viewer")).to_have_attribute("data-tool", "region")
+    page.keyboard.press("Enter")
+    for _ in range(8):
+        page.keyboard.press("Shift+ArrowDown")
+        page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator("article.card .again")).to_have_count(2, timeout=60_000)
+    expect(page.locator("article.card").first).to_contain_text("on the region")
+    expect(page.locator(".viewer")).to_have_attribute("data-region", "0.400,0.400,0.760,0.760")
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.3 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.95 * box["height"], steps=4)
+    page.mouse.up()
+    expect(page.locator(".viewer")).not_to_have_attribute("data-region", "0.400,0.400,0.760,0.760")
+    expect(page.locator("article.card .word[data-moved]").first).to_be_visible(timeout=60_000)
+
+
+def test_words_of_ccve_are_answered_by_filter_with_a_way_to_its_page(page: Page) -> None:
+    words(page, CCVE).nth(1).click()
+    expect(page.locator(".cxr-bars img")).to_have_count(13, timeout=60_000)
+    link = page.get_by_role("link", name="See the filters")
+    assert "word=2" in (link.get_attribute("href") or "")
+
+
+def test_works_on_a_phone(browser: Browser, few: Server) -> None:
+    watched = watch(browser, few.url, 390, 844)
+    watched.page.goto(f"{few.url}/?asked={FVE}&word=2")
+    maps(watched.page, 1)
+    overhang = watched.page.evaluate(
+        "() => { const main = document.querySelector('[data-testid=stMain]');"
+        " return main.scrollWidth - main.clientWidth }"
+    )
+    assert overhang <= 0
+    watched.page.close()
+    assert watched.errors == []
