@@ -217,7 +217,7 @@ def show_filter_values(case: services.Case, card: Card, question: Question, foun
     if values is None:
         return
     filter_bars(services.filtered(case, card), CLUSTERS, values, signed=found[0].signed)
-    title = next((title for title, each in filtering.pairs().items() if each.name == card.name), None)
+    title = next((title for title, each in filtering.pairs(case).items() if each.name == card.name), None)
     query = {"study": case.title} if case.study else {}
     if title:
         query[session.MAP_PAIR] = title
