@@ -87,8 +87,8 @@ def test_trust_is_what_was_measured_or_says_that_nothing_was() -> None:
 
 @needs_bundles
 def test_an_address_asks_about_a_word_and_errors_are_said() -> None:
-    test = run("read", asked=PAIRS[0], word="2", explain="grad-cam")
-    assert test.selectbox(key="explain").value == "grad-cam"
+    test = run("read", asked=PAIRS[0], word="2", explain="Grad-CAM")
+    assert test.selectbox(key="explain").value == "Grad-CAM"
     assert any("comes from" in each.value for each in test.markdown)
     test = run("read", asked=PAIRS[1], word="1")
     assert any("cxr-bars" in each.value for each in test.html)

@@ -129,19 +129,11 @@ def show_answer(
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"Where **{words}** comes from · {services.title_of(card)}", width="stretch")
         st.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
-    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in options:  # another encoder's method
-        st.session_state[session.HOW] = next(iter(options))
+    titles = {option.title: key for key, option in options.items()}  # what the address shows
+    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:  # another encoder's method
+        st.session_state[session.HOW] = next(iter(titles))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        how = str(
-            st.selectbox(
-                "Method",
-                list(options),
-                format_func=lambda key: options[key].title if key in options else key,
-                key=session.HOW,
-                bind="query-params",
-                width=230,
-            )
-        )
+        how = titles[st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=230)]
         compare = st.segmented_control(
             "Side by side", [METHODS, PAIRED], key=session.COMPARE, bind="query-params", width="content"
         )
