@@ -52,7 +52,7 @@ def test_the_keyboard_goes_through_studies_and_pages_and_fills_a_figure(watched:
 
 def test_from_a_table_of_results_to_the_reports_to_the_read_page(watched: Watched) -> None:
     watched.page.goto(f"{watched.url}/results?view=By+observation&observation=Edema&of=FVE+%2B+M2&outcome=missed")
-    watched.page.get_by_role("link", name="All of these on the Cases page").click(timeout=120_000)
+    watched.page.get_by_role("link", name="All of them on the Cases page").click(timeout=120_000)
     row = watched.page.locator(".cases .row").first
     expect(row.locator("mark[data-outcome=missed]", has_text="Edema")).to_be_visible(timeout=120_000)
     expect(watched.page.get_by_role("columnheader")).to_have_text(["Study", "Reference", "FVE + M2"])
