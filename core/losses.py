@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -81,22 +82,29 @@ def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, compara
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def report_loss(output: DecoderOutput, ids: Tensor, stop_weight: float) -> dict[str, Tensor]:
+def report_loss(
+    output: DecoderOutput, ids: Tensor, stop_weight: float, weigh: Callable[[Tensor], Tensor | float] = lambda _: 1.0
+) -> dict[str, Tensor]:
     """Cross-entropy of the next word, and of the stop decision where a decoder plans sentences.
 
     Args:
         output: of teacher forcing on ids[:, :-1].
         ids: (B, T), START first, END, then PAD.
         stop_weight: of the stop decision (5.0 in the published code, paper-spec 3.3).
+        weigh: given the number of words, a factor of their mean (`core.ranks.weight`).
 
     Returns:
         "loss" to minimise, and its parts "words" and "stop".
     """
     targets = ids[:, 1:]
     if output.stop_logits is None or output.stop_targets is None:
-        words = functional.cross_entropy(output.logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
+        words = _word_loss(output.logits, targets) * weigh((targets != PAD).sum())
         return {"loss": words, "words": words}
     targets = targets.masked_fill(targets == END, PAD)  # ending is the planner's decision, not a word
-    words = functional.cross_entropy(output.logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
+    words = _word_loss(output.logits, targets) * weigh((targets != PAD).sum())
     stop = functional.binary_cross_entropy_with_logits(output.stop_logits, output.stop_targets)
     return {"loss": words + stop_weight * stop, "words": words, "stop": stop}
+
+
+def _word_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)

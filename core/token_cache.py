@@ -1,11 +1,15 @@
-"""Tokens of a frozen encoder, computed once a study and memory-mapped."""
+"""Tokens of a frozen encoder, computed once a study: shards on disk, memory-mapped, written side by side.
+
+A folder of ``<key>-00000.npy`` and on, (up to 256 studies, N, D) float16 each, and ``about.json``, which comes last. A
+shard gets its name when it is whole, so what a power cut or a full disk leaves is never taken for one.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,92 +17,153 @@ import torch
 from torch import Tensor
 
 from core.encoders import Encoder
-from core.files import new_array, write_whole
+from core.files import DiskError, write_whole
 from core.types import CXRLensError, VisualTokens
 
 Progress = Callable[[int, int], None]
+SHARD = 256
+"""Studies a shard: 38 MB of FVE at paper size, and what an interruption loses at most."""
+BATCH = 64
+"""Studies that are encoded at once."""
 
 
 class TokenCache:
-    """A folder with ``tokens.npy`` (studies, N, D) float16 and ``about.json``; read through :meth:`open`."""
+    """A finished cache; read through :meth:`open`."""
 
-    def __init__(self, values: npt.NDArray[np.float16], grids: tuple[tuple[int, int], ...], sources: tuple[str, ...]):
-        """Wrap what was read."""
-        self.values = values
+    def __init__(
+        self,
+        shards: Sequence[npt.NDArray[np.float16]],
+        grids: tuple[tuple[int, int], ...],
+        sources: tuple[str, ...],
+    ) -> None:
+        """Wrap what was read: shards of `SHARD` studies, the last of the rest."""
+        self.shards = shards
         self.grids = grids
         self.sources = sources
+
+    def __len__(self) -> int:
+        """Count studies."""
+        return sum(map(len, self.shards))
 
     @classmethod
     def open(cls, folder: Path, key: str) -> TokenCache:
         """Map a finished cache.
 
         Raises:
-            CXRLensError: it is unfinished, or made from other inputs than ``key`` names.
+            CXRLensError: it is unfinished, or made from other inputs than ``key`` names, or by an older version.
         """
         about = folder / "about.json"
         if not about.is_file():
             raise CXRLensError(f"{folder} holds no finished token cache.")
         content = json.loads(about.read_text(encoding="utf-8"))
-        if content["key"] != key:
-            raise CXRLensError(f"{folder} was made from other weights or studies. Delete it, and run again.")
-        values = np.load(folder / "tokens.npy", mmap_mode="r")
-        return cls(values, tuple((h, w) for h, w in content["grids"]), tuple(content["sources"]))
+        if content["key"] != key or "studies" not in content:
+            what = "from other weights or studies" if content["key"] != key else "by an older version"
+            raise CXRLensError(f"{folder} was made {what}. Delete {folder.parent}, and run again.")
+        # Plain views of the maps: an array of numpy's own memmap class takes ten times as long to index.
+        shards = [np.asarray(np.load(path, mmap_mode="r")) for path in _shards(folder, key, content["studies"])]
+        return cls(shards, tuple((h, w) for h, w in content["grids"]), tuple(content["sources"]))
 
     def template(self) -> VisualTokens:
         """Grids and sources, with the tokens of no study."""
-        return VisualTokens(torch.zeros(0, *self.values.shape[1:]), self.grids, self.sources)
+        return VisualTokens(torch.zeros(0, *self.shards[0].shape[1:]), self.grids, self.sources)
 
     def tokens(self, places: list[int]) -> Tensor:
         """Tokens (len(places), N, D) float32."""
-        return torch.from_numpy(self.values[places].astype(np.float32))
+        rows = np.stack([self.shards[place // SHARD][place % SHARD] for place in places])
+        return torch.from_numpy(rows).float()
+
+
+def _shards(folder: Path, key: str, studies: int) -> list[Path]:
+    return [folder / f"{key}-{place:05}.npy" for place in range(-(-studies // SHARD))]
 
 
 @torch.inference_mode()
 def write_token_cache(
-    folder: Path, key: str, encoder: Encoder, batches: Iterator[Tensor], total: int, progress: Progress | None = None
-) -> TokenCache:
-    """Encode images once and for all; interrupted, it goes on where it stopped.
+    folder: Path,
+    key: str,
+    encoder: Encoder,
+    images: Callable[[int, int], Tensor],
+    studies: int,
+    progress: Progress | None = None,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
+) -> None:
+    """Encode images once and for all; interrupted, it goes on with the first shard that is not whole.
+
+    Several processes may write one cache, each every so manieth shard; whoever writes the last one finishes it.
 
     Args:
-        folder: of the cache; ``about.json`` is written last, so a half-written cache never passes for a whole one.
+        folder: of the cache.
         key: hash of the encoder's weights and of the studies.
         encoder: frozen.
-        batches: images (B, 1, H, H), all of them in order; those already written are skipped over.
-        total: number of studies.
-        progress: called with (done, total).
+        images: images (B, 1, H, H) of studies from a place to another, on the encoder's device.
+        studies: their number.
+        progress: called with (done, all) of this process's studies.
+        rank: which process this is.
+        ranks: how many there are.
 
     Raises:
-        DiskError: no space; nothing is left that could pass for a whole cache, and what was encoded is kept.
-        CXRLensError: not ``total`` studies came.
+        DiskError: no room.
+        CXRLensError: no study, or tokens that are no numbers or too large for float16.
     """
+    if studies < 1:
+        raise CXRLensError(f"{folder}: there is no study to encode.")
     folder.mkdir(parents=True, exist_ok=True)
-    state = folder / "progress.json"
-    values: np.memmap[Any, Any] | None = None
+    (folder / "about.json").unlink(missing_ok=True)
+    paths = _shards(folder, key, studies)
+    if rank == 0:
+        for path in set(folder.glob("*.npy")) - set(paths):
+            path.unlink()  # of other weights
+    first: VisualTokens = encoder(images(0, 1))
+    _refuse_without_room(folder, paths, studies * first.tokens[0].numel() * 2)
+    own = range(rank, len(paths), ranks)
+    total = sum(min(SHARD, studies - place * SHARD) for place in own)
     done = 0
-    if state.is_file():
-        saved = json.loads(state.read_text(encoding="utf-8"))
-        if saved["key"] == key and (folder / "tokens.npy").is_file():
-            values, done = np.lib.format.open_memmap(folder / "tokens.npy", mode="r+"), saved["done"]
-    place = 0
-    grids: tuple[tuple[int, int], ...] = ()
-    sources: tuple[str, ...] = ()
-    for images in batches:
-        end = place + len(images)
-        if end > done or not sources:
-            visual: VisualTokens = encoder(images)
-            grids, sources = visual.grids, visual.sources
-            if values is None:
-                shape = (total, *visual.tokens.shape[1:])
-                values = new_array(folder / "tokens.npy", np.float16, shape)
-            values[place:end] = visual.tokens.half().numpy()
-            values.flush()
-            write_whole(state, json.dumps({"key": key, "done": end}))
-        place = end
+    for place in own:
+        start, end = place * SHARD, min(studies, (place + 1) * SHARD)
+        if not paths[place].is_file():
+            _write_shard(paths[place], _encode(encoder, images, start, end))
+        done += end - start
         if progress:
-            progress(place, total)
-    if place != total or values is None:
-        raise CXRLensError(f"{folder}: {place} studies came, {total} were announced.")
-    about = {"key": key, "grids": grids, "sources": sources, "shape": values.shape}
-    write_whole(folder / "about.json", json.dumps(about))
-    state.unlink()
-    return TokenCache(values, grids, sources)
+            progress(done, total)
+    if all(path.is_file() for path in paths):
+        about = {"key": key, "grids": first.grids, "sources": first.sources, "studies": studies}
+        write_whole(folder / "about.json", json.dumps(about))
+
+
+def _encode(encoder: Encoder, images: Callable[[int, int], Tensor], start: int, end: int) -> npt.NDArray[np.float16]:
+    places = range(start, end, BATCH)
+    tokens = torch.cat([encoder(images(place, min(end, place + BATCH))).tokens.half().cpu() for place in places])
+    if not tokens.isfinite().all():
+        raise CXRLensError(
+            f"The encoder's tokens of studies {start} to {end - 1} are no numbers, or too large for float16. Its "
+            "training has diverged: lower the learning_rate of its stage and train it again."
+        )
+    array: npt.NDArray[np.float16] = tokens.numpy()
+    return array
+
+
+def _write_shard(path: Path, values: npt.NDArray[np.float16]) -> None:
+    """Write a shard whole or not at all."""
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as file:
+            np.save(file, values)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DiskError(
+            f"{path} could not be written: {error.strerror or error}. Shards that are whole were kept: free some "
+            "space, and run the same command again to go on."
+        ) from error
+
+
+def _refuse_without_room(folder: Path, paths: Sequence[Path], size: int) -> None:
+    needed = size * sum(not path.is_file() for path in paths) // len(paths)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskError(
+            f"{folder}: the tokens need {needed / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB free. Make room, "
+            "and run the same command again."
+        )

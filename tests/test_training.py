@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import threading
 import time
 from collections.abc import Callable
@@ -18,10 +17,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from core.config import ExperimentConfig, load_config
-from core.files import DiskError
 from core.lightning.optimizers import augment
-from core.token_cache import TokenCache, write_token_cache
-from core.types import CXRLensError, VisualTokens
+from core.token_cache import TokenCache
+from core.types import CXRLensError
 from training import runs
 from training.cli import PRESETS
 from training.data import StudyData
@@ -138,75 +136,6 @@ def test_a_stage_is_skipped_resumed_or_begun_anew(tmp_path: Path) -> None:
     about = json.loads((folder / "config.json").read_text())
     assert about["inputs"] == {"a": 2}
     assert "torch" in about["versions"]
-
-
-class Doubler(nn.Module):
-    calls = 0
-
-    def forward(self, images: torch.Tensor) -> VisualTokens:
-        Doubler.calls += 1
-        return VisualTokens(images.flatten(1).unsqueeze(1) * 2, (), ("x",))
-
-
-def test_a_token_cache_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    images = torch.arange(24.0).view(6, 1, 2, 2) / 32
-
-    def batches(fail_at: int | None = None) -> Any:
-        for index in range(3):
-            if index == fail_at:
-                raise KeyboardInterrupt
-            yield images[2 * index : 2 * index + 2]
-
-    with pytest.raises(KeyboardInterrupt):
-        write_token_cache(tmp_path, "k", Doubler(), batches(2), 6)
-    with pytest.raises(CXRLensError, match="no finished token cache"):
-        TokenCache.open(tmp_path, "k")
-    Doubler.calls = 0
-    write_token_cache(tmp_path, "k", Doubler(), batches(), 6)
-    assert Doubler.calls < 3
-    cache = TokenCache.open(tmp_path, "k")
-    torch.testing.assert_close(cache.tokens([5, 0]).flatten(1), images[[5, 0]].flatten(1) * 2)
-    with pytest.raises(CXRLensError, match="other weights or studies"):
-        TokenCache.open(tmp_path, "other")
-
-
-def test_without_space_no_token_cache_is_left(tmp_path: Path) -> None:
-    """The system refuses files above 64 KB, as a full disk would."""
-    images = torch.rand(64, 1, 32, 32)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))
-    try:
-        with pytest.raises(DiskError, match=r"tokens\.npy needs 0 MB: .*Free some space, and run again"):
-            write_token_cache(tmp_path, "k", Doubler(), iter(images.split(8)), 64)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(CXRLensError, match="no finished token cache"):
-        TokenCache.open(tmp_path, "k")
-    write_token_cache(tmp_path, "k", Doubler(), iter(images.split(8)), 64)
-    assert TokenCache.open(tmp_path, "k").tokens([63]).shape == (1, 1, 1024)
-
-
-def test_a_disk_that_fills_up_on_the_way_keeps_what_was_encoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images = torch.rand(6, 1, 2, 2)
-    written = Path.write_text
-
-    def full(self: Path, text: str, **options: Any) -> int:
-        if '"done": 4' in text:
-            raise OSError(28, "No space left on device")
-        return written(self, text, **options)
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(DiskError, match="No space left on device"):
-        write_token_cache(tmp_path, "k", Doubler(), iter(images.split(2)), 6)
-    monkeypatch.undo()
-    assert json.loads((tmp_path / "progress.json").read_text()) == {"key": "k", "done": 2}
-    write_token_cache(tmp_path, "k", Doubler(), iter(images.split(2)), 6)
-    torch.testing.assert_close(
-        TokenCache.open(tmp_path, "k").tokens([5]).flatten(), images[5].flatten() * 2, atol=1e-3, rtol=1e-3
-    )
 
 
 def test_augmentation_keeps_range_and_side() -> None:

@@ -22,22 +22,13 @@ from core.labels.rules import label_reports
 from core.report_model import encode_images
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
+from training import bench_scale
+from training.bench_scale import fastest
 from training.cli import BUNDLES
 from training.runs import use_threads_for
 
 WORDS = 60
 STUDIES = 8
-
-
-def fastest(work: Callable[[], object], repeats: int = 3) -> float:
-    """Seconds of the fastest of some runs, after one that warms up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times)
 
 
 def generation(library: BundleLibrary) -> list[tuple[str, float, float]]:
@@ -94,12 +85,13 @@ def ccve(library: BundleLibrary) -> tuple[str, float, float]:
 
 def token_cache(library: BundleLibrary) -> tuple[str, float, float]:
     """Reading FVE's tokens of 24 studies from a cache, against encoding them."""
-    from core.token_cache import write_token_cache
+    from core.token_cache import TokenCache, write_token_cache
 
     encoder = library.load("phantom-fve-transformer").encoder
     images = torch.rand(24, 1, 128, 128)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        cache = write_token_cache(Path(folder), "bench", encoder, iter([images]), 24)
+        write_token_cache(Path(folder), "bench", encoder, lambda start, end: images[start:end], 24)
+        cache = TokenCache.open(Path(folder), "bench")
         return (
             "tokens of 24 studies, cache",
             fastest(lambda: encoder(images)),
@@ -269,6 +261,8 @@ def main() -> None:
     seconds = fastest(lambda: list(write_reports(models, image)))
     out(f"dashboard: the reports of all {len(models)} pairs for one image in {seconds:.2f} s, beam 4\n")
     assert np.isfinite(seconds)
+    out("\n")
+    bench_scale.main()
 
 
 if __name__ == "__main__":

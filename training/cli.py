@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -62,19 +62,34 @@ def train(
     runs: Runs = ROOT / "runs",
     bundles: Annotated[Path | None, typer.Option(help="Where bundles go; default: beside the run's stages.")] = None,
     jobs: Jobs = 0,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Processes a node, each with a GPU of its own, or on the CPU.")
+    ] = None,
+    num_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines; start the command on each: docs/scale.md.")
+    ] = None,
+    accelerator: Annotated[
+        Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")
+    ] = "auto",
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
 ) -> None:
-    """Run the whole chain of a preset; stages that are done are skipped, an interrupted one resumes."""
+    """Run the whole chain of a preset; stages that are done are skipped, an interrupted one resumes.
+
+    Several processes, started by --devices, torchrun or srun, share each stage's batches and give the same result.
+    """
+    from core import ranks
     from core.config import load_config, to_dict
 
     config = load_config(PRESETS, preset, overrides or [])
     if dry_run:
         _out(json.dumps(to_dict(config), indent=2))
         return
+    from training.launch import place
     from training.stages import Run, run_all
 
+    placement = place(accelerator, devices, num_nodes)
     jobs = jobs or _automatic_jobs()
-    run = Run(config, runs / config.name)
+    run = Run(config, runs / config.name, placement)
     target = bundles or run.folder / "bundles"
 
     def score() -> None:
@@ -93,9 +108,29 @@ def train(
     try:
         run_all(run, target, score, jobs)
     except KeyboardInterrupt:
-        _err("cxr-lens: interrupted; run the same command again to go on.")
+        if ranks.is_first():
+            _err("cxr-lens: interrupted; run the same command again to go on.")
         raise typer.Exit(130) from None
-    _out((run.folder / "evaluate" / "table.md").read_text(encoding="utf-8"))
+    if ranks.is_first():
+        _out((run.folder / "evaluate" / "table.md").read_text(encoding="utf-8"))
+
+
+@app.command()
+def plan(
+    preset: Preset,
+    overrides: Overrides = None,
+    tera: Annotated[
+        float, typer.Option(min=0.001, help="10^12 operations a second that a GPU really does; assumed, not measured.")
+    ] = 60.0,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs.")] = 1,
+    cores: Annotated[int, typer.Option(min=1, help="CPU cores that read images and label reports.")] = 16,
+) -> None:
+    """Compute what a preset costs on MIMIC-CXR: bytes, hours and GPU memory of each stage (docs/scale.md)."""
+    from core.config import load_config
+    from training.plan import MIMIC_CXR, stages, table
+
+    config = load_config(PRESETS, preset, overrides or [])
+    _out(table(stages(config), config, MIMIC_CXR, tera, devices, cores))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from core.config import DataConfig
@@ -101,8 +102,17 @@ class StudyData:
         ]
 
     def images(self, split: Split, size: int) -> npt.NDArray[np.uint8]:
-        """Images (studies, size, size), rendered once and memory-mapped; interrupted, rendering goes on."""
+        """Images (studies, size, size), rendered once and memory-mapped; interrupted, rendering goes on.
+
+        Where another process renders them, this one waits for it.
+        """
         path = self.folder / f"{split}-{size}.npy"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            self._render(path, split, size)
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+    def _render(self, path: Path, split: Split, size: int) -> None:
         about = path.with_suffix(".json")
         total = len(self.studies[split])
         key = content_hash([self.source.fingerprint(), split, size])
@@ -112,9 +122,8 @@ class StudyData:
             if saved["key"] == key:
                 done = saved["done"]
                 if done == total:
-                    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+                    return
                 values = np.lib.format.open_memmap(path, mode="r+")
-        self.folder.mkdir(parents=True, exist_ok=True)
         if values is None:
             values = new_array(path, np.uint8, (total, size, size))
         say(f"  rendering {total - done} {split} studies at {size} px")
@@ -126,7 +135,6 @@ class StudyData:
                 values[start : start + len(chunk)] = np.stack(list(pool.map(_render, jobs, chunksize=16)))
                 values.flush()
                 write_whole(about, json.dumps({"key": key, "done": start + len(chunk)}))
-        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
 def to_images(values: npt.NDArray[np.uint8]) -> Tensor:

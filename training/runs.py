@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ import torch
 from filelock import FileLock
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger
-from torch import Tensor
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
+from core import ranks
 from core.files import write_whole
 from core.types import CXRLensError
+from training.launch import ONE, Placement
 
 PACKAGES = ("torch", "timm", "open_clip_torch", "pytorch-lightning", "numpy", "scikit-learn")
 
@@ -57,13 +61,14 @@ class StageError(CXRLensError):
 
 
 def say(text: str) -> None:
-    """Tell the user on stderr; stdout is for results."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    """Tell the user on stderr; stdout is for results. Of processes that train together, only the first speaks."""
+    if ranks.is_first():
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def is_quiet() -> bool:
-    """Whether stages train side by side."""
-    return QUIET in os.environ
+    """Whether stages train side by side, or this process leaves the talking to another."""
+    return QUIET in os.environ or not ranks.is_first()
 
 
 def content_hash(value: Any) -> str:
@@ -80,7 +85,8 @@ def run_stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], No
     """Do a stage once.
 
     Skipped when it is done with the same inputs; resumed when it was interrupted with the same inputs; begun anew
-    when the inputs changed. Where another process is at it, this one waits, and then finds it done.
+    when the inputs changed. Where another process is at it, this one waits, and then finds it done. Processes that
+    train together (`core.ranks`) all do the work; the first holds the lock and says when it is done.
 
     Args:
         folder: of the stage.
@@ -89,18 +95,32 @@ def run_stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], No
 
     Returns:
         A hash of the inputs, for the stages after.
+
+    Raises:
+        StageError: processes that train together were given different inputs.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
-        return _run_stage(folder, inputs, work)
-
-
-def _run_stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], None]) -> str:
     key = content_hash(inputs)
+    if set(ranks.gather(key)) != {key}:
+        raise StageError(
+            f"{folder.name}: the processes see different data or settings. They must read the same folders."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock") if ranks.is_first() else nullcontext():
+        if ranks.from_first(ranks.is_first() and _begin(folder, key, inputs)):
+            work(folder)
+            ranks.wait()
+            if ranks.is_first():
+                write_whole(folder / "done.json", json.dumps({"key": key}))
+            ranks.wait()
+    return key
+
+
+def _begin(folder: Path, key: str, inputs: Mapping[str, Any]) -> bool:
+    """Prepare a stage's folder; False where it is done."""
     config, done = folder / "config.json", folder / "done.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["key"] == key:
         say(f"· {folder.name}: done before, skipped")
-        return key
+        return False
     if folder.exists() and (not config.is_file() or json.loads(config.read_text(encoding="utf-8"))["key"] != key):
         shutil.rmtree(folder)
     resumed = folder.exists()
@@ -109,9 +129,7 @@ def _run_stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], N
     about = {"key": key, "inputs": inputs, "versions": {"python": sys.version.split()[0], **versions}}
     write_whole(config, json.dumps(about, indent=2, default=str))
     say(f"▸ {folder.name}{' (resumed)' if resumed else ''}")
-    work(folder)
-    write_whole(done, json.dumps({"key": key}))
-    return key
+    return True
 
 
 class EpochLine(Callback):
@@ -130,7 +148,10 @@ class EpochLine(Callback):
 
 
 class EpochSampler(Sampler[int]):
-    """A random order that depends on seed and epoch only, so that a resumed training sees what it would have seen."""
+    """A random order that depends on seed and epoch only, so that a resumed training sees what it would have seen.
+
+    Processes that train together are dealt equal shares of it: their batches make up the batch of one alone.
+    """
 
     def __init__(self, size: int, seed: int) -> None:
         """Order ``size`` items."""
@@ -140,14 +161,19 @@ class EpochSampler(Sampler[int]):
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
-        """One epoch."""
+    def order(self) -> list[int]:
+        """One epoch of all processes."""
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        order: list[int] = torch.randperm(self.size, generator=generator).tolist()
+        return order
+
+    def __iter__(self) -> Iterator[int]:
+        """Deal out this process's part of an epoch."""
+        return iter(self.order()[ranks.rank() :: ranks.count()][: len(self)])
 
     def __len__(self) -> int:
-        """Number of items."""
-        return self.size
+        """Number of this process's items."""
+        return self.size // ranks.count()
 
 
 class ClassAwareSampler(EpochSampler):
@@ -162,9 +188,9 @@ class ClassAwareSampler(EpochSampler):
         super().__init__(len(targets), seed)
         self.positives = [rows for column in targets.T if len(rows := column.nonzero().flatten())]
 
-    def __iter__(self) -> Iterator[int]:
-        """One epoch, as long as the data set."""
-        order = list(super().__iter__())
+    def order(self) -> list[int]:
+        """One epoch of all processes, as long as the data set."""
+        order = super().order()
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch + 50_000)
         turns: list[int] = []
         for place in range(1, len(order), 2) if self.positives else ():
@@ -172,11 +198,14 @@ class ClassAwareSampler(EpochSampler):
                 turns = torch.randperm(len(self.positives), generator=generator).tolist()
             rows = self.positives[turns.pop()]
             order[place] = int(rows[int(torch.randint(len(rows), (1,), generator=generator))])
-        return iter(order)
+        return order
 
 
 class StepSeed(Callback):
-    """Seed torch at each step: dropout and augmentation resume as they would have gone on."""
+    """Seed torch at each step: dropout and augmentation resume as they would have gone on.
+
+    Each process has numbers of its own; otherwise all would turn their images alike.
+    """
 
     def __init__(self, seed: int) -> None:
         """Remember the run's seed."""
@@ -184,7 +213,16 @@ class StepSeed(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Seed."""
-        torch.manual_seed(self.seed * 100_003 + trainer.global_step)
+        torch.manual_seed(self.seed * 100_003 + trainer.global_step + (ranks.rank() << 40))
+
+
+class SameNorms(Callback):
+    """Average the statistics of batch norms over all processes before each validation: one model is validated."""
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Average."""
+        norms = [each for each in pl_module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+        ranks.average([each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None])
 
 
 class StopOnNaN(Callback):
@@ -238,27 +276,36 @@ def loaders(
     """Training and validation loaders over places 0 to size - 1, which ``collate`` turns into batches.
 
     Args:
-        sizes: of the splits.
-        collate: places to a batch, for each split.
-        batch_size: of training.
+        sizes: of the training and the validation split.
+        collate: for each.
+        batch_size: of all processes that train together; each has an equal share.
         seed: of the order.
         positives: (size, K) targets for class-aware sampling; None takes studies in random order.
 
     Raises:
-        StageError: a split is empty.
+        StageError: a split is empty, or the batch cannot be shared equally.
     """
+    together = ranks.count()
     for size, split in zip(sizes, ("training", "validation"), strict=True):
         if size == 0:
             raise StageError(f"The {split} split has no study for this stage. Raise data.count.")
+        if size < together:
+            raise StageError(f"The {split} split has {size} studies for {together} processes. Use fewer (--devices).")
+    if batch_size % together:
+        raise StageError(
+            f"A batch of {batch_size} cannot be shared equally by {together} processes. Set the stage's batch_size to "
+            f"{batch_size // together * together or together} or {(batch_size // together + 1) * together}, or change "
+            "--devices."
+        )
     train: DataLoader[int] = DataLoader(
         range(sizes[0]),  # type: ignore[arg-type]
-        batch_size=min(batch_size, sizes[0]),
+        batch_size=min(batch_size, sizes[0]) // together,
         sampler=EpochSampler(sizes[0], seed) if positives is None else ClassAwareSampler(positives, seed),
         collate_fn=collate[0],
         drop_last=True,
     )
     validate: DataLoader[int] = DataLoader(
-        range(sizes[1]),  # type: ignore[arg-type]
+        range(ranks.rank(), sizes[1], together),  # type: ignore[arg-type]
         batch_size=64,
         collate_fn=collate[1],
     )
@@ -275,24 +322,28 @@ def fit(
     mode: str,
     patience: int,
     seed: int,
+    placement: Placement = ONE,
 ) -> None:
     """Train, or go on training, and leave the best weights in ``module``.
 
     A checkpoint is written each epoch; an interrupted training resumes from it to the same result.
     """
     torch.manual_seed(seed)
+    if placement.gpu and ranks.count() > 1:
+        convert_sync_batchnorm(module)  # timm's: torch's own would lose the activations inside timm's norms
     best = ModelCheckpoint(
         folder, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
     )
     trainer = lightning.Trainer(
         max_epochs=epochs,
-        accelerator="cpu" if not torch.cuda.is_available() else "auto",
-        devices=1,
+        **placement.trainer_arguments(),
+        use_distributed_sampler=False,  # ours deals out
         callbacks=[
             best,
             EarlyStopping(monitor, mode=mode, patience=patience),
             StepSeed(seed),
             StopOnNaN(folder),
+            SameNorms(),
             EpochLine(folder.name, monitor) if is_quiet() else TQDMProgressBar(refresh_rate=20),
         ],
         logger=CSVLogger(folder, name=None, version=_log_name(folder)),
@@ -301,7 +352,7 @@ def fit(
         enable_model_summary=False,
         enable_progress_bar=not is_quiet(),
         log_every_n_steps=50,
-        deterministic=True,
+        deterministic="warn" if placement.gpu else True,  # some operations have no repeatable kernel on GPUs
     )
     last = folder / "last.ckpt"
     try:
@@ -310,11 +361,14 @@ def fit(
         raise KeyboardInterrupt from interrupted
     state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state, strict=True)
-    module.eval()
+    module.cpu().eval()
     score = best.best_model_score
     summary = {"monitor": monitor, "best": float(score) if score is not None else None, "epochs": trainer.current_epoch}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     say(f"  {folder.name}: best {monitor} {summary['best']:.4f} in {trainer.current_epoch} epochs")
+    ranks.wait()  # until all have read the checkpoint
+    if not ranks.is_first():
+        return
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     for checkpoint in (folder / "best.ckpt", last):
         checkpoint.unlink(missing_ok=True)  # the stage writes its weights as safetensors
 
@@ -325,8 +379,10 @@ def _log_name(folder: Path) -> str:
     return "log" if not parts else f"log-{parts + 1}"
 
 
-def save_weights(folder: Path, modules: Mapping[str, torch.nn.Module]) -> None:
-    """Write weights as ``model.safetensors``, keys prefixed by part."""
+def save_weights(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Write weights as ``model.safetensors``, keys prefixed by part; of several processes the first does."""
+    if not ranks.is_first():
+        return
     from safetensors.torch import save_file
 
     tensors = {
@@ -354,7 +410,7 @@ def part_of(folder: Path, part: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
 
 
-def load_weights(folder: Path, part: str, module: torch.nn.Module) -> None:
+def load_weights(folder: Path, part: str, module: nn.Module) -> None:
     """Fill a module from a stage's ``model.safetensors``, strictly."""
     module.load_state_dict(part_of(folder, part))
 

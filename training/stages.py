@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from core import bundle
+from core import bundle, ranks
 from core.config import ClassifierConfig, ClipConfig, ExperimentConfig, identity, to_dict
 from core.decoders import Decoder, build_decoder
 from core.encoders import Encoder, build_encoder
@@ -43,6 +43,7 @@ from core.text import PAD
 from core.token_cache import TokenCache, write_token_cache
 from core.types import SPLITS, Split
 from training.data import StudyData, to_images
+from training.launch import ONE, Placement
 from training.runs import (
     QUIET,
     StageError,
@@ -78,6 +79,7 @@ class Run:
 
     config: ExperimentConfig
     folder: Path
+    placement: Placement = ONE
 
     @cached_property
     def data(self) -> StudyData:
@@ -166,12 +168,14 @@ class Run:
                 mode="min",
                 patience=settings.patience,
                 seed=self.config.seed,
+                placement=self.placement,
             )
             census = {
                 "pairs": {split: len(each) for split, each in pairs.items()},
                 "truncated": encoder.clip.text.truncated,
             }
-            (folder / "census.json").write_text(json.dumps(census, indent=2), encoding="utf-8")
+            if ranks.is_first():
+                (folder / "census.json").write_text(json.dumps(census, indent=2), encoding="utf-8")
             save_weights(folder, {"encoder": encoder})
 
         return run_stage(self.folder / f"clip_{name}", self._inputs(clip=settings, encoder=name), work)
@@ -181,18 +185,25 @@ class Run:
         before = self._encoder_stages(name)
 
         def work(folder: Path) -> None:
-            encoder = self.trained_encoder(name)
-            size = encoder.normalize.image_size  # type: ignore[union-attr]
+            device = self.placement.device
+            encoder = self.trained_encoder(name).to(device)
             for split in SPLITS:
-                images = self.data.images(split, int(size))  # type: ignore[arg-type]
-                with tqdm(total=len(images), desc=f"  {name} tokens, {split}", unit="study", disable=is_quiet()) as bar:
+                values = self.data.images(split, encoder.normalize.image_size)
+                with tqdm(desc=f"  {name} tokens, {split}", unit="study", disable=is_quiet()) as bar:
+
+                    def show(done: int, total: int, bar: Any = bar) -> None:
+                        bar.total = total
+                        bar.update(done - bar.n)
+
                     write_token_cache(
                         folder / split,
                         self._cache_key(name, split),
                         encoder,
-                        _batches(images, 64),
-                        len(images),
-                        lambda done, _, bar=bar: bar.update(done - bar.n),  # type: ignore[misc]
+                        lambda start, end, values=values: to_images(values[start:end]).to(device),  # type: ignore[misc]
+                        len(values),
+                        show,
+                        rank=ranks.rank(),
+                        ranks=ranks.count(),
                     )
 
         return run_stage(self.folder / f"tokens_{name}", self._inputs(encoder=before), work)
@@ -231,6 +242,7 @@ class Run:
                 mode="max",
                 patience=settings.patience,
                 seed=self.config.seed,
+                placement=self.placement,
             )
             save_weights(folder, {"decoder": decoder, **({"encoder": encoder} if encoder else {})})
 
@@ -354,6 +366,7 @@ class Run:
             mode="max",
             patience=settings.patience,
             seed=self.config.seed,
+            placement=self.placement,
         )
 
     def _paired(
@@ -519,6 +532,10 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     """
     config = run.config
     frozen = _frozen_parts(config)
+    if ranks.count() > 1:
+        jobs = 1  # its processes share each stage
+    with ranks.first_alone():
+        run.data.fingerprint()  # labels an index's reports, once
     if config.backbone.count:
         _side_by_side(run, [("backbone",)], jobs)
     for split in SPLITS:
@@ -539,10 +556,10 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     if not keys:
         raise StageError("The preset names no encoder or no decoder.")
     inputs = {"decoders": keys, "bundles": str(bundles), "write": to_dict(config.write)}
-    run_stage(run.folder / "export", inputs, lambda folder: run.export(bundles))
+    run_stage(run.folder / "export", inputs, _by_first(lambda: run.export(bundles)))
     cards = sorted(bundles.glob("*/card.json"))
     scored = {"bundles": [file_hash(card) for card in cards], "studies": config.evaluate_studies}
-    run_stage(run.folder / "evaluate", scored, lambda folder: evaluate())
+    run_stage(run.folder / "evaluate", scored, _by_first(evaluate))
 
 
 def _side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> None:
@@ -553,7 +570,7 @@ def _side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> Non
         return
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = [pool.submit(_one_stage, run.config, run.folder, stage) for stage in stages]
+        waiting = [pool.submit(_one_stage, replace(run), stage) for stage in stages]
         try:
             for each in as_completed(waiting):
                 each.result()
@@ -562,14 +579,18 @@ def _side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> Non
             raise
 
 
-def _one_stage(config: ExperimentConfig, folder: Path, stage: tuple[str, ...]) -> None:
+def _by_first(work: Callable[[], None]) -> Callable[[Path], None]:
+    return lambda folder: work() if ranks.is_first() else None
+
+
+def _one_stage(run: Run, stage: tuple[str, ...]) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     keep_memory()
     os.environ[QUIET] = "1"
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     name, *arguments = stage
-    getattr(Run(config, folder), name)(*arguments)
+    getattr(run, name)(*arguments)
 
 
 def _leave_with_parent() -> None:

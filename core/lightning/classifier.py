@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW
 
+from core import ranks
 from core.config import ClassifierConfig
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
@@ -23,7 +24,7 @@ from core.losses import AUCMarginLoss
 
 
 class ClassifierModule(lightning.LightningModule):
-    """One classifier: cross-entropy warm-up, then the AUC margin loss; watched by mean AUC."""
+    """One classifier: cross-entropy warm-up, then the AUC margin loss; watched by all processes' mean AUC."""
 
     def __init__(
         self, normalize: Normalize, classifier: ImageClassifier, positive_rate: Tensor, config: ClassifierConfig
@@ -49,7 +50,7 @@ class ClassifierModule(lightning.LightningModule):
             loss = functional.binary_cross_entropy_with_logits(logits, batch["targets"])
         else:
             loss = self.criterion(logits, batch["targets"])
-        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(images))
+        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(images), sync_dist=True)
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -69,16 +70,15 @@ class ClassifierModule(lightning.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Collect scores."""
-        self._scores.append((torch.sigmoid(self(batch["images"])), batch["targets"]))
+        self._scores.append((torch.sigmoid(self(batch["images"])).float(), batch["targets"]))
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean AUC; at the end of the warm-up, start the AUC margin loss from where the scores are."""
-        all_scores = torch.cat([each for each, _ in self._scores]).float()
-        all_targets = torch.cat([each for _, each in self._scores])
+        all_scores, all_targets = (ranks.gather_rows(torch.cat(column)) for column in zip(*self._scores, strict=True))
         self._scores.clear()
         if self.current_epoch + 1 == self.config.warmup_epochs:
-            self.criterion.start_from(all_scores, all_targets)
-        scores, targets = all_scores.cpu().numpy(), all_targets.cpu().numpy()
+            self.criterion.start_from(all_scores.to(self.device), all_targets.to(self.device))
+        scores, targets = all_scores.numpy(), all_targets.numpy()
         self.log("val_auc", float(np.mean(list(class_aucs(targets, scores).values()) or [0.5])), prog_bar=True)
 
     def configure_optimizers(self) -> Any:

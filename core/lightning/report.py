@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import pytorch_lightning as lightning
 from torch import Tensor, nn
 
+from core import ranks
 from core.config import ReportConfig
 from core.decoders import Decoder
 from core.encoders import Encoder
@@ -72,13 +74,14 @@ class ReportModule(lightning.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """One teacher-forced step on "ids" (B, T)."""
         losses = report_loss(
-            self.decoder(self.tokens(batch), batch["ids"][:, :-1]), batch["ids"], self.config.stop_weight
+            self.decoder(self.tokens(batch), batch["ids"][:, :-1]), batch["ids"], self.config.stop_weight, ranks.weight
         )
         self.log_dict(
             {f"train_{name}": value for name, value in losses.items()},
             on_epoch=True,
             on_step=False,
             batch_size=len(batch["ids"]),
+            sync_dist=True,
         )
         return losses["loss"]
 
@@ -86,13 +89,13 @@ class ReportModule(lightning.LightningModule):
         """Log the loss and write greedy reports."""
         visual, ids = self.tokens(batch), batch["ids"]
         losses = report_loss(self.decoder(visual, ids[:, :-1]), ids, self.config.stop_weight)
-        self.log_dict({f"val_{name}": value for name, value in losses.items()}, batch_size=len(ids))
+        self.log_dict({f"val_{name}": value for name, value in losses.items()}, batch_size=len(ids), sync_dist=True)
         for hypothesis, reference in zip(generate(self.decoder, visual, GREEDY), ids.tolist(), strict=True):
             self._generated.append((self.vocabulary.decode(hypothesis.ids), self.vocabulary.decode(reference)))
 
     def on_validation_epoch_end(self) -> None:
-        """Log BLEU-4."""
-        generated, references = zip(*self._generated, strict=True)
+        """Log BLEU-4, over the reports of all processes."""
+        generated, references = zip(*chain.from_iterable(ranks.gather(self._generated)), strict=True)
         self._generated.clear()
         self.log("val_bleu_4", bleu(references, generated)["bleu_4"], prog_bar=True)
 

@@ -1,0 +1,48 @@
+"""The plan's numbers against hand-worked ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from core.config import ExperimentConfig, load_config
+from training.cli import PRESETS
+from training.plan import Counts, Stage, decoder_stage, measure, token_stage
+
+COUNTS = Counts(train=70, validate=10, test=20, vocabulary=50, words=12)
+
+
+@pytest.fixture(scope="module")
+def config() -> ExperimentConfig:
+    return load_config(PRESETS, "phantom")
+
+
+def test_operations_and_saved_bytes_of_a_layer() -> None:
+    layer = nn.Linear(3, 5, bias=False, device="meta")
+    images = torch.zeros(7, 3, device="meta")
+    operations, saved = measure(layer, lambda: layer(images).relu().sum())
+    assert operations == 2 * 7 * 3 * 5 * 2  # forward, and the weights' gradient; the input needs none
+    assert saved == 4 * 7 * (3 + 5)  # the layer's input, the rectifier's output; no weights
+
+
+def test_hours() -> None:
+    stage = Stage("x", items=1_000_000, epochs=36, operations=1e9, memory=0, disk=0)
+    assert stage.hours(tera=10, devices=1) == pytest.approx(1.0)
+    assert stage.hours(tera=10, devices=4) == pytest.approx(0.25)
+
+
+def test_tokens_of_all_studies_in_half_precision(config: ExperimentConfig) -> None:
+    stage = token_stage("fve", config, COUNTS)
+    assert (stage.items, stage.epochs) == (100, 1)
+    assert stage.disk == 100 * 32 * 128 * 2
+    assert token_stage("ccve", config, COUNTS).operations > 12 * token_stage("cve", config, COUNTS).operations
+
+
+def test_a_decoder_that_trains_its_encoder_costs_more(config: ExperimentConfig) -> None:
+    cached, direct = (decoder_stage(name, "transformer", config, COUNTS) for name in ("cve", "dve"))
+    assert cached.epochs == config.report.epochs
+    assert direct.epochs == config.report.epochs_direct
+    assert direct.operations > 2 * cached.operations
+    assert direct.memory > cached.memory
+    assert decoder_stage("cve", "cnn_rnn_rnn", config, COUNTS).operations > 0

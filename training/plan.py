@@ -1,0 +1,317 @@
+"""What a preset costs: bytes, operations, GPU memory and hours of each stage, computed before anything is bought.
+
+Operations are counted (torch's flop counter) and saved activations summed on the meta device, on the real networks and
+losses; the rates of reading images and labelling reports are measured on this machine. What is assumed is an option.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from core.config import ExperimentConfig
+from core.decoders import build_decoder
+from core.encoders import Encoder, build_encoder
+from core.encoders.ccve import ClusterClipEncoder
+from core.encoders.cve import ClipEncoder
+from core.encoders.fve import FineGrainedEncoder
+from core.labels.observations import CLUSTERS, OBSERVATIONS
+from core.losses import contrastive_loss, report_loss
+from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_width
+from core.text import END, SENTENCE_END, SPECIAL_TOKENS, START, Vocabulary
+from core.token_cache import BATCH
+from core.types import VisualTokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How much data there is. Defaults: MIMIC-CXR (paper-spec 5.1), one image a study.
+
+    Attributes:
+        files: all radiographs of the release.
+        file_bytes: of all of them, as JPEG.
+        train: training samples with findings; R2Gen's count of all views, more than one view has.
+        validate: likewise.
+        test: likewise.
+        impressions: training samples with an impression.
+        sentences: (image, cluster, text) triples an impression.
+        fine_labels: of FGC; the paper's.
+        vocabulary: words.
+        words: of findings, on average.
+    """
+
+    files: int = 377_110
+    file_bytes: float = 558e9
+    train: int = 270_790
+    validate: int = 2_130
+    test: int = 3_858
+    impressions: int = 225_000
+    sentences: float = 1.9
+    fine_labels: int = 410
+    vocabulary: int = 5_000
+    words: int = 60
+
+    @property
+    def samples(self) -> int:
+        """Samples of all splits."""
+        return self.train + self.validate + self.test
+
+
+MIMIC_CXR = Counts()
+ADAM_BYTES = 16
+"""A trained parameter in float32: itself, its gradient, Adam's two moments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one stage costs.
+
+    Attributes:
+        name: of the stage.
+        items: that it sees in an epoch.
+        epochs: at most.
+        operations: floating-point ones an item, forward and, where it trains, backward; a multiply-add is two.
+        memory: bytes on one GPU: weights, gradients, moments, and what a batch saves for the backward pass.
+        disk: bytes that it writes.
+    """
+
+    name: str
+    items: int
+    epochs: int
+    operations: float
+    memory: float
+    disk: float
+
+    def hours(self, tera: float, devices: int) -> float:
+        """Hours on ``devices`` that do ``tera`` x 10^12 operations a second each."""
+        return self.items * self.epochs * self.operations / (tera * 1e12 * devices) / 3600
+
+
+class Saved:
+    """Sums the bytes that autograd keeps for the backward pass, each storage once, weights left out."""
+
+    def __init__(self, modules: nn.Module) -> None:
+        """Leave out the weights of ``modules``."""
+        self._known = {each.untyped_storage()._cdata for each in (*modules.parameters(), *modules.buffers())}
+        self._kept: list[Tensor] = []  # alive, or a storage's address would come again
+        self.bytes = 0
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._known:
+            self._known.add(storage._cdata)
+            self._kept.append(tensor)
+            self.bytes += storage.nbytes()
+        return tensor
+
+    def __enter__(self) -> Saved:
+        """Begin."""
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End."""
+        self._hooks.__exit__(*error)
+
+
+def measure(module: nn.Module, loss: Callable[[], Tensor]) -> tuple[int, int]:
+    """Operations of a loss with its backward pass, and bytes saved between the two."""
+    saved = Saved(module)
+    with FlopCounterMode(display=False) as counter:
+        with saved:
+            value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+    return counter.get_total_flops(), saved.bytes
+
+
+def _training_memory(module: nn.Module, saved: int) -> float:
+    trained = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    return ADAM_BYTES * trained + 4 * (sum(each.numel() for each in module.parameters()) - trained) + saved
+
+
+def encoder_on_meta(name: str, config: ExperimentConfig, counts: Counts) -> Encoder:
+    """An encoder without weights."""
+    words = Vocabulary((*SPECIAL_TOKENS, *(f"word{place}" for place in range(counts.vocabulary))))
+    changes: dict[str, dict[str, Any]] = {
+        "dve": {},
+        "fve": {"coarse_classes": len(OBSERVATIONS), "fine_classes": counts.fine_labels},
+        "cve": {"vocabulary": words, "feature": config.clip.feature},
+        "ccve": {"vocabulary": words, "filters": config.cluster_clip.filters},
+    }
+    with torch.device("meta"):
+        return build_encoder(name, config.size, **changes[name])
+
+
+def classifier_stage(kind: str, config: ExperimentConfig, counts: Counts) -> Stage:
+    """Cost of CDC or FGC; the margin loss costs what cross-entropy does."""
+    encoder = encoder_on_meta("fve", config, counts)
+    assert isinstance(encoder, FineGrainedEncoder)
+    tower, batch = (encoder.cdc if kind == "cdc" else encoder.fgc), config.classifier.batch_size
+    images = _images("fve", config, batch)
+    operations, saved = measure(tower, lambda: tower(encoder.normalize(images)).float().square().mean())
+    memory = _training_memory(tower, saved)
+    return Stage(kind, counts.train, config.classifier.epochs, operations / batch, memory, _weights(tower))
+
+
+def clip_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
+    """Cost of CLIP or cluster CLIP, the contrast included."""
+    encoder = encoder_on_meta(name, config, counts)
+    assert isinstance(encoder, ClipEncoder | ClusterClipEncoder)
+    settings = config.cluster_clip if name == "ccve" else config.clip
+    batch = settings.batch_size
+    images = _images(name, config, batch)
+    ids = torch.zeros(batch, 77, dtype=torch.long, device="meta")
+
+    def loss() -> Tensor:
+        inputs = encoder.normalize(images)
+        if isinstance(encoder, ClusterClipEncoder):
+            inputs = encoder.filters.one(inputs, 0)  # each image goes through one filter
+        image, text = encoder.clip.image(inputs), encoder.clip.text(ids)
+        return contrastive_loss(image, text, encoder.clip.logit_scale)
+
+    operations, saved = measure(encoder, loss)
+    pairs = round(counts.impressions * (counts.sentences if name == "ccve" else 1))
+    memory = _training_memory(encoder, saved)
+    return Stage(f"clip_{name}", pairs, settings.epochs, operations / batch, memory, _weights(encoder))
+
+
+def token_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
+    """Cost of a frozen encoder over all studies, once; memory: weights, filtered images, the widest layer."""
+    encoder = encoder_on_meta(name, config, counts).freeze()
+    widest = 0
+
+    def look(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal widest
+        sides = [each for each in (*inputs, output) if isinstance(each, Tensor)]
+        widest = max(widest, sum(each.nbytes for each in sides))
+
+    for each in encoder.modules():
+        if not list(each.children()):
+            each.register_forward_hook(look)
+    images = _images(name, config, BATCH)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encoder(images)
+    shape = ENCODERS[name].sizes[config.size]
+    filtered = len(CLUSTERS) * 3 * images.nbytes if name == "ccve" else 0
+    memory = 4 * sum(each.numel() for each in encoder.parameters()) + filtered + widest
+    disk = counts.samples * shape.num_tokens * shape.width * 2
+    return Stage(f"tokens_{name}", counts.samples, 1, counter.get_total_flops() / BATCH, memory, disk)
+
+
+def decoder_stage(encoder_name: str, decoder_name: str, config: ExperimentConfig, counts: Counts) -> Stage:
+    """Cost of a decoder on cached tokens, or with DVE; validation writes reports, see docs/scale.md."""
+    settings, parts = config.report, encoder_parts(encoder_name)
+    frozen = all(ENCODERS[part].frozen for part in parts)
+    tokens = sum(ENCODERS[part].sizes[config.size].num_tokens for part in parts)
+    width = token_width(encoder_name, config.size)
+    decoder = build_decoder(decoder_name, config.size, token_width=width, vocabulary_size=counts.vocabulary)
+    if frozen and decoder_name != "cnn_rnn_rnn":  # the planner reads how many sentences there are: no meta device
+        decoder = decoder.to("meta")
+    device = next(decoder.parameters()).device
+    batch = settings.batch_size if device.type == "meta" else 2
+    ids = torch.full((batch, counts.words + 2), 5, device=device)
+    ids[:, 0], ids[:, -1] = START, END
+    if DECODERS[decoder_name].sentences:
+        ids[:, 10:-1:10] = SENTENCE_END
+    visual = VisualTokens(torch.zeros(batch, tokens, width, device=device), (), ("x",) * tokens)
+    operations, saved = measure(
+        decoder, lambda: report_loss(decoder(visual, ids[:, :-1]), ids, settings.stop_weight)["loss"]
+    )
+    operations, saved = round(operations / batch), round(saved / batch * settings.batch_size)
+    memory, disk = _training_memory(decoder, saved), _weights(decoder)
+    if not frozen:
+        encoder = encoder_on_meta(encoder_name, config, counts)
+        images = _images(encoder_name, config, settings.batch_size)
+        more, kept = measure(encoder, lambda: encoder(images).tokens.square().mean())
+        operations += round(more / settings.batch_size)
+        memory, disk = memory + _training_memory(encoder, kept), disk + _weights(encoder)
+    epochs = settings.epochs if frozen else settings.epochs_direct
+    return Stage(f"{encoder_name}-{decoder_name}", counts.train, epochs, operations, memory, disk)
+
+
+def _images(name: str, config: ExperimentConfig, batch: int) -> Tensor:
+    side = image_size(name, config.size)
+    return torch.zeros(batch, 1, side, side, device="meta")
+
+
+def _weights(module: nn.Module) -> float:
+    return 4.0 * sum(each.numel() for each in module.state_dict().values())
+
+
+def stages(config: ExperimentConfig, counts: Counts = MIMIC_CXR) -> list[Stage]:
+    """All stages of a preset that need a GPU, in their order."""
+    frozen = list(dict.fromkeys(p for name in config.encoders for p in encoder_parts(name) if ENCODERS[p].frozen))
+    rows = [classifier_stage(kind, config, counts) for kind in ("cdc", "fgc") if "fve" in frozen]
+    rows += [clip_stage(name, config, counts) for name in frozen if name != "fve"]
+    rows += [token_stage(name, config, counts) for name in frozen]
+    rows += [decoder_stage(e, d, config, counts) for e in config.encoders for d in config.decoders]
+    return rows
+
+
+def measured_rates(side: int = 288, files: int = 3) -> dict[str, float]:
+    """Radiographs a second and core, read from a JPEG of MIMIC's size; reports a second and core."""
+    from core.labels.rules import label_reports
+    from core.studies.image_cache import read_square
+    from core.studies.phantom import PhantomSource
+
+    source = PhantomSource(200, 0)
+    small = Image.fromarray(np.round(source.image(source.study_ids[0], 512) * 255).astype(np.uint8))
+    buffer = io.BytesIO()
+    small.resize((2544, 3056), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)  # MIMIC-CXR-JPG's quality
+    texts = [study.findings for study in source.studies("train")]
+    label_reports(texts[:1])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "radiograph.jpg"
+        path.write_bytes(buffer.getvalue())
+        began = time.process_time()
+        for _ in range(files):
+            read_square(path, side, "plan")
+        images = files / (time.process_time() - began)
+    began = time.process_time()
+    label_reports(texts)
+    return {"images": images, "reports": len(texts) / (time.process_time() - began)}
+
+
+def table(rows: list[Stage], config: ExperimentConfig, counts: Counts, tera: float, devices: int, cores: int) -> str:
+    """The plan as Markdown."""
+    rates = measured_rates()
+    names = {part for name in config.encoders for part in encoder_parts(name)}
+    sides = sorted({ENCODERS[name].sizes[config.size].image_size for name in names})
+    cached = sum(counts.samples * side**2 for side in sides)
+    labelling = counts.train / rates["reports"] / cores / 3600
+    reading = counts.samples * len(sides) / rates["images"] / cores / 3600
+    lines = [
+        f"Assumed: {devices} GPU(s) that do {tera:g} x 10^12 operations a second each, {cores} CPU cores, "
+        f"{counts.samples:,} samples, reports of {counts.words} words. Measured here: {rates['images']:.1f} "
+        f"radiographs and {rates['reports']:,.0f} reports a second and core.",
+        "",
+        "| stage | items | epochs | 10^9 operations an item | hours | GPU memory, GB | disk, GB |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        f"| radiographs as JPEG (the release) | {counts.files:,} | | | | | {counts.file_bytes / 1e9:.0f} |",
+        f"| labels by the rules (CPU) | {counts.train:,} | 1 | | {labelling:.1f} | | 0.1 |",
+        f"| squares of {' and '.join(map(str, sides))} px (CPU) | {counts.samples * len(sides):,} | 1 | "
+        f"| {reading:.1f} | | {cached / 1e9:.1f} |",
+    ]
+    lines += [
+        f"| {row.name} | {row.items:,} | {row.epochs} | {row.operations / 1e9:.1f} | {row.hours(tera, devices):.1f} "
+        f"| {row.memory / 1e9:.1f} | {row.disk / 1e9:.2f} |"
+        for row in rows
+    ]
+    hours = sum(row.hours(tera, devices) for row in rows) + labelling + reading
+    disk = counts.file_bytes + cached + sum(row.disk for row in rows)
+    lines.append(
+        f"| **all** | | | | **{hours:.0f}** | **{max(row.memory for row in rows) / 1e9:.1f}** | **{disk / 1e9:.0f}** |"
+    )
+    return "\n".join(lines)
