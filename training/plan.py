@@ -36,7 +36,7 @@ from core.types import VisualTokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How much data there is. Defaults: MIMIC-CXR (paper-spec 5.1), one image a study.
+    """How much data there is. Defaults: MIMIC-CXR (paper-spec 5.1).
 
     Attributes:
         files: all radiographs of the release.
@@ -44,11 +44,11 @@ class Counts:
         train: training samples with findings; R2Gen's count of all views, more than one view has.
         validate: likewise.
         test: likewise.
-        impressions: training samples with an impression.
-        sentences: (image, cluster, text) triples an impression.
+        impressions: training samples with an impression; assumed.
+        sentences: (image, cluster, text) triples an impression; assumed.
         fine_labels: of FGC; the paper's.
-        vocabulary: words.
-        words: of findings, on average.
+        vocabulary: words; assumed.
+        words: of findings, on average; assumed.
     """
 
     files: int = 377_110
