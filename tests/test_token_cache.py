@@ -105,9 +105,7 @@ def test_a_full_disk_leaves_no_half_shard(tmp_path: Path, monkeypatch: pytest.Mo
         real(file, values)
 
     monkeypatch.setattr(np, "save", save)
-    with pytest.raises(
-        CXRLensError, match=r"No space left on device.*whole were kept.*run the same command again"
-    ):
+    with pytest.raises(CXRLensError, match=r"No space left on device.*whole were kept.*run the same command again"):
         write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["k-00000.npy"]
     monkeypatch.undo()
