@@ -101,6 +101,18 @@ def test_ccve_pairs_go_through_their_own_filter(vocabulary: Vocabulary) -> None:
     torch.testing.assert_close(pairs, tokens[torch.arange(3), clusters], atol=1e-4, rtol=1e-3)
 
 
+def test_the_chunk_bounds_what_ccve_filters_and_embeds_at_once(vocabulary: Vocabulary) -> None:
+    encoder = build_encoder("ccve", "tiny", vocabulary=vocabulary).freeze()
+    filtered: list[int] = []
+    embedded: list[int] = []
+    encoder.normalize.register_forward_hook(lambda _, inputs, output: filtered.append(len(output)))
+    encoder.clip.image.register_forward_hook(lambda _, inputs, output: embedded.append(len(output)))
+    encoder.chunk = 16
+    encoder(torch.rand(5, 1, 128, 128))
+    assert embedded == [16, 16, 16, 16, 1]
+    assert max(filtered) <= 3  # 16 in a row are of three images at most
+
+
 def test_ccve_does_not_depend_on_the_chunk(vocabulary: Vocabulary) -> None:
     torch.manual_seed(0)
     encoder = build_encoder("ccve", "tiny", vocabulary=vocabulary).freeze()

@@ -204,7 +204,9 @@ def token_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder(images)
     shape = ENCODERS[name].sizes[config.size]
-    filtered = len(CLUSTERS) * 3 * images.nbytes if name == "ccve" else 0
+    filtered = 0
+    if isinstance(encoder, ClusterClipEncoder):  # those of a chunk, and of the two images that it cuts
+        filtered = (encoder.chunk + 2 * len(CLUSTERS)) * 3 * images[0].nbytes
     memory = 4 * sum(each.numel() for each in encoder.parameters()) + filtered + widest
     disk = counts.samples * shape.num_tokens * shape.width * 2
     return Stage(f"tokens_{name}", counts.samples, 1, counter.get_total_flops() / BATCH, memory, disk)

@@ -119,10 +119,18 @@ class ClusterClipEncoder(Encoder):
 
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, 13, D), not L2-normalised."""
-        flat = self.filtered(images).flatten(0, 1)  # (B, K, 3, H, H) -> (B * K, 3, H, H)
-        parts = [part.contiguous(memory_format=torch.channels_last) for part in flat.split(self.chunk)]
-        embeddings = torch.cat([self.clip.image(part) for part in parts])
+        count = len(images) * K
+        places = range(0, count, self.chunk)
+        embeddings = torch.cat([self._embed(images, start, min(count, start + self.chunk)) for start in places])
         return VisualTokens(embeddings.unflatten(0, (-1, K)), (), ("ccve",) * K)
+
+    def _embed(self, images: Tensor, start: int, end: int) -> Tensor:
+        """Embed filtered images ``start`` to ``end`` of the B * K; only the images that they are of are filtered."""
+        first, last = start // K, -(-end // K)
+        flat = self.filtered(images[first:last]).flatten(0, 1)  # (images, K, 3, H, H) -> (images * K, 3, H, H)
+        part = flat[start - first * K : end - first * K]
+        embeddings: Tensor = self.clip.image(part.contiguous(memory_format=torch.channels_last))
+        return embeddings
 
     def embed_pairs(self, images: Tensor, clusters: Tensor) -> Tensor:
         """Embed each image through its own cluster's filter only, as CCVE trains.
