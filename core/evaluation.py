@@ -87,15 +87,6 @@ class Evaluation:
             for name, rows in self.outcomes.items()
         }
 
-    @cached_property
-    def study_f1(self) -> Mapping[str, npt.NDArray[np.float64]]:
-        """By system, the F1 of each study's own observations, (n,); 0 where nothing is positive on either side."""
-        found = {}
-        for name, each in self.statistics.items():
-            alone = each.select("example_f1")
-            found[name] = alone.from_sums(alone.values)[:, 0]
-        return found
-
     def scored(self, system: str, *scores: str) -> StudyStatistics:
         """Some language and clinical scores of a system; METEOR, which needs Java, is not among them.
 

@@ -14,7 +14,6 @@ from core.config import ReportConfig
 from core.decoders import Decoder
 from core.encoders import Encoder
 from core.encoders.joint import JointProjection
-from core.encoders.label_text import LabelTextEncoder
 from core.generation import GenerateConfig, generate
 from core.lightning.optimizers import adamw, augment
 from core.losses import report_loss
@@ -30,7 +29,7 @@ class ReportModule(lightning.LightningModule):
 
     def __init__(
         self,
-        encoder: Encoder | JointProjection | LabelTextEncoder | None,
+        encoder: Encoder | JointProjection | None,
         templates: Sequence[VisualTokens],
         decoder: Decoder,
         vocabulary: Vocabulary,
@@ -39,8 +38,7 @@ class ReportModule(lightning.LightningModule):
         """Train ``decoder``.
 
         Args:
-            encoder: trains with it: DVE, what joins several encoders' tokens, or what reads labels; None where there is
-                nothing to train.
+            encoder: trains with it: DVE, or what joins several encoders' tokens; None where there is nothing to train.
             templates: grids and sources of the cached tokens, one an encoder; empty where the encoder makes them.
             decoder: to train.
             vocabulary: to read generated ids.
@@ -56,10 +54,7 @@ class ReportModule(lightning.LightningModule):
         self._generated: list[tuple[list[str], list[str]]] = []
 
     def tokens(self, batch: dict[str, Any]) -> VisualTokens:
-        """Tokens of a batch with "images" (B, 1, H, H), "tokens", (B, N, D) of each cache, or "labels" (B, N)."""
-        if "labels" in batch:
-            read: VisualTokens = self.encoder(batch["labels"])
-            return read
+        """Visual tokens of a batch with "images" (B, 1, H, H) or "tokens", (B, N, D) of each cache."""
         if self._templates:
             parts = [
                 VisualTokens(tokens, template.grids, template.sources)

@@ -155,7 +155,6 @@ def _do(database: Database, who: Actor, change: Mapping[str, Any]) -> dict[str, 
 
 
 Change = Mapping[str, Any]
-_ABOUT_SCREEN = ("state", "skip_reason", "flagged", "comment")
 
 
 def _mark(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
