@@ -1,25 +1,7 @@
 // Studies down, reports across. Text goes in as text, never as markup.
 // The focus is on a row: j and k (or the arrows) move it, past the last row the page turns; x chooses, Enter opens.
 
-const SIGNS = { found: "✓", missed: "○", invented: "+", opposite: "⇄" }
-const WORDS = {
-  found: "found", missed: "missed", invented: "invented", opposite: "opposite of the reference",
-  positive: "present", uncertain: "uncertain", negative: "absent",
-}
 const tables = new WeakMap()
-
-function make(name, { text, className, ...rest } = {}, ...children) {
-  const element = document.createElement(name)
-  if (text !== undefined) element.textContent = text
-  if (className) element.className = className
-  for (const [key, value] of Object.entries(rest)) element.setAttribute(key, value)
-  element.append(...children)
-  return element
-}
-
-function sign(kind) {
-  return make("span", { className: "sign", text: SIGNS[kind], "data-outcome": kind, "aria-hidden": "true" })
-}
 
 function marked(piece) {
   if (!piece.observation) return document.createTextNode(piece.text)

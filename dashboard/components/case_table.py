@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from dashboard.cases import Row
+from dashboard.components.source import source
 
-_FOLDER = Path(__file__).parent
 _COMPONENT = st.components.v2.component(
     "cxr_cases",
     html="<div class='cases'>\n</div>",
-    css=(_FOLDER / "case_table.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "case_table.js").read_text(encoding="utf-8"),
+    css=source("marks.css", "case_table.css"),
+    js=source("dom.js", "marks.js", "case_table.js"),
 )
 
 

@@ -4,15 +4,6 @@
 const states = new WeakMap()
 const SIDES = ["trained", "untrained"]
 
-function make(name, { text, className, ...rest } = {}, ...children) {
-  const element = document.createElement(name)
-  if (text !== undefined) element.textContent = text
-  if (className) element.className = className
-  for (const [key, value] of Object.entries(rest)) element.setAttribute(key, value)
-  element.append(...children)
-  return element
-}
-
 const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`
 
 // Gain by frequency as a line; the faint line is 1, which lets pass unchanged.

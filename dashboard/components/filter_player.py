@@ -6,19 +6,19 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import streamlit as st
 from PIL import Image
 
-_FOLDER = Path(__file__).parent
+from dashboard.components.source import source
+
 _COMPONENT = st.components.v2.component(
     "cxr_filter_player",
     html="<div class='player'>\n</div>",
-    css=(_FOLDER / "filter_player.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "filter_player.js").read_text(encoding="utf-8"),
+    css=source("filter_player.css"),
+    js=source("dom.js", "filter_player.js"),
 )
 Values = npt.NDArray[np.float32]
 

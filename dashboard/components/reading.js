@@ -30,15 +30,6 @@ const KEYS = {
   label: [["↑ ↓", "observation before, after"], ["1", "cannot be judged"], ["2", "absent"], ["3", "uncertain"], ["4", "present"]],
 }
 
-function make(name, { text, className, ...rest } = {}, ...children) {
-  const element = document.createElement(name)
-  if (text !== undefined) element.textContent = text
-  if (className) element.className = className
-  for (const [key, value] of Object.entries(rest)) element.setAttribute(key, value)
-  element.append(...children)
-  return element
-}
-
 function fresh() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("")
 }

@@ -6,25 +6,19 @@ What the reader does comes back as the state "request", see `dashboard.reviews.r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-_FOLDER = Path(__file__).parent
-
-
-def _read(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8")
-
+from dashboard.components.source import source
 
 _READING = st.components.v2.component(
     "cxr_reading",
-    html=_read("reading.html").replace("<!-- viewer -->", _read("viewer.html")),
-    css=_read("viewer.css") + _read("reading.css"),
-    js=_read("viewer.js") + _read("reading.js"),
+    html=source("reading.html").replace("<!-- viewer -->", source("viewer.html")),
+    css=source("viewer.css", "reading.css"),
+    js=source("dom.js", "viewer.js", "reading.js"),
 )
-_PLATE = st.components.v2.component("cxr_plate", html="<i hidden></i>", js=_read("plate.js"))
+_PLATE = st.components.v2.component("cxr_plate", html="<i hidden></i>", js=source("plate.js"))
 
 
 def reading(answer: Mapping[str, Any], *, key: str) -> None:

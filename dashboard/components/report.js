@@ -2,26 +2,8 @@
 // A finding that is pointed at, or whose row is clicked, is followed through all of them. A word, sentence or finding
 // that is clicked (or Enter) is asked about: the server hears of it by the trigger "ask".
 
-const SIGNS = { found: "✓", missed: "○", invented: "+", opposite: "⇄", positive: "●", uncertain: "?", negative: "–" }
-const WORDS = {
-  found: "found", missed: "missed", invented: "invented", opposite: "opposite of the reference",
-  positive: "present", uncertain: "uncertain", negative: "absent", blank: "not mentioned",
-}
 const KINDS = { word: "a word", sentence: "its sentence", finding: "the marked finding" }
 const roots = new WeakMap()
-
-function make(name, { text, className, ...rest } = {}, ...children) {
-  const element = document.createElement(name)
-  if (text !== undefined) element.textContent = text
-  if (className) element.className = className
-  for (const [key, value] of Object.entries(rest)) element.setAttribute(key, value)
-  element.append(...children)
-  return element
-}
-
-function sign(kind) {
-  return make("span", { className: "sign", text: SIGNS[kind], "data-outcome": kind, "aria-hidden": "true" })
-}
 
 function marked(piece) {
   const kind = piece.outcome ?? piece.state

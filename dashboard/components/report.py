@@ -7,7 +7,6 @@ second at every page switch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -17,13 +16,13 @@ from core.labels.observations import NO_FINDING, LabelState
 from core.labels.rules import LabeledReport
 from core.text import split_sentences, word_spans
 from core.types import Report
+from dashboard.components.source import source
 
-_FOLDER = Path(__file__).parent
 _COMPONENT = st.components.v2.component(
     "cxr_reports",
     html="<div class='reports'>\n</div>",
-    css=(_FOLDER / "report.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "report.js").read_text(encoding="utf-8"),
+    css=source("marks.css", "report.css"),
+    js=source("dom.js", "marks.js", "report.js"),
 )
 
 

@@ -6,7 +6,6 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,13 +13,13 @@ import numpy.typing as npt
 import streamlit as st
 
 from core.types import FloatImage
+from dashboard.components.source import source
 
-_FOLDER = Path(__file__).parent
 _COMPONENT = st.components.v2.component(
     "cxr_viewer",
-    html=(_FOLDER / "viewer.html").read_text(encoding="utf-8"),
-    css=(_FOLDER / "viewer.css").read_text(encoding="utf-8"),
-    js="\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.js", "viewer_mount.js")),
+    html=source("viewer.html"),
+    css=source("viewer.css"),
+    js=source("viewer.js", "viewer_mount.js"),
 )
 
 
