@@ -289,6 +289,11 @@ def image_size(name: str, size: Size) -> int:
     return max(ENCODERS[part].sizes[size].image_size for part in encoder_parts(name))
 
 
+def pair_title(encoder: str, decoder: str) -> str:
+    """What a reader sees of a pair: "FVE + M2"."""
+    return " + ".join([*(ENCODERS[part].title for part in encoder_parts(encoder)), DECODERS[decoder].title])
+
+
 PAIRS: tuple[tuple[str, str], ...] = tuple((encoder, decoder) for encoder in ENCODERS for decoder in DECODERS)
 
 

@@ -12,7 +12,7 @@ import streamlit as st
 
 from core.evaluation import Evaluation
 from core.labels.compare import Outcome
-from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState
+from core.labels.observations import NO_FINDING, OBSERVATIONS, findings
 from dashboard import evaluation, services
 from dashboard.components.report import segments
 
@@ -102,11 +102,6 @@ def _asked(outcomes: Outcomes, observation: str) -> dict[str, Outcome]:
     return {name: outcome for name, outcome in outcomes.items() if name != NO_FINDING}
 
 
-def _findings(states: Mapping[str, LabelState]) -> list[str]:
-    asserted = (LabelState.POSITIVE, LabelState.UNCERTAIN)
-    return [name for name, state in states.items() if state in asserted and name != NO_FINDING]
-
-
 def _errors(outcomes: Outcomes) -> int:
     return sum(outcome is not Outcome.FOUND for outcome in outcomes.values())
 
@@ -165,7 +160,7 @@ def _agrees(agreement: str, asked: Sequence[Outcomes], errors: Sequence[int]) ->
 )
 def slices(found: Evaluation) -> dict[str, npt.NDArray[np.bool_]]:
     """Groups of studies by their titles: normal and abnormal ones, then "View: PA" and the like; (n,) each."""
-    positive = np.array([bool(_findings(each)) for each in found.truth])
+    positive = np.array([bool(findings(each)) for each in found.truth])
     named = {NORMAL: ~positive, ABNORMAL: positive}
     for way, groups in evaluation.slices(found).items():
         if way != evaluation.BY_FINDING:  # the observation's own control asks that
@@ -184,7 +179,7 @@ def rows(found: Evaluation, pairs: Sequence[str], places: Sequence[int]) -> list
         made.append(
             Row(
                 study_id,
-                ", ".join(_findings(found.truth[place])) or NO_FINDING,
+                ", ".join(findings(found.truth[place])) or NO_FINDING,
                 pictures.get(study_id),
                 segments(reference, services.label(reference)),
                 [_cell(found, name, place) for name in pairs],

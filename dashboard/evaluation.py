@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
+from core.bundle import read_card
 from core.evaluation import Evaluation, read_evaluation
-from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState
+from core.labels.compare import Outcome
+from core.labels.observations import ASSERTED, NO_FINDING, OBSERVATIONS
 from core.projection_job import cache_folder
-from core.registry import DECODERS, ENCODERS
+from core.registry import DECODERS, ENCODERS, pair_title
 from core.types import CXRLensError
 from dashboard import services, settings
 
@@ -57,14 +59,26 @@ def _evaluation(family: str, path: str, stamp: int) -> Evaluation:
     return read_evaluation(Path(path), truth, cache_folder().parent / "labels")
 
 
+def pair_outcomes(name: str) -> Mapping[str, Mapping[str, Outcome]]:
+    """What became of each observation in a bundle's evaluated reports: study id -> observation -> outcome.
+
+    Raises:
+        CXRLensError: the reports of the evaluation are not there, damaged, or lack this bundle.
+    """
+    found = evaluation(read_card(settings.bundles() / name).family)
+    if name not in found.outcomes:
+        raise CXRLensError(f"The evaluation has no reports of {name}: it is of other bundles. Evaluate again.")
+    return dict(zip(found.study_ids, found.outcomes[name], strict=True))
+
+
 def title_of(name: str) -> str:
     """Of a pair's bundle, for a reader: "FVE + M2"."""
-    for (encoder, decoder), card in services.cards().items():
+    for pair, card in services.cards().items():
         if card.name == name:
-            return f"{ENCODERS[encoder].title} + {DECODERS[decoder].title}"
+            return pair_title(*pair)
     parts = name.split("-")
     if len(parts) == 3 and parts[1] in ENCODERS and parts[2] in DECODERS:
-        return f"{ENCODERS[parts[1]].title} + {DECODERS[parts[2]].title}"
+        return pair_title(*parts[1:])
     return name
 
 
@@ -74,8 +88,7 @@ def slices(found: Evaluation) -> Mapping[str, Mapping[str, npt.NDArray[np.bool_]
     By finding, studies are in as many groups as they have findings; otherwise each is in one.
     """
     positive: dict[str, npt.NDArray[np.bool_]] = {
-        name: np.array([truth[name] in (LabelState.POSITIVE, LabelState.UNCERTAIN) for truth in found.truth])
-        for name in OBSERVATIONS
+        name: np.array([truth[name] in ASSERTED for truth in found.truth]) for name in OBSERVATIONS
     }
     words = np.array([len(text.split()) for text in found.references])
     shorter, longer = np.quantile(words, [1 / 3, 2 / 3])

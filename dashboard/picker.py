@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from core.labels.observations import NO_FINDING, OBSERVATIONS
+from core.labels.observations import NO_FINDING, OBSERVATIONS, findings
 from core.types import CXRLensError, Study
 from dashboard import services, session
 
@@ -38,7 +38,7 @@ def choose_case() -> services.Case | None:
 def _label(study: Study) -> str:
     context = study.context
     who = " ".join(part for part in (context.get("sex", ""), context.get("age", "")) if part)
-    found = ", ".join(services.findings_of(study)) or NO_FINDING
+    found = ", ".join(findings(study.labels)) or NO_FINDING
     return " · ".join(part for part in (study.study_id, who, found) if part)
 
 
@@ -56,8 +56,8 @@ def _choose_phantom() -> services.Case | None:
         study.study_id
         for study in studies.values()
         if finding == session.ANY_FINDING
-        or finding in services.findings_of(study)
-        or (finding == NO_FINDING and not services.findings_of(study))
+        or finding in findings(study.labels)
+        or (finding == NO_FINDING and not findings(study.labels))
     ]
     wanted = st.session_state[session.STUDY]
     current = wanted if wanted in matching else (matching[0] if matching else None)

@@ -14,7 +14,7 @@ import streamlit as st
 
 from core.evaluation import Evaluation, Slice
 from core.metrics.resampling import Comparison, Interval, intervals
-from core.registry import DECODERS, ENCODERS
+from core.registry import DECODERS, ENCODERS, pair_title
 from core.types import CXRLensError
 from dashboard import evaluation, services, settings
 
@@ -54,17 +54,12 @@ class Run:
     @property
     def titles(self) -> Mapping[str, str]:
         """Name of each pair's bundle -> "FVE + M2"."""
-        return {row["name"]: pair_title(pair) for pair, row in self.rows.items()}
+        return {row["name"]: pair_title(*pair) for pair, row in self.rows.items()}
 
     @property
     def data(self) -> tuple[str, int]:
         """Names the held-out studies: scores of runs that differ in it are of different studies."""
         return str(self.content.get("fingerprint", "")), int(self.content.get("studies", 0))
-
-
-def pair_title(pair: tuple[str, str]) -> str:
-    """For a reader: "FVE + M2"."""
-    return f"{ENCODERS[pair[0]].title} + {DECODERS[pair[1]].title}"
 
 
 def runs() -> tuple[dict[str, Run], dict[str, str]]:

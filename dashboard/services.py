@@ -20,14 +20,21 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundle import BundleLibrary, Card, read_card
+from core.bundle import BundleLibrary, Card
 from core.images import Radiograph, read_image
 from core.labels.compare import Outcome, compare
-from core.labels.observations import CLUSTER_OF, CLUSTERS, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, LabelState
+from core.labels.observations import (
+    CLUSTER_OF,
+    CLUSTERS,
+    NO_FINDING,
+    OBSERVATIONS,
+    SUPPORT_DEVICES,
+    findings,
+)
 from core.labels.rules import LabeledReport, label_report
 from core.projection_job import ProjectionJob, compute, content_key, load
 from core.projections import PrincipalAxes, ProjectionConfig, fit_pca
-from core.registry import DECODERS, ENCODERS, PAIRS
+from core.registry import ENCODERS, PAIRS, pair_title
 from core.studies.phantom import PhantomSource
 from core.studies.phantom.findings import severity_of
 from core.types import CXRLensError, FloatImage, Mask, Projection, Report, Study
@@ -149,7 +156,7 @@ def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
 
 def title_of(card: Card) -> str:
     """Of a pair, for the reader."""
-    return f"{ENCODERS[card.encoder].title} + {DECODERS[card.decoder].title}"
+    return pair_title(card.encoder, card.decoder)
 
 
 def problems() -> Mapping[str, str]:
@@ -673,7 +680,7 @@ def _map_quality(key: str, _stored: Embeddings, _placed_map: Projection) -> MapQ
     known = studies()
     rows = [place for place, study_id in enumerate(_stored.study_ids) if study_id in known]
     points, features = _placed_map.coordinates[rows], _stored.features[rows]
-    found = [set(findings_of(known[_stored.study_ids[row]])) for row in rows]
+    found = [set(findings(known[_stored.study_ids[row]].labels)) for row in rows]
     hits = []
     if len(rows) > 1:
         neighbours = nearest(points, 10)
@@ -692,7 +699,7 @@ def _map_quality(key: str, _stored: Embeddings, _placed_map: Projection) -> MapQ
 
 def main_cluster(study: Study) -> str:
     """The cluster of a study's only finding, "No Finding", or "Several"; support devices count only where alone."""
-    found = list(dict.fromkeys(CLUSTER_OF[name] for name in findings_of(study)))
+    found = list(dict.fromkeys(CLUSTER_OF[name] for name in findings(study.labels)))
     found = [name for name in found if name != SUPPORT_DEVICES] or found
     return NO_FINDING if not found else found[0] if len(found) == 1 else "Several"
 
@@ -747,46 +754,3 @@ def _thumbnail(study_id: str, count: int, seed: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
-
-
-def pair_outcomes(name: str) -> Mapping[str, Mapping[str, Outcome]]:
-    """What became of each observation in a bundle's evaluated reports: study id -> observation -> outcome.
-
-    Raises:
-        CXRLensError: the reports of the evaluation are not beside the bundles, damaged, or lack this bundle.
-    """
-    path = settings.bundles() / f"{read_card(settings.bundles() / name).family}-reports.jsonl"
-    if not path.is_file():
-        raise CXRLensError(
-            f"Whether a report is right is not known: {path.name} is missing in {path.parent}. "
-            "`cxr-lens train --preset phantom` writes it, with the evaluation."
-        )
-    found: Mapping[str, Mapping[str, Outcome]] = _pair_outcomes(name, str(path), path.stat().st_mtime_ns)
-    return found
-
-
-@st.cache_resource(max_entries=24, show_spinner="Reading the pair's reports …")
-def _pair_outcomes(name: str, path: str, stamp: int) -> Mapping[str, Mapping[str, Outcome]]:
-    known = studies()
-    outcomes = {}
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            for line in file:
-                row = json.loads(line)
-                study = known.get(row["study_id"])
-                if study is not None:
-                    outcomes[study.study_id] = compare(study.labels, label_report(row[name]).states)
-    except KeyError as error:
-        raise CXRLensError(f"{Path(path).name} has no {error}: it is of other bundles. Evaluate again.") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise CXRLensError(f"{Path(path).name} is damaged ({error}). Evaluate again.") from error
-    return outcomes
-
-
-def findings_of(study: Study) -> list[str]:
-    """Observations a study's reference calls positive or uncertain, "No Finding" left out."""
-    return [
-        name
-        for name, state in study.labels.items()
-        if state in (LabelState.POSITIVE, LabelState.UNCERTAIN) and name != "No Finding"
-    ]

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError, Study
-from dashboard import figures, services, settings
+from dashboard import evaluation, figures, services, settings
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 
@@ -160,7 +160,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     phantoms = PhantomSource(card["count"], card["seed"]).studies("test")
     with (folder / "phantom-reports.jsonl").open("w") as file:
         for each in phantoms:
-            file.write(json.dumps({"study_id": each.study_id, "phantom-dve-transformer": each.findings}) + "\n")
+            row = {"study_id": each.study_id, "reference": each.findings, "phantom-dve-transformer": each.findings}
+            file.write(json.dumps(row) + "\n")
     return folder
 
 
@@ -233,7 +234,7 @@ def test_colours_by_what_a_pair_got_right(bundles: Path, monkeypatch: pytest.Mon
     assert "found" in groups
     assert groups <= {"found", "missed", "invented", "opposite", "neither says it"}
     # The reports are the references: next to nothing is missed or invented.
-    outcomes = services.pair_outcomes("phantom-dve-transformer")
+    outcomes = evaluation.pair_outcomes("phantom-dve-transformer")
     told = [outcome.value for found in outcomes.values() for outcome in found.values()]
     assert told.count("found") > 0.95 * len(told)
 

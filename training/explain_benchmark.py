@@ -29,7 +29,7 @@ from core.explain.localisation import centre_prior, localise
 from core.explain.methods import cam_layers, explain, on_square, possible
 from core.explain.subject import Subject, open_subject
 from core.generation import GenerateConfig
-from core.labels.observations import CLUSTERS, LabelState
+from core.labels.observations import ASSERTED, CLUSTERS
 from core.labels.rules import label_report
 from core.studies.phantom import PhantomSource, PhantomStudy
 from core.types import Attribution, FloatImage, Mask
@@ -273,7 +273,7 @@ def questions(subject: Subject, phantom: PhantomStudy) -> Iterator[Question]:
     for observation in dict.fromkeys(fact.observation for fact in phantom.facts):
         facts = [fact for fact in phantom.facts if fact.observation == observation and fact.severity != "subtle"]
         mask = np.any([phantom.masks[fact.id] for fact in facts], axis=0)
-        if not mask.any() or states[observation] not in (LabelState.POSITIVE, LabelState.UNCERTAIN):
+        if not mask.any() or states[observation] not in ASSERTED:
             continue  # not to be seen, or missed by the report: there is nothing to explain
         worst = max(facts, key=lambda fact: fact.extent).severity or "present"
         ask = partial(Question, observation=observation, severity=worst, mask=mask)

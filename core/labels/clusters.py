@@ -10,10 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from core.labels.observations import CLUSTER_OF, CLUSTERS, NO_FINDING, SUPPORT_DEVICES, LabelState
+from core.labels.observations import ASSERTED, CLUSTER_OF, CLUSTERS, NO_FINDING, SUPPORT_DEVICES, LabelState
 from core.labels.rules import label_report
 
-_ASSERTED = (LabelState.POSITIVE, LabelState.UNCERTAIN)
 _SAYS_SOMETHING = re.compile(r"\b(?!x{3,}\b)[^\W\d_]{2,}", re.IGNORECASE)  # a word, not what stands for a removed one
 
 
@@ -33,7 +32,7 @@ def cluster_texts(impression: str) -> dict[str, str]:
     report = label_report(impression)
     sentences: dict[str, dict[tuple[int, int], None]] = {}
     for mention in report.mentions:
-        if mention.state in _ASSERTED:
+        if mention.state in ASSERTED:
             place = (mention.sentence_start, mention.sentence_end)
             sentences.setdefault(CLUSTER_OF[mention.observation], {})[place] = None
     texts = {

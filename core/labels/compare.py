@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState
+from core.labels.observations import ASSERTED, NO_FINDING, OBSERVATIONS, LabelState
 
 
 class Outcome(StrEnum):
@@ -15,9 +15,6 @@ class Outcome(StrEnum):
     MISSED = "missed"
     INVENTED = "invented"
     OPPOSITE = "opposite"
-
-
-_ASSERTED = (LabelState.POSITIVE, LabelState.UNCERTAIN)
 
 
 def compare(reference: Mapping[str, LabelState], generated: Mapping[str, LabelState]) -> dict[str, Outcome]:
@@ -35,16 +32,16 @@ def compare(reference: Mapping[str, LabelState], generated: Mapping[str, LabelSt
     """
     outcomes = {name: _outcome(reference[name], generated[name]) for name in OBSERVATIONS}
     if outcomes[NO_FINDING] is Outcome.OPPOSITE:
-        asserted = reference[NO_FINDING] in _ASSERTED
+        asserted = reference[NO_FINDING] in ASSERTED
         outcomes[NO_FINDING] = Outcome.MISSED if asserted else Outcome.INVENTED
     return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
 
 
 def _outcome(reference: LabelState, generated: LabelState) -> Outcome | None:
-    if reference in _ASSERTED:
-        if generated in _ASSERTED:
+    if reference in ASSERTED:
+        if generated in ASSERTED:
             return Outcome.FOUND
         return Outcome.OPPOSITE if generated is LabelState.NEGATIVE else Outcome.MISSED
-    if generated in _ASSERTED:
+    if generated in ASSERTED:
         return Outcome.OPPOSITE if reference is LabelState.NEGATIVE else Outcome.INVENTED
     return None

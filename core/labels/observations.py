@@ -6,6 +6,7 @@ Labels are keyed by observation *name*. The field's tools use three orders and t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -19,6 +20,10 @@ class LabelState(StrEnum):
 
 
 _STRENGTH = {LabelState.BLANK: 0, LabelState.NEGATIVE: 1, LabelState.UNCERTAIN: 2, LabelState.POSITIVE: 3}
+
+
+ASSERTED = (LabelState.POSITIVE, LabelState.UNCERTAIN)
+"""States of what a report says is or may be there."""
 
 
 def stronger(first: LabelState, second: LabelState) -> LabelState:
@@ -54,6 +59,11 @@ CLUSTER_OF: dict[str, str] = {name: name for name in OBSERVATIONS} | {"Pleural O
 CLUSTERS: tuple[str, ...] = tuple(name for name in OBSERVATIONS if name != "Pleural Other")
 
 
+def findings(states: Mapping[str, LabelState]) -> list[str]:
+    """Observations that are asserted, No Finding left out, in the order of ``states``."""
+    return [name for name, state in states.items() if state in ASSERTED and name != NO_FINDING]
+
+
 def no_finding_state(states: dict[str, LabelState]) -> LabelState:
     """Work out No Finding from the other states, as CheXpert does.
 
@@ -63,9 +73,5 @@ def no_finding_state(states: dict[str, LabelState]) -> LabelState:
     Returns:
         POSITIVE if nothing else is positive or uncertain, otherwise BLANK.
     """
-    found = any(
-        state in (LabelState.POSITIVE, LabelState.UNCERTAIN)
-        for name, state in states.items()
-        if name not in (NO_FINDING, SUPPORT_DEVICES)
-    )
+    found = any(state in ASSERTED for name, state in states.items() if name not in (NO_FINDING, SUPPORT_DEVICES))
     return LabelState.BLANK if found else LabelState.POSITIVE

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.labels.observations import ASSERTED, OBSERVATIONS
 from core.labels.rules import label_report
 from core.text import split_sentences, to_text, tokenize
-
-_FOUND = (LabelState.POSITIVE, LabelState.UNCERTAIN)
 
 
 def abnormal_first(text: str) -> str:
@@ -24,6 +22,6 @@ def abnormal_first(text: str) -> str:
 
 def _place(sentence: list[str]) -> tuple[bool, int]:
     mentions = label_report(to_text(sentence)).mentions
-    found = [mention for mention in mentions if mention.state in _FOUND]
+    found = [mention for mention in mentions if mention.state in ASSERTED]
     places = [OBSERVATIONS.index(mention.observation) for mention in found or mentions]
     return not found, min(places, default=len(OBSERVATIONS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.registry import DECODERS, ENCODERS
+from core.registry import DECODERS, ENCODERS, pair_title
 from dashboard import services, settings
 
 st.subheader("What CXR Lens is")
@@ -39,7 +39,7 @@ st.caption(f"Read from `{settings.bundles()}`.")
 for name, message in services.problems().items():
     st.error(f"**{name}**: {message}", icon=":material/error:")
 for card in [card for family in services.families() for card in services.cards(family).values()]:
-    with st.expander(f"{ENCODERS[card.encoder].title} + {DECODERS[card.decoder].title} · {card.name}"):
+    with st.expander(f"{pair_title(card.encoder, card.decoder)} · {card.name}"):
         data = ", ".join(f"{key}: {value}" for key, value in card.data.items())
         metrics = ", ".join(
             f"{key} {value:.3f}" for key, value in card.metrics.items() if isinstance(value, int | float)

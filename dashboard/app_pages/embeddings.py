@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 import streamlit as st
 
-from core.labels.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState
+from core.labels.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.projection_job import ProjectionJob
 from core.projections import METHODS, ProjectionConfig
-from core.registry import DECODERS, ENCODERS
+from core.registry import ENCODERS, pair_title
 from core.types import SPLITS, CXRLensError, Projection, Study
-from dashboard import figures, picker, services, session
+from dashboard import evaluation, figures, picker, services, session
 from dashboard.components.study_cards import StudyCard, study_cards
 
 FINDING, CLUSTER, FILTER, VIEW, SPLIT, OUTCOME = "Finding", "Main cluster", "Filter", "View", "Split", "Right or wrong"
@@ -80,10 +80,10 @@ def choose_colouring(per_filter: bool) -> Colouring:
     pair, outcomes = "", {}
     cards = services.cards()
     if by == OUTCOME and cards:
-        names = [f"{ENCODERS[encoder].title} + {DECODERS[decoder].title}" for encoder, decoder in cards]
+        names = [pair_title(*pair) for pair in cards]
         pair = st.selectbox("Pair", names, key=session.MAP_PAIR, bind="query-params", width=220)
         try:
-            known = services.pair_outcomes(list(cards.values())[names.index(pair)].name)
+            known = evaluation.pair_outcomes(list(cards.values())[names.index(pair)].name)
         except CXRLensError as error:
             st.info(str(error))
         else:
@@ -229,7 +229,7 @@ def show_progress(job: ProjectionJob | None, chart: str) -> None:
 
 def describe(study: Study) -> str:
     """Findings in one line."""
-    return ", ".join(services.findings_of(study)) or NO_FINDING
+    return ", ".join(findings(study.labels)) or NO_FINDING
 
 
 def open_points(

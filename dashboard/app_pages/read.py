@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.bundle import Card
-from core.labels.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState
+from core.labels.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.registry import DECODERS, ENCODERS, PAIRS
 from core.types import Attribution, CXRLensError
 from dashboard import explaining, filtering, picker, services, session
@@ -329,7 +329,7 @@ def table_of(case: services.Case, readings: Sequence[services.Reading]) -> dict[
             states = reading.labels.states.items()
             cells.append({name: state.value for name, state in states if state is not LabelState.BLANK})
     named = {name for column in cells for name in column}
-    if case.study is None or services.findings_of(case.study):
+    if case.study is None or findings(case.study.labels):
         named.discard(NO_FINDING)  # of interest where the reference is normal
     return overview(
         [name for name in OBSERVATIONS if name in named],

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core.paper_tables import paper_numbers
-from core.registry import DECODERS, ENCODERS
+from core.registry import DECODERS, ENCODERS, pair_title
 from core.types import CXRLensError
 from dashboard import cases, figures, runs, services, settings
 from dashboard.components.score_table import export
@@ -73,7 +73,7 @@ def _row(run: Run, pair: tuple[str, str], score: str, paper: float | None) -> di
         low = high = np.nan
     theirs = np.nan if paper is None else paper
     return {
-        "Pair": runs.pair_title(pair),
+        "Pair": pair_title(*pair),
         "Ours": row[score],
         "From": low,
         "To": high,
@@ -137,7 +137,7 @@ def _show_studies(run: Run) -> None:
 def _show_all(run: Run, names: list[str]) -> None:
     """All scores, with the baselines."""
     st.subheader("All scores, with baselines that need no model")
-    rows = [{"Pair": runs.pair_title(pair)} | _scores(row) for pair, row in run.rows.items()]
+    rows = [{"Pair": pair_title(*pair)} | _scores(row) for pair, row in run.rows.items()]
     rows += [
         {"Pair": f"baseline: {each.get('name', '')}"} | _scores(each) for each in run.content.get("baselines") or []
     ]
@@ -164,9 +164,7 @@ def _show_all(run: Run, names: list[str]) -> None:
         "chance (p < 0.05, Holm). It ranks these trained models, not their designs."
     )
     export(content, f"All scores of {run.name}", name="pairs")
-    warnings = [
-        f"{runs.pair_title(pair)}: {text}" for pair, row in run.rows.items() for text in row.get("warnings", ())
-    ]
+    warnings = [f"{pair_title(*pair)}: {text}" for pair, row in run.rows.items() for text in row.get("warnings", ())]
     with st.expander("How this was scored" + (f", and {len(warnings)} warnings" if warnings else "")):
         about = [f"{run.data[1]} held-out studies." if run.data[1] else "", str(run.content.get("protocol", ""))]
         st.caption(" ".join(part for part in about if part))

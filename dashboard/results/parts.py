@@ -10,24 +10,15 @@ import pandas as pd
 import streamlit as st
 
 from core.evaluation import Evaluation
-from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState
+from core.labels.observations import LabelState, findings
+from core.paper_tables import METRICS
 from core.registry import DECODERS, ENCODERS
 from dashboard import cases, services
 from dashboard.components.study_cards import StudyCard, study_cards
 from dashboard.runs import Run
 
-SCORES = {
-    "f1": "Macro F1",
-    "precision": "Precision",
-    "recall": "Recall",
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "meteor": "METEOR",
-    "cider": "CIDEr",
-}
+_FIRST = ("f1", "precision", "recall")
+SCORES = {name: METRICS[name] for name in (*_FIRST, *METRICS) if name != "auc"} | {"f1": "Macro F1"}
 """Scores of the paper's Table 1, the one that says most about findings first."""
 MOST_CARDS = 11  # a row on a wide screen
 _SHADES = ((27, 58, 92), (32, 98, 134), (64, 140, 142), (146, 178, 116), (236, 214, 110))
@@ -83,11 +74,9 @@ def table(
     )
 
 
-def findings(states: Mapping[str, LabelState]) -> str:
+def findings_line(states: Mapping[str, LabelState]) -> str:
     """Observations that are positive or uncertain, in a line."""
-    asserted = (LabelState.POSITIVE, LabelState.UNCERTAIN)
-    named = [name for name in OBSERVATIONS if name != NO_FINDING and states[name] in asserted]
-    return ", ".join(named) or "no abnormal finding"
+    return ", ".join(findings(states)) or "no abnormal finding"
 
 
 def show_studies(
@@ -112,14 +101,16 @@ def show_studies(
     if not all(found.study_ids[place] in known for place in places):
         st.caption(f"{more}The Read page has phantoms only, so these studies cannot be opened there.")
         rows = zip(places, notes, strict=True)
-        listed = [{"Study": found.study_ids[at], "": note, "Reference": findings(found.truth[at])} for at, note in rows]
+        listed = [
+            {"Study": found.study_ids[at], "": note, "Reference": findings_line(found.truth[at])} for at, note in rows
+        ]
         table(pd.DataFrame(listed), "Studies")
         return
     st.caption(f"{more}A picture opens its study on the Read page.")
     pictures = services.thumbnails([found.study_ids[place] for place in places])
     study_cards(
         [
-            StudyCard(found.study_ids[place], picture, note, findings(found.truth[place]))
+            StudyCard(found.study_ids[place], picture, note, findings_line(found.truth[place]))
             for place, note, picture in zip(places, notes, pictures, strict=True)
         ],
         query=read_query(run, pairs),

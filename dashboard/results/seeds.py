@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from core.metrics.resampling import spread
+from core.registry import pair_title
 from dashboard import figures, runs, settings
 from dashboard.components.score_table import export
 from dashboard.results.parts import SCORES, pick, table
@@ -64,7 +65,7 @@ def _list(found: Mapping[str, Run]) -> None:
                 "Data": run.data[0][:8] or "not recorded",
                 "Pairs": len(scores),
                 "Mean of macro F1": float(np.mean(scores)),
-                "Best pair": f"{runs.pair_title(best)} ({max(scores):.3f})",
+                "Best pair": f"{pair_title(*best)} ({max(scores):.3f})",
                 "Reports": "yes" if run.reports.is_file() else "no",
             }
         )
@@ -91,7 +92,7 @@ def _show_spread(group: Sequence[Run], score: str) -> None:
     if not shared:
         st.info(f"These runs share no pair with {SCORES[score]}.")
         return
-    values = [{runs.pair_title(pair): run.rows[pair][score] for pair in shared} for run in group]
+    values = [{pair_title(*pair): run.rows[pair][score] for pair in shared} for run in group]
     spreads = spread(values)
     content = pd.DataFrame(
         [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import streamlit as st
 
 from core.bundle import Card
-from core.registry import DECODERS, ENCODERS
+from core.registry import pair_title
 from core.reviews.design import REFERENCE, Case, Design, choose, plan
 from core.reviews.sources import candidates, name_index, name_phantoms, open_source, session_image, write_cases
 from core.types import CXRLensError, FloatImage, Study, StudySource
@@ -51,7 +51,7 @@ def title_of(model: str, cards: Sequence[Card]) -> str:
     if model == REFERENCE:
         return "Reference report (human)"
     card = next((card for card in cards if card.name == model), None)
-    return model if card is None else f"{ENCODERS[card.encoder].title} + {DECODERS[card.decoder].title}"
+    return model if card is None else pair_title(card.encoder, card.decoder)
 
 
 def write(design: Design, pool: int, progress: Callable[[int, int], None]) -> list[Case]:
