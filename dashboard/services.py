@@ -5,6 +5,7 @@ Cache keys are names, hashes and numbers. Models are shared by all sessions, so 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -96,12 +97,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Catalogue:
-    """The bundles of a folder as they were when it was last changed; ``broken`` fills as bundles fail to load."""
+    """The bundles of a folder as they were when it was last changed.
+
+    ``broken`` fills as bundles fail to load, ``kept`` has those that garbage collection passes over.
+    """
 
     library: BundleLibrary
     cards: Mapping[str, Mapping[tuple[str, str], Card]]  # by family
     problems: Mapping[str, str]
     broken: dict[str, str] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
 
 
 def _catalogue() -> _Catalogue:
@@ -230,6 +235,13 @@ def _models(chosen: Sequence[Card]) -> tuple[list[ReportModel], dict[str, str]]:
             models.append(open_model(card))
         except CXRLensError as error:
             broken[card.name] = str(error)
+    kept = _catalogue().kept
+    if not kept.issuperset(model.card.name for model in models):
+        kept.update(model.card.name for model in models)
+        # Streamlit collects garbage after every run. It would look through all parts of all models each time: half a
+        # second with twelve, in which nobody is served.
+        gc.collect()
+        gc.freeze()
     return models, broken
 
 

@@ -59,6 +59,8 @@ PICKED_ON = "picked_on"  # key of the chart they were chosen on
 MOST_PICKED = 1_000  # more do not go into the address
 _PICKED_IN_ADDRESS = "picked_in_address"
 
+WRITING = "writing"  # image, bundles and the iterator that writes their reports
+
 UPLOAD = "upload"  # Case of the uploaded image, or None
 UPLOAD_ID = "upload_id"  # Streamlit's id of the file, to read it once
 UPLOAD_ERROR = "upload_error"

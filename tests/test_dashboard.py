@@ -7,18 +7,21 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+import core.inference
 from core.labels.compare import Outcome
 from core.labels.observations import OBSERVATIONS, LabelState
 from core.labels.rules import LabeledReport, Mention
-from core.registry import PAIRS
+from core.registry import ENCODERS, PAIRS
 from core.text import to_text
 from dashboard import figures, services, settings
 from dashboard.components.report import in_words, segments
@@ -164,6 +167,27 @@ def test_next_and_the_filter_choose_the_study() -> None:
     assert test.session_state["study"] != first
     assert test.query_params["study"] == test.session_state["study"]
     assert not test.exception
+
+
+@needs_bundles
+def test_reports_that_take_several_runs_encode_the_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    encode, write = core.inference.encode_images, core.inference.write_from_tokens
+
+    def counted(model: Any, images: Any) -> Any:
+        encoded.append(model.card.encoder)
+        return encode(model, images)
+
+    def slow(model: Any, *arguments: Any) -> Any:
+        if model.card.encoder == "fve":
+            time.sleep(1.1)  # longer than the page writes before it draws again
+        return write(model, *arguments)
+
+    monkeypatch.setattr(core.inference, "encode_images", counted)
+    monkeypatch.setattr(core.inference, "write_from_tokens", slow)
+    study = list(services.studies())[-1]  # nobody has opened it
+    run("read", study=study)
+    assert {name: encoded.count(name) for name in ENCODERS} == {"dve": 3, "fve": 1, "cve": 1, "ccve": 1}
 
 
 @needs_bundles

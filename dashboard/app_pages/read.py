@@ -404,10 +404,18 @@ def regenerate(case: services.Case, unknown: Sequence[Card], region: explaining.
 
 def write_some(case: services.Case, waiting: Sequence[Card]) -> None:
     """Write reports for a moment, then draw the page again with them: they appear as they are written."""
+    names = {each.name for each in waiting}
+    image, begun, writing = st.session_state.get(session.WRITING, ("", set(), None))
+    if image != case.key or not names <= begun:
+        # Kept from run to run: begun anew, it would encode the image again.
+        image, begun, writing = case.key, names, services.read(case, waiting)
+        st.session_state[session.WRITING] = image, begun, writing
     end = time.monotonic() + SLICE
-    for _ in services.read(case, sorted(waiting, key=lambda each: each.encoder)):
+    for _ in writing:
         if time.monotonic() > end:
             break
+    else:
+        del st.session_state[session.WRITING]
     st.rerun()
 
 
@@ -476,7 +484,8 @@ if case is not None:
             work, panels = show_answer(case, *asked, chosen)
         heat_maps(panels, study=case.title, region=region)
     if cards:
-        show_filters(case, family)
+        if not waiting:
+            show_filters(case, family)
         show_map(case)
     # What is not known yet comes after all that is: the page is there, and shows the rest as it comes.
     if work and work.jobs:

@@ -13,6 +13,10 @@ from tests.browser.conftest import CHROMIUM, FLAGS, start_server, watch
 OUT = settings.REPOSITORY / "docs" / "screenshots"
 PAGES = {
     "read": "",
+    "read-word": "?asked=phantom-fve-m2&mention=Pleural+Effusion&finding=Pleural+Effusion&explain=Grad-CAM",
+    "read-methods": "?asked=phantom-fve-m2&word=1&compare=methods",
+    "read-filters": "?asked=phantom-ccve-m2&word=1",
+    "read-region": "?region=0.55,0.5,0.9,0.9",
     "filters": "filters",
     "filters-difference": "filters?view=Difference+to+the+input&off=Support+Devices",
     "embeddings": "embeddings",

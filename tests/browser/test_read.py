@@ -246,7 +246,7 @@ def test_a_page_switch_takes_at_most_a_second(watched: Watched, record_property)
     expect(cards(watched)).to_have_count(12, timeout=60_000)
     watched.settle()
     last = {
-        "Results": watched.page.get_by_text("Written by"),
+        "Results": watched.page.get_by_text("How this was scored"),
         "About": watched.page.get_by_text("Read from"),
         "Filters": watched.page.get_by_text("Support Devices").last,
         "Read": cards(watched).nth(11),
