@@ -97,7 +97,7 @@ _RN50X4 = {
 }
 # ImageNet's EfficientNet-Lite0 up to stride 16: 0.7 of its 3.4 million weights. Its last stages have most weights and a
 # quarter of the cells, and add little on chest radiographs (Ke et al. 2021, CheXtransfer, arXiv:2101.06871). The
-# edges that its first stages see are everybody's: they are not trained, which doubles the speed.
+# edges that its first stages see are everybody's: they are not trained, for speed.
 _LITE0 = {
     "backbone": "efficientnet_lite0",
     "backbone_args": {"stages": 4, "untrained_stages": 2},

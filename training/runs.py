@@ -44,7 +44,7 @@ def use_threads_for(size: str) -> None:
 
 
 def keep_memory() -> None:
-    """Let this process keep what it frees, on Linux: a quarter of a training step went into getting it back."""
+    """Let this process keep what it frees, on Linux: getting it back for each step takes long."""
     try:
         libc = ctypes.CDLL("libc.so.6")
         for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28)):
