@@ -42,7 +42,8 @@ def test_words_play_in_the_browser_and_the_address_restores_the_word(watched: Wa
     page.get_by_label("Words a second").select_option("4")
     sent = len([each for each in watched.sent if each == "frame"])
     page.get_by_role("button", name="Play").click()
-    expect(where).to_contain_text("Word 4 of", timeout=WAIT)
+    # Looked for in each frame: the word stands a quarter of a second, and `expect` looks once a second.
+    page.wait_for_function("place => place.textContent.includes('Word 4 of')", arg=where.element_handle(), timeout=WAIT)
     assert len([each for each in watched.sent if each == "frame"]) == sent  # not a word to the server
     page.get_by_role("button", name="Pause").click()
     expect(page).to_have_url(re.compile(r"word=\d+"), timeout=WAIT)
