@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,32 @@ from PIL import Image
 
 from core.studies.phantom import PhantomSource
 from tests.conftest import BUNDLES, ROOT
+from training.cli import main
 
 needs_bundles = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
 
 
-def cxr_lens(*arguments: str) -> subprocess.CompletedProcess[str]:
+Answer = subprocess.CompletedProcess[str]
+Command = Callable[..., Answer]
+
+
+def in_a_process_of_its_own(*arguments: str) -> Answer:
     command = [sys.executable, "-m", "training.cli", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def cxr_lens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process: loading torch anew takes longer than most of these tests."""
+
+    def run(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["cxr-lens", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), output.out, output.err)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +55,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_bundles
 def test_report_prints_text(image: Path) -> None:
-    done = cxr_lens("report", str(image), "--bundle", "phantom-fve-m2")
+    done = in_a_process_of_its_own("report", str(image), "--bundle", "phantom-fve-m2")
     assert done.returncode == 0
     assert "phantom-fve-m2 (trained on: Computed phantom radiographs" in done.stdout
     assert "Not for use in diagnostic procedures" in done.stdout
@@ -43,7 +63,7 @@ def test_report_prints_text(image: Path) -> None:
 
 
 @needs_bundles
-def test_report_prints_json_of_all_pairs(image: Path) -> None:
+def test_report_prints_json_of_all_pairs(image: Path, cxr_lens: Command) -> None:
     done = cxr_lens("report", str(image), "--json", "--beam-size", "1")
     content = json.loads(done.stdout)
     assert len(content["reports"]) == 12
@@ -56,7 +76,7 @@ def test_report_prints_json_of_all_pairs(image: Path) -> None:
     ("content", "message"),
     [(b"", "empty"), (b"not an image at all", "not a PNG, JPEG or DICOM"), (b"\x89PNG\r\n\x1a\n", "study.png")],
 )
-def test_a_bad_image_is_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_bad_image_is_one_line(content: bytes, message: str, tmp_path: Path, cxr_lens: Command) -> None:
     path = tmp_path / "study.png"
     path.write_bytes(content)
     done = cxr_lens("report", str(path))
@@ -66,14 +86,14 @@ def test_a_bad_image_is_one_line(content: bytes, message: str, tmp_path: Path) -
 
 
 @needs_bundles
-def test_bundles_verify(tmp_path: Path) -> None:
+def test_bundles_verify(tmp_path: Path, cxr_lens: Command) -> None:
     done = cxr_lens("bundles", "--verify")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("verified") == 12
 
 
 @needs_bundles
-def test_a_damaged_bundle_makes_verify_fail(tmp_path: Path) -> None:
+def test_a_damaged_bundle_makes_verify_fail(tmp_path: Path, cxr_lens: Command) -> None:
     name = "phantom-dve-transformer"
     shutil.copytree(BUNDLES / name, tmp_path / name)
     path = tmp_path / name / "model.safetensors"
@@ -83,7 +103,7 @@ def test_a_damaged_bundle_makes_verify_fail(tmp_path: Path) -> None:
     assert f"{name}: Bundle {name}: model.safetensors differs from the hash on its card" in done.stderr
 
 
-def test_no_bundles_is_an_error(tmp_path: Path) -> None:
+def test_no_bundles_is_an_error(tmp_path: Path, cxr_lens: Command) -> None:
     done = cxr_lens("bundles", "--bundles", str(tmp_path / "none"))
     assert done.returncode == 1
     assert "There is no bundle in" in done.stderr
@@ -97,25 +117,25 @@ def test_no_bundles_is_an_error(tmp_path: Path) -> None:
         (["evaluate", "--preset", "phantom", "--set", "size=big"], "size: expected one of"),
     ],
 )
-def test_a_wrong_preset_key_is_one_line(arguments: list[str], message: str) -> None:
+def test_a_wrong_preset_key_is_one_line(arguments: list[str], message: str, cxr_lens: Command) -> None:
     done = cxr_lens(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_dry_run_prints_the_resolved_configuration() -> None:
+def test_dry_run_prints_the_resolved_configuration(cxr_lens: Command) -> None:
     done = cxr_lens("train", "--preset", "phantom", "--set", "report.epochs=3", "--dry-run")
     assert json.loads(done.stdout)["report"]["epochs"] == 3
 
 
-def test_evaluate_without_bundles_says_what_to_run(tmp_path: Path) -> None:
+def test_evaluate_without_bundles_says_what_to_run(tmp_path: Path, cxr_lens: Command) -> None:
     done = cxr_lens("evaluate", "--preset", "phantom", "--bundles", str(tmp_path), "--runs", str(tmp_path))
     assert done.returncode == 2
     assert "Run: cxr-lens train --preset phantom" in done.stderr
 
 
-def test_phantom_writes_studies(tmp_path: Path) -> None:
+def test_phantom_writes_studies(tmp_path: Path, cxr_lens: Command) -> None:
     done = cxr_lens("phantom", "--out", str(tmp_path / "set"), "-n", "6", "--seed", "3", "--size", "64")
     assert done.returncode == 0, done.stderr
     images = sorted((tmp_path / "set" / "images").glob("*.png"))
