@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from core.encoders.ccve import ClusterClipEncoder
 from core.generation import GenerateConfig
 from core.report_model import ReportModel, encode_images, to_batch, write_from_tokens
+from core.text import PAD, START
 from core.types import CXRLensError, FloatImage, Report, VisualTokens
 
 
@@ -43,6 +45,32 @@ def pooled_embedding(model: ReportModel, image: FloatImage) -> npt.NDArray[np.fl
     """Mean of the encoder's tokens, (D,)."""
     pooled: npt.NDArray[np.float32] = encode_images(model, [image]).tokens[0].mean(0).float().cpu().numpy()
     return pooled
+
+
+@torch.inference_mode()
+def decoder_states(model: ReportModel, visual: VisualTokens, config: GenerateConfig) -> torch.Tensor:
+    """What the decoder's last layer holds while it writes: the mean over the words of its own report.
+
+    Args:
+        model: a pair.
+        visual: tokens (B, N, D) that its encoder made.
+        config: how its reports are written.
+
+    Returns:
+        (B, width); 0 for a study of which it writes nothing.
+    """
+    written = [torch.tensor([START, *report.ids]) for report in write_from_tokens(model, visual, config)]
+    ids = pad_sequence(written, batch_first=True, padding_value=PAD)[:, :-1]
+    held: list[torch.Tensor] = []
+    output = model.decoder.get_submodule("output")  # every decoder's states to its logits
+    hook = output.register_forward_pre_hook(lambda _, inputs: held.append(inputs[0]))
+    try:
+        model.decoder.decode(model.decoder.encode(visual), ids)
+    finally:
+        hook.remove()
+    lengths = torch.tensor([len(each) - 1 for each in written])
+    counted = (torch.arange(ids.shape[1]) < lengths[:, None])[..., None]
+    return (held[0] * counted).sum(1) / lengths.clamp(min=1)[:, None]
 
 
 @torch.inference_mode()

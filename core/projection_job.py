@@ -42,14 +42,18 @@ def cache_folder() -> Path:
     return Path(base) / "projections"
 
 
-def content_key(features: Floats, config: ProjectionConfig, new: Floats | None = None) -> str:
-    """Hash of all that decides a map: data, parameters, versions of the libraries."""
-    found = hashlib.sha256(json.dumps([_VERSION, config.used(), _versions()], sort_keys=True).encode())
-    for values in (features, new):
-        if values is not None:
-            found.update(repr(values.shape).encode())
-            found.update(np.ascontiguousarray(values, dtype=np.float32).tobytes())
-    return found.hexdigest()[:32]
+def fingerprint(values: Floats) -> str:
+    """Hash of a table."""
+    found = hashlib.sha256(repr(values.shape).encode())
+    found.update(np.ascontiguousarray(values, dtype=np.float32).data)
+    return found.hexdigest()
+
+
+def content_key(features: Floats | str, config: ProjectionConfig, new: Floats | None = None) -> str:
+    """Hash of all that decides a map: data (or their `fingerprint`), parameters, versions of the libraries."""
+    of_data = features if isinstance(features, str) else fingerprint(features)
+    parts = [_VERSION, config.used(), _versions(), of_data, "" if new is None else fingerprint(new)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @functools.cache

@@ -155,17 +155,21 @@ def _agrees(agreement: str, asked: Sequence[Outcomes], errors: Sequence[int]) ->
     return True
 
 
-@st.cache_resource(
-    max_entries=4, show_spinner=False, hash_funcs={Evaluation: lambda found: (found.study_ids, found.truth)}
-)
 def slices(found: Evaluation) -> dict[str, npt.NDArray[np.bool_]]:
     """Groups of studies by their titles: normal and abnormal ones, then "View: PA" and the like; (n,) each."""
+    named: dict[str, npt.NDArray[np.bool_]] = _slices(found)[1]
+    return named
+
+
+# The value holds the evaluation: as long as it is kept, no other has its id. Hashing its labels takes 40 ms.
+@st.cache_resource(max_entries=4, show_spinner=False, hash_funcs={Evaluation: id})
+def _slices(found: Evaluation) -> tuple[Evaluation, dict[str, npt.NDArray[np.bool_]]]:
     positive = np.array([bool(findings(each)) for each in found.truth])
     named = {NORMAL: ~positive, ABNORMAL: positive}
     for way, groups in evaluation.slices(found).items():
         if way != evaluation.BY_FINDING:  # the observation's own control asks that
             named |= {f"{way}: {group}": mask for group, mask in groups.items()}
-    return named
+    return found, named
 
 
 def rows(found: Evaluation, pairs: Sequence[str], places: Sequence[int]) -> list[Row]:

@@ -121,6 +121,7 @@ def scatter_map(
     picked: Collection[str],
     here: npt.NDArray[np.float32] | None,
     here_name: str,
+    joined: bool = True,
     height: int,
 ) -> go.Figure:
     """Draw a map whose points can be chosen with a lasso or a box.
@@ -133,8 +134,9 @@ def scatter_map(
         order: of the groups, for the legend; colours follow it, so that two maps agree.
         axes: titles, one a dimension.
         picked: studies that are chosen; the others are dimmed. Empty for no choice.
-        here: (m, 2 or 3), the points of the open study: one is marked by a cross, several are joined by a line.
+        here: (m, 2 or 3), the points of the open study: one is marked by a large cross, several by small ones.
         here_name: of the open study.
+        joined: whether a line joins several.
         height: pixels.
     """
     figure = go.Figure()
@@ -161,15 +163,15 @@ def scatter_map(
                 trace["selectedpoints"] = np.flatnonzero(chosen[rows]).tolist()
         figure.add_trace(kind(**_by_axis(coordinates[rows]), **trace))
     if here is not None and len(here):
-        joined = len(here) > 1
-        marker: dict[str, Any] = {"color": _HERE, "size": 5 if solid else 9 if joined else 16, "symbol": "x"}
+        several = len(here) > 1
+        marker: dict[str, Any] = {"color": _HERE, "size": 5 if solid else 9 if several else 16, "symbol": "x"}
         if kind is go.Scatter:
             marker |= {"symbol": "x-thin", "line": {"width": 3.5, "color": _HERE}}
         figure.add_trace(
             kind(
                 **_by_axis(here),
-                mode="lines+markers" if joined else "markers",
-                name=f"{here_name}, {len(here)} points" if joined else here_name,
+                mode="lines+markers" if several and joined else "markers",
+                name=f"{here_name}, {len(here)} points" if several else here_name,
                 line={"width": 1.5, "color": _HERE},
                 marker=marker,
                 hoverinfo="name",

@@ -8,14 +8,16 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import math
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +35,9 @@ from core.labels.observations import (
     findings,
 )
 from core.labels.rules import LabeledReport, label_report
-from core.projection_job import ProjectionJob, compute, content_key, load
+from core.projection_job import ProjectionJob, compute, content_key, fingerprint, load
 from core.projections import PrincipalAxes, ProjectionConfig, fit_pca
-from core.registry import ENCODERS, PAIRS, pair_title
+from core.registry import DECODERS, ENCODERS, PAIRS, pair_title
 from core.studies.phantom import PhantomSource
 from core.studies.phantom.findings import severity_of
 from core.types import CXRLensError, FloatImage, Mask, Projection, Report, Study
@@ -162,6 +164,20 @@ def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
 def title_of(card: Card) -> str:
     """Of a pair, for the reader."""
     return pair_title(card.encoder, card.decoder)
+
+
+def mixed_data(family: str = PHANTOM) -> str:
+    """What to say where bundles of one family learned from different studies; "" where all learned from the same."""
+    of: dict[str, list[str]] = {}
+    for card in cards(family).values():
+        of.setdefault(str(card.data.get("fingerprint", "")), []).append(title_of(card))
+    if len(of) < 2:
+        return ""
+    told = "; ".join(f"{', '.join(names)} (data {fingerprint or 'not recorded'})" for fingerprint, names in of.items())
+    return (
+        f"These bundles learned from different studies: {told}. What is held out for one may have been learned by "
+        "another, so their maps, reports and scores cannot be compared."
+    )
 
 
 def problems() -> Mapping[str, str]:
@@ -439,9 +455,9 @@ def _filtered(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray[
 # -------------------------------------------------------------------------------------------------------- embeddings
 
 
-POOLED, TEXT, TOKENS, RANDOM = "pooled", "text", "tokens", "random_filters"
-PER_FILTER = (TOKENS, RANDOM)
-"""Kinds of embeddings with 13 points a study."""
+POOLED, TEXT, TOKENS, RANDOM, JOINED, STATES = "pooled", "text", "tokens", "random_filters", "joined", "states"
+AREAS = tuple(f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "middle", "right"))
+"""Parts of the image, as it is shown, that a token of a grid stands in."""
 MOST_JOBS = 2
 """Maps that are computed at once, of all sessions."""
 IN_PROCESS = 2_000_000
@@ -465,7 +481,7 @@ class Map:
     explained: tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Embeddings:
     """Stored embeddings, a row a point.
 
@@ -473,32 +489,56 @@ class Embeddings:
         encoder: key in the registry.
         kind: see `embedding_kinds`.
         study_ids: n.
-        filters: n names of clusters; empty where a study is one point.
+        parts: n, what of the study a point is: the cluster of a filter of CCVE, or one of `AREAS`; empty where a study
+            is one point.
         features: (n, D).
     """
 
     encoder: str
     kind: str
     study_ids: tuple[str, ...]
-    filters: tuple[str, ...]
+    parts: tuple[str, ...]
     features: npt.NDArray[np.float32]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the features: hashing thousands of studies at every click would take a tenth of a second each time."""
+        return fingerprint(self.features)
+
+
+def point_is(encoder: str, kind: str) -> Literal["study", "filter", "area"]:
+    """What a point of a kind of embeddings is: a study, or a study through one filter of CCVE, or in one area."""
+    if kind.split(".")[0] not in (TOKENS, RANDOM):
+        return "study"
+    return "filter" if encoder == "ccve" else "area"
 
 
 def embedding_kinds(encoder: str) -> dict[str, str]:
-    """What is stored of an encoder: key -> title for the reader.
+    """What is stored of an encoder, or follows from it: key -> title for the reader.
 
     Raises:
         CXRLensError: nothing is stored, or the file is damaged.
     """
-    titles = {
-        POOLED: "All tokens, averaged",
-        TOKENS: "Each filter a point",
-        RANDOM: "Each filter a point, filters untrained (control)",
-        TEXT: "Impressions (CLIP's text tower)",
+    stored = _read_embeddings(*_embeddings_file(encoder))[1]
+    titles = {POOLED: "All tokens, averaged"}
+    if encoder == "ccve":
+        titles |= {
+            TOKENS: "Each filter a point",
+            RANDOM: "Each filter a point, filters untrained (control)",
+            JOINED: "All tokens, one after another",
+        }
+    titles |= {
+        key: f"Tokens of {key.partition('.')[2]}, averaged" for key in sorted(stored) if key.startswith("pooled.")
     }
-    stored = _stored(encoder)[1]
-    towers = {key: f"Tokens of {key.removeprefix(POOLED + '.')}, averaged" for key in sorted(stored) if "." in key}
-    return {key: title for key, title in (titles | towers).items() if key in stored}
+    for key in sorted(stored):
+        if point_is(encoder, key) == "area":
+            of = f" of {key.partition('.')[2]}" if "." in key else ""
+            titles[key] = f"Each token{of} a point ({len(stored[key])} studies)"
+    titles[TEXT] = "Impressions (CLIP's text tower)"
+    for decoder, spec in DECODERS.items():
+        titles[f"{STATES}.{decoder}"] = f"States of {spec.title}, averaged over its report"
+    there = {*stored, *([JOINED] if TOKENS in stored else [])}
+    return {key: title for key, title in titles.items() if key in there}
 
 
 def embeddings(encoder: str, kind: str) -> Embeddings:
@@ -507,38 +547,49 @@ def embeddings(encoder: str, kind: str) -> Embeddings:
     Raises:
         CXRLensError: they are not stored, or the file is damaged.
     """
-    study_ids, stored = _stored(encoder)
-    if kind not in stored:
-        raise CXRLensError(f"{ENCODERS[encoder].title}'s stored embeddings have no '{kind}'. {_EXPORT}")
-    values = stored[kind]
-    if kind not in PER_FILTER:
+    found: Embeddings = _embeddings(encoder, kind, *_embeddings_file(encoder))
+    return found
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _embeddings(encoder: str, kind: str, path: str, stamp: int) -> Embeddings:
+    study_ids, stored = _read_embeddings(path, stamp)
+    key = TOKENS if kind == JOINED else kind
+    if key not in stored:
+        raise CXRLensError(f"{ENCODERS[encoder].title}'s stored embeddings have no '{kind}'. {EXPORT}")
+    values = stored[key]
+    study_ids = study_ids[: len(values)]
+    if values.ndim == 2:
         return Embeddings(encoder, kind, study_ids, (), values)
-    return Embeddings(
-        encoder,
-        kind,
-        tuple(np.repeat(study_ids, values.shape[1]).tolist()),
-        CLUSTERS * len(study_ids),
-        values.reshape(-1, values.shape[2]),
-    )
+    if kind == JOINED:
+        return Embeddings(encoder, kind, study_ids, (), values.reshape(len(values), -1))
+    parts = CLUSTERS if point_is(encoder, kind) == "filter" else _areas(math.isqrt(values.shape[1]))
+    ids = tuple(np.repeat(study_ids, values.shape[1]).tolist())
+    return Embeddings(encoder, kind, ids, parts * len(values), values.reshape(-1, values.shape[2]))
 
 
-_EXPORT = "`cxr-lens train --preset phantom` writes them."
+def _areas(side: int) -> tuple[str, ...]:
+    """The area of each cell of a square grid, in its order: row by row."""
+    third = [int(3 * (cell + 0.5) / side) for cell in range(side)]
+    return tuple(AREAS[3 * row + column] for row in third for column in third)
 
 
-def _stored(encoder: str, family: str = PHANTOM) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.float32]]]:
-    path = settings.bundles() / f"{family}-embeddings-{encoder}.safetensors"
+EXPORT = "`cxr-lens train --preset phantom` writes them."
+
+
+def _embeddings_file(encoder: str) -> tuple[str, int]:
+    """Where an encoder's embeddings are stored, and when they were changed."""
+    path = settings.bundles() / f"{PHANTOM}-embeddings-{encoder}.safetensors"
     if not path.is_file():
         raise CXRLensError(
-            f"No stored embeddings of {ENCODERS[encoder].title}: {path.name} is missing in {path.parent}. {_EXPORT}"
+            f"No stored embeddings of {ENCODERS[encoder].title}: {path.name} is missing in {path.parent}. {EXPORT}"
         )
-    found: tuple[tuple[str, ...], dict[str, npt.NDArray[np.float32]]]
-    found = _read_embeddings(str(path), path.stat().st_mtime_ns)
-    return found
+    return str(path), path.stat().st_mtime_ns
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _read_embeddings(path: str, stamp: int) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.float32]]]:
-    """Study ids, and the tensors by name: (n, D), or (n, 13, D) a filter."""
+    """Study ids, and the tensors by name: (n, D), or (m, N, D) single tokens of the first m studies."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -549,9 +600,12 @@ def _read_embeddings(path: str, stamp: int) -> tuple[tuple[str, ...], dict[str, 
             }
             study_ids = tuple(json.loads((file.metadata() or {})["study_ids"]))
         for key, values in tensors.items():
-            shape = (len(study_ids), len(CLUSTERS)) if key in PER_FILTER else (len(study_ids),)
-            if values.shape[:-1] != shape:
+            single = key.split(".")[0] in (TOKENS, RANDOM)
+            whole = len(values) == len(study_ids) if not single else 0 < len(values) <= len(study_ids)
+            if values.ndim != 2 + single or not whole:
                 raise ValueError(f"'{key}' has shape {values.shape} for {len(study_ids)} studies")
+            if single and values.shape[1] != len(CLUSTERS) and math.isqrt(values.shape[1]) ** 2 != values.shape[1]:
+                raise ValueError(f"'{key}' has {values.shape[1]} tokens a study, neither 13 filters nor a square grid")
         if POOLED not in tensors:
             raise ValueError(f"it has no '{POOLED}'")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
@@ -621,7 +675,7 @@ def projection(
     Raises:
         CXRLensError: there is no such map, or its job failed or was cancelled: see `forget_job`.
     """
-    key = content_key(stored.features, config, new)
+    key = content_key(stored.fingerprint, config, new)
     found = _placed().get(key) or load(key)
     if found is not None:
         _placed()[key] = found
@@ -647,6 +701,12 @@ def busy() -> bool:
     return sum(not each.done() for each in list(_jobs().values())) >= MOST_JOBS
 
 
+def failed(stored: Embeddings, config: ProjectionConfig) -> bool:
+    """Did the job of a map fail, or was it cancelled?"""
+    job = _jobs().get(content_key(stored.fingerprint, config))
+    return job is not None and job.done()
+
+
 def forget_jobs() -> None:
     """Let maps that failed or were cancelled be computed again."""
     for key, job in list(_jobs().items()):
@@ -669,7 +729,8 @@ class MapQuality:
 
     Attributes:
         by_observation: (observation, its studies, neighbourhood hit on the map, its share of all points).
-        on_map: silhouette on the map, by filter where there are filters, else by main cluster; None where all are one.
+        on_map: silhouette on the map, by part of the study where points are parts, else by main cluster; None where all
+            are one.
         before: the same in the embedding itself.
     """
 
@@ -702,8 +763,8 @@ def _map_quality(key: str, _stored: Embeddings, _placed_map: Projection) -> MapQ
             if hit is not None:
                 count = len({_stored.study_ids[rows[place]] for place in np.flatnonzero(member)})
                 hits.append((name, count, hit, float(member.mean())))
-    if _stored.filters:
-        groups = [_stored.filters[row] for row in rows]
+    if _stored.parts:
+        groups = [_stored.parts[row] for row in rows]
     else:
         groups = [main_cluster(known[_stored.study_ids[row]]) for row in rows]
     return MapQuality(tuple(hits), silhouette(points, groups), silhouette(features, groups))

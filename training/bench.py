@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
-import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from core.labels.rules import label_reports
 from core.report_model import encode_images
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
-from training import bench_scale
+from training import bench_maps, bench_scale
 from training.bench_scale import fastest
 from training.cli import BUNDLES
 from training.runs import use_threads_for
@@ -152,43 +150,6 @@ def metrics(findings: list[str]) -> list[tuple[str, float, float]]:
     ]
 
 
-def projections(studies: int = 4000, features: int = 8320) -> list[tuple[str, float, float]]:
-    """Maps of planted groups, against scikit-learn on the same table; each runs once, UMAP's compiler included."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    from core.map_quality import trustworthiness
-    from core.projection_job import compute
-    from core.projections import ProjectionConfig
-
-    rng = np.random.default_rng(0)
-    centres = rng.normal(0, 1, (14, features))[rng.integers(0, 14, studies)]
-    table = (centres + rng.normal(0, 1, (studies, 40)) @ rng.normal(0, 0.3, (40, features))).astype(np.float32)
-    table += rng.normal(0, 0.3, table.shape).astype(np.float32)
-    threads = os.cpu_count() or 1
-
-    def seconds(work: Callable[[], object]) -> tuple[float, Any]:
-        began = time.perf_counter()
-        found = work()
-        return time.perf_counter() - began, found
-
-    rows = []
-    what = f"{studies:,} studies x {features:,}"
-    with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.dict(os.environ, CXR_CACHE=folder):
-        plain_pca, _ = seconds(lambda: PCA(2, random_state=0).fit_transform(table))
-        plain_tsne, theirs = seconds(lambda: TSNE(2, random_state=0, n_jobs=threads).fit_transform(table))
-        trust = trustworthiness(table, theirs)
-        for method, plain in (("PCA", plain_pca), ("t-SNE", plain_tsne), ("UMAP", plain_tsne)):
-            config = ProjectionConfig(method=method)  # type: ignore[arg-type]
-            first, placed = seconds(lambda config=config: compute(table, config, threads=threads))  # type: ignore[misc]
-            again, _ = seconds(lambda config=config: compute(table, config))  # type: ignore[misc]
-            against = "PCA" if method == "PCA" else f"t-SNE (trustworthiness {trust:.3f})"
-            ours = f"{method}, {what} (trustworthiness {placed.parameters['trustworthiness']:.3f})"
-            rows.append((f"{ours}, against scikit-learn's {against}", plain, first))
-            rows.append((f"{method}, {what}, from disk", first, again))
-    return rows
-
-
 def explanations(library: BundleLibrary) -> list[tuple[str, float, float]]:
     """Explanations of one word of FVE and M2, against one pass at a time, and Grad-CAM through the whole encoder."""
     from captum.attr import LayerGradCam
@@ -237,7 +198,7 @@ def main() -> None:
     library = BundleLibrary(BUNDLES)
     findings = [study.findings for study in PhantomSource(3000, 0).studies("train")]
     rows = [*generation(library), ccve(library), token_cache(library), labeler(findings), *metrics(findings)]
-    rows += [*projections(), *explanations(library)]
+    rows += explanations(library)
     out = sys.stdout.write
     out("| what | baseline, s | ours, s | times faster |\n|---|---:|---:|---:|\n")
     for name, baseline, ours in rows:
@@ -261,6 +222,8 @@ def main() -> None:
     seconds = fastest(lambda: list(write_reports(models, image)))
     out(f"dashboard: the reports of all {len(models)} pairs for one image in {seconds:.2f} s, beam 4\n")
     assert np.isfinite(seconds)
+    out("\n")
+    bench_maps.main([])
     out("\n")
     bench_scale.main()
 

@@ -32,6 +32,8 @@ from core.encoders.fve import FineGrainedEncoder
 from core.encoders.joint import JointProjection
 from core.encoders.pretrained import start_from
 from core.filter_control import with_random_filters
+from core.generation import GenerateConfig
+from core.inference import decoder_states
 from core.labels.observations import OBSERVATIONS
 from core.labels.order import abnormal_first
 from core.lightning.classifier import ClassifierModule
@@ -41,7 +43,7 @@ from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_w
 from core.studies.phantom import PhantomSource
 from core.text import PAD
 from core.token_cache import TokenCache, write_token_cache
-from core.types import SPLITS, Split
+from core.types import SPLITS, Split, VisualTokens
 from training.data import StudyData, to_images
 from training.launch import ONE, Placement
 from training.runs import (
@@ -62,6 +64,8 @@ from training.runs import (
 
 EMBEDDING_STUDIES = 400
 """Held-out studies whose embeddings the demo shows."""
+TOKEN_STUDIES = 200
+"""The first of them, whose single tokens it shows."""
 
 
 DESCRIPTIONS = {
@@ -488,8 +492,9 @@ class Run:
         """Embeddings of held-out studies; `dashboard.services` reads them.
 
         "pooled" (n, D) is the mean of all tokens, "pooled.<source>" that of one tower's where there are several;
-        CLIP's encoders add "text" (n, D), the impressions; CCVE its "tokens" (n, 13, D), and "random_filters"
-        (n, 13, D), the same with filters that learned nothing.
+        "tokens" (m, N, D), or "tokens.<source>" likewise, are single tokens of the first m studies; CLIP's encoders add
+        "text" (n, D), the impressions; CCVE has the tokens of all studies, and "random_filters" (n, 13, D), the same
+        with filters that learned nothing; "states.<decoder>" (n, D') are a decoder's, see `decoder_states`.
         """
         from safetensors.torch import save_file
 
@@ -498,21 +503,33 @@ class Run:
         images = self.data.images("test", image_size(name, self.config.size))[:EMBEDDING_STUDIES]
 
         @torch.inference_mode()
-        def tokens_of(network: Encoder) -> tuple[Tensor, tuple[str, ...]]:
+        def tokens_of(network: Encoder) -> VisualTokens:
             batches = [network(batch) for batch in _batches(images, 64)]
-            return torch.cat([each.tokens for each in batches]), batches[0].sources
+            return VisualTokens(torch.cat([each.tokens for each in batches]), batches[0].grids, batches[0].sources)
 
-        tokens, sources = tokens_of(encoder)
+        visual = tokens_of(encoder)
+        tokens = visual.tokens
         tensors = {"pooled": tokens.mean(1)}
-        towers = tuple(dict.fromkeys(sources))
+        towers = tuple(dict.fromkeys(visual.sources))
+        place = np.asarray(visual.sources)
         if len(towers) > 1:
-            place = np.asarray(sources)
             tensors |= {f"pooled.{each}": tokens[:, place == each].mean(1) for each in towers}
         if isinstance(encoder, ClipEncoder | ClusterClipEncoder):
             with torch.inference_mode():
                 tensors["text"] = encoder.clip.text(encoder.clip.text.tokenize([each.impression for each in studies]))
         if isinstance(encoder, ClusterClipEncoder):
-            tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder))[0]}
+            tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder)).tokens}
+        else:
+            names = {each: "tokens" if len(towers) == 1 else f"tokens.{each}" for each in towers}
+            tensors |= {names[each]: tokens[:TOKEN_STUDIES, place == each] for each in towers}
+        write = GenerateConfig(**to_dict(self.config.write))
+        for decoder in self.config.decoders:
+            model = library.load(f"{self.config.name}-{name}-{decoder}")
+            parts = [
+                decoder_states(model, VisualTokens(each, visual.grids, visual.sources), write)
+                for each in tokens.split(64)
+            ]
+            tensors[f"states.{decoder}"] = torch.cat(parts)
         save_file(
             {key: value.half().contiguous() for key, value in tensors.items()},
             out / f"{self.config.name}-embeddings-{name}.safetensors",

@@ -222,3 +222,5 @@ if not pictured:
         "links to the Read page."
     )
 export(found, titles, shown, family, cases.describe(question, part))
+# The reader looks at this page now; the next one's pictures are drawn and its reports read meanwhile.
+cases.rows(found, list(titles), places[(state[PAGE] + 1) * ROWS :][:ROWS])

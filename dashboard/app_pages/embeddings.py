@@ -16,9 +16,11 @@ from core.projections import METHODS, ProjectionConfig
 from core.registry import ENCODERS, pair_title
 from core.types import SPLITS, CXRLensError, Projection, Study
 from dashboard import evaluation, figures, picker, services, session
+from dashboard.components.hover_pictures import hover_pictures
 from dashboard.components.study_cards import StudyCard, study_cards
 
-FINDING, CLUSTER, FILTER, VIEW, SPLIT, OUTCOME = "Finding", "Main cluster", "Filter", "View", "Split", "Right or wrong"
+FINDING, CLUSTER, VIEW, SPLIT, OUTCOME = "Finding", "Main cluster", "View", "Split", "Right or wrong"
+PARTS = {"filter": "Filter", "area": "Place in the image"}
 ALONE = "Nothing"
 NEAREST = 6
 CARDS = 24  # pictures shown at first, and more at each click
@@ -26,8 +28,7 @@ GROUP = {LabelState.POSITIVE: "present", LabelState.UNCERTAIN: "uncertain"}
 VIEWS = ("PA", "AP", "FRONTAL", "LATERAL", "another view")
 CLUSTER_ORDER = [*(name for name in CLUSTERS if name != NO_FINDING), "Several", NO_FINDING]
 
-# Widgets that exist twice, for maps of studies and of filters, have two keys: their choices differ.
-BY_FILTERS, BESIDE_FILTERS, SHOWN = f"{session.MAP_COLOUR_BY}_filters", f"{session.MAP_SECOND}_filters", "cards_shown"
+SHOWN, HOVERED, HOVER = "cards_shown", "hovered", "hover_pictures"
 ROUND = "map_round"  # counts choices; in each figure, so that the browser forgets an older choice of its own
 
 
@@ -41,10 +42,10 @@ class Colouring:
     outcomes: dict[str, str]
     order: Sequence[str]
 
-    def group(self, study: Study, filter_name: str) -> str:
+    def group(self, study: Study, part: str) -> str:
         """Of a point."""
-        if self.by == FILTER:
-            return filter_name
+        if self.by in PARTS.values():
+            return part
         if self.by == CLUSTER:
             return services.main_cluster(study)
         if self.by == VIEW:
@@ -56,14 +57,19 @@ class Colouring:
         return GROUP.get(study.labels[self.finding], "not present")
 
 
-def choose_colouring(per_filter: bool) -> Colouring:
+def own_key(name: str, point: str) -> str:
+    """Key of a widget that exists for maps of studies and for maps of their parts: the choices differ."""
+    return name if point == "study" else f"{name}_{point}s"
+
+
+def choose_colouring(point: str) -> Colouring:
     """Controls of colour and symbol."""
-    choices = [FINDING, CLUSTER, *([FILTER] if per_filter else []), OUTCOME, VIEW, SPLIT]
+    choices = [FINDING, CLUSTER, *([PARTS[point]] if point in PARTS else []), OUTCOME, VIEW, SPLIT]
     by = st.selectbox(
         "Colour and symbol",
         choices,
-        index=choices.index(FILTER if per_filter else FINDING),
-        key=BY_FILTERS if per_filter else session.MAP_COLOUR_BY,
+        index=choices.index(PARTS.get(point, FINDING)),
+        key=own_key(session.MAP_COLOUR_BY, point),
         bind="query-params",
         width=170,
     )
@@ -92,7 +98,8 @@ def choose_colouring(per_filter: bool) -> Colouring:
                 for study_id, found in known.items()
             }
     orders: dict[str, Sequence[str]] = {
-        FILTER: CLUSTERS,
+        PARTS["filter"]: CLUSTERS,
+        PARTS["area"]: services.AREAS,
         CLUSTER: CLUSTER_ORDER,
         SPLIT: SPLITS,
         VIEW: VIEWS,
@@ -145,6 +152,7 @@ def choose_config() -> ProjectionConfig:
 
 def choose_second(encoder: str, kind: str) -> tuple[str, str] | None:
     """Which map stands beside the first; the control beside CCVE's filters, unless told otherwise."""
+    point = services.point_is(encoder, kind)
     found: dict[str, tuple[str, str]] = {}
     for other in ENCODERS:
         try:
@@ -152,15 +160,15 @@ def choose_second(encoder: str, kind: str) -> tuple[str, str] | None:
         except CXRLensError:
             continue  # the map of this encoder says why
         for name, title in kinds.items():
-            if (name in services.PER_FILTER) == (kind in services.PER_FILTER) and (other, name) != (encoder, kind):
+            if services.point_is(other, name) == point and (other, name) != (encoder, kind):
                 found[f"{ENCODERS[other].title}: {title}"] = (other, name)
     choices = [ALONE, *found]
     control = next((title for title, (_, name) in found.items() if name == services.RANDOM), ALONE)
     chosen = st.selectbox(
         "Beside it",
         choices,
-        index=choices.index(control if kind == services.TOKENS else ALONE),
-        key=BESIDE_FILTERS if kind in services.PER_FILTER else session.MAP_SECOND,
+        index=choices.index(control if (point, kind) == ("filter", services.TOKENS) else ALONE),
+        key=own_key(session.MAP_SECOND, point),
         bind="query-params",
         width=230,
     )
@@ -275,16 +283,25 @@ def show_map(
         placed = services.projection(stored, config)
     except CXRLensError as error:
         st.info(str(error), icon=":material/info:")
-        st.button("Compute again", key=f"again_{chart}", on_click=services.forget_jobs)
+        if services.failed(stored, config):
+            st.button("Compute again", key=f"again_{chart}", on_click=services.forget_jobs)
         return {}
     if not isinstance(placed, Projection):
         show_progress(placed, chart)
         return {}
     studies = services.studies()
     rows = [place for place, study_id in enumerate(stored.study_ids) if study_id in studies]
+    strange, total = len(set(stored.study_ids).difference(studies)), len(set(stored.study_ids))
+    if not rows:
+        st.info(
+            f"None of the {total} stored studies is among the test studies of these bundles: the stored embeddings of "
+            f"{ENCODERS[encoder].title} are of other data. {services.EXPORT}",
+            icon=":material/info:",
+        )
+        return {}
     ids = [stored.study_ids[row] for row in rows]
-    filters = [stored.filters[row] if stored.filters else "" for row in rows]
-    groups = [colouring.group(studies[each], name) for each, name in zip(ids, filters, strict=True)]
+    parts = [stored.parts[row] if stored.parts else "" for row in rows]
+    groups = [colouring.group(studies[each], part) for each, part in zip(ids, parts, strict=True)]
     texts = {each: f"<b>{each}</b><br>{describe(studies[each])}" for each in set(ids)}
     here, reason = open_points(stored, placed, config, case)
     shares = placed.parameters.get("shares")
@@ -305,13 +322,14 @@ def show_map(
     figure = figures.scatter_map(
         placed.coordinates[rows],
         ids,
-        [f"{texts[each]}<br>{name}" if name else texts[each] for each, name in zip(ids, filters, strict=True)],
+        [f"{texts[each]}<br>{part}" if part else texts[each] for each, part in zip(ids, parts, strict=True)],
         groups,
         order=colouring.order,
         axes=axes,
         picked=chosen,
         here=here,
         here_name=case.title if case else "",
+        joined=services.point_is(encoder, kind) == "filter",
         height=560,
     )
     figure.update_layout(meta=turn)
@@ -331,13 +349,19 @@ def show_map(
         },
         alt=f"{config.method} map of {len(ids)} points of {ENCODERS[encoder].title}; the table below says the same",
     )
-    for note in [*placed.parameters.get("notes", ()), *([reason] if reason else [])]:
+    notes = [*placed.parameters.get("notes", ())]
+    if strange:
+        notes.append(
+            f"{strange} of its {total} studies are not shown: they are not among the test studies of these bundles, so "
+            "these embeddings are of other data."
+        )
+    for note in [*notes, *([reason] if reason else [])]:
         st.caption(f":material/info: {note}")
     show_quality(stored, placed, colouring)
     table = pd.DataFrame(
         {
             "study": ids,
-            "filter": filters,
+            "part": parts,
             **{axis: placed.coordinates[rows, n] for n, axis in enumerate("xyz"[: config.dimensions])},
             "group": groups,
             "view": [studies[each].view for each in ids],
@@ -358,6 +382,31 @@ def show_map(
     for each, group in zip(ids, groups, strict=True):
         found.setdefault(group, []).append(each)
     return {name: found[name] for name in colouring.order if name in found}
+
+
+def show_difference(first: tuple[str, str], second: tuple[str, str]) -> None:
+    """Say so where two maps are not of the same studies."""
+    try:
+        one, other = (set(services.embeddings(*each).study_ids) for each in (first, second))
+    except CXRLensError:
+        return  # the map says why
+    if one != other:
+        st.caption(
+            f":material/info: The maps are of different studies: {len(one)} and {len(other)}, {len(one & other)} of "
+            "them on both. Only these are seen on both when they are chosen; numbers under them cannot be compared."
+        )
+
+
+@st.fragment
+def show_hovered() -> None:
+    """The radiograph of the point under the pointer."""
+    wanted = [each for each in [st.session_state.get(HOVERED)] if each in services.studies()]
+    hover_pictures(dict(zip(wanted, services.thumbnails(wanted), strict=True)), key=HOVER, on_ask=hear_hover)
+
+
+def hear_hover() -> None:
+    """Callback: the browser wants the picture of a study."""
+    st.session_state[HOVERED] = st.session_state[HOVER]["ask"]
 
 
 def show_quality(stored: services.Embeddings, placed: Projection, colouring: Colouring) -> None:
@@ -382,7 +431,9 @@ def show_quality(stored: services.Embeddings, placed: Projection, colouring: Col
             f"without any order it would be {share:.0%}."
         )
     if measured.on_map is not None and measured.before is not None:
-        what = {services.RANDOM: "untrained filters", services.TOKENS: "filter"}.get(stored.kind, "main cluster")
+        point = services.point_is(stored.encoder, stored.kind)
+        what = {"study": "main cluster", "filter": "filter", "area": "place in the image"}[point]
+        what = "untrained filters" if stored.kind == services.RANDOM else what
         lines.append(
             f"Silhouette by {what} **{measured.on_map:.2f}** on the map, **{measured.before:.2f}** in the embedding "
             "(1 apart, 0 mixed)."
@@ -490,7 +541,7 @@ def show_neighbours(source: tuple[str, str], case: services.Case) -> None:
     if not found:
         st.caption(f"{case.title} is not among the stored studies.")
         return
-    of = "the means of their 13 points" if stored.filters else "the embedding itself, not the map"
+    of = "the means of their points" if stored.parts else "the embedding itself, not the map"
     st.caption(f"By {ENCODERS[encoder].title}, in {of}. The open study: {describe(case.study) if case.study else '–'}.")
     pictures = services.thumbnails([each for each, _ in found])
     study_cards(
@@ -526,7 +577,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             width=230,
         )
     config = choose_config()
-    colouring = choose_colouring(kind in services.PER_FILTER)
+    colouring = choose_colouring(services.point_is(encoder, kind))
     second = choose_second(encoder, kind)
 if encoder == "ccve" and services.TOKENS not in kinds:
     st.info(
@@ -535,6 +586,9 @@ if encoder == "ccve" and services.TOKENS not in kinds:
         icon=":material/info:",
     )
 
+mixed = services.mixed_data()
+if mixed:
+    st.warning(mixed, icon=":material/warning:")
 session.write_picked()
 first = (encoder, kind)
 if second is None:
@@ -545,7 +599,8 @@ else:
         groups = show_map("map_1", first, config, colouring, case, title=True)
     with right:
         show_map("map_2", second, config, colouring, case, title=True)
-if kind in services.PER_FILTER:
+    show_difference(first, second)
+if services.point_is(encoder, kind) == "filter":
     st.markdown(
         "Thirteen different filters move an image in thirteen ways, so their points fall into **thirteen clusters "
         "even without training**. Clusters by filter mean something only as far as they differ from the control "
@@ -564,3 +619,4 @@ with st.expander("How to read this"):
 show_picked(colouring, groups)
 if case is not None:
     show_neighbours(first, case)
+show_hovered()
