@@ -636,6 +636,17 @@ def _principal(key: str, _stored: Embeddings) -> tuple[PrincipalAxes, npt.NDArra
     return axes, axes.place(_stored.features)
 
 
+def _pooled_like(stored: Embeddings, case: Case) -> npt.NDArray[np.float32]:
+    """A case's embedding, to be compared with the stored ones."""
+    found = _pooled(stored.encoder, case)
+    if found.shape != stored.features.shape[1:]:
+        raise CXRLensError(
+            f"{ENCODERS[stored.encoder].title}'s bundle makes embeddings of {len(found)} features, the stored ones "
+            f"have {stored.features.shape[1]}: they are of another bundle. {EXPORT}"
+        )
+    return found
+
+
 def _pooled(encoder: str, case: Case) -> npt.NDArray[np.float32]:
     card = next((card for (name, _), card in cards().items() if name == encoder), None)
     if card is None:
@@ -718,9 +729,9 @@ def place_case(stored: Embeddings, config: ProjectionConfig, case: Case) -> Proj
     """Place a case that is not among the stored studies into their map; see `projection`.
 
     Raises:
-        CXRLensError: also if no bundle of the encoder can be read.
+        CXRLensError: also if no bundle of the encoder can be read, or the stored embeddings are of another one.
     """
-    return projection(stored, config, _pooled(stored.encoder, case)[None])
+    return projection(stored, config, _pooled_like(stored, case)[None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -790,9 +801,9 @@ def neighbours_of_case(stored: Embeddings, case: Case, count: int) -> list[tuple
     """The stored studies nearest to a case that is not among them.
 
     Raises:
-        CXRLensError: no bundle of the encoder can be read.
+        CXRLensError: no bundle of the encoder can be read, or the stored embeddings are of another one.
     """
-    return _nearest(list(stored.study_ids), stored.features, _pooled(stored.encoder, case), case.title, count)
+    return _nearest(list(stored.study_ids), stored.features, _pooled_like(stored, case), case.title, count)
 
 
 def _nearest(

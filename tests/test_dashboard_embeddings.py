@@ -13,6 +13,8 @@ from safetensors.numpy import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
+from core.projection_job import compute
+from core.projections import ProjectionConfig
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError, Study
 from dashboard import evaluation, figures, services, settings
@@ -266,3 +268,113 @@ def test_tsne_is_computed_beside_the_page_and_then_there() -> None:
     assert not test.exception
     assert len(test.get("plotly_chart")) == 1
     assert "Trustworthiness" in words(test)
+
+
+# Data that a map cannot be made of, or that do not belong together.
+
+
+@pytest.fixture
+def ids() -> list[str]:
+    """Forty test studies."""
+    return list(services.studies())[:40]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The demo bundles without DVE's and CVE's embeddings."""
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    for source in settings.bundles().iterdir():
+        if source.name not in ("phantom-embeddings-dve.safetensors", "phantom-embeddings-cve.safetensors"):
+            (folder / source.name).symlink_to(source)
+    monkeypatch.setenv("CXR_BUNDLES", str(folder))
+    return folder
+
+
+def store(folder: Path, encoder: str, study_ids: list[str], **tensors: np.ndarray) -> None:
+    content = {name.replace("_", "."): values.astype(np.float16) for name, values in tensors.items()}
+    about = {"study_ids": json.dumps(study_ids)}
+    save_file(content, folder / f"phantom-embeddings-{encoder}.safetensors", about)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape)
+
+
+@needs_bundles
+def test_tokens_of_a_grid_have_their_areas_and_single_studies_their_states(folder: Path, ids: list[str]) -> None:
+    tokens = np.zeros((10, 16, 4))
+    tokens[:, :, 0] = np.arange(16)
+    store(folder, "dve", ids, pooled=noise(40, 4), tokens=tokens, states_m2=noise(40, 6))
+    assert services.embedding_kinds("dve") == {
+        "pooled": "All tokens, averaged",
+        "tokens": "Each token a point (10 studies)",
+        "states.m2": "States of M2, averaged over its report",
+    }
+    stored = services.embeddings("dve", "tokens")
+    assert stored.study_ids == tuple(each for each in ids[:10] for _ in range(16))
+    assert stored.parts[:16] == (
+        "upper left", "upper middle", "upper middle", "upper right",
+        *("middle left", "middle middle", "middle middle", "middle right") * 2,
+        "lower left", "lower middle", "lower middle", "lower right",
+    )  # fmt: skip
+    assert stored.features[:16, 0].tolist() == list(range(16))
+    test = run()
+    test.selectbox(key="points_dve").select("tokens").run()
+    assert not test.exception
+    assert "Silhouette by place in the image" in words(test)
+    assert set(test.selectbox(key="group").options) <= set(services.AREAS)
+    test.selectbox(key="points_dve").select("states.m2").run()
+    assert not test.exception
+    assert "Silhouette by main cluster" in words(test)
+    store(folder, "dve", ids, pooled=noise(40, 4), tokens=noise(10, 15, 4))
+    with pytest.raises(CXRLensError, match="neither 13 filters nor a square grid"):
+        services.embeddings("dve", "tokens")
+
+
+@needs_bundles
+def test_tokens_one_after_another_are_a_row_a_study(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_BUNDLES", str(bundles))
+    joined, single = (services.embeddings("ccve", kind) for kind in ("joined", "tokens"))
+    assert joined.features.shape == (len(joined.study_ids), 13 * single.features.shape[1])
+    assert np.array_equal(joined.features[7], single.features[7 * 13 : 8 * 13].ravel())
+    assert joined.study_ids[7] == single.study_ids[7 * 13]
+
+
+@needs_bundles
+def test_few_and_equal_points_are_explained(folder: Path, ids: list[str]) -> None:
+    few = noise(12, 4).astype(np.float16).astype(np.float32)
+    store(folder, "dve", ids[:12], pooled=few)
+    store(folder, "cve", ids, pooled=np.ones((40, 4)))
+    compute(few, ProjectionConfig(method="t-SNE"))
+    assert "Perplexity 3 instead of 30: 12 points allow a third of their number." in words(run(method="t-SNE"))
+    told = run(encoder="CVE")
+    assert "All 40 embeddings are equal: there is nothing to map." in words(told)
+    assert not [each for each in told.button if each.label == "Compute again"]  # it would change nothing
+
+
+@needs_bundles
+def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: list[str]) -> None:
+    store(folder, "dve", [*ids, "P999999-1", "P999999-2"], pooled=noise(42, 4))
+    store(folder, "cve", ids[10:], pooled=noise(30, 4))
+    test = run(beside="CVE: All tokens, averaged")
+    assert len(test.get("plotly_chart")) == 2
+    assert "2 of its 42 studies are not shown: they are not among the test studies" in words(test)
+    assert "The maps are of different studies: 42 and 30, 30 of them on both." in words(test)
+    assert "learned from different studies" not in words(test)
+    store(folder, "dve", ["A-1", "A-2", "A-3"], pooled=noise(3, 4))
+    name = "phantom-cve-m2"
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    for source in (settings.REPOSITORY / "assets" / "bundles" / name).iterdir():
+        if source.name != "card.json":
+            (folder / name / source.name).symlink_to(source)
+    card = json.loads((settings.REPOSITORY / "assets" / "bundles" / name / "card.json").read_text())
+    card["data"]["fingerprint"] = "another"
+    (folder / name / "card.json").write_text(json.dumps(card))
+    services._stamp.clear()  # type: ignore[attr-defined]  # it looks at the folder every two seconds
+    told = words(run())
+    assert "None of the 3 stored studies is among the test studies of these bundles" in told
+    assert "DVE's bundle makes embeddings of 128 features, the stored ones have 4: they are of another bundle." in told
+    assert "These bundles learned from different studies" in told
+    assert "CVE + M2 (data another)" in told

@@ -124,9 +124,12 @@ def browser() -> Iterator[sync_api.Browser]:
         browser.close()
 
 
-def watch(browser: sync_api.Browser, url: str, width: int = 1440, height: int = 900) -> Watched:
-    """Open a page that remembers its errors and what it sent."""
-    page = browser.new_page(viewport={"width": width, "height": height})
+def watch(
+    opener: sync_api.Browser | sync_api.BrowserContext, url: str, width: int = 1440, height: int = 900
+) -> Watched:
+    """Open a page that remembers its errors and what it sent; pages of one context share the browser's cache."""
+    page = opener.new_page()
+    page.set_viewport_size({"width": width, "height": height})
     watched = Watched(page, url)
 
     def hear(message: sync_api.ConsoleMessage) -> None:
@@ -144,13 +147,32 @@ def watch(browser: sync_api.Browser, url: str, width: int = 1440, height: int = 
     return watched
 
 
-@pytest.fixture
-def watched(browser: sync_api.Browser, server: Server) -> Iterator[Watched]:
-    """A desktop page; the test fails if the console, the page or the server's log shows an error."""
+@pytest.fixture(scope="module")
+def context(browser: sync_api.Browser) -> Iterator[sync_api.BrowserContext]:
+    """What the browser keeps for the tests of one file: each of them reading Streamlit's scripts anew takes seconds."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
+def guarded(opener: sync_api.Browser | sync_api.BrowserContext, server: Server) -> Iterator[Watched]:
+    """A desktop page; fails at its end if the console, the page or the server's log shows an error."""
     before = len(server.log.read_text())
-    watched = watch(browser, server.url)
+    watched = watch(opener, server.url)
     yield watched
     assert watched.page.get_by_text("Traceback").count() == 0
     watched.page.close()
     assert watched.errors == []
     assert "Traceback" not in server.log.read_text()[before:]
+
+
+@pytest.fixture
+def watched(browser: sync_api.Browser, server: Server) -> Iterator[Watched]:
+    """A desktop page of its own; the test fails if the console, the page or the server's log shows an error."""
+    yield from guarded(browser, server)
+
+
+@pytest.fixture
+def shared(context: sync_api.BrowserContext, server: Server) -> Iterator[Watched]:
+    """The same, with what the browser keeps for the tests of the file."""
+    yield from guarded(context, server)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import BrowserContext, expect
 
 from tests.browser.conftest import Watched, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
-def test_the_keyboard_goes_through_studies_and_pages_and_fills_a_figure(watched: Watched) -> None:
-    watched.open("cases?case_observation=Pneumothorax")
-    page, rows = watched.page, watched.page.locator(".cases .row")
+def test_the_keyboard_goes_through_studies_and_pages_and_fills_a_figure(
+    shared: Watched, context: BrowserContext
+) -> None:
+    shared.open("cases?case_observation=Pneumothorax")
+    page, rows = shared.page, shared.page.locator(".cases .row")
     expect(rows).to_have_count(8, timeout=60_000)
     names = rows.evaluate_all("rows => rows.map(row => row.getAttribute('aria-label'))")
     rows.first.focus()
@@ -35,8 +37,8 @@ def test_the_keyboard_goes_through_studies_and_pages_and_fills_a_figure(watched:
     expect(rows.last).to_be_focused(timeout=60_000)
     page.keyboard.press("PageDown")
     expect(page.get_by_text("page 2 of")).to_be_visible(timeout=60_000)
-    watched.settle()
-    other = watch(page.context.browser, watched.url)  # type: ignore[arg-type]
+    shared.settle()
+    other = watch(context, shared.url)
     other.page.goto(page.url)
     expect(other.page.get_by_text("page 2 of")).to_be_visible(timeout=60_000)
     expect(other.page.get_by_text("1 chosen")).to_be_visible(timeout=60_000)
@@ -50,13 +52,13 @@ def test_the_keyboard_goes_through_studies_and_pages_and_fills_a_figure(watched:
     assert other.errors == []
 
 
-def test_from_a_table_of_results_to_the_reports_to_the_read_page(watched: Watched) -> None:
-    watched.page.goto(f"{watched.url}/results?view=By+observation&observation=Edema&of=FVE+%2B+M2&outcome=missed")
-    watched.page.get_by_role("link", name="All of them on the Cases page").click(timeout=120_000)
-    row = watched.page.locator(".cases .row").first
+def test_from_a_table_of_results_to_the_reports_to_the_read_page(shared: Watched) -> None:
+    shared.page.goto(f"{shared.url}/results?view=By+observation&observation=Edema&of=FVE+%2B+M2&outcome=missed")
+    shared.page.get_by_role("link", name="All of them on the Cases page").click(timeout=120_000)
+    row = shared.page.locator(".cases .row").first
     expect(row.locator("mark[data-outcome=missed]", has_text="Edema")).to_be_visible(timeout=120_000)
-    expect(watched.page.get_by_role("columnheader")).to_have_text(["Study", "Reference", "FVE + M2"])
+    expect(shared.page.get_by_role("columnheader")).to_have_text(["Study", "Reference", "FVE + M2"])
     study = row.locator("a").inner_text()
     row.focus()
-    watched.page.keyboard.press("Enter")
-    expect(watched.page.locator("[data-study]")).to_have_attribute("data-study", study, timeout=60_000)
+    shared.page.keyboard.press("Enter")
+    expect(shared.page.locator("[data-study]")).to_have_attribute("data-study", study, timeout=60_000)

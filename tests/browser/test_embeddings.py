@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import BrowserContext, Locator, expect
 
 from tests.browser.conftest import Server, Watched, watch
 
@@ -18,25 +19,32 @@ def maps(watched: Watched) -> Locator:
 
 
 def drag(watched: Watched, area: Locator, path: list[tuple[float, float]]) -> None:
-    """Drag along points given in fractions of an area."""
+    """Drag along points given in fractions of an area, and wait until another choice stands in the address."""
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
     assert box is not None
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in path]
-    mouse = watched.page.mouse
+    before, mouse = picked(watched), watched.page.mouse
     mouse.move(*places[0])
     mouse.down()
     for place in places[1:]:
         mouse.move(*place, steps=6)
     mouse.up()
-    watched.page.wait_for_timeout(400)
+    watched.page.wait_for_function(
+        "(before) => (new URL(location).searchParams.get('picked') ?? '') !== before", arg=before, timeout=60_000
+    )
     watched.settle()
+
+
+def picked(watched: Watched) -> str:
+    """The chosen studies as the address has them."""
+    return str(watched.page.evaluate("() => new URL(location).searchParams.get('picked') ?? ''"))
 
 
 def chosen(watched: Watched) -> int:
     """How many studies the page says are chosen."""
     heading = watched.page.get_by_role("heading", name=re.compile(r"^Chosen studies"))
-    expect(heading).to_be_visible(timeout=30_000)
+    expect(heading).to_be_visible(timeout=60_000)
     digits = re.search(r"\d+", heading.inner_text())
     return int(digits.group()) if digits else 0
 
@@ -50,93 +58,140 @@ def dimmed(watched: Watched, place: int) -> int:
 LASSO = [(0.2, 0.2), (0.7, 0.15), (0.75, 0.8), (0.25, 0.85), (0.2, 0.25)]
 
 
-def test_a_lasso_fills_table_pictures_and_address_which_restores_it(watched: Watched) -> None:
-    watched.open("embeddings")
-    expect(maps(watched)).to_have_count(1, timeout=60_000)
-    assert chosen(watched) == 0
-    drag(watched, maps(watched).first, LASSO)
-    count = chosen(watched)
+def test_a_lasso_fills_table_pictures_and_address_which_restores_it(shared: Watched, context: BrowserContext) -> None:
+    shared.open("embeddings")
+    expect(maps(shared)).to_have_count(1, timeout=60_000)
+    assert chosen(shared) == 0
+    drag(shared, maps(shared).first, LASSO)
+    count = chosen(shared)
     assert 10 < count < 400
-    assert dimmed(watched, 0) > 10
-    expect(watched.page.locator(".cxr-cards a").first).to_be_visible()
-    address = watched.page.url
+    assert dimmed(shared, 0) > 10
+    expect(shared.page.locator(".cxr-cards a").first).to_be_visible()
+    address = shared.page.url
     assert "picked=" in address
-    other = watch(watched.page.context.browser, watched.url)  # type: ignore[arg-type]
+    other = watch(context, shared.url)
     other.page.goto(address)
     expect(maps(other)).to_have_count(1, timeout=60_000)
     other.settle()
     assert chosen(other) == count
-    assert dimmed(other, 0) == dimmed(watched, 0)
+    assert dimmed(other, 0) == dimmed(shared, 0)
     other.page.get_by_role("button", name="Clear").click()
+    expect(other.page.get_by_role("heading", name="Chosen studies", exact=True)).to_be_visible(timeout=60_000)
     other.settle()
-    assert chosen(other) == 0
     assert dimmed(other, 0) == 0
     assert "picked=" not in other.page.url
     other.page.close()
 
 
-def test_a_box_on_one_map_is_seen_on_the_other_and_the_other_way_round(watched: Watched) -> None:
-    watched.open("embeddings?method=PCA")
-    watched.page.get_by_role("combobox", name=re.compile("Beside it")).click()
-    watched.page.get_by_role("option", name=re.compile("^CVE: All tokens")).click()
-    watched.settle()
-    expect(maps(watched)).to_have_count(2, timeout=60_000)
-    watched.page.locator(".js-plotly-plot").first.hover()
-    watched.page.locator("[data-title='Box Select']").first.click()
-    drag(watched, maps(watched).first, [(0.3, 0.2), (0.6, 0.7)])
-    first = chosen(watched)
+def test_a_box_on_one_map_is_seen_on_the_other_and_the_other_way_round(shared: Watched) -> None:
+    shared.open("embeddings?beside=CVE%3A+All+tokens%2C+averaged")
+    expect(maps(shared)).to_have_count(2, timeout=60_000)
+    shared.page.locator(".js-plotly-plot").first.hover()
+    shared.page.locator("[data-title='Box Select']").first.click()
+    drag(shared, maps(shared).first, [(0.3, 0.2), (0.6, 0.7)])
+    first = chosen(shared)
     assert first > 3
-    expect(watched.page.locator(".js-plotly-plot")).to_have_count(2)
-    assert dimmed(watched, 0) > 10
-    assert dimmed(watched, 1) > 10
-    drag(watched, maps(watched).nth(1), LASSO)
-    second = chosen(watched)
+    expect(shared.page.locator(".js-plotly-plot")).to_have_count(2)
+    assert dimmed(shared, 0) > 10
+    assert dimmed(shared, 1) > 10
+    drag(shared, maps(shared).nth(1), LASSO)
+    second = chosen(shared)
     assert second != first
-    assert dimmed(watched, 0) == dimmed(watched, 1)
+    assert dimmed(shared, 0) == dimmed(shared, 1)
 
 
-def test_a_click_opens_the_study_and_a_card_leads_to_the_read_page(watched: Watched) -> None:
-    watched.open("embeddings")
-    expect(maps(watched)).to_have_count(1, timeout=60_000)
-    watched.page.locator('.modebar-btn[data-title="Pan"]').click()  # with the lasso, a click is an empty lasso
-    point = watched.page.locator(".js-plotly-plot .scatterlayer .point").nth(40)
+def test_a_point_shows_its_radiograph_and_a_click_opens_it_and_a_card_leads_to_the_read_page(shared: Watched) -> None:
+    shared.open("embeddings")
+    expect(maps(shared)).to_have_count(1, timeout=60_000)
+    shared.page.locator('.modebar-btn[data-title="Pan"]').click()  # with the lasso, a click is an empty lasso
+    point = shared.page.locator(".js-plotly-plot .scatterlayer .point").nth(40)
     box = point.bounding_box()
     assert box is not None
-    watched.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    watched.page.wait_for_timeout(300)
-    watched.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    watched.page.wait_for_timeout(500)
-    watched.settle()
-    assert chosen(watched) == 1
-    study = re.search(r"picked=([^&]+)", watched.page.url)
-    assert study
-    expect(watched.page.get_by_role("heading", name=f"Nearest to {study.group(1)}")).to_be_visible()
-    card = watched.page.locator(".cxr-cards a").last
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    shared.page.mouse.move(x, y, steps=2)
+    picture = shared.page.locator("img.picture")
+    expect(picture).to_be_visible(timeout=60_000)
+    label = shared.page.locator(".hoverlayer .hovertext").first.inner_text()
+    pointed = picture.get_attribute("alt")
+    assert pointed is not None
+    assert pointed.removeprefix("Radiograph ") in label
+    assert picture.evaluate("image => image.naturalWidth") > 50
+    shared.settle()
+    shared.page.mouse.click(x, y)
+    expect(shared.page.get_by_role("heading", name="Chosen studies: 1")).to_be_visible(timeout=60_000)
+    shared.settle()
+    study = picked(shared)
+    assert pointed == f"Radiograph {study}"
+    expect(shared.page.get_by_role("heading", name=f"Nearest to {study}")).to_be_visible(timeout=60_000)
+    shared.page.mouse.move(5, 400)
+    expect(picture).to_be_hidden()
+    card = shared.page.locator(".cxr-cards a").last
     target = card.locator("b").inner_text()
     card.click()
-    expect(watched.page.locator(".viewer")).to_have_attribute("data-study", target, timeout=60_000)
+    expect(shared.page.locator(".viewer")).to_have_attribute("data-study", target, timeout=60_000)
 
 
-def test_a_group_is_chosen_by_keyboard(watched: Watched) -> None:
-    watched.open("embeddings?colour=Cardiomegaly")
-    expect(maps(watched)).to_have_count(1, timeout=60_000)
-    box = watched.page.get_by_role("combobox", name=re.compile("Choose a whole group"))
+def test_a_group_is_chosen_by_keyboard_and_all_of_it_is_there_again_after_another_page(shared: Watched) -> None:
+    shared.open("embeddings?colour=Cardiomegaly&encoder=CVE")
+    expect(maps(shared)).to_have_count(1, timeout=60_000)
+    box = shared.page.get_by_role("combobox", name=re.compile("Choose a whole group"))
     box.focus()
     box.press("ArrowDown")
     box.press("Enter")
-    watched.page.wait_for_timeout(400)
-    watched.settle()
-    assert chosen(watched) > 5
+    expect(shared.page.get_by_role("heading", name=re.compile(r"^Chosen studies: \d"))).to_be_visible(timeout=60_000)
+    count = chosen(shared)
+    assert count > 5
+    shared.settle()
+    before = shared.page.url
+    shared.page.get_by_role("link", name="About").click()
+    expect(shared.page.get_by_text("Read from")).to_be_visible(timeout=60_000)
+    shared.page.get_by_role("link", name="Embeddings").click()
+    expect(maps(shared)).to_have_count(1, timeout=60_000)
+    shared.settle()
+    assert chosen(shared) == count
+    assert query(shared.page.url) == query(before)
 
 
-def test_tsne_shows_its_progress_and_then_the_map(watched: Watched) -> None:
-    watched.open("embeddings?method=t-SNE&perplexity=25")
-    expect(maps(watched)).to_have_count(1, timeout=120_000)
-    expect(watched.page.get_by_text("Trustworthiness")).to_be_visible()
+def query(url: str) -> dict[str, list[str]]:
+    """What an address says, but of the open study, which each page writes."""
+    return {name: values for name, values in parse_qs(urlsplit(url).query).items() if name != "study"}
 
 
-def test_nothing_sticks_out_on_a_phone(browser, server: Server) -> None:
-    phone = watch(browser, server.url, 390, 844)
+def test_a_map_is_saved_as_svg_png_and_csv(shared: Watched) -> None:
+    shared.open("embeddings?encoder=CVE")
+    page = shared.page
+    starts = {"svg": b"<svg", "png": b"\x89PNG"}
+    for kind, start in starts.items():
+        expect(maps(shared)).to_have_count(1, timeout=60_000)
+        page.locator(".js-plotly-plot").hover()
+        with page.expect_download(timeout=60_000) as picture:
+            page.locator(".modebar-btn[data-title^='Download plot']").click()
+        assert picture.value.suggested_filename == f"cve-pooled-pca.{kind}"
+        assert picture.value.path().read_bytes().startswith(start)
+        if kind == "svg":
+            page.get_by_role("button", name="Settings").click()
+            page.get_by_role("radio", name="png").click()
+            shared.settle()
+            page.keyboard.press("Escape")
+    with page.expect_download(timeout=60_000) as table:
+        page.get_by_role("button", name="Map as CSV").click()
+    lines = table.value.path().read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "study,part,x,y,group,view,split,findings"
+    assert len(lines) == 401
+
+
+def test_tsne_shows_its_progress_can_be_cancelled_and_is_there_in_the_end(shared: Watched) -> None:
+    shared.open("embeddings?method=t-SNE&perplexity=25")
+    shared.page.get_by_role("button", name="Cancel").click(timeout=60_000)
+    expect(shared.page.get_by_text("The map was cancelled.")).to_be_visible(timeout=60_000)
+    shared.page.get_by_role("button", name="Compute again").click()
+    expect(shared.page.get_by_role("progressbar")).to_be_visible(timeout=60_000)
+    expect(maps(shared)).to_have_count(1, timeout=120_000)
+    expect(shared.page.get_by_text("Trustworthiness")).to_be_visible()
+
+
+def test_nothing_sticks_out_on_a_phone(context: BrowserContext, server: Server) -> None:
+    phone = watch(context, server.url, 390, 844)
     phone.open("embeddings?encoder=CCVE")
     expect(maps(phone).first).to_be_visible(timeout=60_000)
     overhang = phone.page.evaluate(
