@@ -56,7 +56,7 @@ def export(table: pd.DataFrame, title: str, *, name: str) -> None:
         for kind, (ending, mime) in FORMATS.items():
             st.download_button(
                 kind,
-                as_text(table, kind, title),
+                lambda kind=kind: as_text(table, kind, title).encode(),  # type: ignore[misc]
                 f"cxr-lens-{name}.{ending}",
                 mime,
                 key=f"save-{name}-{ending}",

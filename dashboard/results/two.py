@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -23,6 +25,7 @@ TESTED = {
     "rouge_l": "ROUGE-L",
     "cider": "CIDEr",
 }
+METEOR = "METEOR"
 
 
 def show(run: Run) -> None:
@@ -42,6 +45,7 @@ def show(run: Run) -> None:
     tests = runs.comparison(run, first, second, list(TESTED))
     ours, theirs = (found.scored(name, *TESTED).scores() for name in (first, second))
     adjusted = holm({score: each.p_permutation for score, each in tests.items()})
+    meteor = _meteor(run, first, second)
     content = pd.DataFrame(
         [
             {
@@ -57,6 +61,7 @@ def show(run: Run) -> None:
             }
             for score, title in TESTED.items()
         ]
+        + meteor
     )
     main = tests["f1"]
     st.markdown(
@@ -65,9 +70,7 @@ def show(run: Run) -> None:
     )
     dots = figures.Dots(
         f"{one} less {other}",
-        content["Difference"].tolist(),
-        content["From"].tolist(),
-        content["To"].tolist(),
+        *([getattr(tests[score], end) for score in TESTED] for end in ("difference", "low", "high")),
     )
     st.plotly_chart(
         figures.score_dots(
@@ -81,6 +84,7 @@ def show(run: Run) -> None:
     st.caption(
         "Both on the same studies. Interval: paired bootstrap over patients. p: paired permutation test; Holm: "
         f"corrected for these {len(TESTED)} scores, not for looking at several pairs. About these two trained models."
+        + (f" {METEOR} is the evaluation's; its program does not run here, so it has no test." if meteor else "")
     )
     export(content, f"{one} against {other}, {run.name}", name="two-pairs")
     cases_link("Where they disagree, on the Cases page", run, [first, second], agreement=cases.DISAGREE)
@@ -91,3 +95,13 @@ def show(run: Run) -> None:
         st.markdown(f"**{run.titles[better]} has fewer errors than {run.titles[worse]} in {len(places)} studies**")
         notes = [f"{found.errors[better][place]} against {found.errors[worse][place]} errors" for place in places]
         show_studies(run, found, places, notes, [first, second], "In none.")
+
+
+def _meteor(run: Run, first: str, second: str) -> list[dict[str, Any]]:
+    """METEOR's row, from the evaluation's own scores; none where it was not scored."""
+    scores = {row["name"]: row.get("meteor") for row in run.rows.values()}
+    ours, theirs = scores[first], scores[second]
+    if ours is None or theirs is None:
+        return []
+    values = {run.titles[first]: ours, run.titles[second]: theirs, "Difference": ours - theirs}
+    return [{"Score": METEOR} | values | {"Beyond chance": "not tested"}]
