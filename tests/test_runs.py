@@ -182,6 +182,29 @@ def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:
     test = page(view="Two pairs", first="CVE + M2", second="DVE + Transformer")
     assert "CVE + M2 has fewer errors than DVE + Transformer in 2 studies" in said(test)
     assert "DVE + Transformer has fewer errors than CVE + M2 in 1 studies" in said(test)
+    assert "METEOR" not in test.dataframe[0].value["Score"].tolist()
+
+
+def test_meteor_is_shown_beside_the_tested_scores_where_both_pairs_have_it(folder: Path) -> None:
+    content = results(meteor=0.3)
+    content["rows"][1]["meteor"] = 0.2
+    put(folder / "a", content, REPORTS)
+    test = page(view="Two pairs", first="CVE + M2", second="DVE + Transformer")
+    row = test.dataframe[0].value.set_index("Score").loc["METEOR"]
+    assert row["Difference"] == pytest.approx(0.1)
+    assert row["Beyond chance"] == "not tested"
+    assert np.isnan(row["p"])
+    assert "its program does not run here" in said(test)
+
+
+def test_the_best_baseline_is_told_and_stands_in_the_table_of_all_scores(folder: Path) -> None:
+    content = results(f1=0.7)
+    content["baselines"] = [{"name": "constant report", "f1": 0.1}, {"name": "nearest training report", "f1": 0.6}]
+    put(folder / "a", content)
+    assert "*nearest training report*, has 0.600: no better are DVE + Transformer." in said(page())
+    rows = page(table="All scores, with baselines").dataframe[0].value.set_index("Pair")
+    assert rows.loc["baseline: nearest training report", "Macro F1"] == 0.6
+    assert rows.loc["CVE + M2", "Macro F1"] == 0.7
 
 
 @needs_bundles

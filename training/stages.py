@@ -525,11 +525,9 @@ class Run:
         write = GenerateConfig(**to_dict(self.config.write))
         for decoder in self.config.decoders:
             model = library.load(f"{self.config.name}-{name}-{decoder}")
-            parts = [
-                decoder_states(model, VisualTokens(each, visual.grids, visual.sources), write)
-                for each in tokens.split(64)
-            ]
-            tensors[f"states.{decoder}"] = torch.cat(parts)
+            own = visual if model.encoder is encoder else tokens_of(model.encoder)  # DVE learns with its decoder
+            parts = [replace(own, tokens=each) for each in own.tokens.split(64)]
+            tensors[f"states.{decoder}"] = torch.cat([decoder_states(model, part, write) for part in parts])
         save_file(
             {key: value.half().contiguous() for key, value in tensors.items()},
             out / f"{self.config.name}-embeddings-{name}.safetensors",

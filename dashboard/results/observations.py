@@ -7,6 +7,7 @@ import streamlit as st
 
 from core.labels.compare import Outcome
 from core.labels.observations import OBSERVATIONS
+from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from dashboard import runs
 from dashboard.components.score_table import export
@@ -52,6 +53,11 @@ def show(run: Run) -> None:
         shaded=list(titles.values()),
         digits=2,
         wide="Observation",
+        heads={
+            run.titles[row["name"]]: (ENCODERS[encoder].title, DECODERS[decoder].title)
+            for (encoder, decoder), row in run.rows.items()
+            if row["name"] in titles
+        },
         key=CELLS,
         on_select=follow,
         selection_mode="single-cell",

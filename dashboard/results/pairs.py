@@ -18,6 +18,8 @@ from dashboard.runs import Run
 
 BESIDES = {"shuffled_f1": "F1, images shuffled", "distinct": "Distinct"}
 CHOSEN, CHART, ALL = "of", "pairs_chart", "pairs_table"
+# One table at a time: each takes the browser a tenth of a second at every page switch.
+BESIDE, EVERYTHING = "This score beside the paper's", "All scores, with baselines"
 
 
 def show(run: Run) -> None:
@@ -47,22 +49,34 @@ def show(run: Run) -> None:
         config={"displayModeBar": False},
         alt=f"{SCORES[score]} of our pairs and the paper's; the table below has the same numbers",
     )
-    table(
-        content,
-        f"{SCORES[score]} of our pairs beside the paper's",
-        wide="Pair",
-        key="pairs_beside",
-        on_select=lambda: _follow_table("pairs_beside", names),
-        selection_mode="single-row",
+    shown = st.segmented_control(
+        "Table",
+        [BESIDE, EVERYTHING],
+        default=BESIDE,
+        required=True,
+        key="table",
+        bind="query-params",
+        label_visibility="collapsed",
     )
-    ends = "" if content["From"].isna().any() else " From, To: 95 % interval, bootstrap over patients."
-    st.caption(
-        f"Sort by any column; mark a row, or click a point, to see its studies.{ends} The paper prints no "
-        "intervals, so those of the difference are about ours alone."
-    )
-    export(content, f"{SCORES[score]} of {run.name} beside the paper's Table 1 (other data)", name="beside-paper")
+    if shown == EVERYTHING:
+        _show_all(run, names)
+    else:
+        table(
+            content,
+            f"{SCORES[score]} of our pairs beside the paper's",
+            wide="Pair",
+            key="pairs_beside",
+            on_select=lambda: _follow_table("pairs_beside", names),
+            selection_mode="single-row",
+        )
+        ends = "" if content["From"].isna().any() else " From, To: 95 % interval, bootstrap over patients."
+        st.caption(
+            f"Sort by any column; mark a row, or click a point, to see its studies.{ends} The paper prints no "
+            "intervals, so those of the difference are about ours alone."
+        )
+        export(content, f"{SCORES[score]} of {run.name} beside the paper's Table 1 (other data)", name="beside-paper")
     _show_studies(run)
-    _show_all(run, names)
+    _show_how(run)
 
 
 def _row(run: Run, pair: tuple[str, str], score: str, paper: float | None) -> dict[str, Any]:
@@ -97,7 +111,15 @@ def _say(run: Run, content: pd.DataFrame, score: str) -> None:
         order = content["Ours"].rank().corr(content["Paper"].rank())
         if not np.isnan(order):
             told += f". The two orders agree with a rank correlation of **{order:+.2f}** (1: the same, 0: no relation)"
-    st.markdown(f"{told}.")
+    told += "."
+    baselines = [each for each in run.content.get("baselines") or [] if isinstance(each.get(score), float)]
+    if baselines:
+        strongest = max(baselines, key=lambda each: float(each[score]))
+        below = [row["Pair"] for row in rows if row["Ours"] <= strongest[score]]
+        told += f" The best baseline without a model, *{strongest['name']}*, has {strongest[score]:.3f}: " + (
+            f"no better are {', '.join(below)}." if below else "every pair is above it."
+        )
+    st.markdown(told)
     data = "synthetic phantoms" if run.family == services.PHANTOM else "few radiographs"
     st.caption(
         f"Ours: small models trained on {data}, one seed. The paper's (Nazarov et al. 2022): MIMIC-CXR and larger "
@@ -135,8 +157,7 @@ def _show_studies(run: Run) -> None:
 
 
 def _show_all(run: Run, names: list[str]) -> None:
-    """All scores, with the baselines."""
-    st.subheader("All scores, with baselines that need no model")
+    """All scores, with baselines that need no model."""
     rows = [{"Pair": pair_title(*pair)} | _scores(row) for pair, row in run.rows.items()]
     rows += [
         {"Pair": f"baseline: {each.get('name', '')}"} | _scores(each) for each in run.content.get("baselines") or []
@@ -164,6 +185,10 @@ def _show_all(run: Run, names: list[str]) -> None:
         "chance (p < 0.05, Holm). It ranks these trained models, not their designs."
     )
     export(content, f"All scores of {run.name}", name="pairs")
+
+
+def _show_how(run: Run) -> None:
+    """Where the scores come from, and what to be warned of."""
     warnings = [f"{pair_title(*pair)}: {text}" for pair, row in run.rows.items() for text in row.get("warnings", ())]
     with st.expander("How this was scored" + (f", and {len(warnings)} warnings" if warnings else "")):
         about = [f"{run.data[1]} held-out studies." if run.data[1] else "", str(run.content.get("protocol", ""))]

@@ -53,7 +53,14 @@ def shade(value: Any) -> str:
 
 
 def table(
-    content: pd.DataFrame, alt: str, *, shaded: Sequence[str] = (), digits: int = 3, wide: str = "", **more: Any
+    content: pd.DataFrame,
+    alt: str,
+    *,
+    shaded: Sequence[str] = (),
+    digits: int = 3,
+    wide: str = "",
+    heads: Mapping[str, tuple[str, str]] | None = None,
+    **more: Any,
 ) -> None:
     """A table that can be sorted by each column.
 
@@ -63,12 +70,23 @@ def table(
         shaded: columns of scores in [0, 1].
         digits: after the point.
         wide: a column that stays in sight while the others scroll.
+        heads: column -> (head over it and its neighbours, its own short head); such columns are narrow.
         more: of ``st.dataframe``.
     """
+    heads = heads or {}
+    config: dict[str, Any] = {
+        name: st.column_config.NumberColumn(short, width=82) for name, (_, short) in heads.items()
+    }
+    if wide:
+        config[wide] = st.column_config.TextColumn(width=175, pinned=True)
+    styled_columns: list[Any] = list(shaded)
+    if heads:
+        groups = [(heads.get(name, ("",))[0], name) for name in content]
+        content = content.set_axis(pd.MultiIndex.from_tuples(groups), axis="columns")
+        styled_columns = [column for column in groups if column[1] in shaded]
     styled = content.style.format(precision=digits, na_rep="–")
-    if shaded:
-        styled = styled.map(shade, subset=list(shaded))
-    config = {wide: st.column_config.TextColumn(width=175, pinned=True)} if wide else None
+    if styled_columns:
+        styled = styled.map(shade, subset=styled_columns)
     st.dataframe(
         styled, hide_index=True, placeholder="–", column_config=config, alt=alt, **({"height": "content"} | more)
     )

@@ -25,10 +25,12 @@ def test_a_cell_of_the_table_leads_to_its_studies_and_to_its_pair_on_the_read_pa
     watched.open("results?view=By+observation")
     expect(watched.page.get_by_text("Pleural Effusion, missed by FVE + M2")).to_be_visible(timeout=60_000)
     table = watched.page.get_by_test_id("stDataFrame").first
+    overhang = table.locator(".dvn-scroller").evaluate("scroller => scroller.scrollWidth - scroller.clientWidth")
+    assert overhang <= 0  # all twelve pairs are in sight
     box = table.bounding_box()
     assert box is not None
-    rows = 15  # a head and 14 observations
-    table.click(position={"x": 280, "y": box["height"] * 3.5 / rows})  # Lung Opacity, the first pair
+    rows = 16  # two heads and 14 observations
+    table.click(position={"x": 300, "y": box["height"] * 4.5 / rows})  # Lung Opacity, the first pair
     expect(watched.page.get_by_text("Lung Opacity, missed by DVE + Transformer")).to_be_visible(timeout=60_000)
     watched.settle()
     assert "observation=Lung+Opacity" in watched.page.url.replace("%20", "+")
