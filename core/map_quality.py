@@ -30,7 +30,18 @@ def trustworthiness(features: Floats, coordinates: Floats, neighbours: int = 10,
     neighbours = min(neighbours, (len(rows) - 1) // 2)
     if neighbours < 1:
         return None
-    return float(measure(features[rows], coordinates[rows], n_neighbors=neighbours))
+    distances = _squared_distances(features[rows])
+    return float(measure(distances, coordinates[rows], n_neighbors=neighbours, metric="precomputed"))
+
+
+def _squared_distances(points: Floats) -> npt.NDArray[np.floating]:
+    """Of all pairs, (n, n): one product of matrices. Scikit-learn turns all into double precision first."""
+    centred = points - points.mean(0)
+    if points.shape[1] < 1000:  # where rounding could matter and precision costs nothing
+        centred = centred.astype(np.float64)
+    squares = (centred * centred).sum(1)
+    found: npt.NDArray[np.floating] = squares[:, None] + squares - 2 * (centred @ centred.T)
+    return np.maximum(found, 0)
 
 
 def nearest(points: Floats, count: int) -> npt.NDArray[np.int64]:
