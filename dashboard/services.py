@@ -456,7 +456,7 @@ def _filtered(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray[
 
 
 POOLED, TEXT, TOKENS, RANDOM, JOINED, STATES = "pooled", "text", "tokens", "random_filters", "joined", "states"
-AREAS = tuple(f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "middle", "right"))
+AREAS = tuple(f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "centre", "right"))
 """Parts of the image, as it is shown, that a token of a grid stands in."""
 MOST_JOBS = 2
 """Maps that are computed at once, of all sessions."""

@@ -314,9 +314,9 @@ def test_tokens_of_a_grid_have_their_areas_and_single_studies_their_states(folde
     stored = services.embeddings("dve", "tokens")
     assert stored.study_ids == tuple(each for each in ids[:10] for _ in range(16))
     assert stored.parts[:16] == (
-        "upper left", "upper middle", "upper middle", "upper right",
-        *("middle left", "middle middle", "middle middle", "middle right") * 2,
-        "lower left", "lower middle", "lower middle", "lower right",
+        "upper left", "upper centre", "upper centre", "upper right",
+        *("middle left", "middle centre", "middle centre", "middle right") * 2,
+        "lower left", "lower centre", "lower centre", "lower right",
     )  # fmt: skip
     assert stored.features[:16, 0].tolist() == list(range(16))
     test = run()
