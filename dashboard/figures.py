@@ -144,6 +144,7 @@ def scatter_map(
     kind = go.Scatter3d if solid else go.Scatter if len(coordinates) <= MOST_SVG else go.Scattergl
     ids, text, group = np.asarray(study_ids), np.asarray(texts), np.asarray(groups)
     chosen = np.isin(ids, list(picked))
+    size = 7 if len(coordinates) <= MOST_SVG else 5 if len(coordinates) <= 10 * MOST_SVG else 4
     for place, name in enumerate(order):
         rows = np.flatnonzero(group == name)
         if not len(rows):
@@ -155,7 +156,7 @@ def scatter_map(
             "text": text[rows],
             "customdata": ids[rows],
             "hovertemplate": "%{text}<extra></extra>",
-            "marker": {"size": 3.5 if solid else 7, "color": colour, "symbol": symbol, "opacity": 0.85},
+            "marker": {"size": 3.5 if solid else size, "color": colour, "symbol": symbol, "opacity": 0.85},
         }
         if not solid:
             trace["unselected"] = {"marker": {"opacity": 0.12}}
@@ -180,13 +181,15 @@ def scatter_map(
     figure.update_layout(
         height=height,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.06, "x": 0, "itemsizing": "constant"},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.09, "x": 0, "itemsizing": "constant"},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode="orbit" if solid else "lasso",
     )
     plain = {"showgrid": solid, "zeroline": False, "showticklabels": False, "ticks": ""}
-    titled = [plain | {"title": {"text": title, "font": {"size": 12}}} for title in axes]
+    titled = [
+        plain | {"title": {"text": title, "font": {"size": 12}} | ({} if solid else {"standoff": 4})} for title in axes
+    ]
     if solid:
         figure.update_layout(scene=dict(zip(("xaxis", "yaxis", "zaxis"), titled, strict=True)))
     else:
