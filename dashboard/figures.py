@@ -181,15 +181,13 @@ def scatter_map(
     figure.update_layout(
         height=height,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.09, "x": 0, "itemsizing": "constant"},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.1, "x": 0, "itemsizing": "constant"},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode="orbit" if solid else "lasso",
     )
     plain = {"showgrid": solid, "zeroline": False, "showticklabels": False, "ticks": ""}
-    titled = [
-        plain | {"title": {"text": title, "font": {"size": 12}} | ({} if solid else {"standoff": 4})} for title in axes
-    ]
+    titled = [plain | {"title": {"text": title, "font": {"size": 12}}} for title in axes]
     if solid:
         figure.update_layout(scene=dict(zip(("xaxis", "yaxis", "zaxis"), titled, strict=True)))
     else:

@@ -66,18 +66,20 @@ def empty_figure() -> None:
     st.session_state[FIGURE] = ()
 
 
-def ask(found: Evaluation) -> tuple[cases.Question, str, dict[str, str]]:
+def ask(found: Evaluation, family: str) -> tuple[cases.Question, str, dict[str, str]]:
     """The controls.
 
     Returns:
         What is looked for, the slice's name, and the titles of the chosen pairs by name.
     """
-    names = {evaluation.title_of(name): name for name in found.texts}
+    order = [card.name for card in services.cards(family).values()]
+    systems = sorted(found.texts, key=lambda name: order.index(name) if name in order else len(order))
+    names = {evaluation.title_of(name): name for name in systems}
     titles = {name: title for title, name in names.items()}
     chosen = st.multiselect(
         "Pairs",
         list(names),
-        default=[titles[name] for name in in_first_decoder(list(found.texts))],
+        default=[titles[name] for name in in_first_decoder(systems)],
         key=cases.KEYS["pairs"],
         bind="query-params",
         placeholder="Choose pairs",
@@ -186,7 +188,7 @@ if len(families) > 1:
         "Data", families, default=families[0], required=True, key=cases.KEYS["family"], bind="query-params"
     )
 found = evaluation.evaluation(family)
-question, part, titles = ask(found)
+question, part, titles = ask(found, family)
 if not titles:
     st.info("No pair is chosen. Choose pairs above.")
     st.stop()

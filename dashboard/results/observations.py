@@ -54,7 +54,7 @@ def show(run: Run) -> None:
         digits=2,
         wide="Observation",
         heads={
-            run.titles[row["name"]]: (ENCODERS[encoder].title, DECODERS[decoder].title)
+            run.titles[row["name"]]: (DECODERS[decoder].title, ENCODERS[encoder].title)
             for (encoder, decoder), row in run.rows.items()
             if row["name"] in titles
         },

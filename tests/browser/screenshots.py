@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from dashboard import settings
 from tests.browser.conftest import CHROMIUM, FLAGS, start_server, watch
@@ -60,6 +60,7 @@ def main(only: Sequence[str]) -> None:
                     watched.open(path)
                     if path.startswith("embeddings"):  # t-SNE takes its time, and the chart draws after the script
                         watched.page.wait_for_selector(".js-plotly-plot .main-svg", timeout=120_000)
+                    expect(watched.page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=60_000)
                     watched.page.wait_for_timeout(1500)
                     watched.page.screenshot(path=OUT / f"{name}-{width}x{height}.png")
                     watched.page.close()
