@@ -165,7 +165,7 @@ def scatter_map(
         figure.add_trace(kind(**_by_axis(coordinates[rows]), **trace))
     if here is not None and len(here):
         several = len(here) > 1
-        marker: dict[str, Any] = {"color": _HERE, "size": 5 if solid else 9 if several else 16, "symbol": "x"}
+        marker: dict[str, Any] = {"color": _HERE, "size": 7 if solid else 9 if several else 16, "symbol": "x"}
         if kind is go.Scatter:
             marker |= {"symbol": "x-thin", "line": {"width": 3.5, "color": _HERE}}
         figure.add_trace(
@@ -186,7 +186,7 @@ def scatter_map(
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode="orbit" if solid else "lasso",
     )
-    plain = {"showgrid": solid, "zeroline": False, "showticklabels": False, "ticks": ""}
+    plain = {"showgrid": solid, "gridcolor": "#8a8f9855", "zeroline": False, "showticklabels": False, "ticks": ""}
     titled = [plain | {"title": {"text": title, "font": {"size": 12}}} for title in axes]
     if solid:
         figure.update_layout(scene=dict(zip(("xaxis", "yaxis", "zaxis"), titled, strict=True)))
