@@ -358,8 +358,9 @@ def show_map(
     for note in [*notes, *([reason] if reason else [])]:
         st.caption(f":material/info: {note}")
     show_quality(stored, placed, colouring)
-    table = pd.DataFrame(
-        {
+
+    def as_csv() -> bytes:  # only when it is saved: 20,000 points take a moment
+        content = {
             "study": ids,
             "part": parts,
             **{axis: placed.coordinates[rows, n] for n, axis in enumerate("xyz"[: config.dimensions])},
@@ -368,10 +369,11 @@ def show_map(
             "split": [studies[each].split for each in ids],
             "findings": [describe(studies[each]) for each in ids],
         }
-    )
+        return pd.DataFrame(content).to_csv(index=False).encode()
+
     st.download_button(
         "Map as CSV",
-        lambda: table.to_csv(index=False).encode(),
+        as_csv,
         file_name=f"{encoder}-{kind}-{config.method}.csv".lower(),
         mime="text/csv",
         icon=":material/download:",

@@ -73,15 +73,14 @@ def table(
         heads: column -> (head over it and its neighbours, its own short head); such columns are narrow.
         more: of ``st.dataframe``.
     """
-    heads = heads or {}
     config: dict[str, Any] = {
-        name: st.column_config.NumberColumn(short, width=82) for name, (_, short) in heads.items()
+        name: st.column_config.NumberColumn(short, width=82) for name, (_, short) in (heads or {}).items()
     }
     if wide:
         config[wide] = st.column_config.TextColumn(width=175, pinned=True)
     styled_columns: list[Any] = list(shaded)
     if heads:
-        groups = [(heads.get(name, ("",))[0], name) for name in content]
+        groups = [(heads[name][0] if name in heads else "", name) for name in map(str, content)]
         content = content.set_axis(pd.MultiIndex.from_tuples(groups), axis="columns")
         styled_columns = [column for column in groups if column[1] in shaded]
     styled = content.style.format(precision=digits, na_rep="–")

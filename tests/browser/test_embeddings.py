@@ -111,7 +111,7 @@ def test_a_point_shows_its_radiograph_and_a_click_opens_it_and_a_card_leads_to_t
     shared.page.mouse.move(x, y, steps=2)
     picture = shared.page.locator("img.picture")
     expect(picture).to_be_visible(timeout=60_000)
-    label = shared.page.locator(".hoverlayer .hovertext").first.inner_text()
+    label = shared.page.locator(".hoverlayer .hovertext").first.text_content() or ""
     pointed = picture.get_attribute("alt")
     assert pointed is not None
     assert pointed.removeprefix("Radiograph ") in label
