@@ -59,7 +59,8 @@ def decoder_states(model: ReportModel, visual: VisualTokens, config: GenerateCon
     Returns:
         (B, width); 0 for a study of which it writes nothing.
     """
-    written = [torch.tensor([START, *report.ids]) for report in write_from_tokens(model, visual, config)]
+    device = visual.tokens.device
+    written = [torch.tensor([START, *report.ids], device=device) for report in write_from_tokens(model, visual, config)]
     ids = pad_sequence(written, batch_first=True, padding_value=PAD)[:, :-1]
     held: list[torch.Tensor] = []
     output = model.decoder.get_submodule("output")  # every decoder's states to its logits
@@ -68,8 +69,8 @@ def decoder_states(model: ReportModel, visual: VisualTokens, config: GenerateCon
         model.decoder.decode(model.decoder.encode(visual), ids)
     finally:
         hook.remove()
-    lengths = torch.tensor([len(each) - 1 for each in written])
-    counted = (torch.arange(ids.shape[1]) < lengths[:, None])[..., None]
+    lengths = torch.tensor([len(each) - 1 for each in written], device=device)
+    counted = (torch.arange(ids.shape[1], device=device) < lengths[:, None])[..., None]
     return (held[0] * counted).sum(1) / lengths.clamp(min=1)[:, None]
 
 

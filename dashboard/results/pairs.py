@@ -116,7 +116,7 @@ def _say(run: Run, content: pd.DataFrame, score: str) -> None:
     if baselines:
         strongest = max(baselines, key=lambda each: float(each[score]))
         below = [row["Pair"] for row in rows if row["Ours"] <= strongest[score]]
-        told += f" The best baseline without a model, *{strongest['name']}*, has {strongest[score]:.3f}: " + (
+        told += f" The best baseline, *{strongest['name']}*, has {strongest[score]:.3f}: " + (
             f"no better are {', '.join(below)}." if below else "every pair is above it."
         )
     st.markdown(told)
