@@ -257,6 +257,7 @@ def test_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         services.embeddings("dve", "tokens")
 
 
+@pytest.mark.slow  # tests/browser/test_embeddings.py sees the same, and its progress
 @needs_bundles
 def test_tsne_is_computed_beside_the_page_and_then_there() -> None:
     test = run(method="t-SNE")

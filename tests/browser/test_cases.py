@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from playwright.sync_api import BrowserContext, expect
@@ -62,3 +63,28 @@ def test_from_a_table_of_results_to_the_reports_to_the_read_page(shared: Watched
     row.focus()
     shared.page.keyboard.press("Enter")
     expect(shared.page.locator("[data-study]")).to_have_attribute("data-study", study, timeout=60_000)
+
+
+@pytest.mark.slow  # a speed, not a behaviour: other work on the machine must not fail CI
+def test_a_page_turns_within_half_a_second(shared: Watched, record_property: Any) -> None:
+    shared.open("cases")
+    row, taken = shared.page.locator(".cases .row").first, []
+    for _ in range(5):  # the best of five: other work may be going on
+        shared.settle()
+        before = row.get_attribute("aria-label")
+        taken.append(
+            shared.page.evaluate(
+                """async (before) => {
+                  const rows = () => {
+                    const all = [...document.querySelectorAll("*")]
+                    const host = all.find((each) => each.shadowRoot?.querySelector(".cases"))
+                    return host.shadowRoot.querySelector(".cases .row")?.getAttribute("aria-label") }
+                  const began = performance.now()
+                  document.querySelector(".st-key-page_on button").click()
+                  while (rows() === before) await new Promise(requestAnimationFrame)
+                  return (performance.now() - began) / 1000 }""",
+                before,
+            )
+        )
+    record_property("page_turn_seconds", taken)
+    assert min(taken) <= 0.5, taken
