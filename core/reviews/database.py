@@ -32,6 +32,8 @@ from core.reviews.schema import events
 WAIT_SECONDS = 15
 """How long a writer waits for its turn before it says that the database is locked."""
 
+_LAST_EVENT = sa.select(events.c.sequence, events.c.hash).order_by(events.c.sequence.desc()).limit(1)
+_NEW_EVENT = events.insert()
 _LOCK = 7_207_915  # any number, the same for all writers of a PostgreSQL database
 
 
@@ -101,14 +103,12 @@ class Database:
 
     def append(self, connection: Connection, **fields: Any) -> int:
         """Write the next event and return its number; ``fields`` are columns of `schema.events`."""
-        last = connection.execute(
-            sa.select(events.c.sequence, events.c.hash).order_by(events.c.sequence.desc()).limit(1)
-        ).first()
+        last = connection.execute(_LAST_EVENT).first()
         row = {name: None for name in events.c.keys()} | fields  # noqa: C420, SIM118
         row["sequence"] = last.sequence + 1 if last else 1
         row["at"] = self.clock().astimezone(UTC).isoformat(timespec="microseconds")
         row["hash"] = event_hash(row, last.hash if last else "")
-        connection.execute(events.insert().values(row))
+        connection.execute(_NEW_EVENT, row)
         return int(row["sequence"])
 
     @contextmanager

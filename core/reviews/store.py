@@ -34,6 +34,32 @@ MAX_SECONDS = 600.0
 """Most of active time that one message may add; more is a clock that jumped."""
 
 
+# What every change asks of the database. Built once: SQLAlchemy takes longer to put a statement together than SQLite to
+# answer it, and readers wait for both.
+_ROLE = sa.select(users.c.role).where(users.c.name == sa.bindparam("name"))
+_OWN_SCREEN = sa.select(screens).where(
+    screens.c.id == sa.bindparam("screen"), screens.c.reader == sa.bindparam("reader")
+)
+_SESSION = sa.select(sessions).where(sessions.c.id == sa.bindparam("session"))
+_CASE = sa.select(cases).where(cases.c.session_id == sa.bindparam("session"), cases.c.study_id == sa.bindparam("study"))
+_MARK = sa.select(*(marks.c[name] for name in MARK_FIELDS)).where(
+    marks.c.screen_id == sa.bindparam("screen"), marks.c.slot == sa.bindparam("slot")
+)
+_KEY = sa.select(events).where(events.c.key == sa.bindparam("key"))
+_NEW_MARK = marks.insert()
+_SHOWN_MARKS = (
+    sa.select(marks).where(marks.c.screen_id == sa.bindparam("screen"), ~marks.c.deleted).order_by(marks.c.slot)
+)
+_OWN_SCREENS = (
+    sa.select(screens.c.id, screens.c.state, screens.c.flagged, screens.c.seconds)
+    .where(screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader"))
+    .order_by(screens.c.position)
+)
+_COUNT_AND_SECONDS = sa.select(sa.func.count(), sa.func.sum(screens.c.seconds)).where(
+    screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader")
+)
+
+
 class NotAllowedError(ReviewError):
     """The actor may not do or see this; the same words where it does not exist, so nothing is learned from them."""
 
@@ -230,7 +256,7 @@ def enrol(database: Database, name: str, role: Role) -> Actor:
 
 
 def _role_of(connection: Connection, name: str) -> str | None:
-    return connection.scalar(sa.select(users.c.role).where(users.c.name == name))
+    return connection.scalar(_ROLE, {"name": name})
 
 
 def _write_role(database: Database, connection: Connection, by: str, name: str, role: Role) -> None:
@@ -427,14 +453,10 @@ def next_screen(database: Database, who: Actor, session_id: str) -> str | None:
 
 def list_screens(database: Database, who: Actor, session_id: str) -> list[tuple[str, ScreenState, bool]]:
     """(id, state, flagged) of the actor's own screens of a session, in order."""
-    query = (
-        sa.select(screens.c.id, screens.c.state, screens.c.flagged)
-        .where(screens.c.session_id == session_id, screens.c.reader == who.name)
-        .order_by(screens.c.position)
-    )
     with database.read() as connection:
         require_role(connection, who, *get_args(Role))
-        return [(row.id, row.state, row.flagged) for row in connection.execute(query)]
+        rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name})
+        return [(row.id, row.state, row.flagged) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,19 +480,14 @@ def progress(database: Database, who: Actor, session_id: str) -> Progress:
     Raises:
         NotAllowedError: there is no such session, or nothing in it for this actor.
     """
-    query = (
-        sa.select(screens.c.id, screens.c.state, screens.c.flagged, screens.c.seconds)
-        .where(screens.c.session_id == session_id, screens.c.reader == who.name)
-        .order_by(screens.c.position)
-    )
     with database.read() as connection:
         require_role(connection, who, *get_args(Role))
-        rows = connection.execute(query).all()
-        state = connection.scalar(sa.select(sessions.c.state).where(sessions.c.id == session_id))
-    if not rows or state is None:
+        rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name}).all()
+        session = connection.execute(_SESSION, {"session": session_id}).first()
+    if not rows or session is None:
         raise _not_there(who, "session", session_id)
     found = tuple((row.id, row.state, row.flagged) for row in rows)
-    return Progress(state, found, sum(row.seconds for row in rows))
+    return Progress(session.state, found, sum(row.seconds for row in rows))
 
 
 def writers(database: Database, who: Actor, screen_id: str) -> dict[str, tuple[str, str]]:
@@ -493,16 +510,13 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
     with database.read() as connection:
         screen, session = _own_screen(connection, who, screen_id)
         case = case_of(connection, screen)
-        rows = connection.execute(
-            sa.select(marks).where(marks.c.screen_id == screen_id, ~marks.c.deleted).order_by(marks.c.slot)
-        ).all()
-        total = connection.scalar(sa.select(sa.func.count()).where(_same_list(screen)))
-        left = _seconds_left(connection, screen, session)
+        rows = connection.execute(_SHOWN_MARKS, {"screen": screen_id}).all()
+        total, left = _count_and_seconds_left(connection, screen, session)
     return ReaderScreen(
         id=screen.id,
         session_id=screen.session_id,
         position=screen.position,
-        screens=total or 0,
+        screens=total,
         study_id=screen.study_id,
         image_sha256=screen.image_sha256,
         source=session.design["source"],
@@ -736,7 +750,7 @@ def _change(
     asked = digest([action, screen_id, dict(request)])
     with database.write() as connection:
         screen, session = _own_screen(connection, who, screen_id)
-        known = connection.execute(sa.select(events).where(events.c.key == _key(who, key))).first()
+        known = connection.execute(_KEY, {"key": _key(who, key)}).first()
         if known is None:
             if session.state != "open":
                 raise ReviewError("This session is closed; nothing can be changed any more.")
@@ -778,8 +792,7 @@ def write_change(
         if change.slot is None:
             connection.execute(screens.update().where(screens.c.id == screen.id).values(change.after))
         elif change.before is None:
-            row = {"screen_id": screen.id, "slot": change.slot, **change.after}
-            connection.execute(marks.insert().values(row))
+            connection.execute(_NEW_MARK, {"screen_id": screen.id, "slot": change.slot, **change.after})
         else:
             which = (marks.c.screen_id == screen.id) & (marks.c.slot == change.slot)
             connection.execute(marks.update().where(which).values(change.after))
@@ -802,7 +815,7 @@ def write_change(
 def _open(database: Database, connection: Connection, who: Actor, screen: AnyRow, session: AnyRow) -> None:
     if screen.opened:
         return
-    left = _seconds_left(connection, screen, session)
+    _, left = _count_and_seconds_left(connection, screen, session)
     if left is not None and left <= 0:
         raise ReviewError("Your time for this session is over. What you marked is saved; thank you.")
     connection.execute(screens.update().where(screens.c.id == screen.id).values(opened=True))
@@ -844,33 +857,27 @@ def owned_session(connection: Connection, who: Actor, session_id: str) -> AnyRow
 def _own_screen(connection: Connection, who: Actor, screen_id: str) -> tuple[AnyRow, AnyRow]:
     """An own screen and its session. Researchers and admins can read too, but only their own screens."""
     require_role(connection, who, *get_args(Role))
-    screen = connection.execute(
-        sa.select(screens).where(screens.c.id == screen_id, screens.c.reader == who.name)
-    ).first()
+    screen = connection.execute(_OWN_SCREEN, {"screen": screen_id, "reader": who.name}).first()
     if screen is None:
         raise _not_there(who, "screen", screen_id)
-    return screen, connection.execute(sa.select(sessions).where(sessions.c.id == screen.session_id)).one()
+    return screen, connection.execute(_SESSION, {"session": screen.session_id}).one()
 
 
 def _not_there(who: Actor, what: str, name: str) -> NotAllowedError:
     return NotAllowedError(f"There is no {what} '{name}' for {who.name}.")
 
 
-def _same_list(screen: AnyRow) -> sa.ColumnElement[bool]:
-    return (screens.c.session_id == screen.session_id) & (screens.c.reader == screen.reader)
-
-
-def _seconds_left(connection: Connection, screen: AnyRow, session: AnyRow) -> float | None:
-    if not session.design["minutes"]:
-        return None
-    spent = connection.scalar(sa.select(sa.func.sum(screens.c.seconds)).where(_same_list(screen)))
-    return float(session.design["minutes"] * 60 - (spent or 0))
+def _count_and_seconds_left(connection: Connection, screen: AnyRow, session: AnyRow) -> tuple[int, float | None]:
+    """How many screens the reader has, and what is left of the time limit; None without one."""
+    whose = {"session": screen.session_id, "reader": screen.reader}
+    count, spent = connection.execute(_COUNT_AND_SECONDS, whose).one()
+    limit = session.design["minutes"]
+    return count, float(limit * 60 - spent) if limit else None
 
 
 def case_of(connection: Connection, screen: AnyRow) -> AnyRow:
     """The case that a screen shows."""
-    which = (cases.c.session_id == screen.session_id) & (cases.c.study_id == screen.study_id)
-    return connection.execute(sa.select(cases).where(which)).one()
+    return connection.execute(_CASE, {"session": screen.session_id, "study": screen.study_id}).one()
 
 
 def texts_of(screen: AnyRow, case: AnyRow) -> dict[str, str]:
@@ -880,8 +887,7 @@ def texts_of(screen: AnyRow, case: AnyRow) -> dict[str, str]:
 
 def mark_of(connection: Connection, screen_id: str, slot: str) -> dict[str, Any] | None:
     """The stored mark of a slot, deleted or not, as `MARK_FIELDS`."""
-    which = (marks.c.screen_id == screen_id) & (marks.c.slot == slot)
-    row = connection.execute(sa.select(*(marks.c[name] for name in MARK_FIELDS)).where(which)).first()
+    row = connection.execute(_MARK, {"screen": screen_id, "slot": slot}).first()
     return None if row is None else dict(row._mapping)
 
 
