@@ -1,10 +1,12 @@
-"""Sessions to test reviews with: invented cases, and a database with its users."""
+"""Sessions to test reviews with: invented cases, a database with its users, and the pages without a browser."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from streamlit.testing.v1 import AppTest
 
 from core.labels.observations import OBSERVATIONS, LabelState
 from core.reviews.database import Database
@@ -60,3 +62,25 @@ def error(report: str, kind: str = "omission", significant: bool = True) -> Mark
 
 def open_file(folder: Path, **options: Any) -> Database:
     return Database(folder / "reviews.sqlite", **options)
+
+
+def page(path: str) -> None:
+    """The frame of dashboard/app.py without its first page, which writes reports."""
+    import runpy
+
+    import streamlit as st
+
+    from core.types import CXRLensError
+    from dashboard import session
+
+    session.start()
+    try:
+        runpy.run_path(path)
+    except CXRLensError as error:
+        st.error(str(error))
+
+
+def open_app_page(name: str, **address: str) -> AppTest:
+    app = AppTest.from_function(page, args=(str(ROOT / "dashboard" / "app_pages" / f"{name}.py"),), default_timeout=120)
+    app.query_params.update(address)
+    return app.run()

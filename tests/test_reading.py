@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from core.reviews.database import Database
-from core.reviews.store import Actor, NotAllowedError, close_session, list_screens, read_screen
+from core.reviews.design import Case, image_sha256
+from core.reviews.sources import name_phantoms, open_source, session_image
+from core.reviews.store import Actor, NotAllowedError, close_session, create_session, list_screens, read_screen
 from core.text import sentence_spans, split_sentences, tokenize
 from dashboard.reviews.reading import respond
-from tests.review_cases import MODELS, fill, open_file, session
+from tests.review_cases import MODELS, TEXTS, design, fill, open_app_page, open_file, session
 
 ANNA = Actor("anna", "reader")
 
@@ -186,3 +189,61 @@ def test_writers_of_one_file_go_in_the_order_they_came(database: Database) -> No
     for thread in threads:
         thread.join()
     assert order == list(range(8))
+
+
+# ------------------------------------------------------------------------------------- the page without a browser
+
+
+@pytest.fixture
+def pages(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """The database, which the pages use too; the login name is its admin."""
+    monkeypatch.setenv("CXR_REVIEWS", database.name)
+    monkeypatch.setenv("LOGNAME", "root")
+    return database
+
+
+def answer_of(app: AppTest) -> dict[str, Any]:
+    answer: dict[str, Any] = app.session_state["reading_answer"][3]
+    return answer
+
+
+def test_the_page_brings_the_case_with_its_image_and_saves_what_the_browser_sends(pages: Database) -> None:
+    name = name_phantoms(40, 3)
+    source = open_source(name)
+    study = source.studies("test")[0].study_id
+    pool = [Case(study, image_sha256(session_image(source, study)), TEXTS)]
+    trial = create_session(pages, Actor("rita", "researcher"), design(source=name), pool)
+    app = open_app_page("reading", reader="anna", session=trial)
+    assert not app.exception and not app.error
+    view = answer_of(app)["screens"][answer_of(app)["at"]]
+    assert view["position"] == 0 and view["reports"][0]["text"] in TEXTS.values()
+
+    def sent(request: dict[str, Any]) -> dict[str, Any]:
+        app.session_state["reading"] = {"request": {"want": [], "plates": [], **request}}
+        app.run()
+        assert not app.exception and not app.error
+        return answer_of(app)
+
+    for turn in range(200):  # as the browser does: it asks until the image is there
+        answer = sent({"tick": f"image-{turn}", "at": view["id"], "plates": [view["id"]], "change": None})
+        if answer["plates"][view["id"]] != "waiting":
+            break
+        time.sleep(0.05)
+    assert answer["plates"][view["id"]] == "ready"
+    assert sent(mark(view, "k1"))["ack"]["status"] == "saved"
+    app.run()  # for another reason: nothing is sent or done twice
+    (saved,) = read_screen(pages, ANNA, view["id"]).marks
+    assert saved.mark.value == {"error": "omission", "significant": True}
+
+
+def test_the_page_without_an_image_or_a_session_says_so(pages: Database) -> None:
+    trial = session(pages)  # its images come from nowhere
+    app = open_app_page("reading", reader="anna", session=trial)
+    assert not app.exception
+    assert "images cannot be found" in answer_of(app)["plates"][answer_of(app)["at"]]
+    foreign = open_app_page("reading", reader="anna", session="0" * 32)
+    assert not foreign.exception and "There is no session" in foreign.error[0].value
+    assert [button.label for button in open_app_page("reading", reader="anna").button if "Trial" in button.label]
+    own = session(pages, title="Of boris", readers=("boris",))
+    refused = open_app_page("reading", reader="anna", session=own)
+    assert "There is no session" in refused.error[0].value and "reading_answer" not in refused.session_state

@@ -37,9 +37,8 @@ from core.reviews.store import (
 )
 from dashboard import settings
 from dashboard.reviews import access, results
-from tests.review_cases import cases, design, error, fill, open_file, screens_of, session
+from tests.review_cases import cases, design, error, fill, open_app_page, open_file, screens_of, session
 
-PAGE = str(settings.REPOSITORY / "dashboard" / "app_pages" / "review.py")
 RITA = Actor("rita", "researcher")
 
 needs_bundles = pytest.mark.skipif(
@@ -58,26 +57,8 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databa
     opened.close()
 
 
-def page(path: str) -> None:
-    """The frame of dashboard/app.py without its first page, which writes reports."""
-    import runpy
-
-    import streamlit as st
-
-    from core.types import CXRLensError
-    from dashboard import session
-
-    session.start()
-    try:
-        runpy.run_path(path)
-    except CXRLensError as error:
-        st.error(str(error))
-
-
 def open_page(**address: str) -> AppTest:
-    app = AppTest.from_function(page, args=(PAGE,), default_timeout=120)
-    app.query_params.update(address)
-    return app.run()
+    return open_app_page("review", **address)
 
 
 def text_of(app: AppTest) -> str:

@@ -22,7 +22,16 @@ session_id = st.query_params.get("session", "")
 
 @st.fragment
 def case() -> None:
-    """One round: do what the reader did, show what follows."""
+    """One round. What goes wrong is said here: Streamlit lets no error out of a fragment."""
+    try:
+        one_round()
+    except CXRLensError as error:
+        access.explain(error)
+        st.caption("Your sessions are on the page *Review*.")
+
+
+def one_round() -> None:
+    """Do what the reader did, show what follows."""
     database = access.database()
     request = dict(st.session_state.get(KEY) or {}).get("request")
     tick = request.get("tick") if isinstance(request, dict) else None
@@ -51,11 +60,7 @@ def case() -> None:
 
 
 if session_id:
-    try:
-        case()
-    except CXRLensError as error:
-        access.explain(error)
-        st.page_link("app_pages/read.py", label="To the start page")
+    case()
 else:
     access.show_user(who)
     st.subheader("Your sessions to read")
