@@ -120,7 +120,8 @@ class Reading {
     if (data.ack) this.acknowledge(data.ack)
     if (data.problem) this.say(data.problem)
     if (!this.at && data.at) {
-      if (first) this.over(data.places.every(([, state]) => state !== "pending") ? "end" : data.places.some(([, state]) => state !== "pending") || !data.instructions ? null : "instructions")
+      const read = data.places.filter(([, state]) => state !== "pending").length
+      if (first) this.over(read === data.places.length ? "end" : read ? null : "instructions")
       this.go(data.at)
     }
     this.draw()
@@ -277,6 +278,7 @@ class Reading {
   go(id) {
     if (id === this.at) return
     this.tellTime()
+    this.lastTick = performance.now()
     this.at = id
     this.typing = null
     this.chosen = { report: 0, sentence: 0, words: null, row: 0, mark: null }
@@ -829,22 +831,29 @@ class Reading {
 
   // ------------------------------------------------------------------------------------------------------------ time
 
-  tick() {
+  // Adds the time since the last call to that of the open case, if it was read.
+  countTime() {
     const now = performance.now()
     const passed = Math.min((now - this.lastTick) / 1000, 5)
     this.lastTick = now
-    if (!this.data || !this.at) return
-    if (this.outbox.changes.length) this.outbox.keep() // says that this tab is alive
     const reading = document.visibilityState === "visible" && now - this.touched < IDLE_SECONDS * 1000 && !this.overs
     if (reading && this.data.open && this.seen.has(this.at)) this.active += passed
+  }
+
+  tick() {
+    if (!this.data || !this.at) return
+    if (this.outbox.changes.length) this.outbox.keep() // says that this tab is alive
+    this.countTime()
     if (this.active >= TELL_TIME_EVERY) this.tellTime()
     this.drawTop()
     if (!this.sent && !this.waiting) this.send()
   }
 
   tellTime() {
-    if (this.active < 0.5 || !this.at || !this.data?.open) return
+    if (!this.at || !this.data?.open) return
+    this.countTime()
     const seconds = Math.round(this.active * 10) / 10
+    if (!seconds) return
     this.active = 0
     this.data.seconds += seconds
     if (this.data.seconds_left !== null) this.data.seconds_left -= seconds

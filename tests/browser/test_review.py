@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -14,16 +17,20 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from core.reviews.database import Database
+from core.reviews.design import Case, image_sha256
 from core.reviews.rubrics import ERROR_KINDS
+from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import (
     Actor,
     actor,
     annotate,
     close_session,
     create_session,
+    first_admin,
     list_sessions,
     open_screen,
     save_mark,
+    set_role,
     spend,
 )
 from dashboard import settings
@@ -35,35 +42,231 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 WAIT = 60_000
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Server]:
-    """A server on this machine, with an empty database; its admin is "root"."""
-    if not any(settings.bundles().glob("*/card.json")):
-        pytest.skip(f"no bundles in {settings.bundles()}")
-    yield from start_server(tmp_path, LOGNAME="root")
-
-
 def database_of(server: Server) -> Database:
     return Database(server.log.parent / "reviews.sqlite")
 
 
-def read_some(database: Database, reader: str, session_id: str, first: int, last: int) -> None:
-    """Read screens ``first`` to ``last``: in screen n, n % 3 errors of kind n, the first not significant."""
-    who = Actor(reader, "reader")
-    kinds = list(ERROR_KINDS)
-    for place, screen_id in list(enumerate(screens_of(database, reader, session_id)))[first:last]:
-        screen = open_screen(database, who, screen_id)
-        for number in range(place % 3):
-            mark = error(screen.reports[0][0], kinds[place % len(kinds)], significant=number > 0)
-            save_mark(database, who, screen_id, mark, key=f"{screen_id}-{number}")
-        spend(database, who, screen_id, 12.5, key=f"time-{screen_id}")
-        annotate(
-            database, who, screen_id, key=f"done-{screen_id}", version=screen.version, state="done", comment="=1+1"
+# ------------------------------------------------------------------------------------------------- a whole session
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A mark as the reader made it: what was seen on the page, and what was pressed."""
+
+    reader: str
+    position: int
+    report: str
+    text: str
+    error: str
+    significant: bool
+    words: str | None
+
+
+def enter(browser: Browser, server: Server, reader: str, button: str, position: int) -> Watched:
+    """From the Review page to the case where the reader is."""
+    watched = watch(browser, server.url)  # a browser of its own: nothing is left from before
+    watched.open(f"review?reader={reader}")
+    for hidden in ("phantom-", "secret-", "New session"):
+        assert watched.page.get_by_text(hidden).count() == 0
+    watched.page.get_by_role("button", name=button).click(timeout=WAIT)
+    at(watched, position)
+    if button == "Begin":
+        expect(watched.page.locator(".sheet")).to_contain_text("Every mark is saved at once", timeout=WAIT)
+        watched.page.keyboard.press("Enter")
+    return watched
+
+
+def at(watched: Watched, position: int) -> None:
+    expect(watched.page.locator(".reading")).to_have_attribute("data-position", str(position), timeout=WAIT)
+    expect(watched.page.locator('.reading:not([data-image=""])')).to_be_visible(timeout=WAIT)
+
+
+def saved(watched: Watched) -> None:
+    expect(watched.page.locator(".saved")).to_have_attribute("data-state", "saved", timeout=WAIT)
+
+
+def chosen_words(watched: Watched) -> str:
+    """The word or sentence that is chosen, without the numbers of marks that stand in it."""
+    word = watched.page.locator(".body .word-here")
+    place = word if word.count() else watched.page.locator(".body .sentence.here")
+    expect(place).to_have_count(1)
+    bare = "e => { const copy = e.cloneNode(true); copy.querySelectorAll('sup').forEach(n => n.remove());"
+    return str(place.evaluate(f"{bare} return copy.textContent }}")).strip()
+
+
+def mark_case(watched: Watched, reader: str, position: int) -> list[Made]:
+    """Mark the case in sight: anna by keyboard, boris by mouse; how many and what differs from case to case."""
+    page, kinds = watched.page, list(ERROR_KINDS)
+    head = page.locator(".body h4").first.evaluate("head => head.firstChild.textContent").strip()
+    sentences = [each.strip() for each in page.locator(".body .sentence").all_text_contents()]
+    text, made = " ".join(sentences), []
+    for number in range((position + (reader == "boris")) % 3):
+        kind = (2 * position + number) % len(kinds)
+        significant = number == 0
+        whole = number == 1 and position % 2 == 1
+        if reader == "anna":
+            for key in ["ArrowUp"] * (len(sentences) + 1) if whole else ["ArrowDown"]:
+                page.keyboard.press(key)
+        elif whole:
+            page.locator(".body h4").first.click()
+        else:  # the second time it is the word that is clicked
+            page.locator(".body .sentence").nth(min(1, len(sentences) - 1)).locator("span").first.click()
+        words = None if whole else chosen_words(watched)
+        if reader == "anna":
+            page.keyboard.press(str(kind + 1))
+        else:
+            page.locator(".palette button").nth(kind).click()
+        if not significant and reader == "anna":
+            page.keyboard.press("s")
+        elif not significant:
+            page.locator(".marks li.here .weight").click()
+        made.append(Made(reader, position, head.removeprefix("Report "), text, kinds[kind], significant, words))
+    expect(page.locator(".marks li")).to_have_count(len(made))
+    return made
+
+
+def whole_session(browser: Browser, server: Server, session_id: str, cases_of_each: int) -> None:
+    """Two readers read all cases on the page, one in two sittings; the researcher closes, unblinds, takes the files."""
+    made: list[Made] = []
+    anna = enter(browser, server, "anna", "Begin", 0)
+    middle = cases_of_each // 2
+    for position in range(middle):
+        made += mark_case(anna, "anna", position)
+        anna.page.keyboard.press("n")
+        at(anna, position + 1)
+    anna.page.keyboard.press("c")
+    anna.page.keyboard.type("=1+1")
+    anna.page.keyboard.press("Control+Enter")
+    half = mark_case(anna, "anna", middle)
+    saved(anna)
+    anna.page.close()  # in the middle of a case
+    assert anna.errors == []
+
+    boris = enter(browser, server, "boris", "Begin", 0)
+    for position in range(cases_of_each):
+        if position == 1:
+            boris.page.locator('[data-go="skip"]').click()
+            boris.page.locator(".typing textarea").fill("motion <b>blur</b>")
+            boris.page.locator('[data-go="typed"]').click()
+        else:
+            made += mark_case(boris, "boris", position)
+            boris.page.locator('[data-go="next"]').click()
+        if position + 1 < cases_of_each:
+            at(boris, position + 1)
+    expect(boris.page.locator(".sheet")).to_contain_text("All cases are read", timeout=WAIT)
+    saved(boris)
+    boris.page.close()
+    assert boris.errors == []
+
+    anna = enter(browser, server, "anna", "Go on", middle)
+    expect(anna.page.locator(".marks li")).to_have_count(len(half))
+    expect(anna.page.locator(".comment")).to_contain_text("=1+1")
+    made += half
+    anna.page.keyboard.press("n")
+    for position in range(middle + 1, cases_of_each):
+        at(anna, position)
+        made += mark_case(anna, "anna", position)
+        anna.page.keyboard.press("n")
+    expect(anna.page.locator(".sheet")).to_contain_text("All cases are read", timeout=WAIT)
+    saved(anna)
+    anna.page.close()
+    assert anna.errors == []
+
+    root = watch(browser, server.url)
+    root.open(f"review?reader=root&session={session_id}")
+    expect(root.page.get_by_role("button", name="Close and unblind")).to_be_disabled(timeout=WAIT)
+    root.page.get_by_text("all screens are read").click()
+    root.page.get_by_role("button", name="Close and unblind").click()
+    expect(root.page.get_by_role("heading", name="Errors")).to_be_visible(timeout=WAIT)
+    root.settle()
+    assert root.page.get_by_test_id("stException").count() == 0
+    root.page.get_by_role("button", name="Prepare the files").click()
+    download_button = root.page.get_by_role("button", name="All files (zip)")
+    expect(download_button).to_be_visible(timeout=2 * WAIT)
+    with root.page.expect_download(timeout=WAIT) as download:
+        download_button.click()
+    archive = server.log.parent / f"{session_id}.zip"
+    download.value.save_as(archive)
+    assert root.errors == []
+    root.page.close()
+    check_files(zipfile.ZipFile(archive), made, cases_of_each)
+    assert "Traceback" not in server.log.read_text()
+
+
+def check_files(files: zipfile.ZipFile, made: list[Made], cases_of_each: int) -> None:
+    """The exported numbers are those of the marks made, in each format."""
+    screens = json.loads(files.read("screens.json"))["screens"]
+    by_place = {(row["reader"], row["position"]): row for row in screens}
+    assert len(by_place) == len(screens) == 2 * cases_of_each
+    assert Counter(row["state"] for row in screens) == {"done": 2 * cases_of_each - 1, "skipped": 1}
+    assert by_place["boris", 1]["skip_reason"] == "motion <b>blur</b>"
+    assert by_place["anna", cases_of_each // 2]["comment"] == "=1+1"
+    assert all(row["seconds"] > 0 for row in screens)
+
+    # Who wrote a text is known from the file only; it must be the same for all who saw that text.
+    model_of = {(each.reader, each.position): dict(by_place[each.reader, each.position]["shown"]) for each in made}
+    table = pd.read_csv(files.open("marks.csv"), skiprows=1)
+    for exported in (
+        table.to_dict("records"),
+        json.loads(files.read("marks.json"))["marks"],
+        pd.read_parquet(io.BytesIO(files.read("marks.parquet"))).to_dict("records"),
+    ):
+        found = []
+        for row in exported:
+            value = json.loads(row["value"]) if isinstance(row["value"], str) else row["value"]
+            assert row["model"] == model_of[row["reader"], row["position"]][row["report"]]
+            assert row["study"] == by_place[row["reader"], row["position"]]["study"]
+            found.append((row["reader"], row["position"], row["report"], value["error"], value["significant"], value))
+        text_of = {(each.reader, each.position): each.text for each in made}
+        words = [text_of[row[0], row[1]][slice(*row[5]["span"])] if "span" in row[5] else None for row in found]
+        assert sorted((*row[:5], str(said)) for row, said in zip(found, words, strict=True)) == sorted(
+            (each.reader, each.position, each.report, each.error, each.significant, str(each.words)) for each in made
         )
+
+    done = {place for place, row in by_place.items() if row["state"] == "done"}
+    shown = Counter(model for place in done for _, model in by_place[place]["shown"])
+    analysis = json.loads(files.read("analysis.json"))["analysis"]
+    for row in analysis["errors"]:
+        of_model = [each for each in made if model_of[each.reader, each.position][each.report] == row["model"]]
+        if row["error"] != "all kinds":
+            of_model = [each for each in of_model if each.error == row["error"]]
+        if row["significant"]:
+            of_model = [each for each in of_model if each.significant]
+        assert (row["errors"], row["readings"]) == (len(of_model), shown[row["model"]])
+    assert {row["model"] for row in analysis["errors"]} == set(shown)
+
+    report = files.read("report.html").decode()
+    discussed = {by_place["boris", 1]["study"], by_place["anna", cases_of_each // 2]["study"]}
+    assert report.count("data:image/png") == len(discussed)
+    assert "motion &lt;b&gt;blur&lt;/b&gt;" in report
+    for name in ("report.html", "analysis.json", "marks.csv", "screens.json"):
+        assert "Not a medical device" in files.read(name).decode()
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Server]:
+    """A server on this machine, with an empty database; its admin is "root"."""
+    yield from start_server(tmp_path, LOGNAME="root")
+
+
+def test_two_readers_read_a_session_and_its_files_hold_what_they_marked(browser: Browser, local: Server) -> None:
+    source = name_phantoms(40, 3)
+    opened = open_source(source)
+    texts = {"secret-pair": "The heart is enlarged. No pneumothorax.", "reference": "The lungs are clear. No effusion."}
+    studies = [study.study_id for study in opened.studies("test")[:2]]
+    pool = [Case(each, image_sha256(session_image(opened, each)), texts) for each in studies]
+    with closing(database_of(local)) as database:
+        admin = first_admin(database, "root")
+        for name in ("anna", "boris"):
+            set_role(database, admin, name, "reader")
+        made = create_session(database, admin, design(source=source), pool)
+    whole_session(browser, local, made, 4)
 
 
 @pytest.mark.slow
-def test_a_whole_session_of_two_readers_and_its_exported_numbers(browser: Browser, local: Server) -> None:
+def test_a_session_made_on_the_page_with_reports_of_the_bundles(browser: Browser, local: Server) -> None:
+    if not any(settings.bundles().glob("*/card.json")):
+        pytest.skip(f"no bundles in {settings.bundles()}")
     watched = watch(browser, local.url)
     page = watched.page
     watched.open("review?reader=root")
@@ -83,64 +286,27 @@ def test_a_whole_session_of_two_readers_and_its_exported_numbers(browser: Browse
     watched.settle()
     page.get_by_role("button", name="Make the session").click()
     expect(page.get_by_text("The session is made")).to_be_visible(timeout=3 * WAIT)
+    assert watched.errors == []
+    page.close()
     with closing(database_of(local)) as database:
         (info,) = list_sessions(database, Actor("root", "admin"))
-        assert (info.title, info.screens) == ("Pilot", 2 * 2 * 3)
-        read_some(database, "anna", info.id, 0, 4)
-    page.close()  # in the middle
-
-    with closing(database_of(local)) as database:
-        anna = watch(browser, local.url)
-        anna.open("review?reader=anna")
-        expect(anna.page.get_by_text("4 of 6 cases")).to_be_visible(timeout=WAIT)
-        expect(anna.page.get_by_role("button", name="Go on")).to_be_visible(timeout=WAIT)
-        for hidden in ("phantom-", "boris", "New session"):
-            assert anna.page.get_by_text(hidden).count() == 0
-        anna.page.close()
-        read_some(database, "anna", info.id, 4, 6)
-        read_some(database, "boris", info.id, 0, 6)
-
-        root = watch(browser, local.url)
-        root.open(f"review?reader=root&session={info.id}")
-        root.page.get_by_text(re.compile("all screens are read")).click()
-        root.page.get_by_role("button", name="Close and unblind").click()
-        expect(root.page.get_by_role("heading", name="Errors")).to_be_visible(timeout=WAIT)
-        root.settle()
-        assert root.page.get_by_test_id("stException").count() == 0
-        root.page.get_by_role("button", name="Prepare the files").click()
-        download_button = root.page.get_by_role("button", name="All files (zip)")
-        expect(download_button).to_be_visible(timeout=2 * WAIT)
-        with root.page.expect_download(timeout=WAIT) as download:
-            download_button.click()
-        archive = local.log.parent / "files.zip"
-        download.value.save_as(archive)
-        assert root.errors == []
-        root.page.close()
-    check_files(zipfile.ZipFile(archive))
-    assert "Traceback" not in local.log.read_text()
+    assert (info.title, info.screens) == ("Pilot", 2 * 2 * 3)
+    whole_session(browser, local, info.id, 6)
 
 
-def check_files(files: zipfile.ZipFile) -> None:
-    """The exported numbers are those of `read_some`."""
+def read_some(database: Database, reader: str, session_id: str, first: int, last: int) -> None:
+    """Read screens ``first`` to ``last``: in screen n, n % 3 errors of kind n, the first not significant."""
+    who = Actor(reader, "reader")
     kinds = list(ERROR_KINDS)
-    marks = pd.read_csv(files.open("marks.csv"), skiprows=1)
-    for reader in ("anna", "boris"):
-        of_reader = marks[marks["reader"] == reader]
-        assert of_reader.groupby("position").size().to_dict() == {1: 1, 2: 2, 4: 1, 5: 2}
-        values = [json.loads(value) for value in of_reader.sort_values("position")["value"]]
-        assert sorted(value["error"] for value in values) == sorted(kinds[n] for n in (1, 2, 2, 4, 5, 5))
-        assert sum(value["significant"] for value in values) == 2
-    analysis = json.loads(files.read("analysis.json"))["analysis"]
-    every = [row for row in analysis["errors"] if row["error"] == "all kinds"]
-    assert sum(row["errors"] for row in every if not row["significant"]) == 12
-    assert sum(row["errors"] for row in every if row["significant"]) == 4
-    assert {row["model"] for row in every} >= {"reference"}
-    screens = json.loads(files.read("screens.json"))["screens"]
-    assert {row["comment"] for row in screens} == {"=1+1"}
-    assert {row["seconds"] for row in screens} == {12.5}
-    report = files.read("report.html").decode()
-    assert report.count("data:image/png") == 2  # each study was commented on
-    assert "Not a medical device" in report
+    for place, screen_id in list(enumerate(screens_of(database, reader, session_id)))[first:last]:
+        screen = open_screen(database, who, screen_id)
+        for number in range(place % 3):
+            mark = error(screen.reports[0][0], kinds[place % len(kinds)], significant=number > 0)
+            save_mark(database, who, screen_id, mark, key=f"{screen_id}-{number}")
+        spend(database, who, screen_id, 12.5, key=f"time-{screen_id}")
+        annotate(
+            database, who, screen_id, key=f"done-{screen_id}", version=screen.version, state="done", comment="=1+1"
+        )
 
 
 @pytest.mark.slow
