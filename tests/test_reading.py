@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.labels.observations import OBSERVATIONS
+from core.reviews.adjudication import adjudicate
 from core.reviews.database import Database
 from core.reviews.design import Case, image_sha256
 from core.reviews.sources import name_phantoms, open_source, session_image
@@ -95,6 +97,34 @@ def test_a_reader_goes_on_where_the_last_case_was_finished(database: Database) -
     again = respond(database, ANNA, trial, None)  # another machine
     assert again["at"] == list_screens(database, ANNA, trial)[1][0]
     assert again["places"][0][1] == "done"
+
+
+def test_a_third_reader_is_asked_in_words_and_for_what_is_disputed_only(database: Database) -> None:
+    trial = session(database, 1, rubric="observation-labels")
+    rita, carla = Actor("rita", "researcher"), Actor("carla", "reader")
+
+    def label(who: Actor, key: str, screen: str, observation: str, state: str, version: int = 0) -> dict[str, Any]:
+        said = {"kind": "label", "report": "", "value": {"observation": observation, "state": state}}
+        change_ = change("mark", key, screen, mark=said, slot="", version=version)
+        return respond(database, who, trial, change_)["ack"]
+
+    for who, edema in ((ANNA, "positive"), (Actor("boris", "reader"), "blank")):
+        screen = list_screens(database, who, trial)[0][0]
+        for name in OBSERVATIONS:
+            state = edema if name == "Edema" else "negative"
+            assert label(who, name, screen, name, state)["status"] == "saved"
+        done = change("annotate", "done", screen, version=1, fields={"state": "done"})
+        assert respond(database, who, trial, done)["ack"]["status"] == "saved"
+    assert adjudicate(database, rita, trial, "carla") == 1
+    answer = respond(database, carla, trial, None)
+    view = answer["screens"][answer["at"]]
+    asked = {"report": "", "question": "Edema", "words": "Edema", "answers": ["cannot be judged", "present"]}
+    assert view["disputed"] == [asked]
+    done = change("annotate", "done", view["id"], version=1, fields={"state": "done"})
+    assert "Not answered yet: Edema." in respond(database, carla, trial, done)["ack"]["message"]
+    assert label(carla, "one", view["id"], "Edema", "uncertain")["status"] == "saved"
+    done = change("annotate", "again", view["id"], version=1, fields={"state": "done"})
+    assert respond(database, carla, trial, done)["ack"]["status"] == "saved"
 
 
 def test_what_is_sent_again_is_done_once(database: Database) -> None:

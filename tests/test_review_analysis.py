@@ -214,7 +214,7 @@ def test_error_counts_are_those_that_were_marked(quality: Results) -> None:
     assert repr(analysis) == repr(analyse(quality, resamples=200))  # the same seed
 
 
-def test_agreement_self_agreement_and_adjudication(quality: Results) -> None:
+def test_agreement_self_agreement_and_adjudication(quality: Results, tmp_path: Path) -> None:
     analysis = analyse(quality, resamples=200)
     omission = next(row for row in analysis.agreement if row.question == "omission")
     table = quality.answers[(quality.answers["question"] == "omission") & ~quality.answers["repeat"]]
@@ -231,6 +231,11 @@ def test_agreement_self_agreement_and_adjudication(quality: Results) -> None:
     settled = settle(quality)
     assert settled[settled["disputed"]]["value"].tolist() == [1, 1]
     assert {row.quantity for row in analysis.drift} == {"significant errors", "seconds"}
+    # What a third reader settled is a discussed case: with its picture, its reports and the answer.
+    export(quality, analysis, tmp_path, lambda _: np.zeros((4, 4), np.float32))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (page.count("Settled by a third reader"), page.count("data:image/png")) == (2, 1)
+    assert ", pair-one: omission, how many significant: 1" in page
 
 
 def test_metrics_correlate_with_counted_errors(quality: Results) -> None:
@@ -423,6 +428,7 @@ def test_a_session_by_command_line(tmp_path: Path) -> None:
         ("title = ", "cannot be read as TOML"),
         ('title = "T"\nrubric = "x"\nreaders = ["a"]', "no rubric 'x'"),
         ('title = "T"\nrubric = "preference"\nreaders = ["a"]\ncolour = 1', "unknown keys ['colour']"),
+        ('title = "T"\nrubric = "explanation-helpfulness"\nreaders = ["a"]', "one of attention, "),
     ],
 )
 def test_a_bad_design_is_one_line(tmp_path: Path, content: str, message: str) -> None:

@@ -130,6 +130,13 @@ def test_a_missing_report_is_named() -> None:
         plan(design(models=("reference", "pair-nine")), cases(2))
 
 
+def test_a_human_report_takes_no_part_where_explanations_are_judged() -> None:
+    wanted = design(rubric="explanation-helpfulness", explanation="attention")
+    assert {model for screen in plan(wanted, cases(2))["anna"] for _, model in screen.shown} == {"pair-one", "pair-two"}
+    with pytest.raises(CXRLensError, match="human report has no explanation"):
+        plan(design(rubric="explanation-helpfulness", explanation="attention", models=MODELS), cases(2))
+
+
 def test_image_hash_survives_another_file_format() -> None:
     image = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     assert image_sha256(image) == image_sha256(np.round(image * 255).astype(np.float32) / 255)

@@ -56,6 +56,11 @@ def create(
     if (cases is None) is (preset is None):
         raise CXRLensError("Say where the reports come from: --cases FILE, or --preset NAME.")
     wanted = read_design(_read_toml(design))
+    if wanted.rubric == "explanation-helpfulness":
+        from core.explain.methods import METHODS  # brings torch
+
+        if wanted.explanation not in METHODS:
+            raise CXRLensError(f"design.explanation names what is shown: one of {', '.join(METHODS)}.")
     if preset is not None and not wanted.source:
         wanted = replace(wanted, source=_source_name(preset))
     found = _read_cases(cases) if cases else _write_cases(str(preset), wanted, bundles, pool)

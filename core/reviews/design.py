@@ -241,6 +241,10 @@ def models_of(design: Design, cases: Sequence[Case]) -> tuple[str, ...]:
     if design.questions.reports_per_screen == 0:
         return ()
     models = design.models or tuple(sorted({model for case in cases for model in case.reports}))
+    if design.explanation:
+        if REFERENCE in design.models:
+            raise ReviewError("models: a human report has no explanation to show. Leave the reference out.")
+        models = tuple(model for model in models if model != REFERENCE)
     for case in cases:
         missing = [model for model in models if not case.reports.get(model, "").strip()]
         if missing:

@@ -21,11 +21,11 @@ from core import __version__
 from core.bundle import INTENDED_USE
 from core.reviews.analysis import Analysis, settle
 from core.reviews.answers import Results
-from core.reviews.rubrics import ReviewError
+from core.reviews.rubrics import ReviewError, answer_in_words, question_in_words
 from core.types import FloatImage
 
 MAX_DISCUSSED = 200
-"""Cases with a comment, a flag or a reason that the page shows."""
+"""Cases with a comment, a flag, a reason or a settled answer that the page shows."""
 
 
 def export(
@@ -176,12 +176,24 @@ def _cell(value: Any) -> str:
 
 
 def _discussed(results: Results, picture: Callable[[str], FloatImage] | None) -> list[dict[str, Any]]:
-    """Cases that a reader commented on, flagged or skipped."""
-    screens = results.screens
+    """Cases that a reader commented on, flagged or skipped, or that a third reader settled."""
+    screens, table = results.screens, settle(results)
     noted = screens[screens["flagged"] | (screens["comment"] != "") | (screens["skip_reason"] != "")]
+    settled = table[table["disputed"] & table["value"].notna()]
     found = []
-    for study, group in list(noted.groupby("study", sort=True))[:MAX_DISCUSSED]:
+    for study in sorted({*noted["study"], *settled["study"]})[:MAX_DISCUSSED]:
+        group, texts = noted[noted["study"] == study], results.reports[study]
+        decided = settled[settled["study"] == study].to_dict("records")
         shown = {model for row in group["shown"] for _, model in row}
+        shown |= {model for row in decided for model in (row["model"], *row["question"].split(" / "))}
+        answers = [
+            {
+                "model": row["model"],
+                "question": question_in_words(results.rubric, row["question"], texts.get(row["model"], "")),
+                "answer": answer_in_words(results.rubric, row["value"]),
+            }
+            for row in decided
+        ]
         notes = [
             {
                 "reader": row["reader"],
@@ -195,9 +207,10 @@ def _discussed(results: Results, picture: Callable[[str], FloatImage] | None) ->
         found.append(
             {
                 "study": study,
-                "reports": {model: text for model, text in results.reports[str(study)].items() if model in shown},
+                "reports": {model: text for model, text in texts.items() if model in shown},
                 "notes": notes,
-                "picture": "" if picture is None else _png(picture(str(study))),
+                "settled": answers,
+                "picture": "" if picture is None else _png(picture(study)),
             }
         )
     return found

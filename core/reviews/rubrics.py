@@ -29,6 +29,13 @@ ERROR_KINDS: Mapping[str, str] = {
 PREFERENCES = ("first", "second", "tie")
 SUPPORT = ("does not support", "partly supports", "supports")
 """In rising order."""
+STATE_WORDS: Mapping[str, str] = {
+    LabelState.BLANK.value: "cannot be judged",
+    LabelState.NEGATIVE.value: "absent",
+    LabelState.UNCERTAIN.value: "uncertain",
+    LabelState.POSITIVE.value: "present",
+}
+"""States of an observation as a reader is asked for them."""
 
 COMMENT_LIMIT = 10_000
 """Characters."""
@@ -172,6 +179,23 @@ def _check_region(region: Any) -> None:
     numbers = isinstance(region, list) and len(region) == 4 and all(type(each) in (int, float) for each in region)
     if not numbers or not (0 <= region[0] < region[2] <= 1 and 0 <= region[1] < region[3] <= 1):
         raise ReviewError(f"'region' is [left, top, right, bottom] in fractions of the image; got {region!r}.")
+
+
+def question_in_words(rubric: Rubric, question: str, text: str) -> str:
+    """A question of `answers.answers_of` as a person reads it; ``text`` is that of its report, if it has one."""
+    if rubric.mark == "helpfulness":
+        start, end = map(int, question.split("-"))
+        return f"“{text[start:end]}”"
+    return f"{question}, how many significant" if rubric.mark == "error" else question
+
+
+def answer_in_words(rubric: Rubric, value: Any) -> str:
+    """An answer of `answers.answers_of` as a person reads it."""
+    if rubric.mark == "helpfulness":
+        return SUPPORT[int(value)]
+    if rubric.mark == "label":
+        return STATE_WORDS[value]
+    return "no difference" if value == "tie" else str(value)
 
 
 def slot_of(mark: Mark, key: str) -> str:

@@ -903,11 +903,15 @@ def _require_answers(connection: Connection, screen: AnyRow, session: AnyRow) ->
     if kind == "preference" and not slots:
         missing = ["which report you prefer"]
     elif kind == "label":
-        missing = [name for name in OBSERVATIONS if f"label/{name}" not in slots]
+        asked = [each["question"] for each in screen.disputed] if screen.disputed else OBSERVATIONS
+        missing = [name for name in asked if f"label/{name}" not in slots]
+    elif kind == "helpfulness" and screen.disputed:
+        wanted = [(each["report"], each["question"]) for each in screen.disputed]
+        missing = [f"report {name}, {span}" for name, span in wanted if f"helpfulness/{name}/{span}" not in slots]
     elif kind == "helpfulness":
         names = [blinded for blinded, _ in screen.shown]
         missing = [f"report {name}" for name in names if not any(s.startswith(f"helpfulness/{name}/") for s in slots)]
-    if missing and not screen.disputed:
+    if missing:
         raise ReviewError(f"Not answered yet: {', '.join(missing)}. Answer, or skip the screen with a reason.")
 
 

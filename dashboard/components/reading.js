@@ -281,7 +281,7 @@ class Reading {
     this.lastTick = performance.now()
     this.at = id
     this.typing = null
-    this.chosen = { report: 0, sentence: 0, words: null, row: 0, mark: null }
+    this.chosen = this.start(id)
     if (this.data.open && !this.seen.has(id)) {
       this.seen.add(id)
       this.outbox.changes.push({ key: fresh(), screen: id, do: "open" })
@@ -292,6 +292,19 @@ class Reading {
     this.send()
   }
 
+  // The first sentence or observation; of a third reader the first that is disputed.
+  start(id) {
+    const chosen = { report: 0, sentence: 0, words: null, row: 0, mark: null }
+    const view = this.view(id)
+    const asked = view?.disputed[0]
+    if (asked && this.kind === "label") chosen.row = this.data.choices.observations.indexOf(asked.question)
+    if (asked && this.kind === "helpfulness") {
+      chosen.report = view.reports.findIndex(({ name }) => name === asked.report)
+      chosen.sentence = view.reports[chosen.report].sentences.findIndex((span) => span.join("-") === asked.question)
+    }
+    return chosen
+  }
+
   step(by) {
     const ids = this.data.places.map(([id]) => id)
     const next = ids[ids.indexOf(this.at) + by]
@@ -300,11 +313,15 @@ class Reading {
   }
 
   missing(view) {
-    if (view.disputed.length) return ""
+    const disputed = view.disputed.length ? view.disputed.map(({ question }) => question) : null // of a third reader these only
     if (this.kind === "preference" && !view.marks.length) return "which report you prefer"
     if (this.kind === "label") {
-      const left = this.data.choices.observations.filter((name) => !view.marks.some((mark) => mark.value.observation === name))
+      const left = (disputed ?? this.data.choices.observations).filter((name) => !view.marks.some((mark) => mark.value.observation === name))
       return left.length > 4 ? `${left.length} observations` : left.join(", ")
+    }
+    if (this.kind === "helpfulness" && disputed) {
+      const left = view.disputed.filter(({ report, question }) => !view.marks.some((mark) => mark.report === report && mark.value.span.join("-") === question))
+      return left.map(({ words }) => words).join(", ")
     }
     if (this.kind === "helpfulness") {
       return view.reports.filter(({ name }) => !view.marks.some((mark) => mark.report === name)).map(({ name }) => `report ${name}`).join(", ")
@@ -348,8 +365,8 @@ class Reading {
     disputed.hidden = !view.disputed.length
     disputed.replaceChildren(
       make("strong", { text: "Readers answered differently. Please settle:" }),
-      make("ul", {}, ...view.disputed.map(({ report, question, answers }) =>
-        make("li", { text: `${report ? `Report ${report}: ` : ""}${question} (${answers.join(" or ")})` }))),
+      make("ul", {}, ...view.disputed.map(({ report, words, answers }) =>
+        make("li", { text: `${report ? `Report ${report}: ` : ""}${words}: ${answers.join(" or ")}` }))),
     )
     const body = { error: () => this.reports(view), preference: () => this.reports(view), helpfulness: () => this.reports(view), label: () => this.observations(view) }
     this.$(".body").replaceChildren(...body[this.kind]())
@@ -535,7 +552,8 @@ class Reading {
     const list = make("table", { className: "observations" })
     this.data.choices.observations.forEach((name, row) => {
       const given = view.marks.find(({ value }) => value.observation === name)?.value.state
-      const line = make("tr", { className: row === this.chosen.row ? "here" : "" }, make("th", { scope: "row", text: name }))
+      const disputed = view.disputed.some(({ question }) => question === name)
+      const line = make("tr", { className: `${row === this.chosen.row ? "here" : ""}${disputed ? " disputed-row" : ""}` }, make("th", { scope: "row", text: `${disputed ? "◆ " : ""}${name}` }))
       this.data.choices.states.forEach(([state, words], index) => {
         const button = make("button", { type: "button", "aria-pressed": String(given === state), title: `${words} (${index + 1})`, text: words })
         button.onclick = () => {

@@ -110,16 +110,20 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
         cards = pool.writers(source)
         values["models"] = ()
         if rubric.reports_per_screen:
+            explained = rubric.mark == "helpfulness"  # and a human report has no explanation
+            human = [] if explained else [REFERENCE]
             values["models"] = tuple(
                 st.multiselect(
                     "Who wrote the reports (readers never see it)",
-                    [*(card.name for card in cards), REFERENCE],
-                    default=[*(card.name for card in cards[:2]), REFERENCE],
+                    [*(card.name for card in cards), *human],
+                    default=[*(card.name for card in cards[:2]), *human],
                     format_func=lambda name: pool.title_of(name, cards),
-                    key=f"design-models-{source}",
+                    key=f"design-models-{source}-{explained}",
                 )
             )
-            if not cards:
+            if not cards and explained:
+                st.caption("No bundle was trained on these studies, so there is nothing to explain.")
+            elif not cards:
                 st.caption("No bundle was trained on these studies; only the human reports can be judged.")
     with st.container(border=True):
         _ask_details(values, rubric.name)

@@ -9,9 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.labels.observations import OBSERVATIONS
 from core.reviews.database import Database
-from core.reviews.rubrics import COMMENT_LIMIT, ERROR_KINDS, SUPPORT, Mark, ReviewError, StorageError
+from core.reviews.rubrics import (
+    COMMENT_LIMIT,
+    ERROR_KINDS,
+    RUBRICS,
+    STATE_WORDS,
+    SUPPORT,
+    Mark,
+    ReviewError,
+    StorageError,
+    answer_in_words,
+    question_in_words,
+)
 from core.reviews.store import (
     Actor,
     ConflictError,
@@ -91,18 +102,14 @@ CHOICES: Mapping[str, Any] = {
     "errors": [[name, words] for name, words in ERROR_KINDS.items()],
     "support": list(SUPPORT),
     "observations": list(OBSERVATIONS),
-    "states": [
-        [LabelState.BLANK.value, "cannot be judged"],
-        [LabelState.NEGATIVE.value, "absent"],
-        [LabelState.UNCERTAIN.value, "uncertain"],
-        [LabelState.POSITIVE.value, "present"],
-    ],
+    "states": [[state, words] for state, words in STATE_WORDS.items()],
     "comment_limit": COMMENT_LIMIT,
 }
 
 
 def _view(screen: ReaderScreen) -> dict[str, Any]:
     """What the browser knows of a screen. Fields are named one by one: a new one stays on the server."""
+    rubric, texts = RUBRICS[screen.rubric], dict(screen.reports)
     return {
         "id": screen.id,
         "position": screen.position,
@@ -122,7 +129,15 @@ def _view(screen: ReaderScreen) -> dict[str, Any]:
             }
             for saved in screen.marks
         ],
-        "disputed": [dict(each) for each in screen.disputed],
+        "disputed": [
+            {
+                "report": each["report"],
+                "question": each["question"],
+                "words": question_in_words(rubric, each["question"], texts.get(each["report"], "")),
+                "answers": [answer_in_words(rubric, answer) for answer in each["answers"]],
+            }
+            for each in screen.disputed
+        ],
         "state": screen.state,
         "skip_reason": screen.skip_reason,
         "flagged": screen.flagged,

@@ -19,7 +19,7 @@ from core.reviews.analysis import Analysis, MetricCorrelation, analyse, correlat
 from core.reviews.answers import ANY_ERROR, Results, load_results
 from core.reviews.export import export
 from core.reviews.metrics import automatic_metrics
-from core.reviews.rubrics import SUPPORT
+from core.reviews.rubrics import SUPPORT, answer_in_words, question_in_words
 from core.reviews.store import Actor, unblind
 from core.types import CXRLensError
 from dashboard.reviews import access, figures, pool
@@ -193,8 +193,12 @@ def _show_settled(results: Results, analysis: Analysis) -> None:
                 {
                     "Study": row["study"],
                     "Model": row["model"],
-                    "Question": row["question"],
-                    "Settled as": "not settled" if row["value"] is None else str(row["value"]),
+                    "Question": question_in_words(
+                        results.rubric, row["question"], results.reports[row["study"]].get(row["model"], "")
+                    ),
+                    "Settled as": "not settled"
+                    if row["value"] is None
+                    else answer_in_words(results.rubric, row["value"]),
                 }
                 for row in table[table["disputed"]].to_dict("records")
             ),
