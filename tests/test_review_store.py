@@ -657,7 +657,7 @@ def test_twenty_readers_and_two_thousand_marks(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_twenty_readers_at_a_readers_pace(tmp_path: Path) -> None:
-    """Each marks once a second, faster than anybody reads. Prints how long a mark took."""
+    """Each marks once a second, faster than anybody reads: 95 % of the marks are saved within 100 ms."""
     names = tuple(f"reader {number}" for number in range(20))
     database = open_file(tmp_path)
     fill(database, names)
@@ -680,7 +680,11 @@ def test_twenty_readers_at_a_readers_pace(tmp_path: Path) -> None:
     assert verify(database).marks == len(seconds) == 500
     database.close()
     median, most = seconds[250] * 1e3, seconds[475] * 1e3
-    sys.stdout.write(f"\n20 readers, a mark a second each: median {median:.0f} ms, 95 % {most:.0f} ms\n")
+    sys.stdout.write(
+        f"\n20 readers, a mark a second each: median {median:.1f} ms, 95 % {most:.1f} ms, "
+        f"largest {seconds[-1] * 1e3:.0f} ms\n"
+    )
+    assert most <= 100
 
 
 def _write_until_killed(location: str, trial: str, start: int, sender: multiprocessing.connection.Connection) -> None:
