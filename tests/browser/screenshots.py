@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 from playwright.sync_api import expect, sync_playwright
 
-from dashboard import settings
+from core.reviews.database import Database
+from core.reviews.design import Case, Design, image_sha256
+from core.reviews.rubrics import ERROR_KINDS, Mark
+from core.reviews.sources import name_phantoms, open_source, session_image
+from core.reviews.store import (
+    Actor,
+    annotate,
+    close_session,
+    create_session,
+    first_admin,
+    list_screens,
+    open_screen,
+    read_screen,
+    save_mark,
+    set_role,
+    spend,
+)
+from core.text import sentence_spans
+from dashboard import services, settings
 from tests.browser.conftest import CHROMIUM, FLAGS, start_server, watch
 
 OUT = settings.REPOSITORY / "docs" / "screenshots"
@@ -40,6 +61,67 @@ PAGES = {
     "about": "about",
 }
 SIZES = ((1440, 900), (390, 844))
+RESEARCHER, READERS = "rita", ("anna", "boris")
+
+
+def review_pages(location: Path) -> Mapping[str, str]:
+    """Pages of three review sessions, made here: on the bundles' reports in assets, with marks by lot."""
+    source = name_phantoms(*services.phantom_numbers())
+    opened = open_source(source)
+    lines = (settings.bundles() / "phantom-reports.jsonl").read_text(encoding="utf-8").splitlines()[:6]
+    pool = []
+    for reports in map(json.loads, lines):
+        study = reports.pop("study_id")
+        pool.append(Case(study, image_sha256(session_image(opened, study)), reports))
+    human = {case.reports["reference"] for case in pool}
+    models = ("phantom-ccve-transformer", "phantom-dve-m2", "reference")
+    said = "Window as you like. Mark what you would correct before you sign the report."
+    with closing(Database(location)) as database:
+        admin = first_admin(database, RESEARCHER)
+        for reader in READERS:
+            set_role(database, admin, reader, "reader")
+
+        def make(title: str, rubric: str) -> str:
+            design = Design(title, rubric, READERS, models, seed=1, source=source, instructions=said)
+            return create_session(database, admin, design, pool)
+
+        quality, closed = make("Pilot: errors of two pairs", "report-quality"), make("First round", "report-quality")
+        preference = make("Which would you sign?", "preference")
+        for reader in READERS:
+            read_by_lot(database, reader, closed, 18, human)
+            read_by_lot(database, reader, quality, 7 if reader == "anna" else 3, human)
+        mark_by_lot(database, "anna", list_screens(database, Actor("anna", "reader"), quality)[7][0], 2)
+        close_session(database, admin, closed)
+    return {
+        "review": f"review?reader={RESEARCHER}&session={quality}",
+        "review-reader": "review?reader=anna",
+        "review-results": f"review?reader={RESEARCHER}&session={closed}",
+        "reading": f"reading?reader=anna&session={quality}",
+        "reading-preference": f"reading?reader=anna&session={preference}",
+    }
+
+
+def read_by_lot(database: Database, reader: str, session_id: str, count: int, human: Collection[str]) -> None:
+    """Finish a reader's first screens; ``human`` reports get fewer marks."""
+    who, lot = Actor(reader, "reader"), np.random.default_rng(len(reader))
+    for screen_id, _, _ in list_screens(database, who, session_id)[:count]:
+        open_screen(database, who, screen_id)
+        ((_, text),) = read_screen(database, who, screen_id).reports
+        mark_by_lot(database, reader, screen_id, int(lot.poisson(0.3 if text in human else 1.4)))
+        spend(database, who, screen_id, float(lot.uniform(20, 60)), key=f"time-{screen_id}")
+        annotate(database, who, screen_id, key=f"done-{screen_id}", version=1, state="done")
+
+
+def mark_by_lot(database: Database, reader: str, screen_id: str, count: int) -> None:
+    """Mark sentences of the first report of a screen."""
+    who, lot = Actor(reader, "reader"), np.random.default_rng(count)
+    ((name, text), *_) = read_screen(database, who, screen_id).reports
+    spans = sentence_spans(text)
+    for place in range(count):
+        span = list(spans[int(lot.integers(len(spans)))])
+        kind = list(ERROR_KINDS)[int(lot.integers(4))]
+        value = {"error": kind, "significant": bool(lot.random() < 0.6), "span": span}
+        save_mark(database, who, screen_id, Mark("error", name, value), key=f"{screen_id}-{place}")
 
 
 def main(only: Sequence[str]) -> None:
@@ -51,15 +133,20 @@ def main(only: Sequence[str]) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for server in start_server(Path(folder)):
+        pages = {**PAGES, **review_pages(Path(folder) / "reviews.sqlite")}
+        for server in start_server(Path(folder), LOGNAME=RESEARCHER):
             for width, height in SIZES:
-                for name, path in PAGES.items():
+                for name, path in pages.items():
                     if only and not name.startswith(tuple(only)):
                         continue
                     watched = watch(browser, server.url, width, height)
                     watched.open(path)
                     if path.startswith("embeddings"):  # t-SNE takes its time, and the chart draws after the script
                         watched.page.wait_for_selector(".js-plotly-plot .main-svg", timeout=120_000)
+                    if path.startswith("reading"):
+                        watched.page.wait_for_selector('.reading:not([data-image=""])', timeout=30_000)
+                        if watched.page.locator(".sheet").is_visible():
+                            watched.page.keyboard.press("Enter")
                     expect(watched.page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=60_000)
                     watched.page.wait_for_timeout(1500)
                     watched.page.screenshot(path=OUT / f"{name}-{width}x{height}.png")
