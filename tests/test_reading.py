@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,21 @@ from streamlit.testing.v1 import AppTest
 from core.labels.observations import OBSERVATIONS
 from core.reviews.adjudication import adjudicate
 from core.reviews.database import Database
-from core.reviews.design import Case, image_sha256
-from core.reviews.sources import name_phantoms, open_source, session_image
-from core.reviews.store import Actor, NotAllowedError, close_session, create_session, list_screens, read_screen
+from core.reviews.design import Case, Choice, image_sha256
+from core.reviews.rubrics import ReviewError
+from core.reviews.sources import name_phantoms, open_source, session_image, write_cases
+from core.reviews.store import (
+    Actor,
+    NotAllowedError,
+    close_session,
+    create_session,
+    list_screens,
+    read_screen,
+    writers,
+)
 from core.text import sentence_spans, split_sentences, tokenize
+from dashboard import services, settings
+from dashboard.reviews.pictures import draw
 from dashboard.reviews.reading import respond
 from tests.review_cases import MODELS, TEXTS, design, fill, open_app_page, open_file, session
 
@@ -219,6 +231,39 @@ def test_writers_of_one_file_go_in_the_order_they_came(database: Database) -> No
     for thread in threads:
         thread.join()
     assert order == list(range(8))
+
+
+# ------------------------------------------------------------------------------------------ images with explanations
+
+
+@pytest.mark.skipif(not any(settings.bundles().glob("*/card.json")), reason="no bundles")
+def test_each_sentence_has_its_region_or_filter_and_a_changed_writer_is_not_named(database: Database) -> None:
+    name = name_phantoms(40, 3)
+    source = open_source(name)
+    models = services.load_models(["phantom-dve-m2", "phantom-ccve-transformer"])
+    pool = write_cases(source, source.studies("test"), Choice("random", 1), 0, models, reference=True)
+    wanted = design(rubric="explanation-helpfulness", explanation="attention", source=name, studies=Choice())
+    trial = create_session(database, Actor("rita", "researcher"), wanted, pool)
+    kinds = {}
+    for screen_id, _, _ in list_screens(database, ANNA, trial):
+        screen, by = read_screen(database, ANNA, screen_id), writers(database, ANNA, screen_id)
+        ((blinded, text),) = screen.reports
+        packed = draw(screen, by)
+        header = json.loads(packed[4 : 4 + int.from_bytes(packed[:4], "little")])
+        assert [each["group"] for each in header["overlays"]] == [f"{blinded}/{at}" for at, _ in sentence_spans(text)]
+        assert "phantom" not in json.dumps(header["overlays"])
+        kinds[by[blinded][0]] = {each["kind"] for each in header["overlays"]}
+    assert kinds == {"phantom-dve-m2": {"heat"}, "phantom-ccve-transformer": {"picture"}}
+    for changed, writer in (
+        (replace(screen, reports=((blinded, text + " And more."),)), by),
+        (screen, {blinded: (by[blinded][0], "0" * 64)}),  # another bundle of that name
+        (screen, {blinded: ("phantom-gone", "")}),
+    ):
+        with pytest.raises(ReviewError, match=f"behind report {blinded} cannot be shown") as raised:
+            draw(changed, writer)
+        assert "phantom" not in str(raised.value)
+    with pytest.raises(ReviewError, match="not the one this session was made with"):
+        draw(replace(screen, image_sha256="0" * 64), by)
 
 
 # ------------------------------------------------------------------------------------- the page without a browser

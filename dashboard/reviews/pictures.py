@@ -169,10 +169,11 @@ def _maps(method: str, name: str, text: str, image: FloatImage, model: str, bund
 
     spans, overlays = sentence_spans(text), []
     with model_in_use(model) as opened:
+        if bundle and bundle != digest(dict(opened.card.content)):
+            raise ReviewError("the bundle has changed")
         report = next(write_reports([opened], image))[1]
-        same_bundle = not bundle or bundle == digest(dict(opened.card.content))
-        if not same_bundle or report.text != text or len(split_sentences(report.words)) != len(spans):
-            raise ReviewError("the bundle or its report has changed")
+        if report.text != text or len(split_sentences(report.words)) != len(spans):
+            raise ReviewError("the bundle writes another report now")
         subject = open_subject(opened, image, report)
         for which, (start, _) in enumerate(spans):
             parts = explain(subject, sentence(subject, which), method)
@@ -183,7 +184,7 @@ def _maps(method: str, name: str, text: str, image: FloatImage, model: str, bund
                 words = "Filter " + ", ".join(f"{CLUSTERS[each]} {shares[each]:.0%}" for each in best)
                 kind, values = "picture", filtered_images(opened, image)[best[0]]
             else:
-                words, kind = f"Region by {METHODS[method].title}", "heat"
+                words, kind = f"{METHODS[method].title}: yellow most, violet least", "heat"
                 heat = np.clip(on_image(parts), 0, None)
                 heat = heat[:: max(heat.shape[0] // MAP_SIZE, 1), :: max(heat.shape[1] // MAP_SIZE, 1)]
                 heat = heat / max(float(heat.max()), 1e-9)
