@@ -14,7 +14,7 @@ from core.reviews.database import Database
 from core.reviews.design import Case, Design, image_sha256
 from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import Actor, create_session, first_admin, list_screens, read_screen, set_role
-from tests.browser.conftest import Server, Watched, start_server, sync_api, watch
+from tests.browser.conftest import Server, Watched, start_server, sync_api, watch, watch_page
 
 expect = sync_api.expect
 ANNA = Actor("anna", "reader")
@@ -66,7 +66,10 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
 
 
 def enter(browser: sync_api.Browser, trial: Trial, session: str, width: int = 1440, height: int = 900) -> Watched:
-    watched = watch(browser, trial.server.url, width, height)
+    return go_in(watch(browser, trial.server.url, width, height), trial, session)
+
+
+def go_in(watched: Watched, trial: Trial, session: str) -> Watched:
     watched.page.goto(f"{trial.server.url}/reading?session={session}&reader=anna")
     expect(watched.page.locator(".reading[data-position]")).to_be_visible(timeout=WAIT)
     sheet = watched.page.locator(".over")
@@ -170,6 +173,34 @@ def test_by_mouse_in_two_tabs_at_a_phones_width(browser: sync_api.Browser, trial
     for tab in (one, two):
         tab.page.close()
         assert tab.errors == []
+
+
+def test_a_mark_that_could_not_be_sent_stays_in_the_closed_browser_and_is_sent_once(
+    browser: sync_api.Browser, trial: Trial
+) -> None:
+    context = browser.new_context()
+    watched = go_in(watch_page(context.new_page(), trial.server.url), trial, trial.quality)
+    saved(watched)
+    screen = str(watched.page.locator(".reading").get_attribute("data-screen"))
+    before = trial.marks(screen)
+    trial.server.process.suspend()
+    try:
+        press(watched, "5")
+        expect(watched.page.locator(".saved")).to_have_attribute("data-state", "unsaved", timeout=WAIT)
+        expect(watched.page.locator(".notice")).to_contain_text("kept in this browser")
+        watched.page.close()
+    finally:
+        trial.server.process.resume()
+    again = watch_page(context.new_page(), trial.server.url)
+    again.page.wait_for_timeout(6500)  # until what was left is of a tab that is surely gone
+    go_in(again, trial, trial.quality)
+    saved(again)
+    expect(again.page.locator(".notice")).to_be_hidden()
+    press(again, "ArrowDown")
+    again.page.wait_for_timeout(1000)
+    assert len(trial.marks(screen)) == len(before) + 1
+    context.close()
+    assert again.errors == []
 
 
 @pytest.mark.slow
