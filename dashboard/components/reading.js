@@ -575,7 +575,6 @@ class Reading {
       helpfulness: () => this.data.choices.support.map((name) => [name, ""]),
       label: () => [],
     }[this.kind]()
-    palette.hidden = !choices.length
     const given = this.kind === "preference" ? ["first", "second", "tie"].indexOf(view.marks[0]?.value.prefer) : this.kind === "helpfulness" ? this.data.choices.support.indexOf(this.supportHere(view)) : -1
     palette.replaceChildren(...choices.map(([name, words], index) => {
       const button = make("button", { type: "button", title: words, "aria-pressed": String(index === given) }, make("kbd", { text: String(index + 1) }), ` ${name}`)
@@ -585,7 +584,11 @@ class Reading {
     }))
     if (this.kind === "helpfulness") {
       const overlay = this.viewer.header?.overlays.find(({ group }) => group === this.groupOf(view))
-      palette.append(make("span", { className: "hint", text: overlay && this.plate(this.at) ? `${overlay.label} · H ${this.heat ? "hides" : "shows"} it` : "" }))
+      const hint = make("span", { className: "hint", text: overlay && this.plate(this.at) ? overlay.label : "" })
+      if (hint.textContent) hint.append(make("button", { type: "button", "data-go": "heat" }, this.heat ? "Hide " : "Show ", make("kbd", { text: "H" })))
+      palette.append(hint)
+    } else if (this.kind === "label") {
+      palette.append(make("span", { className: "hint keyboard", text: "Keys 1 – 4 answer from left to right, ↑ ↓ change the observation." }))
     } else if (this.kind === "error") {
       palette.append(make("span", { className: "hint", text: "Choose a sentence (↑ ↓, click) or word (← →, click again), then the kind. A mark begins as significant; S changes that." }))
     }
@@ -600,7 +603,7 @@ class Reading {
   drawMarks(view) {
     const list = this.$(".marks")
     list.hidden = this.kind !== "error" || !view.marks.length
-    if (list.hidden) return
+    if (list.hidden) return list.replaceChildren()
     list.replaceChildren(...view.marks.map((mark) => {
       const report = view.reports.find(({ name }) => name === mark.report)
       const words = mark.value.span ? `“${Array.from(report?.text ?? "").slice(...mark.value.span).join("")}”` : "whole report"
@@ -931,6 +934,10 @@ class Reading {
     const acts = {
       next: () => this.next(), previous: () => this.step(-1), help: () => this.over("help"), instructions: () => this.over("instructions"),
       typed: () => this.typed(true), untyped: () => this.untyped(),
+      heat: () => {
+        this.heat = !this.heat
+        this.draw()
+      },
       first: () => {
         const open = this.data.places.find((place) => this.stateOf(place)[0] === "pending")
         if (open) this.go(open[0])
@@ -987,7 +994,7 @@ class Reading {
       n: () => this.act("next"), p: () => this.act("previous"), u: () => this.act("undo"), f: () => this.act("flag"),
       c: () => this.act("comment"), x: () => this.act("skip"), g: () => this.act("first"), i: () => this.act("instructions"), "?": () => this.act("help"),
       v: () => this.giveImage(true), s: () => this.significance(), m: () => this.nextMark(), Delete: () => this.remove(), Backspace: () => this.remove(),
-      h: () => { this.heat = !this.heat; this.draw() },
+      h: () => this.act("heat"),
       y: () => this.conflict && this.useMine(), Escape: () => this.say(""),
       ArrowUp: () => this.move(-1), ArrowDown: () => this.move(1),
       ArrowLeft: () => this.moveWord(-1, event.shiftKey), ArrowRight: () => this.moveWord(1, event.shiftKey),
