@@ -147,6 +147,8 @@ class Reading {
     if (ack.status === "saved") {
       this.savedAt = new Date()
     } else if (change.do === "open") {
+      this.seen.delete(change.screen)
+      if (change.screen === this.at && this.seen.has(this.from)) this.go(this.from)
       if (this.data.open) this.over("time", ack.message)
     } else if (ack.status === "conflict") {
       this.conflict = change
@@ -279,6 +281,7 @@ class Reading {
     if (id === this.at) return
     this.tellTime()
     this.lastTick = performance.now()
+    this.from = this.at
     this.at = id
     this.typing = null
     this.chosen = this.start(id)
@@ -699,7 +702,7 @@ class Reading {
         make("p", { text: !this.data.open ? "The session is closed." : open ? "G goes to the first case that is not read." : "You can go back and change answers until the session is closed." }),
       )
     } else {
-      parts.push(make("h3", { text: "Your time is over" }), make("p", { text: words }), make("p", { text: "You can still change the cases that you opened." }))
+      parts.push(make("h3", { text: "Your time is over" }), make("p", { text: words }), make("p", { text: "You can still finish and change the cases that you opened." }))
     }
     sheet.replaceChildren(...parts, done)
     sheet.focus()
