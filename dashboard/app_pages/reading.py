@@ -60,6 +60,8 @@ def one_round() -> None:
 
 
 if session_id:
+    # Streamlit greys out what waits for an answer; a reader goes on reading, and the page itself says what is not saved.
+    st.html("<style>[data-stale] { opacity: 1 !important; transition: none !important; }</style>")
     case()
 else:
     access.show_user(who)

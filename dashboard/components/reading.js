@@ -7,6 +7,7 @@ const IDLE_SECONDS = 60 // without a key or a move the clock of active time stan
 const TELL_TIME_EVERY = 20 // seconds
 const AGAIN = [2, 4, 8, 15] // seconds between tries to save
 const LATE = 4 // seconds without an answer until it is said
+const SILENT = 5 // requests without an answer until the page is loaded anew, if the server is there
 const SIGNS = { pending: "not read", done: "done", skipped: "skipped" }
 const pages = new WeakMap()
 
@@ -47,7 +48,11 @@ class Outbox {
     this.prefix = `cxr-lens-outbox/${session}/${reader}/`
     this.own = this.prefix + fresh()
     this.changes = []
-    for (const name of Object.keys(localStorage).filter((each) => each.startsWith(this.prefix))) {
+    this.adopt()
+  }
+
+  adopt() {
+    for (const name of Object.keys(localStorage).filter((each) => each.startsWith(this.prefix) && each !== this.own)) {
       const left = JSON.parse(localStorage.getItem(name))
       if (Date.now() - left.at < 6000) continue // that tab is alive
       this.changes.push(...left.changes)
@@ -56,9 +61,10 @@ class Outbox {
     this.keep()
   }
 
-  keep() {
+  // Called each second while something waits, which says that this tab is alive; ``at`` 0 says that it is not.
+  keep(at = Date.now()) {
     try {
-      if (this.changes.length) localStorage.setItem(this.own, JSON.stringify({ at: Date.now(), changes: this.changes }))
+      if (this.changes.length) localStorage.setItem(this.own, JSON.stringify({ at, changes: this.changes }))
       else localStorage.removeItem(this.own)
     } catch {
       // Storage is full or forbidden: the change is still in memory and is sent all the same.
@@ -84,6 +90,7 @@ class Reading {
     this.touched = performance.now()
     this.lastTick = performance.now()
     this.tries = 0
+    this.silent = 0
     this.events = new AbortController()
     this.listen()
     this.timer = setInterval(() => this.tick(), 1000)
@@ -117,15 +124,26 @@ class Reading {
     for (const [id, view] of Object.entries(data.screens ?? {})) this.screens.set(id, view)
     if (data.tick === this.sent) this.sent = null
     clearTimeout(this.late)
+    this.silent = 0
     if (data.ack) this.acknowledge(data.ack)
     if (data.problem) this.say(data.problem)
     if (!this.at && data.at) {
       const read = data.places.filter(([, state]) => state !== "pending").length
       if (first) this.over(read === data.places.length ? "end" : read ? null : "instructions")
-      this.go(data.at)
+      const before = sessionStorage.getItem(`${this.outbox.prefix}at`) // where this tab was before it was loaded anew
+      this.go(data.places.some(([id]) => id === before) ? before : data.at)
     }
     this.draw()
     this.send()
+  }
+
+  // A server that was started anew knows nothing of this page, and answers no request of it: load it again.
+  async recover() {
+    if (this.typing) return
+    const health = await fetch(new URL("_stcore/health", document.baseURI), { cache: "no-store" }).catch(() => null)
+    if (!health?.ok || !this.silent) return
+    sessionStorage.setItem(`${this.outbox.prefix}at`, this.at)
+    location.reload()
   }
 
   acknowledge(ack) {
@@ -223,6 +241,7 @@ class Reading {
       this.sent = null
       this.drawTop()
       this.send(true)
+      if (++this.silent >= SILENT) this.recover()
     }, LATE * 1000 * (1 + this.tries))
   }
 
@@ -866,7 +885,7 @@ class Reading {
 
   tick() {
     if (!this.data || !this.at) return
-    if (this.outbox.changes.length) this.outbox.keep() // says that this tab is alive
+    this.outbox.adopt()
     this.countTime()
     if (this.active >= TELL_TIME_EVERY) this.tellTime()
     this.drawTop()
@@ -898,6 +917,7 @@ class Reading {
     window.addEventListener("cxr-lens-plate", ({ detail }) => {
       if (detail === this.at) this.draw()
     }, options)
+    window.addEventListener("pagehide", () => this.outbox?.keep(0), options)
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "hidden") this.tellTime()
       else {
