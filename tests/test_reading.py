@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.labels.observations import OBSERVATIONS
 from core.reviews.adjudication import adjudicate
+from core.reviews.backup import verify
 from core.reviews.database import Database
 from core.reviews.design import Case, Choice, image_sha256
 from core.reviews.rubrics import ReviewError
@@ -34,7 +36,17 @@ from core.text import sentence_spans, split_sentences, tokenize
 from dashboard import services, settings
 from dashboard.reviews.pictures import draw
 from dashboard.reviews.reading import respond
-from tests.review_cases import MODELS, TEXTS, design, fill, open_app_page, open_file, session
+from tests.review_cases import (
+    MODELS,
+    TEXTS,
+    at_a_pace,
+    design,
+    fill,
+    open_app_page,
+    open_file,
+    screens_of,
+    session,
+)
 
 ANNA = Actor("anna", "reader")
 
@@ -212,6 +224,30 @@ def test_another_readers_session_and_screens_are_out_of_reach(database: Database
     foreign = list_screens(database, Actor("boris", "reader"), trial)[0][0]
     answer = respond(database, ANNA, trial, change("open", "k", foreign))
     assert answer["ack"]["status"] == "refused" and foreign not in answer["screens"]
+
+
+@pytest.mark.slow
+def test_twenty_readers_at_a_readers_pace_through_the_page(tmp_path: Path) -> None:
+    names = tuple(f"reader {number}" for number in range(20))
+    opened = open_file(tmp_path)
+    fill(opened, names)
+    trial = session(opened, readers=names)
+    who = [Actor(name, "reader") for name in names]
+    own = [screens_of(opened, name, trial) for name in names]
+
+    def mark_and_look(reader: int, number: int) -> None:
+        screen = own[reader][number // 5]
+        view = {"id": screen, "reports": [{"name": blinded[screen]}]}
+        assert respond(opened, who[reader], trial, mark(view, f"{number}"))["ack"]["status"] == "saved"
+
+    blinded = {
+        screen: read_screen(opened, reader, screen).reports[0][0]
+        for reader, screens in zip(who, own, strict=True)
+        for screen in screens
+    }
+    sys.stdout.write(at_a_pace(20, 25, mark_and_look))
+    assert verify(opened).marks == 500
+    opened.close()
 
 
 def test_writers_of_one_file_go_in_the_order_they_came(database: Database) -> None:

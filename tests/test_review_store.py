@@ -53,7 +53,7 @@ from core.reviews.store import (
     undo,
 )
 from core.types import CXRLensError
-from tests.review_cases import ROOT, TEXTS, cases, design, error, fill, open_file, screens_of, session
+from tests.review_cases import ROOT, TEXTS, at_a_pace, cases, design, error, fill, open_file, screens_of, session
 
 ANNA, BORIS, RITA, RALF, ROOT_USER = (
     Actor("anna", "reader"),
@@ -657,34 +657,20 @@ def test_twenty_readers_and_two_thousand_marks(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_twenty_readers_at_a_readers_pace(tmp_path: Path) -> None:
-    """Each marks once a second, faster than anybody reads: 95 % of the marks are saved within 100 ms."""
     names = tuple(f"reader {number}" for number in range(20))
     database = open_file(tmp_path)
     fill(database, names)
     trial = session(database, readers=names)
+    who = [Actor(name, "reader") for name in names]
+    own = [screens_of(database, name, trial)[0] for name in names]
+    blinded = [name_on(database, screen, reader) for screen, reader in zip(own, who, strict=True)]
 
-    def read(place: int) -> list[float]:
-        who = Actor(names[place], "reader")
-        screen = screens_of(database, who.name, trial)[0]
-        blinded, seconds = name_on(database, screen, who), []
-        time.sleep(place / len(names))
-        for number in range(25):
-            started = time.perf_counter()
-            save_mark(database, who, screen, error(blinded), key=f"{number}")
-            seconds.append(time.perf_counter() - started)
-            time.sleep(max(0.0, 1 - seconds[-1]))
-        return seconds
+    def mark(reader: int, number: int) -> None:
+        save_mark(database, who[reader], own[reader], error(blinded[reader]), key=f"{number}")
 
-    with ThreadPoolExecutor(len(names)) as pool:
-        seconds = sorted(each for took in pool.map(read, range(len(names))) for each in took)
-    assert verify(database).marks == len(seconds) == 500
+    sys.stdout.write(at_a_pace(20, 25, mark))
+    assert verify(database).marks == 500
     database.close()
-    median, most = seconds[250] * 1e3, seconds[475] * 1e3
-    sys.stdout.write(
-        f"\n20 readers, a mark a second each: median {median:.1f} ms, 95 % {most:.1f} ms, "
-        f"largest {seconds[-1] * 1e3:.0f} ms\n"
-    )
-    assert most <= 100
 
 
 def _write_until_killed(location: str, trial: str, start: int, sender: multiprocessing.connection.Connection) -> None:
