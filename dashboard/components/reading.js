@@ -122,9 +122,11 @@ class Reading {
     if (data.session) this.data = data
     this.plates = { ...this.plates, ...data.plates }
     for (const [id, view] of Object.entries(data.screens ?? {})) this.screens.set(id, view)
-    if (data.tick === this.sent) this.sent = null
-    clearTimeout(this.late)
-    this.silent = 0
+    if (data.tick === this.sent) { // else what was sent is still without an answer, as after the server began anew
+      this.sent = null
+      clearTimeout(this.late)
+      this.silent = 0
+    }
     if (data.ack) this.acknowledge(data.ack)
     if (data.problem) this.say(data.problem)
     if (!this.at && data.at) {

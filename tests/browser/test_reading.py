@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -18,7 +19,7 @@ from core.reviews.design import Case, Design, image_sha256
 from core.reviews.schema import events
 from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import Actor, create_session, first_admin, list_screens, read_screen, set_role
-from tests.browser.conftest import Server, Watched, start_server, sync_api, watch, watch_page
+from tests.browser.conftest import Server, Watched, free_port, start_server, sync_api, watch, watch_page
 
 expect = sync_api.expect
 ANNA = Actor("anna", "reader")
@@ -70,11 +71,11 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
 
 
 def enter(browser: sync_api.Browser, trial: Trial, session: str, width: int = 1440, height: int = 900) -> Watched:
-    return go_in(watch(browser, trial.server.url, width, height), trial, session)
+    return go_in(watch(browser, trial.server.url, width, height), session)
 
 
-def go_in(watched: Watched, trial: Trial, session: str) -> Watched:
-    watched.page.goto(f"{trial.server.url}/reading?session={session}&reader=anna")
+def go_in(watched: Watched, session: str) -> Watched:
+    watched.page.goto(f"{watched.url}/reading?session={session}&reader=anna")
     expect(watched.page.locator(".reading[data-position]")).to_be_visible(timeout=WAIT)
     sheet = watched.page.locator(".over")
     if sheet.is_visible():
@@ -183,7 +184,7 @@ def test_a_mark_that_could_not_be_sent_stays_in_the_closed_browser_and_is_sent_o
     browser: sync_api.Browser, trial: Trial
 ) -> None:
     context = browser.new_context()
-    watched = go_in(watch_page(context.new_page(), trial.server.url), trial, trial.quality)
+    watched = go_in(watch_page(context.new_page(), trial.server.url), trial.quality)
     saved(watched)
     screen = str(watched.page.locator(".reading").get_attribute("data-screen"))
     before = trial.marks(screen)
@@ -197,7 +198,7 @@ def test_a_mark_that_could_not_be_sent_stays_in_the_closed_browser_and_is_sent_o
         trial.server.process.resume()
     again = watch_page(context.new_page(), trial.server.url)
     again.page.wait_for_timeout(6500)  # until what was left is of a tab that is surely gone
-    go_in(again, trial, trial.quality)
+    go_in(again, trial.quality)
     saved(again)
     expect(again.page.locator(".notice")).to_be_hidden()
     press(again, "ArrowDown")
@@ -205,6 +206,34 @@ def test_a_mark_that_could_not_be_sent_stays_in_the_closed_browser_and_is_sent_o
     assert len(trial.marks(screen)) == len(before) + 1
     context.close()
     assert again.errors == []
+
+
+@pytest.mark.slow
+def test_a_killed_server_that_is_started_anew_gets_what_was_marked_meanwhile(
+    browser: sync_api.Browser, trial: Trial, tmp_path: Path
+) -> None:
+    port, location = free_port(), trial.database.name
+    servers = [start_server(tmp_path, port=port, CXR_REVIEWS=location) for _ in range(2)]  # the same place, twice
+    first = next(servers[0])
+    watched = go_in(watch(browser, first.url), trial.quality)
+    saved(watched)
+    screen = str(watched.page.locator(".reading").get_attribute("data-screen"))
+    before = trial.marks(screen)
+    press(watched, "6")
+    saved(watched)
+    first.process.kill()
+    press(watched, "1", "2")
+    expect(watched.page.locator(".saved")).to_have_attribute("data-state", "unsaved", timeout=WAIT)
+    next(servers[1])
+    saved(watched)
+    press(watched, "3")
+    saved(watched)
+    kinds = [value["error"] for value in trial.marks(screen)]
+    new = ["missing comparison", "false finding", "omission", "wrong location"]
+    assert sorted(map(str, kinds)) == sorted([*(str(value["error"]) for value in before), *new])
+    watched.page.close()
+    for server in servers:
+        server.close()
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def mark_case(watched: Watched, reader: str, position: int) -> list[Made]:
     head = page.locator(".body h4").first.evaluate("head => head.firstChild.textContent").strip()
     sentences = [each.strip() for each in page.locator(".body .sentence").all_text_contents()]
     text, made = " ".join(sentences), []
-    for number in range((position + (reader == "boris")) % 3):
+    for number in range((position + 2 * (reader == "boris")) % 3):
         kind = (2 * position + number) % len(kinds)
         significant = number == 0
         whole = number == 1 and position % 2 == 1
@@ -251,15 +251,19 @@ def local(tmp_path: Path) -> Iterator[Server]:
 def test_two_readers_read_a_session_and_its_files_hold_what_they_marked(browser: Browser, local: Server) -> None:
     source = name_phantoms(40, 3)
     opened = open_source(source)
-    texts = {"secret-pair": "The heart is enlarged. No pneumothorax.", "reference": "The lungs are clear. No effusion."}
-    studies = [study.study_id for study in opened.studies("test")[:2]]
-    pool = [Case(each, image_sha256(session_image(opened, each)), texts) for each in studies]
+    texts = {
+        "secret-one": "The heart is enlarged. No pneumothorax.",
+        "secret-two": "The heart is normal. There is a left pleural effusion.",
+        "reference": "The lungs are clear. No effusion.",
+    }
+    study = opened.studies("test")[0].study_id
+    pool = [Case(study, image_sha256(session_image(opened, study)), texts)]
     with closing(database_of(local)) as database:
         admin = first_admin(database, "root")
         for name in ("anna", "boris"):
             set_role(database, admin, name, "reader")
         made = create_session(database, admin, design(source=source), pool)
-    whole_session(browser, local, made, 4)
+    whole_session(browser, local, made, 3)
 
 
 @pytest.mark.slow
