@@ -373,6 +373,8 @@ class Reading {
 
   draw() {
     if (!this.data || !this.at) return
+    this.undrawn = this.pressed // what is being clicked must stay until it is let go
+    if (this.pressed) return
     this.drawTop()
     const view = this.view()
     this.root.dataset.screen = this.at
@@ -531,7 +533,7 @@ class Reading {
             for (const mark of marks.filter(({ value }) => value.span && start >= value.span[0] && end <= value.span[1])) {
               piece.classList.add("marked")
               if (mark.value.significant) piece.classList.add("significant")
-              if (mark.id === this.chosen.mark) piece.classList.add("chosen")
+              if (this.is(mark, this.chosen.mark)) piece.classList.add("chosen")
               if (end === mark.value.span[1]) piece.append(make("sup", { text: String(view.marks.indexOf(mark) + 1) }))
             }
           }
@@ -631,7 +633,7 @@ class Reading {
     list.replaceChildren(...view.marks.map((mark) => {
       const report = view.reports.find(({ name }) => name === mark.report)
       const words = mark.value.span ? `“${Array.from(report?.text ?? "").slice(...mark.value.span).join("")}”` : "whole report"
-      const item = make("li", { className: mark.id === this.chosen.mark ? "here" : "" })
+      const item = make("li", { className: this.is(mark, this.chosen.mark) ? "here" : "" })
       const about = make("button", { type: "button", className: "about" }, make("b", { text: mark.value.error }), ` ${view.reports.length > 1 ? `${mark.report} · ` : ""}${words}`)
       about.onclick = () => this.choose({ mark: mark.id })
       const weight = make("button", { type: "button", className: "weight", "data-significant": String(mark.value.significant), title: "Significant or not (S)", text: mark.value.significant ? "▲ significant" : "△ not significant" })
@@ -779,9 +781,13 @@ class Reading {
     return mark.slot ? { slot: mark.slot, version: mark.version } : { of: mark.local }
   }
 
+  // A mark is named by its change until it is saved, then by its slot.
+  is(mark, id) {
+    return mark.id === id || mark.id === this.slots.get(id)
+  }
+
   find(id) {
-    const view = this.view()
-    return view?.marks.find((mark) => mark.id === (this.slots.get(id) ?? id)) ?? view?.marks.find((mark) => mark.id === id)
+    return this.view()?.marks.find((mark) => this.is(mark, id))
   }
 
   significance(id = this.chosen.mark) {
@@ -802,7 +808,7 @@ class Reading {
   nextMark() {
     const marks = this.view()?.marks ?? []
     if (!marks.length) return
-    const place = marks.findIndex((mark) => mark.id === (this.slots.get(this.chosen.mark) ?? this.chosen.mark))
+    const place = marks.findIndex((mark) => this.is(mark, this.chosen.mark))
     this.choose({ mark: marks[(place + 1) % marks.length].id })
   }
 
@@ -931,6 +937,13 @@ class Reading {
       this.look = true
       if (this.outbox) this.send()
     }, options)
+    this.root.addEventListener("pointerdown", () => (this.pressed = true), { ...options, capture: true })
+    for (const name of ["pointerup", "pointercancel"]) {
+      window.addEventListener(name, () => {
+        this.pressed = false
+        setTimeout(() => this.undrawn && this.draw()) // after the click
+      }, { ...options, capture: true })
+    }
     this.root.addEventListener("click", (event) => {
       const go = event.target.closest("[data-go]")?.dataset.go
       if (go) this.act(go)

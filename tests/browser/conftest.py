@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(folder: Path, *options: str, port: int = 0, **environment: str) -> Iterator[Server]:
+def start_server(folder: Path, *options: str, port: int = 0, **environment: str) -> Generator[Server, None, None]:
     """Run the dashboard on a loopback port, a free one for 0, until the generator is closed."""
     port = port or free_port()
     log = folder / "server.log"

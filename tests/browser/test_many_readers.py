@@ -1,0 +1,109 @@
+"""Twenty readers at once on one real server on loopback. They speak to it as a page does, without a browser."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import connect
+
+from core.reviews.backup import verify
+from core.reviews.database import Database
+from core.reviews.design import Case, image_sha256
+from core.reviews.sources import name_phantoms, open_source, session_image
+from core.reviews.store import Actor, create_session, first_admin, read_screen, set_role
+from tests.browser.conftest import Server, start_server
+from tests.review_cases import TEXTS, at_a_pace, design, screens_of
+
+READERS, MARKS = 20, 100
+
+
+class Tab:
+    """A tab on the reading page; `answer` is what the page was last told."""
+
+    def __init__(self, server: Server, reader: str, session_id: str) -> None:
+        address = server.url.replace("http", "ws") + "/_stcore/stream"
+        self.socket = connect(address, subprotocols=["streamlit"], max_size=None, open_timeout=60)  # type: ignore[list-item]
+        self.query = f"session={session_id}&reader={reader}"
+        self.component = self.fragment = ""
+        self.ticks = itertools.count()
+        self.answer = self._send(BackMsg(), "")
+
+    def mark(self, screen: str, report: str, key: str) -> None:
+        """Mark an omission; returns when the page is told that it is saved."""
+        said = {"kind": "error", "report": report, "value": {"error": "omission", "significant": True}}
+        change = {"do": "mark", "key": key, "screen": screen, "mark": said, "slot": "", "version": 0}
+        assert self.ask(at=screen, change=change)["ack"]["status"] == "saved"
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer."""
+        tick = str(next(self.ticks))
+        message = BackMsg()
+        message.rerun_script.fragment_id = self.fragment
+        state = message.rerun_script.widget_states.widgets.add(id=self.component)
+        state.json_value = json.dumps({"request": {"tick": tick, "want": [], "plates": [], "change": None, **request}})
+        self.answer = self._send(message, tick)
+        return self.answer
+
+    def _send(self, message: BackMsg, tick: str) -> dict[str, Any]:
+        message.rerun_script.query_string = self.query
+        message.rerun_script.page_name = "reading"
+        self.socket.send(message.SerializeToString())
+        while True:
+            told = ForwardMsg.FromString(bytes(self.socket.recv(timeout=120)))  # type: ignore[arg-type]
+            element = told.delta.new_element.bidi_component
+            if told.WhichOneof("type") == "delta" and element.component_name.endswith("cxr_reading"):
+                self.component, self.fragment = element.id, told.delta.fragment_id
+                answer: dict[str, Any] = json.loads(element.json)
+                if answer["tick"] == tick:
+                    return answer
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_twenty_readers_mark_two_thousand_times_on_one_server(tmp_path: Path) -> None:
+    names = tuple(f"reader {number}" for number in range(READERS))
+    source = name_phantoms(40, 3)
+    opened = open_source(source)
+    pool = [
+        Case(study.study_id, image_sha256(session_image(opened, study.study_id)), TEXTS)
+        for study in opened.studies("test")[:2]
+    ]
+    with closing(Database(tmp_path / "reviews.sqlite")) as database:
+        admin = first_admin(database, "root")
+        for name in names:
+            set_role(database, admin, name, "reader")
+        trial = create_session(database, admin, design(readers=names, source=source), pool)
+        own = {name: screens_of(database, name, trial) for name in names}
+        blinded = {
+            screen: read_screen(database, Actor(name, "reader"), screen).reports[0][0]
+            for name in names
+            for screen in own[name]
+        }
+        servers = start_server(tmp_path, LOGNAME="root")
+        server = next(servers)
+        tabs = [Tab(server, name, trial) for name in names]
+
+        def mark(reader: int, number: int) -> None:
+            screens = own[names[reader]]
+            screen = screens[number * len(screens) // MARKS]
+            tabs[reader].mark(screen, blinded[screen], f"{number}")
+
+        time.sleep(3)  # the first images are drawn meanwhile
+        sys.stdout.write(at_a_pace(READERS, MARKS, mark))
+        for tab in tabs:
+            tab.socket.close()
+        servers.close()
+        assert "Traceback" not in server.log.read_text()
+        assert verify(database).marks == READERS * MARKS
+        for name in names:
+            who = Actor(name, "reader")
+            assert sum(len(read_screen(database, who, screen).marks) for screen in own[name]) == MARKS
