@@ -938,8 +938,9 @@ class Reading {
       if (this.outbox) this.send()
     }, options)
     this.root.addEventListener("pointerdown", () => (this.pressed = true), { ...options, capture: true })
-    for (const name of ["pointerup", "pointercancel"]) {
-      window.addEventListener(name, () => {
+    for (const name of ["pointerup", "pointercancel", "pointermove", "keydown"]) {
+      window.addEventListener(name, (event) => {
+        if (!this.pressed || event.buttons) return // a button that was let go outside the window is noticed at the next move
         this.pressed = false
         setTimeout(() => this.undrawn && this.draw()) // after the click
       }, { ...options, capture: true })
