@@ -60,7 +60,7 @@ def one_round() -> None:
 
 
 if session_id:
-    # Streamlit greys out what waits for an answer; a reader goes on reading, and the page itself says what is not saved.
+    # Streamlit greys out what waits for an answer; a reader goes on, and the page itself says what is not saved yet.
     st.html("<style>[data-stale] { opacity: 1 !important; transition: none !important; }</style>")
     case()
 else:

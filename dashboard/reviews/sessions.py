@@ -137,7 +137,7 @@ def show_own(who: Actor) -> None:
                     "Session": each.title,
                     "State": each.state,
                     "Task": TITLES[each.rubric].split(":")[0],
-                    "Read": each.done / max(each.screens, 1),
+                    "Read": round(100 * each.done / max(each.screens, 1)),
                     "Screens": each.screens,
                     "Made by": each.owner,
                     "Made": day(each.created),
@@ -147,7 +147,7 @@ def show_own(who: Actor) -> None:
         ),
         hide_index=True,
         height="content",
-        column_config={"Read": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)},
+        column_config={"Read": st.column_config.ProgressColumn(format="%d %%", min_value=0, max_value=100)},
         alt="Sessions with their progress",
     )
     chosen = st.selectbox(
@@ -184,7 +184,7 @@ def _show_readers(progress: SessionProgress) -> None:
         pd.DataFrame([_reader_row(each) for each in progress.readers]),
         hide_index=True,
         height="content",
-        column_config={"Read": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)},
+        column_config={"Read": st.column_config.ProgressColumn(format="%d %%", min_value=0, max_value=100)},
         alt="Progress by reader",
     )
 
@@ -192,7 +192,7 @@ def _show_readers(progress: SessionProgress) -> None:
 def _reader_row(each: ReaderProgress) -> dict[str, object]:
     return {
         "Reader": f"{each.reader} (settles)" if each.adjudicates else each.reader,
-        "Read": (each.done + each.skipped) / max(each.screens, 1),
+        "Read": round(100 * (each.done + each.skipped) / max(each.screens, 1)),
         "Done": f"{each.done} of {each.screens}",
         "Skipped": each.skipped,
         "Flagged": each.flagged,
