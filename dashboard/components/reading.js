@@ -132,7 +132,8 @@ class Reading {
     if (!this.at && data.at) {
       const read = data.places.filter(([, state]) => state !== "pending").length
       if (first) this.over(read === data.places.length ? "end" : read ? null : "instructions")
-      const before = sessionStorage.getItem(`${this.outbox.prefix}at`) // where this tab was before it was loaded anew
+      const before = sessionStorage.getItem(`${this.outbox.prefix}at`) // where this tab was when it loaded itself anew
+      sessionStorage.removeItem(`${this.outbox.prefix}at`)
       this.go(data.places.some(([id]) => id === before) ? before : data.at)
     }
     this.draw()
