@@ -200,6 +200,7 @@ class Reading {
   }
 
   change(fields) {
+    if (fields.fields?.state) this.tellTime() // before the case is finished or skipped, so that "saved" means its time too
     const change = { key: fresh(), screen: this.at, ...fields }
     this.outbox.changes.push(change)
     this.outbox.keep()
@@ -692,6 +693,7 @@ class Reading {
   }
 
   over(what, words = "") {
+    this.countTime()
     const over = this.$(".over")
     over.hidden = !what
     this.overs = what
@@ -885,6 +887,7 @@ class Reading {
 
   // Adds the time since the last call to that of the open case, if it was read.
   countTime() {
+    if (!this.data) return
     const now = performance.now()
     const passed = Math.min((now - this.lastTick) / 1000, 5)
     this.lastTick = now
