@@ -19,7 +19,7 @@ from core.reviews.design import Case, Design, image_sha256
 from core.reviews.schema import events
 from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import Actor, create_session, first_admin, list_screens, read_screen, set_role
-from tests.browser.conftest import Server, Watched, free_port, start_server, sync_api, watch, watch_page
+from tests.browser.conftest import Server, Watched, free_port, start_server, sync_api, watch
 
 expect = sync_api.expect
 ANNA = Actor("anna", "reader")
@@ -184,7 +184,7 @@ def test_a_mark_that_could_not_be_sent_stays_in_the_closed_browser_and_is_sent_o
     browser: sync_api.Browser, trial: Trial
 ) -> None:
     context = browser.new_context()
-    watched = go_in(watch_page(context.new_page(), trial.server.url), trial.quality)
+    watched = go_in(watch(context, trial.server.url), trial.quality)
     saved(watched)
     screen = str(watched.page.locator(".reading").get_attribute("data-screen"))
     before = trial.marks(screen)
@@ -196,7 +196,7 @@ def test_a_mark_that_could_not_be_sent_stays_in_the_closed_browser_and_is_sent_o
         watched.page.close()
     finally:
         trial.server.process.resume()
-    again = watch_page(context.new_page(), trial.server.url)
+    again = watch(context, trial.server.url)
     again.page.wait_for_timeout(6500)  # until what was left is of a tab that is surely gone
     go_in(again, trial.quality)
     saved(again)
