@@ -180,6 +180,7 @@ def test_by_mouse_in_two_tabs_at_a_phones_width(browser: sync_api.Browser, trial
         assert tab.errors == []
 
 
+@pytest.mark.slow
 def test_a_mark_that_could_not_be_sent_stays_in_the_closed_browser_and_is_sent_once(
     browser: sync_api.Browser, trial: Trial
 ) -> None:
