@@ -215,9 +215,7 @@ def place(features: Floats, placed: Projection, new: Floats, config: ProjectionC
         return np.asarray(embedding.transform(moved, perplexity=min(5.0, limited.perplexity)), dtype=np.float32)
     # UMAP keeps no state that could be stored without pickle: it is built again around the coordinates.
     with _quiet():
-        approximate = len(reduced) > 1000  # neighbours by an index, not by a call of Python a pair; see `_umap`
-        changes: dict[str, Any] = {"init": placed.coordinates, "force_approximation_algorithm": approximate}
-        model = _umap_model(limited, n_epochs=0, **changes).fit(reduced)
+        model = _umap_model(limited, init=placed.coordinates, n_epochs=0).fit(reduced)
         model.embedding_, model.n_epochs = placed.coordinates, None
         return np.asarray(model.transform(moved), dtype=np.float32)
 
@@ -282,8 +280,8 @@ def _umap(reduced: Floats, config: ProjectionConfig, tell: Progress) -> Floats:
     further: dict[str, Any] = {"init": "pca" if len(reduced) < 100 else "spectral"}
     if len(reduced) < _EXACT:
         # UMAP takes the true neighbours of so few points too, but by a call of Python a pair: 15 s of 4,000.
-        found = NearestNeighbors(n_neighbors=config.neighbours).fit(reduced).kneighbors(reduced)
-        further["precomputed_knn"] = (found[1].astype(np.int32), found[0].astype(np.float32))
+        distances, places = NearestNeighbors(n_neighbors=config.neighbours).fit(reduced).kneighbors(reduced)
+        further["precomputed_knn"] = (places.astype(np.int32), distances.astype(np.float32))
     with _quiet():
         return np.asarray(_umap_model(config, **further).fit_transform(reduced), dtype=np.float32)
 

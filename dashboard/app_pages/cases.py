@@ -179,6 +179,48 @@ def export(found: Evaluation, titles: dict[str, str], shown: list[int], family: 
         st.caption(f":material/info: A figure has at most {MOST} studies; it takes the first {MOST}.")
 
 
+@st.fragment  # a turn of the page draws no control of the search anew
+def show_page(found: Evaluation, titles: dict[str, str], places: list[int], family: str, question: str) -> None:
+    """The studies of one page, the ways to others, and the figure.
+
+    Args:
+        found: the evaluation.
+        titles: of the chosen pairs, by name.
+        places: of all the studies that were found, in order.
+        family: of the bundles.
+        question: how they were found, in words.
+    """
+    state = st.session_state
+    state[PAGE] = min(max(state[PAGE], 0), max(len(places) - 1, 0) // ROWS)
+    write_address()
+    pager(state[PAGE], len(places))
+    shown = places[state[PAGE] * ROWS :][:ROWS]
+    known = services.studies()
+    pictured = all(found.study_ids[place] in known for place in shown)
+    if shown:
+        st.html(case_figure.LEGEND)
+        case_table(
+            list(titles.values()),
+            cases.rows(found, list(titles), shown),
+            chosen=state[FIGURE],
+            links=pictured,
+            ends=(state[PAGE] == 0, (state[PAGE] + 1) * ROWS >= len(places)),
+            key=TABLE,
+            on_choose=choose,
+            on_turn=turn_by_key,
+        )
+    else:
+        st.info("No study fits. Take a filter back: any observation, any outcome, or fewer words.")
+    if not pictured:
+        st.caption(
+            ":material/info: These are patients' radiographs, which are not shipped: reports without pictures, and no "
+            "links to the Read page."
+        )
+    export(found, titles, shown, family, question)
+    # The reader looks at this page now; the next one's pictures are drawn and its reports read meanwhile.
+    cases.rows(found, list(titles), places[(state[PAGE] + 1) * ROWS :][:ROWS])
+
+
 remember()
 st.subheader("Reports side by side")
 families = evaluation.families()
@@ -198,31 +240,4 @@ state = st.session_state
 if state.get(ASKED, (family, question, part)) != (family, question, part):
     state[PAGE] = 0
 state[ASKED] = (family, question, part)
-state[PAGE] = min(max(state[PAGE], 0), max(len(places) - 1, 0) // ROWS)
-write_address()
-pager(state[PAGE], len(places))
-shown = places[state[PAGE] * ROWS :][:ROWS]
-known = services.studies()
-pictured = all(found.study_ids[place] in known for place in shown)
-if shown:
-    st.html(case_figure.LEGEND)
-    case_table(
-        list(titles.values()),
-        cases.rows(found, list(titles), shown),
-        chosen=state[FIGURE],
-        links=pictured,
-        ends=(state[PAGE] == 0, (state[PAGE] + 1) * ROWS >= len(places)),
-        key=TABLE,
-        on_choose=choose,
-        on_turn=turn_by_key,
-    )
-else:
-    st.info("No study fits. Take a filter back: any observation, any outcome, or fewer words.")
-if not pictured:
-    st.caption(
-        ":material/info: These are patients' radiographs, which are not shipped: reports without pictures, and no "
-        "links to the Read page."
-    )
-export(found, titles, shown, family, cases.describe(question, part))
-# The reader looks at this page now; the next one's pictures are drawn and its reports read meanwhile.
-cases.rows(found, list(titles), places[(state[PAGE] + 1) * ROWS :][:ROWS])
+show_page(found, titles, places, family, cases.describe(question, part))
