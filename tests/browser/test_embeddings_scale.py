@@ -112,8 +112,10 @@ def test_first_paint_of_4000_studies_and_fluid_20000_points(
     }.items():
         paint(path)
         told[f"first paint of {name}, s"] = min(paint(path) for _ in range(3))
-    points = page.evaluate("() => document.querySelector('.js-plotly-plot').data.reduce((n, t) => n + t.x.length, 0)")
-    assert points >= 20_000
+    points = page.evaluate(
+        "() => document.querySelector('.js-plotly-plot')._fullData.reduce((n, t) => n + t.x.length, 0)"
+    )
+    assert points >= 20_000, told
 
     page.locator(".js-plotly-plot").hover()
     page.locator('.modebar-btn[data-title="Pan"]').click()
