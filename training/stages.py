@@ -578,14 +578,15 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
 
 
 def _side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> None:
-    """Run stages, each after those that it needs, ``jobs`` at a time."""
+    """Run stages, each after those that it needs, ``jobs`` at a time; a stage alone has the threads of all jobs."""
     if jobs == 1:
         for name, *arguments in stages:
             getattr(run, name)(*arguments)
         return
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    threads = max(1, jobs // len(stages))
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = [pool.submit(_one_stage, replace(run), stage) for stage in stages]
+        waiting = [pool.submit(_one_stage, replace(run), stage, threads) for stage in stages]
         try:
             for each in as_completed(waiting):
                 each.result()
@@ -598,9 +599,9 @@ def _by_first(work: Callable[[], None]) -> Callable[[Path], None]:
     return lambda folder: work() if ranks.is_first() else None
 
 
-def _one_stage(run: Run, stage: tuple[str, ...]) -> None:
+def _one_stage(run: Run, stage: tuple[str, ...], threads: int) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     keep_memory()
     os.environ[QUIET] = "1"
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
