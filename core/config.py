@@ -71,12 +71,13 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """A classifier of other phantoms, from whose weights every encoder starts.
-
-    It is to backbones that nobody published what ImageNet is to the paper's.
+    """A classifier of coarse and fine labels, from whose weights every encoder starts.
 
     Attributes:
-        count: phantoms; 0 leaves this out.
+        source: what it learns from. "phantom": other phantoms, which are to networks that nobody published what
+            ImageNet is to the paper's. "train": the run's own training split, so that CLIP starts from labels where
+            pairs are too few to match. "none" leaves it out.
+        count: phantoms of source "phantom".
         seed: of these phantoms, another than the run's own.
         epochs: with cross-entropy on coarse and fine labels.
         batch_size: studies.
@@ -84,6 +85,7 @@ class BackboneConfig:
         weight_decay: decoupled.
     """
 
+    source: Literal["none", "phantom", "train"]
     count: int
     seed: int
     epochs: int
@@ -242,9 +244,10 @@ class ExperimentConfig:
                 raise ConfigError(f"encoders: '{name}' must join different encoders that are frozen.")
         if self.size not in SIZES:
             raise ConfigError(f"size: unknown '{self.size}'. Known: {', '.join(SIZES)}.")
-        if self.backbone.count and self.pretrained:
-            raise ConfigError("backbone.count: an encoder starts from published weights or from a backbone, not both.")
-        if self.backbone.count and self.data.source == "phantom" and self.backbone.seed == self.data.seed:
+        phantoms = self.backbone.source == "phantom"
+        if phantoms and self.pretrained:
+            raise ConfigError("backbone.source: encoders start from published weights or from phantoms, not both.")
+        if phantoms and self.data.source == "phantom" and self.backbone.seed == self.data.seed:
             raise ConfigError("backbone.seed must differ from data.seed: held-out phantoms would be among its own.")
         if self.classifier.warmup_epochs > self.classifier.epochs:
             raise ConfigError(

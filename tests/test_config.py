@@ -42,7 +42,7 @@ def test_overrides_are_typed() -> None:
         ("encoders=['fve+fvee']", "encoders: unknown 'fvee'"),
         ("encoders=['fve+fve']", "encoders: 'fve.fve' must join different encoders that are frozen"),
         ("encoders=['dve+fve']", "encoders: 'dve.fve' must join different encoders that are frozen"),
-        ("pretrained=true", "starts from published weights or from a backbone, not both"),
+        ("pretrained=true", "start from published weights or from phantoms, not both"),
         ("clip.negatives=none", "clip.negatives: expected one of batch, same_cluster"),
         ("classifier.warmup_epochs=99", r"classifier.warmup_epochs \(99\) must not exceed classifier.epochs"),
         ("size=huge", "size: expected one of"),

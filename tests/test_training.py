@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from core.config import ExperimentConfig, load_config
+from core.labels.observations import OBSERVATIONS
 from core.lightning.optimizers import augment
 from core.token_cache import TokenCache
 from core.types import CXRLensError
@@ -221,6 +222,17 @@ def test_the_backbone_learns_from_other_phantoms(run: Run) -> None:
     assert run.backbone_data.source.fingerprint() != run.data.source.fingerprint()
     with pytest.raises(CXRLensError, match="backbone.seed must differ"):
         load_config(PRESETS, "phantom", ["backbone.seed=0"])
+
+
+def test_the_backbone_learns_the_training_split_where_asked(tmp_path: Path) -> None:
+    run = Run(load_config(PRESETS, "phantom", [*FEW, "backbone.source=train"]), tmp_path)
+    assert run.backbone_data is run.data
+    run.backbone()
+    head = load_file(tmp_path / "backbone" / "model.safetensors")["backbone.fc.weight"]
+    assert len(head) == len(OBSERVATIONS) + len(run.data.fine_labels)
+    before = json.loads((tmp_path / "backbone" / "done.json").read_text())["key"]
+    other = Run(load_config(PRESETS, "phantom", [*FEW, "backbone.source=train", "data.seed=9"]), tmp_path)
+    assert other.backbone() != before  # other studies, another backbone
 
 
 def test_two_processes_do_a_stage_once(tmp_path: Path) -> None:

@@ -92,8 +92,10 @@ class Run:
 
     @cached_property
     def backbone_data(self) -> StudyData:
-        """The phantoms that the backbone learns from; none of them is in the run's own data."""
+        """What the backbone learns from: the run's own data, or phantoms of which none is in them."""
         settings = self.config.backbone
+        if settings.source == "train":
+            return self.data
         chosen = replace(self.config.data, source="phantom", count=settings.count, seed=settings.seed)
         return StudyData(chosen, self.folder / "backbone_images")
 
@@ -111,7 +113,8 @@ class Run:
             shape = ENCODERS["fve"].sizes[self.config.size]
             normalize = Normalize(shape.image_size, **ENCODERS["fve"].normalization)
             classes = targets["train"].shape[1]
-            network = ImageClassifier(num_classes=classes, **shape.arch).to(memory_format=torch.channels_last)
+            network = ImageClassifier(num_classes=classes, fetch=self.config.pretrained, **shape.arch)
+            network = network.to(memory_format=torch.channels_last)
             training = ClassifierConfig(
                 epochs=settings.epochs,
                 batch_size=settings.batch_size,
@@ -125,9 +128,14 @@ class Run:
             self._fit_classifier(folder, ClassifierModule(normalize, network, _rate(targets), training), targets, data)
             save_weights(folder, {"backbone": network.model})
 
-        return run_stage(
-            self.folder / "backbone", {"size": self.config.size, "seed": self.config.seed, **to_dict(settings)}, work
-        )
+        inputs = {
+            "size": self.config.size,
+            "seed": self.config.seed,
+            "pretrained": self.config.pretrained,
+            "data": self.backbone_data.fingerprint(),
+            **to_dict(settings),
+        }
+        return run_stage(self.folder / "backbone", inputs, work)
 
     def classifier(self, kind: str) -> str:
         """Train CDC (``kind="cdc"``, 14 observations) or FGC (``"fgc"``, fine labels)."""
@@ -282,7 +290,7 @@ class Run:
         encoder = build_encoder(
             name, self.config.size, pretrained=self.config.pretrained, **self._encoder_changes(name)
         )
-        if self.config.backbone.count:
+        if self.config.backbone.source != "none":
             weights = part_of(self.folder / "backbone", "backbone")
             for each in encoder.backbones():
                 start_from(each, weights)
@@ -340,7 +348,7 @@ class Run:
             "seed": self.config.seed,
             "pretrained": self.config.pretrained,
         }
-        if self.config.backbone.count:
+        if self.config.backbone.source != "none":
             common["backbone"] = self._backbone_key
         return {**common, "data": self.data.fingerprint(), **plain}
 
@@ -551,7 +559,7 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
         jobs = 1  # its processes share each stage
     with ranks.first_alone():
         run.data.fingerprint()  # labels an index's reports, once
-    if config.backbone.count:
+    if config.backbone.source != "none":
         _side_by_side(run, [("backbone",)], jobs)
     for split in SPLITS:
         for size in {ENCODERS[part].sizes[config.size].image_size for part in frozen} | {

@@ -134,6 +134,6 @@ def start_from(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     needed = {key: value.shape for key, value in ours.items() if not key.startswith(head)}
     if {key: value.shape for key, value in fits.items()} != needed:
         raise WeightsError(
-            "The encoder's backbone is not of the kind that was trained to start from. Set backbone.count=0."
+            "The encoder's backbone is not of the kind that was trained to start from. Set backbone.source=none."
         )
     model.load_state_dict({**ours, **fits})
