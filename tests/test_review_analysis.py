@@ -235,7 +235,7 @@ def test_agreement_self_agreement_and_adjudication(quality: Results, tmp_path: P
     export(quality, analysis, tmp_path, lambda _: np.zeros((4, 4), np.float32))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert (page.count("Settled by a third reader"), page.count("data:image/png")) == (2, 1)
-    assert ", pair-one: omission, how many significant: 1" in page
+    assert ", pair-one: omission, how many significant: 1</li>" in page
 
 
 def test_metrics_correlate_with_counted_errors(quality: Results) -> None:

@@ -162,6 +162,8 @@ def test_a_researcher_closes_and_sees_results_and_files_equal_to_the_marks(datab
     # 6 studies, one error each by anna and two by boris; none in the reference.
     assert found == {"reference": "0 of 0", "pair-one": "18 of 18", "pair-two": "18 of 18"}
     assert errors["Model"].iloc[0] == "reference"
+    questions = next(table for table in tables if "Settled as" in table)
+    assert set(questions["Settled as"]) == {"not settled"}  # there was no third reader
     names = next(table for table in tables if list(table) == ["Reader", "Name", "Model"])
     assert len(names) == 6
     assert not any("Kendall's tau-b" in table for table in tables)

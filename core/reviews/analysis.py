@@ -220,9 +220,9 @@ def settle(results: Results) -> pd.DataFrame:
         disputed = first.nunique() > 1
         value = (third.iloc[-1] if len(third) else None) if disputed else (first.iloc[0] if len(first) else None)
         rows.append((study, model, question, value, disputed))
-    return pd.DataFrame(rows, columns=pd.Index(["study", "model", "question", "value", "disputed"])).astype(
-        {"value": object, "disputed": bool}
-    )
+    columns = pd.Index(["study", "model", "question", "value", "disputed"])
+    # Of objects from the start: beside a None, counts would become floats and the None a NaN.
+    return pd.DataFrame(rows, columns=columns, dtype=object).astype({"disputed": bool})
 
 
 def _errors(results: Results, *, resamples: int, seed: int) -> tuple[ErrorCount, ...]:

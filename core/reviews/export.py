@@ -156,7 +156,10 @@ def _html(results: Results, analysis: Analysis, picture: Callable[[str], FloatIm
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    return {name.replace("_", " "): _cell(value) for name, value in row.items()}
+    named = {"counted" if name == "significant" else name.replace("_", " "): value for name, value in row.items()}
+    if "counted" in named:
+        named["counted"] = "significant ones" if named["counted"] else "all"
+    return {name: _cell(value) for name, value in named.items()}
 
 
 def _cell(value: Any) -> str:
