@@ -253,8 +253,8 @@ def test_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "phantom-reports.jsonl is missing" in words(run(by="Right or wrong"))
     test = run(encoder="CVE")
     assert any("embeddings-cve.safetensors is damaged" in each.value for each in test.error)
-    with pytest.raises(CXRLensError, match="no 'tokens'"):
-        services.embeddings("dve", "tokens")
+    with pytest.raises(CXRLensError, match="no 'text'"):
+        services.embeddings("dve", "text")  # only CLIP's encoders read texts
 
 
 @pytest.mark.slow  # tests/browser/test_embeddings.py sees the same, and its progress
@@ -330,7 +330,7 @@ def test_tokens_of_a_grid_have_their_areas_and_single_studies_their_states(folde
     assert "Silhouette by main cluster" in words(test)
     store(folder, "dve", ids, pooled=noise(40, 4), tokens=noise(10, 15, 4))
     with pytest.raises(CXRLensError, match="neither 13 filters nor a square grid"):
-        services.embeddings("dve", "tokens")
+        services.embeddings("dve", "text")  # only CLIP's encoders read texts
 
 
 @needs_bundles
