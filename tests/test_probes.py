@@ -1,0 +1,246 @@
+"""Probes of features: planted signals are found, shuffled ones are not, what cannot be done is refused in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import ndtr
+from sklearn.metrics import roc_auc_score
+
+from core.labels.observations import CLUSTERS
+from core.metrics.auc import both_kinds, macro_aucs, weighted_aucs
+from training.ccve_study import RANDOM, _encoders, _matched, _shuffled, filter_map, leak_rows, write_map
+from training.cli import BUNDLES
+from training.probes import STRENGTHS, Labelled, catboost_probe, linear_probe, reduce, require_catboost, usable
+from training.runs import StageError
+
+Features = dict[str, np.ndarray]
+Probe = Callable[[Features, Labelled], np.ndarray]
+SIZES = {"train": 1200, "validate": 400, "test": 600}
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[Features, Labelled]:
+    """Class "seen" is on axis 0 of 30 features, "hidden" is not in them."""
+    random = np.random.default_rng(0)
+    features, targets = {}, {}
+    for split, count in SIZES.items():
+        features[split] = random.normal(size=(count, 30)).astype(np.float32)
+        seen = features[split][:, 0] + 0.3 * random.normal(size=count) > 0.5
+        targets[split] = np.stack([seen, random.random(count) < 0.4], axis=1).astype(np.float32)
+    return features, usable(targets, ("seen", "hidden"))
+
+
+def test_the_mean_auc_is_scikit_learns_with_ties_and_weights() -> None:
+    random = np.random.default_rng(1)
+    targets = (random.random((60, 3)) < 0.3).astype(float)
+    scores = random.integers(0, 5, (60, 3)).astype(float)  # many ties
+    weights = np.vstack([np.ones(60), random.integers(0, 3, 60)])
+    found = weighted_aucs(targets, scores, weights)
+    for row, weight in enumerate(weights):
+        for k in range(3):
+            expected = roc_auc_score(targets[:, k], scores[:, k], sample_weight=weight)
+            assert found[row, k] == pytest.approx(expected)
+
+
+def test_draws_are_paired_and_by_patient() -> None:
+    random = np.random.default_rng(2)
+    targets = (random.random((80, 2)) < 0.5).astype(float)
+    scores = targets + random.normal(size=(80, 2))
+    subjects = [f"p{place // 2}" for place in range(80)]
+    found = macro_aucs(targets, {"a": scores, "b": 3 * scores - 1}, subjects=subjects, resamples=200)
+    assert np.array_equal(found["a"][1], found["b"][1])  # the same order, the same draws
+    low, high = np.quantile(found["a"][1], [0.025, 0.975])
+    assert low < found["a"][0] < high
+    everyone = macro_aucs(targets, {"a": scores}, subjects=["one"] * 80, resamples=20)["a"]
+    assert np.ptp(everyone[1]) == 0  # one patient is drawn each time
+
+
+def bayes_auc() -> float:
+    """Best AUC there can be of "seen" = 1{x + 0.3 e > 0.5}, x and e normal: x itself as the score, integrated."""
+    x = np.linspace(-8, 8, 20_001)
+    step = x[1] - x[0]
+    chance = ndtr((x - 0.5) / 0.3)
+    positive = chance * np.exp(-x * x / 2) / np.sqrt(2 * np.pi) * step
+    negative = (1 - chance) * np.exp(-x * x / 2) / np.sqrt(2 * np.pi) * step
+    return float((positive * np.cumsum(negative)).sum() / (positive.sum() * negative.sum()))
+
+
+def linear(features: dict[str, np.ndarray], labels: Labelled) -> np.ndarray:
+    scores, strength = linear_probe(features, labels, tell=lambda _: None)
+    assert strength in STRENGTHS
+    return scores
+
+
+def catboost(features: dict[str, np.ndarray], labels: Labelled) -> np.ndarray:
+    pytest.importorskip("catboost")
+    told: list[str] = []
+    scores = catboost_probe(features, labels, iterations=40, depth=4, threads=1, tell=told.append)
+    assert told == ["CatBoost, seen", "CatBoost, hidden"]
+    return scores
+
+
+@pytest.mark.parametrize("probe", [linear, catboost])
+def test_a_probe_comes_near_the_best_that_there_can_be(probe: Probe, planted: tuple[Features, Labelled]) -> None:
+    features, labels = planted
+    scores = probe(features, labels)
+    seen, hidden = (roc_auc_score(labels.targets["test"][:, k], scores[:, k]) for k in range(2))
+    assert bayes_auc() == pytest.approx(0.9756, abs=1e-4)
+    assert seen == pytest.approx(bayes_auc(), abs=0.02)
+    assert abs(hidden - 0.5) < 0.08
+
+
+@pytest.mark.parametrize("probe", [linear, catboost])
+def test_a_probe_whose_studies_are_out_of_order_finds_nothing(probe: Probe, planted: tuple[Features, Labelled]) -> None:
+    features, labels = planted
+    slipped = {**features, "test": np.roll(features["test"], 1, axis=0)}  # the planted fault
+    assert abs(roc_auc_score(labels.targets["test"][:, 0], probe(slipped, labels)[:, 0]) - 0.5) < 0.08
+
+
+def test_pca_is_fitted_on_training_studies_only(planted: tuple[Features, Labelled]) -> None:
+    features, _ = planted
+    reduced = reduce(features, 5, 0.7)
+    moved = reduce({**features, "test": features["test"] * 100}, 5, 0.7)
+    np.testing.assert_allclose(moved.features["train"], reduced.features["train"])
+    assert reduced.features["test"].shape == (600, 5)
+    by_share = reduce(features, None, 0.7)
+    assert by_share.variance >= 0.7
+    assert reduce(features, by_share.components - 1, 0.7).variance < 0.7
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "asked", "message"),
+    [
+        (20, 50, 2000, r"2,000 components from 20 training studies\. Ask for 20 or fewer"),
+        (50, 30, 2000, r"2,000 components from 30 features a study\. Ask for 30 or fewer"),
+    ],
+)
+def test_more_components_than_there_can_be_are_refused(count: int, width: int, asked: int, message: str) -> None:
+    features = {split: np.zeros((count, width), dtype=np.float32) for split in SIZES}
+    with pytest.raises(StageError, match=message):
+        reduce(features, asked, 0.7)
+
+
+def test_a_class_of_one_kind_is_left_out_and_named() -> None:
+    targets = {split: np.tile(np.eye(4, 3, dtype=np.float32), (3, 1)) for split in SIZES}
+    targets["validate"][:, 1] = 0
+    targets["test"][:, 2] = 1
+    labels = usable(targets, ("a", "b", "c"))
+    assert labels.names == ("a",)
+    assert labels.left_out == {"b": "no positives in the validate split", "c": "no negatives in the test split"}
+    assert labels.targets["train"].shape == (12, 1)
+    targets["train"][:, 0] = 0
+    with pytest.raises(StageError, match=r"No class has both.*a: no positives in the train split.*more studies"):
+        usable(targets, ("a", "b", "c"))
+    assert both_kinds(np.array([[1, 0, 1], [1, 0, 0]])).tolist() == [False, False, True]
+
+
+def test_matching_counts_equal_texts_and_chance() -> None:
+    words = torch.eye(4)
+    images = torch.eye(4)[[0, 2, 1, 3]]  # images 1 and 2 are nearest to each other's text
+    order = torch.arange(4)
+    assert _matched(images, words, ["a", "b", "c", "d"], order, None) == (0.5, 0.25, 4)
+    assert _matched(images, words, ["a", "b", "b", "d"], order, None) == (1.0, pytest.approx(6 / 16), 4)
+    by_cluster = _matched(images, words, ["a", "b", "c", "d"], order, torch.tensor([0, 1, 2, 0]))
+    assert by_cluster == (1.0, 0.5, 2)  # clusters of one pair have nothing to be told from
+
+
+def test_the_map_has_a_point_a_filter_and_study(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    centres = 20 * random.normal(size=(1, len(CLUSTERS), 16))
+    trained = (centres + random.normal(size=(8, len(CLUSTERS), 16))).astype(np.float32)
+    made = filter_map([f"s{place}" for place in range(8)], trained, trained)
+    write_map(tmp_path / "ccve-map.json", made)
+    read = json.loads((tmp_path / "ccve-map.json").read_text())
+    points = np.array(read["trained"])
+    assert points.shape == (8, 13, 2)
+    assert read["filters"] == list(CLUSTERS)
+    within = np.linalg.norm(points - points.mean(0), axis=2).mean()
+    between = np.linalg.norm(points.mean(0) - points.mean((0, 1)), axis=1).mean()
+    assert between > 2 * within  # 13 separate clusters stay separate
+
+
+PAIRS = 130
+
+
+class Pairs:
+    """Study i is an image of grey i, in cluster i % 13."""
+
+    def cluster_pairs(self, split: str) -> list[tuple[int, int, str]]:
+        return [(place, place % 13, str(place)) for place in range(PAIRS)]
+
+    def images(self, split: str, side: int) -> np.ndarray:
+        return np.broadcast_to(np.arange(PAIRS, dtype=np.uint8)[:, None, None], (PAIRS, side, side))
+
+
+class Texts:
+    def __init__(self, code: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.code = code
+
+    def tokenize(self, texts: list[str]) -> torch.Tensor:
+        return torch.tensor([[int(text)] for text in texts])
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.eye(PAIRS)[self.code(ids[:, 0])]
+
+
+def leak(text: Callable[[torch.Tensor], torch.Tensor], image: Callable[[Any, Any], torch.Tensor]) -> list[float]:
+    """Matches by [its radiograph, the mean one] x [any text, texts of the same cluster]."""
+    encoder = SimpleNamespace(
+        normalize=SimpleNamespace(image_size=2),
+        clip=SimpleNamespace(text=Texts(text)),
+        embed_pairs=lambda images, clusters: torch.eye(PAIRS)[image(images, clusters)],
+    )
+    rows = leak_rows(Pairs(), encoder)  # type: ignore[arg-type]
+    assert [row.kind for row in rows] == ["system", "system", "control", "control"]
+    return [row.metrics["match"].value for row in rows]
+
+
+def test_the_leak_control_sees_what_the_filters_index_gives_away() -> None:
+    """An encoder that knows its filter only: as good without the radiograph; nothing within a cluster."""
+    own, own_within, blank, blank_within = leak(lambda ids: ids % 13, lambda _, clusters: clusters)
+    chance = 3 / PAIRS  # groups of 64, 64 and 2
+    assert own == blank > 5 * chance
+    assert own_within == blank_within == pytest.approx(1 / 10)  # ten texts a cluster, all alike: by chance
+
+
+def test_the_leak_control_takes_the_radiograph_away() -> None:
+    """An encoder that reads its radiograph only: always right with it, by chance without: at most one right a group."""
+    own, own_within, blank, blank_within = leak(
+        lambda ids: ids,
+        lambda images, _: (images[:, 0, 0, 0].float() * (255 if images.is_floating_point() else 1)).round().long(),
+    )
+    assert own == own_within == 1
+    assert blank <= 3 / PAIRS  # groups of 64, 64 and 2
+    assert blank_within <= 13 / PAIRS  # a group a cluster
+
+
+def test_shuffled_labels_keep_their_rates_and_leave_the_test_split(planted: tuple[Features, Labelled]) -> None:
+    features, labels = planted
+    mixed = _shuffled(labels)
+    assert np.array_equal(mixed.targets["test"], labels.targets["test"])
+    assert np.array_equal(mixed.targets["train"].sum(0), labels.targets["train"].sum(0))
+    assert abs(roc_auc_score(labels.targets["test"][:, 0], linear(features, mixed)[:, 0]) - 0.5) < 0.2
+
+
+def test_the_random_control_has_ccves_clip_and_other_filters() -> None:
+    encoders = _encoders(BUNDLES, "phantom")
+    (trained, key), (random, random_key) = encoders["ccve"], encoders[RANDOM]
+    assert key != random_key
+    ours, theirs = trained.state_dict(), random.state_dict()
+    other = {name for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert other
+    assert all(name.startswith("filters.") for name in other)
+
+
+def test_without_catboost_the_study_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StageError, match=r"pip install 'cxr-lens\[study\]'"):
+        require_catboost()
