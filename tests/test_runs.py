@@ -173,7 +173,9 @@ def test_a_run_shows_differences_to_the_paper_and_what_it_lacks(folder: Path) ->
     assert table.loc["CVE + M2", "Difference"] == pytest.approx(0.2)
     assert table.loc["CVE + M2", "Difference from"] == pytest.approx(0.4 - 0.116)
     assert "cxr-lens evaluate --preset real --out DIR" in said(test)  # no reports
-    assert "cxr-lens study ccve --preset real" in said(page(view="Tables 2, 3, CCVE"))
+    told = said(page(view="Tables 2, 3, CCVE"))
+    for command in ("table 2", "table 3", "study ccve"):
+        assert f"`cxr-lens {command} --preset real` makes it" in told
     assert "no scores by observation" in said(page(view="By observation"))
 
 

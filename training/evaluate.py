@@ -125,6 +125,18 @@ def evaluate(
     return results
 
 
+def score_texts(config: ExperimentConfig, data: StudyData, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Score reports of held-out studies, by system, and the baselines; rows as `score_systems` gives them."""
+    studies = data.studies["test"][: config.evaluate_studies or None]
+    references = LabeledReports([study.findings for study in studies], [study.labels for study in studies])
+    systems = {name: _label(each) for name, each in texts.items()}
+    systems |= {name: _label(each) for name, (_, each) in _baselines(data, studies).items()}
+    subjects = [study.subject_id for study in studies]
+    with ExitStack() as stack:
+        meteor = None if java.missing() else stack.enter_context(java.Meteor())
+        return score_systems(references, systems, subjects=subjects, against=NEAREST, meteor=meteor)
+
+
 INTERVALS = (
     "In brackets 95 % intervals: percentile bootstrap over patients, 1,000 resamples. Less the nearest report's: "
     "paired; * where the permutation test has p < 0.05 after Holm's correction for all rows."

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,9 +31,10 @@ from core.encoders.classifier import ImageClassifier
 from core.encoders.cve import ClipEncoder
 from core.encoders.fve import FineGrainedEncoder
 from core.encoders.joint import JointProjection
+from core.encoders.label_text import LabelTextEncoder, label_text
 from core.encoders.pretrained import start_from
 from core.filter_control import with_random_filters
-from core.generation import GenerateConfig
+from core.generation import GenerateConfig, generate
 from core.inference import decoder_states
 from core.labels.observations import OBSERVATIONS
 from core.labels.order import abnormal_first
@@ -41,9 +43,10 @@ from core.lightning.clip import ClipModule
 from core.lightning.report import ReportModule
 from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_width
 from core.studies.phantom import PhantomSource
-from core.text import PAD
+from core.text import PAD, Vocabulary, to_text
 from core.token_cache import TokenCache, write_token_cache
 from core.types import SPLITS, Split, VisualTokens
+from training.backbones import build_classifier, settings_of
 from training.data import StudyData, to_images
 from training.launch import ONE, Placement
 from training.runs import (
@@ -88,7 +91,7 @@ class Run:
     @cached_property
     def data(self) -> StudyData:
         """Studies and images."""
-        return StudyData(self.config.data, self.folder / "images")
+        return StudyData(self.config.data, self._shared / "images")
 
     @cached_property
     def backbone_data(self) -> StudyData:
@@ -97,7 +100,7 @@ class Run:
         if settings.source == "train":
             return self.data
         chosen = replace(self.config.data, source="phantom", count=settings.count, seed=settings.seed)
-        return StudyData(chosen, self.folder / "backbone_images")
+        return StudyData(chosen, self._shared / "backbone_images")
 
     def backbone(self) -> str:
         """Train what all encoders start from: a classifier of coarse and fine labels together."""
@@ -264,6 +267,86 @@ class Run:
         inputs = self._inputs(report=used, encoder=encoder_name, decoder=decoder_name, before=before)
         return run_stage(self.folder / f"{encoder_name}-{decoder_name}", inputs, work)
 
+    def backbone_classifier(self, name: str) -> str:
+        """Train a row of Table 2 on the 14 observations, and write its held-out scores."""
+        settings = settings_of(name, self.config.size, self.config.classifier)
+
+        def work(folder: Path) -> None:
+            targets = {split: self.data.coarse_targets(split) for split in ("train", "validate")}
+            torch.manual_seed(self.config.seed)
+            normalize, network = build_classifier(name, self.config.size, pretrained=self.config.pretrained)
+            module = ClassifierModule(normalize, network, _rate(targets), settings)
+            self._fit_classifier(folder, module, targets, self.data)
+            images = self.data.images("test", normalize.image_size)
+            with torch.inference_mode():
+                scores = torch.cat([module(batch) for batch in _batches(images, 64)])
+            save_weights(folder, {"classifier": network})
+            save_file({"scores": scores}, folder / "scores.safetensors")
+
+        inputs = self._inputs(starts_from_backbone=False, classifier=settings, backbone_of_table_2=name)
+        return run_stage(self.folder / "table2" / name, inputs, work)
+
+    def label_text_decoder(self) -> str:
+        """Train Table 3's model, true fine labels as text to findings, and write its held-out reports."""
+        settings = self.config.report
+
+        def work(folder: Path) -> None:
+            studies = self.data.studies
+            labels = {split: [study.fine_labels for study in studies[split]] for split in SPLITS}
+            vocabulary = Vocabulary.build((label_text(each) for each in labels["train"]), 1)
+            longest = max(len(vocabulary.encode(label_text(each), 512)) for each in labels["train"])
+            torch.manual_seed(self.config.seed)
+            width = int(DECODERS["transformer"].sizes[self.config.size]["width"])
+            encoder = LabelTextEncoder(vocabulary, width, longest)
+            decoder = build_decoder(
+                "transformer", self.config.size, token_width=width, vocabulary_size=len(self.data.vocabulary)
+            )
+            module = ReportModule(encoder, (), decoder, self.data.vocabulary, settings)
+            sizes = (len(studies["train"]), min(len(studies["validate"]), 200))
+            words = {
+                split: [
+                    self.data.vocabulary.encode(study.findings, self.config.data.max_words) for study in studies[split]
+                ]
+                for split in ("train", "validate")
+            }
+            read = {split: encoder.ids(labels[split]) for split in SPLITS}
+
+            def worded(split: Split) -> Callable[[list[int]], dict[str, Tensor]]:
+                return lambda places: {
+                    "labels": read[split][places],
+                    "ids": pad([words[split][place] for place in places], PAD),
+                }
+
+            fit(
+                folder,
+                module,
+                loaders(sizes, (worded("train"), worded("validate")), settings.batch_size, self.config.seed),
+                epochs=settings.epochs,
+                monitor="val_bleu_4",
+                mode="max",
+                patience=settings.patience,
+                seed=self.config.seed,
+            )
+            save_weights(folder, {"encoder": encoder, "decoder": decoder})
+            write = GenerateConfig(**to_dict(self.config.write))
+            count = self.config.evaluate_studies or len(studies["test"])
+            with torch.inference_mode():
+                texts = [
+                    to_text(self.data.vocabulary.decode(hypothesis.ids))
+                    for ids in read["test"][:count].split(50)
+                    for hypothesis in generate(decoder, encoder(ids), write)
+                ]
+            (folder / "reports.json").write_text(json.dumps(texts), encoding="utf-8")
+
+        inputs = self._inputs(
+            starts_from_backbone=False,
+            report=settings,
+            write=self.config.write,
+            studies=self.config.evaluate_studies,
+            max_words=self.config.data.max_words,
+        )
+        return run_stage(self.folder / "table3", inputs, work)
+
     def export(self, out: Path) -> None:
         """Write all pairs as bundles into ``out``, weights rounded to 8 bits; they are verified afterwards."""
         for name in _frozen_parts(self.config):
@@ -279,6 +362,11 @@ class Run:
                 self._export_embeddings(name, library, out)
 
     # What stages share.
+
+    @property
+    def _shared(self) -> Path:
+        """The preset's folder, whose images its further seeds use too."""
+        return self.folder.parent if self.folder.name == f"seed-{self.config.seed}" else self.folder
 
     @cached_property
     def _backbone_key(self) -> str:
@@ -339,7 +427,7 @@ class Run:
             return content_hash([self.classifier("cdc"), self.classifier("fgc")])
         return self.clip(name)
 
-    def _inputs(self, **parts: Any) -> dict[str, Any]:
+    def _inputs(self, *, starts_from_backbone: bool = True, **parts: Any) -> dict[str, Any]:
         plain = {
             key: identity(value) if hasattr(value, "__dataclass_fields__") else value for key, value in parts.items()
         }
@@ -348,7 +436,7 @@ class Run:
             "seed": self.config.seed,
             "pretrained": self.config.pretrained,
         }
-        if self.config.backbone.source != "none":
+        if starts_from_backbone and self.config.backbone.source != "none":
             common["backbone"] = self._backbone_key
         return {**common, "data": self.data.fingerprint(), **plain}
 
@@ -504,8 +592,6 @@ class Run:
         "text" (n, D), the impressions; CCVE has the tokens of all studies, and "random_filters" (n, 13, D), the same
         with filters that learned nothing; "states.<decoder>" (n, D') are a decoder's, see `decoder_states`.
         """
-        from safetensors.torch import save_file
-
         encoder = library.load(f"{self.config.name}-{name}-{self.config.decoders[0]}").encoder
         studies = self.data.studies["test"][:EMBEDDING_STUDIES]
         images = self.data.images("test", image_size(name, self.config.size))[:EMBEDDING_STUDIES]

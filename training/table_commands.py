@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.paper_tables import PaperTable, to_markdown, write_table
+
+if TYPE_CHECKING:
+    from training.stages import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -19,6 +22,10 @@ studies = typer.Typer(no_args_is_help=True, help="Studies of what encoders know.
 Preset = Annotated[str, typer.Option(help="Name of a preset in training/presets, and of its family.")]
 Out = Annotated[Path, typer.Option(help="Folder of results; files go into <out>/<preset>/.")]
 Bundles = Annotated[Path, typer.Option(help="Folder of bundles.", envvar="CXR_BUNDLES")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the preset.")
+]
+Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
 RESULTS = ROOT / "assets" / "results"
 
 
@@ -40,7 +47,76 @@ def table_1(
     _finish(made.table_1([made.read_results(path) for path in paths], PAPER, command), out)
 
 
+def _run(preset: str, overrides: list[str] | None, runs: Path) -> Run:
+    from core.config import load_config
+    from training.runs import use_threads_for
+    from training.stages import Run
+
+    config = load_config(PRESETS, preset, overrides or [])
+    use_threads_for(config.size)
+    return Run(config, runs / config.name)
+
+
+def _command(name: str, preset: str, overrides: list[str] | None) -> str:
+    return f"cxr-lens {name} --preset {preset}" + "".join(f" --set {each}" for each in overrides or [])
+
+
 def _finish(table: PaperTable, out: Path) -> None:
     path = write_table(out, table)
     typer.echo(to_markdown(table))
     typer.echo(f"written: {path}, and beside it .csv and .md", err=True)
+
+
+@tables.command("2")
+def table_2(
+    preset: Preset = "phantom",
+    overrides: Overrides = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option("--backbone", help="timm's name of a row; may come again. Default: all seven.")
+    ] = None,
+    runs: Runs = ROOT / "runs",
+    out: Out = RESULTS,
+) -> None:
+    """Train seven image classifiers of the 14 observations; done ones are skipped, an interrupted one resumes."""
+    from training import tables as made
+    from training.backbones import BACKBONES
+
+    names = backbone or list(BACKBONES)
+    command = _command("table 2", preset, overrides) + "".join(f" --backbone {name}" for name in backbone or [])
+    _finish(made.table_2(_run(preset, overrides, runs), names, PAPER, command), out)
+
+
+@tables.command("3")
+def table_3(
+    preset: Preset = "phantom", overrides: Overrides = None, runs: Runs = ROOT / "runs", out: Out = RESULTS
+) -> None:
+    """Train a Transformer that writes findings from the true fine labels, and score it on held-out studies."""
+    from training import tables as made
+
+    _finish(made.table_3(_run(preset, overrides, runs), PAPER, _command("table 3", preset, overrides)), out)
+
+
+@studies.command("ccve")
+def study_ccve(
+    preset: Preset = "phantom",
+    bundles: Bundles = ROOT / "assets" / "bundles",
+    runs: Runs = ROOT / "runs",
+    out: Out = RESULTS,
+    components: Annotated[
+        int | None, typer.Option(min=1, help="Of PCA; the paper has 2000 of 8320. Default: as --variance needs.")
+    ] = None,
+    variance: Annotated[float, typer.Option(help="Share of the variance that PCA keeps.")] = 0.7,
+    most: Annotated[int, typer.Option("--studies", min=0, help="Of each split at most, the first; 0 is all.")] = 1500,
+    overrides: Overrides = None,
+) -> None:
+    """What CCVE's 13 embeddings know: PCA and CatBoost as in the paper, a linear probe, other encoders, controls."""
+    from training import ccve_study as study
+
+    run = _run(preset, overrides, runs)
+    command = _command("study ccve", preset, overrides) + (f" --components {components}" if components else "")
+    command += (f" --variance {variance:g}" if variance != 0.7 else "") + f" --studies {most}"
+    settings = study.StudyConfig(components=components, variance=variance, studies=most)
+    name, work = run.config.name, run.folder / "study_ccve"
+    table, places = study.ccve_study(run.data, bundles, name, settings, work, PAPER, command)
+    study.write_map(out / name / "ccve-map.json", places)
+    _finish(table, out)

@@ -88,8 +88,8 @@ def _plot(content: PaperTable, key: str, title: str) -> None:
 
 def _papers(name: TableName, run: Run) -> None:
     st.info(
-        f"{run.name} has no such table yet. `cxr-lens {COMMANDS[name]} --preset {run.family}` is to make it from the "
-        "data; this version does not have that command. The paper's numbers alone:",
+        f"{run.name} has no such table yet. `cxr-lens {COMMANDS[name]} --preset {run.family}` makes it from the data. "
+        "The paper's numbers alone:",
         icon=":material/info:",
     )
     numbers = paper_numbers(settings.paper_tables(), name)
