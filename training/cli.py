@@ -6,13 +6,17 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from core.types import CXRLensError
 from training import data_commands, explain_command, fine_commands, label_command, review_commands, table_commands
+
+if TYPE_CHECKING:
+    from core.config import ExperimentConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -35,6 +39,9 @@ Overrides = Annotated[
 ]
 Bundles = Annotated[Path, typer.Option(help="Folder of bundles.", envvar="CXR_BUNDLES")]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
+Seeds = Annotated[
+    int, typer.Option(min=1, help="Trainings, each with the next seed; more than one give mean and spread.")
+]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core, or 1 with a GPU.")]
 
 
@@ -71,6 +78,7 @@ def train(
     accelerator: Annotated[
         Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")
     ] = "auto",
+    seeds: Seeds = 1,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
 ) -> None:
     """Run the whole chain of a preset; stages that are done are skipped, an interrupted one resumes.
@@ -78,41 +86,44 @@ def train(
     Several processes, started by --devices, torchrun or srun, share each stage's batches and give the same result.
     """
     from core import ranks
-    from core.config import load_config, to_dict
+    from core.config import to_dict
 
-    config = load_config(PRESETS, preset, overrides or [])
+    configs = _by_seed(preset, overrides, seeds)
     if dry_run:
-        _out(json.dumps(to_dict(config), indent=2))
+        _out(json.dumps(to_dict(configs[0]), indent=2))
         return
     from training.launch import place
     from training.stages import Run, run_all
 
     placement = place(accelerator, devices, num_nodes)
     jobs = jobs or _automatic_jobs()
-    run = Run(config, runs / config.name, placement)
-    target = bundles or run.folder / "bundles"
+    for number, config in enumerate(configs):
+        run = Run(config, _run_folder(runs, config, first=number == 0), placement)
+        target = bundles if bundles and number == 0 else run.folder / "bundles"
 
-    def score() -> None:
-        from core.evaluation import write_labels
-        from training.evaluate import evaluate
-        from training.runs import use_threads_for
+        def score(config: ExperimentConfig = config, run: Run = run, target: Path = target) -> None:
+            from core.evaluation import write_labels
+            from training.evaluate import evaluate
+            from training.runs import use_threads_for
 
-        use_threads_for(config.size)
-        evaluate(config, run.data, target, run.folder / "evaluate", jobs)
-        # Reports stand beside their references, and those of patients stay with who has the data.
-        for name in ("results.json", "reports.jsonl") if config.data.source == "phantom" else ("results.json",):
-            shutil.copyfile(run.folder / "evaluate" / name, target / f"{config.name}-{name}")
-        if config.data.source == "phantom":
-            write_labels(target / f"{config.name}-reports.jsonl")
+            use_threads_for(config.size)
+            evaluate(config, run.data, target, run.folder / "evaluate", jobs)
+            # Reports stand beside their references, and those of patients stay with who has the data.
+            for name in ("results.json", "reports.jsonl") if config.data.source == "phantom" else ("results.json",):
+                shutil.copyfile(run.folder / "evaluate" / name, target / f"{config.name}-{name}")
+            if config.data.source == "phantom":
+                write_labels(target / f"{config.name}-reports.jsonl")
 
-    try:
-        run_all(run, target, score, jobs)
-    except KeyboardInterrupt:
+        try:
+            run_all(run, target, score, jobs)
+        except KeyboardInterrupt:
+            if ranks.is_first():
+                _err("cxr-lens: interrupted; run the same command again to go on.")
+            raise typer.Exit(130) from None
         if ranks.is_first():
-            _err("cxr-lens: interrupted; run the same command again to go on.")
-        raise typer.Exit(130) from None
-    if ranks.is_first():
-        _out((run.folder / "evaluate" / "table.md").read_text(encoding="utf-8"))
+            _out((run.folder / "evaluate" / "table.md").read_text(encoding="utf-8"))
+    if seeds > 1 and ranks.is_first():
+        _mean_of_seeds(configs, runs, "train")
 
 
 @app.command()
@@ -141,18 +152,28 @@ def evaluate(
     runs: Runs = ROOT / "runs",
     out: Annotated[Path | None, typer.Option(help="Also write results.json, table.md and all reports here.")] = None,
     jobs: Jobs = 0,
+    seeds: Seeds = 1,
 ) -> None:
-    """Score a preset's bundles on held-out studies and print the table with its baselines."""
-    from core.config import load_config
+    """Score a preset's bundles on held-out studies and print the table with its baselines.
+
+    With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
+    """
     from training.data import StudyData
     from training.evaluate import evaluate as score
     from training.evaluate import table
     from training.runs import use_threads_for
 
-    config = load_config(PRESETS, preset, overrides or [])
-    use_threads_for(config.size)
-    data = StudyData(config.data, runs / config.name / "images")
-    _out(table(score(config, data, bundles, out, jobs or _automatic_jobs())))
+    configs = _by_seed(preset, overrides, seeds)
+    use_threads_for(configs[0].size)
+    data = StudyData(configs[0].data, runs / configs[0].name / "images")
+    jobs = jobs or _automatic_jobs()
+    if seeds == 1:
+        _out(table(score(configs[0], data, bundles, out, jobs)))
+        return
+    for number, config in enumerate(configs):
+        folder = _run_folder(runs, config, first=number == 0)
+        _out(table(score(config, data, folder / "bundles", folder / "evaluate", jobs)))
+    _mean_of_seeds(configs, runs, "evaluate")
 
 
 @app.command()
@@ -229,6 +250,32 @@ def list_bundles(
         raise typer.Exit(1)
     if problems:
         raise typer.Exit(1)
+
+
+def _by_seed(preset: str, overrides: list[str] | None, seeds: int) -> list[ExperimentConfig]:
+    """The preset with its seed, the next one, and so on."""
+    from core.config import load_config
+
+    first = load_config(PRESETS, preset, overrides or [])
+    return [replace(first, seed=first.seed + number) for number in range(seeds)]
+
+
+def _run_folder(runs: Path, config: ExperimentConfig, *, first: bool) -> Path:
+    return runs / config.name if first else runs / config.name / f"seed-{config.seed}"
+
+
+def _mean_of_seeds(configs: list[ExperimentConfig], runs: Path, done: str) -> None:
+    from core.paper_tables import to_markdown, write_table
+    from training.tables import read_results, table_1
+
+    folders = [_run_folder(runs, config, first=number == 0) for number, config in enumerate(configs)]
+    results = [read_results(folder / "evaluate" / "results.json") for folder in folders]
+    name = configs[0].name
+    command = f"cxr-lens {done} --preset {name} --seeds {len(configs)}"
+    table = table_1(results, table_commands.PAPER, command)
+    path = write_table(runs / name / "tables", table)
+    _out(to_markdown(table))
+    _err(f"written: {path}, and beside it .csv and .md")
 
 
 def _automatic_jobs() -> int:
