@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -259,20 +259,16 @@ def _tokens(data: StudyData, split: Split, most: int | None, encoder: Encoder, k
         cache = TokenCache.open(folder / split, full)
     except CXRLensError:  # none yet, or of other weights
         with tqdm(total=len(images), desc=f"  {folder.name}, {split}", unit="study") as bar:
-            cache = write_token_cache(
+            write_token_cache(
                 folder / split,
                 full,
                 encoder,
-                _image_batches(images),
+                lambda start, end: to_images(images[start:end]),
                 len(images),
                 lambda done, _: bar.update(done - bar.n),
             )
-    return np.asarray(cache.values, dtype=np.float32)
-
-
-def _image_batches(images: Any, size: int = 64) -> Iterator[Tensor]:
-    for start in range(0, len(images), size):
-        yield to_images(np.array(images[start : start + size]))
+        cache = TokenCache.open(folder / split, full)
+    return cache.tokens(list(range(len(cache)))).float().numpy()
 
 
 def _batched(ids: Tensor, tower: Any) -> Tensor:

@@ -14,6 +14,7 @@ from core.config import ReportConfig
 from core.decoders import Decoder
 from core.encoders import Encoder
 from core.encoders.joint import JointProjection
+from core.encoders.label_text import LabelTextEncoder
 from core.generation import GenerateConfig, generate
 from core.lightning.optimizers import adamw, augment
 from core.losses import report_loss
@@ -29,7 +30,7 @@ class ReportModule(lightning.LightningModule):
 
     def __init__(
         self,
-        encoder: Encoder | JointProjection | None,
+        encoder: Encoder | JointProjection | LabelTextEncoder | None,
         templates: Sequence[VisualTokens],
         decoder: Decoder,
         vocabulary: Vocabulary,
@@ -38,7 +39,8 @@ class ReportModule(lightning.LightningModule):
         """Train ``decoder``.
 
         Args:
-            encoder: trains with it: DVE, or what joins several encoders' tokens; None where there is nothing to train.
+            encoder: trains with it: DVE, what joins several encoders' tokens, or what reads labels as text; None where
+                there is nothing to train.
             templates: grids and sources of the cached tokens, one an encoder; empty where the encoder makes them.
             decoder: to train.
             vocabulary: to read generated ids.
