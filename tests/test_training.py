@@ -287,7 +287,7 @@ def test_the_whole_chain_and_its_evaluation(few: ExperimentConfig, tmp_path: Pat
 @pytest.mark.slow
 def test_seeds_share_images_and_give_mean_and_spread(few: ExperimentConfig, tmp_path: Path) -> None:
     """Two seeds, one pair: other weights, one set of images, and Table 1 with a standard deviation."""
-    chosen = ['encoders=["dve"]', 'decoders=["transformer"]', "backbone.count=0", *FEW[:1], *FEW[4:]]
+    chosen = ['encoders=["dve"]', 'decoders=["transformer"]', "backbone.source=none", *FEW[:1], *FEW[4:]]
     options = [part for each in chosen for part in ("--set", each)]
     command = ["train", "--preset", "phantom", *options, "--runs", str(tmp_path), "--jobs", "1", "--seeds", "2"]
     done = CliRunner().invoke(app, command)

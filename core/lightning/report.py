@@ -56,7 +56,7 @@ class ReportModule(lightning.LightningModule):
         self._generated: list[tuple[list[str], list[str]]] = []
 
     def tokens(self, batch: dict[str, Any]) -> VisualTokens:
-        """Visual tokens of a batch with "images" (B, 1, H, H) or "tokens", (B, N, D) of each cache."""
+        """Tokens of a batch with "images" (B, 1, H, H), "labels" (B, L), or "tokens", (B, N, D) of each cache."""
         if self._templates:
             parts = [
                 VisualTokens(tokens, template.grids, template.sources)
@@ -64,8 +64,12 @@ class ReportModule(lightning.LightningModule):
             ]
             joined: VisualTokens = self.encoder(parts) if self.has_encoder else parts[0]
             return joined
-        images = batch["images"]
-        visual: VisualTokens = self.encoder(augment(images) if self.training and self.config.augment else images)
+        if "labels" in batch:
+            inputs = batch["labels"]
+        else:
+            images = batch["images"]
+            inputs = augment(images) if self.training and self.config.augment else images
+        visual: VisualTokens = self.encoder(inputs)
         return visual
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:

@@ -52,7 +52,7 @@ def macro_aucs(
     """Mean AUC over classes of each system, and its bootstrap draws.
 
     All systems are drawn alike, so differences of draws are paired. A class that a resample leaves with one kind is
-    not in that resample's mean.
+    not in that resample's mean; a resample that leaves none with both is no draw.
 
     Args:
         targets: (n, K) in {0, 1}; each class has both kinds.
@@ -62,7 +62,7 @@ def macro_aucs(
         seed: of the draws.
 
     Returns:
-        name -> (mean AUC, draws (R,)).
+        name -> (mean AUC, draws (at most R,)).
     """
     groups = np.unique(np.asarray(subjects), return_inverse=True)[1]
     units = int(groups.max()) + 1
@@ -71,6 +71,7 @@ def macro_aucs(
     weights = np.vstack([np.ones(len(groups)), times])
     result = {}
     for name, scores in systems.items():
-        means = np.nanmean(weighted_aucs(targets, scores, weights), axis=1)
+        aucs = weighted_aucs(targets, scores, weights)
+        means = np.nanmean(aucs[np.isfinite(aucs).any(1)], axis=1)  # the same resamples for all: targets decide
         result[name] = (float(means[0]), means[1:])
     return result
