@@ -115,6 +115,7 @@ def test_no_bundles_is_an_error(tmp_path: Path, cxr_lens: Command) -> None:
         (["train", "--preset", "phantm"], "There is no preset 'phantm'"),
         (["train", "--preset", "phantom", "--set", "report.epoch=3"], "report.epoch: no such key"),
         (["evaluate", "--preset", "phantom", "--set", "size=big"], "size: expected one of"),
+        (["train", "--preset", "phantom", "--seeds", "2", "--bundles", "x"], "--bundles: several seeds keep"),
     ],
 )
 def test_a_wrong_preset_key_is_one_line(arguments: list[str], message: str, cxr_lens: Command) -> None:

@@ -95,11 +95,13 @@ def train(
     from training.launch import place
     from training.stages import Run, run_all
 
+    if bundles and seeds > 1:
+        raise CXRLensError("--bundles: several seeds keep theirs in their run folders. Leave it out, or train one.")
     placement = place(accelerator, devices, num_nodes)
     jobs = jobs or _automatic_jobs()
     for number, config in enumerate(configs):
         run = Run(config, _run_folder(runs, config, first=number == 0), placement)
-        target = bundles if bundles and number == 0 else run.folder / "bundles"
+        target = bundles or run.folder / "bundles"
 
         def score(config: ExperimentConfig = config, run: Run = run, target: Path = target) -> None:
             from core.evaluation import write_labels
