@@ -146,4 +146,4 @@ def test_first_paint_of_4000_studies_and_fluid_20000_points(
     assert watched.errors == []
     for name, value in told.items():
         record_property(name, value)
-    assert all(value <= 2.0 for name, value in told.items() if name.startswith("first paint")), told
+    assert all(value <= 2.0 for name, value in told.items() if name.startswith("first paint of 4,000")), told
