@@ -19,6 +19,7 @@ from dashboard import settings
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
+WAIT = 60_000  # milliseconds: other work may be going on
 CHROMIUM = os.environ.get("CXR_CHROMIUM", "/usr/bin/chromium")
 FLAGS = [
     "--no-sandbox",
@@ -176,3 +177,15 @@ def watched(browser: sync_api.Browser, server: Server) -> Iterator[Watched]:
 def shared(context: sync_api.BrowserContext, server: Server) -> Iterator[Watched]:
     """The same, with what the browser keeps for the tests of the file."""
     yield from guarded(context, server)
+
+
+def at(watched: Watched, position: int) -> None:
+    """Wait until the reading page shows a case, with its image."""
+    expect = sync_api.expect
+    expect(watched.page.locator(".reading")).to_have_attribute("data-position", str(position), timeout=WAIT)
+    expect(watched.page.locator('.reading:not([data-image=""])')).to_be_visible(timeout=WAIT)
+
+
+def saved(watched: Watched) -> None:
+    """Wait until the reading page says that all is saved."""
+    sync_api.expect(watched.page.locator(".saved")).to_have_attribute("data-state", "saved", timeout=WAIT)

@@ -8,11 +8,10 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from core.labels.observations import CLUSTERS
-from tests.browser.conftest import Server, Watched, watch
+from tests.browser.conftest import WAIT, Server, Watched, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-WAIT = 60_000
 ADDRESS = "filters?pair=CCVE+%2B+M2"
 
 

@@ -19,7 +19,7 @@ from core.reviews.design import Case, Design, image_sha256
 from core.reviews.schema import events
 from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import Actor, create_session, first_admin, list_screens, read_screen, set_role
-from tests.browser.conftest import Server, Watched, free_port, start_server, sync_api, watch
+from tests.browser.conftest import WAIT, Server, Watched, at, free_port, saved, start_server, sync_api, watch
 
 expect = sync_api.expect
 ANNA = Actor("anna", "reader")
@@ -27,7 +27,6 @@ TEXTS = {
     "secret-pair": "The heart is enlarged. There is a small left pleural effusion.",
     "reference": "The heart is normal in size. The lungs are <b>clear</b>.",
 }
-WAIT = 60_000
 
 
 @dataclass
@@ -81,15 +80,6 @@ def go_in(watched: Watched, session: str) -> Watched:
     if sheet.is_visible():
         watched.page.keyboard.press("Enter")
     return watched
-
-
-def at(watched: Watched, position: int) -> None:
-    expect(watched.page.locator(".reading")).to_have_attribute("data-position", str(position), timeout=WAIT)
-    expect(watched.page.locator('.reading:not([data-image=""])')).to_be_visible(timeout=WAIT)
-
-
-def saved(watched: Watched) -> None:
-    expect(watched.page.locator(".saved")).to_have_attribute("data-state", "saved", timeout=WAIT)
 
 
 def press(watched: Watched, *keys: str) -> None:

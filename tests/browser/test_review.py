@@ -34,12 +34,10 @@ from core.reviews.store import (
     spend,
 )
 from dashboard import settings
-from tests.browser.conftest import Server, Watched, free_port, start_server, watch
+from tests.browser.conftest import WAIT, Server, Watched, at, free_port, saved, start_server, watch
 from tests.review_cases import cases, design, error, fill, screens_of, session
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
-
-WAIT = 60_000
 
 
 def database_of(server: Server) -> Database:
@@ -74,15 +72,6 @@ def enter(browser: Browser, server: Server, reader: str, button: str, position: 
         expect(watched.page.locator(".sheet")).to_contain_text("Every mark is saved at once", timeout=WAIT)
         watched.page.keyboard.press("Enter")
     return watched
-
-
-def at(watched: Watched, position: int) -> None:
-    expect(watched.page.locator(".reading")).to_have_attribute("data-position", str(position), timeout=WAIT)
-    expect(watched.page.locator('.reading:not([data-image=""])')).to_be_visible(timeout=WAIT)
-
-
-def saved(watched: Watched) -> None:
-    expect(watched.page.locator(".saved")).to_have_attribute("data-state", "saved", timeout=WAIT)
 
 
 def chosen_words(watched: Watched) -> str:
