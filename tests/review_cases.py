@@ -62,6 +62,14 @@ def error(report: str, kind: str = "omission", significant: bool = True) -> Mark
     return Mark("error", report, {"error": kind, "significant": significant})
 
 
+def twenty_readers(database: Database) -> tuple[str, list[Actor], list[list[str]]]:
+    """A session of twenty readers: its id, who they are, and the screens of each."""
+    names = tuple(f"reader {number}" for number in range(20))
+    fill(database, names)
+    trial = session(database, readers=names)
+    return trial, [Actor(name, "reader") for name in names], [screens_of(database, name, trial) for name in names]
+
+
 def at_a_pace(readers: int, marks: int, mark: Callable[[int, int], object]) -> str:
     """Let each reader mark once a second, faster than anybody reads: 95 % within 100 ms, and the times in words."""
 

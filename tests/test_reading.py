@@ -44,8 +44,8 @@ from tests.review_cases import (
     fill,
     open_app_page,
     open_file,
-    screens_of,
     session,
+    twenty_readers,
 )
 
 ANNA = Actor("anna", "reader")
@@ -228,12 +228,8 @@ def test_another_readers_session_and_screens_are_out_of_reach(database: Database
 
 @pytest.mark.slow
 def test_twenty_readers_at_a_readers_pace_through_the_page(tmp_path: Path) -> None:
-    names = tuple(f"reader {number}" for number in range(20))
     opened = open_file(tmp_path)
-    fill(opened, names)
-    trial = session(opened, readers=names)
-    who = [Actor(name, "reader") for name in names]
-    own = [screens_of(opened, name, trial) for name in names]
+    trial, who, own = twenty_readers(opened)
 
     def mark_and_look(reader: int, number: int) -> None:
         screen = own[reader][number // 5]

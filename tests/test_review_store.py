@@ -53,7 +53,19 @@ from core.reviews.store import (
     undo,
 )
 from core.types import CXRLensError
-from tests.review_cases import ROOT, TEXTS, at_a_pace, cases, design, error, fill, open_file, screens_of, session
+from tests.review_cases import (
+    ROOT,
+    TEXTS,
+    at_a_pace,
+    cases,
+    design,
+    error,
+    fill,
+    open_file,
+    screens_of,
+    session,
+    twenty_readers,
+)
 
 ANNA, BORIS, RITA, RALF, ROOT_USER = (
     Actor("anna", "reader"),
@@ -657,12 +669,9 @@ def test_twenty_readers_and_two_thousand_marks(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_twenty_readers_at_a_readers_pace(tmp_path: Path) -> None:
-    names = tuple(f"reader {number}" for number in range(20))
     database = open_file(tmp_path)
-    fill(database, names)
-    trial = session(database, readers=names)
-    who = [Actor(name, "reader") for name in names]
-    own = [screens_of(database, name, trial)[0] for name in names]
+    _, who, screens = twenty_readers(database)
+    own = [first for first, *_ in screens]
     blinded = [name_on(database, screen, reader) for screen, reader in zip(own, who, strict=True)]
 
     def mark(reader: int, number: int) -> None:
