@@ -64,10 +64,7 @@ def evaluate(
         raise StageError(
             f"{bundles} has no bundle of the family '{config.name}'. Run: cxr-lens train --preset {config.name}"
         )
-    count = config.evaluate_studies or len(data.studies["test"])
-    studies = data.studies["test"][:count]
-    references = LabeledReports([study.findings for study in studies], [study.labels for study in studies])
-    subjects = [study.subject_id for study in studies]
+    studies, references, subjects = _held_out(config, data)
     baselines = _baselines(data, studies)
     systems = {name: _label(texts) for name, (_, texts) in baselines.items()}
     details = {name: detail for name, (detail, _) in baselines.items()}
@@ -127,11 +124,9 @@ def evaluate(
 
 def score_texts(config: ExperimentConfig, data: StudyData, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Score reports of held-out studies, by system, and the baselines; rows as `score_systems` gives them."""
-    studies = data.studies["test"][: config.evaluate_studies or None]
-    references = LabeledReports([study.findings for study in studies], [study.labels for study in studies])
+    studies, references, subjects = _held_out(config, data)
     systems = {name: _label(each) for name, each in texts.items()}
     systems |= {name: _label(each) for name, (_, each) in _baselines(data, studies).items()}
-    subjects = [study.subject_id for study in studies]
     with ExitStack() as stack:
         meteor = None if java.missing() else stack.enter_context(java.Meteor())
         return score_systems(references, systems, subjects=subjects, against=NEAREST, meteor=meteor)
@@ -173,6 +168,13 @@ def table(results: Mapping[str, Any]) -> str:
         lines.append("")
     lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study], LabeledReports, list[str]]:
+    """The studies that are scored, their reports, and whose they are."""
+    studies = data.studies["test"][: config.evaluate_studies or None]
+    references = LabeledReports([study.findings for study in studies], [study.labels for study in studies])
+    return studies, references, [study.subject_id for study in studies]
 
 
 def _write_all(
