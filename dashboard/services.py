@@ -508,9 +508,14 @@ class Embeddings:
 
 def point_is(encoder: str, kind: str) -> Literal["study", "filter", "area"]:
     """What a point of a kind of embeddings is: a study, or a study through one filter of CCVE, or in one area."""
-    if kind.split(".")[0] not in (TOKENS, RANDOM):
+    if not _is_single(kind):
         return "study"
     return "filter" if encoder == "ccve" else "area"
+
+
+def _is_single(kind: str) -> bool:
+    """Are these tokens one by one, (m, N, D), and not a row a study?"""
+    return kind.split(".")[0] in (TOKENS, RANDOM)
 
 
 def embedding_kinds(encoder: str) -> dict[str, str]:
@@ -600,7 +605,7 @@ def _read_embeddings(path: str, stamp: int) -> tuple[tuple[str, ...], dict[str, 
             }
             study_ids = tuple(json.loads((file.metadata() or {})["study_ids"]))
         for key, values in tensors.items():
-            single = key.split(".")[0] in (TOKENS, RANDOM)
+            single = _is_single(key)
             whole = len(values) == len(study_ids) if not single else 0 < len(values) <= len(study_ids)
             if values.ndim != 2 + single or not whole:
                 raise ValueError(f"'{key}' has shape {values.shape} for {len(study_ids)} studies")
