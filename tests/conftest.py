@@ -41,3 +41,11 @@ def decoder(request: pytest.FixtureRequest, vocabulary: Vocabulary) -> Decoder:
     with torch.no_grad():
         built.output.weight.mul_(4)
     return built
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup`: a file in one process, and all of the browser in one: two starve each other."""
+    for item in items:
+        group = "browser" if item.path.parent.name == "browser" else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
