@@ -25,7 +25,7 @@ run: install ## open the dashboard
 	$(BIN)/streamlit run dashboard/app.py
 
 test: install ## run the tests (under 12 minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: install ## run all tests, the slow ones too
 	$(BIN)/python -m pytest
