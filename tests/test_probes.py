@@ -14,10 +14,22 @@ import torch
 from scipy.special import ndtr
 from sklearn.metrics import roc_auc_score
 
+from core.config import load_config
 from core.labels.observations import CLUSTERS
 from core.metrics.auc import both_kinds, macro_aucs, weighted_aucs
-from training.ccve_study import RANDOM, _encoders, _matched, _shuffled, filter_map, leak_rows, write_map
-from training.cli import BUNDLES
+from training.ccve_study import (
+    RANDOM,
+    StudyConfig,
+    _encoders,
+    _matched,
+    _shuffled,
+    ccve_study,
+    filter_map,
+    leak_rows,
+    write_map,
+)
+from training.cli import BUNDLES, PRESETS
+from training.data import StudyData
 from training.probes import STRENGTHS, Labelled, catboost_probe, linear_probe, reduce, require_catboost, usable
 from training.runs import StageError
 
@@ -126,6 +138,12 @@ def test_more_components_than_there_can_be_are_refused(count: int, width: int, a
     features = {split: np.zeros((count, width), dtype=np.float32) for split in SIZES}
     with pytest.raises(StageError, match=message):
         reduce(features, asked, 0.7)
+
+
+def test_the_study_refuses_too_many_components_before_it_looks_for_bundles(tmp_path: Path) -> None:
+    data = StudyData(load_config(PRESETS, "phantom", ["data.count=48"]).data, tmp_path)
+    with pytest.raises(StageError, match=r"2,000 components from \d+ training studies"):
+        ccve_study(data, tmp_path, "phantom", StudyConfig(components=2000), tmp_path, tmp_path, "again")
 
 
 def test_a_class_of_one_kind_is_left_out_and_named() -> None:

@@ -35,7 +35,7 @@ from core.registry import ENCODERS
 from core.token_cache import TokenCache, write_token_cache
 from core.types import SPLITS, CXRLensError, Split
 from training.data import StudyData, to_images
-from training.probes import Labelled, catboost_probe, linear_probe, reduce, require_catboost, usable
+from training.probes import Labelled, catboost_probe, linear_probe, reduce, require_catboost, require_components, usable
 from training.runs import StageError, content_hash, say
 from training.tables import OTHER_DATA
 
@@ -92,6 +92,7 @@ def ccve_study(
     require_catboost()
     most = config.studies or None
     labels = usable({split: data.coarse_targets(split).numpy()[:most] for split in SPLITS}, OBSERVATIONS)
+    require_components(config.components, len(labels.targets["train"]), "training studies")
     encoders = _encoders(bundles, family)
     tokens = {
         name: {split: _tokens(data, split, most, encoder, key, work / name.replace(", ", "-")) for split in SPLITS}

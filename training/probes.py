@@ -90,13 +90,8 @@ def reduce(features: Mapping[Split, Floats], components: int | None, variance: f
     Raises:
         StageError: more components than the training split has studies, or than there are features.
     """
-    count, width = features["train"].shape
-    if components is not None and components > min(count, width):
-        short = f"{count:,} training studies" if count <= width else f"{width:,} features a study"
-        raise StageError(
-            f"PCA cannot give {components:,} components from {short}. Ask for {min(count, width):,} or fewer "
-            "(--components), take more studies, or leave the number out: then a share of the variance decides."
-        )
+    for most, what in sorted(zip(features["train"].shape, ("training studies", "features a study"), strict=True)):
+        require_components(components, most, what)
     if not 0 < variance < 1:
         raise StageError(f"The share of variance to keep is between 0 and 1, not {variance}.")
     pca = PCA(n_components=components or variance, random_state=seed, svd_solver="auto" if components else "full")
@@ -106,6 +101,24 @@ def reduce(features: Mapping[Split, Floats], components: int | None, variance: f
         int(pca.n_components_),
         float(pca.explained_variance_ratio_.sum()),
     )
+
+
+def require_components(components: int | None, most: int, what: str) -> None:
+    """Refuse before hours of encoding.
+
+    Args:
+        components: that PCA is asked for; None is any number.
+        most: that it can give.
+        what: there are so many of.
+
+    Raises:
+        StageError: it is asked for more.
+    """
+    if components is not None and components > most:
+        raise StageError(
+            f"PCA cannot give {components:,} components from {most:,} {what}. Ask for {most:,} or fewer "
+            "(--components), take more studies, or leave the number out: then a share of the variance decides."
+        )
 
 
 def require_catboost() -> None:
