@@ -178,6 +178,9 @@ class ReportConfig:
         patience: epochs without a better validation score before stopping.
         augment: for DVE, as for the classifiers.
         abnormal_first: teach decoders that plan sentences one order (``core.labels.order``), not the reader's.
+        class_aware: every second study is a positive of an observation, all in turn, so that rare ones are learned.
+        group_lengths: put reports of like length into a batch, for speed.
+        monitor: the greedy validation reports' score whose best epoch is kept: BLEU-4, or clinical macro F1.
     """
 
     epochs: int
@@ -190,6 +193,9 @@ class ReportConfig:
     patience: int
     augment: bool
     abnormal_first: bool
+    class_aware: bool = False
+    group_lengths: bool = False
+    monitor: Literal["bleu_4", "f1"] = "bleu_4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +206,7 @@ class WriteConfig:
     max_words: int
     length_penalty: float
     no_repeat_ngram: int
+    end_penalty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,12 +26,15 @@ class GenerateConfig:
         max_words: longest report, START left out.
         length_penalty: finished hypotheses are compared by log-probability / length ** length_penalty.
         no_repeat_ngram: a sequence of this many words may not come twice; 0 switches it off.
+        end_penalty: taken from END's log-probability, natural log, at each step of the search; above 0 for a decoder
+            whose likeliest reports are shorter than what it learned from. It is not part of what is reported.
     """
 
     beam_size: int = 4
     max_words: int = 100
     length_penalty: float = 1.0
     no_repeat_ngram: int = 0
+    end_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
@@ -124,6 +127,7 @@ class _Search:
                 "verify the bundle with 'cxr-lens bundles --verify'."
             )
         log_probabilities = logits.float().log_softmax(1).unflatten(0, (self.studies, self.beams))
+        log_probabilities[:, :, END] -= self.config.end_penalty
         if self.config.no_repeat_ngram:
             self._block_repeats(log_probabilities)
         total = (self.scores.unsqueeze(2) + log_probabilities).flatten(1)
@@ -158,7 +162,7 @@ class _Search:
         """The best finished hypothesis of a study, or its best beam where the limit came first."""
         if self.pool[study]:
             _, score, length, beam = max(self.pool[study], key=lambda entry: entry[0])
-            return self._read(study, length - 1, beam, score, finished=True)
+            return self._read(study, length - 1, beam, score + self.config.end_penalty, finished=True)
         return self._read(study, len(self.words), 0, float(self.scores[study, 0]), finished=False)
 
     def _read(self, study: int, steps: int, beam: int, score: float, *, finished: bool) -> Hypothesis:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +18,14 @@ from core.types import CXRLensError, FloatImage, Report, VisualTokens
 
 
 def write_reports(
-    models: Sequence[ReportModel], image: FloatImage, *, beam_size: int = 4, max_words: int = 100
+    models: Sequence[ReportModel], image: FloatImage, *, beam_size: int | None = None
 ) -> Iterator[tuple[str, Report]]:
     """Write the report of one image with each model, one after another; an encoder that models share runs once.
 
     Args:
         models: pairs.
         image: (H, W), values in [0, 1], any shape.
-        beam_size: 1 is greedy.
-        max_words: longest report.
+        beam_size: 1 is greedy; None, like all else of how it is written, is as in the model's card.
 
     Yields:
         The model's name and its report.
@@ -35,9 +35,9 @@ def write_reports(
         key = id(model.encoder)
         if key not in tokens:
             tokens[key] = encode_images(model, [image])
-        config = GenerateConfig(
-            beam_size=beam_size, max_words=max_words, length_penalty=float(model.card.write.get("length_penalty", 1.0))
-        )
+        config = GenerateConfig(**model.card.write)
+        if beam_size is not None:
+            config = replace(config, beam_size=beam_size)
         yield model.card.name, write_from_tokens(model, tokens[key], config)[0]
 
 

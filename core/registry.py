@@ -97,7 +97,8 @@ _RN50X4 = {
 }
 # ImageNet's EfficientNet-Lite0 up to stride 16: 0.7 of its 3.4 million weights. Its last stages have most weights and a
 # quarter of the cells, and add little on chest radiographs (Ke et al. 2021, CheXtransfer, arXiv:2101.06871). The
-# edges that its first stages see are everybody's: they are not trained, for speed.
+# edges that its first stages see are everybody's: they are not trained, for speed. Decoders get the mean of 2 x 2
+# cells: 6 x 6 are nearly the paper's 7 x 7, and 144 would take them most of their time.
 _LITE0 = {
     "backbone": "efficientnet_lite0",
     "backbone_args": {"stages": 4, "untrained_stages": 2},
@@ -145,7 +146,9 @@ ENCODERS: Mapping[str, EncoderSpec] = {
                     grids=((7, 7),),
                     arch={"backbone": "densenet121.tv_in1k"},
                 ),
-                "small": EncoderShape(image_size=192, num_tokens=144, width=112, grids=((12, 12),), arch=_LITE0),
+                "small": EncoderShape(
+                    image_size=192, num_tokens=36, width=112, grids=((6, 6),), arch={**_LITE0, "pool": 2}
+                ),
                 "tiny": EncoderShape(
                     image_size=128,
                     num_tokens=16,
@@ -172,7 +175,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
                     arch={"backbone": "convnext_small.fb_in1k"},
                 ),
                 "small": EncoderShape(
-                    image_size=192, num_tokens=288, width=112, grids=((12, 12), (12, 12)), arch=_LITE0
+                    image_size=192, num_tokens=72, width=112, grids=((6, 6), (6, 6)), arch={**_LITE0, "pool": 2}
                 ),
                 "tiny": EncoderShape(
                     image_size=128,
@@ -196,7 +199,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
                     image_size=288, num_tokens=81, width=640, grids=((9, 9),), arch={"clip": _RN50X4}
                 ),
                 "small": EncoderShape(
-                    image_size=192, num_tokens=144, width=256, grids=((12, 12),), arch={"clip": _LITE0_CLIP}
+                    image_size=192, num_tokens=36, width=256, grids=((6, 6),), arch={"clip": _LITE0_CLIP, "pool": 2}
                 ),
                 "tiny": EncoderShape(
                     image_size=128, num_tokens=16, width=128, grids=((4, 4),), arch={"clip": _TINY_CLIP}

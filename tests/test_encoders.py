@@ -9,6 +9,7 @@ from torch import nn
 from core.encoders import build_encoder
 from core.encoders.ccve import IndependentFilters, SharedStemFilters
 from core.encoders.clip import TextTower
+from core.encoders.dve import DirectEncoder
 from core.encoders.joint import JointEncoder, JointProjection
 from core.encoders.pretrained import WeightsError, load_lite0, package_file, timm_backbone
 from core.labels.observations import CLUSTERS
@@ -223,3 +224,19 @@ def test_text_of_any_length_keeps_its_end(clip_encoder: nn.Module) -> None:
     assert ids.shape == (2, 77)
     assert (ids == 3).sum(1).tolist() == [1, 1]
     assert tower.truncated == 1
+
+
+def test_pooled_tokens_are_means_of_neighbouring_cells() -> None:
+    encoder = build_encoder("dve", "small").eval()
+    assert isinstance(encoder, DirectEncoder)
+    images = torch.rand(2, 1, 192, 192, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pooled = encoder(images)
+        encoder.pool = 1
+        cells = encoder(images)
+    assert cells.grids == ((12, 12),)
+    assert pooled.grids == ((6, 6),)
+    assert pooled.sources == ("dve",) * 36
+    row, column = 4, 1  # token 4 * 6 + 1 has the cells of rows 8 and 9, columns 2 and 3
+    places = [12 * (2 * row + down) + 2 * column + right for down in (0, 1) for right in (0, 1)]
+    torch.testing.assert_close(pooled.tokens[:, 6 * row + column], cells.tokens[:, places].mean(1))

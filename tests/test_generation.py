@@ -73,6 +73,18 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(seed: int) -> None:
     assert found.log_probability == pytest.approx(score, abs=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_penalty_of_the_end_is_in_the_search_and_not_in_the_result(seed: int) -> None:
+    model, penalty = markov(seed), 3.0
+    config = GenerateConfig(beam_size=200, max_words=4, length_penalty=1.0, end_penalty=penalty)
+    found = generate(model, VISUAL, config)[0]
+    dear = model.table.clone()
+    dear[:, END] -= penalty
+    expected, score = exhaustive(dear, 4, 1.0)
+    assert found.ids == expected
+    assert found.log_probability == pytest.approx(score * len(expected) + penalty, abs=1e-4)
+
+
 def test_greedy_takes_the_best_word_each_time() -> None:
     model = markov(1)
     ids, last = [], 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -120,6 +123,24 @@ def test_orders_differ_by_epoch_and_repeat_by_seed() -> None:
     assert sorted(first) == list(range(50))
 
 
+def test_batches_of_like_lengths_hold_every_study_once() -> None:
+    lengths = torch.randint(5, 128, (203,), generator=torch.Generator().manual_seed(0)).tolist()
+    alone = EpochSampler(203, 1).group(lengths, 8)
+    order = list(alone)
+    assert sorted(order) == list(range(203))
+    assert list(EpochSampler(203, 1).group(lengths, 8)) == order
+
+    def padded(places: list[int]) -> int:
+        return sum(8 * max(lengths[place] for place in places[at : at + 8]) for at in range(0, 200, 8))
+
+    real = sum(lengths[place] for place in order[:200])
+    assert padded(order) < 1.15 * real < 1.4 * real < padded(list(EpochSampler(203, 1)))
+    longest = [max(lengths[place] for place in order[at : at + 8]) for at in range(0, 200, 8)]
+    assert longest != sorted(longest)  # long and short batches take turns
+    alone.set_epoch(1)
+    assert list(alone) != order
+
+
 def test_a_stage_is_skipped_resumed_or_begun_anew(tmp_path: Path) -> None:
     done: list[list[str]] = []
 
@@ -191,6 +212,32 @@ def test_pairs_train_export_and_verify(pair: tuple[str, str], run: Run, tmp_path
     (card,) = library.cards()
     assert card.name == f"phantom-{encoder}-{decoder}"
     assert library.verify(card.name) < 1e-4
+
+
+def test_a_decoder_keeps_the_epoch_that_its_preset_watches(run: Run, few: ExperimentConfig) -> None:
+    aware = replace(few.report, monitor="f1", class_aware=True, group_lengths=True)
+    other = Run(replace(few, report=aware), run.folder)
+    other.decoder("ccve", "transformer")
+    stage = other.folder / "ccve-transformer"
+    rows = list(csv.DictReader((stage / "log" / "metrics.csv").open()))
+    watched = [float(row["val_f1"]) for row in rows if row.get("val_f1")]
+    summary = json.loads((stage / "summary.json").read_text())
+    assert summary["monitor"] == "val_f1"
+    assert summary["best"] == pytest.approx(max(watched))
+    assert len(watched) == 2
+    before = json.loads((stage / "done.json").read_text())["key"]
+    assert run.decoder("ccve", "transformer") != before  # another choice, another stage
+
+
+def test_a_card_of_patients_data_names_its_licence_and_no_folder(tmp_path: Path) -> None:
+    run = Run(load_config(PRESETS, "openi", [f"data.folder={tmp_path}"]), tmp_path)
+    source = SimpleNamespace(fingerprint=lambda: "abc")
+    run.__dict__["data"] = SimpleNamespace(source=source, studies={"train": [1, 2]})
+    card = run._card("openi-dve-m2")
+    assert "CC BY-NC" in card["licence"]
+    assert card["data"]["studies"] == {"train": 2}
+    assert str(tmp_path) not in json.dumps(card)
+    assert card["config"]["data"]["source"] == "openi"
 
 
 def test_a_trained_encoder_is_the_one_its_decoder_saw(run: Run) -> None:

@@ -186,7 +186,9 @@ def report(
     ] = None,
     bundles: Bundles = BUNDLES,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    beam_size: Annotated[int, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.")] = 4,
+    beam_size: Annotated[
+        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Default: as the bundle's card says.")
+    ] = None,
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""
     from core.bundle import INTENDED_USE, BundleLibrary

@@ -25,7 +25,7 @@ from core.metrics.scoring import LabeledReports, score_systems
 from core.registry import image_size
 from core.report_model import write_from_tokens
 from core.text import to_text, tokenize
-from core.types import Study
+from core.types import Study, VisualTokens
 from training.data import StudyData, to_images
 from training.runs import StageError, use_threads_for
 
@@ -68,8 +68,8 @@ def evaluate(
     baselines = _baselines(data, studies)
     systems = {name: _label(texts) for name, (_, texts) in baselines.items()}
     details = {name: detail for name, (detail, _) in baselines.items()}
-    for card, texts in zip(cards, _write_all(cards, bundles, data, len(studies), config, jobs), strict=True):
-        systems[card.name] = _label(texts)
+    written = _write_all(cards, bundles, data, len(studies), config, jobs)
+    systems |= {card.name: _label(written[card.name]) for card in cards}
     if out is not None:  # before scoring: they take the longest
         out.mkdir(parents=True, exist_ok=True)
         with (out / "reports.jsonl").open("w", encoding="utf-8") as file:
@@ -179,29 +179,41 @@ def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study
 
 def _write_all(
     cards: Sequence[Card], bundles: Path, data: StudyData, count: int, config: ExperimentConfig, jobs: int
-) -> Iterator[list[str]]:
-    """Reports of each bundle, in the order of the cards."""
-    work = [(card.name, bundles, config, data.folder, count) for card in cards]
-    if jobs == 1:
-        yield from tqdm(map(_write, work), total=len(work), desc="evaluating", unit="pair")
-        return
-    for card in cards:  # images are made once, not by each process
-        data.images("test", image_size(card.encoder, card.size))  # type: ignore[arg-type]
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        yield from tqdm(pool.map(_write, work), total=len(work), desc="evaluating", unit="pair")
+) -> dict[str, list[str]]:
+    """Name of a bundle -> its reports; an encoder that pairs share reads each image once."""
+    sharing: dict[str, list[str]] = {}
+    for card in cards:
+        sharing.setdefault(json.dumps(card.content["encoder"].get("shared") or card.name), []).append(card.name)
+    work = [(names, bundles, config, data.folder, count) for names in sharing.values()]
+    written: dict[str, list[str]] = {}
+    with ExitStack() as stack, tqdm(total=len(cards), desc="evaluating", unit="pair") as bar:
+        run: Callable[..., Iterator[dict[str, list[str]]]] = map
+        if jobs > 1:
+            for card in cards:  # images are made once, not by each process
+                data.images("test", image_size(card.encoder, card.size))  # type: ignore[arg-type]
+            run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
+        for texts in run(_write, work):
+            written |= texts
+            bar.update(len(texts))
+    return written
 
 
-def _write(job: tuple[str, Path, ExperimentConfig, Path, int]) -> list[str]:
-    name, bundles, config, folder, count = job
+def _write(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> dict[str, list[str]]:
+    names, bundles, config, folder, count = job
     use_threads_for(config.size)
-    model = BundleLibrary(bundles).load(name)
-    images = StudyData(config.data, folder).images("test", model.image_size)
+    library = BundleLibrary(bundles)
+    models = [library.load(name) for name in names]
+    images = StudyData(config.data, folder).images("test", models[0].image_size)
     settings = GenerateConfig(**to_dict(config.write))
-    texts: list[str] = []
+    texts: dict[str, list[str]] = {name: [] for name in names}
     for start in range(0, count, BATCH):
-        with torch.inference_mode():
-            visual = model.encoder(to_images(np.asarray(images[start : min(start + BATCH, count)])))
-        texts += [report.text for report in write_from_tokens(model, visual, settings)]
+        batch = to_images(np.asarray(images[start : min(start + BATCH, count)]))
+        visual: dict[int, VisualTokens] = {}  # by encoder: those that join several are each pair's own
+        for name, model in zip(names, models, strict=True):
+            if (key := id(model.encoder)) not in visual:
+                with torch.inference_mode():
+                    visual[key] = model.encoder(batch)
+            texts[name] += [report.text for report in write_from_tokens(model, visual[key], settings)]
     return texts
 
 

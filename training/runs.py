@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as lightning
 import torch
@@ -147,6 +147,10 @@ class EpochLine(Callback):
         say(f"  {self.name}: {epoch}, {self.monitor} {value:.4f}, {seconds:.0f} s")
 
 
+GROUPED = 20
+"""Batches among whose studies those of like length are put together."""
+
+
 class EpochSampler(Sampler[int]):
     """A random order that depends on seed and epoch only, so that a resumed training sees what it would have seen.
 
@@ -156,6 +160,25 @@ class EpochSampler(Sampler[int]):
     def __init__(self, size: int, seed: int) -> None:
         """Order ``size`` items."""
         self.size, self.seed, self.epoch = size, seed, 0
+        self.lengths: Sequence[int] = ()
+        self.together = 1
+
+    def group(self, lengths: Sequence[int], batch_size: int) -> Self:
+        """Let a batch of all processes have texts of like ``lengths``: padding is computed for nothing."""
+        self.lengths, self.together = lengths, batch_size
+        return self
+
+    def grouped(self) -> list[int]:
+        """One epoch of all processes, in batches of like lengths where they are known, in random order."""
+        order, size = self.order(), self.together
+        if not self.lengths:
+            return order
+        whole = len(order) // size * size
+        starts = range(0, whole, GROUPED * size)
+        windows = [sorted(order[at : min(at + GROUPED * size, whole)], key=self.lengths.__getitem__) for at in starts]
+        batches = [window[at : at + size] for window in windows for at in range(0, len(window), size)]
+        shuffled = torch.randperm(len(batches), generator=self._generator(25_000)).tolist()
+        return [place for batch in shuffled for place in batches[batch]] + order[whole:]
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -163,13 +186,15 @@ class EpochSampler(Sampler[int]):
 
     def order(self) -> list[int]:
         """One epoch of all processes."""
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        order: list[int] = torch.randperm(self.size, generator=generator).tolist()
+        order: list[int] = torch.randperm(self.size, generator=self._generator(0)).tolist()
         return order
+
+    def _generator(self, offset: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed * 100_003 + self.epoch + offset)
 
     def __iter__(self) -> Iterator[int]:
         """Deal out this process's part of an epoch."""
-        return iter(self.order()[ranks.rank() :: ranks.count()][: len(self)])
+        return iter(self.grouped()[ranks.rank() :: ranks.count()][: len(self)])
 
     def __len__(self) -> int:
         """Number of this process's items."""
@@ -191,7 +216,7 @@ class ClassAwareSampler(EpochSampler):
     def order(self) -> list[int]:
         """One epoch of all processes, as long as the data set."""
         order = super().order()
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch + 50_000)
+        generator = self._generator(50_000)
         turns: list[int] = []
         for place in range(1, len(order), 2) if self.positives else ():
             if not turns:
@@ -272,6 +297,7 @@ def loaders(
     batch_size: int,
     seed: int,
     positives: Tensor | None = None,
+    lengths: Sequence[int] = (),
 ) -> tuple[DataLoader[int], DataLoader[int]]:
     """Training and validation loaders over places 0 to size - 1, which ``collate`` turns into batches.
 
@@ -281,6 +307,7 @@ def loaders(
         batch_size: of all processes that train together; each has an equal share.
         seed: of the order.
         positives: (size, K) targets for class-aware sampling; None takes studies in random order.
+        lengths: of the training split's texts, to group them by; empty does not group.
 
     Raises:
         StageError: a split is empty, or the batch cannot be shared equally.
@@ -297,10 +324,12 @@ def loaders(
             f"{batch_size // together * together or together} or {(batch_size // together + 1) * together}, or change "
             "--devices."
         )
+    batch_size = min(batch_size, sizes[0])
+    sampler = EpochSampler(sizes[0], seed) if positives is None else ClassAwareSampler(positives, seed)
     train: DataLoader[int] = DataLoader(
         range(sizes[0]),  # type: ignore[arg-type]
-        batch_size=min(batch_size, sizes[0]) // together,
-        sampler=EpochSampler(sizes[0], seed) if positives is None else ClassAwareSampler(positives, seed),
+        batch_size=batch_size // together,
+        sampler=sampler.group(lengths, batch_size // together * together),
         collate_fn=collate[0],
         drop_last=True,
     )
@@ -369,8 +398,8 @@ def fit(
     if not ranks.is_first():
         return
     (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    for checkpoint in (folder / "best.ckpt", last):
-        checkpoint.unlink(missing_ok=True)  # the stage writes its weights as safetensors
+    for checkpoint in (last, folder / "best.ckpt"):  # in this order: without the last a killed stage begins anew,
+        checkpoint.unlink(missing_ok=True)  # without the best it could not end. Weights are written as safetensors
 
 
 def _log_name(folder: Path) -> str:

@@ -78,6 +78,12 @@ DESCRIPTIONS = {
     "mimic_cxr": "MIMIC-CXR, its own training split.",
 }
 """Of a bundle's training data, for its readers."""
+LICENCES = {
+    "phantom": "Apache-2.0",
+    "openi": "CC BY-NC 4.0: learned from Open-i, whose records say CC BY-NC-ND 4.0",
+    "mimic_cxr": "not to be shared: learned under the PhysioNet Credentialed Health Data License",
+}
+"""Of a bundle's weights; the code's is Apache-2.0."""
 
 
 @dataclass(frozen=True)
@@ -240,9 +246,9 @@ class Run:
             module = ReportModule(encoder, templates, decoder, self.data.vocabulary, settings)
             studies = self.data.studies
             sentences = DECODERS[decoder_name].sentences
-            collate = tuple(
-                self._worded(split, encoder_name, caches[split], sentences) for split in ("train", "validate")
-            )
+            splits: tuple[Split, ...] = ("train", "validate")
+            words = {split: self._words(split, sentences) for split in splits}
+            collate = tuple(self._worded(split, encoder_name, caches[split], words[split]) for split in words)
             fit(
                 folder,
                 module,
@@ -251,9 +257,11 @@ class Run:
                     (collate[0], collate[1]),
                     settings.batch_size,
                     self.config.seed,
+                    self.data.coarse_targets("train") if settings.class_aware else None,
+                    [len(row) for row in words["train"]] if settings.group_lengths else (),
                 ),
                 epochs=epochs,
-                monitor="val_bleu_4",
+                monitor=f"val_{settings.monitor}",
                 mode="max",
                 patience=settings.patience,
                 seed=self.config.seed,
@@ -322,7 +330,7 @@ class Run:
                 module,
                 loaders(sizes, (worded("train"), worded("validate")), settings.batch_size, self.config.seed),
                 epochs=settings.epochs,
-                monitor="val_bleu_4",
+                monitor=f"val_{settings.monitor}",
                 mode="max",
                 patience=settings.patience,
                 seed=self.config.seed,
@@ -482,14 +490,17 @@ class Run:
             "clusters": clusters[places],
         }
 
-    def _worded(
-        self, split: Split, encoder_name: str, caches: Sequence[TokenCache], sentences: bool
-    ) -> Callable[[list[int]], dict[str, Any]]:
+    def _words(self, split: Split, sentences: bool) -> list[list[int]]:
+        """Ids of each study's findings."""
         in_order = abnormal_first if sentences and self.config.report.abnormal_first else str
-        rows = [
+        return [
             self.data.vocabulary.encode(in_order(study.findings), self.config.data.max_words, sentences=sentences)
             for study in self.data.studies[split]
         ]
+
+    def _worded(
+        self, split: Split, encoder_name: str, caches: Sequence[TokenCache], rows: Sequence[Sequence[int]]
+    ) -> Callable[[list[int]], dict[str, Any]]:
         if caches:
             return lambda places: {
                 "tokens": [cache.tokens(places) for cache in caches],
@@ -510,13 +521,14 @@ class Run:
         return content_hash([*keys, split])
 
     def _card(self, name: str) -> dict[str, Any]:
-        data = self.config.data
+        data, config = self.config.data, to_dict(self.config)
+        config["data"]["folder"] = ""  # where an index lies is nobody's business
         return {
             "name": name,
             "family": self.config.name,
             "size": self.config.size,
             "created": datetime.date.today().isoformat(),
-            "licence": "Apache-2.0",
+            "licence": LICENCES[data.source],
             "intended_use": bundle.INTENDED_USE,
             "data": {
                 "name": data.source,
@@ -526,9 +538,7 @@ class Run:
                 "seed": data.seed,
                 "studies": {split: len(studies) for split, studies in self.data.studies.items()},
             },
-            "config": to_dict(
-                replace(self.config, data=replace(data, folder=""))
-            ),  # where an index lies is nobody's business
+            "config": config,
         }
 
     def _shared_name(self, name: str) -> str:
@@ -565,13 +575,13 @@ class Run:
         name = f"{self.config.name}-{encoder_name}-{decoder_name}"
         side = image_size(encoder_name, self.config.size)
         summary = json.loads((stage / "summary.json").read_text(encoding="utf-8"))
-        write = to_dict(self.config.write)
+        write, watched = to_dict(self.config.write), f"validation_{self.config.report.monitor}_greedy"
         card = {
             **self._card(name),
             "encoder": about,
             "decoder": {"name": decoder_name, "changes": {}},
             "inputs": {"image": [1, side, side], "range": [0, 1], "normalization": "in the encoder"},
-            "metrics": {"validation_bleu_4_greedy": summary["best"], "epochs": summary["epochs"]},
+            "metrics": {watched: summary["best"], "epochs": summary["epochs"]},
             "write": write,
         }
         vocabulary = json.dumps(self.data.vocabulary.words, ensure_ascii=False, indent=0)
@@ -623,7 +633,7 @@ class Run:
             parts = [replace(own, tokens=each) for each in own.tokens.split(64)]
             tensors[f"states.{decoder}"] = torch.cat([decoder_states(model, part, write) for part in parts])
         save_file(
-            {key: value.half().contiguous() for key, value in tensors.items()},
+            {key: value.contiguous() for key, value in bundle.rounded(tensors, "").items()},
             out / f"{self.config.name}-embeddings-{name}.safetensors",
             {"study_ids": json.dumps([each.study_id for each in studies])},
         )

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from core.registry import ENCODERS, Size, lookup
 from core.types import VisualTokens
@@ -103,7 +104,17 @@ def build_encoder(name: str, size: Size, *, pretrained: bool = False, **changes:
     return encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def grid_tokens(features: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Flatten a feature map (B, D, h, w) to tokens (B, h * w, D) in raster order, and its grid (h, w)."""
+def grid_tokens(features: Tensor, pool: int = 1) -> tuple[Tensor, tuple[int, int]]:
+    """Flatten a feature map to tokens in raster order.
+
+    Args:
+        features: (B, D, h, w).
+        pool: a token is the mean of ``pool`` by ``pool`` cells.
+
+    Returns:
+        Tokens (B, N, D), and their grid (h / pool, w / pool); N cells.
+    """
+    if pool > 1:
+        features = functional.avg_pool2d(features, pool)
     height, width = features.shape[2:]
     return features.flatten(2).transpose(1, 2), (height, width)

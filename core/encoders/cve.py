@@ -24,6 +24,7 @@ class ClipEncoder(Encoder):
         fetch: bool = False,
         vocabulary: Vocabulary | None = None,
         feature: Literal["dense", "layer4"] = "dense",
+        pool: int = 1,
     ) -> None:
         """Build CLIP.
 
@@ -33,11 +34,13 @@ class ClipEncoder(Encoder):
             fetch: load published weights.
             vocabulary: of the text tower, where it reads words.
             feature: "dense" gives the paper's 9 x 9 x 640, "layer4" the published code's 9 x 9 x 2560.
+            pool: see ``grid_tokens``.
         """
         super().__init__()
         self.normalize = normalize
         self.clip = ClipModel(**clip, fetch=fetch, vocabulary=vocabulary)
         self.feature = feature
+        self.pool = pool
 
     def backbones(self) -> list[nn.Module]:
         """The image tower's trunk, where it is timm's."""
@@ -47,5 +50,6 @@ class ClipEncoder(Encoder):
         """Encode images (B, 1, H, H); tokens (B, h * w, D)."""
         inputs = self.normalize(images)
         tower = self.clip.image
-        tokens, grid = grid_tokens(tower.dense(inputs) if self.feature == "dense" else tower.features(inputs))
+        features = tower.dense(inputs) if self.feature == "dense" else tower.features(inputs)
+        tokens, grid = grid_tokens(features, self.pool)
         return VisualTokens(tokens, (grid,), ("cve",) * tokens.shape[1])

@@ -23,10 +23,12 @@ class DirectEncoder(Encoder):
         fetch: bool = False,
         pretrained: str | None = "hub",
         backbone_args: Mapping[str, Any] | None = None,
+        pool: int = 1,
     ) -> None:
-        """Build the backbone; see ``timm_backbone`` for ``fetch`` and ``pretrained``."""
+        """Build the backbone; see ``timm_backbone`` for ``fetch`` and ``pretrained``, ``grid_tokens`` for ``pool``."""
         super().__init__()
         self.normalize = normalize
+        self.pool = pool
         self.model = timm_backbone(backbone, fetch=fetch, pretrained=pretrained, num_classes=0, **(backbone_args or {}))
 
     def backbones(self) -> list[nn.Module]:
@@ -36,5 +38,5 @@ class DirectEncoder(Encoder):
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, h * w, D)."""
         features: Tensor = self.model.forward_features(self.normalize(images))  # type: ignore[operator]
-        tokens, grid = grid_tokens(features)
+        tokens, grid = grid_tokens(features, self.pool)
         return VisualTokens(tokens, (grid,), ("dve",) * tokens.shape[1])

@@ -26,10 +26,15 @@ class FineGrainedEncoder(Encoder):
         fetch: bool = False,
         pretrained: str | None = "hub",
         backbone_args: Mapping[str, Any] | None = None,
+        pool: int = 1,
     ) -> None:
-        """Build both towers. Their numbers of classes are the paper's unless the data have others."""
+        """Build both towers. Their numbers of classes are the paper's unless the data have others.
+
+        For ``pool`` see ``grid_tokens``.
+        """
         super().__init__()
         self.normalize = normalize
+        self.pool = pool
         options: dict[str, Any] = {"fetch": fetch, "pretrained": pretrained, "backbone_args": backbone_args}
         self.cdc = ImageClassifier(backbone, coarse_classes, **options)
         self.fgc = ImageClassifier(backbone, fine_classes, **options)
@@ -41,7 +46,7 @@ class FineGrainedEncoder(Encoder):
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, 2 * h * w, D)."""
         inputs = self.normalize(images)
-        coarse, coarse_grid = grid_tokens(self.cdc.features(inputs))
-        fine, fine_grid = grid_tokens(self.fgc.features(inputs))
+        coarse, coarse_grid = grid_tokens(self.cdc.features(inputs), self.pool)
+        fine, fine_grid = grid_tokens(self.fgc.features(inputs), self.pool)
         sources = ("fve.cdc",) * coarse.shape[1] + ("fve.fgc",) * fine.shape[1]
         return VisualTokens(torch.cat([coarse, fine], dim=1), (coarse_grid, fine_grid), sources)

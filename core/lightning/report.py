@@ -16,17 +16,19 @@ from core.encoders import Encoder
 from core.encoders.joint import JointProjection
 from core.encoders.label_text import LabelTextEncoder
 from core.generation import GenerateConfig, generate
+from core.labels.rules import label_report
 from core.lightning.optimizers import adamw, augment
 from core.losses import report_loss
+from core.metrics.clinical import clinical_scores
 from core.metrics.language import bleu
-from core.text import Vocabulary
+from core.text import Vocabulary, to_text
 from core.types import VisualTokens
 
 GREEDY = GenerateConfig(beam_size=1)
 
 
 class ReportModule(lightning.LightningModule):
-    """A decoder, with its encoder where that trains too; watched by BLEU-4 of greedy validation reports."""
+    """A decoder, with its encoder where that trains too; watched by BLEU-4 and F1 of greedy validation reports."""
 
     def __init__(
         self,
@@ -95,10 +97,12 @@ class ReportModule(lightning.LightningModule):
             self._generated.append((self.vocabulary.decode(hypothesis.ids), self.vocabulary.decode(reference)))
 
     def on_validation_epoch_end(self) -> None:
-        """Log BLEU-4, over the reports of all processes."""
+        """Log BLEU-4 and clinical macro F1 by the rule labeler, over the reports of all processes."""
         generated, references = zip(*chain.from_iterable(ranks.gather(self._generated)), strict=True)
         self._generated.clear()
         self.log("val_bleu_4", bleu(references, generated)["bleu_4"], prog_bar=True)
+        found = [[label_report(to_text(words)).states for words in texts] for texts in (references, generated)]
+        self.log("val_f1", clinical_scores(found[0], found[1]).f1, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW; DVE has its own rate."""
