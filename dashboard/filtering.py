@@ -59,16 +59,16 @@ class Looks:
 
 
 def pairs(case: services.Case | None) -> dict[str, Card]:
-    """Usable pairs that read CCVE's filters, by their title; of the family that fits the case first."""
+    """Usable pairs that read CCVE's filters, by their title; those of the family that fits the case first.
+
+    Only those of other families are named by it, so that an address stays what it was when a family is added.
+    """
     families = services.families()
     if case is not None:
         families = tuple(sorted(families, key=lambda family: family != services.family_for(case)))
     found = [card for family in families for card in services.cards(family).values() if "ccve" in card.encoder]
-    several = len({card.family for card in found}) > 1
-    return {
-        services.title_of(card) + (f" · {services.family_title(card.family)}" if several else ""): card
-        for card in found
-    }
+    others = {family: f" · {services.family_title(family)}" for family in families[1:]}
+    return {services.title_of(card) + others.get(card.family, ""): card for card in found}
 
 
 def report(case: services.Case, card: Card) -> Report:

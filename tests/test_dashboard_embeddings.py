@@ -148,7 +148,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = settings.bundles() / "phantom-embeddings-ccve.safetensors"
     with safe_open(source, framework="numpy") as file:
         ids = json.loads(file.metadata()["study_ids"])
-    pooled = load_file(source)["pooled"]
+    stored = load_file(source)
+    pooled = (stored["pooled"] * stored["pooled.scale"][:, None]).astype(np.float32)
     rng = np.random.default_rng(0)
     offsets = rng.normal(0, 1, (1, 13, pooled.shape[1]))
     tokens = (pooled[:, None] + offsets).astype(np.float16)
@@ -158,7 +159,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / source.name,
         {"study_ids": json.dumps(ids)},
     )
-    card = json.loads(next(settings.bundles().glob("*/card.json")).read_text())["data"]
+    card = json.loads(next(settings.bundles().glob("phantom-*/card.json")).read_text())["data"]
     phantoms = PhantomSource(card["count"], card["seed"]).studies("test")
     with (folder / "phantom-reports.jsonl").open("w") as file:
         for each in phantoms:

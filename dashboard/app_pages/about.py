@@ -18,6 +18,8 @@ st.subheader("Limits")
 st.markdown(
     "- **Not a medical device.** Research use only; not for use in diagnostic procedures.\n"
     "- Bundles named phantom-… learned from **synthetic phantoms**. About real radiographs they know nothing.\n"
+    "- Bundles named openi-… learned from about 2,000 studies of **one collection**, mostly normal. They miss most of "
+    "what is rare, and write of what is not there; their scores are on the Results page.\n"
     "- Findings are marked by a rule-based labeler. It can miss or misread a sentence; read the text.\n"
     "- Attention shows where a model looked, not why it wrote a word.\n"
     "- An uploaded image stays in the memory of the session and is not stored."

@@ -297,7 +297,8 @@ def choose_family(case: services.Case) -> str:
         families,
         default=fitting,
         required=True,
-        format_func=services.family_title,
+        format_func=lambda family: f"Trained on {services.family_title(family)}",
+        label_visibility="collapsed",  # the options say it, in one row less
         # Phantoms and uploads have defaults of their own, and are remembered apart.
         key=session.FAMILY if case.study else session.UPLOAD_FAMILY,
         bind="query-params",
