@@ -16,6 +16,7 @@ from core.registry import PAIRS
 from tests.conftest import BUNDLES
 
 NAME = "phantom-fve-transformer"
+FAMILIES = ("phantom", "openi")
 
 pytestmark = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
 
@@ -28,18 +29,31 @@ def copy(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_demo_has_all_twelve_pairs_and_each_verifies() -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_demo_has_all_twelve_pairs_and_each_verifies(family: str) -> None:
     library = BundleLibrary(BUNDLES)
     assert library.problems() == {}
-    assert {(card.encoder, card.decoder) for card in library.cards()} == set(PAIRS)
-    for card in library.cards():
+    cards = [card for card in library.cards() if card.family == family]
+    assert {(card.encoder, card.decoder) for card in cards} == set(PAIRS)
+    for card in cards:
         assert library.verify(card.name) < 2e-3
 
 
 def test_the_demo_bundles_are_small_enough() -> None:
-    bundles = sum(path.stat().st_size for path in BUNDLES.glob("*/**/*") if path.is_file())
-    assert bundles < 25e6
-    assert sum(path.stat().st_size for path in BUNDLES.rglob("*") if path.is_file()) < 32e6  # scores and embeddings too
+    for family in FAMILIES:
+        assert sum(path.stat().st_size for path in BUNDLES.glob(f"**/{family}-*/*")) < 25e6
+    binary = [path for path in BUNDLES.parent.rglob("*") if path.suffix in (".safetensors", ".npz")]
+    assert sum(path.stat().st_size for path in binary) < 40e6  # all there is
+
+
+def test_of_patients_data_only_weights_and_scores_are_given_away() -> None:
+    names = {path.name for path in BUNDLES.glob("openi-*") if path.is_file()}
+    assert names == {"openi-results.json"}
+    scores = json.loads((BUNDLES / "openi-results.json").read_text(encoding="utf-8"))
+    texts = [value for row in scores["rows"] for value in row.values() if isinstance(value, str)]
+    assert all(len(text.split()) == 1 for text in texts)  # names, no sentence of a report
+    for card in BundleLibrary(BUNDLES).cards():
+        assert card.content["config"]["data"]["folder"] == ""
 
 
 def test_pairs_share_their_frozen_encoder() -> None:

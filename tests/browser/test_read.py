@@ -182,7 +182,7 @@ def test_reads_an_uploaded_image_and_warns(watched: Watched, tmp_path: Path, wri
     expect(viewer(watched)).to_have_attribute("data-study", name)
     expect(viewer(watched)).to_have_attribute("data-window", str(levels))
     expect(cards(watched)).to_have_count(12, timeout=60_000)
-    expect(watched.page.get_by_text("synthetic phantoms only")).to_be_visible()
+    expect(watched.page.get_by_text("Open-i (Indiana University)").first).to_be_visible()
     expect(watched.page.get_by_text("No reference report")).to_be_visible()
     assert "Invented" not in watched.page.content()
 
@@ -191,7 +191,10 @@ def test_reads_an_uploaded_image_and_warns(watched: Watched, tmp_path: Path, wri
 def test_reads_a_real_radiograph(watched: Watched) -> None:
     upload(watched, sorted(REAL.glob("*.jpg"))[0])
     expect(cards(watched)).to_have_count(12, timeout=60_000)
-    expect(watched.page.get_by_text("synthetic phantoms only")).to_be_visible()
+    expect(watched.page.get_by_text("Open-i (Indiana University)").first).to_be_visible()
+    watched.page.get_by_role("radio", name="phantoms").click()  # the other family: possible, and warned of
+    expect(watched.page.get_by_text("These models learned from computed phantoms")).to_be_visible(timeout=60_000)
+    expect(cards(watched)).to_have_count(12, timeout=60_000)
     assert watched.errors == []
 
 
