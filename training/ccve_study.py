@@ -89,10 +89,10 @@ def ccve_study(
         StageError: CatBoost or a bundle is missing, there are fewer studies than PCA components, or no class has
             both kinds.
     """
-    require_catboost()
     most = config.studies or None
     labels = usable({split: data.coarse_targets(split).numpy()[:most] for split in SPLITS}, OBSERVATIONS)
     require_components(config.components, len(labels.targets["train"]), "training studies")
+    require_catboost()
     encoders = _encoders(bundles, family)
     tokens = {
         name: {split: _tokens(data, split, most, encoder, key, work / name.replace(", ", "-")) for split in SPLITS}
