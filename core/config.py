@@ -181,6 +181,8 @@ class ReportConfig:
         class_aware: every second study is a positive of an observation, all in turn, so that rare ones are learned.
         group_lengths: put reports of like length into a batch, for speed.
         monitor: the greedy validation reports' score whose best epoch is kept: BLEU-4, or clinical macro F1.
+        drifting_norms: the published code's fault, to measure it: batch norms of "frozen" encoders normalise by the
+            decoder's batches and go on learning their statistics (paper-spec 1.5). Images are encoded at every step.
     """
 
     epochs: int
@@ -196,6 +198,7 @@ class ReportConfig:
     class_aware: bool = False
     group_lengths: bool = False
     monitor: Literal["bleu_4", "f1"] = "bleu_4"
+    drifting_norms: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,9 +285,13 @@ def load_config(folder: Path, preset: str, overrides: Sequence[str] = ()) -> Exp
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    for override in overrides:
-        _override(values, override)
-    return from_dict(ExperimentConfig, values)
+    config = from_dict(ExperimentConfig, values)
+    if overrides:
+        values = to_dict(config)  # with the keys that the preset leaves at their defaults
+        for override in overrides:
+            _override(values, override)
+        config = from_dict(ExperimentConfig, values)
+    return config
 
 
 def _override(values: dict[str, Any], override: str) -> None:

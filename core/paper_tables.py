@@ -1,6 +1,7 @@
 """Tables as the paper has them, ours beside the paper's numbers: JSON for programs, CSV and Markdown for people.
 
-``results/<family>/table-1.json`` and so on; a study's table is ``ccve.json``. A file is written in one piece.
+``results/<family>/table-1.json`` and so on; a study's table is ``ccve.json`` or ``encoders.json``. A file is written in
+one piece.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import Literal, get_args
 from core.files import write_whole
 from core.types import CXRLensError
 
-TableName = Literal["1", "2", "3", "ccve"]
+TableName = Literal["1", "2", "3", "ccve", "encoders"]
 TABLES: Mapping[TableName, str] = {
     "1": "Table 1: reports of the pairs",
     "2": "Table 2: image classifiers",
     "3": "Table 3: reports from the true fine labels",
     "ccve": "CCVE study: what its 13 embeddings know",
+    "encoders": "Encoder study: does the paper's order hold",
 }
 """Name of a table -> its title."""
 
@@ -166,7 +168,7 @@ class PaperTable:
 
 def table_path(folder: Path, family: str, name: str) -> Path:
     """Where a table's JSON lies in the folder of all results."""
-    return folder / family / (f"{name}.json" if name == "ccve" else f"table-{name}.json")
+    return folder / family / (f"table-{name}.json" if name.isdigit() else f"{name}.json")
 
 
 def write_table(folder: Path, table: PaperTable) -> Path:
@@ -245,11 +247,13 @@ def paper_numbers(folder: Path, name: TableName) -> dict[tuple[str, ...], dict[s
 
     Returns:
         key of a row -> metric -> number. Keys: 1 (encoder, decoder), 2 (timm's name,), 3 (input,), ccve (encoder,
-        probe).
+        probe), encoders as 1, F1 alone.
 
     Raises:
         TableError: a file is missing or damaged.
     """
+    if name == "encoders":
+        return {pair: {"f1": metrics["f1"]} for pair, metrics in paper_numbers(folder, "1").items()}
     path = folder / ("numbers.csv" if name == "ccve" else f"table{name}.csv")
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -351,5 +355,5 @@ def _ours(printed: str) -> str:
 
 def _hint(path: Path) -> str:
     name = path.stem.removeprefix("table-")
-    command = "study ccve" if name == "ccve" else f"table {name}"
+    command = f"table {name}" if name.isdigit() else f"study {name}"
     return f"Write it with: cxr-lens {command} --preset {path.parent.name}"

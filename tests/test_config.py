@@ -30,6 +30,11 @@ def test_overrides_are_typed() -> None:
     )
 
 
+def test_what_a_preset_leaves_at_its_default_can_be_changed() -> None:
+    assert load_config(PRESETS, "phantom", ["classifier.class_aware=true"]).classifier.class_aware
+    assert load_config(PRESETS, "phantom", ["report.monitor=f1"]).report.monitor == "f1"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

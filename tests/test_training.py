@@ -29,7 +29,7 @@ from core.types import CXRLensError
 from training import runs
 from training.cli import PRESETS, app
 from training.data import StudyData
-from training.runs import EpochSampler, StageError, fit, loaders, run_stage
+from training.runs import EpochSampler, StageError, fit, load_weights, loaders, run_stage
 from training.stages import Run
 from training.table_commands import PAPER
 from training.tables import table_2, table_3
@@ -214,6 +214,38 @@ def test_pairs_train_export_and_verify(pair: tuple[str, str], run: Run, tmp_path
     assert library.verify(card.name) < 1e-4
 
 
+@pytest.mark.parametrize("encoder", ["cve", "ccve"])
+def test_drifting_norms_move_statistics_and_nothing_else_of_the_encoder(
+    encoder: str, run: Run, few: ExperimentConfig, tmp_path: Path
+) -> None:
+    """The published code's fault: weights are still, what batch norms remember is not. The bundle keeps what came."""
+    from core.bundle import BundleLibrary
+
+    run.clip(encoder)
+    steady = run.trained_encoder(encoder).state_dict()
+    report = replace(few.report, drifting_norms=True)
+    drifting = Run(replace(few, report=report, encoders=(encoder,), decoders=("m2",)), run.folder)
+    drifting.decoder(encoder, "m2")
+    after = drifting.encoder(encoder)
+    load_weights(run.folder / f"{encoder}-m2", "encoder", after)
+    moved = {key for key, value in after.state_dict().items() if not torch.equal(value, steady[key])}
+    assert moved
+    assert all(key.rsplit(".", 1)[1] in ("running_mean", "running_var", "num_batches_tracked") for key in moved)
+    drifting.export(tmp_path)
+    library = BundleLibrary(tmp_path)
+    assert library.verify(f"phantom-{encoder}-m2") < 1e-4
+    read = library.load(f"phantom-{encoder}-m2").encoder.state_dict()
+    key = next(key for key in moved if key.endswith("running_var"))
+    assert torch.allclose(read[key], after.state_dict()[key], rtol=1e-3)
+    assert not torch.allclose(read[key], steady[key], rtol=1e-3)
+
+
+def test_drifting_norms_refuse_joint_encoders(run: Run, few: ExperimentConfig) -> None:
+    drifting = Run(replace(few, report=replace(few.report, drifting_norms=True)), run.folder)
+    with pytest.raises(StageError, match="single encoders, not 'fve\\+ccve'"):
+        drifting.decoder("fve+ccve", "m2")
+
+
 def test_a_decoder_keeps_the_epoch_that_its_preset_watches(run: Run, few: ExperimentConfig) -> None:
     aware = replace(few.report, monitor="f1", class_aware=True, group_lengths=True)
     other = Run(replace(few, report=aware), run.folder)
@@ -351,6 +383,29 @@ def test_seeds_share_images_and_give_mean_and_spread(few: ExperimentConfig, tmp_
     cell = table.rows[0].metrics["bleu_1"]
     assert cell.value == pytest.approx(sum(ours) / 2)
     assert cell.sd == pytest.approx(abs(ours[0] - ours[1]) / 2**0.5)
+
+
+@pytest.mark.slow
+def test_the_encoder_study_trains_both_ways_and_goes_on_where_it_stopped(few: ExperimentConfig, tmp_path: Path) -> None:
+    chosen = ['encoders=["cve","ccve"]', 'decoders=["m2"]', *FEW]
+    options = [part for each in chosen for part in ("--set", each)]
+    command = ["study", "encoders", "--preset", "phantom", *options, "--runs", str(tmp_path), "--jobs", "1"]
+    command += ["--seeds", "2", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    made = read_table(tmp_path / "out" / "phantom" / "encoders.json")
+    assert made.seeds == (1, 2)
+    assert [row.name for row in made.rows if row.kind == "control"] == [
+        "CVE less CVE, norms drifting, M2", "CCVE less CCVE, norms drifting, M2",
+        "CVE, norms drifting less CCVE, norms drifting, M2",
+    ]  # fmt: skip
+    for seed in (tmp_path / "phantom", tmp_path / "phantom" / "seed-2"):  # equal encoders, trained once
+        one, other = (each / "clip_ccve" / "model.safetensors" for each in (seed, seed / "drifting_norms"))
+        assert one.read_bytes() == other.read_bytes()
+    assert not (tmp_path / "phantom" / "seed-2" / "drifting_norms" / "images").exists()
+    again = CliRunner().invoke(app, command)
+    assert "▸" not in again.output
+    assert read_table(tmp_path / "out" / "phantom" / "encoders.json") == made
 
 
 @pytest.mark.slow

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -86,46 +83,32 @@ def train(
     Several processes, started by --devices, torchrun or srun, share each stage's batches and give the same result.
     """
     from core import ranks
-    from core.config import to_dict
+    from core.config import load_config, to_dict
 
-    configs = _by_seed(preset, overrides, seeds)
+    config = load_config(PRESETS, preset, overrides or [])
     if dry_run:
-        _out(json.dumps(to_dict(configs[0]), indent=2))
+        _out(json.dumps(to_dict(config), indent=2))
         return
-    from training.launch import place
-    from training.stages import Run, run_all
+    from training.chain import run_chain, run_folder, with_seeds
+    from training.launch import automatic_jobs, place
+    from training.stages import Run
 
     if bundles and seeds > 1:
         raise CXRLensError("--bundles: several seeds keep theirs in their run folders. Leave it out, or train one.")
     placement = place(accelerator, devices, num_nodes)
-    jobs = jobs or _automatic_jobs()
-    for number, config in enumerate(configs):
-        run = Run(config, _run_folder(runs, config, first=number == 0), placement)
-        target = bundles or run.folder / "bundles"
-
-        def score(config: ExperimentConfig = config, run: Run = run, target: Path = target) -> None:
-            from core.evaluation import write_labels
-            from training.evaluate import evaluate
-            from training.runs import use_threads_for
-
-            use_threads_for(config.size)
-            evaluate(config, run.data, target, run.folder / "evaluate", jobs)
-            # Reports stand beside their references, and those of patients stay with who has the data.
-            for name in ("results.json", "reports.jsonl") if config.data.source == "phantom" else ("results.json",):
-                shutil.copyfile(run.folder / "evaluate" / name, target / f"{config.name}-{name}")
-            if config.data.source == "phantom":
-                write_labels(target / f"{config.name}-reports.jsonl")
-
+    configs = with_seeds(config, seeds)
+    for number, each in enumerate(configs):
+        run = Run(each, run_folder(runs, each, first=number == 0), placement, shared=runs / each.name)
         try:
-            run_all(run, target, score, jobs)
+            scores = run_chain(run, bundles or run.folder / "bundles", jobs or automatic_jobs())
         except KeyboardInterrupt:
             if ranks.is_first():
                 _err("cxr-lens: interrupted; run the same command again to go on.")
             raise typer.Exit(130) from None
         if ranks.is_first():
-            _out((run.folder / "evaluate" / "table.md").read_text(encoding="utf-8"))
+            _out((scores / "table.md").read_text(encoding="utf-8"))
     if seeds > 1 and ranks.is_first():
-        _mean_of_seeds(configs, runs, "train")
+        _mean_of_seeds(configs, runs, table_commands.again("train", preset, overrides, seeds))
 
 
 @app.command()
@@ -160,22 +143,25 @@ def evaluate(
 
     With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
     """
+    from core.config import load_config
+    from training.chain import run_folder, with_seeds
     from training.data import StudyData
     from training.evaluate import evaluate as score
     from training.evaluate import table
+    from training.launch import automatic_jobs
     from training.runs import use_threads_for
 
-    configs = _by_seed(preset, overrides, seeds)
+    configs = with_seeds(load_config(PRESETS, preset, overrides or []), seeds)
     use_threads_for(configs[0].size)
     data = StudyData(configs[0].data, runs / configs[0].name / "images")
-    jobs = jobs or _automatic_jobs()
+    jobs = jobs or automatic_jobs()
     if seeds == 1:
         _out(table(score(configs[0], data, bundles, out, jobs)))
         return
     for number, config in enumerate(configs):
-        folder = _run_folder(runs, config, first=number == 0)
+        folder = run_folder(runs, config, first=number == 0)
         _out(table(score(config, data, folder / "bundles", folder / "evaluate", jobs)))
-    _mean_of_seeds(configs, runs, "evaluate")
+    _mean_of_seeds(configs, runs, table_commands.again("evaluate", preset, overrides, seeds))
 
 
 @app.command()
@@ -256,36 +242,16 @@ def list_bundles(
         raise typer.Exit(1)
 
 
-def _by_seed(preset: str, overrides: list[str] | None, seeds: int) -> list[ExperimentConfig]:
-    """The preset with its seed, the next one, and so on."""
-    from core.config import load_config
-
-    first = load_config(PRESETS, preset, overrides or [])
-    return [replace(first, seed=first.seed + number) for number in range(seeds)]
-
-
-def _run_folder(runs: Path, config: ExperimentConfig, *, first: bool) -> Path:
-    return runs / config.name if first else runs / config.name / f"seed-{config.seed}"
-
-
-def _mean_of_seeds(configs: list[ExperimentConfig], runs: Path, done: str) -> None:
+def _mean_of_seeds(configs: list[ExperimentConfig], runs: Path, command: str) -> None:
     from core.paper_tables import to_markdown, write_table
+    from training.chain import evaluations
     from training.tables import read_results, table_1
 
-    folders = [_run_folder(runs, config, first=number == 0) for number, config in enumerate(configs)]
-    results = [read_results(folder / "evaluate" / "results.json") for folder in folders]
-    name = configs[0].name
-    command = f"cxr-lens {done} --preset {name} --seeds {len(configs)}"
+    results = [read_results(folder / "results.json") for folder in evaluations(runs, configs)]
     table = table_1(results, table_commands.PAPER, command)
-    path = write_table(runs / name / "tables", table)
+    path = write_table(runs / configs[0].name / "tables", table)
     _out(to_markdown(table))
     _err(f"written: {path}, and beside it .csv and .md")
-
-
-def _automatic_jobs() -> int:
-    import torch
-
-    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
 
 
 def _out(text: str) -> None:

@@ -23,6 +23,11 @@ PATIENCE = datetime.timedelta(hours=12)
 """How long a process waits for another: the first one writes bundles and scores them alone."""
 
 
+def automatic_jobs() -> int:
+    """Processes side by side where nobody said how many: one a core, or one with a GPU."""
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where a training runs.

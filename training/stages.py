@@ -93,11 +93,13 @@ class Run:
     config: ExperimentConfig
     folder: Path
     placement: Placement = ONE
+    shared: Path | None = None
+    """Folder of the images, where several runs have the same; else the run's own."""
 
     @cached_property
     def data(self) -> StudyData:
         """Studies and images."""
-        return StudyData(self.config.data, self._shared / "images")
+        return StudyData(self.config.data, (self.shared or self.folder) / "images")
 
     @cached_property
     def backbone_data(self) -> StudyData:
@@ -106,7 +108,7 @@ class Run:
         if settings.source == "train":
             return self.data
         chosen = replace(self.config.data, source="phantom", count=settings.count, seed=settings.seed)
-        return StudyData(chosen, self._shared / "backbone_images")
+        return StudyData(chosen, (self.shared or self.folder) / "backbone_images")
 
     def backbone(self) -> str:
         """Train what all encoders start from: a classifier of coarse and fine labels together."""
@@ -232,18 +234,20 @@ class Run:
     def decoder(self, encoder_name: str, decoder_name: str) -> str:
         """Train a decoder on cached tokens, of one encoder or of several, or with its encoder where that learns too."""
         parts = encoder_parts(encoder_name)
-        frozen = all(ENCODERS[part].frozen for part in parts)
-        before = "+".join(self.tokens(part) for part in parts) if frozen else ""
+        frozen, cached = all(ENCODERS[part].frozen for part in parts), self._reads_cache(encoder_name)
+        before = "+".join(self.tokens(part) if cached else self._encoder_stages(part) for part in parts if frozen)
         settings = self.config.report
         epochs = settings.epochs if frozen else settings.epochs_direct
 
         def work(folder: Path) -> None:
             torch.manual_seed(self.config.seed)
-            encoder = self._join(encoder_name) if frozen else self.encoder(encoder_name)
+            encoder = self._join(encoder_name) if cached else self._drifting(encoder_name) or self.encoder(encoder_name)
             decoder = self.new_decoder(encoder_name, decoder_name)
-            caches = {split: [self._cache(part, split) for part in parts] if frozen else [] for split in SPLITS}
+            caches = {split: [self._cache(part, split) for part in parts] if cached else [] for split in SPLITS}
             templates = [cache.template() for cache in caches["train"]]
-            module = ReportModule(encoder, templates, decoder, self.data.vocabulary, settings)
+            # What an encoder would see once, it sees each time: unturned.
+            seen = replace(settings, augment=settings.augment and not frozen)
+            module = ReportModule(encoder, templates, decoder, self.data.vocabulary, seen)
             studies = self.data.studies
             sentences = DECODERS[decoder_name].sentences
             splits: tuple[Split, ...] = ("train", "validate")
@@ -358,7 +362,8 @@ class Run:
     def export(self, out: Path) -> None:
         """Write all pairs as bundles into ``out``, weights rounded to 8 bits; they are verified afterwards."""
         for name in _frozen_parts(self.config):
-            self._export_encoder(name, out)
+            if self._reads_cache(name):
+                self._export_encoder(name, out)
         for name in self.config.encoders:
             for decoder_name in self.config.decoders:
                 self._export_pair(name, decoder_name, out)
@@ -370,11 +375,6 @@ class Run:
                 self._export_embeddings(name, library, out)
 
     # What stages share.
-
-    @property
-    def _shared(self) -> Path:
-        """The preset's folder, whose images its further seeds use too."""
-        return self.folder.parent if self.folder.name == f"seed-{self.config.seed}" else self.folder
 
     @cached_property
     def _backbone_key(self) -> str:
@@ -402,6 +402,26 @@ class Run:
         else:
             load_weights(self.folder / f"clip_{name}", "encoder", encoder)
         return encoder.freeze()
+
+    def _reads_cache(self, encoder_name: str) -> bool:
+        """Whether its tokens are the same at every step."""
+        return not self.config.report.drifting_norms and all(
+            ENCODERS[part].frozen for part in encoder_parts(encoder_name)
+        )
+
+    def _drifting(self, encoder_name: str) -> Encoder | None:
+        """A trained encoder whose weights are still but whose batch norms go on; None for DVE, which learns.
+
+        Raises:
+            StageError: it joins several.
+        """
+        if "+" in encoder_name:
+            raise StageError(f"report.drifting_norms is for single encoders, not '{encoder_name}'. Switch it off.")
+        if not ENCODERS[encoder_name].frozen:
+            return None
+        encoder = self.trained_encoder(encoder_name)
+        encoder.is_frozen = False
+        return encoder.train()
 
     def new_decoder(self, encoder_name: str, decoder_name: str) -> Decoder:
         """A new decoder for an encoder's tokens."""
@@ -544,9 +564,13 @@ class Run:
     def _shared_name(self, name: str) -> str:
         return f"{self.config.name}-{name}"
 
+    def _saved_changes(self, name: str) -> dict[str, Any]:
+        """Of an encoder, for its card; the vocabulary has a file of its own."""
+        return {key: value for key, value in self._encoder_changes(name).items() if key != "vocabulary"}
+
     def _export_encoder(self, name: str, out: Path) -> None:
         encoder = self.trained_encoder(name)
-        changes = {key: value for key, value in self._encoder_changes(name).items() if key != "vocabulary"}
+        changes = self._saved_changes(name)
         about: dict[str, Any] = {"name": name, "changes": changes}
         if name == "fve":
             about |= {"coarse_labels": list(OBSERVATIONS), "fine_labels": list(self.data.fine_labels)}
@@ -565,7 +589,10 @@ class Run:
         tensors = bundle.rounded(decoder.state_dict(), "decoder.")
         parts = encoder_parts(encoder_name)
         about: dict[str, Any] = {"name": encoder_name, "changes": {}, "shared": {}}
-        for shared in (self._shared_name(part) for part in parts if ENCODERS[part].frozen):
+        cached = self._reads_cache(encoder_name)
+        if not cached:
+            about["changes"] = self._saved_changes(encoder_name)
+        for shared in (self._shared_name(part) for part in parts if cached):
             content = json.loads((out / "shared" / shared / "card.json").read_text(encoding="utf-8"))
             about["shared"][shared] = content["sha256"]["model.safetensors"]
         own = self._join(encoder_name) if about["shared"] else self.encoder(encoder_name)
@@ -667,7 +694,7 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
         encoders += [("classifier", "cdc"), ("classifier", "fgc")]
     pairs = [("decoder", encoder, decoder) for encoder in config.encoders for decoder in config.decoders]
     direct = [pair for pair in pairs if not ENCODERS[encoder_parts(pair[1])[0]].frozen]
-    tokens = [("tokens", name) for name in frozen]
+    tokens = [] if config.report.drifting_norms else [("tokens", name) for name in frozen]
     # Each after what it needs: a worker that is free takes the next, and at worst waits for a stage that runs.
     _side_by_side(run, [*encoders, *direct, *tokens, *(pair for pair in pairs if pair not in direct)], jobs)
 

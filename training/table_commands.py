@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -57,8 +58,10 @@ def _run(preset: str, overrides: list[str] | None, runs: Path) -> Run:
     return Run(config, runs / config.name)
 
 
-def _command(name: str, preset: str, overrides: list[str] | None) -> str:
-    return f"cxr-lens {name} --preset {preset}" + "".join(f" --set {each}" for each in overrides or [])
+def again(name: str, preset: str, overrides: list[str] | None, seeds: int = 1) -> str:
+    """The command that was given, to stand beside its results."""
+    changes = "".join(f" --set {shlex.quote(each)}" for each in overrides or [])
+    return f"cxr-lens {name} --preset {preset}{changes}" + (f" --seeds {seeds}" if seeds > 1 else "")
 
 
 def _finish(table: PaperTable, out: Path) -> None:
@@ -82,7 +85,7 @@ def table_2(
     from training.backbones import BACKBONES
 
     names = backbone or list(BACKBONES)
-    command = _command("table 2", preset, overrides) + "".join(f" --backbone {name}" for name in backbone or [])
+    command = again("table 2", preset, overrides) + "".join(f" --backbone {name}" for name in backbone or [])
     _finish(made.table_2(_run(preset, overrides, runs), names, PAPER, command), out)
 
 
@@ -93,7 +96,7 @@ def table_3(
     """Train a Transformer that writes findings from the true fine labels, and score it on held-out studies."""
     from training import tables as made
 
-    _finish(made.table_3(_run(preset, overrides, runs), PAPER, _command("table 3", preset, overrides)), out)
+    _finish(made.table_3(_run(preset, overrides, runs), PAPER, again("table 3", preset, overrides)), out)
 
 
 @studies.command("ccve")
@@ -113,10 +116,39 @@ def study_ccve(
     from training import ccve_study as study
 
     run = _run(preset, overrides, runs)
-    command = _command("study ccve", preset, overrides) + (f" --components {components}" if components else "")
+    command = again("study ccve", preset, overrides) + (f" --components {components}" if components else "")
     command += (f" --variance {variance:g}" if variance != 0.7 else "") + f" --studies {most}"
     settings = study.StudyConfig(components=components, variance=variance, studies=most)
     name, work = run.config.name, run.folder / "study_ccve"
     table, places = study.ccve_study(run.data, bundles, name, settings, work, PAPER, command)
     study.write_map(out / name / "ccve-map.json", places)
     _finish(table, out)
+
+
+@studies.command("encoders")
+def study_encoders(
+    preset: Preset = "phantom",
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every pair, each with the next seed.")] = 3,
+    runs: Runs = ROOT / "runs",
+    out: Out = RESULTS,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core, or 1 with a GPU.")] = 0,
+    drifting: Annotated[
+        Literal["both", "cve", "ccve", "none"],
+        typer.Option(
+            help="Which of CVE and CCVE to train also with batch norms that drift, as the published code's do."
+        ),
+    ] = "both",
+    overrides: Overrides = None,
+) -> None:
+    """Does the paper's order of encoders hold? Trains what is missing; done stages are skipped."""
+    from core.config import load_config
+    from training import encoder_study as study
+    from training.launch import automatic_jobs
+
+    config = load_config(PRESETS, preset, overrides or [])
+    command = again("study encoders", preset, overrides) + f" --seeds {seeds}"
+    command += f" --drifting {drifting}" if drifting != "both" else ""
+    names = {"both": study.DRIFTING, "none": ()}.get(drifting, (drifting,))
+    steady, drifted = study.train(config, seeds, runs, jobs or automatic_jobs(), names)
+    data = _run(preset, overrides, runs).data
+    _finish(study.table(config, data, steady, drifted, PAPER, command, names), out)
