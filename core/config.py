@@ -252,6 +252,8 @@ class ExperimentConfig:
             parts = list(encoder_parts(name))
             if len(parts) > 1 and (len(set(parts)) < len(parts) or not all(ENCODERS[part].frozen for part in parts)):
                 raise ConfigError(f"encoders: '{name}' must join different encoders that are frozen.")
+            if len(parts) > 1 and self.report.drifting_norms:
+                raise ConfigError(f"report.drifting_norms is for single encoders, not '{name}'. Leave one of them out.")
         if self.size not in SIZES:
             raise ConfigError(f"size: unknown '{self.size}'. Known: {', '.join(SIZES)}.")
         phantoms = self.backbone.source == "phantom"

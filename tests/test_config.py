@@ -58,6 +58,11 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
         load_config(PRESETS, "phantom", [override])
 
 
+def test_joint_encoders_cannot_drift() -> None:
+    with pytest.raises(ConfigError, match=r"report.drifting_norms is for single encoders, not 'fve\+ccve'"):
+        load_config(PRESETS, "phantom", ["report.drifting_norms=true", "encoders=['fve+ccve']"])
+
+
 def test_an_unknown_preset_is_answered_with_the_known() -> None:
     with pytest.raises(ConfigError, match="There is no preset 'phantm'. Known: .*phantom"):
         load_config(PRESETS, "phantm")

@@ -214,36 +214,29 @@ def test_pairs_train_export_and_verify(pair: tuple[str, str], run: Run, tmp_path
     assert library.verify(card.name) < 1e-4
 
 
-@pytest.mark.parametrize("encoder", ["cve", "ccve"])
 def test_drifting_norms_move_statistics_and_nothing_else_of_the_encoder(
-    encoder: str, run: Run, few: ExperimentConfig, tmp_path: Path
+    run: Run, few: ExperimentConfig, tmp_path: Path
 ) -> None:
     """The published code's fault: weights are still, what batch norms remember is not. The bundle keeps what came."""
     from core.bundle import BundleLibrary
 
-    run.clip(encoder)
-    steady = run.trained_encoder(encoder).state_dict()
+    run.clip("cve")
+    steady = run.trained_encoder("cve").state_dict()
     report = replace(few.report, drifting_norms=True)
-    drifting = Run(replace(few, report=report, encoders=(encoder,), decoders=("m2",)), run.folder)
-    drifting.decoder(encoder, "m2")
-    after = drifting.encoder(encoder)
-    load_weights(run.folder / f"{encoder}-m2", "encoder", after)
+    drifting = Run(replace(few, report=report, encoders=("cve",), decoders=("m2",)), run.folder)
+    drifting.decoder("cve", "m2")
+    after = drifting.encoder("cve")
+    load_weights(run.folder / "cve-m2", "encoder", after)
     moved = {key for key, value in after.state_dict().items() if not torch.equal(value, steady[key])}
     assert moved
     assert all(key.rsplit(".", 1)[1] in ("running_mean", "running_var", "num_batches_tracked") for key in moved)
     drifting.export(tmp_path)
     library = BundleLibrary(tmp_path)
-    assert library.verify(f"phantom-{encoder}-m2") < 1e-4
-    read = library.load(f"phantom-{encoder}-m2").encoder.state_dict()
+    assert library.verify("phantom-cve-m2") < 1e-4
+    read = library.load("phantom-cve-m2").encoder.state_dict()
     key = next(key for key in moved if key.endswith("running_var"))
     assert torch.allclose(read[key], after.state_dict()[key], rtol=1e-3)
     assert not torch.allclose(read[key], steady[key], rtol=1e-3)
-
-
-def test_drifting_norms_refuse_joint_encoders(run: Run, few: ExperimentConfig) -> None:
-    drifting = Run(replace(few, report=replace(few.report, drifting_norms=True)), run.folder)
-    with pytest.raises(StageError, match="single encoders, not 'fve\\+ccve'"):
-        drifting.decoder("fve+ccve", "m2")
 
 
 def test_a_decoder_keeps_the_epoch_that_its_preset_watches(run: Run, few: ExperimentConfig) -> None:

@@ -410,13 +410,7 @@ class Run:
         )
 
     def _drifting(self, encoder_name: str) -> Encoder | None:
-        """A trained encoder whose weights are still but whose batch norms go on; None for DVE, which learns.
-
-        Raises:
-            StageError: it joins several.
-        """
-        if "+" in encoder_name:
-            raise StageError(f"report.drifting_norms is for single encoders, not '{encoder_name}'. Switch it off.")
+        """A trained encoder whose weights are still but whose batch norms go on; None for DVE, which learns."""
         if not ENCODERS[encoder_name].frozen:
             return None
         encoder = self.trained_encoder(encoder_name)
