@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.paper_tables import Metric, PaperTable, Row, write_table
 from core.types import CXRLensError
 from dashboard import figures, runs, settings
 from dashboard.results.parts import read_query
@@ -173,10 +174,31 @@ def test_a_run_shows_differences_to_the_paper_and_what_it_lacks(folder: Path) ->
     assert table.loc["CVE + M2", "Difference"] == pytest.approx(0.2)
     assert table.loc["CVE + M2", "Difference from"] == pytest.approx(0.4 - 0.116)
     assert "cxr-lens evaluate --preset real --out DIR" in said(test)  # no reports
-    told = said(page(view="Tables 2, 3, CCVE"))
-    for command in ("table 2", "table 3", "study ccve"):
+    told = said(page(view="Tables and studies"))
+    for command in ("table 2", "table 3", "study ccve", "study encoders"):
         assert f"`cxr-lens {command} --preset real` makes it" in told
     assert "no scores by observation" in said(page(view="By observation"))
+
+
+def test_scores_and_their_differences_are_two_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder / "a", results())
+    score = {"f1": Metric(value=0.7, low=0.6, high=0.8)}
+    step = {"difference": Metric(value=0.1, low=0.05, high=0.15)}
+    rows = [Row(name=name, metrics=metrics) for name, metrics in
+            (("FVE", score), ("DVE", score), ("FVE less DVE", step), ("DVE less CVE", step))]  # fmt: skip
+    made = PaperTable(
+        name="encoders", family="real", metrics={"f1": "macro F1", "difference": "difference"}, rows=tuple(rows), n=9,
+        seeds=(1, 2, 3), command="cxr-lens study encoders --preset real", data="few.",
+    )  # fmt: skip
+    write_table(folder / "tables", made)
+    monkeypatch.setattr("dashboard.settings.result_tables", lambda: folder / "tables")
+    test = page(view="Tables and studies")
+    scores, steps = (each.value for each in test.dataframe[-2:])
+    assert scores["Row"].tolist() == ["FVE", "DVE"]
+    assert "difference" not in scores
+    assert steps.set_index("Row").loc["FVE less DVE", "difference, from"] == pytest.approx(0.05)
+    assert "macro F1" not in steps
+    assert not test.exception
 
 
 def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:

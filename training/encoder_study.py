@@ -37,8 +37,8 @@ DRIFTING = ("cve", "ccve")
 """Encoders whose published network has batch norms, and is frozen."""
 COLUMNS = {
     "f1": "macro F1",
-    "difference": "difference of macro F1, interval over studies",
-    "over_seeds": "difference of macro F1, interval over seeds",
+    "difference": "difference, over studies",
+    "over_seeds": "difference, over seeds",
 }
 
 

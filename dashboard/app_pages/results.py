@@ -13,7 +13,7 @@ VIEWS = {
     "By observation": observations.show,
     "Slices": slices.show,
     "Two pairs": two.show,
-    "Tables 2, 3, CCVE": tables.show,
+    "Tables and studies": tables.show,
 }
 RUNS = "Runs and seeds"
 

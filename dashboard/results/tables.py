@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.paper_tables import METRICS, TABLES, PaperTable, TableName, paper_numbers, read_tables
+from core.paper_tables import METRICS, TABLES, PaperTable, Row, TableName, paper_numbers, read_tables
 from dashboard import figures, settings
 from dashboard.components.score_table import export
 from dashboard.results.parts import table
@@ -40,8 +41,25 @@ def show(run: Run) -> None:
 
 
 def _ours(content: PaperTable) -> None:
-    rows = []
+    kinds: dict[str, list[Row]] = {}  # scores and differences of scores are rows of different kinds
     for row in content.rows:
+        kinds.setdefault(next((key for key in content.metrics if key in row.metrics), ""), []).append(row)
+    for first, rows in kinds.items():
+        _plot(content, rows, first)
+        table(_frame(content, rows), content.title, wide="Row")
+    seeds = f"{len(content.seeds)} seed{'s' * (len(content.seeds) != 1)}" if content.seeds else "seed not recorded"
+    st.caption(
+        f"{content.n:,} held-out studies, {seeds}. Data: {content.data} The paper's numbers are of MIMIC-CXR. "
+        f"Written by `{content.command}`."
+    )
+    if content.notes:
+        st.caption("  \n".join(content.notes))
+    export(_frame(content, content.rows), f"{content.title}, {content.family}", name=f"table-{content.name}")
+
+
+def _frame(content: PaperTable, chosen: Sequence[Row]) -> pd.DataFrame:
+    rows = []
+    for row in chosen:
         cells: dict[str, Any] = {"Row": row.name if row.kind == "system" else f"{row.kind}: {row.name}"}
         for key, title in content.metrics.items():
             metric = row.metrics.get(key)
@@ -55,24 +73,13 @@ def _ours(content: PaperTable) -> None:
             if metric.paper is not None:
                 cells |= {f"{title}, paper": metric.paper, f"{title}, difference": metric.difference}
         rows.append(cells | ({"Note": row.note} if row.note else {}))
-    shown = pd.DataFrame(rows)
-    first, title = next(iter(content.metrics.items()))
-    _plot(content, first, title)
-    table(shown, content.title, wide="Row")
-    seeds = f"{len(content.seeds)} seed{'s' * (len(content.seeds) != 1)}" if content.seeds else "seed not recorded"
-    st.caption(
-        f"{content.n:,} held-out studies, {seeds}. Data: {content.data} The paper's numbers are of MIMIC-CXR. "
-        f"Written by `{content.command}`."
-    )
-    if content.notes:
-        st.caption("  \n".join(content.notes))
-    export(shown, f"{content.title}, {content.family}", name=f"table-{content.name}")
+    return pd.DataFrame(rows)
 
 
-def _plot(content: PaperTable, key: str, title: str) -> None:
-    rows = [row for row in content.rows if key in row.metrics]
-    if len(rows) < 2:
+def _plot(content: PaperTable, rows: Sequence[Row], key: str) -> None:
+    if len(rows) < 2 or not key:
         return
+    title = content.metrics[key]
     cells = [row.metrics[key] for row in rows]
     names = [row.name for row in rows]
     ends = [(cell.value if end is None else end) for cell in cells for end in (cell.low, cell.high)]
@@ -82,7 +89,7 @@ def _plot(content: PaperTable, key: str, title: str) -> None:
         dots.append(figures.Dots("the paper's", papers))
     st.plotly_chart(
         figures.score_dots(names, names, dots, axis=title),
-        key=f"table_chart_{content.name}",
+        key=f"table_chart_{content.name}_{key}",
         config={"displayModeBar": False},
         alt=f"{content.title}: {title}; the table below has the same numbers",
     )

@@ -57,7 +57,7 @@ PAGES = {
     "results-observations": "results?view=By+observation",
     "results-slices": "results?view=Slices",
     "results-two-pairs": "results?view=Two+pairs",
-    "results-tables": "results?view=Tables+2%2C+3%2C+CCVE",
+    "results-tables": "results?view=Tables+and+studies",
     "results-seeds": "results?view=Runs+and+seeds",
     "about": "about",
 }

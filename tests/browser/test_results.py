@@ -66,7 +66,7 @@ def test_slices_and_two_pairs_are_there_and_can_be_saved(watched: Watched) -> No
     expect(watched.page.get_by_text("Choose two different pairs.")).to_be_visible(timeout=60_000)
 
 
-@pytest.mark.parametrize("view", ["By observation", "Slices", "Two pairs", "Tables 2, 3, CCVE", "Runs and seeds"])
+@pytest.mark.parametrize("view", ["By observation", "Slices", "Two pairs", "Tables and studies", "Runs and seeds"])
 def test_on_a_phone_nothing_sticks_out(browser: Browser, server: Server, view: str) -> None:
     watched = watch(browser, server.url, 390, 844)
     watched.open(f"results?{urlencode({'view': view})}")
