@@ -330,11 +330,10 @@ def rounded(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return found
 
 
-def _restored(weights: Mapping[str, Tensor], key: str) -> Tensor:
-    value = weights[key]
-    if key + SCALE in weights:
-        return value.float() * weights[key + SCALE].view(-1, *[1] * (value.ndim - 1))
-    return value.float() if value.is_floating_point() else value
+def restored(values: Mapping[str, Any], key: str) -> Any:
+    """What `rounded` was given under a key, times its scale where it has one; of torch's tensors or numpy's arrays."""
+    value = values[key]
+    return value * values[key + SCALE].reshape(-1, *[1] * (value.ndim - 1)) if key + SCALE in values else value
 
 
 def _build(config: Mapping[str, Any], size: str, vocabulary: Any) -> Encoder:
@@ -349,7 +348,7 @@ def _build(config: Mapping[str, Any], size: str, vocabulary: Any) -> Encoder:
 def _fill(module: Any, weights: Mapping[str, Tensor], prefix: str, folder: Path) -> None:
     try:
         own = {
-            key.removeprefix(prefix): _restored(weights, key)
+            key.removeprefix(prefix): restored(weights, key)
             for key in weights
             if key.startswith(prefix) and not key.endswith(SCALE)
         }

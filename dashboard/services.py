@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundle import SCALE, BundleLibrary, Card
+from core.bundle import SCALE, BundleLibrary, Card, restored
 from core.images import Radiograph, read_image
 from core.labels.compare import Outcome, compare
 from core.labels.observations import (
@@ -603,11 +603,7 @@ def _read_embeddings(path: str, stamp: int) -> tuple[tuple[str, ...], dict[str, 
                 key: np.asarray(file.get_tensor(key), dtype=np.float32)
                 for key in file.keys()  # noqa: SIM118 - not a mapping
             }
-            tensors = {
-                key: (values.T * stored[key + SCALE]).T if key + SCALE in stored else values
-                for key, values in stored.items()
-                if not key.endswith(SCALE)
-            }
+            tensors = {key: restored(stored, key) for key in stored if not key.endswith(SCALE)}
             study_ids = tuple(json.loads((file.metadata() or {})["study_ids"]))
         for key, values in tensors.items():
             single = _is_single(key)

@@ -7,23 +7,21 @@ the study trains CVE and CCVE both ways, from the same encoders, over several se
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from core.config import ExperimentConfig
-from core.labels.rules import label_report
-from core.metrics.clinical import clinical_statistics
+from core.evaluation import Evaluation, States, read_evaluation
 from core.metrics.resampling import StudyStatistics, compare, intervals, mean_of_seeds, spread
 from core.paper_tables import Metric, PaperTable, Row, paper_numbers
 from core.registry import DECODERS, ENCODERS
+from core.types import CXRLensError
 from training.chain import run_chain, run_folder, with_seeds
 from training.data import StudyData
 from training.runs import StageError
@@ -78,14 +76,21 @@ class Trained:
     """A pair of one kind, over all seeds.
 
     Attributes:
-        title: what a reader sees.
-        keys: of its row.
-        seeds: what each study adds to its scores, one a seed.
+        encoder: its name.
+        decoder: its name.
+        drifting: whether its encoder's batch norms went on while the decoder trained.
+        seeds: what each study adds to macro F1, one a seed.
     """
 
-    title: str
-    keys: Mapping[str, str]
+    encoder: str
+    decoder: str
+    drifting: bool
     seeds: Sequence[StudyStatistics]
+
+    @property
+    def title(self) -> str:
+        """Of the encoder, as a reader sees it."""
+        return ENCODERS[self.encoder].title + ", norms drifting" * self.drifting
 
     def values(self) -> list[float]:
         """Macro F1 of each seed."""
@@ -116,42 +121,34 @@ def table(
         StageError: evaluations lack a pair, or are of other studies; the message names the file.
     """
     studies = data.studies["test"][: config.evaluate_studies or None]
-    truth, subjects = [study.labels for study in studies], [study.subject_id for study in studies]
-    names = [study.study_id for study in studies]
+    truth = {study.study_id: (study.subject_id, study.labels) for study in studies}
+    subjects = [study.subject_id for study in studies]
+    written = {kind: [_read(each, truth) for each in folders] for kind, folders in ((False, steady), (True, drifted))}
 
-    def read(folders: Sequence[Path], encoder: str, decoder: str, *, drifting: bool) -> Trained:
-        seeds = []
-        for folder in folders:
-            texts = _reports(folder, f"{config.name}-{encoder}-{decoder}", names)
-            seeds.append(clinical_statistics(truth, [label_report(text).states for text in texts]).select("f1"))
-        keys = {"encoder": encoder, "decoder": decoder} | ({"norms": "drifting"} if drifting else {})
-        return Trained(_title(encoder) + ", norms drifting" * drifting, keys, seeds)
+    def trained(encoder: str, decoder: str, *, drifting: bool) -> Trained:
+        pair = f"{config.name}-{encoder}-{decoder}"
+        return Trained(encoder, decoder, drifting, [_scored(*each, pair) for each in written[drifting]])
 
     printed = paper_numbers(paper, "encoders")
     order = [name for name in ORDER if name in config.encoders]
     rows = []
     for decoder in config.decoders:
-        pairs = {name: read(steady, name, decoder, drifting=False) for name in order}
-        others = {name: read(drifted, name, decoder, drifting=True) for name in order if drifted and name in drifting}
-        for each in (*pairs.values(), *others.values()):
-            of_paper = printed.get((each.keys["encoder"], decoder), {}).get("f1") if "norms" not in each.keys else None
-            rows.append(_score(each, decoder, subjects, of_paper))
-        steps = [(pairs[first], pairs[second]) for first, second in pairwise(order)]
+        pairs = {name: trained(name, decoder, drifting=False) for name in order}
+        others = {name: trained(name, decoder, drifting=True) for name in order if drifted and name in drifting}
+        rows += [_score(each, subjects, printed) for each in (*pairs.values(), *others.values())]
+        steps = list(pairwise(pairs.values()))
         steps += [(pairs[name], each) for name, each in others.items()]
-        if others:
-            held = [others.get(name, pairs[name]) for name in order]
-            steps += [(first, second) for first, second in pairwise(held) if "norms" in second.keys]
-        rows += [_step(first, second, decoder, subjects, printed) for first, second in steps]
-    first = read_results(steady[0] / "results.json")
+        steps += [step for step in pairwise((pairs | others).values()) if step[1].drifting]
+        rows += [_step(first, second, subjects, printed) for first, second in steps]
     notes = (
-        "The paper's order by clinical F1: " + ", ".join(map(_title, ORDER)) + ".",
+        "The paper's order by clinical F1: " + ", ".join(ENCODERS[name].title for name in ORDER) + ".",
         "Macro F1: mean over seeds, ± their standard deviation; its interval, and that of a difference over studies, "
         "is a percentile bootstrap over patients of the mean over these seeds (1,000 resamples, paired). Over seeds: "
         "Student's t of the seeds' differences.",
         "Norms drifting: trained again as the published code does, whose frozen encoders' batch norms go on with the "
         "decoder's batches, from the first step on. FVE's and DVE's are not part of that fault.",
         OTHER_DATA,
-        str(first["protocol"]),
+        str(read_results(steady[0] / "results.json")["protocol"]),
     )
     return PaperTable(
         name="encoders",
@@ -159,74 +156,86 @@ def table(
         metrics=COLUMNS,
         rows=tuple(rows),
         n=len(studies),
-        seeds=tuple(config.seed + place for place in range(len(steady))),
+        seeds=tuple(each.seed for each in with_seeds(config, len(steady))),
         command=command,
         data=f"{config.name}, held-out split, fingerprint {data.fingerprint()}.",
         notes=notes,
     )
 
 
-def _title(encoder: str) -> str:
-    return ENCODERS[encoder].title if encoder in ENCODERS else encoder
-
-
-def _score(pair: Trained, decoder: str, subjects: Sequence[str], paper: float | None) -> Row:
+def _score(pair: Trained, subjects: Sequence[str], printed: Mapping[tuple[str, ...], Mapping[str, float]]) -> Row:
     ends = intervals(mean_of_seeds(pair.seeds), subjects=subjects)["f1"]
     values = pair.values()
-    cell = Metric(value=float(np.mean(values)), low=ends.low, high=ends.high, sd=_sd(values), paper=paper)
-    return Row(name=f"{pair.title}, {DECODERS[decoder].title}", keys=pair.keys, metrics={"f1": cell})
+    return Row(
+        name=f"{pair.title}, {DECODERS[pair.decoder].title}",
+        keys={"encoder": pair.encoder, "decoder": pair.decoder} | ({"norms": "drifting"} if pair.drifting else {}),
+        metrics={
+            "f1": Metric(
+                value=float(np.mean(values)), low=ends.low, high=ends.high, sd=_sd(values), paper=_papers(pair, printed)
+            )
+        },
+    )
 
 
 def _step(
     first: Trained,
     second: Trained,
-    decoder: str,
     subjects: Sequence[str],
     printed: Mapping[tuple[str, ...], Mapping[str, float]],
 ) -> Row:
     """How much the first is above the second."""
     measured = compare(mean_of_seeds(first.seeds), mean_of_seeds(second.seeds), subjects=subjects)["f1"]
     values = [a - b for a, b in zip(first.values(), second.values(), strict=True)]
-    mean = float(np.mean(values))
-    of_paper = None
-    if "norms" not in first.keys and "norms" not in second.keys:
-        both = [printed.get((each.keys["encoder"], decoder), {}).get("f1") for each in (first, second)]
-        of_paper = None if both[0] is None or both[1] is None else both[0] - both[1]
+    mean, sd = float(np.mean(values)), _sd(values)
+    both = [_papers(each, printed) for each in (first, second)]
+    of_paper = None if both[0] is None or both[1] is None else both[0] - both[1]
     cells = {"difference": Metric(value=mean, low=measured.low, high=measured.high, paper=of_paper)}
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
-        cells["over_seeds"] = Metric(value=mean, low=mean - half, high=mean + half, sd=_sd(values))
+    if sd is not None:
+        half = float(stats.t.ppf(0.975, len(values) - 1)) * sd / len(values) ** 0.5
+        cells["over_seeds"] = Metric(value=mean, low=mean - half, high=mean + half, sd=sd)
     above = sum(value > 0 for value in values)
     seeds = ", ".join(f"{value:+.3f}" for value in values)
     return Row(
-        name=f"{first.title} less {second.title}, {DECODERS[decoder].title}",
-        kind="control" if "norms" in second.keys else "system",
-        keys={"first": first.keys["encoder"], "second": second.keys["encoder"], "decoder": decoder},
+        name=f"{first.title} less {second.title}, {DECODERS[first.decoder].title}",
+        kind="control" if second.drifting else "system",
+        keys={"first": first.encoder, "second": second.encoder, "decoder": first.decoder},
         metrics=cells,
         note=f"Above in {above} of {len(values)} seed{'s' * (len(values) != 1)}: {seeds}.",
     )
+
+
+def _papers(pair: Trained, printed: Mapping[tuple[str, ...], Mapping[str, float]]) -> float | None:
+    """The paper's F1 of a pair; it has none with a choice of norms."""
+    return None if pair.drifting else printed.get((pair.encoder, pair.decoder), {}).get("f1")
 
 
 def _sd(values: Sequence[float]) -> float | None:
     return spread([{"f1": value} for value in values])["f1"].sd if len(values) > 1 else None
 
 
-def _reports(folder: Path, pair: str, studies: Sequence[str]) -> list[str]:
-    """A pair's reports of the studies, from ``reports.jsonl``.
+def _read(folder: Path, truth: Mapping[str, tuple[str, States]]) -> tuple[Path, Evaluation]:
+    """An evaluation's reports of the held-out studies, labelled, and their file.
 
     Raises:
-        StageError: the file is missing or damaged, or lacks the pair or a study.
+        StageError: the file is missing or damaged, or lacks a study.
     """
     path = folder / "reports.jsonl"
+    if not path.is_file():
+        raise StageError(f"{path} is missing: this seed is not evaluated. Run the study again.")
     try:
-        lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        found = {str(line["study_id"]): str(line[pair]) for line in lines}
-        return [found[name] for name in studies]
-    except FileNotFoundError:
-        raise StageError(f"{path} is missing: this seed is not evaluated. Run the study again.") from None
-    except (ValueError, TypeError) as error:
-        raise StageError(f"{path} is damaged ({error}). Delete its folder and run the study again.") from error
-    except KeyError as error:
-        raise StageError(
-            f"{path} has no {error}: it was written by another setting. Delete its folder and run the study again."
-        ) from error
+        found = read_evaluation(path, truth)
+    except CXRLensError as error:
+        raise StageError(f"{error} Delete {folder} and run the study again.") from error
+    if lacking := sorted(set(truth) - set(found.study_ids)):
+        raise StageError(_lacks(path, lacking[0]))
+    return path, found
+
+
+def _scored(path: Path, found: Evaluation, pair: str) -> StudyStatistics:
+    if pair not in found.texts:
+        raise StageError(_lacks(path, pair))
+    return found.scored(pair, "f1")
+
+
+def _lacks(path: Path, what: str) -> str:
+    return f"{path} has no '{what}': it was written by another setting. Delete its folder and run the study again."

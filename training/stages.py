@@ -241,7 +241,8 @@ class Run:
 
         def work(folder: Path) -> None:
             torch.manual_seed(self.config.seed)
-            encoder = self._join(encoder_name) if cached else self._drifting(encoder_name) or self.encoder(encoder_name)
+            make = self._join if cached else self._drifting if frozen else self.encoder
+            encoder = make(encoder_name)
             decoder = self.new_decoder(encoder_name, decoder_name)
             caches = {split: [self._cache(part, split) for part in parts] if cached else [] for split in SPLITS}
             templates = [cache.template() for cache in caches["train"]]
@@ -409,10 +410,8 @@ class Run:
             ENCODERS[part].frozen for part in encoder_parts(encoder_name)
         )
 
-    def _drifting(self, encoder_name: str) -> Encoder | None:
-        """A trained encoder whose weights are still but whose batch norms go on; None for DVE, which learns."""
-        if not ENCODERS[encoder_name].frozen:
-            return None
+    def _drifting(self, encoder_name: str) -> Encoder:
+        """A trained encoder whose weights are still but whose batch norms go on."""
         encoder = self.trained_encoder(encoder_name)
         encoder.is_frozen = False
         return encoder.train()
@@ -582,10 +581,9 @@ class Run:
         load_weights(stage, "decoder", decoder)
         tensors = bundle.rounded(decoder.state_dict(), "decoder.")
         parts = encoder_parts(encoder_name)
-        about: dict[str, Any] = {"name": encoder_name, "changes": {}, "shared": {}}
         cached = self._reads_cache(encoder_name)
-        if not cached:
-            about["changes"] = self._saved_changes(encoder_name)
+        changes = {} if cached else self._saved_changes(encoder_name)
+        about: dict[str, Any] = {"name": encoder_name, "changes": changes, "shared": {}}
         for shared in (self._shared_name(part) for part in parts if cached):
             content = json.loads((out / "shared" / shared / "card.json").read_text(encoding="utf-8"))
             about["shared"][shared] = content["sha256"]["model.safetensors"]
@@ -688,7 +686,7 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
         encoders += [("classifier", "cdc"), ("classifier", "fgc")]
     pairs = [("decoder", encoder, decoder) for encoder in config.encoders for decoder in config.decoders]
     direct = [pair for pair in pairs if not ENCODERS[encoder_parts(pair[1])[0]].frozen]
-    tokens = [] if config.report.drifting_norms else [("tokens", name) for name in frozen]
+    tokens = [("tokens", name) for name in frozen if run._reads_cache(name)]
     # Each after what it needs: a worker that is free takes the next, and at worst waits for a stage that runs.
     _side_by_side(run, [*encoders, *direct, *tokens, *(pair for pair in pairs if pair not in direct)], jobs)
 

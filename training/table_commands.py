@@ -141,14 +141,12 @@ def study_encoders(
     overrides: Overrides = None,
 ) -> None:
     """Does the paper's order of encoders hold? Trains what is missing; done stages are skipped."""
-    from core.config import load_config
     from training import encoder_study as study
     from training.launch import automatic_jobs
 
-    config = load_config(PRESETS, preset, overrides or [])
+    run = _run(preset, overrides, runs)
     command = again("study encoders", preset, overrides) + f" --seeds {seeds}"
     command += f" --drifting {drifting}" if drifting != "both" else ""
     names = {"both": study.DRIFTING, "none": ()}.get(drifting, (drifting,))
-    steady, drifted = study.train(config, seeds, runs, jobs or automatic_jobs(), names)
-    data = _run(preset, overrides, runs).data
-    _finish(study.table(config, data, steady, drifted, PAPER, command, names), out)
+    steady, drifted = study.train(run.config, seeds, runs, jobs or automatic_jobs(), names)
+    _finish(study.table(run.config, run.data, steady, drifted, PAPER, command, names), out)
