@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import ndtr
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from core.config import load_config
-from core.labels.observations import CLUSTERS
+from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.metrics.auc import both_kinds, macro_aucs, weighted_aucs
 from training.ccve_study import (
     RANDOM,
@@ -24,17 +24,28 @@ from training.ccve_study import (
     _matched,
     _shuffled,
     ccve_study,
+    claims_f1,
     filter_map,
     leak_rows,
     write_map,
 )
 from training.cli import BUNDLES, PRESETS
 from training.data import StudyData
-from training.probes import STRENGTHS, Labelled, catboost_probe, linear_probe, reduce, require_catboost, usable
+from training.probes import (
+    STRENGTHS,
+    Labelled,
+    Scores,
+    catboost_probe,
+    decide,
+    linear_probe,
+    reduce,
+    require_catboost,
+    usable,
+)
 from training.runs import StageError
 
 Features = dict[str, np.ndarray]
-Probe = Callable[[Features, Labelled], np.ndarray]
+Probe = Callable[[Features, Labelled], Scores]
 SIZES = {"train": 1200, "validate": 400, "test": 600}
 
 
@@ -85,13 +96,13 @@ def bayes_auc() -> float:
     return float((positive * np.cumsum(negative)).sum() / (positive.sum() * negative.sum()))
 
 
-def linear(features: dict[str, np.ndarray], labels: Labelled) -> np.ndarray:
+def linear(features: Features, labels: Labelled) -> Scores:
     scores, strength = linear_probe(features, labels, tell=lambda _: None)
     assert strength in STRENGTHS
     return scores
 
 
-def catboost(features: dict[str, np.ndarray], labels: Labelled) -> np.ndarray:
+def catboost(features: Features, labels: Labelled) -> Scores:
     pytest.importorskip("catboost")
     told: list[str] = []
     scores = catboost_probe(features, labels, iterations=40, depth=4, threads=1, tell=told.append)
@@ -102,7 +113,7 @@ def catboost(features: dict[str, np.ndarray], labels: Labelled) -> np.ndarray:
 @pytest.mark.parametrize("probe", [linear, catboost])
 def test_a_probe_comes_near_the_best_that_there_can_be(probe: Probe, planted: tuple[Features, Labelled]) -> None:
     features, labels = planted
-    scores = probe(features, labels)
+    scores = probe(features, labels)["test"]
     seen, hidden = (roc_auc_score(labels.targets["test"][:, k], scores[:, k]) for k in range(2))
     assert bayes_auc() == pytest.approx(0.9756, abs=1e-4)
     assert seen == pytest.approx(bayes_auc(), abs=0.02)
@@ -113,7 +124,39 @@ def test_a_probe_comes_near_the_best_that_there_can_be(probe: Probe, planted: tu
 def test_a_probe_whose_studies_are_out_of_order_finds_nothing(probe: Probe, planted: tuple[Features, Labelled]) -> None:
     features, labels = planted
     slipped = {**features, "test": np.roll(features["test"], 1, axis=0)}  # the planted fault
-    assert abs(roc_auc_score(labels.targets["test"][:, 0], probe(slipped, labels)[:, 0]) - 0.5) < 0.08
+    assert abs(roc_auc_score(labels.targets["test"][:, 0], probe(slipped, labels)["test"][:, 0]) - 0.5) < 0.08
+
+
+def test_claims_have_the_best_f1_of_all_thresholds_of_the_validation_split() -> None:
+    random = np.random.default_rng(3)
+    targets = {split: (random.random((50, 4)) < 0.3).astype(np.float32) for split in SIZES}
+    scores: Scores = {
+        split: random.integers(0, 9, (50, 4)).astype(np.float32) + targets[split]  # many ties
+        for split in ("validate", "test")
+    }
+    claimed = decide(scores, usable(targets, "abcd"))
+    for k in range(4):
+        seen, true = scores["validate"][:, k], targets["validate"][:, k]
+        best = max(sorted(set(seen), reverse=True), key=lambda threshold: f1_score(true, seen >= threshold))
+        assert np.array_equal(claimed[:, k], scores["test"][:, k] >= best)
+
+
+def test_claims_are_scored_over_all_fourteen_observations_as_reports_are() -> None:
+    random = np.random.default_rng(4)
+    names = OBSERVATIONS[2:6]
+    true, claimed = random.random((30, 14)) < 0.4, random.random((30, 4)) < 0.4
+    states = (LabelState.UNCERTAIN, LabelState.POSITIVE)  # an uncertain mention is no positive
+    studies = [
+        SimpleNamespace(
+            subject_id=str(place), labels={name: states[x] for name, x in zip(OBSERVATIONS, row, strict=True)}
+        )
+        for place, row in enumerate(true.tolist())
+    ]
+    found = claims_f1(studies, claimed, names)  # type: ignore[arg-type]
+    everything = np.zeros_like(true)
+    everything[:, 2:6] = claimed
+    assert found.value == pytest.approx(f1_score(true, everything, average="macro", zero_division=0))
+    assert found.low is not None and found.high is not None and found.low < found.value < found.high
 
 
 def test_pca_is_fitted_on_training_studies_only(planted: tuple[Features, Labelled]) -> None:
@@ -245,7 +288,7 @@ def test_shuffled_labels_keep_their_rates_and_leave_the_test_split(planted: tupl
     mixed = _shuffled(labels)
     assert np.array_equal(mixed.targets["test"], labels.targets["test"])
     assert np.array_equal(mixed.targets["train"].sum(0), labels.targets["train"].sum(0))
-    assert abs(roc_auc_score(labels.targets["test"][:, 0], linear(features, mixed)[:, 0]) - 0.5) < 0.2
+    assert abs(roc_auc_score(labels.targets["test"][:, 0], linear(features, mixed)["test"][:, 0]) - 0.5) < 0.2
 
 
 def test_the_random_control_has_ccves_clip_and_other_filters() -> None:

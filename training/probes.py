@@ -21,6 +21,8 @@ from core.types import Split
 from training.runs import StageError
 
 Floats = npt.NDArray[np.float32]
+Scores = dict[Split, Floats]
+"""(n, K) of the validation and of the test split; higher is more likely."""
 Tell = Callable[[str], None]
 STRENGTHS = (1e-4, 1e-2, 1.0)
 """Inverse regularisation that the linear probe tries, the best mean AUC on the validation split is kept; ours."""
@@ -133,8 +135,8 @@ def require_catboost() -> None:
 
 def catboost_probe(
     features: Mapping[Split, Floats], labels: Labelled, *, iterations: int, depth: int, threads: int, tell: Tell
-) -> Floats:
-    """One CatBoost model a class, stopped early on the validation split; scores (test studies, K).
+) -> Scores:
+    """One CatBoost model a class, stopped early on the validation split.
 
     Raises:
         StageError: CatBoost is not installed.
@@ -142,7 +144,7 @@ def catboost_probe(
     require_catboost()
     from catboost import CatBoostClassifier
 
-    scores = np.empty_like(labels.targets["test"])
+    scores = _unscored(labels)
     for k, name in enumerate(labels.names):
         tell(f"CatBoost, {name}")
         model = CatBoostClassifier(
@@ -159,26 +161,27 @@ def catboost_probe(
             eval_set=(features["validate"], labels.targets["validate"][:, k]),
             early_stopping_rounds=30,
         )
-        scores[:, k] = model.predict(features["test"], prediction_type="RawFormulaVal")
+        for split, values in scores.items():
+            values[:, k] = model.predict(features[split], prediction_type="RawFormulaVal")
     return scores
 
 
-def linear_probe(features: Mapping[Split, Floats], labels: Labelled, *, tell: Tell) -> tuple[Floats, float]:
+def linear_probe(features: Mapping[Split, Floats], labels: Labelled, *, tell: Tell) -> tuple[Scores, float]:
     """One logistic regression a class on standardised features.
 
     Returns:
-        Scores (test studies, K), and the inverse regularisation of ``STRENGTHS`` that was best on validation.
+        Scores, and the inverse regularisation of ``STRENGTHS`` that was best on validation.
     """
     scaler = StandardScaler().fit(features["train"])
     scaled: dict[Split, Any] = {split: scaler.transform(values) for split, values in features.items()}
-    best: tuple[float, float, Floats] | None = None
+    best: tuple[float, float, Scores] | None = None
     models = [
         LogisticRegression(solver="lbfgs", warm_start=True, max_iter=200, tol=1e-3) for _ in labels.names
     ]  # warm: from strong to weak regularisation
     one = np.ones((1, len(labels.targets["validate"])))
     for strength in STRENGTHS:
         tell(f"linear probe, C = {strength:g}")
-        scores: dict[Split, Floats] = {split: np.empty_like(labels.targets[split]) for split in ("validate", "test")}
+        scores = _unscored(labels)
         for k, model in enumerate(models):
             model.set_params(C=strength)
             with warnings.catch_warnings():
@@ -188,6 +191,28 @@ def linear_probe(features: Mapping[Split, Floats], labels: Labelled, *, tell: Te
                 values[:, k] = model.decision_function(scaled[split])
         auc = float(weighted_aucs(labels.targets["validate"], scores["validate"], one).mean())
         if best is None or auc > best[0]:
-            best = (auc, strength, scores["test"])
+            best = (auc, strength, scores)
     assert best is not None and math.isfinite(best[0])
     return best[2], best[1]
+
+
+def decide(scores: Scores, labels: Labelled) -> npt.NDArray[np.bool_]:
+    """Claim a class of a test study where its score reaches the threshold with the best F1 on the validation split.
+
+    Of thresholds that are equally good the highest is taken, which claims least.
+
+    Returns:
+        (test studies, K).
+    """
+    claimed = np.empty(labels.targets["test"].shape, dtype=bool)
+    for k in range(len(labels.names)):
+        seen, true = scores["validate"][:, k], labels.targets["validate"][:, k]
+        values, group = np.unique(-seen, return_inverse=True)  # from the highest down
+        hits = np.cumsum(np.bincount(group, weights=true))
+        claims = np.cumsum(np.bincount(group))
+        claimed[:, k] = scores["test"][:, k] >= -values[np.argmax(2 * hits / (claims + true.sum()))]
+    return claimed
+
+
+def _unscored(labels: Labelled) -> Scores:
+    return {split: np.empty_like(labels.targets[split]) for split in ("validate", "test")}
