@@ -17,6 +17,7 @@ from PIL import Image
 from core.bundle import BundleLibrary
 from core.studies.phantom import PhantomSource
 from tests.conftest import BUNDLES, ROOT
+from training import bench
 from training.cli import main
 
 needs_bundles = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
@@ -145,3 +146,16 @@ def test_phantom_writes_studies(tmp_path: Path, cxr_lens: Command) -> None:
     assert Image.open(io.BytesIO(images[0].read_bytes())).size == (64, 64)
     about = json.loads((tmp_path / "set" / "dataset.json").read_text())
     assert about["seed"] == 3
+
+
+def test_a_part_of_the_benchmark_is_measured_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["rate"])
+    assert "no such part: rate; choose from ratios, rates, one_image, maps, scale" in capsys.readouterr().err
+    monkeypatch.setattr(bench, "PARTS", {"fast": lambda: iter(["1 s", "2 s"]), "slow": lambda: iter(["9 s"])})
+    bench.main(["slow"])
+    assert capsys.readouterr().out == "9 s\n\n"
+    bench.main([])
+    assert capsys.readouterr().out == "1 s\n2 s\n\n9 s\n\n"

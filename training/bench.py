@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from core.inference import write_reports
 from core.labels.rules import label_reports
 from core.report_model import encode_images
 from core.studies.phantom import PhantomSource
-from core.types import FloatImage, VisualTokens
+from core.types import VisualTokens
 from training import bench_maps, bench_scale
 from training.bench_scale import fastest
 from training.cli import BUNDLES
@@ -191,11 +192,13 @@ def explanations(library: BundleLibrary) -> list[tuple[str, float, float]]:
     return [(name, fastest(naive, 1), fastest(ours)) for name, naive, ours in pairs]
 
 
-def one_image(image: FloatImage) -> Iterator[str]:
+def one_image() -> Iterator[str]:
     """A line for each family of bundles: the reports of one image by all its pairs, as an upload waits for them.
 
     Written as the cards say; the first time bundles are read from disk, the second time they are in memory.
     """
+    source = PhantomSource(400, 0)
+    image = source.image(source.study_ids[0], 512)
     cards = BundleLibrary(BUNDLES).cards()
     for family in dict.fromkeys(card.family for card in cards):
         names = [card.name for card in cards if card.family == family]
@@ -208,41 +211,68 @@ def one_image(image: FloatImage) -> Iterator[str]:
         began = time.perf_counter()
         read()
         first, again = time.perf_counter() - began, fastest(read)
-        yield f"one image, {len(names)} pairs of {family}: {first:.1f} s the first time, then {again:.2f} s\n"
+        yield f"one image, {len(names)} pairs of {family}: {first:.1f} s the first time, then {again:.2f} s"
     use_threads_for("tiny")
 
 
-def main() -> None:
-    """Print one table; times are of this machine, ratios are what to compare."""
-    use_threads_for("tiny")
+def ratios() -> Iterator[str]:
+    """One table: a baseline's seconds, ours, and how many times faster."""
     library = BundleLibrary(BUNDLES)
-    findings = [study.findings for study in PhantomSource(3000, 0).studies("train")]
-    rows = [*generation(library), ccve(library), token_cache(library), labeler(findings), *metrics(findings)]
-    rows += explanations(library)
-    out = sys.stdout.write
-    out("| what | baseline, s | ours, s | times faster |\n|---|---:|---:|---:|\n")
-    for name, baseline, ours in rows:
-        out(f"| {name} | {baseline:.3f} | {ours:.3f} | {baseline / ours:.1f} |\n")
+    findings = _findings()
+    yield "| what | baseline, s | ours, s | times faster |\n|---|---:|---:|---:|"
+    for rows in (
+        generation(library),
+        [ccve(library), token_cache(library), labeler(findings)],
+        metrics(findings),
+        explanations(library),
+    ):
+        for name, baseline, ours in rows:
+            yield f"| {name} | {baseline:.3f} | {ours:.3f} | {baseline / ours:.1f} |"
 
+
+def rates() -> Iterator[str]:
+    """What one core renders and labels in a second."""
     source = PhantomSource(400, 0)
     ids = [study.study_id for study in source.studies("train")[:100]]
     began = time.process_time()
     for study_id in ids:
         source.image(study_id, 128)
-    out(f"\nphantom: {len(ids) / (time.process_time() - began):.0f} studies a second and core at 128 px\n")
-
+    yield f"phantom: {len(ids) / (time.process_time() - began):.0f} studies a second and core at 128 px"
+    findings = _findings()
     began = time.process_time()
     label_reports(findings)
     rate = len(findings) / (time.process_time() - began)
     words = sum(len(text.split()) for text in findings) / len(findings)
-    out(f"rule labeler: {rate:,.0f} reports of {words:.0f} words a second and core\n")
+    yield f"rule labeler: {rate:,.0f} reports of {words:.0f} words a second and core"
 
-    for line in one_image(source.image(ids[0], 512)):
-        out(line)
-    out("\n")
-    bench_maps.main([])
-    out("\n")
-    bench_scale.main()
+
+def _findings() -> list[str]:
+    return [study.findings for study in PhantomSource(3000, 0).studies("train")]
+
+
+PARTS: Mapping[str, Callable[[], Iterator[str]]] = {
+    "ratios": ratios,
+    "rates": rates,
+    "one_image": one_image,
+    "maps": bench_maps.rows,
+    "scale": bench_scale.report,
+}
+"""What can be measured alone -> its lines, each as soon as it is measured."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the parts that are named, or all; times are of this machine, ratios are what to compare."""
+    parser = argparse.ArgumentParser(prog="python -m training.bench", description=main.__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
+    chosen = parser.parse_args(arguments).parts
+    if unknown := [part for part in chosen if part not in PARTS]:
+        parser.error(f"no such part: {', '.join(unknown)}; choose from {', '.join(PARTS)}.")
+    use_threads_for("tiny")
+    for part in chosen or PARTS:
+        for line in PARTS[part]():
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        sys.stdout.write("\n")
 
 
 if __name__ == "__main__":

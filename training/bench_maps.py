@@ -112,8 +112,9 @@ def _elsewhere(work: Callable[[str], Floats], path: Path) -> tuple[Usage, Floats
     return usage, found
 
 
-def rows(methods: tuple[Method, ...], table: Floats) -> Iterator[str]:
+def rows(methods: tuple[Method, ...] = METHODS, studies: int = STUDIES) -> Iterator[str]:
     """Lines of a Markdown table, each when it is measured."""
+    table = planted_tokens(studies).reshape(studies, -1)
     yield (
         "| map | scikit-learn, s | its trustworthiness | ours, s | trustworthiness | times faster | from disk, s "
         "| peak memory above start, GB |"
@@ -162,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("methods", nargs="*", metavar="METHOD", help=f"of {', '.join(METHODS)}; all unless named")
     parser.add_argument("--studies", type=int, default=STUDIES)
     chosen = parser.parse_args(arguments)
-    for line in rows(tuple(chosen.methods) or METHODS, planted_tokens(chosen.studies).reshape(chosen.studies, -1)):
+    for line in rows(tuple(chosen.methods) or METHODS, chosen.studies):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
