@@ -21,8 +21,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 from core.config import ExperimentConfig, load_config
+from core.encoders import build_encoder
+from core.encoders.label_text import LabelTextEncoder
 from core.labels.observations import OBSERVATIONS
 from core.lightning.optimizers import augment
+from core.lightning.report import ReportModule
 from core.paper_tables import read_table
 from core.token_cache import TokenCache
 from core.types import CXRLensError
@@ -410,6 +413,47 @@ def test_table_2_trains_scores_and_names_what_it_left_out(run: Run) -> None:
     assert cell.paper == 0.808
     assert 0 <= cell.low <= cell.value <= cell.high <= 1  # type: ignore[operator]
     assert any(note.startswith("Left out:") for note in table.notes)  # 48 phantoms do not have everything
+
+
+def test_only_an_image_encoder_learns_at_the_rate_of_images(run: Run) -> None:
+    """What reads labels or joins tokens starts from nothing, as its decoder does."""
+    settings = replace(run.config.report, learning_rate=2e-3, image_learning_rate=1e-4)
+    words = run.data.vocabulary
+    for encoder, expected in (
+        (build_encoder("dve", "tiny"), {2e-3, 1e-4}),
+        (LabelTextEncoder(words, 64, 8), {2e-3}),
+        (run._join("fve+cve"), {2e-3}),
+    ):
+        module = ReportModule(encoder, (), run.new_decoder("dve", "transformer"), words, settings)
+        module.trainer = SimpleNamespace(estimated_stepping_batches=100)  # type: ignore[assignment]
+        optimizer = module.configure_optimizers()["optimizer"]
+        assert {group["initial_lr"] for group in optimizer.param_groups} == expected
+        learned = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        assert learned == {id(weight) for weight in module.parameters() if weight.requires_grad}
+
+
+def test_table_3_draws_studies_as_decoders_do(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where a preset draws rare findings oftener, the model that is given the labels learns from the same studies."""
+    seen: list[list[list[int]]] = []
+    places = lambda chosen: {"places": chosen}  # noqa: E731
+
+    def watch(*arguments: Any) -> Any:
+        batches, _ = loaders(arguments[0], (places, places), *arguments[2:])  # type: ignore[arg-type]
+        seen.append([batch["places"] for batch in batches])  # type: ignore[index]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.stages.loaders", watch)
+    config = replace(run.config, report=replace(run.config.report, class_aware=True, group_lengths=True))
+    chosen = Run(config, tmp_path, shared=run.folder)
+    monkeypatch.setattr(Run, "_backbone_key", lambda self: "made")
+    monkeypatch.setattr(Run, "tokens", lambda self, name: "made")
+    monkeypatch.setattr(Run, "_cache", lambda self, name, split: SimpleNamespace(template=lambda: None))
+    for stage in (lambda: chosen.decoder("fve", "transformer"), chosen.label_text_decoder):
+        with pytest.raises(KeyboardInterrupt):
+            stage()
+    assert seen[0] == seen[1]
+    plain, _ = loaders((len(run.data.studies["train"]), 4), (places, places), config.report.batch_size, config.seed)
+    assert seen[0] != [batch["places"] for batch in plain]  # type: ignore[index]
 
 
 @pytest.mark.slow

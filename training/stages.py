@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from core import bundle, ranks
@@ -51,6 +52,7 @@ from training.data import StudyData, to_images
 from training.launch import ONE, Placement
 from training.runs import (
     QUIET,
+    Collate,
     StageError,
     content_hash,
     file_hash,
@@ -249,7 +251,6 @@ class Run:
             # What an encoder would see once, it sees each time: unturned.
             seen = replace(settings, augment=settings.augment and not frozen)
             module = ReportModule(encoder, templates, decoder, self.data.vocabulary, seen)
-            studies = self.data.studies
             sentences = DECODERS[decoder_name].sentences
             splits: tuple[Split, ...] = ("train", "validate")
             words = {split: self._words(split, sentences) for split in splits}
@@ -257,14 +258,7 @@ class Run:
             fit(
                 folder,
                 module,
-                loaders(
-                    (len(studies["train"]), min(len(studies["validate"]), 200)),
-                    (collate[0], collate[1]),
-                    settings.batch_size,
-                    self.config.seed,
-                    self.data.coarse_targets("train") if settings.class_aware else None,
-                    [len(row) for row in words["train"]] if settings.group_lengths else (),
-                ),
+                self._report_loaders((collate[0], collate[1]), words["train"]),
                 epochs=epochs,
                 monitor=f"val_{settings.monitor}",
                 mode="max",
@@ -315,13 +309,8 @@ class Run:
                 "transformer", self.config.size, token_width=width, vocabulary_size=len(self.data.vocabulary)
             )
             module = ReportModule(encoder, (), decoder, self.data.vocabulary, settings)
-            sizes = (len(studies["train"]), min(len(studies["validate"]), 200))
-            words = {
-                split: [
-                    self.data.vocabulary.encode(study.findings, self.config.data.max_words) for study in studies[split]
-                ]
-                for split in ("train", "validate")
-            }
+            splits: tuple[Split, ...] = ("train", "validate")
+            words = {split: self._words(split, sentences=False) for split in splits}
             read = {split: encoder.ids(labels[split]) for split in SPLITS}
 
             def worded(split: Split) -> Callable[[list[int]], dict[str, Tensor]]:
@@ -333,7 +322,7 @@ class Run:
             fit(
                 folder,
                 module,
-                loaders(sizes, (worded("train"), worded("validate")), settings.batch_size, self.config.seed),
+                self._report_loaders((worded("train"), worded("validate")), words["train"]),
                 epochs=settings.epochs,
                 monitor=f"val_{settings.monitor}",
                 mode="max",
@@ -354,6 +343,7 @@ class Run:
         inputs = self._inputs(
             starts_from_backbone=False,
             report=settings,
+            as_decoders="rates, studies drawn",
             write=self.config.write,
             studies=self.config.evaluate_studies,
             max_words=self.config.data.max_words,
@@ -502,6 +492,20 @@ class Run:
             "ids": ids[places],
             "clusters": clusters[places],
         }
+
+    def _report_loaders(
+        self, collate: tuple[Collate, Collate], words: Sequence[Sequence[int]]
+    ) -> tuple[DataLoader[int], DataLoader[int]]:
+        """What every model that writes findings learns from, drawn alike: validation takes 200 studies at most."""
+        settings, studies = self.config.report, self.data.studies
+        return loaders(
+            (len(studies["train"]), min(len(studies["validate"]), 200)),
+            collate,
+            settings.batch_size,
+            self.config.seed,
+            self.data.coarse_targets("train") if settings.class_aware else None,
+            [len(row) for row in words] if settings.group_lengths else (),
+        )
 
     def _words(self, split: Split, sentences: bool) -> list[list[int]]:
         """Ids of each study's findings."""

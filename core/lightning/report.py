@@ -105,8 +105,10 @@ class ReportModule(lightning.LightningModule):
         self.log("val_f1", clinical_scores(found[0], found[1]).f1, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW; DVE has its own rate."""
+        """AdamW; DVE has its own rate. What joins tokens or reads labels starts from nothing, as the decoder does."""
+        of_images = isinstance(self.encoder, Encoder)
+        rate = self.config.image_learning_rate if of_images else self.config.learning_rate
         parts: list[tuple[nn.Module | nn.Parameter, float]] = [(self.decoder, self.config.learning_rate)]
         if self.has_encoder:
-            parts.append((self.encoder, self.config.image_learning_rate))
+            parts.append((self.encoder, rate))
         return adamw(parts, self.config.weight_decay, int(self.trainer.estimated_stepping_batches))
