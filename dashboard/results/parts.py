@@ -21,6 +21,8 @@ _FIRST = ("f1", "precision", "recall")
 SCORES = {name: METRICS[name] for name in (*_FIRST, *METRICS) if name != "auc"} | {"f1": "Macro F1"}
 """Scores of the paper's Table 1, the one that says most about findings first."""
 MOST_CARDS = 11  # a row on a wide screen
+WIDEST = 300
+"""Pixels of a column of names at most."""
 _SHADES = ((27, 58, 92), (32, 98, 134), (64, 140, 142), (146, 178, 116), (236, 214, 110))
 """Dark to light, so that the order shows also without colour; after cividis."""
 
@@ -77,7 +79,8 @@ def table(
         name: st.column_config.NumberColumn(short, width=82) for name, (_, short) in (heads or {}).items()
     }
     if wide:
-        config[wide] = st.column_config.TextColumn(width=175, pinned=True)
+        longest = max((len(str(value)) for value in content[wide]), default=0)
+        config[wide] = st.column_config.TextColumn(width=min(max(175, 7 * longest + 20), WIDEST), pinned=True)
     styled_columns: list[Any] = list(shaded)
     if heads:
         groups = [(heads[name][0] if name in heads else "", name) for name in map(str, content)]
