@@ -201,6 +201,24 @@ def test_scores_and_their_differences_are_two_tables(folder: Path, monkeypatch: 
     assert not test.exception
 
 
+def test_the_chart_of_table_3_shows_what_is_clinical_not_its_first_score(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder / "a", results())
+    rows = [Row(name=name, metrics={"bleu_1": Metric(value=0.6), "f1": Metric(value=0.125)}) for name in "ab"]
+    made = PaperTable(
+        name="3", family="real", metrics={"bleu_1": "BLEU-1", "f1": "F1 of findings"}, rows=tuple(rows), n=9,
+        seeds=(1,), command="cxr-lens table 3 --preset real", data="few.",
+    )  # fmt: skip
+    write_table(folder / "tables", made)
+    monkeypatch.setattr("dashboard.settings.result_tables", lambda: folder / "tables")
+    test = page(view="Tables and studies")
+    (chart,) = test.get("plotly_chart")
+    assert "F1 of findings" in chart.proto.spec
+    assert "BLEU-1" not in chart.proto.spec
+    assert not test.exception
+
+
 def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:
     put(folder / "a", results(), REPORTS)
     test = page(view="Two pairs", first="CVE + M2", second="DVE + Transformer")
