@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from core.types import CXRLensError, FloatImage, Report, VisualTokens
 def write_reports(
     models: Sequence[ReportModel], image: FloatImage, *, beam_size: int | None = None
 ) -> Iterator[tuple[str, Report]]:
-    """Write the report of one image with each model, one after another; an encoder that models share runs once.
+    """Write the report of one image with each model, one after another.
 
     Args:
         models: pairs.
@@ -30,15 +30,37 @@ def write_reports(
     Yields:
         The model's name and its report.
     """
+
+    def how(model: ReportModel) -> GenerateConfig:
+        config = GenerateConfig(**model.card.write)
+        return config if beam_size is None else replace(config, beam_size=beam_size)
+
+    for name, reports in write_batch(models, lambda size: to_batch([image], size), how):
+        yield name, reports[0]
+
+
+def write_batch(
+    models: Sequence[ReportModel],
+    images: Callable[[int], torch.Tensor],
+    how: Callable[[ReportModel], GenerateConfig],
+) -> Iterator[tuple[str, list[Report]]]:
+    """Write the reports of a batch with each model, one after another; an encoder that models share runs once.
+
+    Args:
+        models: pairs.
+        images: of a side in pixels, (B, 1, side, side) in [0, 1].
+        how: a model writes.
+
+    Yields:
+        The model's name and its B reports.
+    """
     tokens: dict[int, VisualTokens] = {}
     for model in models:
         key = id(model.encoder)
         if key not in tokens:
-            tokens[key] = encode_images(model, [image])
-        config = GenerateConfig(**model.card.write)
-        if beam_size is not None:
-            config = replace(config, beam_size=beam_size)
-        yield model.card.name, write_from_tokens(model, tokens[key], config)[0]
+            with torch.inference_mode():
+                tokens[key] = model.encoder(images(model.image_size))
+        yield model.card.name, write_from_tokens(model, tokens[key], how(model))
 
 
 def pooled_embedding(model: ReportModel, image: FloatImage) -> npt.NDArray[np.float32]:

@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from core.bundle import BundleLibrary, Card
 from core.config import ExperimentConfig, to_dict
 from core.generation import GenerateConfig
+from core.inference import write_batch
 from core.labels.rules import label_report
 from core.metrics import java
 from core.metrics.clinical import ClinicalProtocol, clinical_scores
 from core.metrics.language import DEFAULT_PROTOCOL, PROTOCOLS, language_statistics
 from core.metrics.scoring import LabeledReports, score_systems
 from core.registry import image_size
-from core.report_model import write_from_tokens
 from core.text import to_text, tokenize
-from core.types import Study, VisualTokens
+from core.types import Study
 from training.data import StudyData, to_images
 from training.runs import StageError, use_threads_for
 
@@ -203,17 +202,13 @@ def _write(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> dict[str
     use_threads_for(config.size)
     library = BundleLibrary(bundles)
     models = [library.load(name) for name in names]
-    images = StudyData(config.data, folder).images("test", models[0].image_size)
+    images = StudyData(config.data, folder).images("test", models[0].image_size)[:count]
     settings = GenerateConfig(**to_dict(config.write))
     texts: dict[str, list[str]] = {name: [] for name in names}
     for start in range(0, count, BATCH):
-        batch = to_images(np.asarray(images[start : min(start + BATCH, count)]))
-        visual: dict[int, VisualTokens] = {}  # by encoder: those that join several are each pair's own
-        for name, model in zip(names, models, strict=True):
-            if (key := id(model.encoder)) not in visual:
-                with torch.inference_mode():
-                    visual[key] = model.encoder(batch)
-            texts[name] += [report.text for report in write_from_tokens(model, visual[key], settings)]
+        batch = to_images(np.asarray(images[start : start + BATCH]))
+        for name, reports in write_batch(models, lambda _, batch=batch: batch, lambda _: settings):  # type: ignore[misc]
+            texts[name] += [report.text for report in reports]
     return texts
 
 
