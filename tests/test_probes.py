@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from training.ccve_study import (
     claims_f1,
     filter_map,
     leak_rows,
+    shuffled_row,
     write_map,
 )
 from training.cli import BUNDLES, PRESETS
@@ -46,6 +48,7 @@ from training.runs import StageError
 
 Features = dict[str, np.ndarray]
 Probe = Callable[[Features, Labelled], Scores]
+NOTHING = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)
 SIZES = {"train": 1200, "validate": 400, "test": 600}
 
 
@@ -285,10 +288,26 @@ def test_the_leak_control_takes_the_radiograph_away() -> None:
 
 def test_shuffled_labels_keep_their_rates_and_leave_the_test_split(planted: tuple[Features, Labelled]) -> None:
     features, labels = planted
-    mixed = _shuffled(labels)
+    mixed = _shuffled(labels, 0)
     assert np.array_equal(mixed.targets["test"], labels.targets["test"])
     assert np.array_equal(mixed.targets["train"].sum(0), labels.targets["train"].sum(0))
     assert abs(roc_auc_score(labels.targets["test"][:, 0], linear(features, mixed)["test"][:, 0]) - 0.5) < 0.2
+
+
+def test_the_control_of_other_studies_labels_is_a_mean_near_one_half(
+    planted: tuple[Features, Labelled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, labels = planted
+    tested = [SimpleNamespace(subject_id=str(place), labels=NOTHING) for place in range(SIZES["test"])]
+    row = shuffled_row(features, labels, tested, lambda _: None)  # type: ignore[arg-type]
+    assert row.kind == "control"
+    assert row.metrics["auc"].value == pytest.approx(0.5, abs=0.07)
+    assert row.metrics["f1"].value == 0  # no study has what is claimed
+    low, high = (float(number) for number in re.findall(r"0\.\d+", row.note)[:2])
+    assert low < row.metrics["auc"].value < high
+    monkeypatch.setattr("training.ccve_study._shuffled", lambda labels, seed: labels)
+    found = shuffled_row(features, labels, tested, lambda _: None)  # type: ignore[arg-type]
+    assert found.metrics["auc"].value > 0.7  # the fault that it is there to find: labels that were not shuffled
 
 
 def test_the_random_control_has_ccves_clip_and_other_filters() -> None:
