@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from core.encoders.ccve import ClusterClipEncoder
 from core.generation import GenerateConfig
-from core.report_model import ReportModel, encode_images, to_batch, write_from_tokens
+from core.report_model import ReportModel, encode_batch, encode_images, to_batch, write_from_tokens
 from core.text import PAD, START
 from core.types import CXRLensError, FloatImage, Report, VisualTokens
 
@@ -58,8 +58,7 @@ def write_batch(
     for model in models:
         key = id(model.encoder)
         if key not in tokens:
-            with torch.inference_mode():
-                tokens[key] = model.encoder(images(model.image_size))
+            tokens[key] = encode_batch(model, images(model.image_size))
         yield model.card.name, write_from_tokens(model, tokens[key], how(model))
 
 

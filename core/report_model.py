@@ -50,10 +50,15 @@ def to_batch(images: list[FloatImage], size: int) -> Tensor:
     return torch.from_numpy(np.stack(fitted)).unsqueeze(1)
 
 
-@torch.inference_mode()
 def encode_images(model: ReportModel, images: list[FloatImage]) -> VisualTokens:
     """Visual tokens of images (H, W) in [0, 1]."""
-    tokens: VisualTokens = model.encoder(to_batch(images, model.image_size))
+    return encode_batch(model, to_batch(images, model.image_size))
+
+
+@torch.inference_mode()
+def encode_batch(model: ReportModel, images: Tensor) -> VisualTokens:
+    """Visual tokens of images (B, 1, side, side) in [0, 1], of the model's side."""
+    tokens: VisualTokens = model.encoder(images)
     return tokens
 
 

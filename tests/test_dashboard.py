@@ -173,7 +173,7 @@ def test_next_and_the_filter_choose_the_study() -> None:
 @needs_bundles
 def test_reports_that_take_several_runs_encode_the_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
-    encode, write = core.inference.encode_images, core.inference.write_from_tokens
+    encode, write = core.inference.encode_batch, core.inference.write_from_tokens
 
     def counted(model: Any, images: Any) -> Any:
         encoded.append(model.card.encoder)
@@ -184,7 +184,7 @@ def test_reports_that_take_several_runs_encode_the_image_once(monkeypatch: pytes
             time.sleep(1.1)  # longer than the page writes before it draws again
         return write(model, *arguments)
 
-    monkeypatch.setattr(core.inference, "encode_images", counted)
+    monkeypatch.setattr(core.inference, "encode_batch", counted)
     monkeypatch.setattr(core.inference, "write_from_tokens", slow)
     study = list(services.studies())[-1]  # nobody has opened it
     run("read", study=study)
