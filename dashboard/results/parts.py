@@ -23,6 +23,8 @@ SCORES = {name: METRICS[name] for name in (*_FIRST, *METRICS) if name != "auc"} 
 MOST_CARDS = 11  # a row on a wide screen
 WIDEST = 300
 """Pixels of a column of names at most."""
+WIDEST_IN_SIGHT = 230
+"""Of one that stays in sight: on a phone a wider one would leave no room for what scrolls beside it."""
 _SHADES = ((27, 58, 92), (32, 98, 134), (64, 140, 142), (146, 178, 116), (236, 214, 110))
 """Dark to light, so that the order shows also without colour; after cividis."""
 
@@ -71,7 +73,7 @@ def table(
         alt: what it shows, for who cannot see it.
         shaded: columns of scores in [0, 1].
         digits: after the point.
-        wide: a column that stays in sight while the others scroll.
+        wide: a column of names; it stays in sight while the others scroll, unless it is too wide for that.
         heads: column -> (head over it and its neighbours, its own short head); such columns are narrow.
         more: of ``st.dataframe``.
     """
@@ -80,7 +82,8 @@ def table(
     }
     if wide:
         longest = max((len(str(value)) for value in content[wide]), default=0)
-        config[wide] = st.column_config.TextColumn(width=min(max(175, 7 * longest + 20), WIDEST), pinned=True)
+        width = min(max(175, 7 * longest + 20), WIDEST)
+        config[wide] = st.column_config.TextColumn(width=width, pinned=width <= WIDEST_IN_SIGHT)
     styled_columns: list[Any] = list(shaded)
     if heads:
         groups = [(heads[name][0] if name in heads else "", name) for name in map(str, content)]
