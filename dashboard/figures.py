@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -292,15 +293,29 @@ def score_dots(
         )
     if line is not None:
         figure.add_vline(x=line, line={"dash": "dash", "width": 1, "color": "#8a8f98"}, annotation_text=line_name)
+    rows = [_lines(name) for name in names]
+    tallest = max((row.count("<br>") for row in rows), default=0) + 1
     figure.update_layout(
-        height=96 + 27 * len(names),
+        height=96 + max(27, 8 + 16 * tallest) * len(rows),
         margin={"l": 8, "r": 8, "t": 30, "b": 8},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
         showlegend=len(series) > 1 or line is None,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
-        xaxis={"title": {"text": axis, "font": {"size": 12}}, "fixedrange": True, "gridcolor": "#29313a"},
-        yaxis={"autorange": "reversed", "automargin": True, "fixedrange": True, "showgrid": False},
+        xaxis={"title": {"text": _lines(axis), "font": {"size": 12}}, "fixedrange": True, "gridcolor": "#29313a"},
+        yaxis={
+            "autorange": "reversed",
+            "automargin": True,
+            "fixedrange": True,
+            "showgrid": False,
+            "tickvals": list(names),
+            "ticktext": rows,
+        },
     )
     return figure
+
+
+def _lines(text: str) -> str:
+    """A long name in lines: a phone has no room for it beside the points."""
+    return "<br>".join(textwrap.wrap(text, 28))

@@ -136,6 +136,16 @@ def test_dots_carry_intervals_keys_and_different_symbols() -> None:
     assert ours.marker.symbol != paper.marker.symbol
 
 
+def test_long_names_of_dots_stand_in_lines_and_short_ones_are_left() -> None:
+    long = "CCVE: text by the mean radiograph, among texts of the same cluster"
+    figure = figures.score_dots(["A", long], ["a", "b"], [figures.Dots("ours", [0.5, 0.2])], axis="F1")
+    short, lines = figure.layout.yaxis.ticktext
+    assert short == "A"
+    assert lines.replace("<br>", " ") == long
+    assert max(map(len, lines.split("<br>"))) <= 28
+    assert list(figure.layout.yaxis.tickvals) == list(figure.data[0].y)  # each name stays at its points
+
+
 def page(**query: str) -> AppTest:
     """The Results page alone: other pages' studies are not drawn first."""
     test = AppTest.from_file(str(settings.REPOSITORY / "dashboard" / "app_pages" / "results.py"), default_timeout=120)

@@ -44,8 +44,8 @@ def show(run: Run) -> None:
 
 def _ours(content: PaperTable) -> None:
     kinds: dict[str, list[Row]] = {}  # scores and differences of scores are rows of different kinds
+    drawn = (DRAWN.get(content.name, ""), *content.metrics)
     for row in content.rows:
-        drawn = (DRAWN.get(content.name, ""), *content.metrics)
         kinds.setdefault(next((key for key in drawn if key in row.metrics), ""), []).append(row)
     for first, rows in kinds.items():
         _plot(content, rows, first)
