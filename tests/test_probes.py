@@ -18,6 +18,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from core.config import load_config
 from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.metrics.auc import both_kinds, macro_aucs, weighted_aucs
+from core.metrics.resampling import intervals
 from training.ccve_study import (
     RANDOM,
     StudyConfig,
@@ -158,8 +159,9 @@ def test_claims_are_scored_over_all_fourteen_observations_as_reports_are() -> No
     found = claims_f1(studies, claimed, names)  # type: ignore[arg-type]
     everything = np.zeros_like(true)
     everything[:, 2:6] = claimed
-    assert found.value == pytest.approx(f1_score(true, everything, average="macro", zero_division=0))
-    assert found.low is not None and found.high is not None and found.low < found.value < found.high
+    value, ends = found.scores()["f1"], intervals(found, subjects=[study.subject_id for study in studies])["f1"]
+    assert value == pytest.approx(f1_score(true, everything, average="macro", zero_division=0))
+    assert ends.low < value < ends.high
 
 
 def test_pca_is_fitted_on_training_studies_only(planted: tuple[Features, Labelled]) -> None:

@@ -32,7 +32,7 @@ from core.filter_control import with_random_filters
 from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.metrics.auc import macro_aucs, weighted_aucs
 from core.metrics.clinical import clinical_statistics
-from core.metrics.resampling import intervals
+from core.metrics.resampling import StudyStatistics, intervals
 from core.paper_tables import Metric, PaperTable, Row, paper_numbers
 from core.projections import ProjectionConfig, project
 from core.registry import ENCODERS
@@ -160,6 +160,8 @@ def ccve_study(
         value, draws = measured[row]
         low, high = np.quantile(draws, [0.025, 0.975]).tolist()
         number = printed.get((encoder, kind), {}).get("auc")
+        f1 = claims_f1(tested, decide(scores[row], labels), labels.names)
+        ends = intervals(f1, subjects=subjects)["f1"]
         rows.append(
             Row(
                 name=row,
@@ -167,7 +169,7 @@ def ccve_study(
                 keys={"encoder": encoder, "probe": kind},
                 metrics={
                     "auc": Metric(value=value, low=low, high=high, paper=number),
-                    "f1": claims_f1(tested, decide(scores[row], labels), labels.names),
+                    "f1": Metric(value=f1.scores()["f1"], low=ends.low, high=ends.high),
                 },
                 note=note,
             )
@@ -198,7 +200,7 @@ def ccve_study(
     return table, filter_map(studies, tokens["ccve"]["test"], tokens[RANDOM]["test"])
 
 
-def claims_f1(studies: Sequence[Study], claimed: npt.NDArray[np.bool_], names: Sequence[str]) -> Metric:
+def claims_f1(studies: Sequence[Study], claimed: npt.NDArray[np.bool_], names: Sequence[str]) -> StudyStatistics:
     """Macro F1 over the fourteen observations of what a probe claims, scored as a report's labels are.
 
     Args:
@@ -211,9 +213,7 @@ def claims_f1(studies: Sequence[Study], claimed: npt.NDArray[np.bool_], names: S
         blank | {name: LabelState.POSITIVE for name, positive in zip(names, row, strict=True) if positive}
         for row in claimed.tolist()
     ]
-    statistics = clinical_statistics([study.labels for study in studies], states).select("f1")
-    ends = intervals(statistics, subjects=[study.subject_id for study in studies])["f1"]
-    return Metric(value=statistics.scores()["f1"], low=ends.low, high=ends.high)
+    return clinical_statistics([study.labels for study in studies], states).select("f1")
 
 
 def shuffled_row(features: Mapping[Split, Floats], labels: Labelled, tested: Sequence[Study], tell: Tell) -> Row:
@@ -228,7 +228,7 @@ def shuffled_row(features: Mapping[Split, Floats], labels: Labelled, tested: Seq
         tell(f"labels of other studies, permutation {seed + 1} of {SHUFFLES}")
         scores, _ = linear_probe(features, _shuffled(labels, seed), tell=lambda _: None)
         aucs.append(float(weighted_aucs(labels.targets["test"], scores["test"], one).mean()))
-        f1s.append(claims_f1(tested, decide(scores, labels), labels.names).value)
+        f1s.append(claims_f1(tested, decide(scores, labels), labels.names).scores()["f1"])
     return Row(
         name="CCVE: linear, labels of other studies",
         kind="control",
