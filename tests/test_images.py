@@ -589,7 +589,7 @@ def test_a_triangle_at_whole_pixels_is_off_its_middle_by_this_much() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(height=sides, width=sides, size=st.integers(32, 200))
-@example(height=32, width=32, size=37)  # of 40,000 sizes the one that moves the most, as a share of its height
+@example(height=32, width=32, size=37)  # moves by more than 0.002 of its height
 def test_places_survive_the_way_there_and_back(height: int, width: int, size: int) -> None:
     side = max(height, width)
     rows = (np.arange(height, dtype=np.float32) + 0.5)[:, None] / height * np.ones((1, width), dtype=np.float32)
