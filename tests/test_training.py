@@ -314,6 +314,18 @@ def test_the_backbone_learns_the_training_split_where_asked(tmp_path: Path) -> N
     assert other.backbone() != before  # other studies, another backbone
 
 
+def test_every_size_has_a_backbone_for_its_encoders(tmp_path: Path) -> None:
+    """Open-i's preset on phantoms: at its size towers have arguments that a classifier alone does not take."""
+    few = [*FEW, "data.source=phantom", 'data.views=""', "data.count=24"]
+    run = Run(load_config(PRESETS, "openi", few), tmp_path)
+    run.backbone()
+    trained = load_file(tmp_path / "backbone" / "model.safetensors")["backbone.blocks.3.0.conv_dw.weight"]
+    for name, count in (("dve", 1), ("fve", 2), ("cve", 1), ("ccve", 1)):
+        towers = run.encoder(name).backbones()
+        assert len(towers) == count
+        assert all(torch.equal(each.state_dict()["blocks.3.0.conv_dw.weight"], trained) for each in towers)
+
+
 def test_two_processes_do_a_stage_once(tmp_path: Path) -> None:
     begun: list[int] = []
 

@@ -126,7 +126,8 @@ class Run:
             shape = ENCODERS["fve"].sizes[self.config.size]
             normalize = Normalize(shape.image_size, **ENCODERS["fve"].normalization)
             classes = targets["train"].shape[1]
-            network = ImageClassifier(num_classes=classes, fetch=self.config.pretrained, **shape.arch)
+            tower = {key: value for key, value in shape.arch.items() if key != "pool"}  # a classifier hands on no tokens
+            network = ImageClassifier(num_classes=classes, fetch=self.config.pretrained, **tower)
             network = network.to(memory_format=torch.channels_last)
             training = ClassifierConfig(
                 epochs=settings.epochs,
