@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ import torch
 from core.config import load_config
 from core.decoders import build_decoder
 from core.encoders import build_encoder
+from core.encoders.classifier import ImageClassifier
 from core.registry import ENCODERS, token_width
 from core.types import VisualTokens
 from tests.conftest import ROOT
 from training.backbones import BACKBONES, build_classifier, settings_of
 from training.cli import PRESETS
+from training.tables import rows_of_table_2
 
 CONFIG = load_config(PRESETS, "paper")
 
@@ -73,9 +76,34 @@ def test_table_2_at_the_papers_size(name: str, millions: float) -> None:
         assert network(torch.empty(2, 3, 224, 224)).shape == (2, 14)
     assert normalize.image_size == 224
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
-    settings = settings_of(name, "paper", CONFIG.classifier)
+    settings = settings_of(name, CONFIG)
     sharp = name.startswith(("vit", "swin"))
     assert (settings.optimizer, settings.batch_size) == (("sam", 256) if sharp else ("adamw", 32))
+
+
+def test_below_the_papers_size_a_row_has_the_epochs_of_cdc_and_of_its_start() -> None:
+    """CDC of Open-i's preset starts from a classifier of the same studies; a row of Table 2 from random weights."""
+    config = load_config(PRESETS, "openi")
+    settings = settings_of("resnet18", config)
+    assert settings.epochs == config.backbone.epochs + config.classifier.epochs
+    assert settings.epochs - settings.warmup_epochs == config.classifier.epochs - config.classifier.warmup_epochs
+    assert settings.learning_rate == config.backbone.learning_rate
+    whole = load_config(PRESETS, "openi", ["size=paper"])
+    assert settings_of("resnet18", whole) == whole.classifier
+    phantom = load_config(PRESETS, "phantom")
+    assert settings_of("resnet18", phantom) == phantom.classifier  # its backbone saw other phantoms
+    assert rows_of_table_2(config) == [*BACKBONES, "cdc"]
+    assert rows_of_table_2(whole) == list(BACKBONES)
+
+
+def test_no_weights_are_asked_for_where_a_row_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(name: str, *_: Any, **options: Any) -> ImageClassifier:
+        assert (name, options["fetch"]) == ("resnet18", False)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.backbones.ImageClassifier", asked)
+    with pytest.raises(KeyboardInterrupt):
+        build_classifier("resnet18", "small", pretrained=True)
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))

@@ -1,4 +1,4 @@
-"""Table 2: seven image classifiers of the 14 observations, each from ImageNet weights where there are any."""
+"""Table 2: seven image classifiers of the 14 observations, at the paper's size from ImageNet weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from core.config import ClassifierConfig
+from core.config import ClassifierConfig, ExperimentConfig
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
 from core.labels.observations import OBSERVATIONS
@@ -22,14 +22,14 @@ class Backbone:
         name: timm's, as in ``assets/paper/table2.csv``.
         weights: tag of its ImageNet weights; the bare names have changed their meaning since 2022.
         sharp: trained with SAM. src: paper 4.3.2, ViT and Swin in batches of 256.
-        tiny: arguments that shrink it for phantoms at 128 px; ours.
+        shrunk: arguments that make it learn in minutes at 128 px; ours.
     """
 
     title: str
     name: str
     weights: str
     sharp: bool = False
-    tiny: Mapping[str, Any] = field(default_factory=dict)
+    shrunk: Mapping[str, Any] = field(default_factory=dict)
 
 
 BACKBONES: Mapping[str, Backbone] = {
@@ -39,33 +39,33 @@ BACKBONES: Mapping[str, Backbone] = {
             title="ResNet-18",
             name="resnet18",
             weights="tv_in1k",
-            tiny={"layers": (1, 1, 2, 1), "channels": (24, 48, 96, 128)},
+            shrunk={"layers": (1, 1, 2, 1), "channels": (24, 48, 96, 128)},
         ),
         Backbone(
             title="ResNet-50",
             name="resnet50",
             weights="a1_in1k",
-            tiny={"layers": (1, 1, 2, 1), "channels": (12, 24, 48, 64)},
+            shrunk={"layers": (1, 1, 2, 1), "channels": (12, 24, 48, 64)},
         ),
         Backbone(
             title="DenseNet-121",
             name="densenet121",
             weights="tv_in1k",
-            tiny={"growth_rate": 8, "block_config": (2, 3, 4, 3)},
+            shrunk={"growth_rate": 8, "block_config": (2, 3, 4, 3)},
         ),
         Backbone(
             title="ViT-small",
             name="vit_small_patch16_224",
             weights="augreg_in21k_ft_in1k",
             sharp=True,
-            tiny={"img_size": 128, "embed_dim": 96, "depth": 4, "num_heads": 3},
+            shrunk={"img_size": 128, "embed_dim": 96, "depth": 4, "num_heads": 3},
         ),
         Backbone(
             title="Swin-small",
             name="swin_small_patch4_window7_224",
             weights="ms_in1k",
             sharp=True,
-            tiny={
+            shrunk={
                 "img_size": 128,
                 "window_size": 4,
                 "embed_dim": 24,
@@ -77,37 +77,52 @@ BACKBONES: Mapping[str, Backbone] = {
             title="ConvNeXt-small",
             name="convnext_small",
             weights="fb_in1k",
-            tiny={"depths": (1, 1, 2, 1), "dims": (16, 32, 64, 128)},
+            shrunk={"depths": (1, 1, 2, 1), "dims": (16, 32, 64, 128)},
         ),
         Backbone(
             title="ConvNeXt-base",
             name="convnext_base",
             weights="fb_in1k",
-            tiny={"depths": (1, 1, 2, 1), "dims": (24, 48, 96, 192)},
+            shrunk={"depths": (1, 1, 2, 1), "dims": (24, 48, 96, 192)},
         ),
     )
 }
 
 
 def build_classifier(name: str, size: Size, *, pretrained: bool) -> tuple[Normalize, ImageClassifier]:
-    """Build a row: its input and its network with 14 logits. Size "tiny" is shrunk, any other is the paper's.
+    """Build a row: its input and its network with 14 logits.
+
+    At size "paper" it is the paper's; below it is shrunk, and as nobody has published weights of a shrunk network, it
+    starts from random ones.
 
     Raises:
         CXRLensError: unknown name, or weights that cannot be reached.
     """
     row = lookup(BACKBONES, name, "backbone")
-    tiny = size == "tiny"
+    whole = size == "paper"
     network = ImageClassifier(
-        name if tiny else f"{name}.{row.weights}",
+        f"{name}.{row.weights}" if whole else name,
         len(OBSERVATIONS),
-        fetch=pretrained and not tiny,
-        backbone_args=row.tiny if tiny else {},
+        fetch=pretrained and whole,
+        backbone_args={} if whole else row.shrunk,
     )
-    return Normalize(128 if tiny else 224, **IMAGENET), network
+    return Normalize(224 if whole else 128, **IMAGENET), network
 
 
-def settings_of(name: str, size: Size, settings: ClassifierConfig) -> ClassifierConfig:
-    """The preset's numbers for CDC, with SAM and, at the paper's size, batches of 256 for ViT and Swin."""
+def settings_of(name: str, config: ExperimentConfig) -> ClassifierConfig:
+    """The preset's numbers for CDC, with SAM and, at the paper's size, batches of 256 for ViT and Swin.
+
+    Where CDC starts from weights that learned the same studies before (``backbone.source="train"``), a row that starts
+    from random ones has the epochs of both, and the rate of the first.
+    """
+    settings, before = config.classifier, config.backbone
+    if config.size != "paper" and before.source == "train":
+        settings = replace(
+            settings,
+            epochs=before.epochs + settings.epochs,
+            warmup_epochs=before.epochs + settings.warmup_epochs,
+            learning_rate=before.learning_rate,
+        )
     if not lookup(BACKBONES, name, "backbone").sharp:
         return settings
-    return replace(settings, optimizer="sam", batch_size=settings.batch_size if size == "tiny" else 256)
+    return replace(settings, optimizer="sam", batch_size=256 if config.size == "paper" else settings.batch_size)

@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -126,7 +127,8 @@ class Run:
             shape = ENCODERS["fve"].sizes[self.config.size]
             normalize = Normalize(shape.image_size, **ENCODERS["fve"].normalization)
             classes = targets["train"].shape[1]
-            tower = {key: value for key, value in shape.arch.items() if key != "pool"}  # a classifier hands on no tokens
+            # A classifier hands on no tokens.
+            tower = {key: value for key, value in shape.arch.items() if key != "pool"}
             network = ImageClassifier(num_classes=classes, fetch=self.config.pretrained, **tower)
             network = network.to(memory_format=torch.channels_last)
             training = ClassifierConfig(
@@ -277,7 +279,7 @@ class Run:
 
     def backbone_classifier(self, name: str) -> str:
         """Train a row of Table 2 on the 14 observations, and write its held-out scores."""
-        settings = settings_of(name, self.config.size, self.config.classifier)
+        settings = settings_of(name, self.config)
 
         def work(folder: Path) -> None:
             targets = {split: self.data.coarse_targets(split) for split in ("train", "validate")}
@@ -285,14 +287,32 @@ class Run:
             normalize, network = build_classifier(name, self.config.size, pretrained=self.config.pretrained)
             module = ClassifierModule(normalize, network, _rate(targets), settings)
             self._fit_classifier(folder, module, targets, self.data)
-            images = self.data.images("test", normalize.image_size)
-            with torch.inference_mode():
-                scores = torch.cat([module(batch) for batch in _batches(images, 64)])
             save_weights(folder, {"classifier": network})
-            save_file({"scores": scores}, folder / "scores.safetensors")
+            self._score_held_out(folder, normalize, network)
 
         inputs = self._inputs(starts_from_backbone=False, classifier=settings, backbone_of_table_2=name)
         return run_stage(self.folder / "table2" / name, inputs, work)
+
+    def coarse_scores(self) -> str:
+        """Write CDC's held-out scores, to stand beside the rows of Table 2."""
+        before = self.classifier("cdc")
+
+        def work(folder: Path) -> None:
+            encoder = build_encoder("fve", self.config.size, **self._encoder_changes("fve"))
+            assert isinstance(encoder, FineGrainedEncoder)
+            load_weights(self.folder / "cdc", "cdc", encoder.cdc)
+            self._score_held_out(folder, encoder.normalize, encoder.cdc)
+            shutil.copyfile(self.folder / "cdc" / "summary.json", folder / "summary.json")
+
+        return run_stage(self.folder / "table2" / "cdc", self._inputs(cdc=before), work)
+
+    def _score_held_out(self, folder: Path, normalize: Normalize, network: ImageClassifier) -> None:
+        """Write "scores" (held-out studies, classes), logits."""
+        network.eval()
+        images = self.data.images("test", normalize.image_size)
+        with torch.inference_mode():
+            scores = torch.cat([network(normalize(batch)) for batch in _batches(images, 64)])
+        save_file({"scores": scores}, folder / "scores.safetensors")
 
     def label_text_decoder(self) -> str:
         """Train Table 3's model, true fine labels as text to findings, and write its held-out reports."""
@@ -680,7 +700,7 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     with ranks.first_alone():
         run.data.fingerprint()  # labels an index's reports, once
     if config.backbone.source != "none":
-        _side_by_side(run, [("backbone",)], jobs)
+        side_by_side(run, [("backbone",)], jobs)
     for split in SPLITS:
         for size in {ENCODERS[part].sizes[config.size].image_size for part in frozen} | {
             image_size(name, config.size) for name in config.encoders
@@ -693,7 +713,7 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     direct = [pair for pair in pairs if not ENCODERS[encoder_parts(pair[1])[0]].frozen]
     tokens = [("tokens", name) for name in frozen if run._reads_cache(name)]
     # Each after what it needs: a worker that is free takes the next, and at worst waits for a stage that runs.
-    _side_by_side(run, [*encoders, *direct, *tokens, *(pair for pair in pairs if pair not in direct)], jobs)
+    side_by_side(run, [*encoders, *direct, *tokens, *(pair for pair in pairs if pair not in direct)], jobs)
 
     keys = [run.decoder(encoder, decoder) for _, encoder, decoder in pairs]
     if not keys:
@@ -705,7 +725,7 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     run_stage(run.folder / "evaluate", scored, _by_first(evaluate))
 
 
-def _side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> None:
+def side_by_side(run: Run, stages: Sequence[tuple[str, ...]], jobs: int) -> None:
     """Run stages, each after those that it needs, ``jobs`` at a time; a stage alone has the threads of all jobs."""
     if jobs == 1:
         for name, *arguments in stages:

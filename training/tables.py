@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
+from core.config import ExperimentConfig
 from core.labels.observations import OBSERVATIONS
 from core.metrics.auc import macro_aucs
 from core.metrics.resampling import spread
@@ -85,15 +86,24 @@ def table_1(results: Sequence[Mapping[str, Any]], paper: Path, command: str) -> 
     )
 
 
-def table_2(run: Run, names: Sequence[str], paper: Path, command: str, notes: Sequence[str] = ()) -> PaperTable:
+def rows_of_table_2(config: ExperimentConfig) -> list[str]:
+    """The seven, and below the paper's size CDC: what a start from learned weights is worth beside random ones."""
+    return [*BACKBONES, *(("cdc",) if config.size != "paper" else ())]
+
+
+def stages_of_table_2(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The stages behind its rows; none needs another."""
+    return [("coarse_scores",) if name == "cdc" else ("backbone_classifier", name) for name in names]
+
+
+def table_2(run: Run, names: Sequence[str], paper: Path, command: str) -> PaperTable:
     """Table 2: train the classifiers that are not trained yet, and score them on held-out studies.
 
     Args:
         run: the preset's.
-        names: keys of ``BACKBONES``.
+        names: keys of ``BACKBONES``, or "cdc", FVE's coarse classifier as the preset trains it.
         paper: folder of the paper's numbers.
         command: that writes the table again.
-        notes: further sentences.
 
     Raises:
         StageError: no observation has both kinds in every split.
@@ -103,8 +113,8 @@ def table_2(run: Run, names: Sequence[str], paper: Path, command: str, notes: Se
     labels = usable(targets, OBSERVATIONS)
     kept = [OBSERVATIONS.index(name) for name in labels.names]
     scores = {}
-    for name in names:
-        run.backbone_classifier(name)
+    for name, (stage, *arguments) in zip(names, stages_of_table_2(names), strict=True):
+        getattr(run, stage)(*arguments)
         path = run.folder / "table2" / name / "scores.safetensors"
         scores[name] = load_file(path)["scores"].numpy()[:, kept]
     tested = run.data.studies["test"]
@@ -115,11 +125,21 @@ def table_2(run: Run, names: Sequence[str], paper: Path, command: str, notes: Se
         cells = beside({"auc": value}, printed.get((name,)), intervals={"auc": (low, high)})
         summary = json.loads((run.folder / "table2" / name / "summary.json").read_text(encoding="utf-8"))
         note = f"{summary['epochs']} epochs, best validation AUC {summary['best']:.3f}"
-        sharp = ", SAM" if BACKBONES[name].sharp else ""
-        rows.append(Row(name=BACKBONES[name].title, keys={"backbone": name}, metrics=cells, note=f"{note}{sharp}."))
+        kind: Kind = "control" if name == "cdc" else "system"
+        if name == "cdc":
+            tower = ENCODERS["fve"].sizes[run.config.size].arch["backbone"]
+            title = f"CDC of this preset ({tower})"
+            note += f"{_start_of_cdc(run.config)}. No row of the paper: beside it, what a start is worth."
+        else:
+            title = BACKBONES[name].title
+            note += f"{', SAM' if BACKBONES[name].sharp else ''}."
+        rows.append(Row(name=title, kind=kind, keys={"backbone": name}, metrics=cells, note=note))
+    notes = [OTHER_DATA, "The paper's set is not named, probably its validation split; ours is held out."]
+    if run.config.size != "paper":
+        notes.append("The paper's seven are shrunk here, read 128 px and start from random weights.")
     if labels.left_out:
         left_out = "; ".join(f"{name} ({why})" for name, why in labels.left_out.items())
-        notes = [*notes, f"Left out: {left_out}."]
+        notes.append(f"Left out: {left_out}.")
     return PaperTable(
         name="2",
         family=run.config.name,
@@ -129,8 +149,17 @@ def table_2(run: Run, names: Sequence[str], paper: Path, command: str, notes: Se
         seeds=(run.config.seed,),
         command=command,
         data=_data(run),
-        notes=(OTHER_DATA, "The paper's set is not named, probably its validation split; ours is held out.", *notes),
+        notes=tuple(notes),
     )
+
+
+def _start_of_cdc(config: ExperimentConfig) -> str:
+    """What its weights had learned before."""
+    start = " from ImageNet's weights" * config.pretrained
+    learned = {"none": "", "phantom": "labels of other phantoms", "train": "coarse and fine labels of the same studies"}
+    before = learned[config.backbone.source]
+    epochs = config.backbone.epochs
+    return start + (f", after {epochs} epoch{'s' * (epochs != 1)} of {before}" if before else "")
 
 
 def table_3(run: Run, paper: Path, command: str) -> PaperTable:
