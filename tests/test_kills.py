@@ -1,56 +1,93 @@
-"""A chain that is killed once in every stage, and started again each time, ends as one that nobody disturbed."""
+"""A command that is killed once in every stage, and started again each time, ends as one that nobody disturbed."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from core.registry import ENCODERS
+from tests.test_paper_command import HAS_CATBOOST
 from tests.test_training import FEW
+from training.backbones import BACKBONES
 
-ENCODERS = ("dve", "fve", "cve", "ccve")
 FITTED = ("backbone", "clip_cve", "clip_ccve", "cdc", "fgc", *(f"{name}-transformer" for name in ENCODERS))
-STAGES = {*FITTED, "tokens_fve", "tokens_cve", "tokens_ccve", "export", "evaluate"}
+# What must be there before a stage is killed: of every second training a checkpoint, else something half done.
+TRAINED = {name: f"{name}/{'config.json' if place % 2 else 'last.ckpt'}" for place, name in enumerate(FITTED)}
+CHAIN = {
+    **TRAINED,
+    **{f"tokens_{name}": f"tokens_{name}/train" for name in ("fve", "cve", "ccve")},
+    "export": "bundles/shared",
+    "evaluate": "evaluate/config.json",
+}
+ROWS = (*(f"table2/{name}" for name in BACKBONES), "table3")
+TABLES = {
+    **{name: f"{name}/{'last.ckpt' if place % 2 else 'config.json'}" for place, name in enumerate(ROWS)},
+    "table2/cdc": "table2/cdc/config.json",
+    "study_ccve": "study_ccve/ccve/train",
+}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_in_each_stage_it_ends_with_the_same_tables(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert _start(whole).wait() == 0
+    names = _killed_and_whole("train", CHAIN, tmp_path)
+    assert {path.parts[1] for path in names} >= {*FITTED, "bundles", "evaluate"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not HAS_CATBOOST, reason="the extra 'study' is not installed")
+def test_killed_in_each_table_it_ends_with_the_same_tables(tmp_path: Path) -> None:
+    names = _killed_and_whole("paper", TABLES, tmp_path)
+    written = {path.name for path in names if path.parts[0] == "out"}
+    assert written >= {"table-1.json", "table-2.json", "table-3.md", "ccve.csv"}
+
+
+def _killed_and_whole(command: str, stages: Mapping[str, str], folder: Path) -> list[Path]:
+    """Run a command whole, and another killed in each stage; what both wrote, which must be equal.
+
+    Args:
+        command: of the command line.
+        stages: name -> what must be there, in the preset's folder, before it is killed.
+        folder: for both.
+    """
+    whole, killed = folder / "whole", folder / "killed"
+    assert _start(command, whole).wait() == 0
     begun: set[str] = set()
-    for _ in range(2 * len(STAGES)):
-        process = _start(killed)
-        stage = _kill_in_a_new_stage(process, killed / "phantom", begun)
+    for _ in range(2 * len(stages)):
+        process = _start(command, killed)
+        stage = _kill_in_a_new_stage(process, killed / "phantom", stages, begun)
         if stage is None:
             assert process.returncode == 0
             break
         begun.add(stage)
-    assert begun == STAGES
-    names = sorted(path.relative_to(whole) for path in (whole / "phantom").rglob("*") if _is_result(path))
-    assert {path.parts[1] for path in names} >= {*FITTED, "bundles", "evaluate"}
+    assert begun == set(stages)
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*") if _is_result(path))
     for name in names:
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    return names
 
 
-def _start(runs: Path) -> subprocess.Popen[bytes]:
-    chosen = ['decoders=["transformer"]', *FEW]
-    options = [part for each in chosen for part in ("--set", each)]
-    command = [sys.executable, "-m", "training.cli", "train", "--preset", "phantom", "--runs", str(runs), "--jobs", "1"]
+def _start(name: str, runs: Path) -> subprocess.Popen[bytes]:
+    options = [part for each in ('decoders=["transformer"]', *FEW) for part in ("--set", each)]
+    command = [sys.executable, "-m", "training.cli", name, "--preset", "phantom", "--runs", str(runs), "--jobs", "1"]
+    command += ["--out", str(runs / "out")] if name == "paper" else []
     log = (runs.parent / f"{runs.name}.log").open("ab")
     return subprocess.Popen([*command, *options], cwd=Path(__file__).parent.parent, stdout=log, stderr=log)
 
 
-def _kill_in_a_new_stage(process: subprocess.Popen[bytes], folder: Path, begun: set[str]) -> str | None:
+def _kill_in_a_new_stage(
+    process: subprocess.Popen[bytes], folder: Path, stages: Mapping[str, str], begun: set[str]
+) -> str | None:
     """Kill the process in a stage where it was not killed before: the name; None if it came to its end."""
     while process.poll() is None:
-        for stage in STAGES - begun:
-            if (folder / stage / "config.json").is_file() and _sign(folder, stage).exists():
-                if (folder / stage / "done.json").is_file():
-                    continue
+        for stage in stages.keys() - begun:
+            if (folder / stages[stage]).exists() and not (folder / stage / "done.json").is_file():
                 process.kill()
                 process.wait()
                 return stage
@@ -58,14 +95,7 @@ def _kill_in_a_new_stage(process: subprocess.Popen[bytes], folder: Path, begun: 
     return None
 
 
-def _sign(folder: Path, stage: str) -> Path:
-    """What must be there before a stage is killed: of every second training a checkpoint, else something half done."""
-    if stage in FITTED and FITTED.index(stage) % 2 == 0:
-        return folder / stage / "last.ckpt"
-    if stage.startswith("tokens"):
-        return folder / stage / "train"
-    return folder / ("bundles/shared" if stage == "export" else f"{stage}/config.json")
-
-
 def _is_result(path: Path) -> bool:
-    return path.name in ("model.safetensors", "table.md", "reports.jsonl") or path.name.endswith("-results.json")
+    if path.name in ("model.safetensors", "table.md", "reports.jsonl") or path.name.endswith("-results.json"):
+        return True
+    return path.parent.parent.name == "out"

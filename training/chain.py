@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from core.config import ExperimentConfig
 from core.evaluation import write_labels
 from training.evaluate import evaluate
+from training.launch import ONE, Placement
 from training.runs import use_threads_for
 from training.stages import Run, run_all
 
 
-def with_seeds(config: ExperimentConfig, count: int) -> list[ExperimentConfig]:
-    """The configuration with its own seed, the next one, and so on."""
-    return [replace(config, seed=config.seed + number) for number in range(count)]
+def runs_of(config: ExperimentConfig, seeds: int, runs: Path, placement: Placement = ONE) -> list[Run]:
+    """A run for the preset's own seed, for the next one, and so on; all read the images of the first.
 
-
-def run_folder(runs: Path, config: ExperimentConfig, *, first: bool) -> Path:
-    """Where a seed's stages are: the preset's folder for the first, folders in it for those that follow."""
-    return runs / config.name if first else runs / config.name / f"seed-{config.seed}"
+    Their stages are in the preset's folder, and in folders in it for seeds that follow.
+    """
+    folder = runs / config.name
+    found = [Run(config, folder, placement, shared=folder)]
+    for seed in range(config.seed + 1, config.seed + seeds):
+        found.append(replace(found[0], config=replace(config, seed=seed), folder=folder / f"seed-{seed}"))
+    return found
 
 
 def run_chain(run: Run, bundles: Path, jobs: int = 1) -> Path:
@@ -48,8 +50,3 @@ def run_chain(run: Run, bundles: Path, jobs: int = 1) -> Path:
 
     run_all(run, bundles, score, jobs)
     return scores
-
-
-def evaluations(runs: Path, configs: Sequence[ExperimentConfig]) -> list[Path]:
-    """The folder of each seed's evaluation."""
-    return [run_folder(runs, config, first=place == 0) / "evaluate" for place, config in enumerate(configs)]

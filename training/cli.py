@@ -13,7 +13,9 @@ from core.types import CXRLensError
 from training import data_commands, explain_command, fine_commands, label_command, review_commands, table_commands
 
 if TYPE_CHECKING:
-    from core.config import ExperimentConfig
+    from collections.abc import Sequence
+
+    from training.stages import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -25,6 +27,7 @@ app.add_typer(data_commands.app, name="data")
 app.add_typer(review_commands.app, name="review")
 app.add_typer(table_commands.tables, name="table")
 app.add_typer(table_commands.studies, name="study")
+app.command()(table_commands.paper)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
@@ -89,26 +92,19 @@ def train(
     if dry_run:
         _out(json.dumps(to_dict(config), indent=2))
         return
-    from training.chain import run_chain, run_folder, with_seeds
+    from training.chain import run_chain, runs_of
     from training.launch import automatic_jobs, place
-    from training.stages import Run
 
     if bundles and seeds > 1:
         raise CXRLensError("--bundles: several seeds keep theirs in their run folders. Leave it out, or train one.")
-    placement = place(accelerator, devices, num_nodes)
-    configs = with_seeds(config, seeds)
-    for number, each in enumerate(configs):
-        run = Run(each, run_folder(runs, each, first=number == 0), placement, shared=runs / each.name)
-        try:
+    chosen = runs_of(config, seeds, runs, place(accelerator, devices, num_nodes))
+    for run in chosen:
+        with table_commands.resumable():
             scores = run_chain(run, bundles or run.folder / "bundles", jobs or automatic_jobs())
-        except KeyboardInterrupt:
-            if ranks.is_first():
-                _err("cxr-lens: interrupted; run the same command again to go on.")
-            raise typer.Exit(130) from None
         if ranks.is_first():
             _out((scores / "table.md").read_text(encoding="utf-8"))
     if seeds > 1 and ranks.is_first():
-        _mean_of_seeds(configs, runs, table_commands.again("train", preset, overrides, seeds))
+        _mean_of_seeds(chosen, runs, table_commands.again("train", preset, overrides, seeds))
 
 
 @app.command()
@@ -144,24 +140,21 @@ def evaluate(
     With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
     """
     from core.config import load_config
-    from training.chain import run_folder, with_seeds
-    from training.data import StudyData
+    from training.chain import runs_of
     from training.evaluate import evaluate as score
     from training.evaluate import table
     from training.launch import automatic_jobs
     from training.runs import use_threads_for
 
-    configs = with_seeds(load_config(PRESETS, preset, overrides or []), seeds)
-    use_threads_for(configs[0].size)
-    data = StudyData(configs[0].data, runs / configs[0].name / "images")
-    jobs = jobs or automatic_jobs()
+    chosen = runs_of(load_config(PRESETS, preset, overrides or []), seeds, runs)
+    use_threads_for(chosen[0].config.size)
+    data, jobs = chosen[0].data, jobs or automatic_jobs()
     if seeds == 1:
-        _out(table(score(configs[0], data, bundles, out, jobs)))
+        _out(table(score(chosen[0].config, data, bundles, out, jobs)))
         return
-    for number, config in enumerate(configs):
-        folder = run_folder(runs, config, first=number == 0)
-        _out(table(score(config, data, folder / "bundles", folder / "evaluate", jobs)))
-    _mean_of_seeds(configs, runs, table_commands.again("evaluate", preset, overrides, seeds))
+    for run in chosen:
+        _out(table(score(run.config, data, run.folder / "bundles", run.folder / "evaluate", jobs)))
+    _mean_of_seeds(chosen, runs, table_commands.again("evaluate", preset, overrides, seeds))
 
 
 @app.command()
@@ -242,14 +235,13 @@ def list_bundles(
         raise typer.Exit(1)
 
 
-def _mean_of_seeds(configs: list[ExperimentConfig], runs: Path, command: str) -> None:
+def _mean_of_seeds(chosen: Sequence[Run], runs: Path, command: str) -> None:
     from core.paper_tables import to_markdown, write_table
-    from training.chain import evaluations
     from training.tables import read_results, table_1
 
-    results = [read_results(folder / "results.json") for folder in evaluations(runs, configs)]
+    results = [read_results(run.folder / "evaluate" / "results.json") for run in chosen]
     table = table_1(results, table_commands.PAPER, command)
-    path = write_table(runs / configs[0].name / "tables", table)
+    path = write_table(runs / chosen[0].config.name / "tables", table)
     _out(to_markdown(table))
     _err(f"written: {path}, and beside it .csv and .md")
 

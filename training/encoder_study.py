@@ -22,10 +22,9 @@ from core.metrics.resampling import StudyStatistics, compare, intervals, mean_of
 from core.paper_tables import Metric, PaperTable, Row, paper_numbers
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
-from training.chain import run_chain, run_folder, with_seeds
+from training.chain import run_chain, runs_of
 from training.data import StudyData
 from training.runs import StageError
-from training.stages import Run
 from training.tables import OTHER_DATA, read_results
 
 ORDER = ("fve", "dve", "cve", "ccve")
@@ -57,17 +56,16 @@ def train(
     """
     kept = tuple(name for name in config.encoders if name in drifting)
     steady, drifted = [], []
-    for number, each in enumerate(with_seeds(config, seeds)):
-        run = Run(each, run_folder(runs, each, first=number == 0), shared=runs / each.name)
+    for run in runs_of(config, seeds, runs):
         steady.append(run_chain(run, run.folder / "bundles", jobs))
         if not kept:
             continue
-        other = replace(each, encoders=kept, report=replace(each.report, drifting_norms=True))
+        other = replace(run.config, encoders=kept, report=replace(config.report, drifting_norms=True))
         folder = run.folder / DRIFT
         for stage in ("backbone", *(f"clip_{name}" for name in kept)):  # the same encoders
             if (run.folder / stage).is_dir() and not (folder / stage).exists():
                 shutil.copytree(run.folder / stage, folder / stage)
-        drifted.append(run_chain(Run(other, folder, shared=runs / each.name), folder / "bundles", jobs))
+        drifted.append(run_chain(replace(run, config=other, folder=folder), folder / "bundles", jobs))
     return steady, drifted
 
 
@@ -156,7 +154,7 @@ def table(
         metrics=COLUMNS,
         rows=tuple(rows),
         n=len(studies),
-        seeds=tuple(each.seed for each in with_seeds(config, len(steady))),
+        seeds=tuple(range(config.seed, config.seed + len(steady))),
         command=command,
         data=f"{config.name}, held-out split, fingerprint {data.fingerprint()}.",
         notes=notes,
