@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from scipy.special import ndtr
 from sklearn.metrics import f1_score, roc_auc_score
 
 from core.config import load_config
+from core.filter_map import FilterMapError, map_path, read_map, write_map
 from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.metrics.auc import both_kinds, macro_aucs, weighted_aucs
 from core.metrics.resampling import intervals
@@ -30,7 +30,6 @@ from training.ccve_study import (
     filter_map,
     leak_rows,
     shuffled_row,
-    write_map,
 )
 from training.cli import BUNDLES, PRESETS
 from training.data import StudyData
@@ -222,15 +221,42 @@ def test_the_map_has_a_point_a_filter_and_study(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     centres = 20 * random.normal(size=(1, len(CLUSTERS), 16))
     trained = (centres + random.normal(size=(8, len(CLUSTERS), 16))).astype(np.float32)
-    made = filter_map([f"s{place}" for place in range(8)], trained, trained)
-    write_map(tmp_path / "ccve-map.json", made)
-    read = json.loads((tmp_path / "ccve-map.json").read_text())
-    points = np.array(read["trained"])
+    path = map_path(tmp_path, "demo")
+    path.parent.mkdir()
+    write_map(path, filter_map([f"s{place}" for place in range(8)], trained, trained))
+    read = read_map(path)
+    points = read.trained
     assert points.shape == (8, 13, 2)
-    assert read["filters"] == list(CLUSTERS)
+    assert read.filters == tuple(CLUSTERS)
     within = np.linalg.norm(points - points.mean(0), axis=2).mean()
     between = np.linalg.norm(points.mean(0) - points.mean((0, 1)), axis=1).mean()
     assert between > 2 * within  # 13 separate clusters stay separate
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is missing"),
+        ("{", "is damaged"),
+        ('{"studies": ["a"], "filters": ["b"], "settings": {}, "trained": [[[0, 1]]]}', "is damaged.*random_filters"),
+        (
+            '{"studies": ["a"], "filters": ["b"], "settings": {}, "trained": [[[0, 1]]], "random_filters": [[0, 1]]}',
+            r"is damaged: expected finite places of shape \(1, 1, 2\)",
+        ),
+        (
+            '{"studies": ["a"], "filters": ["b"], "settings": {},'
+            ' "trained": [[[0, NaN]]], "random_filters": [[[0, 1]]]}',
+            "is damaged: expected finite",
+        ),
+    ],
+)
+def test_a_damaged_map_says_how_to_write_it(content: str | None, message: str, tmp_path: Path) -> None:
+    path = map_path(tmp_path, "demo")
+    path.parent.mkdir()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(FilterMapError, match=f"ccve-map.json {message}.*cxr-lens study ccve --preset demo"):
+        read_map(path)
 
 
 PAIRS = 130

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.filter_map import FilterMap, map_path, write_map
 from core.paper_tables import Metric, PaperTable, Row, write_table
 from core.types import CXRLensError
 from dashboard import figures, runs, settings
@@ -230,6 +231,29 @@ def test_the_chart_of_table_3_shows_what_is_clinical_not_its_first_score(
     (shown,) = (each.value for each in test.dataframe if each.value["Row"].tolist() == ["a", "b"])
     assert shown.columns.tolist() == ["Row", "F1", "BLEU-1"]
     assert not test.exception
+
+
+def test_the_map_of_filters_stands_under_its_study_and_a_damaged_one_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder / "a", results())
+    monkeypatch.setattr("dashboard.settings.result_tables", lambda: folder / "tables")
+    path = map_path(folder / "tables", "real")
+    path.parent.mkdir(parents=True)
+    places = np.arange(12.0).reshape(2, 3, 2)
+    made = FilterMap(
+        studies=("s1", "s2"), filters=("Edema", "Fracture", "No Finding"), settings={"method": "t-SNE"},
+        trained=places, random_filters=-places,
+    )  # fmt: skip
+    write_map(path, made)
+    test = page(view="Tables and studies")
+    left, right = (json.loads(each.proto.spec) for each in test.get("plotly_chart")[-2:])
+    assert [trace["name"] for trace in left["data"]] == ["Edema (2)", "Fracture (2)", "No Finding (2)"]
+    assert left["data"][1]["text"] == ["s1<br>Fracture", "s2<br>Fracture"]
+    assert right["data"][1]["text"] == left["data"][1]["text"]
+    assert "13 embeddings of each of 2 held-out studies" in said(test)
+    path.write_text("{")
+    assert "ccve-map.json is damaged" in said(page(view="Tables and studies"))
 
 
 def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:

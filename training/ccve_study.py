@@ -11,7 +11,6 @@ probe reads, and nothing else. A pair far below its encoder's probe loses findin
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,8 @@ from tqdm import tqdm
 from core.bundle import BundleLibrary, Card
 from core.encoders import Encoder
 from core.encoders.ccve import ClusterClipEncoder
-from core.files import write_whole
 from core.filter_control import with_random_filters
+from core.filter_map import FilterMap
 from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.metrics.auc import macro_aucs, weighted_aucs
 from core.metrics.clinical import clinical_statistics
@@ -91,7 +90,7 @@ class StudyConfig:
 
 def ccve_study(
     data: StudyData, bundles: Path, family: str, config: StudyConfig, work: Path, paper: Path, command: str
-) -> tuple[PaperTable, dict[str, Any]]:
+) -> tuple[PaperTable, FilterMap]:
     """Run the study on a family's bundles.
 
     Args:
@@ -104,7 +103,7 @@ def ccve_study(
         command: that runs it again.
 
     Returns:
-        The table, and the t-SNE coordinates of :func:`filter_map`.
+        The table, and :func:`filter_map` of the first held-out studies.
 
     Raises:
         StageError: CatBoost or a bundle is missing, there are fewer studies than PCA components, or no class has
@@ -276,25 +275,28 @@ def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
     return rows
 
 
-def filter_map(studies: Sequence[str], trained: Floats, random: Floats) -> dict[str, Any]:
+def filter_map(studies: Sequence[str], trained: Floats, random: Floats) -> FilterMap:
     """t-SNE of all filters' embeddings of some studies, trained and with random filters (paper's Figure 4).
 
-    Returns:
-        Plain values: "studies", "filters" (13 names), "method", and "trained" and "random_filters", each
-        (studies, 13, 2).
+    Args:
+        studies: ids.
+        trained: (studies and more, 13, D).
+        random: likewise.
     """
     settings = ProjectionConfig(method="t-SNE")
-    maps = {}
-    for name, tokens in (("trained", trained), ("random_filters", random)):
+
+    def places(tokens: Floats) -> npt.NDArray[np.float64]:
         chosen = tokens[: len(studies)]
         coordinates = project(chosen.reshape(-1, chosen.shape[-1]), settings).coordinates
-        maps[name] = np.round(coordinates, 2).reshape(len(studies), len(CLUSTERS), 2).tolist()
-    return {"studies": list(studies), "filters": list(CLUSTERS), "method": settings.used(), **maps}
+        return coordinates.reshape(len(studies), len(CLUSTERS), 2).astype(np.float64)
 
-
-def write_map(path: Path, content: Mapping[str, Any]) -> None:
-    """Write what :func:`filter_map` gave."""
-    write_whole(path, json.dumps(content) + "\n")
+    return FilterMap(
+        studies=tuple(studies),
+        filters=tuple(CLUSTERS),
+        settings=settings.used(),
+        trained=places(trained),
+        random_filters=places(random),
+    )
 
 
 def _encoders(bundles: Path, family: str) -> dict[str, tuple[Encoder, str]]:

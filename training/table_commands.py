@@ -150,11 +150,13 @@ def study_ccve(
 
 
 def _study_ccve(run: Run, bundles: Path, settings: StudyConfig, command: str, out: Path) -> None:
-    from training import ccve_study as study
+    from core.filter_map import map_path, write_map
+    from training.ccve_study import ccve_study
 
     name, work = run.config.name, run.folder / "study_ccve"
-    table, places = study.ccve_study(run.data, bundles, name, settings, work, PAPER, command)
-    study.write_map(out / name / "ccve-map.json", places)
+    table, places = ccve_study(run.data, bundles, name, settings, work, PAPER, command)
+    map_path(out, name).parent.mkdir(parents=True, exist_ok=True)
+    write_map(map_path(out, name), places)
     _finish(table, out)
 
 

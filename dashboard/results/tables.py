@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
+from core.filter_map import FilterMapError, map_path, read_map
 from core.paper_tables import METRICS, TABLES, PaperTable, Row, TableName, paper_numbers, read_tables
 from dashboard import figures, settings
 from dashboard.components.score_table import export
@@ -40,6 +42,8 @@ def show(run: Run) -> None:
             _ours(ours[name])
         else:
             _papers(name, run)
+        if name == "ccve" and (path := map_path(settings.result_tables(), run.family)).is_file():
+            _filter_map(path)
 
 
 def _ours(content: PaperTable) -> None:
@@ -98,6 +102,43 @@ def _plot(content: PaperTable, rows: Sequence[Row], key: str) -> None:
         key=f"table_chart_{content.name}_{key}",
         config={"displayModeBar": False},
         alt=f"{content.title}: {title}; the table below has the same numbers",
+    )
+
+
+def _filter_map(path: Path) -> None:
+    """Figure 4: does a study's filter show in its embedding, and would it without training?"""
+    try:
+        content = read_map(path)
+    except FilterMapError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    ids = [study for study in content.studies for _ in content.filters]
+    groups = list(content.filters) * len(content.studies)
+    st.markdown(f"**t-SNE of 13 embeddings of each of {len(content.studies)} held-out studies (paper's Figure 4)**")
+    halves = {"trained": ("CCVE", content.trained), "random": ("Filters that learned nothing", content.random_filters)}
+    for column, (key, (title, places)) in zip(st.columns(2), halves.items(), strict=True):
+        column.caption(title)
+        column.plotly_chart(
+            figures.scatter_map(
+                places.reshape(-1, 2).astype(np.float32),
+                ids,
+                [f"{study}<br>{group}" for study, group in zip(ids, groups, strict=True)],
+                groups,
+                order=content.filters,
+                axes=("", ""),
+                picked=(),
+                here=None,
+                here_name="",
+                height=440,
+            ),
+            key=f"filter_map_{key}",
+            config={"displayModeBar": False},
+            alt=f"{title}: t-SNE, a colour a filter",
+        )
+    used = ", ".join(f"{name} {value}" for name, value in content.settings.items())
+    st.caption(
+        f"{used}. A point is a study through one filter. Clusters by filter mean something only as far as they differ "
+        "from the control's: images filtered in two ways differ without any training."
     )
 
 
