@@ -208,6 +208,8 @@ def test_pairs_train_export_and_verify(pair: tuple[str, str], run: Run, tmp_path
     stage = run.folder / f"{encoder}-{decoder}"
     assert {"config.json", "done.json", "model.safetensors", "summary.json"} <= {each.name for each in stage.iterdir()}
     assert not list(stage.glob("*.ckpt"))
+    inputs = json.loads((stage / "config.json").read_text())["inputs"]
+    assert ("joining" in inputs) == ("+" in encoder)  # a layer of that kind learned at another rate before
     Run(
         load_config(PRESETS, "phantom", [*FEW, f"encoders=['{encoder}']", f"decoders=['{decoder}']"]), run.folder
     ).export(tmp_path)
