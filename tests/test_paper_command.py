@@ -60,6 +60,14 @@ def test_what_the_study_needs_is_missed_before_hours_of_training(
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_unknown_row_of_table_2_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    command = ["table", "2", "--backbone", "resnet18", "--backbone", "resnet19", "--runs", str(tmp_path)]
+    done = CliRunner().invoke(app, command)
+    assert str(done.exception).startswith("Unknown backbone 'resnet19'. Did you mean 'resnet18'?")
+    assert "cdc" in str(done.exception)
+    assert not any(tmp_path.iterdir())
+
+
 def test_several_seeds_have_no_one_folder_of_bundles(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, _paper(tmp_path, "phantom", PAIR, "--seeds", "2", "--bundles", str(tmp_path)))
     assert "several seeds keep theirs in their run folders" in str(done.exception)

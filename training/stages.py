@@ -274,7 +274,8 @@ class Run:
         # What only the other kind uses does not matter: changing it must not undo this stage.
         direct_only = ("image_learning_rate", "augment") if frozen else ()
         used = {**identity(settings), "epochs": epochs, "epochs_direct": None, **dict.fromkeys(direct_only)}
-        joining = {"joining": "at the decoder's rate"} if len(parts) > 1 else {}  # once it was that of images
+        # Once it was the rate of images.
+        joining: dict[str, Any] = {"joining": "at the decoder's rate"} if len(parts) > 1 else {}
         inputs = self._inputs(report=used, encoder=encoder_name, decoder=decoder_name, before=before, **joining)
         return run_stage(self.folder / f"{encoder_name}-{decoder_name}", inputs, work)
 

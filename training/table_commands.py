@@ -198,7 +198,9 @@ def paper(
     seeds: Annotated[
         int, typer.Option(min=1, help="Trainings of all pairs, each with the next seed: Table 1 has mean and spread.")
     ] = 1,
-    most: Most = 1500,
+    most: Annotated[
+        int, typer.Option("--studies", min=0, help="Of each split at most, the first, for the study of CCVE; 0 is all.")
+    ] = 1500,
 ) -> None:
     """All that the paper has, for one preset: trained pairs, Tables 1, 2 and 3, and the study of CCVE.
 

@@ -15,7 +15,7 @@ from core.labels.observations import OBSERVATIONS
 from core.metrics.auc import macro_aucs
 from core.metrics.resampling import spread
 from core.paper_tables import METRICS, Kind, PaperTable, Row, beside, paper_numbers
-from core.registry import DECODERS, ENCODERS, encoder_parts
+from core.registry import DECODERS, ENCODERS, encoder_parts, lookup
 from core.types import SPLITS, Split
 from training.backbones import BACKBONES
 from training.evaluate import score_texts
@@ -92,7 +92,14 @@ def rows_of_table_2(config: ExperimentConfig) -> list[str]:
 
 
 def stages_of_table_2(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """The stages behind its rows; none needs another."""
+    """The stages behind its rows; none needs another.
+
+    Raises:
+        CXRLensError: unknown name.
+    """
+    known = dict.fromkeys((*BACKBONES, "cdc"), True)
+    for name in names:
+        lookup(known, name, "backbone")
     return [("coarse_scores",) if name == "cdc" else ("backbone_classifier", name) for name in names]
 
 
