@@ -60,6 +60,26 @@ def test_what_the_study_needs_is_missed_before_hours_of_training(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "name", [["train"], ["paper"], ["table", "2"], ["table", "3"], ["study", "encoders"], ["study", "ccve"]]
+)
+def test_ctrl_c_ends_long_work_with_a_word_about_how_to_go_on(
+    name: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.stages.run_stage", interrupted)
+    monkeypatch.setattr("training.ccve_study.ccve_study", interrupted)
+    monkeypatch.setattr("training.probes.require_catboost", lambda: None)
+    options = [part for each in FEW for part in ("--set", each)]
+    jobs = [] if name in (["table", "3"], ["study", "ccve"]) else ["--jobs", "1"]
+    done = CliRunner().invoke(app, [*name, "--preset", "phantom", *options, "--runs", str(tmp_path), *jobs])
+    assert done.exit_code == 130
+    assert "interrupted; run the same command again to go on" in done.stderr
+    assert "Traceback" not in done.output
+
+
 def test_an_unknown_row_of_table_2_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
     command = ["table", "2", "--backbone", "resnet18", "--backbone", "resnet19", "--runs", str(tmp_path)]
     done = CliRunner().invoke(app, command)
