@@ -26,6 +26,18 @@ def test_operations_and_saved_bytes_of_a_layer() -> None:
     assert saved == 4 * 7 * (3 + 5)  # the layer's input, the rectifier's output; no weights
 
 
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_operations_of_a_convolution_count_its_groups(groups: int, transposed: bool) -> None:
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    layer = kind(6, 12, 3, stride=2, groups=groups, bias=False, device="meta")
+    images = torch.zeros(7, 6, 9, 9, device="meta", requires_grad=True)
+    positions = 9 * 9 if transposed else 4 * 4
+    operations, _ = measure(layer, lambda: layer(images).sum())
+    forward = 2 * 7 * positions * 6 * 12 * 9 // groups
+    assert operations == 3 * forward  # and the gradients of weights and of images
+
+
 def test_hours() -> None:
     stage = Stage("x", items=1_000_000, epochs=36, operations=1e9, memory=0, disk=0)
     assert stage.hours(tera=10, devices=1) == pytest.approx(1.0)
