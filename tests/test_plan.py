@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from core.config import ExperimentConfig, load_config
+from training.backbones import BACKBONES
 from training.cli import PRESETS
-from training.plan import Counts, Stage, decoder_stage, measure, token_stage
+from training.plan import Counts, Stage, backbone_stage, decoder_stage, measure, table, table_stages, token_stage
 
 COUNTS = Counts(train=70, validate=10, test=20, vocabulary=50, words=12)
 
@@ -36,6 +37,42 @@ def test_operations_of_a_convolution_count_its_groups(groups: int, transposed: b
     operations, _ = measure(layer, lambda: layer(images).sum())
     forward = 2 * 7 * positions * 6 * 12 * 9 // groups
     assert operations == 3 * forward  # and the gradients of weights and of images
+
+
+# Multiply-adds of one forward pass as timm's and the papers' tables have them, in 10^9.
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("resnet18", 1.82),
+        ("resnet50", 4.11),
+        ("densenet121", 2.87),
+        ("vit_small_patch16_224", 4.6),
+        ("swin_small_patch4_window7_224", 8.7),
+        ("convnext_small", 8.7),
+        ("convnext_base", 15.4),
+    ],
+)
+def test_table_2_costs_what_its_networks_are_published_to_cost(name: str, published: float) -> None:
+    stage = backbone_stage(name, load_config(PRESETS, "paper"), Counts())
+    passes = 2 if name.startswith(("vit", "swin")) else 1  # SAM
+    assert stage.operations / 1e9 == pytest.approx(2 * 3 * published * passes, rel=0.04)
+    assert stage.epochs == 15
+
+
+def test_what_paper_adds_to_train(config: ExperimentConfig) -> None:
+    rows = {stage.name: stage for stage in table_stages(config, COUNTS)}
+    assert list(rows) == [*(f"table2/{name}" for name in BACKBONES), "table3", "study_ccve"]
+    assert rows["table3"].epochs == config.report.epochs
+    ccve, cve = (token_stage(name, config, COUNTS).operations for name in ("ccve", "cve"))
+    assert rows["study_ccve"].operations > 2 * ccve + cve
+    assert rows["study_ccve"].items == 100  # all there are
+
+
+def test_the_plan_sums_what_each_command_costs(config: ExperimentConfig) -> None:
+    row = Stage("x", items=1_000_000, epochs=36, operations=1e9, memory=2e9, disk=1e9)
+    lines = table([row], [row, row], config, COUNTS, 10, 1, 16).splitlines()
+    assert lines[-4].startswith("| **all of `train`** | | | | **1** | **2.0** |")
+    assert lines[-1].startswith("| **all of `paper`** | | | | **3** | **2.0** |")
 
 
 def test_hours() -> None:

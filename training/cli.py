@@ -119,10 +119,10 @@ def plan(
 ) -> None:
     """Compute what a preset costs on MIMIC-CXR: bytes, hours and GPU memory of each stage (docs/scale.md)."""
     from core.config import load_config
-    from training.plan import MIMIC_CXR, stages, table
+    from training.plan import MIMIC_CXR, stages, table, table_stages
 
     config = load_config(PRESETS, preset, overrides or [])
-    _out(table(stages(config), config, MIMIC_CXR, tera, devices, cores))
+    _out(table(stages(config), table_stages(config), config, MIMIC_CXR, tera, devices, cores))
 
 
 @app.command()

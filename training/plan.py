@@ -27,12 +27,15 @@ from core.encoders import Encoder, build_encoder
 from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.cve import ClipEncoder
 from core.encoders.fve import FineGrainedEncoder
+from core.encoders.label_text import LabelTextEncoder
 from core.labels.observations import CLUSTERS, OBSERVATIONS
 from core.losses import contrastive_loss, report_loss
 from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_width
 from core.text import END, SENTENCE_END, SPECIAL_TOKENS, START, Vocabulary
 from core.token_cache import BATCH
 from core.types import VisualTokens
+from training.backbones import build_classifier, settings_of
+from training.tables import rows_of_table_2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class Counts:
         fine_labels: of FGC; the paper's.
         vocabulary: words; assumed.
         words: of findings, on average; assumed.
+        label_words: of the longest list of fine labels, to which Table 3 fills up the others; assumed.
     """
 
     files: int = 377_110
@@ -62,6 +66,7 @@ class Counts:
     fine_labels: int = 410
     vocabulary: int = 5_000
     words: int = 60
+    label_words: int = 100
 
     @property
     def samples(self) -> int:
@@ -259,6 +264,45 @@ def decoder_stage(encoder_name: str, decoder_name: str, config: ExperimentConfig
     return Stage(f"{encoder_name}-{decoder_name}", counts.train, epochs, operations, memory, disk)
 
 
+def backbone_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
+    """Cost of a row of Table 2; SAM goes forward and backward twice a step."""
+    settings = settings_of(name, config)
+    with torch.device("meta"):
+        normalize, network = build_classifier(name, config.size, pretrained=False)
+        images = torch.zeros(settings.batch_size, 1, normalize.image_size, normalize.image_size)
+    operations, saved = measure(network, lambda: network(normalize(images)).float().square().mean())
+    operations *= 2 if settings.optimizer == "sam" else 1
+    memory = _training_memory(network, saved)
+    return Stage(
+        f"table2/{name}", counts.train, settings.epochs, operations / settings.batch_size, memory, _weights(network)
+    )
+
+
+def label_text_stage(config: ExperimentConfig, counts: Counts) -> Stage:
+    """Cost of Table 3's model."""
+    settings, width = config.report, int(DECODERS["transformer"].sizes[config.size]["width"])
+    words = Vocabulary((*SPECIAL_TOKENS, *(f"word{place}" for place in range(counts.fine_labels))))
+    with torch.device("meta"):
+        encoder = LabelTextEncoder(words, width, counts.label_words)
+        decoder = build_decoder("transformer", config.size, token_width=width, vocabulary_size=counts.vocabulary)
+        labels = torch.zeros(settings.batch_size, counts.label_words, dtype=torch.long)
+        ids = torch.full((settings.batch_size, counts.words + 2), 5)
+    both = nn.ModuleList([encoder, decoder])
+    operations, saved = measure(
+        both, lambda: report_loss(decoder(encoder(labels), ids[:, :-1]), ids, settings.stop_weight)["loss"]
+    )
+    memory = _training_memory(both, saved)
+    return Stage("table3", counts.train, settings.epochs, operations / settings.batch_size, memory, _weights(both))
+
+
+def study_stage(config: ExperimentConfig, counts: Counts, studies: int = 1500) -> Stage:
+    """Cost of encoding for the CCVE study: every encoder once, CCVE again with random filters. Probes run on a CPU."""
+    costs = [token_stage(name, config, counts) for name in (*ENCODERS, "ccve")]
+    seen = min(studies, counts.train) + min(studies, counts.validate) + min(studies, counts.test)
+    operations, disk = (sum(getattr(each, what) for each in costs) for what in ("operations", "disk"))
+    return Stage("study_ccve", seen, 1, operations, max(each.memory for each in costs), disk * seen / counts.samples)
+
+
 def _images(name: str, config: ExperimentConfig, batch: int) -> Tensor:
     side = image_size(name, config.size)
     return torch.zeros(batch, 1, side, side, device="meta")
@@ -276,6 +320,13 @@ def stages(config: ExperimentConfig, counts: Counts = MIMIC_CXR) -> list[Stage]:
     rows += [token_stage(name, config, counts) for name in frozen]
     rows += [decoder_stage(e, d, config, counts) for e in config.encoders for d in config.decoders]
     return rows
+
+
+def table_stages(config: ExperimentConfig, counts: Counts = MIMIC_CXR) -> list[Stage]:
+    """What ``cxr-lens paper`` adds to them: the rows of Table 2, Table 3's model, the study of CCVE."""
+    names = [name for name in rows_of_table_2(config) if name != "cdc"]  # CDC is among the stages before
+    rows = [backbone_stage(name, config, counts) for name in names]
+    return [*rows, label_text_stage(config, counts), study_stage(config, counts)]
 
 
 def measured_rates(side: int = 288, files: int = 3) -> dict[str, float]:
@@ -302,8 +353,16 @@ def measured_rates(side: int = 288, files: int = 3) -> dict[str, float]:
     return {"images": images, "reports": len(texts) / (time.process_time() - began)}
 
 
-def table(rows: list[Stage], config: ExperimentConfig, counts: Counts, tera: float, devices: int, cores: int) -> str:
-    """The plan as Markdown."""
+def table(
+    rows: list[Stage],
+    more: list[Stage],
+    config: ExperimentConfig,
+    counts: Counts,
+    tera: float,
+    devices: int,
+    cores: int,
+) -> str:
+    """The plan as Markdown: ``train``'s stages, then what ``paper`` adds, each with its sum."""
     rates = measured_rates()
     names = {part for name in config.encoders for part in encoder_parts(name)}
     sides = sorted({ENCODERS[name].sizes[config.size].image_size for name in names})
@@ -322,14 +381,18 @@ def table(rows: list[Stage], config: ExperimentConfig, counts: Counts, tera: flo
         f"| squares of {' and '.join(map(str, sides))} px (CPU) | {counts.samples * len(sides):,} | 1 | "
         f"| {reading:.1f} | | {cached / 1e9:.1f} |",
     ]
-    lines += [
-        f"| {row.name} | {row.items:,} | {row.epochs} | {row.operations / 1e9:.1f} | {row.hours(tera, devices):.1f} "
-        f"| {row.memory / 1e9:.1f} | {row.disk / 1e9:.2f} |"
-        for row in rows
-    ]
-    hours = sum(row.hours(tera, devices) for row in rows) + labelling + reading
-    disk = counts.file_bytes + cached + sum(row.disk for row in rows)
-    lines.append(
-        f"| **all** | | | | **{hours:.0f}** | **{max(row.memory for row in rows) / 1e9:.1f}** | **{disk / 1e9:.0f}** |"
-    )
+    hours, disk = labelling + reading, counts.file_bytes + cached
+    done: list[Stage] = []
+    for command, part in (("train", rows), ("paper", more)):
+        lines += [
+            f"| {row.name} | {row.items:,} | {row.epochs} | {row.operations / 1e9:.1f} "
+            f"| {row.hours(tera, devices):.1f} | {row.memory / 1e9:.1f} | {row.disk / 1e9:.2f} |"
+            for row in part
+        ]
+        done += part
+        total = hours + sum(row.hours(tera, devices) for row in done)
+        memory, written = max(row.memory for row in done), disk + sum(row.disk for row in done)
+        lines.append(
+            f"| **all of `{command}`** | | | | **{total:.0f}** | **{memory / 1e9:.1f}** | **{written / 1e9:.0f}** |"
+        )
     return "\n".join(lines)
