@@ -112,5 +112,5 @@ def test_open_is_preset_from_nothing_to_the_study(tmp_path: Path) -> None:
     assert len([row for row in read_table(folder / "table-1.json").rows if row.kind == "system"]) == 4
     two = read_table(folder / "table-2.json")
     assert two.rows[-1].name == "CDC of this preset (efficientnet_lite0)"
-    assert "from ImageNet's weights, after 1 epoch of coarse and fine labels" in two.rows[-1].note
+    assert ", from ImageNet's weights, after 1 epoch of coarse and fine labels" in two.rows[-1].note
     assert {"cve", "ccve"} <= {row.keys["encoder"] for row in read_table(folder / "ccve.json").rows}

@@ -162,7 +162,7 @@ def table_2(run: Run, names: Sequence[str], paper: Path, command: str) -> PaperT
 
 def _start_of_cdc(config: ExperimentConfig) -> str:
     """What its weights had learned before."""
-    start = " from ImageNet's weights" * config.pretrained
+    start = ", from ImageNet's weights" * config.pretrained
     learned = {"none": "", "phantom": "labels of other phantoms", "train": "coarse and fine labels of the same studies"}
     before = learned[config.backbone.source]
     epochs = config.backbone.epochs
