@@ -27,16 +27,19 @@ def _paper(folder: Path, preset: str, overrides: list[str], *more: str) -> list[
 def test_one_command_writes_every_table_and_does_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"resnet18": BACKBONES["resnet18"], "vit_small_patch16_224": BACKBONES["vit_small_patch16_224"]}
     monkeypatch.setattr("training.tables.BACKBONES", rows)
+    monkeypatch.setattr("core.metrics.java.missing", lambda: "left out here: METEOR's program takes seconds to start")
     command = _paper(tmp_path, "phantom", PAIR, "--jobs", "1")
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "study of CCVE compares all encoders; this run has none of dve, fve, ccve: left out" in done.output
+    bundles = tmp_path / "runs" / "phantom" / "bundles"
+    assert f"CXR_BUNDLES={bundles} CXR_TABLES={tmp_path / 'out'} streamlit run" in done.output
     folder = tmp_path / "out" / "phantom"
     names: tuple[TableName, ...] = ("1", "2", "3")
     tables = {name: read_table(folder / f"table-{name}.json") for name in names}
     assert {table.command for table in tables.values()} == {again("paper", "phantom", PAIR)}
     assert tables["1"].rows[0].name == "CVE, Transformer"
-    results = json.loads((tmp_path / "runs" / "phantom" / "bundles" / "phantom-results.json").read_text())
+    results = json.loads((bundles / "phantom-results.json").read_text())
     assert tables["1"].rows[0].metrics["f1"].value == results["rows"][0]["f1"]
     assert [row.name for row in tables["2"].rows] == ["ResNet-18", "ViT-small", "CDC of this preset (resnet18)"]
     of_cdc = tables["2"].rows[-1]

@@ -225,6 +225,7 @@ def paper(
     command = again("paper", preset, overrides, seeds) + (f" --studies {most}" if most != 1500 else "")
     chosen = runs_of(config, seeds, runs)
     first, rows = chosen[0], made.rows_of_table_2(config)
+    pairs = bundles or first.folder / "bundles"
     with resumable():
         scores = [run_chain(run, bundles or run.folder / "bundles", jobs) for run in chosen]
         _finish(made.table_1([made.read_results(each / "results.json") for each in scores], PAPER, command), out)
@@ -234,5 +235,6 @@ def paper(
         _finish(made.table_3(first, PAPER, command), out)
         if lacking:
             say(f"The study of CCVE compares all encoders; this run has none of {', '.join(lacking)}: left out.")
-            return
-        _study_ccve(first, bundles or first.folder / "bundles", StudyConfig(studies=most), command, out)
+        else:
+            _study_ccve(first, pairs, StudyConfig(studies=most), command, out)
+    typer.echo(f"to see them: CXR_BUNDLES={pairs} CXR_TABLES={out} streamlit run dashboard/app.py", err=True)
