@@ -25,14 +25,16 @@ from training.cli import PRESETS
 
 Row = tuple[str, float, float]
 WORDS = 60
-CASES: tuple[tuple[str, str, Size, int], ...] = (
-    ("fve", "transformer", "tiny", 32),
-    ("fve", "transformer", "paper", 8),
-    ("fve", "cnn_rnn_rnn", "paper", 8),
-    ("cve", "transformer", "paper", 8),
-    ("ccve", "transformer", "paper", 2),
+CASES: tuple[tuple[str, str, Size, int, int | None], ...] = (
+    ("fve", "transformer", "tiny", 32, None),
+    ("fve", "transformer", "paper", 8, None),
+    ("fve", "transformer", "paper", 8, 1),  # src: published code, one layer (paper-spec 3.0)
+    ("fve", "cnn_rnn_rnn", "paper", 8, None),
+    ("cve", "transformer", "paper", 8, None),
+    ("cve", "transformer", "paper", 8, 1),
+    ("ccve", "transformer", "paper", 2, None),
 )
-"""Encoder, decoder, size, batch."""
+"""Encoder, decoder, size, batch, layers where they are not the size's."""
 
 
 def fastest(work: Callable[[], object], repeats: int = 3) -> float:
@@ -54,7 +56,7 @@ def _encoder(name: str, size: Size) -> Encoder:
     return build_encoder(name, size, **changes).freeze()
 
 
-def cached_training(name: str, decoder_name: str, size: Size, batch: int) -> Row:
+def cached_training(name: str, decoder_name: str, size: Size, batch: int, layers: int | None = None) -> Row:
     """Seconds a batch of a decoder's training: its images encoded each time, against tokens from the cache.
 
     An epoch is so many equal batches: the ratio of the batches is that of the epochs, from the second one on.
@@ -63,7 +65,8 @@ def cached_training(name: str, decoder_name: str, size: Size, batch: int) -> Row
     images = torch.rand(batch, 1, encoder.normalize.image_size, encoder.normalize.image_size)
     words = Vocabulary((*SPECIAL_TOKENS, *(f"word{place}" for place in range(1000 if size == "tiny" else 5000))))
     width = ENCODERS[name].sizes[size].width
-    decoder = build_decoder(decoder_name, size, token_width=width, vocabulary_size=len(words))
+    changes = {} if layers is None else {"layers": layers}
+    decoder = build_decoder(decoder_name, size, token_width=width, vocabulary_size=len(words), **changes)
     ids = torch.randint(len(SPECIAL_TOKENS), len(words), (batch, WORDS + 2))
     ids[:, 0], ids[:, -1] = START, END
     assert PAD not in ids[:, 1:-1]
@@ -81,7 +84,8 @@ def cached_training(name: str, decoder_name: str, size: Size, batch: int) -> Row
 
         cached = fastest(lambda: step(cache.tokens(list(range(batch)))))
         encoding = fastest(lambda: step(encoder(images).tokens), 1)
-    return f"training {name} + {decoder_name}, size {size}, batch {batch}, from the cache", encoding, cached
+    depth = "" if layers is None else f", {layers} layer{'s' * (layers != 1)}"
+    return f"training {name} + {decoder_name}, size {size}{depth}, batch {batch}, from the cache", encoding, cached
 
 
 def peak_rate(side: int = 3072) -> float:
