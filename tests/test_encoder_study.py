@@ -148,6 +148,7 @@ def test_without_drift_one_seed_has_no_interval_over_seeds(
     config: ExperimentConfig, data: StudyData, folders: Sequence[Path], tmp_path: Path
 ) -> None:
     made = table(config, data, folders[:1], [], PAPER, "again")
+    assert not any("drifting" in note for note in made.notes)
     assert not [row for row in made.rows if row.kind == "control"]
     assert "over_seeds" not in by_name(made)["FVE less DVE, M2"].metrics
     assert read_table(write_table(tmp_path, made)) == made
