@@ -104,6 +104,7 @@ def test_a_point_shows_its_radiograph_and_a_click_opens_it_and_a_card_leads_to_t
     shared.open("embeddings")
     expect(maps(shared)).to_have_count(1, timeout=60_000)
     shared.page.locator('.modebar-btn[data-title="Pan"]').click()  # with the lasso, a click is an empty lasso
+    shared.settle()  # a map that is drawn again moves its points from under the mouse
     point = shared.page.locator(".js-plotly-plot .scatterlayer .point").nth(40)
     box = point.bounding_box()
     assert box is not None
