@@ -21,10 +21,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.config import ExperimentConfig
+from core.config import ClassifierConfig, ExperimentConfig
 from core.decoders import build_decoder
 from core.encoders import Encoder, build_encoder
+from core.encoders.base import Normalize
 from core.encoders.ccve import ClusterClipEncoder
+from core.encoders.classifier import ImageClassifier
 from core.encoders.cve import ClipEncoder
 from core.encoders.fve import FineGrainedEncoder
 from core.encoders.label_text import LabelTextEncoder
@@ -164,7 +166,7 @@ def _training_memory(module: nn.Module, saved: int) -> float:
 
 def encoder_on_meta(name: str, config: ExperimentConfig, counts: Counts) -> Encoder:
     """An encoder without weights."""
-    words = Vocabulary((*SPECIAL_TOKENS, *(f"word{place}" for place in range(counts.vocabulary))))
+    words = _vocabulary(counts.vocabulary)
     changes: dict[str, dict[str, Any]] = {
         "dve": {},
         "fve": {"coarse_classes": len(OBSERVATIONS), "fine_classes": counts.fine_labels},
@@ -179,11 +181,26 @@ def classifier_stage(kind: str, config: ExperimentConfig, counts: Counts) -> Sta
     """Cost of CDC or FGC; the margin loss costs what cross-entropy does."""
     encoder = encoder_on_meta("fve", config, counts)
     assert isinstance(encoder, FineGrainedEncoder)
-    tower, batch = (encoder.cdc if kind == "cdc" else encoder.fgc), config.classifier.batch_size
-    images = _images("fve", config, batch)
-    operations, saved = measure(tower, lambda: tower(encoder.normalize(images)).float().square().mean())
-    memory = _training_memory(tower, saved)
-    return Stage(kind, counts.train, config.classifier.epochs, operations / batch, memory, _weights(tower))
+    tower = encoder.cdc if kind == "cdc" else encoder.fgc
+    return _classifier(kind, encoder.normalize, tower, config.classifier, counts)
+
+
+def backbone_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
+    """Cost of a row of Table 2; SAM goes forward and backward twice a step."""
+    with torch.device("meta"):
+        normalize, network = build_classifier(name, config.size, pretrained=False)
+    return _classifier(f"table2/{name}", normalize, network, settings_of(name, config), counts)
+
+
+def _classifier(
+    name: str, normalize: Normalize, network: ImageClassifier, settings: ClassifierConfig, counts: Counts
+) -> Stage:
+    batch, side = settings.batch_size, normalize.image_size
+    images = torch.zeros(batch, 1, side, side, device="meta")
+    operations, saved = measure(network, lambda: network(normalize(images)).float().square().mean())
+    passes = 2 if settings.optimizer == "sam" else 1
+    memory = _training_memory(network, saved)
+    return Stage(name, counts.train, settings.epochs, passes * operations / batch, memory, _weights(network))
 
 
 def clip_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
@@ -264,26 +281,11 @@ def decoder_stage(encoder_name: str, decoder_name: str, config: ExperimentConfig
     return Stage(f"{encoder_name}-{decoder_name}", counts.train, epochs, operations, memory, disk)
 
 
-def backbone_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
-    """Cost of a row of Table 2; SAM goes forward and backward twice a step."""
-    settings = settings_of(name, config)
-    with torch.device("meta"):
-        normalize, network = build_classifier(name, config.size, pretrained=False)
-        images = torch.zeros(settings.batch_size, 1, normalize.image_size, normalize.image_size)
-    operations, saved = measure(network, lambda: network(normalize(images)).float().square().mean())
-    operations *= 2 if settings.optimizer == "sam" else 1
-    memory = _training_memory(network, saved)
-    return Stage(
-        f"table2/{name}", counts.train, settings.epochs, operations / settings.batch_size, memory, _weights(network)
-    )
-
-
 def label_text_stage(config: ExperimentConfig, counts: Counts) -> Stage:
     """Cost of Table 3's model."""
     settings, width = config.report, int(DECODERS["transformer"].sizes[config.size]["width"])
-    words = Vocabulary((*SPECIAL_TOKENS, *(f"word{place}" for place in range(counts.fine_labels))))
     with torch.device("meta"):
-        encoder = LabelTextEncoder(words, width, counts.label_words)
+        encoder = LabelTextEncoder(_vocabulary(counts.fine_labels), width, counts.label_words)
         decoder = build_decoder("transformer", config.size, token_width=width, vocabulary_size=counts.vocabulary)
         labels = torch.zeros(settings.batch_size, counts.label_words, dtype=torch.long)
         ids = torch.full((settings.batch_size, counts.words + 2), 5)
@@ -301,6 +303,10 @@ def study_stage(config: ExperimentConfig, counts: Counts, studies: int = 1500) -
     seen = min(studies, counts.train) + min(studies, counts.validate) + min(studies, counts.test)
     operations, disk = (sum(getattr(each, what) for each in costs) for what in ("operations", "disk"))
     return Stage("study_ccve", seen, 1, operations, max(each.memory for each in costs), disk * seen / counts.samples)
+
+
+def _vocabulary(words: int) -> Vocabulary:
+    return Vocabulary((*SPECIAL_TOKENS, *(f"word{place}" for place in range(words))))
 
 
 def _images(name: str, config: ExperimentConfig, batch: int) -> Tensor:
