@@ -57,6 +57,7 @@ def map_path(folder: Path, family: str) -> Path:
 
 def write_map(path: Path, content: FilterMap) -> None:
     """Write it in one piece, places to a hundredth."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     plain = {
         "studies": content.studies,
         "filters": content.filters,

@@ -42,7 +42,7 @@ Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
 Seeds = Annotated[
     int, typer.Option(min=1, help="Trainings, each with the next seed; more than one give mean and spread.")
 ]
-Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core, or 1 with a GPU.")]
+Jobs = table_commands.Jobs
 
 
 @app.command()
@@ -67,7 +67,7 @@ def train(
     preset: Preset,
     overrides: Overrides = None,
     runs: Runs = ROOT / "runs",
-    bundles: Annotated[Path | None, typer.Option(help="Where bundles go; default: beside the run's stages.")] = None,
+    bundles: table_commands.NewBundles = None,
     jobs: Jobs = 0,
     devices: Annotated[
         int | None, typer.Option(min=1, help="Processes a node, each with a GPU of its own, or on the CPU.")
@@ -95,8 +95,7 @@ def train(
     from training.chain import run_chain, runs_of
     from training.launch import automatic_jobs, place
 
-    if bundles and seeds > 1:
-        raise CXRLensError("--bundles: several seeds keep theirs in their run folders. Leave it out, or train one.")
+    table_commands.refuse_one_folder(bundles, seeds)
     chosen = runs_of(config, seeds, runs, place(accelerator, devices, num_nodes))
     for run in chosen:
         with table_commands.resumable():

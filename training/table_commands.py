@@ -31,6 +31,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the preset.")
 ]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
+NewBundles = Annotated[Path | None, typer.Option(help="Where bundles go; default: beside the run's stages.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core, or 1 with a GPU.")]
 Most = Annotated[int, typer.Option("--studies", min=0, help="Of each split at most, the first; 0 is all.")]
 RESULTS = ROOT / "assets" / "results"
@@ -68,6 +69,12 @@ def again(name: str, preset: str, overrides: list[str] | None, seeds: int = 1) -
     """The command that was given, to stand beside its results."""
     changes = "".join(f" --set {shlex.quote(each)}" for each in overrides or [])
     return f"cxr-lens {name} --preset {preset}{changes}" + (f" --seeds {seeds}" if seeds > 1 else "")
+
+
+def refuse_one_folder(bundles: Path | None, seeds: int) -> None:
+    """Refuse --bundles for several seeds: their bundles have the same names."""
+    if bundles and seeds > 1:
+        raise CXRLensError("--bundles: several seeds keep theirs in their run folders. Leave it out, or train one.")
 
 
 @contextmanager
@@ -155,7 +162,6 @@ def _study_ccve(run: Run, bundles: Path, settings: StudyConfig, command: str, ou
 
     name, work = run.config.name, run.folder / "study_ccve"
     table, places = ccve_study(run.data, bundles, name, settings, work, PAPER, command)
-    map_path(out, name).parent.mkdir(parents=True, exist_ok=True)
     write_map(map_path(out, name), places)
     _finish(table, out)
 
@@ -192,7 +198,7 @@ def paper(
     preset: Preset,
     overrides: Overrides = None,
     runs: Runs = ROOT / "runs",
-    bundles: Annotated[Path | None, typer.Option(help="Where bundles go; default: beside the run's stages.")] = None,
+    bundles: NewBundles = None,
     out: Out = RESULTS,
     jobs: Jobs = 0,
     seeds: Annotated[
@@ -217,8 +223,7 @@ def paper(
     from training.stages import side_by_side
 
     config, jobs = load_config(PRESETS, preset, overrides or []), jobs or automatic_jobs()
-    if bundles and seeds > 1:
-        raise CXRLensError("--bundles: several seeds keep theirs in their run folders. Leave it out, or train one.")
+    refuse_one_folder(bundles, seeds)
     lacking = [name for name in ENCODERS if name not in config.encoders]
     if not lacking:
         require_catboost()  # known now, not after hours of training
