@@ -36,7 +36,7 @@ check: install ## lint and types
 	$(BIN)/mypy
 
 bench: install ## measure speeds, as ratios against a baseline of the same run; PARTS="rates one_image" measures only these
-	$(BIN)/python -m training.bench $(PARTS)
+	$(BIN)/python -m training.bench.speeds $(PARTS)
 
 demo: install ## train the demo bundles anew into assets/bundles (about an hour on two cores)
 	$(BIN)/python -m training.cli train --preset phantom --bundles assets/bundles

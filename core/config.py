@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from core.registry import DECODERS, ENCODERS, SIZES, Size, encoder_parts
-from core.studies.views import VIEW_CHOICES
 from core.types import CXRLensError
+from core.views import VIEW_CHOICES
 
 Config = TypeVar("Config")
 
@@ -35,7 +35,7 @@ class DataConfig:
         count: studies in all splits together, of the phantom.
         seed: of the phantom.
         folder: of the index of Open-i or MIMIC-CXR, as `cxr-lens data` makes it.
-        views: which images of an index, see `core.studies.views.VIEW_CHOICES`.
+        views: which images of an index, see `core.views.VIEW_CHOICES`.
         labels: of the 14 observations: by our rules from the findings, or from MIMIC-CXR's own tables.
         min_word_count: rarer words become <unknown>.
         min_fine_label_count: rarer fine labels are left out; counted on the training split only.
@@ -203,7 +203,7 @@ class ReportConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteConfig:
-    """How reports are written; see ``core.generation.GenerateConfig``."""
+    """How reports are written; see ``core.decoders.search.GenerateConfig``."""
 
     beam_size: int
     max_words: int

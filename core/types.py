@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from core.labels.observations import LabelState
+from core.observations import LabelState
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.evaluation import Evaluation
+from core.evaluation.reports import Evaluation
 from core.labels.compare import Outcome
-from core.labels.observations import NO_FINDING, OBSERVATIONS, findings
+from core.observations import NO_FINDING, OBSERVATIONS, findings
 from dashboard import evaluation, services
 from dashboard.components.report import segments
 

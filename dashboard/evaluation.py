@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundle import read_card
-from core.evaluation import Evaluation, read_evaluation
+from core.bundles.library import read_card
+from core.evaluation.reports import Evaluation, read_evaluation
 from core.labels.compare import Outcome
-from core.labels.observations import ASSERTED, NO_FINDING, OBSERVATIONS
-from core.projection_job import cache_folder
+from core.observations import ASSERTED, NO_FINDING, OBSERVATIONS
+from core.projection.job import cache_folder
 from core.registry import DECODERS, ENCODERS, pair_title
 from core.types import CXRLensError
 from dashboard import services, settings

@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundle import Card
+from core.bundles.library import Card
 from core.explain.measured import measured
 from core.types import Attribution, CXRLensError, FloatImage
 from dashboard import filtering, services, settings
 
 if TYPE_CHECKING:
+    from core.encoders.token_cache import Progress
     from core.explain.counterfactuals import Counterfactual
     from core.explain.subject import Subject
     from core.explain.targets import WordTarget
-    from core.token_cache import Progress
 
 MOST_ANSWERS = 400
 """Kept of all sessions; up to 150 kB each."""

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundle import Card
+from core.bundles.library import Card
 from core.explain.measured import Measured, measured
-from core.labels.observations import CLUSTERS
+from core.observations import CLUSTERS
 from core.types import CXRLensError, Report
 from dashboard import services, settings
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from core.labels.observations import NO_FINDING, OBSERVATIONS, findings
+from core.observations import NO_FINDING, OBSERVATIONS, findings
 from core.types import CXRLensError, Study
 from dashboard import services, session
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.evaluation import Evaluation, Slice
-from core.metrics.resampling import Comparison, Interval, intervals
+from core.evaluation.reports import Evaluation, Slice
+from core.evaluation.resampling import Comparison, Interval, intervals
 from core.registry import DECODERS, ENCODERS, pair_title
 from core.types import CXRLensError
 from dashboard import evaluation, services, settings

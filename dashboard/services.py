@@ -23,28 +23,21 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundle import SCALE, BundleLibrary, Card, restored
-from core.images import Radiograph, read_image
+from core.bundles.library import SCALE, BundleLibrary, Card, restored
 from core.labels.compare import Outcome, compare
-from core.labels.observations import (
-    CLUSTER_OF,
-    CLUSTERS,
-    NO_FINDING,
-    OBSERVATIONS,
-    SUPPORT_DEVICES,
-    findings,
-)
 from core.labels.rules import LabeledReport, label_report
-from core.projection_job import ProjectionJob, compute, content_key, fingerprint, load
-from core.projections import PrincipalAxes, ProjectionConfig, fit_pca
+from core.observations import CLUSTER_OF, CLUSTERS, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, findings
+from core.projection.job import ProjectionJob, compute, content_key, fingerprint, load
+from core.projection.methods import PrincipalAxes, ProjectionConfig, fit_pca
 from core.registry import DECODERS, ENCODERS, PAIRS, pair_title
+from core.studies.images import Radiograph, read_image
 from core.studies.phantom import PhantomSource
 from core.studies.phantom.findings import severity_of
 from core.types import CXRLensError, FloatImage, Mask, Projection, Report, Study
 from dashboard import settings
 
 if TYPE_CHECKING:
-    from core.report_model import ReportModel
+    from core.bundles.pair import ReportModel
 
 # Read when torch is first imported, which is later and not here: see `settings.threads`.
 os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads()))
@@ -399,7 +392,7 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
     if not missing:
         return
 
-    from core.inference import write_reports  # brings torch; pages without inference stay quick
+    from core.bundles.inference import write_reports  # brings torch; pages without inference stay quick
 
     by_name = {card.name: card for card in missing}
     with lock:
@@ -446,7 +439,7 @@ def filtered(case: Case, card: Card) -> npt.NDArray[np.float32]:
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _filtered(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray[np.float32]:
-    from core.inference import filtered_images
+    from core.bundles.inference import filtered_images
 
     with _inference_lock():
         return filtered_images(open_model(_card), model_image(_case, _card.family))
@@ -663,7 +656,7 @@ def _pooled(encoder: str, case: Case) -> npt.NDArray[np.float32]:
 
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _pooled_of(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray[np.float32]:
-    from core.inference import pooled_embedding
+    from core.bundles.inference import pooled_embedding
 
     with _inference_lock():
         return pooled_embedding(open_model(_card), model_image(_case, _card.family))
@@ -765,7 +758,7 @@ def map_quality(stored: Embeddings, placed: Projection) -> MapQuality:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _map_quality(key: str, _stored: Embeddings, _placed_map: Projection) -> MapQuality:
-    from core.map_quality import nearest, neighbourhood_hit, silhouette
+    from core.projection.quality import nearest, neighbourhood_hit, silhouette
 
     known = studies()
     rows = [place for place, study_id in enumerate(_stored.study_ids) if study_id in known]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS
 from core.types import CXRLensError
 from dashboard import figures, services, session

@@ -10,7 +10,7 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.observations import OBSERVATIONS, LabelState
 from core.reviews.database import Database
 from core.reviews.design import Case, Design
 from core.reviews.rubrics import Mark

@@ -41,7 +41,7 @@ def test_a_wrong_import_would_be_seen(tmp_path: Path) -> None:
     assert dict(imports(planted)) == {"training": 2, "streamlit": 3}
 
 
-@pytest.mark.parametrize("module", ["core.registry", "core.config", "core.labels.observations", "core.bundle"])
+@pytest.mark.parametrize("module", ["core.registry", "core.config", "core.observations", "core.bundles.library"])
 def test_cheap_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

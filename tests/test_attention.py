@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.decoders import Decoder, Memory, build_decoder
-from core.explain.attention import (
+from core.decoders.attention_shares import (
     cls_attention,
     cls_mass,
     layer_attention,
@@ -15,7 +15,7 @@ from core.explain.attention import (
     word_attention,
     word_mass,
 )
-from core.generation import GenerateConfig, generate
+from core.decoders.search import GenerateConfig, generate
 from core.text import START
 from core.types import CXRLensError, VisualTokens
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.bundle import BundleError, BundleLibrary, _fill, read_card, rounded
-from core.labels.observations import OBSERVATIONS
+from core.bundles.library import BundleError, BundleLibrary, _fill, read_card, rounded
+from core.observations import OBSERVATIONS
 from core.registry import PAIRS
 from tests.conftest import BUNDLES
 
@@ -167,7 +167,7 @@ def test_changed_weights_fail_verification(copy: Path) -> None:
 
 
 def test_reading_cards_loads_no_weights(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.bundle._read_tensors", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr("core.bundles.library._read_tensors", lambda path: pytest.fail(f"read {path}"))
     assert [card.name for card in BundleLibrary(copy).cards()] == [NAME]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.evaluation import Evaluation
+from core.evaluation.reports import Evaluation
 from core.labels.rules import label_report
 from dashboard import case_figure, cases, settings
 from dashboard.cases import Question, matching

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.bundle import BundleLibrary
+from core.bundles.library import BundleLibrary
 from core.studies.phantom import PhantomSource
 from tests.conftest import BUNDLES, ROOT
-from training import bench
+from training.bench import speeds as bench
 from training.cli import main
 
 needs_bundles = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
-from core.labels.observations import OBSERVATIONS, LabelState
-from core.labels.rules import label_report
-from core.metrics.clinical import (
+from core.evaluation.clinical import (
     FIVE_OBSERVATIONS,
     ClinicalProtocol,
     Uncertain,
     clinical_scores,
     clinical_statistics,
 )
+from core.labels.rules import label_report
+from core.observations import OBSERVATIONS, LabelState
 from core.types import CXRLensError
 
 BLANK = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.labels.clusters import cluster_texts, count_clusters
-from core.labels.observations import CLUSTERS
+from core.observations import CLUSTERS
 from core.studies.phantom import PhantomSource
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from core.bundles.pair import ReportModel
 from core.encoders.ccve import ClusterClipEncoder
 from core.explain import targets
 from core.explain.counterfactuals import differences, polygon, with_tokens_of, without_filters, without_region
 from core.explain.subject import Subject, open_subject
-from core.labels.observations import CLUSTERS
-from core.report_model import ReportModel
+from core.observations import CLUSTERS
 from core.text import Vocabulary, tokenize
 from core.types import CXRLensError
 from tests.tiny_models import snapshot, tiny_pair

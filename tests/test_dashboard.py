@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-import core.inference
-from core.bundle import BundleLibrary
+import core.bundles.inference
+from core.bundles.library import BundleLibrary
 from core.labels.compare import Outcome
-from core.labels.observations import OBSERVATIONS, LabelState
 from core.labels.rules import LabeledReport, Mention
+from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS
 from core.text import to_text
 from dashboard import figures, services, settings
@@ -173,7 +173,7 @@ def test_next_and_the_filter_choose_the_study() -> None:
 @needs_bundles
 def test_reports_that_take_several_runs_encode_the_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
-    encode, write = core.inference.encode_batch, core.inference.write_from_tokens
+    encode, write = core.bundles.inference.encode_batch, core.bundles.inference.write_from_tokens
 
     def counted(model: Any, images: Any) -> Any:
         encoded.append(model.card.encoder)
@@ -184,8 +184,8 @@ def test_reports_that_take_several_runs_encode_the_image_once(monkeypatch: pytes
             time.sleep(1.1)  # longer than the page writes before it draws again
         return write(model, *arguments)
 
-    monkeypatch.setattr(core.inference, "encode_batch", counted)
-    monkeypatch.setattr(core.inference, "write_from_tokens", slow)
+    monkeypatch.setattr(core.bundles.inference, "encode_batch", counted)
+    monkeypatch.setattr(core.bundles.inference, "write_from_tokens", slow)
     study = list(services.studies())[-1]  # nobody has opened it
     run("read", study=study)
     assert {name: encoded.count(name) for name in ENCODERS} == {"dve": 3, "fve": 1, "cve": 1, "ccve": 1}

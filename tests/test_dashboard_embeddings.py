@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
-from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
-from core.projection_job import compute
-from core.projections import ProjectionConfig
+from core.observations import CLUSTERS, OBSERVATIONS, LabelState
+from core.projection.job import compute
+from core.projection.methods import ProjectionConfig
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError, Study
 from dashboard import evaluation, figures, services, settings

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from core.labels.observations import CLUSTERS
+from core.observations import CLUSTERS
 from dashboard import settings
 from dashboard.components.filter_player import ABOVE, BELOW, MIDDLE, diverging, grey
 

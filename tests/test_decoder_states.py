@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.generation import GenerateConfig
-from core.inference import decoder_states
+from core.bundles.inference import decoder_states
+from core.bundles.pair import write_from_tokens
+from core.decoders.search import GenerateConfig
 from core.registry import DECODERS
-from core.report_model import write_from_tokens
 from core.text import START, Vocabulary
 from tests.tiny_models import snapshot, tiny_pair
 

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
+from core.attention import Attention
 from core.decoders import Decoder, build_decoder
-from core.decoders.attention import Attention
+from core.decoders.attention_shares import layer_attention, rollout, word_attention
 from core.decoders.cnn_rnn_rnn import _places
-from core.explain.attention import layer_attention, rollout, word_attention
 from core.text import END, PAD, SENTENCE_END, START
 from core.types import VisualTokens
 
@@ -135,7 +135,7 @@ def test_stop_targets_ask_to_stop_after_the_last_sentence(visual: VisualTokens) 
 
 @pytest.mark.parametrize(("bias", "sentences"), [(50.0, 1), (-50.0, 12)])
 def test_stop_control_decides_the_number_of_sentences(bias: float, sentences: int, visual: VisualTokens) -> None:
-    from core.generation import GenerateConfig, generate
+    from core.decoders.search import GenerateConfig, generate
 
     torch.manual_seed(0)
     decoder = build_decoder("cnn_rnn_rnn", "tiny", token_width=10, vocabulary_size=20, max_sentence_words=3).eval()

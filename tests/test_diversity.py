@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.metrics.diversity import collapse_warnings, diversity
+from core.evaluation.diversity import collapse_warnings, diversity
 
 REFERENCES = [f"The heart is normal. Nodule {place} in the left lung." for place in range(40)]
 

@@ -12,14 +12,14 @@ from scipy import stats
 from sklearn.metrics import f1_score
 
 from core.config import ExperimentConfig, load_config
-from core.labels.observations import OBSERVATIONS
 from core.labels.rules import label_report
-from core.paper_tables import PaperTable, Row, read_table, write_table
+from core.observations import OBSERVATIONS
+from core.paper.tables import PaperTable, Row, read_table, write_table
 from training.cli import PRESETS
+from training.commands.tables import PAPER, again
 from training.data import StudyData
-from training.encoder_study import table
+from training.paper.encoder_study import table
 from training.runs import StageError
-from training.table_commands import PAPER, again
 
 RIGHT = {"fve": 0.9, "dve": 0.7, "cve": 0.5, "ccve": 0.3}
 """Share of the studies that get their own report; the others get a neighbour's."""

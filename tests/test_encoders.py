@@ -12,7 +12,7 @@ from core.encoders.clip import TextTower
 from core.encoders.dve import DirectEncoder
 from core.encoders.joint import JointEncoder, JointProjection
 from core.encoders.pretrained import WeightsError, load_lite0, package_file, timm_backbone
-from core.labels.observations import CLUSTERS
+from core.observations import CLUSTERS
 from core.text import Vocabulary
 from core.types import VisualTokens
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import core.evaluation
-from core.evaluation import Evaluation, read_evaluation, write_labels
+import core.evaluation.reports
+from core.evaluation.reports import Evaluation, read_evaluation, write_labels
 from core.labels.compare import Outcome
-from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState
+from core.observations import NO_FINDING, OBSERVATIONS, LabelState
 from core.types import CXRLensError
 from dashboard.components.score_table import FORMATS, as_text
 
@@ -79,8 +79,8 @@ def test_labels_are_read_once_and_again_when_the_reports_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    label = core.evaluation.label_report
-    monkeypatch.setattr(core.evaluation, "label_report", lambda text: read.append(text) or label(text))
+    label = core.evaluation.reports.label_report
+    monkeypatch.setattr(core.evaluation.reports, "label_report", lambda text: read.append(text) or label(text))
     first = read_evaluation(written(tmp_path), cache=tmp_path / "cache")
     assert sorted(read) == sorted({CLEAR, EFFUSION, LARGE, "No pleural effusion."})  # each text once
     again = read_evaluation(written(tmp_path), cache=tmp_path / "cache")
@@ -120,7 +120,7 @@ def test_labels_beside_the_reports_are_used_while_they_fit(tmp_path: Path, monke
     first = read_evaluation(path)
     kept = write_labels(path)
     assert kept.name == "labels.npz"
-    monkeypatch.setattr(core.evaluation, "label_report", lambda text: pytest.fail("labelled again"))
+    monkeypatch.setattr(core.evaluation.reports, "label_report", lambda text: pytest.fail("labelled again"))
     assert read_evaluation(path).states == first.states
     with pytest.raises(pytest.fail.Exception):
         read_evaluation(written(tmp_path, ROWS[:3]))  # other reports

@@ -11,6 +11,7 @@ import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
 from torch import Tensor, nn
 
+from core.bundles.pair import ReportModel
 from core.explain import targets
 from core.explain.methods import (
     METHODS,
@@ -32,9 +33,8 @@ from core.explain.methods import (
 )
 from core.explain.subject import Subject, open_subject, token_runs, twin
 from core.explain.targets import FeatureMap
-from core.labels.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS
 from core.registry import DECODERS
-from core.report_model import ReportModel
 from core.text import Vocabulary
 from core.types import Attribution, CXRLensError, Geometry, Report
 from tests.tiny_models import snapshot, tiny_pair

@@ -17,9 +17,9 @@ from core.explain.measured import measured
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
 from tests.conftest import BUNDLES, ROOT
-from training import explain_benchmark as benchmark
-from training.explain_benchmark import Settings, explain_benchmark, visible_studies
-from training.explain_summary import compact, interval, summarise, table
+from training.explain import benchmark
+from training.explain.benchmark import Settings, explain_benchmark, visible_studies
+from training.explain.summary import compact, interval, summarise, table
 
 SETTINGS = Settings(studies=2, checked=1, seed=0)
 NAMES = ["phantom-ccve-m2", "phantom-dve-m2"]

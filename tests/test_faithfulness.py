@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
+from core.bundles.pair import ReportModel
 from core.explain import targets
 from core.explain.faithfulness import (
     agreement,
@@ -26,7 +27,6 @@ from core.explain.faithfulness import (
 from core.explain.localisation import centre_prior, localise
 from core.explain.methods import cls_attention, grad_cam, occlusion
 from core.explain.subject import Subject, open_subject
-from core.report_model import ReportModel
 from core.text import Vocabulary
 from core.types import Attribution, CXRLensError, Geometry
 from tests.tiny_models import snapshot, tiny_pair

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from core.bundles.pair import ReportModel
 from core.explain.filters import (
     FREQUENCIES,
     attention_shape,
@@ -15,8 +16,7 @@ from core.explain.filters import (
     with_control,
 )
 from core.explain.subject import Subject, open_subject
-from core.labels.observations import CLUSTERS
-from core.report_model import ReportModel
+from core.observations import CLUSTERS
 from core.text import Vocabulary
 from core.types import CXRLensError
 from tests.tiny_models import snapshot, tiny_pair

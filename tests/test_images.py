@@ -28,8 +28,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from core import images
-from core.images import ImageError, fit_square, read_image, to_original
+from core.studies import images
+from core.studies.images import ImageError, fit_square, read_image, to_original
 from core.types import Geometry
 
 RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)  # 0 ... 4095: every 12-bit value once

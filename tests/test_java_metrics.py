@@ -14,9 +14,9 @@ from unittest import mock
 
 import pytest
 
-from core.metrics import java
-from core.metrics.java import JavaMissingError, Meteor, ptb_tokens
-from core.metrics.language import PROTOCOLS, language_statistics, report_tokens
+from core.evaluation import java
+from core.evaluation.java import JavaMissingError, Meteor, ptb_tokens
+from core.evaluation.language import PROTOCOLS, language_statistics, report_tokens
 from core.studies.phantom import PhantomSource
 from core.text import tokenize
 from core.types import CXRLensError

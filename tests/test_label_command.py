@@ -21,13 +21,13 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-import training.label_files as label_files
-from core.labels.observations import OBSERVATIONS
+import core.labels.files as label_files
+from core.evaluation.label_quality import CodedReport, read_openi
 from core.labels.rules import LabeledReport, label_report, label_reports
+from core.observations import OBSERVATIONS
 from core.types import CXRLensError
 from tests.conftest import ROOT
 from training.cli import app
-from training.label_quality import CodedReport, read_openi
 
 OPENI = ROOT.parent / "shared" / "data" / "openi"
 REPORTS = [
@@ -402,7 +402,7 @@ def test_quality_without_open_i_says_what_was_not_measured(monkeypatch: pytest.M
     ],
 )
 def test_reaches_the_codes_of_openi(path: Path | None) -> None:
-    from training.label_quality import openi_scores
+    from core.evaluation.label_quality import openi_scores
 
     reports = [report for report in read_openi(path) if not report.development]
     scores = openi_scores(reports, label_reports([report.text for report in reports]))

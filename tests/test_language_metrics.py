@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.metrics.language import (
+from core.evaluation.language import (
     PROTOCOLS,
     bleu,
     bleu_statistics,
@@ -20,7 +20,7 @@ from core.metrics.language import (
     r2gen_tokens,
     rouge_l_statistics,
 )
-from core.metrics.resampling import join
+from core.evaluation.resampling import join
 from core.studies.phantom import PhantomSource
 from core.text import tokenize
 from core.types import CXRLensError

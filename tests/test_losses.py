@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.decoders import DecoderOutput
-from core.losses import AUCMarginLoss, contrastive_loss, report_loss
+from training.losses import AUCMarginLoss, contrastive_loss, report_loss
 
 
 def test_auc_margin_loss_by_hand() -> None:

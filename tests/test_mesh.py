@@ -3,7 +3,7 @@
 import pytest
 
 from core.labels.mesh import Code, read_code, states_of_codes
-from core.labels.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS
 
 
 def states(*codes: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import unreadable_images, write_image_cache
 from core.studies.index import StudyIndex, format_census, open_index
 from core.studies.indexed import IndexedSource

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from core.config import DataConfig, from_dict
-from core.labels.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS
 from core.studies.image_cache import write_image_cache
 from core.studies.index import StudyIndex, open_index
 from core.studies.indexed import IndexedSource

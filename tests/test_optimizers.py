@@ -15,10 +15,10 @@ from torch.optim import AdamW
 from core.config import ClassifierConfig, identity, load_config
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
-from core.lightning.classifier import ClassifierModule, class_aucs
-from core.lightning.optimizers import PESG, SharpnessAwareAdamW
-from core.losses import AUCMarginLoss
 from training.cli import PRESETS
+from training.losses import AUCMarginLoss
+from training.modules.classifier import ClassifierModule, class_aucs
+from training.modules.optimizers import PESG, SharpnessAwareAdamW
 from training.runs import ClassAwareSampler, fit, loaders
 
 # --- SAM ---

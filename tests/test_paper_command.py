@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from core.paper_tables import TableName, read_table
+from core.paper.tables import TableName, read_table
 from tests.test_training import FEW
 from training.backbones import BACKBONES
 from training.cli import app
-from training.table_commands import again
+from training.commands.tables import again
 
 PAIR = ['encoders=["cve"]', 'decoders=["transformer"]', *FEW]
 HAS_CATBOOST = importlib.util.find_spec("catboost") is not None
@@ -26,8 +26,10 @@ def _paper(folder: Path, preset: str, overrides: list[str], *more: str) -> list[
 
 def test_one_command_writes_every_table_and_does_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"resnet18": BACKBONES["resnet18"], "vit_small_patch16_224": BACKBONES["vit_small_patch16_224"]}
-    monkeypatch.setattr("training.tables.BACKBONES", rows)
-    monkeypatch.setattr("core.metrics.java.missing", lambda: "left out here: METEOR's program takes seconds to start")
+    monkeypatch.setattr("training.paper.tables.BACKBONES", rows)
+    monkeypatch.setattr(
+        "core.evaluation.java.missing", lambda: "left out here: METEOR's program takes seconds to start"
+    )
     command = _paper(tmp_path, "phantom", PAIR, "--jobs", "1")
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
@@ -73,8 +75,8 @@ def test_ctrl_c_ends_long_work_with_a_word_about_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("training.stages.run_stage", interrupted)
-    monkeypatch.setattr("training.ccve_study.ccve_study", interrupted)
-    monkeypatch.setattr("training.probes.require_catboost", lambda: None)
+    monkeypatch.setattr("training.paper.ccve_study.ccve_study", interrupted)
+    monkeypatch.setattr("training.paper.probes.require_catboost", lambda: None)
     options = [part for each in FEW for part in ("--set", each)]
     jobs = [] if name in (["table", "3"], ["study", "ccve"]) else ["--jobs", "1"]
     done = CliRunner().invoke(app, [*name, "--preset", "phantom", *options, "--runs", str(tmp_path), *jobs])

@@ -17,7 +17,7 @@ from core.types import VisualTokens
 from tests.conftest import ROOT
 from training.backbones import BACKBONES, build_classifier, settings_of
 from training.cli import PRESETS
-from training.tables import rows_of_table_2
+from training.paper.tables import rows_of_table_2
 
 CONFIG = load_config(PRESETS, "paper")
 

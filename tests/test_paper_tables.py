@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.files import DiskError
-from core.paper_tables import (
+from core.paper.tables import (
     METRICS,
     Metric,
     PaperTable,
@@ -25,8 +25,8 @@ from core.paper_tables import (
     write_table,
 )
 from tests.conftest import ROOT
+from training.paper.tables import read_results, table_1
 from training.runs import StageError
-from training.tables import read_results, table_1
 
 PAPER = ROOT / "assets" / "paper"
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.labels.observations import CLUSTER_OF, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, LabelState
+from core.observations import CLUSTER_OF, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, LabelState
 from core.studies.phantom import Anatomy, Exposure, Fact, PhantomSource, make_phantom, write_phantom
 from core.studies.phantom.anatomy import draw_anatomy, draw_exposure
 from core.studies.phantom.render import VISIBLE, WATER, expose, line_integral, mask_of

@@ -15,11 +15,13 @@ from scipy.special import ndtr
 from sklearn.metrics import f1_score, roc_auc_score
 
 from core.config import load_config
-from core.filter_map import FilterMapError, map_path, read_map, write_map
-from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
-from core.metrics.auc import both_kinds, macro_aucs, weighted_aucs
-from core.metrics.resampling import intervals
-from training.ccve_study import (
+from core.evaluation.auc import both_kinds, macro_aucs, weighted_aucs
+from core.evaluation.resampling import intervals
+from core.observations import CLUSTERS, OBSERVATIONS, LabelState
+from core.paper.filter_map import FilterMapError, map_path, read_map, write_map
+from training.cli import BUNDLES, PRESETS
+from training.data import StudyData
+from training.paper.ccve_study import (
     RANDOM,
     StudyConfig,
     _encoders,
@@ -31,9 +33,7 @@ from training.ccve_study import (
     leak_rows,
     shuffled_row,
 )
-from training.cli import BUNDLES, PRESETS
-from training.data import StudyData
-from training.probes import (
+from training.paper.probes import (
     STRENGTHS,
     Labelled,
     Scores,
@@ -333,7 +333,7 @@ def test_the_control_of_other_studies_labels_is_a_mean_near_one_half(
     assert row.metrics["f1"].value == 0  # no study has what is claimed
     low, high = (float(number) for number in re.findall(r"0\.\d+", row.note)[:2])
     assert low < row.metrics["auc"].value < high
-    monkeypatch.setattr("training.ccve_study._shuffled", lambda labels, seed: labels)
+    monkeypatch.setattr("training.paper.ccve_study._shuffled", lambda labels, seed: labels)
     found = shuffled_row(features, labels, tested, lambda _: None)  # type: ignore[arg-type]
     assert found.metrics["auc"].value > 0.7  # the fault that it is there to find: labels that were not shuffled
 

@@ -13,11 +13,11 @@ import psutil
 import pytest
 import torch
 
-from core import map_quality
 from core.encoders.ccve import ClusterClipEncoder
-from core.filter_control import with_random_filters
-from core.projection_job import ProjectionJob, cache_folder, compute, content_key, load
-from core.projections import METHODS, ProjectionConfig, fit_pca, place, project
+from core.encoders.random_filters import with_random_filters
+from core.projection import quality as map_quality
+from core.projection.job import ProjectionJob, cache_folder, compute, content_key, load
+from core.projection.methods import METHODS, ProjectionConfig, fit_pca, place, project
 from core.types import CXRLensError
 
 GROUPS = np.repeat([0, 1, 2], 20)
@@ -220,8 +220,8 @@ def tiny_ccve() -> ClusterClipEncoder:
 
 PARENT = """
 import sys, time, numpy as np
-from core.projection_job import ProjectionJob
-from core.projections import ProjectionConfig
+from core.projection.job import ProjectionJob
+from core.projection.methods import ProjectionConfig
 table = np.random.default_rng(0).normal(size=(3000, 50)).astype(np.float32)
 job = ProjectionJob(table, ProjectionConfig(method="t-SNE"))
 while job.progress() == (0.0, "Starting"):

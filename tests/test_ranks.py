@@ -16,22 +16,22 @@ import torch.multiprocessing
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from core import ranks, token_cache
+from core import ranks
 from core.config import load_config
 from core.decoders import build_decoder
-from core.encoders import build_encoder
+from core.encoders import build_encoder, token_cache
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
-from core.lightning.classifier import ClassifierModule
-from core.lightning.clip import ClipModule
-from core.lightning.report import ReportModule
+from core.encoders.token_cache import TokenCache, write_token_cache
 from core.registry import CLIP
 from core.text import END, PAD, SPECIAL_TOKENS, Vocabulary
-from core.token_cache import TokenCache, write_token_cache
 from core.types import CXRLensError, VisualTokens
 from tests.test_training import FEW
 from training.cli import PRESETS
 from training.launch import ONE, Placement, place
+from training.modules.classifier import ClassifierModule
+from training.modules.clip import ClipModule
+from training.modules.report import ReportModule
 from training.runs import SameNorms, StageError, fit, loaders, pad, run_stage, save_weights
 from training.stages import Run
 

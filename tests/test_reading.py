@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.labels.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS
 from core.reviews.adjudication import adjudicate
 from core.reviews.backup import verify
 from core.reviews.database import Database

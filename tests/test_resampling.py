@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.metrics.resampling import (
+from core.evaluation.resampling import (
     Comparison,
     StudyStatistics,
     compare,
@@ -57,7 +57,7 @@ def test_intervals_are_repeatable_and_depend_on_the_seed(two: tuple[np.ndarray, 
 def test_blocks_of_resamples_cover_all(two: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     # Held in little memory, in pieces that do not divide evenly, the interval is one of as many resamples.
     whole = intervals(system(two[0]), resamples=5000)["score"]
-    monkeypatch.setattr("core.metrics.resampling.BLOCK_VALUES", 150 * 7)
+    monkeypatch.setattr("core.evaluation.resampling.BLOCK_VALUES", 150 * 7)
     pieces = intervals(system(two[0]), resamples=5000)["score"]
     assert (pieces.low, pieces.high) == pytest.approx((whole.low, whole.high), abs=0.02)
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from scipy import stats
 
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.observations import OBSERVATIONS, LabelState
 from core.reviews.adjudication import adjudicate
 from core.reviews.agreement import Scale, bradley_terry, fleiss_kappa, krippendorff_alpha
 from core.reviews.analysis import Analysis, analyse, cohen, correlate, settle, strengths

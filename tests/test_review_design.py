@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.observations import OBSERVATIONS, LabelState
 from core.reviews.design import Case, Choice, choose, image_sha256, plan, read_design
 from core.reviews.rubrics import ERROR_KINDS, RUBRICS, Mark, check_mark
 from core.types import CXRLensError

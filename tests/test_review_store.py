@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from core.labels.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS
 from core.reviews.adjudication import adjudicate
 from core.reviews.answers import load_results
 from core.reviews.backup import backup, restore, verify

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.evaluation.label_quality import SENTENCES as TABLE
+from core.evaluation.label_quality import Sentence, read_sentences, said
 from core.labels.compare import Outcome, compare
-from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState, no_finding_state
 from core.labels.rules import RULES_VERSION, label_report, label_reports
-from training.label_quality import SENTENCES as TABLE
-from training.label_quality import Sentence, read_sentences, said
+from core.observations import NO_FINDING, OBSERVATIONS, LabelState, no_finding_state
 
 STATES = {"+": LabelState.POSITIVE, "-": LabelState.NEGATIVE, "?": LabelState.UNCERTAIN}
 SHORT = {

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.filter_map import FilterMap, map_path, write_map
-from core.paper_tables import Metric, PaperTable, Row, write_table
+from core.paper.filter_map import FilterMap, map_path, write_map
+from core.paper.tables import Metric, PaperTable, Row, write_table
 from core.types import CXRLensError
 from dashboard import figures, runs, settings
 from dashboard.results.parts import read_query

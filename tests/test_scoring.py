@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from core.labels.observations import LabelState
+from core.evaluation.clinical import clinical_scores
+from core.evaluation.language import language_statistics
+from core.evaluation.scoring import RESAMPLED, LabeledReports, score_systems
 from core.labels.rules import label_report
-from core.metrics.clinical import clinical_scores
-from core.metrics.language import language_statistics
-from core.metrics.scoring import RESAMPLED, LabeledReports, score_systems
+from core.observations import LabelState
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
 

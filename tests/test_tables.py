@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.studies.tables import TableError, is_broken, read_rows
+from core.tables import TableError, is_broken, read_rows
 
 TEXT = 'study_id,note,split\n1,"a, ""b""\nc",train\n2,é,test\n'
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from core import token_cache
-from core.token_cache import TokenCache, write_token_cache
+from core.encoders import token_cache
+from core.encoders.token_cache import TokenCache, write_token_cache
 from core.types import CXRLensError, VisualTokens
 
 IMAGES = torch.arange(44.0).view(11, 1, 2, 2) / 64  # exact in float16

@@ -23,19 +23,19 @@ from typer.testing import CliRunner
 from core.config import ExperimentConfig, load_config
 from core.encoders import build_encoder
 from core.encoders.label_text import LabelTextEncoder
-from core.labels.observations import OBSERVATIONS
-from core.lightning.optimizers import augment
-from core.lightning.report import ReportModule
-from core.paper_tables import read_table
-from core.token_cache import TokenCache
+from core.encoders.token_cache import TokenCache
+from core.observations import OBSERVATIONS
+from core.paper.tables import read_table
 from core.types import CXRLensError
 from training import runs
 from training.cli import PRESETS, app
+from training.commands.tables import PAPER
 from training.data import StudyData
+from training.modules.optimizers import augment
+from training.modules.report import ReportModule
+from training.paper.tables import table_2, table_3
 from training.runs import EpochSampler, StageError, fit, load_weights, loaders, run_stage
 from training.stages import Run
-from training.table_commands import PAPER
-from training.tables import table_2, table_3
 
 FEW = [
     "data.count=48", "backbone.count=96", "backbone.epochs=1", "backbone.batch_size=8",
@@ -201,7 +201,7 @@ def test_rendered_images_are_cached_and_repaired(run: Run, monkeypatch: pytest.M
     "pair", [("dve", "transformer"), ("fve", "m2"), ("ccve", "cnn_rnn_rnn"), ("fve+ccve", "transformer")]
 )
 def test_pairs_train_export_and_verify(pair: tuple[str, str], run: Run, tmp_path: Path) -> None:
-    from core.bundle import BundleLibrary
+    from core.bundles.library import BundleLibrary
 
     encoder, decoder = pair
     run.decoder(encoder, decoder)
@@ -223,7 +223,7 @@ def test_drifting_norms_move_statistics_and_nothing_else_of_the_encoder(
     run: Run, few: ExperimentConfig, tmp_path: Path
 ) -> None:
     """The published code's fault: weights are still, what batch norms remember is not. The bundle keeps what came."""
-    from core.bundle import BundleLibrary
+    from core.bundles.library import BundleLibrary
 
     run.clip("cve")
     steady = run.trained_encoder("cve").state_dict()

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.bundle import Card
+from core.bundles.library import Card
+from core.bundles.pair import ReportModel
 from core.decoders import build_decoder
 from core.encoders import build_encoder
 from core.encoders.joint import JointEncoder, JointProjection
 from core.registry import ENCODERS, encoder_parts, token_width
-from core.report_model import ReportModel
 from core.text import Vocabulary
 
 WRITE = {"beam_size": 1, "max_words": 12}

@@ -9,7 +9,7 @@ from typing import Any
 from core.config import ClassifierConfig, ExperimentConfig
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
-from core.labels.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS
 from core.registry import IMAGENET, Size, lookup
 
 

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from core.types import CXRLensError
-from training import data_commands, explain_command, fine_commands, label_command, review_commands, table_commands
+from training.commands import data as data_commands
+from training.commands import explain as explain_command
+from training.commands import fine as fine_commands
+from training.commands import label as label_command
+from training.commands import review as review_commands
+from training.commands import tables as table_commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,8 +97,8 @@ def train(
     if dry_run:
         _out(json.dumps(to_dict(config), indent=2))
         return
-    from training.chain import run_chain, runs_of
     from training.launch import automatic_jobs, place
+    from training.paper.chain import run_chain, runs_of
 
     table_commands.refuse_one_folder(bundles, seeds)
     chosen = runs_of(config, seeds, runs, place(accelerator, devices, num_nodes))
@@ -139,10 +144,10 @@ def evaluate(
     With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
     """
     from core.config import load_config
-    from training.chain import runs_of
     from training.evaluate import evaluate as score
     from training.evaluate import table
     from training.launch import automatic_jobs
+    from training.paper.chain import runs_of
     from training.runs import use_threads_for
 
     chosen = runs_of(load_config(PRESETS, preset, overrides or []), seeds, runs)
@@ -169,10 +174,10 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""
-    from core.bundle import INTENDED_USE, BundleLibrary
-    from core.images import read_image
-    from core.inference import write_reports
+    from core.bundles.inference import write_reports
+    from core.bundles.library import INTENDED_USE, BundleLibrary
     from core.labels.rules import label_report
+    from core.studies.images import read_image
     from training.runs import use_threads_for
 
     radiograph = read_image(image, name=image.name)
@@ -213,7 +218,7 @@ def list_bundles(
     verify: Annotated[bool, typer.Option(help="Recompute each bundle's stored output; exit 1 if any differs.")] = False,
 ) -> None:
     """List bundles, and what is wrong with any of them."""
-    from core.bundle import BundleError, BundleLibrary
+    from core.bundles.library import BundleError, BundleLibrary
 
     library = BundleLibrary(bundles)
     problems = library.problems()
@@ -235,8 +240,8 @@ def list_bundles(
 
 
 def _mean_of_seeds(chosen: Sequence[Run], runs: Path, command: str) -> None:
-    from core.paper_tables import to_markdown, write_table
-    from training.tables import read_results, table_1
+    from core.paper.tables import to_markdown, write_table
+    from training.paper.tables import read_results, table_1
 
     results = [read_results(run.folder / "evaluate" / "results.json") for run in chosen]
     table = table_1(results, table_commands.PAPER, command)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from core.config import DataConfig
 from core.files import new_array, write_whole
-from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
+from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.indexed import IndexedSource
 from core.studies.phantom import PhantomSource
 from core.text import Vocabulary

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from core.bundle import BundleLibrary, Card
+from core.bundles.inference import write_batch
+from core.bundles.library import BundleLibrary, Card
 from core.config import ExperimentConfig, to_dict
-from core.generation import GenerateConfig
-from core.inference import write_batch
+from core.decoders.search import GenerateConfig
+from core.evaluation import java
+from core.evaluation.clinical import ClinicalProtocol, clinical_scores
+from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS, language_statistics
+from core.evaluation.scoring import LabeledReports, score_systems
 from core.labels.rules import label_report
-from core.metrics import java
-from core.metrics.clinical import ClinicalProtocol, clinical_scores
-from core.metrics.language import DEFAULT_PROTOCOL, PROTOCOLS, language_statistics
-from core.metrics.scoring import LabeledReports, score_systems
 from core.registry import image_size
 from core.text import to_text, tokenize
 from core.types import Study

@@ -30,14 +30,14 @@ from core.encoders.classifier import ImageClassifier
 from core.encoders.cve import ClipEncoder
 from core.encoders.fve import FineGrainedEncoder
 from core.encoders.label_text import LabelTextEncoder
-from core.labels.observations import CLUSTERS, OBSERVATIONS
-from core.losses import contrastive_loss, report_loss
+from core.encoders.token_cache import BATCH
+from core.observations import CLUSTERS, OBSERVATIONS
 from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_width
 from core.text import END, SENTENCE_END, SPECIAL_TOKENS, START, Vocabulary
-from core.token_cache import BATCH
 from core.types import VisualTokens
 from training.backbones import build_classifier, settings_of
-from training.tables import rows_of_table_2
+from training.losses import contrastive_loss, report_loss
+from training.paper.tables import rows_of_table_2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

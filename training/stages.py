@@ -23,9 +23,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from core import bundle, ranks
+from core import ranks
+from core.bundles import library as bundle
+from core.bundles.inference import decoder_states
 from core.config import ClassifierConfig, ClipConfig, ExperimentConfig, identity, to_dict
 from core.decoders import Decoder, build_decoder
+from core.decoders.search import GenerateConfig, generate
 from core.encoders import Encoder, build_encoder
 from core.encoders.base import Normalize
 from core.encoders.ccve import ClusterClipEncoder
@@ -35,22 +38,20 @@ from core.encoders.fve import FineGrainedEncoder
 from core.encoders.joint import JointProjection
 from core.encoders.label_text import LabelTextEncoder, label_text
 from core.encoders.pretrained import start_from
-from core.filter_control import with_random_filters
-from core.generation import GenerateConfig, generate
-from core.inference import decoder_states
-from core.labels.observations import OBSERVATIONS
+from core.encoders.random_filters import with_random_filters
+from core.encoders.token_cache import TokenCache, write_token_cache
 from core.labels.order import abnormal_first
-from core.lightning.classifier import ClassifierModule
-from core.lightning.clip import ClipModule
-from core.lightning.report import ReportModule
+from core.observations import OBSERVATIONS
 from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_width
 from core.studies.phantom import PhantomSource
 from core.text import PAD, Vocabulary, to_text
-from core.token_cache import TokenCache, write_token_cache
 from core.types import SPLITS, Split, VisualTokens
 from training.backbones import build_classifier, settings_of
 from training.data import StudyData, to_images
 from training.launch import ONE, Placement
+from training.modules.classifier import ClassifierModule
+from training.modules.clip import ClipModule
+from training.modules.report import ReportModule
 from training.runs import (
     QUIET,
     Collate,

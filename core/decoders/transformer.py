@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from core.decoders.attention import Attention, EncoderLayer, FeedForward, MemoryInput, WordInput
+from core.attention import Attention, EncoderLayer, FeedForward, MemoryInput, WordInput
 from core.decoders.base import Decoder, DecoderOutput, Memory
 from core.types import VisualTokens
 

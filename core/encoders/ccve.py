@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from core.encoders.base import Encoder, Normalize
 from core.encoders.clip import ClipModel
-from core.labels.observations import CLUSTERS
+from core.observations import CLUSTERS
 from core.text import Vocabulary
 from core.types import VisualTokens
 

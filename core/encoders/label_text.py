@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from core.decoders.attention import WordInput
+from core.attention import WordInput
 from core.text import PAD, Vocabulary
 from core.types import VisualTokens
 

@@ -13,14 +13,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from core.bundles.pair import write_from_tokens
 from core.encoders.ccve import ClusterClipEncoder, IndependentFilters, SharedStemFilters
 from core.explain.methods import baseline_image
 from core.explain.subject import Subject, encode, token_runs, twin, with_image
 from core.explain.targets import WordTarget, whole_report
 from core.explain.targets import reference as reference_target
-from core.images import fit_square
-from core.labels.observations import CLUSTERS
-from core.report_model import write_from_tokens
+from core.observations import CLUSTERS
+from core.studies.images import fit_square
 from core.types import CXRLensError, Mask, Report, VisualTokens
 
 

@@ -9,15 +9,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from core.bundles.pair import ReportModel
+from core.decoders.attention_shares import cls_attention, report_attention, rollout, word_attention
 from core.encoders import Encoder
 from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.joint import JointEncoder
-from core.explain.attention import cls_attention, report_attention, rollout, word_attention
+from core.encoders.random_filters import with_random_filters
 from core.explain.methods import is_word
 from core.explain.subject import Subject, encode, token_runs, twin
-from core.filter_control import with_random_filters
-from core.images import fit_square
-from core.report_model import ReportModel
+from core.studies.images import fit_square
 from core.text import START
 from core.types import CXRLensError, FloatImage
 
@@ -148,7 +148,7 @@ def filter_attention(
 
 
 def with_control(subject: Subject, seed: int = 0) -> Subject:
-    """The same pair, image and report, with filters that learned nothing; see ``core.filter_control``.
+    """The same pair, image and report, with filters that learned nothing; see ``core.encoders.random_filters``.
 
     Raises:
         CXRLensError: no CCVE.

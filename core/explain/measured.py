@@ -28,7 +28,7 @@ class Measured:
     """What was measured of a method for an encoder.
 
     Attributes:
-        method: key of ``training.explain_summary.RUNS``: a method of ``core.explain.methods.METHODS``, or a variant.
+        method: key of ``training.explain.summary.RUNS``: a method of ``core.explain.methods.METHODS``, or a variant.
         kind: what was asked: "mention", "sentence", "logit", "report" or "reference".
         questions: how many explanations were scored.
         studies: of how many phantom studies.

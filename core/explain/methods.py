@@ -21,13 +21,13 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.explain.attention import cls_attention as cls_shares
-from core.explain.attention import report_attention, rollout, word_attention, word_mass
+from core.decoders.attention_shares import cls_attention as cls_shares
+from core.decoders.attention_shares import report_attention, rollout, word_attention, word_mass
+from core.encoders.token_cache import Progress
 from core.explain.subject import Subject, not_finite, token_runs
 from core.explain.targets import Target, WordTarget, whole_report
-from core.images import to_original
+from core.studies.images import to_original
 from core.text import START
-from core.token_cache import Progress
 from core.types import Attribution, CXRLensError, FloatImage, Geometry
 
 Over = Literal["pixels", "tokens"]

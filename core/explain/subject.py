@@ -9,11 +9,11 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from core.bundles.pair import ReportModel, write_from_tokens
+from core.decoders.search import GenerateConfig
 from core.encoders import Encoder
 from core.encoders.clip import TextTower
-from core.generation import GenerateConfig
-from core.images import fit_square
-from core.report_model import ReportModel, write_from_tokens
+from core.studies.images import fit_square
 from core.types import CXRLensError, FloatImage, Geometry, Report, VisualTokens
 
 

@@ -21,9 +21,9 @@ from core.encoders.dve import DirectEncoder
 from core.encoders.fve import FineGrainedEncoder
 from core.encoders.joint import JointEncoder
 from core.explain.subject import Subject, token_runs
-from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.labels.order import abnormal_first
 from core.labels.rules import Mention, label_report
+from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.text import END, SENTENCE_END, START, split_sentences
 from core.types import CXRLensError, VisualTokens
 
@@ -347,7 +347,7 @@ def reference(subject: Subject, text: str) -> WordTarget:
 
 
 def _of_all(subject: Subject, name: str, ids: Sequence[int]) -> WordTarget:
-    """All of ids; where a planner ends the report, END is its decision and not a word (see ``core.losses``)."""
+    """All of ids; where a planner ends the report, END is its decision and not a word (see ``training.losses``)."""
     if subject.model.decoder.sentences:
         ids = [each for each in ids if each != END]
     return WordTarget(name, tuple(ids), tuple(range(len(ids))))

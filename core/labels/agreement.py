@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sklearn.metrics import cohen_kappa_score
 
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.observations import OBSERVATIONS, LabelState
 
 
 @dataclass(frozen=True, slots=True)

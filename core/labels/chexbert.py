@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from core.encoders.pretrained import package_file
-from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState
+from core.observations import NO_FINDING, OBSERVATIONS, LabelState
 from core.types import CXRLensError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from core.labels.observations import ASSERTED, CLUSTER_OF, CLUSTERS, NO_FINDING, SUPPORT_DEVICES, LabelState
 from core.labels.rules import label_report
+from core.observations import ASSERTED, CLUSTER_OF, CLUSTERS, NO_FINDING, SUPPORT_DEVICES, LabelState
 
 _SAYS_SOMETHING = re.compile(r"\b(?!x{3,}\b)[^\W\d_]{2,}", re.IGNORECASE)  # a word, not what stands for a removed one
 

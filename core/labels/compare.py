@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from core.labels.observations import ASSERTED, NO_FINDING, OBSERVATIONS, LabelState
+from core.observations import ASSERTED, NO_FINDING, OBSERVATIONS, LabelState
 
 
 class Outcome(StrEnum):

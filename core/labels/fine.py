@@ -22,8 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.labels.observations import SUPPORT_DEVICES, LabelState
 from core.labels.rules import Mention, label_report
+from core.observations import SUPPORT_DEVICES, LabelState
 from core.types import CXRLensError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.labels.observations import OBSERVATIONS, LabelState, no_finding_state, stronger
+from core.observations import OBSERVATIONS, LabelState, no_finding_state, stronger
 
 NOT_CODED = "No Indexing"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.labels.observations import ASSERTED, OBSERVATIONS
 from core.labels.rules import label_report
+from core.observations import ASSERTED, OBSERVATIONS
 from core.text import split_sentences, to_text, tokenize
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState, no_finding_state, stronger
+from core.observations import NO_FINDING, OBSERVATIONS, LabelState, no_finding_state, stronger
 
 _RULES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 

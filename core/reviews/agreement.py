@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from core.metrics.resampling import FloatArray, Interval, StudyStatistics, intervals
+from core.evaluation.resampling import FloatArray, Interval, StudyStatistics, intervals
 from core.types import CXRLensError
 
 Scale = Literal["nominal", "ordinal", "interval"]

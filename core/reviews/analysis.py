@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from core.metrics.resampling import FloatArray, StudyStatistics
+from core.evaluation.resampling import FloatArray, StudyStatistics
 from core.reviews.agreement import Estimate, bootstrap, bradley_terry, coincidences, estimates, fleiss_kappa
 from core.reviews.answers import ANY_ERROR, Results
 from core.reviews.rubrics import ERROR_KINDS, SUPPORT, ReviewError

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from core.config import from_dict
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.observations import OBSERVATIONS, LabelState
 from core.reviews.rubrics import RUBRICS, ReviewError, Rubric
 from core.types import FloatImage
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from core.labels.observations import LabelState
+from core.observations import LabelState
 from core.reviews.answers import Results
 from core.reviews.design import REFERENCE
 
@@ -22,8 +22,8 @@ def automatic_metrics(results: Results) -> pd.DataFrame:
     Returns:
         columns study, model and one a metric; without rows where no reference is stored, or nothing else was shown.
     """
+    from core.evaluation.language import language_statistics
     from core.labels.rules import label_reports
-    from core.metrics.language import language_statistics
 
     screens = zip(results.screens["study"], results.screens["shown"], strict=True)
     shown = sorted({(str(study), str(model)) for study, reports in screens for _, model in reports})

@@ -16,7 +16,7 @@ from core.studies.phantom import PhantomSource
 from core.types import FloatImage, Study, StudySource
 
 if TYPE_CHECKING:
-    from core.report_model import ReportModel
+    from core.bundles.pair import ReportModel
 
 IMAGE_SIZE = 512
 """Side of the image that a session's hashes, reports and pictures are made of, pixels."""
@@ -111,7 +111,7 @@ def write_case(
     image = session_image(source, study.study_id)
     texts = {}
     if models:
-        from core.inference import write_reports  # brings torch
+        from core.bundles.inference import write_reports  # brings torch
 
         texts = {name: report.text for name, report in write_reports(models, image)}
     if reference:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 
 from core import __version__
 from core.config import to_dict
-from core.labels.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS
 from core.reviews.database import Database, digest
 from core.reviews.design import Case, Design, Screen, choose, plan
 from core.reviews.rubrics import COMMENT_LIMIT, RUBRICS, Mark, ReviewError, check_mark, slot_of

@@ -22,9 +22,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.studies.tables import is_broken
-from core.studies.views import VIEW_CHOICES, ViewChoice
+from core.tables import is_broken
 from core.types import SPLITS, CXRLensError
+from core.views import VIEW_CHOICES, ViewChoice
 
 INDEX_VERSION = "1"
 """Raise it whenever the same release would give another index."""

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from core.images import Radiograph, read_image
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import ImageCache, open_image_cache, read_square, unreadable_images
+from core.studies.images import Radiograph, read_image
 from core.studies.index import INDEX_VERSION, ReleaseError, open_index
 from core.studies.label_table import LabelTable, label_index
 from core.studies.mimic_cxr import read_shipped_labels
@@ -42,7 +42,7 @@ class IndexedSource:
 
         Args:
             folder: of the index.
-            views: a name in `core.studies.views.VIEW_CHOICES`.
+            views: a name in `core.views.VIEW_CHOICES`.
             labels: of the 14 observations: "rules" labels the findings; "chexpert" and "negbio" are MIMIC-CXR's own
                 tables, made from the impression where there is one; a study that they miss is left out.
             progress: called with (done, all) while reports are labelled for the first time.

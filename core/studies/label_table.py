@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from core.labels.clusters import cluster_texts
 from core.labels.fine import FINE_RULES_VERSION, ParserError, fine_labels, load_parser
-from core.labels.observations import OBSERVATIONS
 from core.labels.rules import RULES_VERSION, label_reports
+from core.observations import OBSERVATIONS
 from core.studies.index import StudyIndex, read_parquet
 
 _ROWS = 4096

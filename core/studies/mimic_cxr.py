@@ -24,7 +24,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.labels.observations import OBSERVATIONS, LabelState
+from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import unreadable_images
 from core.studies.index import (
     MAX_REPORT_CHARS,
@@ -39,7 +39,7 @@ from core.studies.index import (
     write_index,
 )
 from core.studies.sections import Exceptions, read_exceptions, read_report
-from core.studies.tables import TableError, read_rows
+from core.tables import TableError, read_rows
 from core.types import Split
 
 Labeler = Literal["chexpert", "negbio"]

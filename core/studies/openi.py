@@ -33,7 +33,7 @@ from core.studies.index import (
     text_fault,
     write_index,
 )
-from core.studies.tables import is_broken, read_rows
+from core.tables import is_broken, read_rows
 from core.types import Split
 
 SplitChoice = Literal["auto", "r2gen", "seeded"]

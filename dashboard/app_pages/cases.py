@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.evaluation import Evaluation
+from core.evaluation.reports import Evaluation
 from core.registry import DECODERS
 from dashboard import case_figure, cases, evaluation, services
 from dashboard.components.case_table import case_table

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 import streamlit as st
 
-from core.labels.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
-from core.projection_job import ProjectionJob
-from core.projections import METHODS, ProjectionConfig
+from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
+from core.projection.job import ProjectionJob
+from core.projection.methods import METHODS, ProjectionConfig
 from core.registry import ENCODERS, pair_title
 from core.types import SPLITS, CXRLensError, Projection, Study
 from dashboard import evaluation, figures, picker, services, session

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from core.bundle import Card
+from core.bundles.library import Card
 from core.explain.counterfactuals import Counterfactual
 from core.explain.measured import Measured
-from core.labels.observations import CLUSTERS
+from core.observations import CLUSTERS
 from dashboard import figures, filtering, picker, services, session
 from dashboard.components.filter_player import Side, diverging, filter_player, grey
 

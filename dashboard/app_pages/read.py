@@ -10,8 +10,8 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.bundle import Card
-from core.labels.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
+from core.bundles.library import Card
+from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.registry import DECODERS, ENCODERS, PAIRS
 from core.types import Attribution, CXRLensError
 from dashboard import explaining, filtering, picker, services, session

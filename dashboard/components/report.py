@@ -12,8 +12,8 @@ from typing import Any
 import streamlit as st
 
 from core.labels.compare import Outcome
-from core.labels.observations import NO_FINDING, LabelState
 from core.labels.rules import LabeledReport
+from core.observations import NO_FINDING, LabelState
 from core.text import split_sentences, word_spans
 from core.types import Report
 from dashboard.components.source import source

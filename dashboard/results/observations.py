@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core.labels.compare import Outcome
-from core.labels.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from dashboard import runs

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.paper_tables import paper_numbers
+from core.paper.tables import paper_numbers
 from core.registry import DECODERS, ENCODERS, pair_title
 from core.types import CXRLensError
 from dashboard import cases, figures, runs, services, settings

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 import pandas as pd
 import streamlit as st
 
-from core.evaluation import Evaluation
-from core.labels.observations import LabelState, findings
-from core.paper_tables import METRICS
+from core.evaluation.reports import Evaluation
+from core.observations import LabelState, findings
+from core.paper.tables import METRICS
 from core.registry import DECODERS, ENCODERS
 from dashboard import cases, services
 from dashboard.components.study_cards import StudyCard, study_cards

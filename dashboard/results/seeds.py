@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.metrics.resampling import spread
+from core.evaluation.resampling import spread
 from core.registry import pair_title
 from dashboard import figures, runs, settings
 from dashboard.components.score_table import export

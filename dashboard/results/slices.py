@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.labels.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS
 from dashboard import cases, evaluation, figures, runs
 from dashboard.components.score_table import export
 from dashboard.results.parts import by_f1, cases_link, pick, pick_pair, show_studies, table

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.filter_map import FilterMapError, map_path, read_map
-from core.paper_tables import METRICS, TABLES, PaperTable, Row, TableName, paper_numbers, read_tables
+from core.paper.filter_map import FilterMapError, map_path, read_map
+from core.paper.tables import METRICS, TABLES, PaperTable, Row, TableName, paper_numbers, read_tables
 from dashboard import figures, settings
 from dashboard.components.score_table import export
 from dashboard.results.parts import table

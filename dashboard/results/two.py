@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.metrics.resampling import holm
+from core.evaluation.resampling import holm
 from dashboard import cases, figures, runs
 from dashboard.components.score_table import export
 from dashboard.results.parts import by_f1, cases_link, pick_pair, show_studies, table

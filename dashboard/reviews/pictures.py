@@ -14,7 +14,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from core.labels.observations import CLUSTERS
+from core.observations import CLUSTERS
 from core.reviews.database import Database, digest
 from core.reviews.design import REFERENCE, image_sha256
 from core.reviews.rubrics import ReviewError
@@ -162,10 +162,10 @@ def explanation(method: str, name: str, text: str, image: FloatImage, model: str
 
 
 def _maps(method: str, name: str, text: str, image: FloatImage, model: str, bundle: str) -> list[Overlay]:
+    from core.bundles.inference import filtered_images, write_reports
     from core.explain.methods import METHODS, explain, on_image  # bring torch
     from core.explain.subject import open_subject
     from core.explain.targets import sentence
-    from core.inference import filtered_images, write_reports
 
     spans, overlays = sentence_spans(text), []
     with model_in_use(model) as opened:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 
-from core.bundle import Card
+from core.bundles.library import Card
 from core.registry import pair_title
 from core.reviews.design import REFERENCE, Case, Design, choose, plan
 from core.reviews.sources import candidates, name_index, name_phantoms, open_source, session_image, write_cases
@@ -94,7 +94,7 @@ def preview(design: Design) -> tuple[Study, FloatImage, list[tuple[str, str]]]:
     texts = {REFERENCE: study.findings}
     image = session_image(open_named(design.source), study.study_id)
     if models:
-        from core.inference import write_reports
+        from core.bundles.inference import write_reports
 
         with services.inference():
             texts |= {name: report.text for name, report in write_reports(models, image)}

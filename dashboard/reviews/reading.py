@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from core.labels.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS
 from core.reviews.database import Database
 from core.reviews.rubrics import (
     COMMENT_LIMIT,

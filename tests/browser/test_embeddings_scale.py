@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from core.studies.phantom import PhantomSource
 from dashboard import settings
 from tests.browser.conftest import Server, start_server, watch
-from training.bench_maps import planted_tokens
+from training.bench.maps import planted_tokens
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from core.labels.observations import CLUSTERS
+from core.observations import CLUSTERS
 from tests.browser.conftest import WAIT, Server, Watched, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from core.labels.observations import SUPPORT_DEVICES, LabelState
+from core.observations import SUPPORT_DEVICES, LabelState
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.labels.observations import (
+from core.observations import (
     CLUSTER_OF,
     CLUSTERS,
     NO_FINDING,

@@ -1,0 +1,110 @@
+"""From a radiograph to reports, embeddings and filtered images, for the dashboard and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from core.bundles.pair import ReportModel, encode_batch, encode_images, to_batch, write_from_tokens
+from core.decoders.search import GenerateConfig
+from core.encoders.ccve import ClusterClipEncoder
+from core.text import PAD, START
+from core.types import CXRLensError, FloatImage, Report, VisualTokens
+
+
+def write_reports(
+    models: Sequence[ReportModel], image: FloatImage, *, beam_size: int | None = None
+) -> Iterator[tuple[str, Report]]:
+    """Write the report of one image with each model, one after another.
+
+    Args:
+        models: pairs.
+        image: (H, W), values in [0, 1], any shape.
+        beam_size: 1 is greedy; None, like all else of how it is written, is as in the model's card.
+
+    Yields:
+        The model's name and its report.
+    """
+
+    def how(model: ReportModel) -> GenerateConfig:
+        config = GenerateConfig(**model.card.write)
+        return config if beam_size is None else replace(config, beam_size=beam_size)
+
+    for name, reports in write_batch(models, lambda size: to_batch([image], size), how):
+        yield name, reports[0]
+
+
+def write_batch(
+    models: Sequence[ReportModel],
+    images: Callable[[int], torch.Tensor],
+    how: Callable[[ReportModel], GenerateConfig],
+) -> Iterator[tuple[str, list[Report]]]:
+    """Write the reports of a batch with each model, one after another; an encoder that models share runs once.
+
+    Args:
+        models: pairs.
+        images: of a side in pixels, (B, 1, side, side) in [0, 1].
+        how: a model writes.
+
+    Yields:
+        The model's name and its B reports.
+    """
+    tokens: dict[int, VisualTokens] = {}
+    for model in models:
+        key = id(model.encoder)
+        if key not in tokens:
+            tokens[key] = encode_batch(model, images(model.image_size))
+        yield model.card.name, write_from_tokens(model, tokens[key], how(model))
+
+
+def pooled_embedding(model: ReportModel, image: FloatImage) -> npt.NDArray[np.float32]:
+    """Mean of the encoder's tokens, (D,)."""
+    pooled: npt.NDArray[np.float32] = encode_images(model, [image]).tokens[0].mean(0).float().cpu().numpy()
+    return pooled
+
+
+@torch.inference_mode()
+def decoder_states(model: ReportModel, visual: VisualTokens, config: GenerateConfig) -> torch.Tensor:
+    """What the decoder's last layer holds while it writes: the mean over the words of its own report.
+
+    Args:
+        model: a pair.
+        visual: tokens (B, N, D) that its encoder made.
+        config: how its reports are written.
+
+    Returns:
+        (B, width); 0 for a study of which it writes nothing.
+    """
+    device = visual.tokens.device
+    written = [torch.tensor([START, *report.ids], device=device) for report in write_from_tokens(model, visual, config)]
+    ids = pad_sequence(written, batch_first=True, padding_value=PAD)[:, :-1]
+    held: list[torch.Tensor] = []
+    output = model.decoder.get_submodule("output")  # every decoder's states to its logits
+    hook = output.register_forward_pre_hook(lambda _, inputs: held.append(inputs[0]))
+    try:
+        model.decoder.decode(model.decoder.encode(visual), ids)
+    finally:
+        hook.remove()
+    lengths = torch.tensor([len(each) - 1 for each in written], device=device)
+    counted = (torch.arange(ids.shape[1], device=device) < lengths[:, None])[..., None]
+    return (held[0] * counted).sum(1) / lengths.clamp(min=1)[:, None]
+
+
+@torch.inference_mode()
+def filtered_images(model: ReportModel, image: FloatImage) -> npt.NDArray[np.float32]:
+    """What CCVE's filters make of an image: (13, H, H), the mean of the channels, each scaled to [0, 1].
+
+    Raises:
+        CXRLensError: the model's encoder has no filters.
+    """
+    if not isinstance(model.encoder, ClusterClipEncoder):
+        raise CXRLensError(f"{model.card.name} has no filters: only CCVE filters its image.")
+    means = model.encoder.filtered(to_batch([image], model.image_size))[0].mean(1)  # (13, H, H)
+    low, high = means.amin((1, 2), keepdim=True), means.amax((1, 2), keepdim=True)
+    scaled: npt.NDArray[np.float32] = ((means - low) / (high - low).clamp(min=1e-6)).float().cpu().numpy()
+    return scaled

@@ -1,0 +1,92 @@
+"""An encoder, a decoder and a vocabulary: what writes a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.decoders import Decoder, Memory
+from core.decoders.attention_shares import rollout, word_attention
+from core.decoders.search import GenerateConfig, Hypothesis, generate
+from core.encoders import Encoder
+from core.studies.images import fit_square
+from core.text import Vocabulary, to_text
+from core.types import FloatImage, Report, VisualTokens
+
+if TYPE_CHECKING:
+    from core.bundles.library import Card
+
+
+@dataclass(frozen=True)
+class ReportModel:
+    """A pair, ready to write. Shared by all sessions: nothing in it changes after loading.
+
+    Attributes:
+        card: what it is.
+        encoder: frozen, in evaluation mode; pairs with the same encoder share it.
+        decoder: in evaluation mode.
+        vocabulary: ids to words.
+    """
+
+    card: Card
+    encoder: Encoder
+    decoder: Decoder
+    vocabulary: Vocabulary
+
+    @property
+    def image_size(self) -> int:
+        """Side of the encoder's input, pixels."""
+        size: int = self.encoder.normalize.image_size  # type: ignore[union-attr, assignment]
+        return size
+
+
+def to_batch(images: list[FloatImage], size: int) -> Tensor:
+    """Fit images (H, W) of any shape into (B, 1, size, size)."""
+    fitted = [fit_square(image, size)[0] for image in images]
+    return torch.from_numpy(np.stack(fitted)).unsqueeze(1)
+
+
+def encode_images(model: ReportModel, images: list[FloatImage]) -> VisualTokens:
+    """Visual tokens of images (H, W) in [0, 1]."""
+    return encode_batch(model, to_batch(images, model.image_size))
+
+
+@torch.inference_mode()
+def encode_batch(model: ReportModel, images: Tensor) -> VisualTokens:
+    """Visual tokens of images (B, 1, side, side) in [0, 1], of the model's side."""
+    tokens: VisualTokens = model.encoder(images)
+    return tokens
+
+
+@torch.inference_mode()
+def write_from_tokens(model: ReportModel, visual: VisualTokens, config: GenerateConfig) -> list[Report]:
+    """Reports of tokens (B, N, D) that this model's encoder made, with their attention."""
+    memory = model.decoder.encode(visual, return_attention=True)
+    hypotheses = generate(model.decoder, memory, config, return_attention=True)
+    cls = rollout(memory) if memory.attention and memory.visual.start else None
+    return [
+        to_report(model.vocabulary, hypothesis, memory, None if cls is None else cls[index])
+        for index, hypothesis in enumerate(hypotheses)
+    ]
+
+
+def to_report(vocabulary: Vocabulary, hypothesis: Hypothesis, memory: Memory, cls: Tensor | None = None) -> Report:
+    """A hypothesis as its reader sees it; attention rows are kept for the words that show."""
+    shown = [place for place, index in enumerate(hypothesis.ids) if vocabulary.decode([index])]
+    words = tuple(vocabulary.decode(hypothesis.ids))
+    attention = None
+    if hypothesis.attention is not None and words:
+        attention = word_attention(hypothesis.attention[shown], memory.visual).float().cpu().numpy()
+    return Report(
+        text=to_text(words),
+        words=words,
+        log_probability=hypothesis.log_probability,
+        finished=hypothesis.finished,
+        word_attention=attention,
+        cls_attention=None if cls is None else cls.float().cpu().numpy(),
+        ids=hypothesis.ids,
+    )

@@ -1,0 +1,261 @@
+"""An evaluation as a reader of results wants it: all reports of held-out studies, labelled, and what differs where."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from core.evaluation.clinical import clinical_statistics
+from core.evaluation.language import language_statistics
+from core.evaluation.resampling import Comparison, Interval, StudyStatistics, intervals, join
+from core.evaluation.resampling import compare as compare_statistics
+from core.labels.compare import Outcome, compare
+from core.labels.rules import RULES_VERSION, label_report
+from core.observations import OBSERVATIONS, LabelState
+from core.types import CXRLensError
+
+_STATES = tuple(LabelState)
+
+States = Mapping[str, LabelState]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Scores of one system on some of the studies.
+
+    Attributes:
+        name: what the studies have in common.
+        count: of studies.
+        score: of them.
+        low: lower end of its 95 % interval; NaN with fewer than two patients.
+        high: upper end.
+    """
+
+    name: str
+    count: int
+    score: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Reports of several systems for the same studies.
+
+    Attributes:
+        study_ids: n of them.
+        subjects: the patient of each.
+        references: text of each reference report.
+        truth: states of each reference.
+        texts: by system, n reports.
+        states: by system, states of each report, read by the rule labeler.
+    """
+
+    study_ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    references: tuple[str, ...]
+    truth: tuple[States, ...]
+    texts: Mapping[str, tuple[str, ...]]
+    states: Mapping[str, tuple[States, ...]]
+
+    @cached_property
+    def outcomes(self) -> Mapping[str, tuple[Mapping[str, Outcome], ...]]:
+        """By system, what became of each observation of each study."""
+        return {
+            name: tuple(compare(truth, states) for truth, states in zip(self.truth, each, strict=True))
+            for name, each in self.states.items()
+        }
+
+    @cached_property
+    def statistics(self) -> Mapping[str, StudyStatistics]:
+        """By system, the clinical scores; uncertain counts as not positive."""
+        return {name: clinical_statistics(self.truth, each) for name, each in self.states.items()}
+
+    @cached_property
+    def errors(self) -> Mapping[str, npt.NDArray[np.int64]]:
+        """By system, how many observations of each study are missed, invented or opposite, (n,)."""
+        return {
+            name: np.array([sum(outcome is not Outcome.FOUND for outcome in each.values()) for each in rows])
+            for name, rows in self.outcomes.items()
+        }
+
+    def scored(self, system: str, *scores: str) -> StudyStatistics:
+        """Some language and clinical scores of a system; METEOR, which needs Java, is not among them.
+
+        Raises:
+            KeyError: there is no such score.
+        """
+        whole = self.statistics[system]
+        if not set(scores) <= set(whole.names):
+            if system not in self._language:
+                self._language[system] = language_statistics(self.references, self.texts[system])
+            whole = join(self._language[system], whole)
+        return whole.select(*scores)
+
+    @cached_property
+    def _language(self) -> dict[str, StudyStatistics]:
+        return {}
+
+    def slices(self, system: str, groups: Mapping[str, npt.NDArray[np.bool_]], score: str = "f1") -> list[Slice]:
+        """A system's score on groups of studies, the worst first.
+
+        Args:
+            system: name of a system.
+            groups: name -> (n,) which studies; empty ones are left out.
+            score: a name of :meth:`scored`. Of an observation, which a slice may not have at all, better
+                ``micro_f1`` than the macro mean, which counts it as 0.
+        """
+        whole = self.scored(system, score)
+        found = []
+        for name, chosen in groups.items():
+            places = np.flatnonzero(chosen)
+            if not len(places):
+                continue
+            part = StudyStatistics(whole.names, whole.values[places], whole.from_sums)
+            subjects = [self.subjects[place] for place in places]
+            ends = Interval(np.nan, np.nan)
+            if len(set(subjects)) > 1:
+                ends = intervals(part, subjects=subjects, resamples=400)[score]
+            found.append(Slice(name, len(places), part.scores()[score], ends.low, ends.high))
+        return sorted(found, key=lambda each: each.score)
+
+    def against(self, first: str, second: str, scores: Sequence[str]) -> Mapping[str, Comparison]:
+        """The paired tests of two systems, by names of :meth:`scored`."""
+        parts = [self.scored(name, *scores) for name in (first, second)]
+        return compare_statistics(*parts, subjects=self.subjects)
+
+    def where(self, system: str, observation: str, outcome: Outcome) -> list[str]:
+        """Ids of the studies in which a system's report has this outcome for an observation."""
+        rows = zip(self.study_ids, self.outcomes[system], strict=True)
+        return [study_id for study_id, each in rows if each.get(observation) is outcome]
+
+
+def read_evaluation(
+    path: Path,
+    truth: Mapping[str, tuple[str, States]] | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Read a family's ``reports.jsonl``, as the evaluation writes it, and label its reports.
+
+    Args:
+        path: of the file.
+        truth: study id -> its patient and its states, where they are known better than the reference's text tells;
+            studies that are not in it are left out. None labels the references, each study its own patient.
+        cache: folder in which labels are kept, by the content of the file and the version of the rules; those that
+            :func:`write_labels` left beside the file are used if they still fit.
+        progress: called with (reports done, reports in all).
+
+    Raises:
+        CXRLensError: the file is missing or damaged, or has no study that is known.
+    """
+    study_ids, texts, key = _read_reports(path)
+    chosen = [place for place, study_id in enumerate(study_ids) if truth is None or study_id in truth]
+    if not chosen:
+        raise CXRLensError(f"{path} has no study that is known here. Evaluate again with these data.")
+    codes = _stored_codes(_beside(path), key, texts)
+    if codes is None:
+        kept = None if cache is None else cache / f"labels-{key}.npz"
+        codes = None if kept is None else _stored_codes(kept, key, texts)
+        if codes is None:
+            codes = _label(texts, progress)
+            if kept is not None:
+                _store(kept, key, codes)
+    study_ids = tuple(study_ids[place] for place in chosen)
+    texts = {name: tuple(each[place] for place in chosen) for name, each in texts.items()}
+    labelled = {name: tuple(map(_named, rows[chosen])) for name, rows in zip(texts, codes, strict=True)}
+    references, read = texts.pop("reference"), labelled.pop("reference")
+    return Evaluation(
+        study_ids,
+        study_ids if truth is None else tuple(truth[each][0] for each in study_ids),
+        references,
+        read if truth is None else tuple(truth[each][1] for each in study_ids),
+        texts,
+        labelled,
+    )
+
+
+def write_labels(path: Path) -> Path:
+    """Keep the labels of a ``reports.jsonl`` beside it, so that a first reader need not wait; returns their file.
+
+    Raises:
+        CXRLensError: the reports are missing or damaged.
+    """
+    _, texts, key = _read_reports(path)
+    _store(_beside(path), key, _label(texts))
+    return _beside(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix("reports.jsonl") + "labels.npz")
+
+
+def _read_reports(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], str]:
+    """Study ids, texts by system, the reference's first, and what names the labels of this content."""
+    try:
+        content = path.read_bytes()
+        rows = [json.loads(line) for line in content.decode("utf-8").splitlines() if line.strip()]
+        systems = [name for name in rows[0] if name not in ("study_id", "reference")] if rows else []
+        texts = {name: tuple(str(row[name]) for row in rows) for name in ("reference", *systems)}
+        study_ids = tuple(str(row["study_id"]) for row in rows)
+    except FileNotFoundError:
+        raise CXRLensError(
+            f"The reports of the evaluation are not there: {path} is missing. `cxr-lens evaluate --out DIR` writes it."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CXRLensError(f"{path} is damaged ({error!r}). Evaluate again.") from error
+    return study_ids, texts, f"{hashlib.sha256(content).hexdigest()[:24]}-{RULES_VERSION}"
+
+
+def _stored_codes(path: Path, key: str, texts: Mapping[str, Sequence[str]]) -> npt.NDArray[np.uint8] | None:
+    """Labels that were kept; None where there are none, or they are of other reports, other rules, or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            codes = np.asarray(stored["codes"])
+            fits = str(stored["key"]) == key and codes.dtype == np.uint8 and codes.max() < len(_STATES)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # half-written or foreign: computed again
+    return codes if fits and codes.shape == _shape(texts) else None
+
+
+def _shape(texts: Mapping[str, Sequence[str]]) -> tuple[int, int, int]:
+    return len(texts), len(texts["reference"]), len(OBSERVATIONS)
+
+
+def _store(path: Path, key: str, codes: npt.NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".part")
+    with fresh.open("wb") as file:
+        np.savez_compressed(file, codes=codes, key=np.array(key))
+    fresh.rename(path)
+
+
+def _label(
+    texts: Mapping[str, Sequence[str]], progress: Callable[[int, int], None] | None = None
+) -> npt.NDArray[np.uint8]:
+    """Places in ``LabelState`` of each observation of each report, (systems, studies, 14)."""
+    codes = np.zeros(_shape(texts), dtype=np.uint8)
+    known: dict[str, list[int]] = {}
+    for system, reports in enumerate(texts.values()):
+        for place, text in enumerate(reports):
+            if text not in known:
+                states = label_report(text).states
+                known[text] = [_STATES.index(states[name]) for name in OBSERVATIONS]
+            codes[system, place] = known[text]
+        if progress is not None:
+            progress((system + 1) * len(reports), codes.shape[0] * codes.shape[1])
+    return codes
+
+
+def _named(codes: npt.NDArray[np.uint8]) -> dict[str, LabelState]:
+    return {name: _STATES[int(code)] for name, code in zip(OBSERVATIONS, codes, strict=True)}

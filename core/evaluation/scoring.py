@@ -1,0 +1,109 @@
+"""All scores of several systems on the same studies: one row each, with intervals, differences and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from core.evaluation.clinical import clinical_scores, clinical_statistics
+from core.evaluation.diversity import collapse_warnings, diversity
+from core.evaluation.java import Meteor
+from core.evaluation.language import DEFAULT_PROTOCOL, LanguageProtocol, language_statistics
+from core.evaluation.resampling import StudyStatistics, compare, holm, intervals, join
+from core.observations import LabelState
+
+RESAMPLED = ("f1", "f1_5", "micro_f1", "bleu_1", "bleu_4", "rouge_l", "cider")
+"""Scores with an interval and a difference; ``meteor`` too, if it is scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledReports:
+    """One report a study, and the states that a labeler, or the phantom's truth, gives it."""
+
+    texts: Sequence[str]
+    states: Sequence[Mapping[str, LabelState]]
+
+    def reordered(self, order: Sequence[int]) -> LabeledReports:
+        """For study i the report of study ``order[i]``."""
+        return LabeledReports([self.texts[place] for place in order], [self.states[place] for place in order])
+
+
+def system_statistics(
+    references: LabeledReports,
+    generated: LabeledReports,
+    protocol: LanguageProtocol = DEFAULT_PROTOCOL,
+    meteor: Meteor | None = None,
+) -> StudyStatistics:
+    """What each study adds to all language and clinical scores of one system (uncertain counts as not positive)."""
+    return join(
+        language_statistics(references.texts, generated.texts, protocol, meteor),
+        clinical_statistics(references.states, generated.states),
+    )
+
+
+def score_systems(
+    references: LabeledReports,
+    systems: Mapping[str, LabeledReports],
+    *,
+    subjects: Sequence[str] | None = None,
+    against: str | None = None,
+    protocol: LanguageProtocol = DEFAULT_PROTOCOL,
+    meteor: Meteor | None = None,
+    resamples: int = 1000,
+) -> dict[str, dict[str, Any]]:
+    """One row of plain numbers, fit for JSON, for each system.
+
+    Args:
+        references: of all studies.
+        systems: by name, the reports of each for the same studies in the same order.
+        subjects: the patient of each study, to resample patients.
+        against: the system, as the nearest-report baseline, from which all others' differences are taken.
+        protocol: tokens of the language scores.
+        meteor: METEOR's running program; None leaves that score out.
+        resamples: of intervals and tests.
+
+    Returns:
+        name -> the scores of :func:`language_statistics` and :func:`clinical_statistics` but those of single
+        observations; ``f1_uncertain_positive``; ``by_observation`` (precision, recall, F1, positive references);
+        ``distinct``, ``most_frequent``, ``words``, ``warnings``; ``intervals``: score -> [low, high]; and, but for the
+        system ``against`` itself, ``differences``: score -> difference, low, high, p_bootstrap, p_permutation and
+        ``p_holm``, the permutation test's p-value adjusted for all systems compared here.
+
+    Raises:
+        CXRLensError: fewer than two studies or patients; a missing state; METEOR or PTB tokens that fail.
+        ValueError: not one reference for each report.
+    """
+    resampled = (*RESAMPLED, "meteor") if meteor is not None else RESAMPLED
+    measured = {name: system_statistics(references, reports, protocol, meteor) for name, reports in systems.items()}
+    rows = {name: _row(references, systems[name], scores.scores()) for name, scores in measured.items()}
+    parts = {name: scores.select(*resampled) for name, scores in measured.items()}
+    for name, part in parts.items():
+        ends = intervals(part, subjects=subjects, resamples=resamples)
+        rows[name]["intervals"] = {score: [each.low, each.high] for score, each in ends.items()}
+    if against is None:
+        return rows
+    differences = {
+        name: compare(part, parts[against], subjects=subjects, resamples=resamples)
+        for name, part in parts.items()
+        if name != against
+    }
+    for score in resampled:
+        adjusted = holm({name: each[score].p_permutation for name, each in differences.items()})
+        for name, p in adjusted.items():
+            rows[name].setdefault("differences", {})[score] = {**asdict(differences[name][score]), "p_holm": p}
+    return rows
+
+
+def _row(references: LabeledReports, generated: LabeledReports, scores: Mapping[str, float]) -> dict[str, Any]:
+    written = diversity(generated.texts)
+    by_observation = clinical_scores(references.states, generated.states).by_observation
+    return {
+        **{name: value for name, value in scores.items() if not name.startswith("f1[")},
+        "f1_uncertain_positive": clinical_scores(references.states, generated.states, uncertain="positive").f1,
+        "by_observation": {name: list(values) for name, values in by_observation.items()},
+        "distinct": written.distinct,
+        "most_frequent": written.most_frequent,
+        "words": written.words,
+        "warnings": collapse_warnings(written, diversity(references.texts)),
+    }

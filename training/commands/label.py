@@ -1,0 +1,158 @@
+"""The commands ``cxr-lens label`` and ``cxr-lens label-quality``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.observations import LabelState
+from core.types import CXRLensError
+
+if TYPE_CHECKING:
+    from core.labels.files import Labeler, Outcome
+
+_SHOWN = (LabelState.POSITIVE, LabelState.NEGATIVE, LabelState.UNCERTAIN)
+_FEW = 1000  # ours: reports a worker process at least has; fewer are labelled before it has started
+
+
+class OutputFormat(StrEnum):
+    """Choices of output."""
+
+    STATES = "states"
+    CHEXPERT = "chexpert"
+    CHEXBERT = "chexbert"
+
+
+class LabelerName(StrEnum):
+    """Choices of labelers."""
+
+    RULES = "rules"
+    CHEXBERT = "chexbert"
+
+
+Processes = Annotated[int, typer.Option(min=0, help="Worker processes of the rule labeler; 0: as many as help.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="File of CheXbert's weights.", envvar="CXR_CHEXBERT")]
+
+
+def label(
+    file: Annotated[Path, typer.Argument(help="CSV (or .csv.gz), Parquet, or text with one report a line.")],
+    out: Annotated[
+        Path | None, typer.Option(help="CSV, Parquet or JSON lines (.jsonl). [default: FILE.labels.csv]")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Column of the reports; may come again, then the texts are joined.")
+    ] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="Column to copy to the output; may come again.")] = None,
+    form: Annotated[
+        OutputFormat,
+        typer.Option("--format", help="States in words with their evidence, or the table of another labeler."),
+    ] = OutputFormat.STATES,
+    labeler: Annotated[LabelerName, typer.Option(help="Which labeler.")] = LabelerName.RULES,
+    checkpoint: Checkpoint = None,
+    processes: Processes = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace the output if it is there.")] = False,
+) -> None:
+    """Label the reports of a file with 14 observations. Interrupted, it goes on where it stopped."""
+    from tqdm import tqdm
+
+    from core.labels.files import find_reports, label_file, take_census
+
+    target = out or file.with_name(f"{Path(file.name.removesuffix('.gz')).stem}.labels.csv")
+    if target.exists() and not overwrite:
+        raise CXRLensError(f"{target} is there already. Choose another --out, or --overwrite it.")
+    if target.exists() and target.samefile(file):
+        raise CXRLensError("The output cannot be the file that is read. Choose another --out.")
+    reports = find_reports(file, column or (), keep or ())
+    label_texts, version = _labeler(labeler, checkpoint, processes)
+    census = take_census(reports)
+    began = time.perf_counter()
+    try:
+        with tqdm(total=census.reports, unit="report") as bar:
+            outcome = label_file(
+                reports, target, form.value, label_texts, version, census, lambda done: bar.update(done - bar.n)
+            )
+    except KeyboardInterrupt:
+        typer.echo("cxr-lens: interrupted; run the same command again to go on.", err=True)
+        raise typer.Exit(130) from None
+    _tell(outcome, time.perf_counter() - began, target)
+
+
+def label_quality(
+    openi: Annotated[
+        Path | None,
+        typer.Option(help="indiana_reports.csv or its folder. Default: the reports in the package torchxrayvision."),
+    ] = None,
+    sentences: Annotated[Path | None, typer.Option(help="Another table of sentences labelled by hand.")] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=10, help="Phantom studies.")] = 2000,
+    disagreements: Annotated[
+        int, typer.Option(min=0, help="Also print so many reports of Open-i whose codes and labels differ.")
+    ] = 0,
+    labeler: Annotated[LabelerName, typer.Option(help="Which labeler.")] = LabelerName.RULES,
+    checkpoint: Checkpoint = None,
+    processes: Processes = 0,
+) -> None:
+    """Measure a labeler: on phantom reports, on hand-labelled sentences, on Open-i's human codes."""
+    from core.evaluation import label_quality as quality
+
+    label_texts, version = _labeler(labeler, checkpoint, processes)
+    typer.echo(f"Labeler: {version}. Precision, recall and F1 are of positive mentions.\n")
+    typer.echo(f"## Phantom reports\n\n{quality.phantom_table(label_texts, count)}\n")
+    table = quality.read_sentences(sentences or quality.SENTENCES)
+    labeled = label_texts([each.text for each in table])
+    typer.echo(f"## Sentences labelled by hand\n\n{quality.sentence_table(table, labeled)}\n")
+    try:
+        reports = quality.read_openi(openi)
+    except CXRLensError as error:
+        if openi is not None:
+            raise
+        typer.echo(f"Open-i's human codes: not measured. {error}", err=True)
+        return
+    labeled = label_texts([report.text for report in reports])
+    typer.echo(f"## Open-i's human codes, held-out half\n\n{quality.openi_table(reports, labeled)}")
+    if disagreements:
+        typer.echo(f"\n{quality.openi_disagreements(reports, labeled, disagreements)}")
+
+
+def _labeler(name: LabelerName, checkpoint: Path | None, processes: int) -> tuple[Labeler, str]:
+    """Return a labeler and its version; what it needs is loaded here, before any work."""
+    from core.labels.rules import RULES_VERSION, LabeledReport, label_reports
+
+    if name is LabelerName.RULES:
+
+        def by_rules(texts: Sequence[str]) -> list[LabeledReport]:
+            return label_reports(texts, processes or min(os.cpu_count() or 1, 1 + len(texts) // _FEW))
+
+        return by_rules, f"rules {RULES_VERSION}"
+    if checkpoint is None:
+        raise CXRLensError("--labeler chexbert needs its weights: --checkpoint FILE. See docs/chexbert.md.")
+    from core.labels.chexbert import load_chexbert
+
+    chexbert = load_chexbert(checkpoint)
+    with checkpoint.open("rb") as weights:
+        version = f"chexbert {hashlib.file_digest(weights, 'sha256').hexdigest()[:16]}"
+    return lambda texts: [LabeledReport(states, ()) for states in chexbert.label(texts)], version
+
+
+def _tell(outcome: Outcome, seconds: float, target: Path) -> None:
+    census = outcome.census
+    fresh = census.reports - outcome.resumed
+    typer.echo(f"{'observation':28}" + "".join(f"{state:>11}" for state in _SHOWN))
+    for name, counts in outcome.counts.items():
+        typer.echo(f"{name:28}" + "".join(f"{counts[state]:11,}" for state in _SHOWN))
+    for number, what in (
+        (census.empty, "rows without text: their labels are blank"),
+        (census.broken, "reports with bytes that are not UTF-8: read as �"),
+        (census.long, "reports of more than 100,000 characters: is it the right column?"),
+    ):
+        if number:
+            typer.echo(f"{number:,} {what}")
+    earlier = f" ({outcome.resumed:,} by an earlier run)" if outcome.resumed else ""
+    speed = f"{fresh / seconds:,.0f} reports a second" if fresh else "nothing was left to do"
+    typer.echo(f"{census.reports:,} reports{earlier}, {speed}: {target}")

@@ -1,0 +1,375 @@
+"""Whether explanations mean anything, measured on the phantom, where the true place of every finding is known.
+
+Each method explains what each pair wrote of findings that are really there. The results are compared with maps that
+do not look at the image, and with random rankings. A part is one pair with one method; parts that are done are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
+
+from core.bundles.library import BundleLibrary, Card
+from core.config import ExperimentConfig, to_dict
+from core.decoders.search import GenerateConfig
+from core.explain import targets
+from core.explain.faithfulness import CELLS, cover_curve, erasure, sanity, stability, token_values
+from core.explain.localisation import centre_prior, localise
+from core.explain.methods import cam_layers, explain, on_square, possible
+from core.explain.subject import Subject, open_subject
+from core.labels.rules import label_report
+from core.observations import ASSERTED, CLUSTERS
+from core.studies.phantom import PhantomSource, PhantomStudy
+from core.types import Attribution, FloatImage, Mask
+from training.explain.summary import PRIORS, RUNS, compact, summarise, table
+from training.runs import StageError, content_hash, use_threads_for
+
+RANDOM_MAPS, RANDOM_RANKINGS = 3, 20
+"""Draws that stand for one random map, and for one random ranking of filters."""
+
+USUAL_MASKS = 20
+"""Training studies behind the usual place of an observation."""
+
+SMOOTHING = 0.04
+"""Gaussian that all maps get before they are compared with a mask, share of the side; src: Fong and Vedaldi 2017 smooth
+gradients too. It lets maps of single pixels point at places."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How large the benchmark is.
+
+    Attributes:
+        studies: held-out studies with a visible finding.
+        checked: findings of each part that also get the two costly checks (randomised model, noisy image).
+        seed: of methods, baselines and checks.
+    """
+
+    studies: int
+    checked: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One thing to explain.
+
+    Attributes:
+        kind: a key of ``KINDS``.
+        target: what is asked.
+        observation: the finding; "" for whole texts.
+        severity: of its worst fact.
+        mask: its true place; None for whole texts.
+    """
+
+    kind: str
+    target: targets.Target
+    observation: str = ""
+    severity: str = ""
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to compute a part."""
+
+    config: ExperimentConfig
+    settings: Settings
+    bundles: Path
+    parts: Path
+    study_ids: tuple[str, ...]
+
+
+def explain_benchmark(
+    config: ExperimentConfig,
+    bundles: Path,
+    out: Path,
+    settings: Settings,
+    *,
+    methods: Sequence[str] = (),
+    names: Sequence[str] = (),
+    jobs: int = 1,
+) -> dict[str, Any]:
+    """Compute what is missing, and write the results into ``out``: as JSON, CSV and Markdown.
+
+    Args:
+        config: of the preset whose bundles are explained.
+        bundles: their folder.
+        out: where parts and results go.
+        settings: how large.
+        methods: keys of ``RUNS``; empty is all.
+        names: of bundles; empty is all of the preset's family.
+        jobs: processes.
+
+    Raises:
+        CXRLensError: the preset's studies have no known truth, or a method or bundle is unknown.
+    """
+    job, cards, chosen = _prepare(config, bundles, out, settings, methods, names)
+    parts = [(card.name, method) for card in cards for method in (*chosen, *PRIORS)]
+    with tqdm(total=len(parts), desc="explaining", unit="part") as bar:
+        if jobs <= 1:
+            for each in parts:
+                compute_part(job, *each)
+                bar.update()
+        else:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(
+                jobs, mp_context=context, initializer=use_threads_for, initargs=(config.size,)
+            ) as pool:
+                futures = [pool.submit(compute_part, job, *each) for each in parts]
+                for future in as_completed(futures):
+                    future.result()
+                    bar.update()
+    rows = [row for card in cards for method in (*chosen, *PRIORS) for row in compute_part(job, card.name, method)]
+    results = {
+        "command": f"cxr-lens explain-benchmark --preset {config.name} --studies {settings.studies} "
+        f"--checked {settings.checked}",
+        "fingerprint": PhantomSource(config.data.count, config.data.seed).fingerprint(),
+        "settings": asdict(settings),
+        "pairs": [card.name for card in cards],
+        **summarise(rows, settings.seed),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(out / "findings.csv", index=False)
+    pd.DataFrame(results["rows"]).to_csv(out / "table.csv", index=False)
+    (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (out / "table.md").write_text(table(results), encoding="utf-8")
+    (out / "measured.json").write_text(json.dumps(compact(results)), encoding="utf-8")
+    return results
+
+
+def estimate(
+    config: ExperimentConfig,
+    bundles: Path,
+    settings: Settings,
+    *,
+    methods: Sequence[str] = (),
+    names: Sequence[str] = (),
+    jobs: int = 1,
+) -> tuple[dict[str, float], float]:
+    """Time each method on two studies of one pair an encoder.
+
+    Returns:
+        Seconds a study by "encoder, method", and seconds of the whole benchmark; a guess, for studies differ.
+    """
+    job, cards, chosen = _prepare(config, bundles, Path(), settings, methods, names)
+    seconds: dict[str, float] = {}
+    for card in cards:
+        for method in chosen:
+            key = f"{card.encoder}, {method}"
+            if key not in seconds:
+                opened = _subjects(job, card.name)[:2]
+                began = time.perf_counter()
+                for subject, phantom in opened:
+                    for question in questions(subject, phantom):
+                        _row(job, subject, phantom, question, method, checked=False)
+                seconds[key] = (time.perf_counter() - began) / len(opened)
+    # A checked finding is explained four times more: on the randomised model, on three noisy images. About one question
+    # in three is a finding of its own.
+    more = 1 + 4 * min(1.0, settings.checked / (3 * settings.studies))
+    total = sum(seconds[f"{card.encoder}, {method}"] for card in cards for method in chosen)
+    return seconds, total * settings.studies * more / jobs
+
+
+def _prepare(
+    config: ExperimentConfig,
+    bundles: Path,
+    out: Path,
+    settings: Settings,
+    methods: Sequence[str],
+    names: Sequence[str],
+) -> tuple[Job, list[Card], list[str]]:
+    if config.data.source != "phantom":
+        raise StageError(f"The true place of a finding is known on the phantom only, not on '{config.data.source}'.")
+    unknown = [each for each in methods if each not in RUNS]
+    if unknown:
+        raise StageError(f"There is no method '{unknown[0]}'. Known: {', '.join(RUNS)}.")
+    cards = [card for card in BundleLibrary(bundles).cards() if card.family == config.name]
+    missing = set(names) - {card.name for card in cards}
+    if missing or not cards:
+        what = f"no bundle '{min(missing)}'" if missing else f"no bundle of the family '{config.name}'"
+        raise StageError(f"{bundles} has {what}. Run: cxr-lens train --preset {config.name}")
+    study_ids = visible_studies(PhantomSource(config.data.count, config.data.seed), settings.studies)
+    job = Job(config, settings, bundles, out / "parts", study_ids)
+    return job, [card for card in cards if not names or card.name in names], list(methods or RUNS)
+
+
+def visible_studies(source: PhantomSource, count: int) -> tuple[str, ...]:
+    """The first held-out studies with a finding that is more than subtle.
+
+    Raises:
+        StageError: there are fewer.
+    """
+    found: list[str] = []
+    for study_id in source.study_ids:
+        if source.study(study_id).split == "test" and any(fact.severity != "subtle" for fact in source.facts(study_id)):
+            found.append(study_id)
+            if len(found) == count:
+                return tuple(found)
+    raise StageError(f"There are {len(found)} held-out studies with a visible finding, {count} were asked for.")
+
+
+# ---------------------------------------------------------------------------------------------------------------- parts
+
+
+def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
+    """Explain all studies of a pair by one method, or read what was done before."""
+    library = BundleLibrary(job.bundles)
+    card = next(card for card in library.cards() if card.name == name)
+    about = [card.content["sha256"], card.content["encoder"], _source(job).fingerprint(), job.study_ids]
+    key = content_hash([*about, to_dict(job.config.write), asdict(job.settings), name, method])
+    path = job.parts / f"{name}--{method}.json"
+    if path.is_file():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["key"] == key:
+            rows: list[dict[str, Any]] = saved["rows"]
+            return rows
+    began, rows, left = time.perf_counter(), [], job.settings.checked
+    for subject, phantom in tqdm(_subjects(job, name), desc=f"  {name}, {method}", unit="study", leave=False):
+        for question in questions(subject, phantom):
+            row = _row(job, subject, phantom, question, method, checked=left > 0)
+            if row is not None:
+                left -= question.mask is not None
+                rows.append({"encoder": card.encoder, "decoder": card.decoder, "method": method, **row})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".part")
+    fresh.write_text(json.dumps({"key": key, "seconds": time.perf_counter() - began, "rows": rows}), encoding="utf-8")
+    fresh.replace(path)
+    return rows
+
+
+@lru_cache(maxsize=1)
+def _subjects(job: Job, name: str) -> tuple[tuple[Subject, PhantomStudy], ...]:
+    """All studies as a pair reads them, with its reports; the same for all methods."""
+    model = BundleLibrary(job.bundles).load(name)
+    write = GenerateConfig(**to_dict(job.config.write))
+    opened = []
+    for study_id in job.study_ids:
+        phantom = _source(job).phantom(study_id, model.image_size)
+        opened.append((open_subject(model, phantom.image, write=write), phantom))
+    return tuple(opened)
+
+
+@lru_cache(maxsize=1)
+def _source(job: Job) -> PhantomSource:
+    return PhantomSource(job.config.data.count, job.config.data.seed)
+
+
+def questions(subject: Subject, phantom: PhantomStudy) -> Iterator[Question]:
+    """What to explain of a study: its visible findings that the report asserts, and whole texts."""
+    states = label_report(" ".join(subject.report.words)).states
+    for observation in dict.fromkeys(fact.observation for fact in phantom.facts):
+        facts = [fact for fact in phantom.facts if fact.observation == observation and fact.severity != "subtle"]
+        mask = np.any([phantom.masks[fact.id] for fact in facts], axis=0)
+        if not mask.any() or states[observation] not in ASSERTED:
+            continue  # not to be seen, or missed by the report: there is nothing to explain
+        worst = max(facts, key=lambda fact: fact.extent).severity or "present"
+        ask = partial(Question, observation=observation, severity=worst, mask=mask)
+        yield ask("mention", targets.mention(subject, observation))
+        yield ask("sentence", targets.mention_sentence(subject, observation))
+        if "fve.cdc" in subject.visual.sources:
+            yield ask("logit", targets.logit(subject, "cdc", observation))
+    if not subject.visual.grids:
+        yield Question("report", targets.whole_report(subject))
+        yield Question("reference", targets.reference(subject, phantom.study.findings))
+
+
+def _row(
+    job: Job, subject: Subject, phantom: PhantomStudy, question: Question, method: str, *, checked: bool
+) -> dict[str, Any] | None:
+    """All numbers of one question; None where the method cannot answer it."""
+    seed = job.settings.seed
+    if method in PRIORS:
+        found = [_measure(subject, question, each) for each in _prior(job, subject, phantom, question, method)]
+        measured = {name: float(np.mean([each[name] for each in found])) for name in (found[0] if found else {})}
+    elif not _can(subject, question, method):
+        return None
+    else:
+        options = dict(RUNS[method].options)
+        if method in ("smoothgrad", "random-masks"):
+            options["seed"] = seed
+        if method == "layer-grad-cam":
+            options["layer"] = cam_layers(subject, question.target)[-2]
+
+        def run(of: Subject) -> tuple[Attribution, ...]:
+            return explain(of, question.target, RUNS[method].method, **options)
+
+        explained = run(subject)
+        measured = _measure(subject, question, explained)
+        if checked and question.mask is not None:
+            measured["sanity"] = sanity(subject, explained, run, seed=seed)
+            measured["stability"] = stability(subject, explained, run, seed=seed)
+    if not measured:
+        return None
+    about = {"kind": question.kind, "observation": question.observation, "severity": question.severity}
+    return {"study": phantom.study.study_id, **about, **measured}
+
+
+def _can(subject: Subject, question: Question, method: str) -> bool:
+    """Whether a run serves a question; of CCVE, which has no image cells, only filters are asked, as they come."""
+    over, wanted = possible(subject, question.target).get(RUNS[method].method, ()), RUNS[method].options.get("over")
+    if not subject.visual.grids:
+        return over[:1] == ("tokens",) and wanted is None
+    return bool(over) and wanted in (None, *over)
+
+
+def _measure(subject: Subject, question: Question, found: Sequence[Attribution]) -> dict[str, float]:
+    measured: dict[str, float] = {}
+    if any(each.geometry is not None for each in found):
+        if question.mask is not None:
+            size = question.mask.shape[0]
+            values = gaussian_filter(on_square(found, size), SMOOTHING * size)
+            measured.update(asdict(localise(values, question.mask)))
+        for kind in ("deletion", "insertion"):
+            measured[kind] = cover_curve(subject, question.target, found, kind).area  # type: ignore[arg-type]
+    values = token_values(subject, found)
+    if values is not None and isinstance(question.target, targets.WordTarget):
+        measured.update(asdict(erasure(subject, question.target, values)))
+    return measured
+
+
+def _prior(
+    job: Job, subject: Subject, phantom: PhantomStudy, question: Question, prior: str
+) -> Iterator[tuple[Attribution, ...]]:
+    """Explanations that do not look at the image."""
+    ask = partial(Attribution, signed=False, method=prior, target=question.target.name)
+    if prior == "random":
+        text = f"{job.settings.seed} {phantom.study.study_id} {question.kind} {question.observation}"
+        generator = np.random.default_rng(int(content_hash(text), 16))
+        for _ in range(RANDOM_MAPS if subject.visual.grids else RANDOM_RANKINGS):
+            shape = (CELLS, CELLS) if subject.visual.grids else (len(CLUSTERS),)
+            values = generator.random(shape).astype(np.float32)
+            yield (ask(values, geometry=subject.geometry) if subject.visual.grids else ask(values, source="ccve"),)
+    elif subject.visual.grids and prior == "centre":
+        yield (ask(centre_prior(subject.geometry.size), geometry=subject.geometry),)
+    elif subject.visual.grids and question.mask is not None:
+        usual = _usual_places(job, question.mask.shape[0])[question.observation]
+        yield (ask(usual, geometry=subject.geometry),)
+
+
+@lru_cache(maxsize=4)
+def _usual_places(job: Job, size: int) -> dict[str, FloatImage]:
+    """Mean mask of each observation in training studies, (size, size)."""
+    source, found = _source(job), dict[str, list[Mask]]()
+    for study_id in source.study_ids:
+        seen = {fact.observation for fact in source.facts(study_id)}
+        wanted = {name for name in seen if len(found.get(name, ())) < USUAL_MASKS}
+        if not wanted or source.study(study_id).split != "train":
+            continue
+        phantom = source.phantom(study_id, size)
+        for name in sorted(wanted):
+            masks = [phantom.masks[fact.id] for fact in phantom.facts if fact.observation == name]
+            found.setdefault(name, []).append(np.any(masks, axis=0))
+    return {name: np.mean(masks, axis=0, dtype=np.float32) for name, masks in found.items()}

@@ -1,0 +1,221 @@
+"""The optimisers and the schedule that all modules share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from training.losses import AUCMarginLoss
+
+WARMUP = 0.05
+"""Share of the steps over which the rate rises; ours."""
+
+
+class SharpnessAwareAdamW(AdamW):
+    """AdamW with the gradient of the worst point nearby (SAM, Foret et al. 2021, arXiv:2010.01412, algorithm 1).
+
+    Each step runs the closure twice: at the weights, and at the weights plus rho times the gradient over its norm;
+    the second gradient is applied at the first place. Both passes see the same random numbers, so it is one function
+    whose sharpness counts, and batch norms learn their statistics from the first pass only.
+    """
+
+    def __init__(self, groups: Any, *, rho: float, network: nn.Module, **settings: Any) -> None:
+        """Optimise ``groups``, with radius ``rho``; ``network`` has the batch norms to keep still."""
+        super().__init__(groups, **settings)
+        self.rho = rho
+        self.network = network
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step; ``closure`` clears gradients, computes the loss and its gradients, and returns the loss.
+
+        Raises:
+            ValueError: there is no closure.
+        """
+        if closure is None:
+            raise ValueError("SAM computes the loss twice a step and needs a closure.")
+        again = torch.get_rng_state()
+        with torch.enable_grad():
+            loss = closure()
+        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.stack([p.grad.norm() for p in moved if p.grad is not None]).norm()
+        before = [p.detach().clone() for p in moved]
+        for p in moved:
+            p.add_(p.grad, alpha=self.rho / (float(norm) + 1e-12))  # type: ignore[arg-type]
+        momenta = _still_batch_norms(self.network)
+        torch.set_rng_state(again)
+        with torch.enable_grad():
+            closure()
+        for norm_layer, momentum in momenta:
+            norm_layer.momentum = momentum
+        for p, value in zip(moved, before, strict=True):
+            p.copy_(value)  # not subtracted: the very same weights
+        super().step()
+        return loss
+
+
+def _still_batch_norms(network: nn.Module) -> list[tuple[Any, float | None]]:
+    """Momentum 0 for all batch norms; returns them with what they had."""
+    norms = [each for each in network.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+    had = [(each, each.momentum) for each in norms]
+    for each in norms:
+        each.momentum = 0.0
+    return had
+
+
+class PESG(AdamW):
+    """AdamW until :meth:`begin`, then the proximal epoch stochastic gradient method of deep AUC maximisation.
+
+    The network, a and b descend along their gradient, each element clipped to [-1, 1], plus a pull towards the
+    ``reference`` (the mean of the iterates of the stage before; at first the weights as the warm-up left them) and
+    weight decay. alpha ascends by its closed form, margin + b - a less alpha, and stays at 0 or above. Formulas:
+    Yuan et al. 2021, arXiv:2012.03173, and LibAUC's PESG (paper-spec 4.3). LibAUC draws its first reference at random.
+    """
+
+    def __init__(
+        self,
+        groups: Any,
+        *,
+        criterion: AUCMarginLoss,
+        rate: float,
+        epoch_decay: float,
+        pesg_weight_decay: float = 1e-5,
+        **settings: Any,
+    ) -> None:
+        """Optimise ``groups``, which hold the network and the ``criterion``'s a, b and alpha; ``settings`` are AdamW's.
+
+        Args:
+            groups: of AdamW.
+            criterion: whose alpha ascends.
+            rate: learning rate after :meth:`begin`.
+            epoch_decay: strength of the pull.
+            pesg_weight_decay: coupled, as LibAUC's. src: its recipe for CheXpert.
+            settings: of AdamW, for the warm-up.
+        """
+        super().__init__(groups, **settings)
+        self.criterion = criterion
+        # In a group, so that a checkpoint has it.
+        self.param_groups[0]["pesg"] = {"begun": False, "rate": rate, "count": 0}
+        self.epoch_decay = epoch_decay
+        self.pesg_weight_decay = pesg_weight_decay
+
+    @property
+    def _mine(self) -> dict[str, Any]:
+        own: dict[str, Any] = self.param_groups[0]["pesg"]
+        return own
+
+    def begin(self) -> None:
+        """End the warm-up."""
+        self._mine["begun"] = True
+        self.state.clear()
+        for p in self._descending():
+            # Adam looks for "step" when a state is loaded.
+            self.state[p] = {"step": torch.zeros(()), "reference": p.detach().clone(), "sum": torch.zeros_like(p)}
+        self._mine["count"] = 0
+
+    def next_stage(self, divide: float = 10.0) -> None:
+        """Make the mean of the iterates since the last stage the new reference, and divide the rate (LibAUC: by 10)."""
+        for p in self._descending() if self._mine["count"] else ():
+            state = self.state[p]
+            state["reference"] = state["sum"] / self._mine["count"]
+            state["sum"] = torch.zeros_like(p)
+        self._mine["count"] = 0
+        self._mine["rate"] /= divide
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step."""
+        if not self._mine["begun"]:
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        rate, loss_of = self._mine["rate"], self.criterion
+        ascent = 2 * (loss_of.margin + loss_of.b - loss_of.a - loss_of.alpha)
+        for p in self._descending():
+            if p.grad is None:
+                continue
+            state = self.state[p]
+            pull = self.epoch_decay * (p - state["reference"]) + self.pesg_weight_decay * p
+            p.sub_(p.grad.clamp(-1, 1) + pull, alpha=rate)
+            state["sum"] += p
+        loss_of.alpha.add_(ascent, alpha=rate)
+        loss_of.project()
+        self._mine["count"] += 1
+        return loss
+
+    def _descending(self) -> Sequence[nn.Parameter]:
+        return [p for group in self.param_groups for p in group["params"] if p is not self.criterion.alpha]
+
+
+def adamw(
+    groups: Iterable[tuple[nn.Module | nn.Parameter, float]],
+    weight_decay: float,
+    total_steps: int,
+    betas: tuple[float, float] = (0.9, 0.98),
+    eps: float = 1e-6,
+    kind: Callable[..., AdamW] = AdamW,
+) -> dict[str, Any]:
+    """AdamW with linear warm-up and cosine decay, as Lightning wants it.
+
+    Args:
+        groups: modules or parameters, each with its own highest learning rate.
+        weight_decay: decoupled; vectors (gains, biases, norms, temperatures) are spared.
+        total_steps: optimiser steps of the whole training.
+        betas: src: the community recipe for CLIP (paper-spec 1.3).
+        eps: as betas.
+        kind: AdamW, or what builds an optimiser from it.
+    """
+    settings: list[dict[str, Any]] = []
+    for part, rate in groups:
+        parameters = [part] if isinstance(part, nn.Parameter) else [p for p in part.parameters() if p.requires_grad]
+        for decay, chosen in (
+            (weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim <= 1]),
+        ):
+            if chosen:
+                settings.append({"params": chosen, "lr": rate, "weight_decay": decay})
+    optimizer = kind(settings, betas=betas, eps=eps)
+    warmup = max(1, round(WARMUP * total_steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total_steps - warmup))))
+
+    schedule = LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def freeze_batch_norms(module: nn.Module) -> None:
+    """Keep the statistics of batch norms as they are while the rest trains; call after each ``train()``."""
+    for each in module.modules():
+        if isinstance(each, nn.modules.batchnorm._BatchNorm):
+            each.eval()
+
+
+def augment(images: torch.Tensor) -> torch.Tensor:
+    """Turn, shift, scale and re-expose images (B, 1, H, W) a little; values stay in [0, 1].
+
+    No flip: reports name sides. Random numbers come from torch's generator, which each epoch seeds.
+    """
+    batch = len(images)
+    angle = (torch.rand(batch) - 0.5) * math.radians(8)
+    scale = 1 + (torch.rand(batch) - 0.5) * 0.12
+    shift = (torch.rand(batch, 2) - 0.5) * 0.12
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    matrix = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], dim=1).to(
+        images
+    )
+    grid = nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    moved = nn.functional.grid_sample(images, grid, align_corners=False)
+    gamma = torch.exp((torch.rand(batch, 1, 1, 1) - 0.5) * 0.4).to(images)
+    gain = 1 + (torch.rand(batch, 1, 1, 1).to(images) - 0.5) * 0.2
+    return (moved.clamp(1e-4, 1) ** gamma * gain).clamp(0, 1)
