@@ -78,6 +78,13 @@ class Card:
     created: str
     content: Mapping[str, Any]
 
+    @property
+    def trained_with(self) -> Mapping[str, Any]:
+        """Settings of its training data, as of `core.config.DataConfig`; empty where the card does not tell them."""
+        config: Mapping[str, Any] = self.content.get("config", {})
+        settings: Mapping[str, Any] = config.get("data", {})
+        return settings
+
 
 def read_card(folder: Path) -> Card:
     """Read and check a bundle's card.

@@ -483,11 +483,12 @@ class Viewer {
     context.fillText(words, textX, textY)
   }
 
-  // Of the ruler, in words: millimetres only where the study tells how far its pixels are apart.
+  // Of the ruler, in words: millimetres only where the study tells how far its pixels are apart, else its own pixels.
   distance() {
     const [x, y, endX, endY] = this.ruler
     const spacing = this.header.spacing
-    if (!spacing) return `${Math.hypot(endX - x, endY - y).toFixed(0)} pixels`
+    const [down, across] = this.header.shrunk
+    if (!spacing) return `${Math.hypot((endX - x) * across, (endY - y) * down).toFixed(0)} pixels`
     return `${Math.hypot((endX - x) * spacing[1], (endY - y) * spacing[0]).toFixed(1)} mm`
   }
 
