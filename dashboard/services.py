@@ -38,8 +38,10 @@ from core.labels.rules import LabeledReport, label_report
 from core.projection_job import ProjectionJob, compute, content_key, fingerprint, load
 from core.projections import PrincipalAxes, ProjectionConfig, fit_pca
 from core.registry import DECODERS, ENCODERS, PAIRS, pair_title
+from core.studies.model_image import Pixels, grey_levels, of_image, of_study
 from core.studies.phantom import PhantomSource
 from core.studies.phantom.findings import severity_of
+from core.studies.views import lateral_note
 from core.types import CXRLensError, FloatImage, Mask, Projection, Report, Study
 from dashboard import settings
 
@@ -63,6 +65,8 @@ class Case:
         title: study id or file name.
         pixels: for the viewer, (H, W).
         bits: grey levels of the original are 2 ** bits.
+        spacing: (row, column) distance of the pixels' centres in millimetres, if the file tells it.
+        view: "PA", "AP" or "LATERAL"; "" where it is not known.
         study: what is known beside the pixels; None for an upload.
         masks: abnormality in words -> its true place, (H, W); empty where the truth is unknown.
         warnings: of the file reader.
@@ -72,6 +76,8 @@ class Case:
     title: str
     pixels: FloatImage
     bits: int
+    spacing: tuple[float, float] | None = None
+    view: str = ""
     study: Study | None = None
     masks: Mapping[str, Mask] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -153,6 +159,12 @@ def family_for(case: Case) -> str:
     """The family that fits a case: phantoms for a phantom, real radiographs for an upload, where there are such."""
     fitting = [family for family in families() if (family == PHANTOM) == (case.study is not None)]
     return next(iter([*fitting, *families()]), PHANTOM)
+
+
+def view_notes(case: Case) -> list[str]:
+    """What to say where the models that fit a case learned from no such view; mostly nothing."""
+    notes = (lateral_note(case.view, card.trained_with) for card in cards(family_for(case)).values())
+    return list(dict.fromkeys(note for note in notes if note))
 
 
 def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
@@ -308,6 +320,7 @@ def _phantom_case(study_id: str, count: int, seed: int) -> Case:
         title=study_id,
         pixels=phantom.image,
         bits=12,
+        view=phantom.study.view,
         study=phantom.study,
         masks={
             " ".join(part for part in (fact.side, fact.kind or fact.observation) if part): phantom.masks[fact.id]
@@ -333,23 +346,23 @@ def upload_case(radiograph: Radiograph, name: str) -> Case:
         title=name,
         pixels=radiograph.pixels,
         bits=radiograph.bits,
+        spacing=radiograph.pixel_spacing,
+        view=radiograph.view,
         warnings=tuple(radiograph.warnings),
     )
 
 
-def model_image(case: Case, family: str | None = None) -> FloatImage:
-    """The image as a family's models should get it: a phantom drawn at their input size, an upload as it is."""
+def pixels(case: Case) -> Pixels:
+    """The image of a case as any pair is given it: a phantom drawn at the pair's size, an upload as it was read."""
     if case.study is None:
-        return case.pixels
-    sizes = [ENCODERS[card.encoder].sizes[card.size].image_size for card in cards(family).values()]  # type: ignore[index]
-    image: FloatImage = _phantom_image(case.study.study_id, max(sizes, default=128), *phantom_numbers())
-    return image
+        return of_image(case.pixels)
+    study_id, numbers = case.study.study_id, phantom_numbers()
+    return lambda size: _phantom_pixels(study_id, size, *numbers)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _phantom_image(study_id: str, size: int, count: int, seed: int) -> FloatImage:
-    source: PhantomSource = _phantoms(count, seed)
-    return source.image(study_id, size)
+def _phantom_pixels(study_id: str, size: int, count: int, seed: int) -> FloatImage:
+    return of_study(_phantoms(count, seed), study_id)(size)
 
 
 # ---------------------------------------------------------------------------------------------------------- reports
@@ -405,7 +418,7 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
     with lock:
         models, broken = _models(missing)
     yield from broken.items()
-    reports = write_reports(models, model_image(case, missing[0].family)) if models else iter(())
+    reports = write_reports(models, pixels(case)) if models else iter(())
     while True:
         with lock:  # a step at a time: a reader who leaves the page must not keep the lock
             step = next(reports, None)
@@ -449,7 +462,8 @@ def _filtered(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray[
     from core.inference import filtered_images
 
     with _inference_lock():
-        return filtered_images(open_model(_card), model_image(_case, _card.family))
+        model = open_model(_card)
+        return filtered_images(model, pixels(_case)(model.image_size))
 
 
 # -------------------------------------------------------------------------------------------------------- embeddings
@@ -666,7 +680,8 @@ def _pooled_of(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray
     from core.inference import pooled_embedding
 
     with _inference_lock():
-        return pooled_embedding(open_model(_card), model_image(_case, _card.family))
+        model = open_model(_card)
+        return pooled_embedding(model, pixels(_case)(model.image_size))
 
 
 @st.cache_resource(show_spinner=False)
@@ -840,7 +855,7 @@ def _thumbnail(study_id: str, count: int, seed: int) -> bytes:
     from PIL import Image
 
     source: PhantomSource = _phantoms(count, seed)
-    pixels = np.round(source.image(study_id, THUMBNAIL) * 255).astype(np.uint8)
+    picture = grey_levels(source.image(study_id, THUMBNAIL))
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    Image.fromarray(picture).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

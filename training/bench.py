@@ -18,6 +18,7 @@ from core.generation import GenerateConfig, generate
 from core.inference import write_reports
 from core.labels.rules import label_reports
 from core.report_model import encode_images
+from core.studies.model_image import of_image
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
 from training import bench_maps, bench_scale
@@ -206,7 +207,7 @@ def one_image() -> Iterator[str]:
         library = BundleLibrary(BUNDLES)
 
         def read(names: list[str] = names, library: BundleLibrary = library) -> None:
-            list(write_reports([library.load(name) for name in names], image))
+            list(write_reports([library.load(name) for name in names], of_image(image)))
 
         began = time.perf_counter()
         read()

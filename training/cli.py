@@ -173,20 +173,27 @@ def report(
     from core.images import read_image
     from core.inference import write_reports
     from core.labels.rules import label_report
+    from core.studies.model_image import of_image
+    from core.studies.views import lateral_note, view_in_words
     from training.runs import use_threads_for
 
     radiograph = read_image(image, name=image.name)
-    for warning in radiograph.warnings:
-        _err(f"warning: {warning}")
     library = BundleLibrary(bundles)
     names = bundle or [card.name for card in library.cards()]
     if not names:
         raise CXRLensError(f"There is no bundle in {bundles}.")
     models = [library.load(name) for name in names]
+    lateral = dict.fromkeys(lateral_note(radiograph.view, model.card.trained_with) for model in models)
+    warnings = [*filter(None, lateral), *radiograph.warnings]
+    for warning in warnings:
+        _err(f"warning: {warning}")
+    view = view_in_words(radiograph.view)
+    if not as_json:
+        _out(f"{image.name}: {view or 'the file does not tell the view'}\n")
     for model in models:
         use_threads_for(model.card.size)
     results: list[dict[str, Any]] = []
-    for name, written in write_reports(models, radiograph.pixels, beam_size=beam_size):
+    for name, written in write_reports(models, of_image(radiograph.pixels), beam_size=beam_size):
         card = library.load(name).card
         states = label_report(written.text).states
         found = {observation: str(state) for observation, state in states.items() if state != "blank"}
@@ -202,7 +209,15 @@ def report(
         if not as_json:
             _out(f"{name} (trained on: {card.data['description']})\n  {written.text}\n")
     if as_json:
-        _out(json.dumps({"image": image.name, "intended_use": INTENDED_USE, "reports": results}, indent=2))
+        about = {
+            "image": image.name,
+            "view": radiograph.view,
+            "pixel_spacing_mm": radiograph.pixel_spacing,
+            "warnings": warnings,
+            "intended_use": INTENDED_USE,
+            "reports": results,
+        }
+        _out(json.dumps(about, indent=2))
     else:
         _out(RESEARCH_ONLY)
 

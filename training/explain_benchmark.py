@@ -22,13 +22,12 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from core.bundle import BundleLibrary, Card
-from core.config import ExperimentConfig, to_dict
+from core.config import ExperimentConfig
 from core.explain import targets
 from core.explain.faithfulness import CELLS, cover_curve, erasure, sanity, stability, token_values
 from core.explain.localisation import centre_prior, localise
 from core.explain.methods import cam_layers, explain, on_square, possible
 from core.explain.subject import Subject, open_subject
-from core.generation import GenerateConfig
 from core.labels.observations import ASSERTED, CLUSTERS
 from core.labels.rules import label_report
 from core.studies.phantom import PhantomSource, PhantomStudy
@@ -229,7 +228,7 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
     library = BundleLibrary(job.bundles)
     card = next(card for card in library.cards() if card.name == name)
     about = [card.content["sha256"], card.content["encoder"], _source(job).fingerprint(), job.study_ids]
-    key = content_hash([*about, to_dict(job.config.write), asdict(job.settings), name, method])
+    key = content_hash([*about, card.write, asdict(job.settings), name, method])
     path = job.parts / f"{name}--{method}.json"
     if path.is_file():
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -254,11 +253,10 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
 def _subjects(job: Job, name: str) -> tuple[tuple[Subject, PhantomStudy], ...]:
     """All studies as a pair reads them, with its reports; the same for all methods."""
     model = BundleLibrary(job.bundles).load(name)
-    write = GenerateConfig(**to_dict(job.config.write))
     opened = []
     for study_id in job.study_ids:
         phantom = _source(job).phantom(study_id, model.image_size)
-        opened.append((open_subject(model, phantom.image, write=write), phantom))
+        opened.append((open_subject(model, phantom.image), phantom))
     return tuple(opened)
 
 

@@ -63,7 +63,7 @@ class Design:
         minutes: time limit of a reader, of active time; 0 is none.
         instructions: for the reader.
         explanation: name of the explanation that is shown; empty for none.
-        source: where images come from, in words that the dashboard understands (preset or folder of an index).
+        source: where images come from, a name that `core.reviews.sources.open_source` opens.
     """
 
     title: str

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from core.images import ImageError, fit_square, read_image
 from core.studies.index import ReleaseError, StudyIndex
+from core.studies.model_image import grey_levels
 
 Square = npt.NDArray[np.uint8]
 _CHUNK = 256
@@ -134,7 +135,7 @@ def write_image_cache(
 
 
 def _square(pixels: npt.NDArray[np.float32], size: int) -> Square:
-    return np.round(fit_square(pixels, size)[0] * 255).astype(np.uint8)
+    return grey_levels(fit_square(pixels, size)[0])
 
 
 def _read(root: Path, sizes: Sequence[int], job: tuple[str, str]) -> list[Square] | str:
