@@ -30,6 +30,7 @@ from core.reviews.database import Database
 from core.reviews.export import export
 from core.reviews.rubrics import ERROR_KINDS, Mark
 from core.reviews.store import Actor, annotate, close_session, read_screen, save_mark, spend
+from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
 from tests.review_cases import fill, open_file, screens_of, session
 from training.cli import main
@@ -391,13 +392,14 @@ def test_a_session_by_command_line(tmp_path: Path) -> None:
     where = ("--database", str(tmp_path / "r.sqlite"), "--as", "rita")
     design_file, cases_file = tmp_path / "design.toml", tmp_path / "cases.jsonl"
     design_file.write_text('title = "Trial"\nrubric = "report-quality"\nreaders = ["anna"]\n', encoding="utf-8")
+    study = PhantomSource(1, 0).study_ids[0]
     case = {
-        "study_id": "s1",
+        "study_id": study,
         "reference": "The lungs are clear.",
         "pair-one": "There is edema.",
     }  # as `evaluate` writes
     cases_file.write_text(json.dumps(case) + "\n", encoding="utf-8")
-    made = cxr_lens("create", str(design_file), "--cases", str(cases_file), *where)
+    made = cxr_lens("create", str(design_file), "--cases", str(cases_file), "--images", "phantom:1:0", *where)
     assert made.returncode == 0, made.stderr
     session_id = made.stdout[:32]
     assert "2 screens for 1 readers" in made.stdout

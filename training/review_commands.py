@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,13 +33,19 @@ Location = Annotated[
 ]
 User = Annotated[str | None, typer.Option("--as", help="Name of the acting user. [default: your login name]")]
 Session = Annotated[str, typer.Argument(help="Id of a session; its first letters will do.")]
-Preset = Annotated[str | None, typer.Option(help="Read studies and images as this preset does.")]
+Preset = Annotated[str | None, typer.Option(help="Take studies and images as this preset does.")]
 
 
 @app.command()
 def create(
     design: Annotated[Path, typer.Argument(help="The design: a TOML file.")],
-    cases: Annotated[Path | None, typer.Option(help="JSON lines of studies with their reports.")] = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="Studies with their reports: JSON lines, JSON or CSV. Needs their images.")
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Images of the cases: a folder with a file a study, or of an index; or phantom:COUNT:SEED."),
+    ] = None,
     preset: Preset = None,
     bundles: Annotated[
         Path, typer.Option(help="Folder of bundles that write the reports.", envvar="CXR_BUNDLES")
@@ -49,21 +54,33 @@ def create(
     database: Location = None,
     user: User = None,
 ) -> None:
-    """Make a session. Reports come from a file (--cases) or are written now by bundles (--preset)."""
+    """Make a session. Reports come from a file (--cases) or are written now by bundles (--preset).
+
+    The images of --cases are those of --images, else of 'source' in the design, else of --preset.
+    """
     from core.reviews.design import read_design
+    from core.reviews.sources import name_source
     from core.reviews.store import create_session, list_sessions, set_role
 
-    if (cases is None) is (preset is None):
+    if cases is None and preset is None:
         raise CXRLensError("Say where the reports come from: --cases FILE, or --preset NAME.")
+    if cases is None and images is not None:
+        raise CXRLensError("--images goes with --cases: bundles write about the images of their preset.")
     wanted = read_design(_read_toml(design))
     if wanted.rubric == "explanation-helpfulness":
         from core.explain.methods import METHODS  # brings torch
 
         if wanted.explanation not in METHODS:
             raise CXRLensError(f"design.explanation names what is shown: one of {', '.join(METHODS)}.")
-    if preset is not None and not wanted.source:
-        wanted = replace(wanted, source=_source_name(preset))
-    found = _read_cases(cases) if cases else _write_cases(str(preset), wanted, bundles, pool)
+    of_preset = _source_name(preset) if preset else ""
+    source = images or wanted.source
+    wanted = replace(wanted, source=name_source(source) if source else of_preset)
+    if cases is None and wanted.source != of_preset:
+        raise CXRLensError(
+            f"The design's source is {wanted.source}, but the bundles would write about {of_preset}, the studies of "
+            f"the preset {preset}. Leave 'source' out of the design."
+        )
+    found = _with_images(cases, wanted) if cases else _write_cases(str(preset), wanted, bundles, pool)
     with _database(database, user) as (opened, who):
         if who.role == "admin":  # on one's own machine, naming a reader is enough
             for reader in wanted.readers:
@@ -260,34 +277,19 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise CXRLensError(f"{path} cannot be read as TOML ({error}).") from error
 
 
-def _read_cases(path: Path) -> list[Case]:
-    from core.labels.observations import OBSERVATIONS, LabelState
-    from core.reviews.design import Case
+def _with_images(path: Path, design: Design) -> list[Case]:
+    """Cases of a file, those that are chosen, each with its image."""
+    from core.reviews.case_files import read_cases
+    from core.reviews.sources import KINDS, find_images, open_source
 
-    known = {"study_id", "reports", "image_sha256", "bundles", "labels", "context"}
-    found = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CXRLensError(f"{path} cannot be read ({error}).") from error
-    for place, line in enumerate(filter(str.strip, lines), 1):
-        try:
-            values = json.loads(line)
-            if "reports" not in values:  # as `cxr-lens evaluate --out` writes them: a key a model
-                values = {"study_id": values.pop("study_id"), "reports": values}
-            if foreign := set(values) - known:
-                raise ValueError(f"foreign keys {sorted(foreign)}; a case has {sorted(known)}")
-            reports, bundles, context = (values.get(name, {}) for name in ("reports", "bundles", "context"))
-            if not all(isinstance(text, str) for each in (reports, bundles, context) for text in each.values()):
-                raise ValueError("reports, bundles and context hold texts by name")
-            labels = {name: LabelState(state) for name, state in values.get("labels", {}).items()}
-            if wrong := set(labels) - set(OBSERVATIONS):
-                raise ValueError(f"no observations: {sorted(wrong)}")
-            image = str(values.get("image_sha256", ""))
-            found.append(Case(str(values["study_id"]), image, reports, bundles, labels, context))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CXRLensError(f"{path}, case {place}: {error}.") from error
-    return found
+    cases = read_cases(path)
+    if not design.source:
+        raise CXRLensError(
+            f"Readers would see no image: nothing says where the images of the studies in {path} are. Add "
+            f'--images WHERE, or source = "WHERE" to the design. WHERE is {KINDS}. Or --preset NAME, if they are a '
+            "preset's studies."
+        )
+    return find_images(open_source(design.source), cases, design.studies, design.seed)
 
 
 def _source(preset: str) -> StudySource:
