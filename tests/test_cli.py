@@ -17,6 +17,7 @@ from PIL import Image
 from core.bundle import BundleLibrary
 from core.studies.phantom import PhantomSource
 from tests.conftest import BUNDLES, ROOT
+from tests.test_images import windowed
 from training import bench
 from training.cli import main
 
@@ -71,6 +72,23 @@ def test_report_prints_json_of_all_pairs(image: Path, cxr_lens: Command) -> None
     assert {each["bundle"] for each in content["reports"]} == {card.name for card in BundleLibrary(BUNDLES).cards()}
     assert "Not a medical device" in content["intended_use"]
     assert all(report["findings"] for report in content["reports"])
+
+
+@needs_bundles
+def test_report_says_the_view_and_warns_of_a_lateral_one(tmp_path: Path, cxr_lens: Command) -> None:
+    path, arguments = tmp_path / "film.dcm", ("--bundle", "phantom-dve-transformer", "--beam-size", "1")
+    path.write_bytes(windowed(ViewPosition="LL", PixelSpacing=[0.2, 0.1]))
+    done = cxr_lens("report", str(path), *arguments)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "film.dcm: lateral view")
+    assert "the models know frontal views" in done.stderr
+    content = json.loads(cxr_lens("report", str(path), "--json", *arguments).stdout)
+    assert (content["view"], content["pixel_spacing_mm"]) == ("LATERAL", [0.2, 0.1])
+    assert "the models know frontal views" in content["warnings"][0]
+    path.write_bytes(windowed(ViewPosition="PA"))
+    done = cxr_lens("report", str(path), *arguments)
+    assert done.stdout.startswith("film.dcm: PA view\n") and "frontal" not in done.stderr
+    path.write_bytes(windowed())
+    assert cxr_lens("report", str(path), *arguments).stdout.startswith("film.dcm: the file does not tell the view\n")
 
 
 @needs_bundles

@@ -23,10 +23,12 @@ from core.labels.compare import Outcome
 from core.labels.observations import OBSERVATIONS, LabelState
 from core.labels.rules import LabeledReport, Mention
 from core.registry import ENCODERS
+from core.studies.views import lateral_note
 from core.text import to_text
 from dashboard import figures, services, settings
 from dashboard.components.report import in_words, segments
 from dashboard.components.viewer import Overlay, pack
+from tests.test_images import windowed
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 PAGES = ("read", "filters", "embeddings", "cases", "results", "about")
@@ -235,6 +237,37 @@ def _png() -> bytes:
     picture = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(picture, "PNG")
     return picture.getvalue()
+
+
+@needs_bundles
+def test_an_upload_tells_its_view_and_what_the_ruler_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "phantom-dve-transformer").symlink_to(settings.bundles() / "phantom-dve-transformer")
+    monkeypatch.setenv("CXR_BUNDLES", str(tmp_path))
+    said = read_upload("film.dcm", windowed(ViewPosition="LL", PixelSpacing=[0.2, 0.2]))
+    assert "lateral view" in said and "the models know frontal views" in said
+    assert "the file says 0.2 mm a pixel" in said and "on the detector" in said
+    said = read_upload("film.dcm", windowed(ViewPosition="AP"))
+    assert "AP view" in said and "lateral" not in said and "the ruler counts pixels" in said
+    said = read_upload("chest.png", _png())
+    assert "the file does not tell the view" in said and "the ruler counts pixels" in said
+    shown = run("read")
+    said = " ".join(each.value for each in [*shown.markdown, *shown.caption])
+    assert "PA view" in said or "AP view" in said
+    assert "ruler" not in said
+
+
+def read_upload(name: str, content: bytes) -> str:
+    """All that the page says of an upload."""
+    test = run("read", source="Your own image")
+    test.file_uploader[0].upload(name, content).run()
+    assert not test.exception and not test.error
+    return " ".join(each.value for each in [*test.markdown, *test.caption, *test.warning])
+
+
+def test_a_lateral_view_is_no_surprise_to_a_pair_that_learned_from_such() -> None:
+    for data in ({}, {"source": "phantom", "views": ""}, {"source": "mimic_cxr", "views": "ap"}):
+        assert lateral_note("LATERAL", data) and not lateral_note("PA", data) and not lateral_note("", data)
+    assert not lateral_note("LATERAL", {"source": "openi", "views": "both"})
 
 
 @needs_bundles

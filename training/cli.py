@@ -211,7 +211,7 @@ def report(
     if as_json:
         about = {
             "image": image.name,
-            "view": radiograph.view,
+            "view": radiograph.view or None,
             "pixel_spacing_mm": radiograph.pixel_spacing,
             "warnings": warnings,
             "intended_use": INTENDED_USE,
