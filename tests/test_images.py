@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from imagecodecs import jpegls_encode
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -134,13 +135,17 @@ LOSSLESS = (RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1)
 
 def compressed(data: bytes, syntax: UID) -> bytes:
     dataset = pydicom.dcmread(io.BytesIO(data))
-    if syntax == JPEGLosslessSV1:
-        kept = dataset.pixel_array.astype(np.int64) & (2**dataset.BitsStored - 1)  # a negative number's bits, as DICOM stores them
-        dataset.PixelData = encapsulate([lossless_jpeg(kept, dataset.BitsStored)])
+    if syntax in (RLELossless, JPEG2000Lossless):
+        dataset.compress(syntax)
+    else:
+        bits = dataset.pixel_array.view(f"u{dataset.BitsAllocated // 8}")
+        if syntax == JPEGLosslessSV1:
+            stream = lossless_jpeg(bits & (2**dataset.BitsStored - 1), dataset.BitsStored)
+        else:
+            stream = jpegls_encode(bits)
+        dataset.PixelData = encapsulate([stream])
         dataset["PixelData"].VR = "OB"
         dataset.file_meta.TransferSyntaxUID = syntax
-    else:
-        dataset.compress(syntax)
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
