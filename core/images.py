@@ -23,6 +23,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from core.dicom_codecs import DECODERS
 from core.types import CXRLensError, FloatImage, Geometry
 
 MAX_FILE_BYTES = 64 * 2**20  # ours: a 16-bit detector image of 4k x 4k is 32 MiB
@@ -385,7 +386,7 @@ def _codestream_size(stream: bytes) -> tuple[int, int] | None:
 
 def _dicom_pixels(dataset: pydicom.Dataset, notes: list[str]) -> FloatImage:
     """Stored values -> modality LUT or rescale -> VOI LUT or window -> bright = dense (DICOM PS3.4 N.2)."""
-    stored = pixel_array(dataset, index=0)
+    stored = pixel_array(dataset, index=0, decoding_plugin=DECODERS.get(dataset.file_meta.TransferSyntaxUID, ""))
     photometric = str(dataset.PhotometricInterpretation).strip()
     if stored.ndim == 3:
         return _grayscale(Image.fromarray(stored), notes)
