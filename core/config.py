@@ -272,20 +272,24 @@ def load_config(folder: Path, preset: str, overrides: Sequence[str] = ()) -> Exp
     """Read a preset and change it.
 
     Args:
-        folder: of the presets.
-        preset: file name without ".toml".
+        folder: of the presets that come with the code.
+        preset: name of one of them, or path of a TOML file.
         overrides: "key.key=value", the value written as in TOML; a bare word is taken as a string.
 
     Raises:
-        ConfigError: no such preset, or a key or value that does not fit.
+        ConfigError: no such preset or file, or a key or value that does not fit.
     """
-    path = folder / f"{preset}.toml"
+    known = {each.stem: each for each in sorted(folder.glob("*.toml"))}
+    path = known.get(preset, Path(preset))
     if not path.is_file():
-        known = ", ".join(sorted(each.stem for each in folder.glob("*.toml")))
-        raise ConfigError(f"There is no preset '{preset}'. Known: {known}.")
+        raise ConfigError(
+            f"There is no preset '{preset}': it is neither one of {', '.join(known)} nor the path of a TOML file."
+        )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:  # of TOML, or of text that is no UTF-8
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     config = from_dict(ExperimentConfig, values)
     if overrides:

@@ -17,10 +17,11 @@ from core.labels.mesh import states_of_codes
 from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState
 from core.labels.rules import LabeledReport
 from core.metrics.clinical import ClinicalScores, clinical_scores
+from core.paths import how_to_restore
 from core.studies.tables import read_rows
 from core.types import CXRLensError
 
-SENTENCES = Path(__file__).resolve().parent.parent / "tests" / "data" / "label_sentences.tsv"
+SENTENCES = Path(__file__).resolve().parent / "label_sentences.tsv"
 
 _PACKAGE = "torchxrayvision"
 _ARCHIVE = "data/NLMCXR_reports.tgz"
@@ -68,7 +69,7 @@ def read_sentences(path: Path = SENTENCES) -> list[Sentence]:
         CXRLensError: the file is not there.
     """
     if not path.is_file():
-        raise CXRLensError(f"{path} is not there; it is part of the repository. Name a table with --sentences.")
+        raise CXRLensError(f"{path} is not there. {how_to_restore(path)}")
     sentences = []
     for line in path.read_text(encoding="utf-8").splitlines()[1:]:
         topic, text, expected = line.split("\t")
