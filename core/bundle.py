@@ -379,7 +379,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"Bundle {path.parent.name}: {path.name} cannot be read ({error}). {how_to_restore(path)}") from error
+        raise BundleError(
+            f"Bundle {path.parent.name}: {path.name} cannot be read ({error}). {how_to_restore(path)}"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -388,7 +390,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise BundleError(f"Bundle {path.parent.name}: {path.name} is missing. {how_to_restore(path)}") from error
     except (OSError, ValueError) as error:
-        raise BundleError(f"Bundle {path.parent.name}: {path.name} is not valid JSON ({error}). {how_to_restore(path)}") from error
+        raise BundleError(
+            f"Bundle {path.parent.name}: {path.name} is not valid JSON ({error}). {how_to_restore(path)}"
+        ) from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise BundleError(

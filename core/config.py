@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from core.paths import how_to_restore
 from core.registry import DECODERS, ENCODERS, SIZES, Size, encoder_parts
 from core.studies.views import VIEW_CHOICES
 from core.types import CXRLensError
@@ -280,6 +281,8 @@ def load_config(folder: Path, preset: str, overrides: Sequence[str] = ()) -> Exp
         ConfigError: no such preset or file, or a key or value that does not fit.
     """
     known = {each.stem: each for each in sorted(folder.glob("*.toml"))}
+    if not known:
+        raise ConfigError(f"{folder} holds no preset. {how_to_restore(folder)}")
     path = known.get(preset, Path(preset))
     if not path.is_file():
         raise ConfigError(

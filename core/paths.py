@@ -1,7 +1,7 @@
 """Where the files are that come with the code, and where new ones go. Nothing is ever written beside the code.
 
-In a clone ``assets/`` stands beside the packages, in an installed wheel inside ``core`` (setup.py). What is made goes into
-the working directory (runs, data, tables) or into the user's own folders (computed maps, review sessions).
+In a clone ``assets/`` stands beside the packages, in an installed wheel inside ``core`` (setup.py). What is made goes
+into the working directory (runs, data, tables) or into the user's own folders (computed maps, review sessions).
 """
 
 from __future__ import annotations
