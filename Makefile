@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell pwd | sha256sum | cut -c1-8)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all check bench demo screenshots
+.PHONY: help install run test test-all test-wheel check bench demo screenshots
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,6 +15,7 @@ help: ## print this help
 install: $(READY) ## build the virtual environment (outside the clone, keyed by the lock file)
 
 $(READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CXR Lens needs Python 3.11 or newer; this is %s. Name one: make PYTHON=python3.11" % sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --progress-bar off -c constraints.txt torch torchvision
@@ -22,13 +23,16 @@ $(READY):
 	@touch $@
 
 run: install ## open the dashboard
-	$(BIN)/streamlit run dashboard/app.py
+	$(BIN)/python -m training.cli dashboard
 
 test: install ## run the tests (under 12 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: install ## run all tests, the slow ones too
 	$(BIN)/python -m pytest
+
+test-wheel: ## build the wheel, install it without extras outside the clone, and use it from an empty folder
+	PYTHON=$(PYTHON) CACHE=$(CACHE) .ci/wheel
 
 check: install ## lint and types
 	$(BIN)/ruff format --check core training dashboard tests

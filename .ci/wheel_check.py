@@ -1,4 +1,4 @@
-"""Use an installed wheel from an empty folder: ``.ci/wheel`` runs this with the environment's Python, outside the clone.
+"""Use an installed wheel from an empty folder: ``.ci/wheel`` runs this with the environment's own Python.
 
 Says what it did, with times, and ends with a message at the first thing that is not as it must be.
 """
@@ -92,7 +92,7 @@ with step("what a user may get wrong is one sentence each"):
     for arguments, words in (
         (("report", image, "--bundles", "nowhere"), "There is no bundle in nowhere"),
         (("evaluate", "--preset", "mine.toml"), "neither one of openi, paper, phantom nor"),
-        (("fine-labels", "--from", "phantoms"), "cxr-lens"),
+        (("-q", "study", "ccve"), "pip install 'cxr-lens[study]'"),
     ):
         said = cxr_lens(*arguments, code=2).stderr.strip()
         need(words in said and said.count("\n") == 0, f"{' '.join(arguments)} says: {said}")

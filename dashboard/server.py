@@ -1,7 +1,7 @@
 """Whether the server runs with the dashboard's settings, and what to say to everybody where it does not.
 
-Streamlit reads ``.streamlit/config.toml`` beside the script that it is told to run. Where another script runs ours, or the
-file is lost, its own defaults hold: every network interface, the inside of errors on the page, usage statistics.
+Streamlit reads ``.streamlit/config.toml`` beside the script that it is told to run. Where another script runs ours, or
+the file is lost, its own defaults hold: every network interface, the inside of errors on the page, usage statistics.
 """
 
 from __future__ import annotations

@@ -68,9 +68,9 @@ def test_an_installed_wheel_has_its_assets_inside_and_makes_files_in_the_working
     done = run(work, "-c", code, code=installed)
     assert done.stderr == ""
     inside = str(installed / "core" / "assets" / "bundles")
-    assert json.loads(done.stdout) == [inside, "runs", "results", os.path.join("data", "openi")]
+    assert json.loads(done.stdout) == [inside, "runs", "results", str(Path("data", "openi"))]
     (work / "assets" / "results").mkdir(parents=True)  # as in the root of a clone
-    assert json.loads(run(work, "-c", code, code=installed).stdout)[2] == os.path.join("assets", "results")
+    assert json.loads(run(work, "-c", code, code=installed).stdout)[2] == str(Path("assets", "results"))
 
 
 @pytest.mark.parametrize(
