@@ -20,7 +20,7 @@ COMPILE := $(CACHE)/lock-tools/bin/uv pip compile --quiet --custom-compile-comma
 	--universal --python-version 3.11 --fork-strategy fewest
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock dependencies run test test-all check bench demo screenshots
+.PHONY: help install lock dependencies run test test-all test-wheel check bench demo screenshots
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,7 @@ help: ## print this help
 install: $(READY) ## build the virtual environment (outside the clone, keyed by the lock file)
 
 $(READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CXR Lens needs Python 3.11 or newer; this is %s. Name one: make PYTHON=python3.11" % sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(CPU_ONLY),)
 	$(INSTALL) --require-hashes -r requirements.lock
@@ -50,13 +51,16 @@ dependencies: install ## write the tables of docs/dependencies.md anew
 	$(BIN)/python -m tests.dependencies
 
 run: install ## open the dashboard
-	$(BIN)/streamlit run dashboard/app.py
+	$(BIN)/python -m training.cli dashboard
 
 test: install ## run the tests (under 12 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: install ## run all tests, the slow ones too
 	$(BIN)/python -m pytest
+
+test-wheel: ## build the wheel, install it without extras outside the clone, and use it from an empty folder
+	PYTHON=$(PYTHON) CACHE=$(CACHE) .ci/wheel
 
 check: install ## lint and types
 	$(BIN)/ruff format --check core training dashboard tests

@@ -267,7 +267,7 @@ def _models(chosen: Sequence[Card]) -> tuple[list[ReportModel], dict[str, str]]:
     if not kept.issuperset(model.card.name for model in models):
         kept.update(model.card.name for model in models)
         # Python's own collections, which come while reports are written, would look through all parts of all models
-        # each time, and nobody is served meanwhile. Streamlit's, after every run, is off: .streamlit/config.toml.
+        # each time, and nobody is served meanwhile. Streamlit's, after every run, is off (.streamlit/config.toml).
         gc.collect()
         gc.freeze()
     return models, broken

@@ -34,6 +34,15 @@ def visual() -> VisualTokens:
     return VisualTokens(torch.randn(3, 6, 10, generator=generator), ((2, 3),), ("test",) * 6)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def dashboard_settings() -> None:
+    """AppTest reads the settings beside the dashboard's script as `streamlit run` does."""
+    from streamlit import config
+
+    config._main_script_path = str(ROOT / "dashboard" / "app.py")
+    config.get_config_options(force_reparse=True)
+
+
 @pytest.fixture(params=list(DECODERS))
 def decoder(request: pytest.FixtureRequest, vocabulary: Vocabulary) -> Decoder:
     torch.manual_seed(5)

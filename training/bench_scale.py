@@ -21,7 +21,7 @@ from core.lightning.report import ReportModule
 from core.registry import ENCODERS, Size
 from core.text import END, PAD, SPECIAL_TOKENS, START, Vocabulary
 from core.token_cache import TokenCache, write_token_cache
-from training.cli import PRESETS
+from training.console import PRESETS
 
 Row = tuple[str, float, float]
 WORDS = 60

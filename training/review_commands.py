@@ -6,13 +6,15 @@ import getpass
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.paths import BUNDLES
 from core.types import CXRLensError
+from training.console import PRESETS, AsJson, Bundles, note, show, warn
 
 if TYPE_CHECKING:
     from core.reviews.backup import Verified
@@ -25,15 +27,15 @@ app = typer.Typer(
     no_args_is_help=True, help="Review sessions: radiologists read, score and settle. See docs/reviews.md."
 )
 
-ROOT = Path(__file__).resolve().parent.parent
-PRESETS = Path(__file__).resolve().parent / "presets"
 Location = Annotated[
     str | None,
     typer.Option("--database", envvar="CXR_REVIEWS", help="File or URL. [default: reviews.sqlite in your data folder]"),
 ]
 User = Annotated[str | None, typer.Option("--as", help="Name of the acting user. [default: your login name]")]
 Session = Annotated[str, typer.Argument(help="Id of a session; its first letters will do.")]
-Preset = Annotated[str | None, typer.Option(help="Take studies and images as this preset does.")]
+Preset = Annotated[
+    str | None, typer.Option(help="Take studies and images as this preset does: its name, or a TOML file.")
+]
 
 
 @app.command()
@@ -47,9 +49,7 @@ def create(
         typer.Option(help="Images of the cases: a folder with a file a study, or of an index; or phantom:COUNT:SEED."),
     ] = None,
     preset: Preset = None,
-    bundles: Annotated[
-        Path, typer.Option(help="Folder of bundles that write the reports.", envvar="CXR_BUNDLES")
-    ] = ROOT / "assets" / "bundles",
+    bundles: Bundles = BUNDLES,
     pool: Annotated[int, typer.Option(min=0, help="Test studies to choose from; 0: all.")] = 0,
     database: Location = None,
     user: User = None,
@@ -92,17 +92,21 @@ def create(
 
 
 @app.command(name="list")
-def list_(database: Location = None, user: User = None) -> None:
+def list_(database: Location = None, user: User = None, as_json: AsJson = False) -> None:
     """List sessions with their progress."""
     from core.reviews.store import list_sessions
 
     with _database(database, user) as (opened, who):
         found = list_sessions(opened, who)
-        for each in found:
-            progress = f"{each.done:5} of {each.screens:5} screens"
-            typer.echo(f"{each.id}  {each.state:6}  {progress}  {each.rubric:24} {each.owner:12} {each.title}")
-        if not found:
-            typer.echo(f"There is no session in {opened.name}.", err=True)
+        lines = [
+            f"{each.id}  {each.state:6}  {each.done:5} of {each.screens:5} screens  {each.rubric:24} "
+            f"{each.owner:12} {each.title}"
+            for each in found
+        ]
+        if found or as_json:
+            show([asdict(each) for each in found], as_json, lambda: "\n".join(lines))
+        else:
+            note(f"There is no session in {opened.name}.")
 
 
 @app.command()
@@ -175,7 +179,7 @@ def export(
     with _database(database, user) as (opened, who):
         results = load_results(opened, who, _find(opened, who, session))
     for warning in results.warnings:
-        typer.echo(f"note: {warning}", err=True)
+        warn(f"note: {warning}")
     picture = None if preset is None else _pictures(_source(preset))
     for path in write(results, analyse(results, table, resamples=resamples, seed=seed), out, picture):
         typer.echo(str(path))
