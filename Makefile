@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell pwd | sha256sum | cut -c1-8)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all check bench demo screenshots
+.PHONY: help install browser run test test-all check bench demo screenshots
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,10 +24,13 @@ $(READY):
 run: install ## open the dashboard
 	$(BIN)/streamlit run dashboard/app.py
 
-test: install ## run the tests (under 12 minutes on two cores)
+browser: install ## find a browser for the tests, or bring one
+	@$(BIN)/python -m tests.browser.find
+
+test: browser ## run the tests (under 12 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-all: install ## run all tests, the slow ones too
+test-all: browser ## run all tests, the slow ones too
 	$(BIN)/python -m pytest
 
 check: install ## lint and types
@@ -41,5 +44,5 @@ bench: install ## measure speeds, as ratios against a baseline of the same run; 
 demo: install ## train the demo bundles anew into assets/bundles (about an hour on two cores)
 	$(BIN)/python -m training.cli train --preset phantom --bundles assets/bundles
 
-screenshots: install ## take the pictures in docs/screenshots
+screenshots: browser ## take the pictures in docs/screenshots
 	$(BIN)/python -m tests.browser.screenshots

