@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -185,6 +186,20 @@ def test_what_cannot_be_measured_is_refused(config: ExperimentConfig, tmp_path: 
     real = replace(config, data=replace(config.data, source="openi", folder="index", views="frontal"))
     with pytest.raises(CXRLensError, match="known on the phantom only, not on 'openi'"):
         explain_benchmark(real, BUNDLES, tmp_path, SETTINGS)
+
+
+def test_reports_that_mention_nothing_are_a_message(
+    config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        benchmark, "_prepare", lambda *_: (None, [SimpleNamespace(name="phantom-fve-m2")], ["grad-cam"])
+    )
+    monkeypatch.setattr(benchmark, "compute_part", lambda *_: [])
+    with pytest.raises(
+        CXRLensError, match="no report mentions a finding of the 2 studies. Ask for more with --studies"
+    ):
+        explain_benchmark(config, BUNDLES, tmp_path / "out", SETTINGS)
+    assert not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
