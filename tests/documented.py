@@ -109,6 +109,14 @@ def messages() -> Iterator[tuple[str, str]]:
                 yield said["words"].strip(), f"{where}:{line}"
 
 
+def extras() -> Iterator[tuple[str, str]]:
+    """(extra, where) of each ``pip install`` of ours that a page or a message names."""
+    for path in (*PAGES, *SOURCES):
+        if path.suffix in (".md", ".py", ".toml"):
+            for names in re.findall(r"(?:cxr-lens|[\"' ]\.)\[([a-z,]+)\]", path.read_text(encoding="utf-8")):
+                yield from ((name, str(path.relative_to(ROOT))) for name in names.split(","))
+
+
 def _strings(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Strings with their lines; what an f-string puts in is X."""
     inner: set[int] = set()

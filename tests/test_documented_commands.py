@@ -16,6 +16,7 @@ import time
 import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,9 +27,25 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from core.config import DataConfig, from_dict
+from core.labels.rules import label_report
+from core.metrics.clinical import clinical_statistics
+from core.metrics.language import PROTOCOLS, language_statistics
+from core.metrics.resampling import join
 from core.reviews.database import Database
 from core.reviews.importing import IMPORT_COLUMNS
-from core.reviews.store import Actor, first_admin, list_screens, list_sessions, read_screen, set_role
+from core.reviews.rubrics import Mark
+from core.reviews.store import (
+    Actor,
+    annotate,
+    first_admin,
+    list_screens,
+    list_sessions,
+    open_screen,
+    read_screen,
+    save_mark,
+    set_role,
+)
 from core.studies.phantom import PhantomSource
 from tests import documented, needs
 from tests.conftest import ROOT
@@ -43,6 +60,9 @@ SET = "".join(f" --set '{each}'" for each in (*FEW, "write.beam_size=1", "write.
 ONE_PAIR = """ --set 'encoders=["cve"]' --set 'decoders=["transformer"]'"""
 TINY = " --set size=tiny --set pretrained=false"
 RUNS, OUT, ONE = " --runs runs", " --out results", " --jobs 1"
+
+
+ERROR = {"error": "omission", "significant": True}
 
 
 class Place:
@@ -111,18 +131,41 @@ class Place:
     @property
     def session(self) -> str:
         """Id of the newest session, for which marks.csv has one mark of anna's."""
-        database = Database()
-        try:
-            who = first_admin(database, getpass.getuser())
-            newest = list_sessions(database, who)[0].id
-            set_role(database, who, "carla", "reader")
+        with self._newest_session() as (database, newest):
             anna = Actor("anna", "reader")
-            screen = read_screen(database, anna, list_screens(database, anna, newest)[0][0])
-        finally:
-            database.close()
-        mark = (screen.id, screen.reports[0][0], "error", json.dumps({"error": "omission", "significant": True}))
+            screen = read_screen(database, anna, list_screens(database, anna, newest)[-1][0])
+        mark = (screen.id, screen.reports[0][0], "error", json.dumps(ERROR))
         write_csv(self.folder / "marks.csv", IMPORT_COLUMNS, [mark])
         return newest
+
+    @cached_property
+    def read_session(self) -> str:
+        """The same, after both readers read four studies, boris with more errors; carla is a user."""
+        with self._newest_session() as (database, newest):
+            set_role(database, first_admin(database, getpass.getuser()), "carla", "reader")
+            for name, errors in (("anna", 1), ("boris", 2)):
+                reader = Actor(name, "reader")
+                screens = [read_screen(database, reader, each) for each, *_ in list_screens(database, reader, newest)]
+                chosen = sorted({screen.study_id for screen in screens})[:4]
+                for screen in screens:
+                    if screen.study_id in chosen:
+                        self._finish(database, reader, screen.id, errors)
+        return newest
+
+    def _finish(self, database: Database, reader: Actor, screen_id: str, errors: int) -> None:
+        report_name = open_screen(database, reader, screen_id).reports[0][0]
+        for number in range(errors):
+            save_mark(database, reader, screen_id, Mark("error", report_name, ERROR), key=f"{screen_id}-{number}")
+        version = read_screen(database, reader, screen_id).version
+        annotate(database, reader, screen_id, key=f"{screen_id}-done", version=version, state="done")
+
+    @contextmanager
+    def _newest_session(self) -> Iterator[tuple[Database, str]]:
+        database = Database()
+        try:
+            yield database, list_sessions(database, first_admin(database, getpass.getuser()))[0].id
+        finally:
+            database.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +301,7 @@ MAKE = "this suite runs inside of it: make -n says what would be done"
 LONG_BENCH = "minutes on an idle machine: make -n, and whether the part is there"
 TESTS = "tests inside of tests: files and names are looked for, and the suite runs them"
 SESSION = _words(SESSION=lambda place: place.session)
+READ = _words(SESSION=lambda place: place.read_session)
 
 LABELLED = {"reports.csv": lambda place: "one-column.csv"}  # with two columns of texts it asks which
 CHEXBERT = {"chexbert.pth": lambda place: place.chexbert}
@@ -440,10 +484,10 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens review list": Row(says="Pilot: five pairs"),
     "cxr-lens review import-marks SESSION marks.csv": Row(given=SESSION, says="1 marks added"),
-    "cxr-lens review adjudicate SESSION carla": Row(given=SESSION, says="screens for carla"),
-    "cxr-lens review close SESSION": Row(given=SESSION, says="is closed"),
+    "cxr-lens review adjudicate SESSION carla": Row(given=READ, says="screens for carla"),
+    "cxr-lens review close SESSION": Row(given=READ, says="is closed"),
     "cxr-lens review export SESSION --out results --metrics scores.csv --preset phantom": Row(
-        " --out exported --resamples 100", SESSION, says="report.html"
+        " --out exported --resamples 100", READ, says="report.html"
     ),
     "cxr-lens review role NAME reader": Row(given=_words(NAME=lambda place: "dora"), says="dora is reader"),
     "cxr-lens review backup copy.jsonl.gz": Row(says="checked"),
@@ -503,6 +547,89 @@ def test_what_the_program_tells_its_users_to_run_is_there() -> None:
             documented.check_mention(app, text)
         except UnknownError as error:
             pytest.fail(f"{where}: {error}")
+
+
+def test_every_extra_that_is_named_is_declared() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = list(documented.extras())
+    assert len(named) > 10
+    assert [each for each in named if each[0] not in declared] == []
+
+
+PAGE = """
+Prose with `cxr-lens bundles
+--verify` and `core/bundle.py`.
+
+1. In a list:
+   ```
+   torchrun --nnodes 2 \\
+       -m training.cli train   # two machines
+   # nothing here
+   ```
+
+```
+$ cxr-lens data census data/openi
+openi, read from somewhere
+```
+
+```toml
+[data]
+```
+"""
+
+
+def test_commands_are_found_wherever_they_stand_on_a_page() -> None:
+    found = [(each.text, each.fenced, each.where) for each in documented.commands_of(PAGE, "page")]
+    assert found == [
+        ("torchrun --nnodes 2 -m training.cli train", True, "page:7"),
+        ("cxr-lens data census data/openi", True, "page:13"),
+        ("cxr-lens bundles --verify", False, "page:2"),
+    ]
+    with pytest.raises(documented.NotACommandError, match="page:2: 'studies -> labels' is no command"):
+        list(documented.commands_of("```\nstudies -> labels\n```\n", "page"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cxr-lens trian --preset phantom",
+        "cxr-lens data mimic-cxr --help",
+        "cxr-lens train --preset phantom --sedes 3",
+        "cxr-lens train --sedes 3",
+        "cxr-lens train --preset phantom --seeds three",
+        "cxr-lens table 2 phantom",
+        "cxr-lens label reports.csv --format html",
+    ],
+)
+def test_a_wrong_command_is_seen(text: str) -> None:
+    with pytest.raises(UnknownError):
+        documented.is_whole(app, words_of(text)[1:])
+
+
+def test_a_mention_may_lack_what_a_command_needs() -> None:
+    for text in ("cxr-lens", "cxr-lens table", "cxr-lens train --seeds 3", "cxr-lens evaluate --out"):
+        assert not documented.is_whole(app, words_of(text)[1:])
+    documented.check_mention(app, "data openi (or mimic) --from RELEASE --out FOLDER.")
+    for wrong in ("data mimic-cxr --help (docs/data.md).", "evaluate --output DIR writes it", "reviews list"):
+        with pytest.raises(UnknownError):
+            documented.check_mention(app, wrong)
+
+
+def test_the_other_blocks_of_the_documents_are_read_by_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    (preset,) = documented.blocks("docs/data.md", "toml")
+    assert from_dict(DataConfig, tomllib.loads(preset)["data"], "data").source == "openi"
+    for page in documented.PAGES:
+        for block in documented.blocks(str(page), "toml"):
+            tomllib.loads(block)
+    monkeypatch.setattr("core.metrics.java.Meteor", nullcontext)
+    (example,) = documented.blocks("docs/metrics.md", "python")
+    references, reports = ["The heart is large. No effusion."] * 6, ["The heart is large."] * 5 + ["Clear lungs."]
+    states = [label_report(text).states for text in references]
+    theirs = join(
+        language_statistics(references, references, PROTOCOLS["wordpunct"]), clinical_statistics(states, states)
+    )
+    known = {"references": references, "reports": reports, "reference_states": states, "theirs": theirs}
+    exec(example, known | {"patients": list(range(6))})
 
 
 @pytest.fixture(scope="module")
