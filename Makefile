@@ -20,7 +20,7 @@ COMPILE := $(CACHE)/lock-tools/bin/uv pip compile --quiet --custom-compile-comma
 	--universal --python-version 3.11 --fork-strategy fewest
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock dependencies run test test-all test-wheel check bench demo screenshots
+.PHONY: help install lock dependencies browser run test test-all test-wheel check bench demo screenshots
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,10 +53,13 @@ dependencies: install ## write the tables of docs/dependencies.md anew
 run: install ## open the dashboard
 	$(BIN)/python -m training.cli dashboard
 
-test: install ## run the tests (under 12 minutes on two cores)
+browser: install ## find a browser for the tests, or bring one
+	@$(BIN)/python -m tests.browser.find
+
+test: browser ## run the tests (under 12 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-all: install ## run all tests, the slow ones too
+test-all: browser ## run all tests, the slow ones too
 	$(BIN)/python -m pytest
 
 test-wheel: ## build the wheel, install it without extras outside the clone, and use it from an empty folder
@@ -73,5 +76,5 @@ bench: install ## measure speeds, as ratios against a baseline of the same run; 
 demo: install ## train the demo bundles anew into assets/bundles (about an hour on two cores)
 	$(BIN)/python -m training.cli train --preset phantom --bundles assets/bundles
 
-screenshots: install ## take the pictures in docs/screenshots
+screenshots: browser ## take the pictures in docs/screenshots
 	$(BIN)/python -m tests.browser.screenshots

@@ -21,6 +21,8 @@ torch.set_num_threads(1)  # tiny models lose time when threads wait for each oth
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLES = ROOT / "assets" / "bundles"
 
+pytest_plugins = ["tests.needs", "pytester"]
+
 
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:

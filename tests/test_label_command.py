@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -25,11 +24,12 @@ import training.label_files as label_files
 from core.labels.observations import OBSERVATIONS
 from core.labels.rules import LabeledReport, label_report, label_reports
 from core.types import CXRLensError
+from tests import needs
 from tests.conftest import ROOT
 from training.cli import app
 from training.label_quality import CodedReport, read_openi
 
-OPENI = ROOT.parent / "shared" / "data" / "openi"
+OPENI = needs.SHARED / "openi"
 REPORTS = [
     "The heart is enlarged. No effusion.",
     "Possible pneumonia.\nNo pneumothorax.",
@@ -391,13 +391,10 @@ def test_quality_without_open_i_says_what_was_not_measured(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(OPENI, marks=pytest.mark.skipif(not OPENI.is_dir(), reason="no shared copy of Open-i")),
+        pytest.param(OPENI, marks=needs.OPENI.unless(OPENI.is_dir())),
         pytest.param(
             None,
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.skipif(find_spec("torchxrayvision") is None, reason="the extra reference is missing"),
-            ],
+            marks=[pytest.mark.slow, needs.REFERENCE.packages("torchxrayvision")],
         ),
     ],
 )

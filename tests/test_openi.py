@@ -22,13 +22,13 @@ from core.studies.index import StudyIndex, open_index
 from core.studies.indexed import IndexedSource
 from core.studies.openi import index_openi
 from core.types import SPLITS, CXRLensError, Split
+from tests import needs
 from tests.conftest import ROOT
 from tests.mimic_tree import write_csv
 from tests.test_mimic_cxr import drops, notes
 from training.data import StudyData
 
-SHARED = ROOT.parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not (SHARED / "openi").is_dir(), reason="the shared copy of Open-i is not there")
+needs_data = needs.OPENI.unless((needs.SHARED / "openi").is_dir())
 
 # uid -> title, findings, impression, MeSH, images (name, projection)
 STUDIES: dict[int, tuple[str, str, str, str, list[tuple[str, str]]]] = {
@@ -439,7 +439,7 @@ def test_training_reads_an_index(tmp_path: Path) -> None:
 
 @needs_data
 def test_the_shared_copy_has_r2gens_studies(tmp_path: Path) -> None:
-    index = index_openi(SHARED, tmp_path / "index")
+    index = index_openi(needs.SHARED, tmp_path / "index")
     rows = {(row["views"], row["split"]): row for row in index.census()["views"]}
     splits: tuple[Split, ...] = SPLITS
     assert [rows["both", split]["studies"] for split in splits] == [2069, 296, 590]  # R2Gen's counts
@@ -449,7 +449,7 @@ def test_the_shared_copy_has_r2gens_studies(tmp_path: Path) -> None:
     assert not set(studies[studies["split"] == "train"]["subject_id"]) & set(
         studies[studies["split"] == "test"]["subject_id"]
     )
-    annotation = json.loads((SHARED / "openi" / "annotation.json").read_text())
+    annotation = json.loads((needs.SHARED / "openi" / "annotation.json").read_text())
     texts = index.texts["findings"].to_pylist()
     ours = {study_id: texts[row] for study_id, row in zip(studies["study_id"], studies["study"], strict=True)}
     theirs = {item["id"]: " ".join(item["report"].split()) for items in annotation.values() for item in items}
@@ -467,7 +467,7 @@ def test_the_command_prints_the_census(tmp_path: Path) -> None:
         "data",
         "openi",
         "--from",
-        str(SHARED),
+        str(needs.SHARED),
         "--out",
         str(tmp_path / "index"),
     ]

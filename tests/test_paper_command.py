@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from core.paper_tables import TableName, read_table
+from tests import needs
 from tests.test_training import FEW
 from training.backbones import BACKBONES
 from training.cli import app
 from training.table_commands import again
 
 PAIR = ['encoders=["cve"]', 'decoders=["transformer"]', *FEW]
-HAS_CATBOOST = importlib.util.find_spec("catboost") is not None
 
 
 def _paper(folder: Path, preset: str, overrides: list[str], *more: str) -> list[str]:
@@ -101,7 +100,7 @@ def test_several_seeds_have_no_one_folder_of_bundles(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(not HAS_CATBOOST, reason="the extra 'study' is not installed")
+@needs.CATBOOST.packages("catboost")
 def test_open_is_preset_from_nothing_to_the_study(tmp_path: Path) -> None:
     """Its size, its networks and their published weights, on a few phantoms."""
     few = [

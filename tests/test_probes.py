@@ -19,6 +19,7 @@ from core.filter_map import FilterMapError, map_path, read_map, write_map
 from core.labels.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.metrics.auc import both_kinds, macro_aucs, weighted_aucs
 from core.metrics.resampling import intervals
+from tests import needs
 from training.ccve_study import (
     RANDOM,
     StudyConfig,
@@ -106,7 +107,7 @@ def linear(features: Features, labels: Labelled) -> Scores:
 
 
 def catboost(features: Features, labels: Labelled) -> Scores:
-    pytest.importorskip("catboost")
+    needs.CATBOOST.package("catboost")
     told: list[str] = []
     scores = catboost_probe(features, labels, iterations=40, depth=4, threads=1, tell=told.append)
     assert told == ["CatBoost, seen", "CatBoost, hidden"]

@@ -19,6 +19,7 @@ from core.filter_control import with_random_filters
 from core.projection_job import ProjectionJob, cache_folder, compute, content_key, load
 from core.projections import METHODS, ProjectionConfig, fit_pca, place, project
 from core.types import CXRLensError
+from tests import needs
 
 GROUPS = np.repeat([0, 1, 2], 20)
 
@@ -232,7 +233,7 @@ time.sleep(600)
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills by signal")
+@needs.SIGNALS.unless(os.name == "posix")
 def test_a_job_ends_with_a_parent_that_is_killed(own_cache: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

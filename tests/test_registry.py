@@ -10,6 +10,7 @@ from core.encoders import build_encoder
 from core.registry import DECODERS, ENCODERS, PAIRS, SIZES, lookup
 from core.text import Vocabulary
 from core.types import CXRLensError, VisualTokens
+from tests import needs
 
 ROWS = [(name, size) for name, spec in ENCODERS.items() for size in spec.sizes]
 

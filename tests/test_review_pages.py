@@ -37,13 +37,12 @@ from core.reviews.store import (
 )
 from dashboard import settings
 from dashboard.reviews import access, results
+from tests import needs
 from tests.review_cases import cases, design, error, fill, open_app_page, open_file, screens_of, session
 
 RITA = Actor("rita", "researcher")
 
-needs_bundles = pytest.mark.skipif(
-    not any(settings.bundles().glob("*/card.json")), reason=f"no bundles in {settings.bundles()}"
-)
+needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ from core.reviews.store import (
     undo,
 )
 from core.types import CXRLensError
+from tests import needs
 from tests.review_cases import (
     ROOT,
     TEXTS,
@@ -737,10 +738,10 @@ def test_killed_ten_times_every_acknowledged_mark_is_there(tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A private cluster on a socket in a temporary folder, of a user that is not root; its URL, without a database."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed: the extra postgres")
+    needs.DEVELOPER.package("psycopg")
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
-        pytest.skip("no PostgreSQL server in /usr/lib/postgresql")
+        needs.POSTGRES.skip()
     folder = tmp_path_factory.mktemp("postgres")
     as_user: dict[str, str] = {}
     if os.geteuid() == 0:
@@ -750,7 +751,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             pwd.getpwnam("postgres")
         except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+            needs.POSTGRES.skip()
         folder = Path(tempfile.mkdtemp(prefix="reviews-pg-"))  # pytest's own folder is closed to other users
         subprocess.run(["chown", "postgres", str(folder)], check=True)
         as_user = {"user": "postgres", "group": "postgres"}
@@ -835,7 +836,7 @@ def test_postgres_writer_killed_ten_times(on_postgres: str) -> None:
 
 @pytest.mark.slow
 def test_postgres_that_is_not_there_says_so(tmp_path: Path) -> None:
-    pytest.importorskip("psycopg")
+    needs.DEVELOPER.package("psycopg")
     with pytest.raises(CXRLensError) as raised:
         Database(f"postgresql://someone:secret@/none?host={tmp_path}")
     assert "secret" not in str(raised.value)

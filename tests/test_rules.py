@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from core.labels.compare import Outcome, compare
 from core.labels.observations import NO_FINDING, OBSERVATIONS, LabelState, no_finding_state
 from core.labels.rules import RULES_VERSION, label_report, label_reports
+from core.studies.phantom import PhantomSource
 from training.label_quality import SENTENCES as TABLE
 from training.label_quality import Sentence, read_sentences, said
 
@@ -424,8 +425,7 @@ def test_rules_have_a_version() -> None:
 
 
 def test_agrees_with_the_phantoms_truth() -> None:
-    phantom = pytest.importorskip("core.studies.phantom")
-    studies = phantom.PhantomSource(count=400, seed=1).studies("train")[:300]
+    studies = PhantomSource(count=400, seed=1).studies("train")[:300]
     assert len(studies) >= 250
     reports = label_reports([study.findings for study in studies])
     scores = []

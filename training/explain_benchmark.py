@@ -113,7 +113,8 @@ def explain_benchmark(
         jobs: processes.
 
     Raises:
-        CXRLensError: the preset's studies have no known truth, or a method or bundle is unknown.
+        CXRLensError: the preset's studies have no known truth, a method or bundle is unknown, or no report mentions a
+            finding.
     """
     job, cards, chosen = _prepare(config, bundles, out, settings, methods, names)
     parts = [(card.name, method) for card in cards for method in (*chosen, *PRIORS)]
@@ -132,6 +133,11 @@ def explain_benchmark(
                     future.result()
                     bar.update()
     rows = [row for card in cards for method in (*chosen, *PRIORS) for row in compute_part(job, card.name, method)]
+    if not rows:
+        raise StageError(
+            f"There is nothing to explain: no report mentions a finding of the {settings.studies} studies. Ask for "
+            "more with --studies; a pair that mentions none at all has learned too little."
+        )
     results = {
         "command": f"cxr-lens explain-benchmark --preset {config.name} --studies {settings.studies} "
         f"--checked {settings.checked}",

@@ -14,23 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from playwright import sync_api
 
 from dashboard import settings
-
-sync_api = pytest.importorskip("playwright.sync_api")
+from tests import needs
+from tests.browser.find import NoBrowserError, start
 
 WAIT = 60_000  # milliseconds: other work may be going on
-CHROMIUM = os.environ.get("CXR_CHROMIUM", "/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--headless",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @dataclass
@@ -110,17 +100,20 @@ def _healthy(url: str) -> bool:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The dashboard on the demo bundles."""
     if not any(settings.bundles().glob("*/card.json")):
-        pytest.skip(f"no bundles in {settings.bundles()}")
+        needs.BUNDLES.skip()
     yield from start_server(tmp_path_factory.mktemp("server"))
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[sync_api.Browser]:
-    """Chromium."""
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no Chromium at {CHROMIUM}; set CXR_CHROMIUM")
+    """Chromium, Chrome or Edge."""
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            browser = start(playwright)
+        except NoBrowserError as error:
+            if os.environ.get("CXR_BROWSER"):
+                pytest.fail(f"CXR_BROWSER names a browser that does not start: {error}")
+            needs.BROWSER.skip()
         yield browser
         browser.close()
 

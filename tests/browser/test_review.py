@@ -34,6 +34,7 @@ from core.reviews.store import (
     spend,
 )
 from dashboard import settings
+from tests import needs
 from tests.browser.conftest import WAIT, Server, Watched, at, free_port, saved, start_server, watch
 from tests.review_cases import cases, design, error, fill, screens_of, session
 
@@ -258,7 +259,7 @@ def test_two_readers_read_a_session_and_its_files_hold_what_they_marked(browser:
 @pytest.mark.slow
 def test_a_session_made_on_the_page_with_reports_of_the_bundles(browser: Browser, local: Server) -> None:
     if not any(settings.bundles().glob("*/card.json")):
-        pytest.skip(f"no bundles in {settings.bundles()}")
+        needs.BUNDLES.skip()
     watched = watch(browser, local.url)
     page = watched.page
     watched.open("review?reader=root")
@@ -370,8 +371,8 @@ server_metadata_url = "http://localhost:{provider}/.well-known/openid-configurat
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Server]:
     """A server with sign-in, and a real identity provider beside it."""
-    provider_mock = pytest.importorskip("oidc_provider_mock")
-    pytest.importorskip("authlib")
+    provider_mock = needs.DEVELOPER.package("oidc_provider_mock")
+    needs.DEVELOPER.package("authlib")
     users = [provider_mock.User(sub=name, claims=claims) for name, claims in USERS.items()]
     port = free_port()
     (tmp_path / "roles.toml").write_text(ROLES)
