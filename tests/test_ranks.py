@@ -31,7 +31,7 @@ from core.token_cache import TokenCache, write_token_cache
 from core.types import CXRLensError, VisualTokens
 from tests.test_training import FEW
 from training.cli import PRESETS
-from training.launch import ONE, Placement, place
+from training.launch import ONE, Placement, leave, place
 from training.runs import SameNorms, StageError, fit, loaders, pad, run_stage, save_weights
 from training.stages import Run
 
@@ -146,8 +146,17 @@ def _one_of_two(rank: int, folder: Path, port: int) -> None:
         "weight": float(ranks.weight(torch.tensor([3, 1][rank]))),
         "problems": problems,
         "placement": [placement.devices, placement.num_nodes],
+        "threads": _threads_of_the_group(),
     }
+    leave()
+    heard |= {"left": not torch.distributed.is_initialized(), "threads left": _threads_of_the_group()}
     (folder / f"heard-{rank}.json").write_text(json.dumps(heard))
+
+
+def _threads_of_the_group() -> list[str]:
+    """Names of gloo's threads and its store's in this process; none where the system has no /proc."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return sorted(name for name in names if "gloo" in name or "store" in name)
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +214,16 @@ def test_what_processes_tell_each_other(together: Path) -> None:
         assert "batch of 5 cannot be shared equally by 2 processes. Set the stage's batch_size to 4 or 6" in uneven
         assert "see different data or settings" in different
     assert [each["weight"] for each in heard] == [1.5, 0.5]
+
+
+def test_processes_end_their_groups_threads_before_they_end(together: Path) -> None:
+    """A thread that outlives Python's end aborts its process, now and then."""
+    for rank in range(2):
+        heard = json.loads((together / f"heard-{rank}.json").read_text())
+        assert heard["left"]
+        assert heard["threads left"] == []
+        if sys.platform == "linux":
+            assert any("gloo" in name for name in heard["threads"])  # they would be seen
 
 
 def test_synchronised_norms_keep_timms_activations() -> None:
