@@ -222,7 +222,7 @@ PARENT = """
 import sys, time, numpy as np
 from core.projection_job import ProjectionJob
 from core.projections import ProjectionConfig
-table = np.random.default_rng(0).normal(size=(3000, 50)).astype(np.float32)
+table = np.random.default_rng(0).normal(size=(30_000, 50)).astype(np.float32)  # minutes of work: it cannot end first
 job = ProjectionJob(table, ProjectionConfig(method="t-SNE"))
 while job.progress() == (0.0, "Starting"):
     assert not job.done()
