@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell pwd | sha256sum | cut -c1-8)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all check bench demo screenshots
+.PHONY: help install run test test-cpus test-all check bench demo screenshots
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ run: install ## open the dashboard
 
 test: install ## run the tests (under 12 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+
+test-cpus: install ## run the numeric tests as six other processors compute; CPUS="OMP_NUM_THREADS=2" runs only this
+	$(BIN)/python -m tests.cpus $(CPUS)
 
 test-all: install ## run all tests, the slow ones too
 	$(BIN)/python -m pytest

@@ -18,7 +18,7 @@ from tests.conftest import BUNDLES
 NAME = "phantom-fve-transformer"
 FAMILIES = ("phantom", "openi")
 
-pytestmark = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
+pytestmark = [pytest.mark.numeric, pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")]
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from core.labels.agreement import agreement
 from core.labels.chexbert import CLASSES, HEADS, CheXbertError, load_chexbert, require_chexbert
 from core.labels.observations import OBSERVATIONS, LabelState
 
+pytestmark = pytest.mark.numeric
+
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 SHARP = {"initializer_range": 0.5}  # random weights large enough for texts to differ
 REPORTS = [

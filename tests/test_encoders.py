@@ -16,6 +16,8 @@ from core.labels.observations import CLUSTERS
 from core.text import Vocabulary
 from core.types import VisualTokens
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def clip_encoder(vocabulary: Vocabulary) -> nn.Module:

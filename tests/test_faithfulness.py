@@ -31,6 +31,8 @@ from core.text import Vocabulary
 from core.types import Attribution, CXRLensError, Geometry
 from tests.tiny_models import snapshot, tiny_pair
 
+pytestmark = pytest.mark.numeric
+
 SQUARE = Geometry(128, 128, 128)
 
 

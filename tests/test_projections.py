@@ -20,6 +20,8 @@ from core.projection_job import ProjectionJob, cache_folder, compute, content_ke
 from core.projections import METHODS, ProjectionConfig, fit_pca, place, project
 from core.types import CXRLensError
 
+pytestmark = pytest.mark.numeric
+
 GROUPS = np.repeat([0, 1, 2], 20)
 
 

@@ -11,6 +11,8 @@ from core.registry import DECODERS, ENCODERS, PAIRS, SIZES, lookup
 from core.text import Vocabulary
 from core.types import CXRLensError, VisualTokens
 
+pytestmark = pytest.mark.numeric
+
 ROWS = [(name, size) for name, spec in ENCODERS.items() for size in spec.sizes]
 
 

@@ -126,9 +126,9 @@ def place(accelerator: Accelerator, devices: int | None, num_nodes: int | None) 
 def leave() -> None:
     """End the group that `place` joined, when all have come here; the last thing that a process does with the others.
 
-    The group has threads that talk to the other processes. Were they still alive when Python ends, one that sees another
-    process go could touch what is already taken down, and the process would end with SIGABRT after all its work was done.
-    A process that failed does not come here, nor wait for those that may never come: torchrun and srun end the others.
+    The group has threads that talk to the other processes. One that is alive when Python ends, and sees another process
+    go, can touch what is already taken down: the process ends with SIGABRT after all its work was done. A process that
+    failed does not come here, nor wait for those that may never come: torchrun and srun end the others.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return
