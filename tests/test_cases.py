@@ -16,8 +16,6 @@ from dashboard import case_figure, cases, settings
 from dashboard.cases import Question, matching
 from tests.test_dashboard import APP, needs_bundles
 
-pytestmark = pytest.mark.numeric
-
 EFFUSION = "There is a small left pleural effusion."
 NONE = "The lungs are clear. No pleural effusion."
 HEART = "The heart is enlarged."

@@ -28,8 +28,6 @@ from dashboard import figures, services, settings
 from dashboard.components.report import in_words, segments
 from dashboard.components.viewer import Overlay, pack
 
-pytestmark = pytest.mark.numeric
-
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 PAGES = ("read", "filters", "embeddings", "cases", "results", "about")
 

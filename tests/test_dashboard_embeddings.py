@@ -19,8 +19,6 @@ from core.studies.phantom import PhantomSource
 from core.types import CXRLensError, Study
 from dashboard import evaluation, figures, services, settings
 
-pytestmark = pytest.mark.numeric
-
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 
 needs_bundles = pytest.mark.skipif(

@@ -16,8 +16,6 @@ from core.labels.observations import CLUSTERS
 from dashboard import settings
 from dashboard.components.filter_player import ABOVE, BELOW, MIDDLE, diverging, grey
 
-pytestmark = pytest.mark.numeric
-
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 
 needs_bundles = pytest.mark.skipif(
