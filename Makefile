@@ -20,7 +20,7 @@ COMPILE := $(CACHE)/lock-tools/bin/uv pip compile --quiet --custom-compile-comma
 	--universal --python-version 3.11 --fork-strategy fewest
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock dependencies browser run test test-all test-wheel check bench demo screenshots
+.PHONY: help install lock dependencies browser run test test-cpus test-all test-wheel check bench demo screenshots
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ browser: install ## find a browser for the tests, or bring one
 
 test: browser ## run the tests (under 12 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+
+test-cpus: install ## run the numeric tests as six other processors compute; CPUS="OMP_NUM_THREADS=2" runs only this
+	$(BIN)/python -m tests.cpus $(CPUS)
 
 test-all: browser ## run all tests, the slow ones too
 	$(BIN)/python -m pytest

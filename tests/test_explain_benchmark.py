@@ -23,6 +23,8 @@ from training import explain_benchmark as benchmark
 from training.explain_benchmark import Settings, explain_benchmark, visible_studies
 from training.explain_summary import compact, interval, summarise, table
 
+pytestmark = pytest.mark.numeric
+
 SETTINGS = Settings(studies=2, checked=1, seed=0)
 NAMES = ["phantom-ccve-m2", "phantom-dve-m2"]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import stat
 import sys
-import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -178,12 +176,12 @@ def test_a_failing_program_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_an_interruption_ends_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    failing(monkeypatch, tmp_path, "exec sleep 60")
+    # It presses Ctrl-C itself, when the first letter of the work has reached it.
+    failing(monkeypatch, tmp_path, "head -c 1 >/dev/null; kill -INT $PPID; exec sleep 60")
     much = [["word"] * 500_000, ["more"]]  # more than a pipe holds: whoever sends it is stuck too
     # A shell starts what runs in the background with SIGINT ignored, and Python leaves it so.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         with Meteor() as program, pytest.raises(KeyboardInterrupt):
             program.statistics(much, much)
     finally:

@@ -314,22 +314,46 @@ def test_a_full_disk_is_said_and_loses_nothing(many: Path, tmp_path: Path, monke
     assert label_with(label_reports, many, out).resumed == 45
 
 
+HELD = """
+import sys, time
+from pathlib import Path
+from core.labels import rules
+from training import cli
+
+label_report = rules.label_report
+
+def held(text):
+    if text.startswith("Nodule of 11999 mm"):  # the last report: the work cannot end before the key, however fast
+        while not pressed.exists():
+            time.sleep(0.05)
+        time.sleep(2)
+    return label_report(text)
+
+pressed = Path(sys.argv.pop(1))
+rules.label_report = held
+cli.main()
+"""
+
+
 @pytest.mark.slow
 def test_control_c_leaves_no_traceback_and_the_next_run_ends_it(tmp_path: Path) -> None:
     path, out = tmp_path / "many.csv", tmp_path / "out.csv"
     text = " ".join(REPORTS)
     pd.DataFrame({"report": [f"Nodule of {n} mm. {text}" for n in range(12_000)]}).to_csv(path, index=False)
-    command = [sys.executable, "-m", "training.cli", "label", str(path), "--out", str(out), "--processes", "2"]
+    arguments = ["label", str(path), "--out", str(out), "--processes", "2"]
+    command = [sys.executable, "-c", HELD, str(tmp_path / "pressed"), *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not list((tmp_path / "out.csv.parts").glob("*.parquet")):
+    while not list((tmp_path / "out.csv.parts").glob("*.parquet")):  # the sign that work has begun
         time.sleep(0.05)
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    (tmp_path / "pressed").touch()
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in error
     assert "run the same command again to go on" in error
     assert not out.exists()
+    command = [sys.executable, "-m", "training.cli", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "by an earlier run" in done.stdout
     assert len(pd.read_csv(out)) == 12_000

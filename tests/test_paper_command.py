@@ -15,6 +15,8 @@ from training.backbones import BACKBONES
 from training.cli import app
 from training.table_commands import again
 
+pytestmark = pytest.mark.numeric
+
 PAIR = ['encoders=["cve"]', 'decoders=["transformer"]', *FEW]
 
 

@@ -47,6 +47,8 @@ from training.probes import (
 )
 from training.runs import StageError
 
+pytestmark = pytest.mark.numeric
+
 Features = dict[str, np.ndarray]
 Probe = Callable[[Features, Labelled], Scores]
 NOTHING = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)

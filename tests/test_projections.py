@@ -21,6 +21,8 @@ from core.projections import METHODS, ProjectionConfig, fit_pca, place, project
 from core.types import CXRLensError
 from tests import needs
 
+pytestmark = pytest.mark.numeric
+
 GROUPS = np.repeat([0, 1, 2], 20)
 
 
@@ -223,7 +225,7 @@ PARENT = """
 import sys, time, numpy as np
 from core.projection_job import ProjectionJob
 from core.projections import ProjectionConfig
-table = np.random.default_rng(0).normal(size=(3000, 50)).astype(np.float32)
+table = np.random.default_rng(0).normal(size=(30_000, 50)).astype(np.float32)  # minutes of work: it cannot end first
 job = ProjectionJob(table, ProjectionConfig(method="t-SNE"))
 while job.progress() == (0.0, "Starting"):
     assert not job.done()

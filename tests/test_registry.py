@@ -12,6 +12,8 @@ from core.text import Vocabulary
 from core.types import CXRLensError, VisualTokens
 from tests import needs
 
+pytestmark = pytest.mark.numeric
+
 ROWS = [(name, size) for name, spec in ENCODERS.items() for size in spec.sizes]
 
 

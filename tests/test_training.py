@@ -37,6 +37,8 @@ from training.stages import Run
 from training.table_commands import PAPER
 from training.tables import table_2, table_3
 
+pytestmark = pytest.mark.numeric
+
 FEW = [
     "data.count=48", "backbone.count=96", "backbone.epochs=1", "backbone.batch_size=8",
     "data.min_fine_label_count=2", "data.min_word_count=1", "classifier.epochs=2",

@@ -154,7 +154,7 @@ def train(
         _out(json.dumps(to_dict(config), indent=2))
         return
     from training.chain import run_chain, runs_of
-    from training.launch import automatic_jobs, place
+    from training.launch import automatic_jobs, leave, place
 
     table_commands.refuse_one_folder(bundles, seeds)
     chosen = runs_of(config, seeds, runs, place(accelerator, devices, num_nodes))
@@ -165,6 +165,7 @@ def train(
             _out((scores / "table.md").read_text(encoding="utf-8"))
     if ranks.is_first():
         _finish_seeds(chosen, runs, table_commands.again("train", preset, overrides, seeds), as_json)
+    leave()
 
 
 @app.command()
