@@ -13,6 +13,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import _PIXEL_DATA_DECODERS
 from pydicom.pixels.processing import apply_windowing
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -23,12 +24,15 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
+    JPEGLSLossless,
     RLELossless,
     generate_uid,
 )
 
 from core import images
+from core.dicom_codecs import DECODERS
 from core.images import ImageError, fit_square, read_image, to_original
 from core.types import Geometry
 
@@ -96,6 +100,50 @@ def dicom(
 
 def windowed(stored: np.ndarray = RAMP, **tags: object) -> bytes:
     return dicom(stored, **({"WindowCenter": 2048, "WindowWidth": 4096} | tags))
+
+
+def lossless_jpeg(stored: np.ndarray, bits: int) -> bytes:
+    """Encode as JPEG Lossless, process 14, selection value 1 (ITU-T T.81 annex H): differences to the left."""
+    height, width = stored.shape
+    values = stored.astype(np.int64)
+    predicted = np.empty_like(values)
+    predicted[:, 1:] = values[:, :-1]
+    predicted[1:, 0] = values[:-1, 0]
+    predicted[0, 0] = 2 ** (bits - 1)
+    stream = []
+    for difference in ((values - predicted + 2**15) % 2**16 - 2**15).ravel().tolist():
+        category = 16 if difference == -(2**15) else abs(difference).bit_length()
+        stream.append(f"{category:05b}")  # 17 categories, each with a code of 5 bits
+        if 0 < category < 16:
+            stream.append(f"{difference if difference > 0 else difference + 2**category - 1:0{category}b}")
+    text = "".join(stream)
+    text += "1" * (-len(text) % 8)
+    coded = int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\x00")
+    frame = struct.pack(">BHHBBBB", bits, height, width, 1, 1, 0x11, 0)
+    codes = bytes([0, *(17 if length == 5 else 0 for length in range(1, 17)), *range(17)])
+    scan = bytes([1, 1, 0, 1, 0, 0])
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+    return b"\xff\xd8" + segment(0xC3, frame) + segment(0xC4, codes) + segment(0xDA, scan) + coded + b"\xff\xd9"
+
+
+LOSSLESS = (RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1)
+
+
+def compressed(data: bytes, syntax: UID) -> bytes:
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    if syntax == JPEGLosslessSV1:
+        kept = dataset.pixel_array.astype(np.int64) & (2**dataset.BitsStored - 1)  # a negative number's bits, as DICOM stores them
+        dataset.PixelData = encapsulate([lossless_jpeg(kept, dataset.BitsStored)])
+        dataset["PixelData"].VR = "OB"
+        dataset.file_meta.TransferSyntaxUID = syntax
+    else:
+        dataset.compress(syntax)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 # --- PNG and JPEG ---
@@ -271,7 +319,7 @@ def test_large_and_missing_files_are_refused(tmp_path, monkeypatch) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    start=st.sampled_from([PNG, JPEG, dicom(), dicom(syntax=JPEG2000Lossless, encapsulated=J2K)]),
+    start=st.sampled_from([PNG, JPEG, dicom(), *(compressed(dicom(), syntax) for syntax in LOSSLESS)]),
     cut=st.integers(0, 20_000),
     flips=st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 255)), max_size=4),
 )
@@ -287,6 +335,28 @@ def test_damage_gives_an_image_or_an_image_error(start: bytes, cut: int, flips: 
         return
     assert pixels.min() >= 0
     assert pixels.max() <= 1
+
+
+@pytest.mark.parametrize("syntax", [*LOSSLESS, JPEGBaseline8Bit, JPEGExtended12Bit], ids=lambda syntax: syntax.name)
+@pytest.mark.filterwarnings("ignore")
+def test_no_damage_of_a_codestream_ends_the_process(syntax: UID) -> None:
+    if syntax in LOSSLESS:
+        start = compressed(dicom(), syntax)
+    else:
+        start = dicom(gray_ramp(), bits=8, syntax=syntax, encapsulated=encode(Image.fromarray(gray_ramp()), "JPEG"))
+    stream = len(start) - len(pydicom.dcmread(io.BytesIO(start)).PixelData)
+    random = np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(300):
+        data = bytearray(start)
+        within = 150 if random.random() < 0.6 else len(start) - stream  # what a decoder believes stands at the start
+        for position in stream + random.integers(0, within, random.integers(1, 5)):
+            data[position] = random.choice([0, 255, data[position] ^ 1 << random.integers(0, 8)])
+        try:
+            outcomes.add(read_image(bytes(data)).pixels.shape)
+        except ImageError:
+            outcomes.add("refused")
+    assert outcomes == {(64, 64), "refused"}
 
 
 # --- DICOM ---
@@ -385,7 +455,7 @@ def test_compressed_pixels_are_read(syntax: UID, encapsulated: bytes | None, tol
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, JPEG2000Lossless])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, *LOSSLESS])
 def test_every_depth_is_read_in_every_lossless_coding(bits: int, signed: bool, syntax: UID) -> None:
     levels = 2**bits
     stored = np.round(np.linspace(0, levels - 1, 64 * 64)).reshape(64, 64)
@@ -398,43 +468,17 @@ def test_every_depth_is_read_in_every_lossless_coding(bits: int, signed: bool, s
         WindowCenter=levels // 2 - low,
         WindowWidth=levels,
     )
-    dataset = pydicom.dcmread(io.BytesIO(data))
     if syntax == ImplicitVRLittleEndian:
+        dataset = pydicom.dcmread(io.BytesIO(data))
         dataset.file_meta.TransferSyntaxUID = syntax
-    elif syntax != ExplicitVRLittleEndian:
-        dataset.compress(syntax)
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
-    radiograph = read_image(buffer.getvalue())
+        buffer = io.BytesIO()
+        pydicom.dcmwrite(buffer, dataset, implicit_vr=True, little_endian=True)
+        data = buffer.getvalue()
+    elif syntax in LOSSLESS:
+        data = compressed(data, syntax)
+    radiograph = read_image(data)
     assert radiograph.bits == bits
     np.testing.assert_allclose(radiograph.pixels, expected, atol=1e-6)
-
-
-def lossless_jpeg(stored: np.ndarray, bits: int) -> bytes:
-    """Encode as JPEG Lossless, process 14, selection value 1 (ITU-T T.81 annex H): differences to the left."""
-    height, width = stored.shape
-    values = stored.astype(np.int64)
-    predicted = np.empty_like(values)
-    predicted[:, 1:] = values[:, :-1]
-    predicted[1:, 0] = values[:-1, 0]
-    predicted[0, 0] = 2 ** (bits - 1)
-    stream = []
-    for difference in ((values - predicted + 2**15) % 2**16 - 2**15).ravel().tolist():
-        category = 16 if difference == -(2**15) else abs(difference).bit_length()
-        stream.append(f"{category:05b}")  # 17 categories, each with a code of 5 bits
-        if 0 < category < 16:
-            stream.append(f"{difference if difference > 0 else difference + 2**category - 1:0{category}b}")
-    text = "".join(stream)
-    text += "1" * (-len(text) % 8)
-    coded = int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\x00")
-    frame = struct.pack(">BHHBBBB", bits, height, width, 1, 1, 0x11, 0)
-    codes = bytes([0, *(17 if length == 5 else 0 for length in range(1, 17)), *range(17)])
-    scan = bytes([1, 1, 0, 1, 0, 0])
-
-    def segment(marker: int, body: bytes) -> bytes:
-        return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
-
-    return b"\xff\xd8" + segment(0xC3, frame) + segment(0xC4, codes) + segment(0xDA, scan) + coded + b"\xff\xd9"
 
 
 @pytest.mark.parametrize("bits", [12, 16])
@@ -450,6 +494,18 @@ def test_lossless_jpeg_is_read(bits: int) -> None:
         WindowWidth=2**bits,
     )
     np.testing.assert_allclose(read_image(data).pixels, stored / (2**bits - 1), atol=1e-6)
+
+
+def test_every_coding_that_pydicom_knows_has_one_decoder_whatever_else_is_installed(monkeypatch) -> None:
+    known = {uid: decoder for uid, (decoder, _) in _PIXEL_DATA_DECODERS.items() if uid.is_encapsulated}
+    assert set(DECODERS) == set(known)
+    files = [compressed(windowed(), syntax) for syntax in LOSSLESS]
+    for uid, name in DECODERS.items():
+        assert name in known[uid].available_plugins
+        another = {"another": lambda *_: pytest.fail("another decoder was asked")}
+        monkeypatch.setattr(known[uid], "_available", another | known[uid]._available)
+    for data in files:
+        np.testing.assert_array_equal(read_image(data).pixels, read_image(windowed()).pixels)
 
 
 def published(name: str) -> bytes:
@@ -469,6 +525,11 @@ def published(name: str) -> bytes:
 )
 def test_files_coded_by_other_programs_equal_the_uncoded_one(name: str) -> None:
     assert read_image(published(name)).sha256 == read_image(published("MR_small.dcm")).sha256
+
+
+def test_colours_of_a_lossless_jpeg_are_kept() -> None:
+    # GDCM wrote it, from a picture of colour bars in RGB; pydicom has the same one uncoded.
+    assert read_image(published("SC_rgb_jpeg_gdcm.dcm")).sha256 == read_image(published("SC_rgb_rle.dcm")).sha256
 
 
 def test_lossy_codings_of_one_picture_by_other_programs_agree() -> None:
