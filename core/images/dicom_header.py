@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from core.images.radiograph import MAX_PIXELS
 
-IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 
 _MAX_ELEMENTS = 200_000  # ours: radiographs have a few hundred
 _MAX_DEPTH = 24  # ours: sequences in sequences

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ _KINDS = {0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical", 0xDE
 _FRAMES = (*SEQUENTIAL, *PROGRESSIVE, *LOSSLESS, *JPEG_LS)
 MAX_SCANS = 40  # ours: programs write up to 14; each costs time over the whole picture
 _MAX_PARTS = 20_000  # ours: segments
+_KEPT = (0xE0, 0xEE)  # JFIF and Adobe say what the colours mean
 _END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not a stuffed zero, a fill byte or a restart
 _END_OF_LS_SCAN = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")  # JPEG-LS stuffs one bit
 NOISE = np.random.default_rng(0).integers(1, 255, 512, dtype=np.uint8).tobytes()
@@ -57,8 +58,7 @@ class Jpeg:
         components: (id, samples across, samples down) of each colour.
         interval: units between two restarts in the last scan; 0 is none.
         scans: in their order.
-        segments: (marker, start, stop) of all others.
-        several: whether more pictures follow.
+        segments: (marker, start, stop) of all others; fill bytes have the marker 0xFF.
         ended: whether it says where it ends.
         data: the stream up to its end, with an ending.
     """
@@ -71,7 +71,6 @@ class Jpeg:
     interval: int
     scans: tuple[Scan, ...]
     segments: tuple[tuple[int, int, int], ...]
-    several: bool
     ended: bool
     data: bytes
 
@@ -82,12 +81,14 @@ def parse_jpeg(data: bytes) -> Jpeg:
     Raises:
         DamagedPictureError: it is cut off, against the standard, of a kind that is not read, or too slow to decode.
     """
-    at, interval, several, ended = 2, 0, False, False
+    at, interval, ended = 2, 0, False
     frame: tuple[int, int, int, int, tuple[tuple[int, int, int], ...]] | None = None
     scans: list[Scan] = []
     segments: list[tuple[int, int, int]] = []
     while True:
-        at = _marker(data, at)
+        filled, at = at, _marker(data, at)
+        if at > filled:
+            segments.append((0xFF, filled, at))
         if at < 0:
             if not scans:
                 raise DamagedPictureError("is cut off")
@@ -113,7 +114,6 @@ def parse_jpeg(data: bytes) -> Jpeg:
             frame = _frame(marker, body)
         if marker == 0xDD and length == 4:
             interval = int.from_bytes(body, "big")
-        several |= marker == 0xE2 and body.startswith(b"MPF\0")
         if marker != 0xDA:
             segments.append((marker, at, stop))
             at = stop
@@ -129,7 +129,7 @@ def parse_jpeg(data: bytes) -> Jpeg:
     if frame is None or not scans:
         raise DamagedPictureError("has no pixels")
     whole = (data[:at] if ended else data) + _ENDING
-    return Jpeg(*frame, interval, tuple(scans), tuple(segments), several, ended, whole)
+    return Jpeg(*frame, interval, tuple(scans), tuple(segments), ended, whole)
 
 
 def marker_is_ls(process: int) -> bool:
@@ -168,6 +168,21 @@ def _scan(body: bytes, start: int, stop: int, data: bytes, interval: int) -> Sca
     band = (body[-3], body[-2], body[-1] >> 4, body[-1] & 15)
     restarts = sum(data.count(bytes([0xFF, 0xD0 + i]), start, stop) for i in range(8)) if interval else 0
     return Scan(components, band, start - 3, stop, restarts)
+
+
+def bodies(jpeg: Jpeg, marker: int) -> list[bytes]:
+    """What stands in the segments of a kind."""
+    return [jpeg.data[start + 4 : stop] for each, start, stop in jpeg.segments if each == marker]
+
+
+def bare(jpeg: Jpeg) -> Jpeg:
+    """The same picture without notes, colour profiles, thumbnails, comments and fill bytes."""
+    parts, at = [], 0
+    for marker, start, stop in jpeg.segments:
+        if marker not in _KEPT and (0xE0 <= marker <= 0xEF or marker in (0xFE, 0xFF)):
+            parts.append(jpeg.data[at:start])
+            at = stop
+    return replace(parse_jpeg(b"".join([*parts, jpeg.data[at:]])), ended=jpeg.ended) if parts else jpeg
 
 
 def repaired(jpeg: Jpeg) -> bytes:

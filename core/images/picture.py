@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from core.images import jpeg, png
+from core.images.orientation import EXIF, XMP, upright
 from core.images.png import DamagedPictureError
 from core.images.radiograph import ImageError, Radiograph, check_size, finish, row_bands, unit
 from core.types import FloatImage
@@ -17,8 +18,6 @@ from core.types import FloatImage
 _COLOUR_SHARE = 0.1  # ours: share of clearly coloured pixels that a radiograph with a coloured mark does not reach
 _CHROMA = 40  # ours: of 255, above the colour noise of JPEG
 _HALF_USED = 14  # ours: bits; 16-bit files hold the values of detectors of 10 to 14 bits as they are
-_KEPT_PARTS = (0xE0, 0xEE)  # JFIF and Adobe say what the colours mean
-_TURNING = (b"Exif\0", b"http://ns.adobe.com/xap/")
 
 
 def read_png(data: bytes, name: str) -> Radiograph:
@@ -39,9 +38,9 @@ def read_png(data: bytes, name: str) -> Radiograph:
         notes.append("The file has several pictures; only the first is read.")
     if parsed.depth == 16 and parsed.samples > 1:
         notes.append("The picture is in 16-bit colours or has a mask; 8 of its 16 bits are read.")
-    upright = _upright(picture, notes)
-    if upright.mode.startswith("I"):  # 16-bit gray; Pillow keeps the file's values
-        values = np.asarray(upright)
+    picture = upright(picture, parsed.turning, notes)
+    if picture.mode.startswith("I"):  # 16-bit gray; Pillow keeps the file's values
+        values = np.asarray(picture)
         used = max(int(values.max()).bit_length(), 8)
         bits = used if used <= _HALF_USED else 16
         if bits < 16:
@@ -49,8 +48,8 @@ def read_png(data: bytes, name: str) -> Radiograph:
                 f"The file uses only the grey levels of {bits} of its 16 bits; they are spread over all levels."
             )
         return finish(unit(values, 0, 2**bits - 1), name, bits=bits, kind="PNG", notes=notes)
-    bits = 1 if upright.mode == "1" else 8
-    return finish(grayscale(upright, notes), name, bits=bits, kind="PNG", notes=notes)
+    bits = 1 if picture.mode == "1" else 8
+    return finish(grayscale(picture, notes), name, bits=bits, kind="PNG", notes=notes)
 
 
 def read_jpeg(data: bytes, name: str) -> Radiograph:
@@ -67,18 +66,24 @@ def read_jpeg(data: bytes, name: str) -> Radiograph:
                 "is a JPEG of a kind that is read in DICOM files only (lossless, or of more than 8 bits)"
             )
         check_size(name, parsed.width, parsed.height, samples=len(parsed.components))
+        turning, several = (
+            jpeg.bodies(parsed, 0xE1),
+            any(body.startswith(b"MPF\0") for body in jpeg.bodies(parsed, 0xE2)),
+        )
+        parsed = jpeg.bare(parsed)
         jpeg.check_scans(parsed)
         stream = jpeg.repaired(parsed)
-        picture = _decoded(_without_extras(parsed, stream))
+        picture = _decoded(stream)
         if jpeg.may_be_cut(parsed, _last_block(picture)):
-            again = _decoded(_without_extras(parsed, stream, continued=True))
+            again = _decoded(jpeg.continued(parsed, stream))
             if not _same(picture, again):
                 raise DamagedPictureError("is cut off: it has fewer rows than its header says")
     except DamagedPictureError as error:
         raise damaged(name, error) from error
-    if parsed.several:
+    if several:
         notes.append("The file has several pictures; only the first is read.")
-    return finish(grayscale(_upright(picture, notes), notes), name, bits=8, kind="JPEG", notes=notes)
+    turning = [body for body in turning if body.startswith((EXIF, XMP))][:4]
+    return finish(grayscale(upright(picture, turning, notes), notes), name, bits=8, kind="JPEG", notes=notes)
 
 
 def damaged(name: str, error: Exception) -> ImageError:
@@ -128,33 +133,6 @@ def _decoded(stream: bytes) -> Image.Image:
     except Exception as error:  # a damaged file can raise anything in a decoder
         raise DamagedPictureError("is damaged or cut off") from error
     return picture
-
-
-def _upright(picture: Image.Image, notes: list[str]) -> Image.Image:
-    """Turn a picture as its EXIF note says; a note that cannot be read is no reason to refuse the picture."""
-    try:
-        ImageOps.exif_transpose(picture, in_place=True)
-    except Exception:
-        notes.append("The file's note on how to turn the picture cannot be read; it is shown as stored.")
-    return picture
-
-
-def _without_extras(parsed: jpeg.Jpeg, stream: bytes, *, continued: bool = False) -> bytes:
-    """Leave out colour profiles, thumbnails and comments; keep the first note on how to turn the picture."""
-    turned = False
-    parts, at = [], 0
-    cuts = []
-    for marker, start, stop in parsed.segments:
-        turning = marker == 0xE1 and not turned and stream.startswith(_TURNING, start + 4)
-        turned |= turning
-        if (0xE0 <= marker <= 0xEF or marker == 0xFE) and marker not in _KEPT_PARTS and not turning:
-            cuts.append((start, stop, b""))
-    if continued:
-        cuts += [(scan.stop, scan.stop, jpeg.NOISE) for scan in parsed.scans]
-    for start, stop, instead in sorted(cuts):
-        parts += [stream[at:start], instead]
-        at = stop
-    return b"".join([*parts, stream[at:]])
 
 
 def _last_block(picture: Image.Image) -> npt.NDArray[Any]:

@@ -6,14 +6,15 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from core.images.orientation import EXIF, PNG_EXIF, PNG_XMP
+
 START = b"\x89PNG\r\n\x1a\n"
 
 _MAX_CHUNKS = 500_000  # ours: 64 MiB in IDAT chunks of 8 KiB are 8,192
-_MAX_TEXT = 2**16  # ours: bytes of a text that may say how to turn the picture
+_MAX_NOTE = 2**16  # ours: bytes of a text that may say how to turn the picture
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # Adam7
-_TURNING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 
 
 class DamagedPictureError(ValueError):
@@ -32,6 +33,7 @@ class Png:
         pictures: how many the file says it has.
         data: the file.
         pixels: its compressed pixels.
+        turning: notes that may say how to turn the picture.
         interlaced: Adam7.
     """
 
@@ -42,6 +44,7 @@ class Png:
     pictures: int
     data: bytes
     pixels: tuple[memoryview, ...]
+    turning: tuple[bytes, ...]
     interlaced: bool
 
 
@@ -55,6 +58,7 @@ def parse_png(data: bytes) -> Png:
     at, header, pictures = len(START), None, 1
     kept: list[memoryview] = [view[:at]]
     pixels: list[memoryview] = []
+    turning: list[bytes] = []
     for _ in range(_MAX_CHUNKS):
         if at == len(data) and pixels:
             break  # the last chunk says nothing: all pixels are there, or `check_pixels` tells
@@ -75,8 +79,11 @@ def parse_png(data: bytes) -> Png:
             pixels.append(body)
         elif kind == b"acTL" and length >= 4:
             pictures = max(1, *struct.unpack_from(">I", body))
-        turning = kind == b"eXIf" or (length <= _MAX_TEXT and bytes(body[:24]).startswith(_TURNING))
-        if kind[0] & 32 == 0 or kind == b"tRNS" or turning:  # a chunk in capitals is needed to see the picture
+        elif length <= _MAX_NOTE and kind in (b"eXIf", b"iTXt", b"zTXt"):
+            note = (EXIF if kind == b"eXIf" else b"") + bytes(body)
+            if note.startswith((EXIF, PNG_XMP, PNG_EXIF)):
+                turning.append(note)
+        if kind[0] & 32 == 0 or kind == b"tRNS":  # a chunk in capitals is needed to see the picture
             kept.append(view[at:stop])
         at = stop
     else:
@@ -87,7 +94,17 @@ def parse_png(data: bytes) -> Png:
     if depth not in _DEPTHS.get(colour, ()) or compression or filtering or interlace > 1:
         raise DamagedPictureError("has a header against the standard")
     end = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
-    return Png(width, height, _SAMPLES[colour], depth, pictures, b"".join([*kept, end]), tuple(pixels), interlace == 1)
+    return Png(
+        width,
+        height,
+        _SAMPLES[colour],
+        depth,
+        pictures,
+        b"".join([*kept, end]),
+        tuple(pixels),
+        tuple(turning[:4]),
+        interlace == 1,
+    )
 
 
 def check_pixels(png: Png) -> None:
