@@ -176,8 +176,11 @@ def report(
     from training.runs import use_threads_for
 
     radiograph = read_image(image, name=image.name)
-    for warning in radiograph.warnings:
-        _err(f"warning: {warning}")
+    for note in radiograph.warnings:
+        if as_json:
+            _err(f"note: {note}")
+        else:
+            _out(f"Note: {note}\n")
     library = BundleLibrary(bundles)
     names = bundle or [card.name for card in library.cards()]
     if not names:
@@ -202,7 +205,12 @@ def report(
         if not as_json:
             _out(f"{name} (trained on: {card.data['description']})\n  {written.text}\n")
     if as_json:
-        _out(json.dumps({"image": image.name, "intended_use": INTENDED_USE, "reports": results}, indent=2))
+        notes = list(radiograph.warnings)
+        _out(
+            json.dumps(
+                {"image": image.name, "notes": notes, "intended_use": INTENDED_USE, "reports": results}, indent=2
+            )
+        )
     else:
         _out(RESEARCH_ONLY)
 

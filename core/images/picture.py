@@ -66,10 +66,9 @@ def read_jpeg(data: bytes, name: str) -> Radiograph:
                 "is a JPEG of a kind that is read in DICOM files only (lossless, or of more than 8 bits)"
             )
         check_size(name, parsed.width, parsed.height, samples=len(parsed.components))
-        turning, several = (
-            jpeg.bodies(parsed, 0xE1),
-            any(body.startswith(b"MPF\0") for body in jpeg.bodies(parsed, 0xE2)),
-        )
+        turning = [body for body in jpeg.bodies(parsed, 0xE1) if body.startswith((EXIF, XMP))][:4]
+        if any(body.startswith(b"MPF\0") for body in jpeg.bodies(parsed, 0xE2)):
+            notes.append("The file has several pictures; only the first is read.")
         parsed = jpeg.bare(parsed)
         jpeg.check_scans(parsed)
         stream = jpeg.repaired(parsed)
@@ -80,9 +79,6 @@ def read_jpeg(data: bytes, name: str) -> Radiograph:
                 raise DamagedPictureError("is cut off: it has fewer rows than its header says")
     except DamagedPictureError as error:
         raise damaged(name, error) from error
-    if several:
-        notes.append("The file has several pictures; only the first is read.")
-    turning = [body for body in turning if body.startswith((EXIF, XMP))][:4]
     return finish(grayscale(upright(picture, turning, notes), notes), name, bits=8, kind="JPEG", notes=notes)
 
 

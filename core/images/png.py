@@ -95,15 +95,15 @@ def parse_png(data: bytes) -> Png:
         raise DamagedPictureError("has a header against the standard")
     end = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
     return Png(
-        width,
-        height,
-        _SAMPLES[colour],
-        depth,
-        pictures,
-        b"".join([*kept, end]),
-        tuple(pixels),
-        tuple(turning[:4]),
-        interlace == 1,
+        width=width,
+        height=height,
+        samples=_SAMPLES[colour],
+        depth=depth,
+        pictures=pictures,
+        data=b"".join([*kept, end]),
+        pixels=tuple(pixels),
+        turning=tuple(turning[:4]),
+        interlaced=interlace == 1,
     )
 
 
