@@ -137,7 +137,7 @@ def read_pixels(header: Header, syntax: str, layout: Layout, notes: list[str]) -
             raise DamagedHeaderError("is cut off: it holds fewer pixels than its header says")
         if syntax and syntax not in _UNCOMPRESSED:
             notes.append("The file's transfer syntax says that its pixels are compressed, but they are not.")
-        raw = _uncompressed(element.value, element.vr, header.little, layout)
+        raw = _uncompressed(element.value, element.vr, header.little, layout, notes)
         return _settled(raw, layout, notes)
     if syntax in _UNCOMPRESSED:
         notes.append("The file's transfer syntax says that its pixels are not compressed, but they are.")
@@ -148,7 +148,7 @@ def read_pixels(header: Header, syntax: str, layout: Layout, notes: list[str]) -
         return _signed(*_from_jpeg2000(stream, layout), layout, notes)
     if syntax == _IN_FRAGMENTS:
         return _settled(
-            _uncompressed(memoryview(stream), "OB", header.little, replace(layout, frames=1)), layout, notes
+            _uncompressed(memoryview(stream), "OB", header.little, replace(layout, frames=1), notes), layout, notes
         )
     if syntax == _RLE:
         return _settled(_from_rle(stream, layout), layout, notes)
@@ -158,7 +158,7 @@ def read_pixels(header: Header, syntax: str, layout: Layout, notes: list[str]) -
 # --- uncompressed, and packed runs ---
 
 
-def _uncompressed(value: memoryview, vr: str, little: bool, layout: Layout) -> npt.NDArray[Any]:
+def _uncompressed(value: memoryview, vr: str, little: bool, layout: Layout, notes: list[str]) -> npt.NDArray[Any]:
     """Unsigned numbers (H, W) or RGB (H, W, 3) of the first frame."""
     pixels = layout.rows * layout.columns
     halved = layout.photometric == "YBR_FULL_422"
@@ -167,9 +167,15 @@ def _uncompressed(value: memoryview, vr: str, little: bool, layout: Layout) -> n
     expected, there = -(-bits * layout.frames // 8), len(value)
     if there < expected:
         raise DamagedHeaderError("is damaged or cut off: it holds fewer pixels than its header says")
-    # Fewer bytes than a row or a column has are padding; more, and the picture has another size than it says.
+    # Fewer bytes than a row or a column has are padding, and so are equal ones; with others, the size must be wrong.
     if there - expected >= max(2, min(layout.rows, layout.columns) * layout.samples * layout.allocated // 8):
-        raise DamagedHeaderError("contradicts itself: it holds more pixels than its header says, so its size is wrong")
+        if value[expected:].tobytes().strip(value[expected : expected + 1]):
+            raise DamagedHeaderError(
+                "contradicts itself: it holds more pixels than its header says, so its size is wrong"
+            )
+        notes.append(
+            "The file holds more data than its header says, all alike; if the picture looks torn, its size is wrong."
+        )
     if layout.allocated == 1:
         flags = np.unpackbits(np.frombuffer(value[:frame], np.uint8), bitorder="little", count=pixels * layout.samples)
         return flags.reshape(layout.rows, layout.columns)
