@@ -10,8 +10,6 @@ from core.labels.observations import NO_FINDING, OBSERVATIONS, findings
 from core.types import CXRLensError, Study
 from dashboard import services, session
 
-UPLOAD_TYPES = ["png", "jpg", "jpeg", "dcm", "dicom"]
-
 
 def choose_case() -> services.Case | None:
     """Draw the controls and return the case they name; None where nothing is open yet."""
@@ -120,7 +118,7 @@ def _step(ids: Sequence[str], by: int) -> None:
 def _choose_upload() -> services.Case | None:
     file = st.file_uploader(
         "PNG, JPEG or DICOM file of a chest radiograph, at most 64 MB",
-        type=UPLOAD_TYPES,
+        help="Any name will do, with or without an ending: its content tells what it is.",
         max_upload_size=64,
         width=520,
     )

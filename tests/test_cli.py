@@ -86,7 +86,7 @@ def test_report_says_the_view_and_warns_of_a_lateral_one(tmp_path: Path, cxr_len
     assert "the models know frontal views" in done.stderr
     content = json.loads(cxr_lens("report", str(path), "--json", *arguments).stdout)
     assert (content["view"], content["pixel_spacing_mm"]) == ("LATERAL", [0.2, 0.1])
-    assert "the models know frontal views" in content["warnings"][0]
+    assert "the models know frontal views" in content["notes"][0]
     path.write_bytes(windowed(ViewPosition="PA"))
     done = cxr_lens("report", str(path), *arguments)
     assert done.stdout.startswith("film.dcm: PA view\n") and "frontal" not in done.stderr
