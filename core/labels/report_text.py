@@ -222,7 +222,9 @@ _KNOWN_BEGINNING = re.compile("|".join(word[:7] for word in _TABLES["slips"]["wo
 # --- marks: nothing below moves a character ---
 
 _ANSWER = _TABLES["answers"]["words"]
-_ANSWERED = re.compile(rf"(?<=[\w)])\?(?=\s*(?:{'|'.join(_ANSWER)})\b\s*(?:[.;,/|\n]|$))", re.IGNORECASE)
+_SIZE = r"(?:tiny|trace|small|mild|moderate|large|severe)\b(?:\s+\w+){0,2}"
+_ANSWERED = re.compile(rf"(?<=[\w)])\?(?=\s*(?:(?:{'|'.join(_ANSWER)})\b|{_SIZE})\s*(?:[.;,/|\n]|$))", re.IGNORECASE)
+_MINUS = re.compile(r":\s-(?=\s*(?:[;,\n]|$))")
 _LEADER = re.compile(r"(?<=\w)(?:\.{3,}|\s?\.{4,}\s?)(?=\w)")
 _IN_BRACKETS = re.compile(
     r"\((?:(no|none|absent|negative|neg|nil|not seen|not present|n|-)|(?:yes|present|positive|pos|y|\+))\)",
@@ -248,6 +250,7 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 
+_ABSENT = re.compile(r"(?:^|(?<=[.\n] ))absent:(?= \w)", re.IGNORECASE)
 _FOLLOWING = re.compile("following|:", re.IGNORECASE)
 
 
@@ -264,6 +267,8 @@ def _marks(text: str) -> str:
         text = _UNTICKED.sub(lambda found: " " * len(found[0]), text)
         text = _TICKED.sub("   ", text)
     if ":" in text:
+        text = _MINUS.sub(":no", text)
+        text = _ABSENT.sub("no     ", text)
         text = _DENIED_LIST.sub(_denied_list, text)
         text = _DENIED.sub(lambda found: _FOLLOWING.sub(lambda words: " " * len(words[0]), found[0]), text)
     if "\u2013" in text:
@@ -379,7 +384,7 @@ _VALUE = re.compile(r":[^:]*\b(?!(?:of|no|not|without|for|or|and|to|with|the|a|a
 _END = re.compile(
     r"(?<!\bvs)(?<!\d )\.(?=[\s.a-z]|$)|(?<=\d )\.(?! ?\d)|!(?=\s|$)|(?<=[\w)\"'])\?(?=\s|$)|\n"
     r"|(?<=\s)(?=#?\d{1,2}\)\s)|(?<=\s)(?=\([1-9]\)\s*[a-z])|(?<=\s)(?=#\d{1,2}\s)|(?=\u2022)|(?<=\s)(?=[a-e]\)\s)"
-    r"|[|\t]"
+    r"|\|"
 )
 
 
@@ -416,6 +421,7 @@ def _opening(text: str, lower: str, start: int, end: int) -> str | None:
     return " ".join(found[1].split()) if marked or alone else None
 
 
+_BULLETS = "-*\u2022\u2013>+ \t\n"
 _BARE = re.compile(r"(?:Findings|Impression|Indication|History|Comparison|Technique|Conclusion|Report)\s*")
 
 
@@ -455,7 +461,7 @@ def _spans(lower: str, text: str) -> Iterator[tuple[int, int]]:
                 space = lower.rfind(" ", start + 1, start + _MAX_STATEMENT)
                 cut = space if space > 0 else start + _MAX_STATEMENT
             part = lower[start:cut]
-            if content := part.strip():
+            if content := part.strip().lstrip(_BULLETS):
                 first = start + part.index(content)
                 yield first, first + len(content)
             start = cut

@@ -294,8 +294,12 @@ def _entry(
     if mark is None or mark.end() <= phrases[0].start or any(cue.start < mark.start(1) for cue in cues):
         return phrases, 0
     value = mark.end()
-    named = {phrase.lexicon.name for phrase in phrases if phrase.start >= value}
-    empty = not lower[value:end].strip(" .\n")
+    semicolon = lower.find(";", value, end)
+    until = end if semicolon < 0 else semicolon
+    named = {phrase.lexicon.name for phrase in phrases if value <= phrase.start < until}
+    if named and lower[mark.start(1)] == "\u2013":  # "Small effusion - no pneumothorax"
+        return phrases, 0
+    empty = not lower[value:until].strip(" .\n")
     kept = [
         phrase
         for phrase in phrases
