@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import io
 import random
+import re
 import tarfile
 import xml.etree.ElementTree as ElementTree
 import zlib
@@ -21,7 +22,10 @@ from core.paths import how_to_restore
 from core.studies.tables import read_rows
 from core.types import CXRLensError
 
-SENTENCES = Path(__file__).resolve().parent / "label_sentences.tsv"
+_DATA = Path(__file__).resolve().parent
+SENTENCES = _DATA / "label_sentences.tsv"
+WRITTEN = _DATA / "report_sentences.tsv"
+"""Sentences and short reports in the forms in which reports are written; half of them was kept aside."""
 
 _PACKAGE = "torchxrayvision"
 _ARCHIVE = "data/NLMCXR_reports.tgz"
@@ -40,6 +44,11 @@ class Sentence:
     topic: str
     text: str
     expected: States
+
+    @property
+    def development(self) -> bool:
+        """Whether rules may be made by looking at it; decided by its text only."""
+        return zlib.crc32(f"11:{self.text}".encode()) % 2 == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,9 @@ def said(states: States) -> dict[str, LabelState]:
 
 
 def read_sentences(path: Path = SENTENCES) -> list[Sentence]:
-    r"""Read a table of sentences labelled by hand: topic, text ("\n" is a line break), "+Edema, ?Pneumonia".
+    r"""Read a table of sentences labelled by hand: topic, text, "+Edema, ?Pneumonia".
+
+    In a text "\n" is a line break, "\r" a return, "\t" a tab, "\u00ad" the character of that number.
 
     Raises:
         CXRLensError: the file is not there.
@@ -71,11 +82,18 @@ def read_sentences(path: Path = SENTENCES) -> list[Sentence]:
     if not path.is_file():
         raise CXRLensError(f"{path} is not there. {how_to_restore(path)}")
     sentences = []
-    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+    for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]:
         topic, text, expected = line.split("\t")
         states = {item[1:]: _STATES[item[0]] for item in expected.split(", ") if item}
-        sentences.append(Sentence(topic, text.replace("\\n", "\n"), states))
+        sentences.append(Sentence(topic, _ESCAPE.sub(_unescape, text), states))
     return sentences
+
+
+_ESCAPE = re.compile(r"\\(?:u([0-9a-f]{4})|([nrt]))")
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16)) if found[1] else {"n": "\n", "r": "\r", "t": "\t"}[found[2]]
 
 
 def read_openi(path: Path | None = None) -> list[CodedReport]:
