@@ -14,6 +14,7 @@ import streamlit as st  # noqa: E402
 
 from core.types import CXRLensError  # noqa: E402
 from dashboard import session  # noqa: E402
+from dashboard.reviews import access  # noqa: E402
 
 st.set_page_config(page_title="CXR Lens", page_icon=str(HERE / "icon.svg"), layout="wide")
 st.logo(str(HERE / "logo.svg"), size="large")
@@ -89,6 +90,7 @@ NOTICE = """
 st.html(NOTICE)
 
 try:
+    access.admit()
     page.run()
 except CXRLensError as error:
     st.error(str(error), icon=":material/error:")

@@ -54,12 +54,17 @@ def session_image(source: StudySource, study_id: str) -> FloatImage:
     return source.image(study_id, IMAGE_SIZE)
 
 
+_TOLD_NOWHERE = ("title", "mesh")
+"""Context that readers do not see: what Open-i calls a study, and its indexers' findings."""
+
+
 def candidates(studies: Sequence[Study]) -> list[Case]:
     """Studies that could be read, without image and reports."""
-    return [
-        Case(study.study_id, "", {}, labels=study.labels, context={k: v for k, v in study.context.items() if v})
-        for study in studies
-    ]
+
+    def context(study: Study) -> dict[str, str]:
+        return {name: text for name, text in study.context.items() if text and name not in _TOLD_NOWHERE}
+
+    return [Case(study.study_id, "", {}, labels=study.labels, context=context(study)) for study in studies]
 
 
 def write_cases(

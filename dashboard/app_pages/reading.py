@@ -10,7 +10,7 @@ from core.types import CXRLensError
 from dashboard.components.reading import plate, reading
 from dashboard.reviews import access
 from dashboard.reviews.pictures import plates
-from dashboard.reviews.reading import respond
+from dashboard.reviews.reading import refused, respond
 
 KEY = "reading"
 ANSWER = "reading_answer"  # (whose, of which session, tick, answer, images): a rerun for another reason shows it again
@@ -31,13 +31,28 @@ def case() -> None:
 
 
 def one_round() -> None:
-    """Do what the reader did, show what follows."""
-    database = access.database()
+    """Do what the reader did, show what follows.
+
+    The page stays open for hours: who may do it is asked each time. Where nobody may any more, the page stays as it is,
+    with what was typed in it, and says why.
+    """
     request = dict(st.session_state.get(KEY) or {}).get("request")
+    try:
+        go_on(request)
+    except CXRLensError as error:
+        if not isinstance(request, dict):
+            raise
+        reading(refused(request, error), key=KEY)
+
+
+def go_on(request: object) -> None:
+    """One round of a reader who may go on."""
+    who = access.identify()
+    database = access.database()
     tick = request.get("tick") if isinstance(request, dict) else None
     kept = st.session_state.get(ANSWER)
     if kept is None or kept[:3] != (who.name, session_id, tick):
-        answer = respond(database, who, session_id, request)
+        answer = respond(database, who, session_id, request if isinstance(request, dict) else None)
         images = {}
         if not answer["problem"]:
             asked = request.get("plates", []) if isinstance(request, dict) else list(answer["screens"])

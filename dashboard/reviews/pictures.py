@@ -99,20 +99,30 @@ def plates(
 def draw(screen: ReaderScreen, by: Writers) -> bytes:
     """Pack the image of a screen, with a map for each sentence where the session shows explanations.
 
+    The image has no name here: what is packed goes to a reader, and to several.
+
     Raises:
-        CXRLensError: the image or the explanation is not there, or is not the one that the session was made with.
+        ReviewError: the image or the explanation is not there, or is not the one that the session was made with. The
+            reason is in the log only, as it may name the study or the model.
     """
-    source = _source(screen.source)
-    image = session_image(source, screen.study_id)
+    try:
+        source = _source(screen.source)
+        image = session_image(source, screen.study_id)
+        pixels, bits, spacing = _view(source, screen.study_id)
+    except CXRLensError as error:
+        _LOG.warning("No image for screen %s: %s", screen.id, error)
+        raise ReviewError(
+            "This session's images cannot be found, or this one cannot be read. Skip the case with that reason, and "
+            "tell the people who made the session; the marks made so far are safe."
+        ) from error
     check_image(screen, image_sha256(image))
-    pixels, bits, spacing = _view(source, screen.study_id)
     overlays = [
         overlay
         for name, text in screen.reports
         if screen.explanation
         for overlay in explanation(screen.explanation, name, text, image, *by[name])
     ]
-    return pack(pixels, study=screen.study_id, bits=bits, overlays=overlays, spacing=spacing)
+    return pack(pixels, study="", bits=bits, overlays=overlays, spacing=spacing)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
