@@ -19,7 +19,7 @@ import platformdirs
 
 from core.types import CXRLensError
 
-TOKEN = "token"  # noqa: S105 - its name, not its value
+TOKEN = "token"
 """Parameter of the address that holds the token."""
 
 _LONGEST = 200  # characters; no key is longer

@@ -984,6 +984,6 @@ def check_image(screen: ReaderScreen, found_sha256: str) -> None:
     """
     if screen.image_sha256 and screen.image_sha256 != found_sha256:
         raise ReviewError(
-            "The image of this case is not the one this session was made with. Skip the case with that reason, and "
-            "tell the people who made the session; the marks made so far are safe."
+            "The image of this case is not the one this session was made with. Skip the case with that reason, and tell "
+            "the people who made the session; the marks made so far are safe."
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from core.reviews.rubrics import StorageError
@@ -16,7 +18,6 @@ KEY = "reading"
 ANSWER = "reading_answer"  # (whose, of which session, tick, answer, images): a rerun for another reason shows it again
 PATIENCE = 0.15  # seconds that a first image may hold up the page
 
-who = access.signed_in()
 session_id = st.query_params.get("session", "")
 
 
@@ -36,29 +37,35 @@ def one_round() -> None:
     The page stays open for hours: who may do it is asked each time. Where nobody may any more, the page stays as it is,
     with what was typed in it, and says why.
     """
-    request = dict(st.session_state.get(KEY) or {}).get("request")
+    request = asked()
     try:
         go_on(request)
     except CXRLensError as error:
-        if not isinstance(request, dict):
+        if request is None:
             raise
         reading(refused(request, error), key=KEY)
 
 
-def go_on(request: object) -> None:
+def asked() -> dict[str, Any] | None:
+    """What the page in the browser asked last; None while it is not there yet."""
+    request = dict(st.session_state.get(KEY) or {}).get("request")
+    return request if isinstance(request, dict) else None
+
+
+def go_on(request: dict[str, Any] | None) -> None:
     """One round of a reader who may go on."""
     who = access.identify()
     database = access.database()
-    tick = request.get("tick") if isinstance(request, dict) else None
+    tick = request.get("tick") if request else None
     kept = st.session_state.get(ANSWER)
     if kept is None or kept[:3] != (who.name, session_id, tick):
-        answer = respond(database, who, session_id, request if isinstance(request, dict) else None)
+        answer = respond(database, who, session_id, request)
         images = {}
         if not answer["problem"]:
-            asked = request.get("plates", []) if isinstance(request, dict) else list(answer["screens"])
+            wanted = request.get("plates", []) if request else list(answer["screens"])
             known = {screen for screen, _, _ in answer["places"]}
             try:
-                screens = [read_screen(database, who, screen) for screen in asked if screen in known][:4]
+                screens = [read_screen(database, who, screen) for screen in wanted if screen in known][:4]
                 images = plates(database, who, screens, PATIENCE)
             except StorageError as error:
                 answer["problem"] = str(error)
@@ -74,6 +81,8 @@ def go_on(request: object) -> None:
             plate(screen, image)
 
 
+if not session_id or not asked():
+    who = access.signed_in()
 if session_id:
     # Streamlit greys out what waits for an answer; a reader goes on, and the page itself says what is not saved yet.
     st.html("<style>[data-stale] { opacity: 1 !important; transition: none !important; }</style>")

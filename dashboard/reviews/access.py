@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import streamlit as st
 
@@ -88,7 +88,7 @@ def signed_in() -> Actor:
         error.ask()
         st.stop()
     if not has_login():
-        _keep_cookie()
+        _keep_cookies(who)
     return who
 
 
@@ -121,16 +121,21 @@ def admit() -> None:
 def kept_back() -> frozenset[str]:
     """Studies that whoever looks at this page reads in an open session, where nothing may tell of them.
 
-    On one's own machine this is of the reader chosen in this tab; none where nobody is chosen.
+    On one's own machine this is of whom this browser was last used as on the review pages; none where it never was.
 
     Raises:
         AccessError: on a server, this user may not use it any more.
         ReviewError: the database cannot be used.
     """
-    who = identify() if has_login() else st.session_state.get(_SEEN)
-    if who is None:
+    if has_login():
+        name = identify().name
+    elif _SEEN in st.session_state:
+        name = st.session_state[_SEEN].name
+    else:  # another tab
+        name = unquote(st.context.cookies.get(_reader_cookie(), ""))
+    if not name:
         return frozenset()
-    found: frozenset[str] = _kept_back(default_location(), who.name)
+    found: frozenset[str] = _kept_back(default_location(), name)
     return found
 
 
@@ -172,7 +177,9 @@ def check_local(address: str | None, headers: Mapping[str, str], peer: str | Non
     """
     host = _host_of(headers["host"]) if "host" in headers else "localhost"
     same_page = headers.get("origin") in (None, f"http://{headers.get('host')}", f"https://{headers.get('host')}")
-    proxied = {"forwarded", "via", "x-real-ip"} & set(headers) or any(name.startswith("x-forwarded") for name in headers)
+    proxied = {"forwarded", "via", "x-real-ip"} & set(headers) or any(
+        name.startswith("x-forwarded") for name in headers
+    )
     here = _is_loopback(address) and _is_loopback(host) and (peer is None or _is_loopback(peer))
     if not here or proxied or not same_page:
         raise AccessError(
@@ -240,23 +247,30 @@ def take_key(given: str) -> None:
         st.session_state[_PROVED] = local_key.cookie_of(_port())[1]
 
 
-_COOKIE = st.components.v2.component(
-    "cxr_local_key",
+_COOKIES = st.components.v2.component(
+    "cxr_cookies",
     html="<i hidden></i>",
     js="""
 export default function ({ data }) {
   const secure = location.protocol === "https:" ? "; Secure" : ""
-  document.cookie = `${data.name}=${data.value}; Path=/; Max-Age=2592000; SameSite=Strict${secure}`
+  for (const [name, value] of Object.entries(data)) {
+    document.cookie = `${name}=${value}; Path=/; Max-Age=2592000; SameSite=Strict${secure}`
+  }
 }
 """,
 )
 
 
-def _keep_cookie() -> None:
-    """Let the browser keep the proof for 30 days, at this port only."""
+def _keep_cookies(who: Actor) -> None:
+    """Let the browser keep for 30 days, at this port, the proof, and as whom it is used."""
     name, value = local_key.cookie_of(_port())
-    if not local_key.same(st.context.cookies.get(name, ""), value):
-        _COOKIE(data={"name": name, "value": value}, key="local-key-cookie")
+    wanted = {name: value, _reader_cookie(): quote(who.name)}
+    if any(st.context.cookies.get(each) != kept for each, kept in wanted.items()):
+        _COOKIES(data=wanted, key="cookies")
+
+
+def _reader_cookie() -> str:
+    return f"cxr-lens-{_port()}-reader"
 
 
 def _ask_for_key() -> None:

@@ -294,7 +294,9 @@ def show_keeping(who: Actor) -> None:
                 except CXRLensError as error:
                     st.error(str(error), icon=":material/error:")
                 else:
-                    st.session_state[NOTE] = f"{name} has no role any more." if role == NO_ROLE else f"{name} is {role}."
+                    st.session_state[NOTE] = (
+                        f"{name} has no role any more." if role == NO_ROLE else f"{name} is {role}."
+                    )
                     st.rerun()
     with right, st.container(border=True):
         st.markdown("**Backup**")
