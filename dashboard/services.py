@@ -301,6 +301,7 @@ def kept_back() -> frozenset[str]:
     except access.AccessError as error:
         access.explain(error)
         st.stop()
+        raise
 
 
 @st.cache_resource(max_entries=2, show_spinner="Preparing the phantom studies …")

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
+from typer.testing import CliRunner
 
 import dashboard.components.reading as reading_component
 from core.reviews import local_key
@@ -59,6 +60,7 @@ from dashboard import evaluation, services
 from dashboard.reviews import access
 from dashboard.reviews.reading import respond
 from tests.review_cases import MODELS, ROOT, cases, design, error, fill, open_app_page, open_file, screens_of, session
+from training.cli import app as command_line
 
 ANNA, RITA, ROOT_USER = Actor("anna", "reader"), Actor("rita", "researcher"), Actor("root", "admin")
 
@@ -148,6 +150,13 @@ def test_many_who_start_at_once_get_one_key(key: Path) -> None:
     assert set(found) == {local_key.token_of(8501)} and len(found) == 16
 
 
+def broken_page() -> None:
+    """The Review page, opened by nobody in particular."""
+    from tests.review_cases import ROOT, page
+
+    page(str(ROOT / "dashboard" / "app_pages" / "review.py"))
+
+
 def test_a_home_that_cannot_be_written_is_one_sentence(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,11 +167,13 @@ def test_a_home_that_cannot_be_written_is_one_sentence(
     monkeypatch.setenv("CXR_KEY", str(tmp_path))  # a folder
     with pytest.raises(CXRLensError, match="CXR_KEY"):
         local_key.token_of(8501)
-    app = AppTest.from_file(str(ROOT / "dashboard" / "app_pages" / "review.py"))
-    monkeypatch.setattr(access, "_check_key", lambda: local_key.token_of(8501))
-    with pytest.raises(CXRLensError, match="CXR_KEY"):
-        access._check_key()
-    assert not app.exception
+    page = AppTest.from_function(broken_page, default_timeout=60).run()
+    assert not page.exception and "CXR_KEY" in page.error[0].value
+
+
+def test_the_command_prints_the_address(key: Path) -> None:
+    told = CliRunner().invoke(command_line, ["review", "key", "--port", "8601"])
+    assert told.output.strip() == local_key.local_address(8601) == access.local_address(8601)
 
 
 @pytest.mark.parametrize("page", ["review", "reading"])
@@ -375,7 +386,9 @@ def reading_phantoms(database: Database) -> str:
 
 
 def page_as(name: str, who: Actor | None, monkeypatch: pytest.MonkeyPatch, **address: str) -> AppTest:
-    """Open a page on a server whose identity provider says who it is."""
+    """Open a page on a server whose identity provider says who it is; Read without bundles, which would write."""
+    if name == "read":
+        monkeypatch.setenv("CXR_BUNDLES", "/nowhere")
     if who is not None:
         monkeypatch.setattr(access, "has_login", lambda: True)
         monkeypatch.setattr(access, "_server_user", lambda: who)

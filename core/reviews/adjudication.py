@@ -40,8 +40,8 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
             raise ReviewError("This session is closed; disagreements are settled before.")
         if adjudicator in design.readers:
             raise ReviewError(f"{adjudicator} reads in this session and cannot settle it. Choose a third reader.")
-        known = (users.c.name == adjudicator) & (users.c.role != NO_ROLE)
-        if connection.scalar(sa.select(users.c.name).where(known)) is None:
+        has_role = (users.c.name == adjudicator) & (users.c.role != NO_ROLE)
+        if connection.scalar(sa.select(users.c.name).where(has_role)) is None:
             raise ReviewError(f"There is no user '{adjudicator}'. An admin can add one.")
         screen_rows, mark_rows = rows_of(connection, session_id)
         first = [row for row in screen_rows if row.repeats is None and row.disputed is None]

@@ -94,8 +94,11 @@ def _make(path: Path) -> str:
     fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32))
+        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(file, secrets.token_hex(32).encode())
+        finally:
+            os.close(file)
         try:
             if os.path.lexists(path) and _read(path) is None:
                 path.unlink(missing_ok=True)

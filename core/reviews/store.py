@@ -961,7 +961,7 @@ def _check_name(name: str) -> None:
     hidden = any(unicodedata.category(sign) in ("Cc", "Cf", "Zl", "Zp") for sign in name)
     if hidden or name != unicodedata.normalize("NFC", name).strip():
         raise ReviewError(
-            f"The name '{name.strip()}' begins or ends with a space, or holds a sign that cannot be seen. Type it again."
+            f"The name '{name.strip()}' begins or ends with a space, or holds signs that cannot be seen. Type it again."
         )
 
 
@@ -984,6 +984,6 @@ def check_image(screen: ReaderScreen, found_sha256: str) -> None:
     """
     if screen.image_sha256 and screen.image_sha256 != found_sha256:
         raise ReviewError(
-            "The image of this case is not the one this session was made with. Skip the case with that reason, and tell "
-            "the people who made the session; the marks made so far are safe."
+            "The image of this case is not the one this session was made with. Skip the case with that reason, and "
+            "tell the people who made the session; the marks made so far are safe."
         )

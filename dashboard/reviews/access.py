@@ -87,6 +87,7 @@ def signed_in() -> Actor:
     except NotSignedInError as error:
         error.ask()
         st.stop()
+        raise
     if not has_login():
         _keep_cookies(who)
     return who
