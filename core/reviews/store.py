@@ -234,12 +234,13 @@ def set_role(database: Database, who: Actor, name: str, role: Role | Literal["no
         NotAllowedError: by anybody else.
         ReviewError: no such role, or the last admin would go.
     """
-    _check_name(name)
     if role not in (*get_args(Role), NO_ROLE):
         raise ReviewError(f"There is no role '{role}'; there are {', '.join((*get_args(Role), NO_ROLE))}.")
     with database.write() as connection:
         require_role(connection, who, "admin")
         known = _role_of(connection, name)
+        if known is None:
+            _check_name(name)
         admins = connection.scalar(sa.select(sa.func.count()).where(users.c.role == "admin"))
         if known == "admin" != role and admins == 1:
             raise ReviewError(f"{name} is the last admin. Make somebody else admin first.")
@@ -256,11 +257,12 @@ def enrol(database: Database, name: str, role: Role) -> Actor:
     Raises:
         ReviewError: no name, or no such role.
     """
-    _check_name(name)
     if role not in get_args(Role):
         raise ReviewError(f"There is no role '{role}'; there are {', '.join(get_args(Role))}.")
     with database.read() as connection:
         known = _role_of(connection, name)
+    if known is None:
+        _check_name(name)
     if known != role:
         with database.write() as connection:
             _write_role(database, connection, "sign-in", name, role)
