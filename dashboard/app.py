@@ -14,6 +14,7 @@ import streamlit as st  # noqa: E402
 
 from core.types import CXRLensError  # noqa: E402
 from dashboard import server, session  # noqa: E402
+from dashboard.reviews import access  # noqa: E402
 
 st.set_page_config(page_title="CXR Lens", page_icon=str(HERE / "icon.svg"), layout="wide")
 if refusal := server.refusal():
@@ -92,6 +93,7 @@ NOTICE = """
 st.html(NOTICE)
 
 try:
+    access.admit()
     page.run()
 except CXRLensError as error:
     st.error(str(error), icon=":material/error:")

@@ -95,7 +95,9 @@ def _choose_phantom() -> services.Case | None:
         key="next",
     )
     unknown = st.session_state[session.UNKNOWN_STUDY]
-    if unknown:
+    if unknown and unknown in services.kept_back():
+        st.warning(f"{services.KEPT_BACK.format(unknown)} Showing another.", icon=":material/visibility_off:")
+    elif unknown:
         st.warning(f"Study '{unknown}' is not among the test studies. Showing another.", icon=":material/info:")
     if current is None:
         st.info(f"No test study has {finding} in its reference report. Choose another finding.")

@@ -44,6 +44,7 @@ from core.studies.phantom.findings import severity_of
 from core.studies.views import lateral_note
 from core.types import CXRLensError, FloatImage, Mask, Projection, Report, Study
 from dashboard import settings
+from dashboard.reviews import access
 
 if TYPE_CHECKING:
     from core.report_model import ReportModel
@@ -53,6 +54,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads()))
 
 VIEW_SIZE = 640  # pixels of a phantom in the viewer; the models get their own size
 PHANTOM = "phantom"
+KEPT_BACK = "You read study {} in a review session; it is kept from you here until the session is closed."
 MAX_REPORTS = 5_000  # kept in memory; a few kilobytes each
 
 
@@ -289,10 +291,29 @@ def phantom_numbers() -> tuple[int, int]:
     return 2000, 0
 
 
-def studies() -> Mapping[str, Study]:
-    """Phantom studies of the test split, by id."""
+def all_studies() -> Mapping[str, Study]:
+    """Phantom studies of the test split, by id: for numbers over all of them. What is shown comes from `studies`."""
     found: Mapping[str, Study] = _studies(*phantom_numbers())
     return found
+
+
+def studies() -> Mapping[str, Study]:
+    """Phantom studies of the test split that whoever looks may see, by id; see `kept_back`."""
+    found, hidden = all_studies(), kept_back()
+    return {name: study for name, study in found.items() if name not in hidden} if hidden else found
+
+
+def kept_back() -> frozenset[str]:
+    """Ids of the studies, of any data, that whoever looks reads in an open session: their reports are told nowhere.
+
+    Ends the page, with the reason, where that user may not use this server any more.
+    """
+    try:
+        return access.kept_back()
+    except access.AccessError as error:
+        access.explain(error)
+        st.stop()
+        raise
 
 
 @st.cache_resource(max_entries=2, show_spinner="Preparing the phantom studies …")
@@ -307,7 +328,13 @@ def worst_severity(study_id: str) -> str:
 
 
 def phantom_case(study_id: str) -> Case:
-    """Open a phantom study."""
+    """Open a phantom study.
+
+    Raises:
+        CXRLensError: whoever looks reads it in an open session.
+    """
+    if study_id in kept_back():
+        raise CXRLensError(KEPT_BACK.format(study_id))
     case: Case = _phantom_case(study_id, *phantom_numbers())
     return case
 
@@ -782,7 +809,7 @@ def map_quality(stored: Embeddings, placed: Projection) -> MapQuality:
 def _map_quality(key: str, _stored: Embeddings, _placed_map: Projection) -> MapQuality:
     from core.map_quality import nearest, neighbourhood_hit, silhouette
 
-    known = studies()
+    known = all_studies()
     rows = [place for place, study_id in enumerate(_stored.study_ids) if study_id in known]
     points, features = _placed_map.coordinates[rows], _stored.features[rows]
     found = [set(findings(known[_stored.study_ids[row]].labels)) for row in rows]

@@ -8,13 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import streamlit as st
+from streamlit.runtime import context as runtime_context
 from streamlit.testing.v1 import AppTest
 
 from core.labels.observations import OBSERVATIONS, LabelState
+from core.reviews import local_key
 from core.reviews.database import Database
 from core.reviews.design import Case, Design
 from core.reviews.rubrics import Mark
 from core.reviews.store import Actor, create_session, first_admin, list_screens, set_role
+
+# The client of `AppTest` is a mock, with mocks for its address and cookies. These pages ask for both; without a client
+# the answer is that of a new browser on this machine.
+runtime_context._get_client_context = lambda: None
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("reference", "pair-one", "pair-two")
@@ -112,6 +119,8 @@ def page(path: str) -> None:
 
 
 def open_app_page(name: str, **address: str) -> AppTest:
+    """Open a page as the owner of this machine does."""
+    address = {local_key.TOKEN: local_key.token_of(st.get_option("server.port")), **address}
     app = AppTest.from_function(page, args=(str(ROOT / "dashboard" / "app_pages" / f"{name}.py"),), default_timeout=120)
     app.query_params.update(address)
     return app.run()

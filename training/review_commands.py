@@ -112,7 +112,7 @@ def list_(database: Location = None, user: User = None, as_json: AsJson = False)
 @app.command()
 def role(
     name: Annotated[str, typer.Argument(help="Of the user.")],
-    what: Annotated[str, typer.Argument(metavar="ROLE", help="reader, researcher or admin.")],
+    what: Annotated[str, typer.Argument(metavar="ROLE", help="reader, researcher or admin; none takes the role away.")],
     database: Location = None,
     user: User = None,
 ) -> None:
@@ -122,6 +122,14 @@ def role(
     with _database(database, user) as (opened, who):
         set_role(opened, who, name, what)  # type: ignore[arg-type]
     typer.echo(f"{name} is {what}.")
+
+
+@app.command()
+def key(port: Annotated[int, typer.Option(min=1, max=65535, help="Of the dashboard.")] = 8501) -> None:
+    """Print the address that opens the Review page of this machine's dashboard. It holds a secret."""
+    from core.reviews.local_key import local_address
+
+    typer.echo(local_address(port))
 
 
 @app.command()

@@ -96,6 +96,10 @@ def session_image(source: StudySource, study_id: str) -> FloatImage:
     return source.image(study_id, IMAGE_SIZE)
 
 
+_TOLD_NOWHERE = ("title", "mesh")
+"""Context that readers do not see: what Open-i calls a study, and its indexers' findings."""
+
+
 def candidates(studies: Sequence[Study]) -> list[Case]:
     """Studies that could be read, without image and reports."""
     return [Case(study.study_id, "", {}, labels=study.labels, context=_context(study)) for study in studies]
@@ -104,7 +108,7 @@ def candidates(studies: Sequence[Study]) -> list[Case]:
 def _context(study: Study) -> dict[str, str]:
     """What a reader sees beside the image."""
     told = {**study.context, "view": view_in_words(study.view)}
-    return {name: text for name, text in told.items() if text}
+    return {name: text for name, text in told.items() if text and name not in _TOLD_NOWHERE}
 
 
 def find_images(source: StudySource, cases: Sequence[Case], choice: Choice, seed: int) -> list[Case]:

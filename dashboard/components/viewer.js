@@ -148,10 +148,12 @@ class Viewer {
     this.resizing.disconnect()
   }
 
-  load(bytes) {
+  // ``name`` says which study it is where the bytes do not.
+  load(bytes, name) {
     if (bytes === this.bytes) return
     this.bytes = bytes
     const { header, pixels } = unpack(bytes)
+    if (name) header.study = name
     const changed = header.study !== this.header?.study
     this.header = header
     this.pixels = pixels

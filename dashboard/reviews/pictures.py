@@ -108,12 +108,23 @@ def plates(
 def draw(screen: ReaderScreen, by: Writers) -> bytes:
     """Pack the image of a screen, with a map for each sentence where the session shows explanations.
 
+    The image has no name here: what is packed goes to a reader, and to several.
+
     Raises:
-        CXRLensError: the image or the explanation is not there, or is not the one that the session was made with.
+        ReviewError: the image or the explanation is not there, or is not the one that the session was made with. The
+            reason is in the log only, as it may name the study or the model.
     """
-    source = _source(screen.source)
-    check_image(screen, image_sha256(session_image(source, screen.study_id)))
-    shown = _view(source, screen.study_id)
+    try:
+        source = _source(screen.source)
+        sha256 = image_sha256(session_image(source, screen.study_id))
+        shown = _view(source, screen.study_id)
+    except CXRLensError as error:
+        _LOG.warning("No image for screen %s: %s", screen.id, error)
+        raise ReviewError(
+            "This session's images cannot be found, or this one cannot be read. Skip the case with that reason, and "
+            "tell the people who made the session; the marks made so far are safe."
+        ) from error
+    check_image(screen, sha256)
     overlays = [
         overlay
         for name, text in screen.reports
@@ -124,7 +135,7 @@ def draw(screen: ReaderScreen, by: Writers) -> bytes:
     ]
     return pack(
         shown.pixels,
-        study=screen.study_id,
+        study="",
         bits=shown.bits,
         overlays=overlays,
         spacing=shown.spacing,

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from playwright import sync_api
 
+from core.reviews import local_key
 from dashboard import settings
 from tests import needs
 from tests.browser.find import NoBrowserError, start
@@ -32,6 +33,12 @@ class Server:
     process: psutil.Process
 
 
+def with_key(server_url: str, path: str) -> str:
+    """The address of a review page, as the owner of this machine has it."""
+    token = local_key.token_of(int(server_url.rpartition(":")[2]))
+    return f"{path}{'&' if '?' in path else '?'}{local_key.TOKEN}={token}"
+
+
 @dataclass
 class Watched:
     """A page of the browser and what went wrong or over the wire on it."""
@@ -45,6 +52,10 @@ class Watched:
         """Go to an address and wait until the script has run."""
         self.page.goto(f"{self.url}/{path}")
         self.settle()
+
+    def open_review(self, path: str) -> None:
+        """Go to a review page with the key of this machine."""
+        self.open(with_key(self.url, path))
 
     def settle(self) -> None:
         """Wait until the app is idle: its status is read from the app's own attribute."""

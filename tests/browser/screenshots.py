@@ -149,7 +149,7 @@ def main(only: Sequence[str]) -> None:
                     if only and not name.startswith(tuple(only)):
                         continue
                     watched = watch(browser, server.url, width, height)
-                    watched.open(path)
+                    (watched.open_review if path.startswith("re") and "reader" in path else watched.open)(path)
                     if path.startswith("embeddings"):  # t-SNE takes its time, and the chart draws after the script
                         watched.page.wait_for_selector(".js-plotly-plot .main-svg", timeout=120_000)
                     if path.startswith("reading"):

@@ -64,7 +64,7 @@ class Made:
 def enter(browser: Browser, server: Server, reader: str, button: str, position: int) -> Watched:
     """From the Review page to the case where the reader is."""
     watched = watch(browser, server.url)  # a browser of its own: nothing is left from before
-    watched.open(f"review?reader={reader}")
+    watched.open_review(f"review?reader={reader}")
     for hidden in ("phantom-", "secret-", "New session"):
         assert watched.page.get_by_text(hidden).count() == 0
     watched.page.get_by_role("button", name=button).click(timeout=WAIT)
@@ -163,7 +163,7 @@ def whole_session(browser: Browser, server: Server, session_id: str, cases_of_ea
     assert anna.errors == []
 
     root = watch(browser, server.url)
-    root.open(f"review?reader=root&session={session_id}")
+    root.open_review(f"review?reader=root&session={session_id}")
     expect(root.page.get_by_role("button", name="Close and unblind")).to_be_disabled(timeout=WAIT)
     root.page.get_by_text("all screens are read").click()
     root.page.get_by_role("button", name="Close and unblind").click()
@@ -262,7 +262,7 @@ def test_a_session_made_on_the_page_with_reports_of_the_bundles(browser: Browser
         needs.BUNDLES.skip()
     watched = watch(browser, local.url)
     page = watched.page
-    watched.open("review?reader=root")
+    watched.open_review("review?reader=root")
     page.get_by_role("radio", name="New session").click()
     title = page.get_by_role("textbox", name="Title")
     title.fill("Pilot", timeout=WAIT)
@@ -318,7 +318,7 @@ def test_readers_and_results_at_a_desk_and_on_a_phone(browser: Browser, local: S
             "results": f"review?reader=rita&session={made}",
         }.items():
             watched = watch(browser, local.url, width, height)
-            watched.open(address)
+            watched.open_review(address)
             expect(watched.page.get_by_role("note").filter(has_text="Research use only")).to_be_visible(timeout=WAIT)
             expected = {"asks": "Who are you?", "reader": "Waiting for you", "results": "Take away"}[name]
             expect(watched.page.get_by_role("heading", name=expected)).to_be_visible(timeout=WAIT)
@@ -335,7 +335,7 @@ def test_readers_and_results_at_a_desk_and_on_a_phone(browser: Browser, local: S
 def test_a_server_that_others_reach_refuses_reviews_without_sign_in(browser: Browser, tmp_path: Path) -> None:
     for server in start_server(tmp_path, "--server.address=0.0.0.0", LOGNAME="root"):
         watched = watch(browser, server.url)
-        watched.open("review?reader=root")
+        watched.open_review("review?reader=root")
         expect(watched.page.get_by_text("Review sessions are closed here")).to_be_visible(timeout=WAIT)
         assert watched.page.get_by_text("New session").count() == 0
         assert not (tmp_path / "reviews.sqlite").exists()
