@@ -10,7 +10,6 @@ from core.encoders import build_encoder
 from core.registry import DECODERS, ENCODERS, PAIRS, SIZES, lookup
 from core.text import Vocabulary
 from core.types import CXRLensError, VisualTokens
-from tests import needs
 
 pytestmark = pytest.mark.numeric
 
