@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from imagecodecs import jpegls_encode
+from imagecodecs import jpeg8_encode, jpegls_encode
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -445,6 +445,7 @@ def test_8_bit_and_signed_values_are_read() -> None:
         (RLELossless, None, 1e-6),
         (JPEG2000Lossless, J2K, 1e-6),
         (JPEGBaseline8Bit, encode(Image.fromarray(gray_ramp()), "JPEG", quality=100), 0.01),
+        (JPEGExtended12Bit, jpeg8_encode(RAMP, level=100, bitspersample=12), 0.001),
     ],
 )
 def test_compressed_pixels_are_read(syntax: UID, encapsulated: bytes | None, tolerance: float) -> None:
@@ -452,8 +453,7 @@ def test_compressed_pixels_are_read(syntax: UID, encapsulated: bytes | None, tol
         data = dicom(gray_ramp(), bits=8, syntax=syntax, encapsulated=encapsulated, WindowCenter=128, WindowWidth=256)
         expected = gray_ramp() / 255
     else:
-        # Pillow writes 16-bit J2K
-        bits = 12 if encapsulated is None else 16
+        bits = 16 if syntax == JPEG2000Lossless else 12  # Pillow writes 16-bit J2K
         data = windowed(bits=bits, syntax=syntax, encapsulated=encapsulated)
         expected = RAMP / 4095
     np.testing.assert_allclose(read_image(data).pixels, expected, atol=tolerance)
