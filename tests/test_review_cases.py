@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_the_documented_design_and_command_make_a_session_whose_readers_see_the_
 
 def test_images_of_a_folder_are_those_that_readers_see(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "pictures", "s1", "s2")
-    (pictures / "s3.dcm").write_bytes(windowed(PixelSpacing=[0.2, 0.1]))
+    (pictures / "s3.dcm").write_bytes(windowed(PixelSpacing=[0.2, 0.1], ViewPosition="LL"))
     cases = write_lines(tmp_path, "s1", "s2", "s3")
     made = create(tmp_path, write_design(tmp_path), "--cases", cases, "--images", str(pictures))
     assert made.returncode == 0, made.stderr
@@ -113,10 +114,30 @@ def test_images_of_a_folder_are_those_that_readers_see(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, np.asarray(Image.open(pictures / "s2.png")))
     assert (header["spacing"], header["shrunk"]) == (None, [1, 1])
     assert shown["s3"][0]["spacing"] == [0.2, 0.1]
+    database = Database(tmp_path / "r.sqlite")
+    anna = Actor("anna", "reader")
+    told = [read_screen(database, anna, each) for each in screens_of(database, "anna", made.stdout[:32])]
+    assert {screen.study_id: screen.context for screen in told} == {"s1": {}, "s2": {}, "s3": {"view": "lateral view"}}
+    database.close()
     # An image that is exchanged afterwards is not shown.
     Image.fromarray(255 - np.asarray(Image.open(pictures / "s1.png"))).save(pictures / "s1.png")
     with pytest.raises(ReviewError, match="not the one this session was made with"):
         seen(tmp_path / "r.sqlite", made.stdout[:32])
+
+
+def test_a_large_film_is_made_smaller_and_measured_as_it_was(tmp_path: Path) -> None:
+    film = np.tile(np.linspace(0, 4095, 4096, dtype=np.uint16), (2304, 1))
+    (tmp_path / "told.dcm").write_bytes(windowed(film, PixelSpacing=[0.25, 0.1]))
+    Image.fromarray((film // 16).astype(np.uint8)).save(tmp_path / "untold.png")
+    source = FolderSource(tmp_path)
+    for study_id, spacing in (("told", [0.5, 0.2]), ("untold", None)):
+        screen = SimpleNamespace(
+            source=name_images(tmp_path), study_id=study_id, image_sha256="", reports=(), explanation=""
+        )
+        header, pixels = packed(draw(screen, {}))  # type: ignore[arg-type]
+        assert pixels.shape == (1152, 2048)
+        assert (header["spacing"], header["shrunk"]) == (spacing, [2, 2])
+        assert source.image(study_id, 64).shape == (64, 64)
 
 
 def test_the_design_can_say_where_the_images_are(tmp_path: Path) -> None:
