@@ -137,7 +137,7 @@ def test_the_ruler_measures_millimetres_where_the_file_tells_them(page: Watched,
     assert measured(page, "ArrowDown", 10) == "10.0 mm"  # 20 pixels of 0.5 mm
     expect(page.page.get_by_text("the file says 0.5 x 0.2 mm a pixel")).to_be_visible()
     expect(page.page.get_by_text("millimetres on the detector")).to_be_visible()
-    expect(page.page.locator('[data-tool="ruler"]')).to_have_attribute("title", re.compile("in millimetres"))
+    expect(page.page.locator('button[data-tool="ruler"]')).to_have_attribute("title", re.compile("in millimetres"))
     expect(page.page.get_by_text("lateral view", exact=False).first).to_be_visible()
     expect(page.page.get_by_text("the models know frontal views")).to_be_visible()
 
@@ -148,6 +148,6 @@ def test_the_ruler_counts_pixels_where_the_file_tells_none(page: Watched, tmp_pa
     upload(page, tmp_path / "film.png")
     assert measured(page, "ArrowRight", 10) == "20 pixels"
     expect(page.page.get_by_text("the ruler counts pixels")).to_be_visible()
-    expect(page.page.locator('[data-tool="ruler"]')).to_have_attribute("title", re.compile("in pixels"))
+    expect(page.page.locator('button[data-tool="ruler"]')).to_have_attribute("title", re.compile("in pixels"))
     expect(page.page.get_by_text("the file does not tell the view")).to_be_visible()
     assert page.page.get_by_text("the models know frontal views").count() == 0
