@@ -98,7 +98,6 @@ def test_the_documented_design_and_command_make_a_session_whose_readers_see_the_
     shown = seen(tmp_path / "r.sqlite", made.stdout[:32])
     assert len(shown) == 5
     for study_id, (header, pixels) in shown.items():
-        assert header["study"] == study_id
         expected = source.image(study_id, pixels.shape[0])
         np.testing.assert_allclose(pixels / header["levels"], expected, atol=1 / header["levels"])
 
@@ -133,7 +132,7 @@ def test_a_large_film_is_made_smaller_and_measured_as_it_was(tmp_path: Path, mon
     Image.fromarray((film // 16).astype(np.uint8)).save(tmp_path / "untold.png")
     for study_id, spacing in (("told", [0.5, 0.2]), ("untold", None)):
         screen = SimpleNamespace(
-            source=name_images(tmp_path), study_id=study_id, image_sha256="", reports=(), explanation=""
+            id="1", source=name_images(tmp_path), study_id=study_id, image_sha256="", reports=(), explanation=""
         )
         header, pixels = packed(draw(screen, {}))  # type: ignore[arg-type]
         assert pixels.shape == (100, 128)

@@ -184,12 +184,14 @@ def report(
         raise CXRLensError(f"There is no bundle in {bundles}.")
     models = [library.load(name) for name in names]
     lateral = dict.fromkeys(lateral_note(radiograph.view, model.card.trained_with) for model in models)
-    warnings = [*filter(None, lateral), *radiograph.warnings]
-    for warning in warnings:
-        _err(f"warning: {warning}")
-    view = view_in_words(radiograph.view)
+    notes = [*filter(None, lateral), *radiograph.warnings]
     if not as_json:
-        _out(f"{image.name}: {view or 'the file does not tell the view'}\n")
+        _out(f"{image.name}: {view_in_words(radiograph.view) or 'the file does not tell the view'}\n")
+    for note in notes:
+        if as_json:
+            _err(f"note: {note}")
+        else:
+            _out(f"Note: {note}\n")
     for model in models:
         use_threads_for(model.card.size)
     results: list[dict[str, Any]] = []
@@ -213,7 +215,7 @@ def report(
             "image": image.name,
             "view": radiograph.view or None,
             "pixel_spacing_mm": radiograph.pixel_spacing,
-            "warnings": warnings,
+            "notes": notes,
             "intended_use": INTENDED_USE,
             "reports": results,
         }
