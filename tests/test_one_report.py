@@ -259,6 +259,7 @@ def drawn(source: str, study_id: str, name: str, text: str) -> list[dict[str, An
     """The overlays of a session's screen on explanations, as the browser gets them."""
     image = session_image(open_source(source), study_id)
     screen = SimpleNamespace(
+        id="1",
         source=source,
         study_id=study_id,
         image_sha256=image_sha256(image),

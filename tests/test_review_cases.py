@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from core.studies.folder import FolderSource
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource, write_phantom
 from core.types import CXRLensError
+from dashboard.reviews import pictures
 from dashboard.reviews.pictures import draw
 from tests.conftest import BUNDLES, ROOT
 from tests.review_cases import screens_of
@@ -96,27 +98,45 @@ def test_the_documented_design_and_command_make_a_session_whose_readers_see_the_
     shown = seen(tmp_path / "r.sqlite", made.stdout[:32])
     assert len(shown) == 5
     for study_id, (header, pixels) in shown.items():
-        assert header["study"] == study_id
         expected = source.image(study_id, pixels.shape[0])
         np.testing.assert_allclose(pixels / header["levels"], expected, atol=1 / header["levels"])
 
 
 def test_images_of_a_folder_are_those_that_readers_see(tmp_path: Path) -> None:
-    pictures = write_pictures(tmp_path / "pictures", "s1", "s2")
-    (pictures / "s3.dcm").write_bytes(windowed(PixelSpacing=[0.2, 0.1]))
+    folder = write_pictures(tmp_path / "pictures", "s1", "s2")
+    (folder / "s3.dcm").write_bytes(windowed(PixelSpacing=[0.2, 0.1], ViewPosition="LL"))
     cases = write_lines(tmp_path, "s1", "s2", "s3")
-    made = create(tmp_path, write_design(tmp_path), "--cases", cases, "--images", str(pictures))
+    made = create(tmp_path, write_design(tmp_path), "--cases", cases, "--images", str(folder))
     assert made.returncode == 0, made.stderr
     shown = seen(tmp_path / "r.sqlite", made.stdout[:32])
     assert set(shown) == {"s1", "s2", "s3"}
     header, pixels = shown["s2"]
-    np.testing.assert_array_equal(pixels, np.asarray(Image.open(pictures / "s2.png")))
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(folder / "s2.png")))
     assert (header["spacing"], header["shrunk"]) == (None, [1, 1])
     assert shown["s3"][0]["spacing"] == [0.2, 0.1]
+    database = Database(tmp_path / "r.sqlite")
+    anna = Actor("anna", "reader")
+    told = [read_screen(database, anna, each) for each in screens_of(database, "anna", made.stdout[:32])]
+    assert {screen.study_id: screen.context for screen in told} == {"s1": {}, "s2": {}, "s3": {"view": "lateral view"}}
+    database.close()
     # An image that is exchanged afterwards is not shown.
-    Image.fromarray(255 - np.asarray(Image.open(pictures / "s1.png"))).save(pictures / "s1.png")
+    Image.fromarray(255 - np.asarray(Image.open(folder / "s1.png"))).save(folder / "s1.png")
     with pytest.raises(ReviewError, match="not the one this session was made with"):
         seen(tmp_path / "r.sqlite", made.stdout[:32])
+
+
+def test_a_large_film_is_made_smaller_and_measured_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "LONGEST_SIDE", 128)
+    film = np.tile(np.linspace(0, 4095, 256, dtype=np.uint16), (200, 1))
+    (tmp_path / "told.dcm").write_bytes(windowed(film, PixelSpacing=[0.25, 0.1]))
+    Image.fromarray((film // 16).astype(np.uint8)).save(tmp_path / "untold.png")
+    for study_id, spacing in (("told", [0.5, 0.2]), ("untold", None)):
+        screen = SimpleNamespace(
+            id="1", source=name_images(tmp_path), study_id=study_id, image_sha256="", reports=(), explanation=""
+        )
+        header, pixels = packed(draw(screen, {}))  # type: ignore[arg-type]
+        assert pixels.shape == (100, 128)
+        assert (header["spacing"], header["shrunk"]) == (spacing, [2, 2])
 
 
 def test_the_design_can_say_where_the_images_are(tmp_path: Path) -> None:
@@ -139,15 +159,15 @@ def test_a_session_without_images_is_refused_with_what_to_write(tmp_path: Path) 
 
 
 def test_cases_without_an_image_are_named(tmp_path: Path) -> None:
-    pictures = write_pictures(tmp_path / "pictures", "s1", "s2")
-    (pictures / "s3.png").write_bytes(b"not a picture")
+    folder = write_pictures(tmp_path / "pictures", "s1", "s2")
+    (folder / "s3.png").write_bytes(b"not a picture")
     cases = write_lines(tmp_path, "s1", "s2", "s3", "s4")
-    done = create(tmp_path, write_design(tmp_path), "--cases", cases, "--images", str(pictures))
+    done = create(tmp_path, write_design(tmp_path), "--cases", cases, "--images", str(folder))
     assert done.returncode == 2 and "Traceback" not in done.stderr
     message = re.search(r"2 of 4 cases have no image to show: (.*?)\. ", done.stderr)
     assert message is not None and sorted(message.group(1).split(", ")) == ["s3", "s4"]
     chosen = '\n[studies]\nhow = "listed"\nids = ["s2", "s1"]\n'
-    assert create(tmp_path, write_design(tmp_path, chosen), "--cases", cases, "--images", str(pictures)).returncode == 0
+    assert create(tmp_path, write_design(tmp_path, chosen), "--cases", cases, "--images", str(folder)).returncode == 0
 
 
 @pytest.mark.parametrize("where", ["nowhere", "empty", "phantom:many:0", "index:frontal:nowhere", "images:nowhere"])
@@ -160,10 +180,10 @@ def test_images_that_are_not_there_are_one_line(tmp_path: Path, where: str, monk
 
 
 def test_two_images_of_one_study_are_refused(tmp_path: Path) -> None:
-    pictures = write_pictures(tmp_path / "pictures", "s1")
-    (pictures / "s1.dcm").write_bytes(windowed())
+    folder = write_pictures(tmp_path / "pictures", "s1")
+    (folder / "s1.dcm").write_bytes(windowed())
     with pytest.raises(CXRLensError, match=r"several images of study s1\."):
-        open_source(name_images(pictures))
+        open_source(name_images(folder))
 
 
 def test_bundles_do_not_write_about_other_studies_than_are_shown(tmp_path: Path) -> None:
@@ -235,9 +255,9 @@ def test_a_folders_cases_are_stratified_by_their_references(tmp_path: Path) -> N
 
 def test_what_a_person_writes_names_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    pictures = write_pictures(tmp_path / "pictures", "s1")
-    for text in ("pictures", "images:pictures", str(pictures), f"images:{pictures}"):
-        assert name_source(text) == name_images(pictures)
+    folder = write_pictures(tmp_path / "pictures", "s1")
+    for text in ("pictures", "images:pictures", str(folder), f"images:{folder}"):
+        assert name_source(text) == name_images(folder)
     assert name_source("phantom:3:7") == name_phantoms(3, 7)
     image = open_source(name_source("pictures")).image("s1", 32)
     assert image.shape == (32, 32)

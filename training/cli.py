@@ -256,9 +256,8 @@ def report(
     models = [library.load(name) for name in names]
     lateral = dict.fromkeys(lateral_note(radiograph.view, model.card.trained_with) for model in models)
     notes = [*filter(None, lateral), *radiograph.warnings]
-    view = view_in_words(radiograph.view)
     if not as_json:
-        _out(f"{image.name}: {view or 'the file does not tell the view'}\n")
+        _out(f"{image.name}: {view_in_words(radiograph.view) or 'the file does not tell the view'}\n")
     for note in notes:
         if as_json:
             _err(f"note: {note}")

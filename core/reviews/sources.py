@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +136,7 @@ def find_images(source: StudySource, cases: Sequence[Case], choice: Choice, seed
             continue
         if case.image_sha256 not in ("", sha256):
             other.append(case.study_id)
-        found.append(replace(case, image_sha256=sha256))
+        found.append(replace(case, image_sha256=sha256, context=_with_view(source, case)))
     if missing:
         raise ReviewError(
             f"{len(missing)} of {len(chosen)} cases have no image to show: {_named(missing)}. "
@@ -160,6 +160,12 @@ def _described(source: StudySource, case: Case, choice: Choice) -> Case:
     if choice.how == "stratified" and not case.labels and case.reports.get(REFERENCE, "").strip():
         return replace(case, labels=label_report(case.reports[REFERENCE]).states)
     return case
+
+
+def _with_view(source: StudySource, case: Case) -> Mapping[str, str]:
+    """The context, with the view where only the image's file tells it."""
+    view = view_in_words(source.original(case.study_id).view) if isinstance(source, FolderSource) else ""
+    return {"view": view, **case.context} if view else case.context
 
 
 def _named(ids: Collection[str], most: int = 10) -> str:

@@ -167,6 +167,10 @@ class Viewer {
     })
     for (const overlay of header.overlays) overlay.picture = paint(overlay, header.overlays.indexOf(overlay))
     this.root.querySelector('[data-tool="region"]').hidden = !header.regions
+    const measure = header.spacing
+      ? "Drag measures in millimetres; they are on the detector, where the chest is about 5 % larger, unless the image was calibrated"
+      : "Drag measures in pixels: how large one is, is not known"
+    this.root.querySelector('[data-tool="ruler"]').title = `${measure} (R; then arrows and Enter)`
     this.root.style.setProperty("--ratio", String(header.height / header.width))
     this.canvas.setAttribute("aria-label", `Radiograph ${header.study}, ${header.width} by ${header.height} pixels`)
     this.buildPresets()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ MEASURE = """() => {
     for (const each of root.querySelectorAll("*")) {
       if (each.shadowRoot) visit(each.shadowRoot)
       const isImage = each.tagName === "IMG"
-      if (!isImage && !each.matches('canvas[aria-label="Radiograph"]')) continue
+      if (!isImage && !each.matches('canvas[aria-label^="Radiograph"]')) continue
       const style = getComputedStyle(each)
       const edge = (names) => names.reduce((sum, name) => sum + parseFloat(style[name]), 0)
       const box = each.getBoundingClientRect()
@@ -136,6 +137,7 @@ def test_the_ruler_measures_millimetres_where_the_file_tells_them(page: Watched,
     assert measured(page, "ArrowDown", 10) == "10.0 mm"  # 20 pixels of 0.5 mm
     expect(page.page.get_by_text("the file says 0.5 x 0.2 mm a pixel")).to_be_visible()
     expect(page.page.get_by_text("millimetres on the detector")).to_be_visible()
+    expect(page.page.locator('button[data-tool="ruler"]')).to_have_attribute("title", re.compile("in millimetres"))
     expect(page.page.get_by_text("lateral view", exact=False).first).to_be_visible()
     expect(page.page.get_by_text("the models know frontal views")).to_be_visible()
 
@@ -146,5 +148,6 @@ def test_the_ruler_counts_pixels_where_the_file_tells_none(page: Watched, tmp_pa
     upload(page, tmp_path / "film.png")
     assert measured(page, "ArrowRight", 10) == "20 pixels"
     expect(page.page.get_by_text("the ruler counts pixels")).to_be_visible()
+    expect(page.page.locator('button[data-tool="ruler"]')).to_have_attribute("title", re.compile("in pixels"))
     expect(page.page.get_by_text("the file does not tell the view")).to_be_visible()
     assert page.page.get_by_text("the models know frontal views").count() == 0
