@@ -20,8 +20,6 @@ from tests.conftest import BUNDLES, ROOT
 from training import bench
 from training.cli import main
 
-pytestmark = pytest.mark.numeric
-
 needs_bundles = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
 
 
