@@ -22,8 +22,6 @@ from tests.test_images import windowed
 from training import bench
 from training.cli import main
 
-pytestmark = pytest.mark.numeric
-
 needs_bundles = needs.BUNDLES.unless(BUNDLES.is_dir())
 
 

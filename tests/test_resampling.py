@@ -22,8 +22,6 @@ from core.metrics.resampling import (
 )
 from core.types import CXRLensError
 
-pytestmark = pytest.mark.numeric
-
 
 def system(scores: object, name: str = "score") -> StudyStatistics:
     """A system whose corpus score is the mean of its studies' scores."""
