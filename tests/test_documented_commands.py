@@ -375,18 +375,18 @@ ROWS: dict[str, Row] = {
     "cxr-lens label-quality --disagreements 50": Row(
         " -n 10 --openi FOLDER", _words(FOLDER=lambda place: place.openi), says="held-out half"
     ),
-    "cxr-lens explain-benchmark --preset phantom": Row(EXPLAINED + " --out explain", says="fve"),
+    "cxr-lens explain-benchmark --preset phantom": Row(EXPLAINED + " --out explain", slow=True, says="fve"),
     "cxr-lens review --help": Row(says="(?s)create.*backup"),
     "cxr-lens data openi --from FOLDER --out data/openi": Row(
-        " --size 64", _words(FOLDER=lambda place: place.openi), says=f"{STUDIES} kept"
+        " --size 64 --processes 1", _words(FOLDER=lambda place: place.openi), says=f"{STUDIES} kept"
     ),
     "cxr-lens data openi --from ../shared/data --out data/openi": Row(
         " --no-images", {"../shared/data": lambda place: place.openi}, says=f"{STUDIES} kept"
     ),
     "cxr-lens data mimic --from FOLDER --out data/mimic": Row(
-        " --size 64", _words(FOLDER=lambda place: place.mimic), says=f"{STUDIES} kept"
+        " --size 64 --processes 1", _words(FOLDER=lambda place: place.mimic), says=f"{STUDIES} kept"
     ),
-    "cxr-lens data labels data/openi": Row(says=f"{STUDIES} studies labelled", after=INDEX),
+    "cxr-lens data labels data/openi": Row(" --processes 1", says=f"{STUDIES} studies labelled", after=INDEX),
     "cxr-lens data census data/openi": Row(says=f"{STUDIES} kept", after=INDEX),
     "cxr-lens train --preset openi": Row(REAL + RUNS + ONE, says="constant report", after=INDEX),
     "cxr-lens evaluate --preset openi": Row(
