@@ -7,13 +7,15 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from core import __version__
 from core.bundle import BundleLibrary
 from core.studies.phantom import PhantomSource
 from tests import needs
@@ -178,3 +180,75 @@ def test_a_part_of_the_benchmark_is_measured_alone(
     assert capsys.readouterr().out == "9 s\n\n"
     bench.main([])
     assert capsys.readouterr().out == "1 s\n2 s\n\n9 s\n\n"
+
+
+def test_commands_are_listed_in_the_order_in_which_a_person_needs_them(cxr_lens: Command) -> None:
+    text = cxr_lens("--help").stdout
+    places = [text.index(f" {name} ") for name in ("report", "dashboard", "bundles", "evaluate", "train", "agreement")]
+    assert places == sorted(places)
+    assert "--install-completion" in text
+
+
+def test_every_command_has_a_place_in_the_order() -> None:
+    import typer.main
+
+    from training.cli import ORDER, app
+
+    assert sorted(typer.main.get_command(app).commands) == sorted(ORDER)  # type: ignore[attr-defined]
+
+
+def test_every_command_that_prints_a_table_has_json() -> None:
+    import typer.main
+
+    from training.cli import app
+
+    def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+        for name, each in group.commands.items():
+            if hasattr(each, "commands"):
+                yield from commands(each, (*path, name))
+            else:
+                yield " ".join((*path, name)), each
+
+    lacking = {
+        name
+        for name, each in commands(typer.main.get_command(app))
+        if not any("--json" in parameter.opts for parameter in each.params)
+    }
+    # These print a line, or nothing.
+    assert lacking == {"dashboard", "phantom", "data labels"} | {
+        f"review {name}"
+        for name in ("create", "role", "adjudicate", "close", "export", "backup", "restore", "verify", "import-marks")
+    }
+
+
+def test_version_and_completion(cxr_lens: Command) -> None:
+    assert cxr_lens("--version").stdout == f"cxr-lens {__version__}\n"
+    assert "complete" in cxr_lens("--show-completion", "bash").stdout
+
+
+@needs_bundles
+def test_json_of_bundles_and_of_no_review_session(cxr_lens: Command, tmp_path: Path) -> None:
+    content = json.loads(cxr_lens("bundles", "--json").stdout)
+    assert {each["name"] for each in content["bundles"]} == {card.name for card in BundleLibrary(BUNDLES).cards()}
+    assert content["problems"] == {}
+    done = cxr_lens("review", "list", "--json", "--database", str(tmp_path / "reviews.sqlite"))
+    assert json.loads(done.stdout) == []
+
+
+def test_quiet_leaves_results_and_verbose_says_where_an_error_arose(
+    cxr_lens: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXR_LENS_VERBOSITY", "0")
+    texts = tmp_path / "reports.csv"
+    texts.write_text("impression\nNo acute disease.\nSmall left pleural effusion.\n")
+    usual = cxr_lens("clusters", "--from", str(texts))
+    assert "say nothing and give no pair" in usual.stderr
+    quiet = cxr_lens("-q", "clusters", "--from", str(texts))
+    assert quiet.stdout == usual.stdout
+    assert "say nothing" not in quiet.stderr
+    assert "count as training reports" in quiet.stderr  # a warning is no note
+    phantoms = in_a_process_of_its_own("-q", "phantom", "--out", str(tmp_path / "phantoms"), "-n", "1", "--size", "64")
+    assert (phantoms.returncode, phantoms.stderr) == (0, "")  # no progress
+    assert "ConfigError" in cxr_lens("-v", "plan", "--preset", "nobody").stderr
+    assert "ConfigError" not in cxr_lens("plan", "--preset", "nobody").stderr
+    assert "opposite" in cxr_lens("-v", "-q", "bundles").stderr

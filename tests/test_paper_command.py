@@ -34,7 +34,7 @@ def test_one_command_writes_every_table_and_does_nothing_twice(tmp_path: Path, m
     assert done.exit_code == 0, done.output
     assert "study of CCVE compares all encoders; this run has none of dve, fve, ccve: left out" in done.output
     bundles = tmp_path / "runs" / "phantom" / "bundles"
-    assert f"CXR_BUNDLES={bundles} CXR_TABLES={tmp_path / 'out'} streamlit run" in done.output
+    assert f"CXR_BUNDLES={bundles} CXR_TABLES={tmp_path / 'out'} cxr-lens dashboard" in done.output
     folder = tmp_path / "out" / "phantom"
     names: tuple[TableName, ...] = ("1", "2", "3")
     tables = {name: read_table(folder / f"table-{name}.json") for name in names}

@@ -16,14 +16,17 @@ from training.dashboard_command import command
 
 APP = ROOT / "dashboard" / "app.py"
 SETTINGS = tomllib.loads((APP.parent / ".streamlit" / "config.toml").read_text())
-OURS = [sys.executable, "-m", "training.cli", "dashboard"]
-STREAMLIT = [sys.executable, "-m", "streamlit", "run"]
+OURS = [sys.executable, "-P", "-m", "training.cli", "dashboard"]  # -P: as the console scripts, which do not look here
+STREAMLIT = [sys.executable, "-P", "-m", "streamlit", "run"]
 
 
 @pytest.mark.parametrize("start", [OURS, [*STREAMLIT, str(APP)]], ids=["cxr-lens dashboard", "streamlit run"])
 def test_the_settings_hold_from_any_folder(start: list[str], tmp_path: Path) -> None:
     (tmp_path / ".streamlit").mkdir()  # of another project: it must not open the server
     (tmp_path / ".streamlit" / "config.toml").write_text('[server]\naddress = "0.0.0.0"\n')
+    for name in ("core", "dashboard", "streamlit"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")
     with serving(start, tmp_path, PYTHONPATH=str(ROOT), HOME=str(tmp_path)) as port:
         assert not listens_elsewhere(port)
         session = next(messages(port)).new_session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,8 @@ def dashboard(options: typer.Context) -> None:
     Its settings are in dashboard/.streamlit/config.toml. What you give here, or as STREAMLIT_SERVER_PORT, wins.
     """
     arguments = command(options.args)
-    from streamlit.web import cli
-
-    sys.argv = ["streamlit", *arguments]
-    cli.main(arguments, prog_name="streamlit")
+    # -P: a folder named core or streamlit where one stands must not be taken for the package.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "streamlit", *arguments])
 
 
 def register(app: typer.Typer) -> None:

@@ -80,7 +80,8 @@ def read_sentences(path: Path = SENTENCES) -> list[Sentence]:
         CXRLensError: the file is not there.
     """
     if not path.is_file():
-        raise CXRLensError(f"{path} is not there. {how_to_restore(path)}")
+        hint = how_to_restore(path) if path == SENTENCES else "Name a table with --sentences."
+        raise CXRLensError(f"{path} is not there. {hint}")
     sentences = []
     for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]:
         topic, text, expected = line.split("\t")
