@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ Checkpoint = Annotated[Path | None, typer.Option(help="File of CheXbert's weight
 
 
 def label(
-    file: Annotated[Path, typer.Argument(help="CSV (or .csv.gz), Parquet, or text with one report a line.")],
+    file: Annotated[Path, typer.Argument(help="CSV (or .csv.gz), Parquet, or text: one report, or one a line.")],
     out: Annotated[
         Path | None, typer.Option(help="CSV, Parquet or JSON lines (.jsonl). [default: FILE.labels.csv]")
     ] = None,
@@ -70,6 +71,12 @@ def label(
     if target.exists() and target.samefile(file):
         raise CXRLensError("The output cannot be the file that is read. Choose another --out.")
     reports = find_reports(file, column or (), keep or ())
+    if reports.whole:
+        typer.echo(
+            f"{file} is read as one report over many lines. If its lines are a report each, make a CSV file of them: "
+            "a line with 'report', then each report in quotes.",
+            err=True,
+        )
     label_texts, version = _labeler(labeler, checkpoint, processes)
     census = take_census(reports)
     began = time.perf_counter()
@@ -94,6 +101,9 @@ def label_quality(
     disagreements: Annotated[
         int, typer.Option(min=0, help="Also print so many reports of Open-i whose codes and labels differ.")
     ] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print only the counts of the sentences as reports are written, as JSON.")
+    ] = False,
     labeler: Annotated[LabelerName, typer.Option(help="Which labeler.")] = LabelerName.RULES,
     checkpoint: Checkpoint = None,
     processes: Processes = 0,
@@ -102,11 +112,17 @@ def label_quality(
     from training import label_quality as quality
 
     label_texts, version = _labeler(labeler, checkpoint, processes)
+    written = quality.read_sentences(quality.WRITTEN)
+    counts = quality.sentence_counts(written, label_texts([each.text for each in written]))
+    if as_json:
+        typer.echo(json.dumps({"labeler": version, "sentences": counts}))
+        return
     typer.echo(f"Labeler: {version}. Precision, recall and F1 are of positive mentions.\n")
     typer.echo(f"## Phantom reports\n\n{quality.phantom_table(label_texts, count)}\n")
     table = quality.read_sentences(sentences or quality.SENTENCES)
     labeled = label_texts([each.text for each in table])
     typer.echo(f"## Sentences labelled by hand\n\n{quality.sentence_table(table, labeled)}\n")
+    typer.echo(f"## Sentences as reports are written\n\n{quality.halves_table(counts)}\n")
     try:
         reports = quality.read_openi(openi)
     except CXRLensError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -261,18 +260,18 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _read_cases(path: Path) -> list[Case]:
+    from core.files import read_json_lines
     from core.labels.observations import OBSERVATIONS, LabelState
     from core.reviews.design import Case
 
     known = {"study_id", "reports", "image_sha256", "bundles", "labels", "context"}
     found = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        rows = list(read_json_lines(path))
+    except OSError as error:
         raise CXRLensError(f"{path} cannot be read ({error}).") from error
-    for place, line in enumerate(filter(str.strip, lines), 1):
+    for place, (_, values) in enumerate(rows, 1):
         try:
-            values = json.loads(line)
             if "reports" not in values:  # as `cxr-lens evaluate --out` writes them: a key a model
                 values = {"study_id": values.pop("study_id"), "reports": values}
             if foreign := set(values) - known:
