@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from core.metrics import java
-from core.metrics.java import JavaMissingError, Meteor, ptb_tokens
+from core.metrics.java import JavaMissingError, Meteor, MeteorError, ptb_tokens
 from core.metrics.language import PROTOCOLS, language_statistics, report_tokens
 from core.studies.phantom import PhantomSource
 from core.text import tokenize
@@ -175,9 +175,45 @@ def test_a_failing_program_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert program._process.poll() is not None
 
 
+def test_texts_that_are_too_long_are_refused_before_the_program_sees_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    failing(monkeypatch, tmp_path, "exec sleep 60")
+    long, most = ["word"] * (java.MAX_WORDS + 1), ["word"] * java.MAX_WORDS
+    with Meteor() as program:
+        with pytest.raises(
+            MeteorError, match=r"1 of the generated reports have more than 1,000 words, the longest 1,001"
+        ):
+            program.statistics([["a"], ["b"]], [["a"], long])
+        with pytest.raises(MeteorError, match=r"2 of the references"):
+            program.statistics([long, long], [["a"], most])
+        assert program._process.poll() is None
+
+
+def test_a_program_that_one_system_ended_is_started_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    counts = " ".join(["1.0"] * 23)
+    failing(monkeypatch, tmp_path, f"while read line; do case $line in *stumble*) exit 1;; esac; echo {counts}; done")
+    with Meteor() as program:
+        assert program.statistics([["a"]], [["b"]]).values.shape == (1, 23)
+        with pytest.raises(MeteorError, match="stopped after 1 of 2 reports"):
+            program.statistics([["a"], ["a"]], [["c"], ["stumble"]])
+        assert program.statistics([["a"]], [["d"]]).values.shape == (1, 23)
+
+
+def test_a_program_that_never_starts_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    failing(monkeypatch, tmp_path, "echo out of memory >&2; exit 1")
+    with Meteor() as program:
+        for _ in range(2):
+            with pytest.raises(MeteorError, match="out of memory"):
+                program.statistics([["a"]], [["b"]])
+
+
 def test_an_interruption_ends_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # It presses Ctrl-C itself, when the first letter of the work has reached it.
     failing(monkeypatch, tmp_path, "head -c 1 >/dev/null; kill -INT $PPID; exec sleep 60")
+    monkeypatch.setattr(java, "MAX_WORDS", 10**6)
     much = [["word"] * 500_000, ["more"]]  # more than a pipe holds: whoever sends it is stuck too
     # A shell starts what runs in the background with SIGINT ignored, and Python leaves it so.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -105,6 +105,76 @@ def test_every_form_of_output_says_the_same(suffix: str, table: Path, tmp_path: 
         assert all(text[e["start"] : e["end"]] == e["words"] for e in row["evidence"])
 
 
+RELEASED = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PORTABLE AP)
+
+ INDICATION:  ___ year old woman, question of pneumonia.
+
+ FINDINGS:
+
+ The lungs are clear without
+ effusion.
+"""
+
+
+def test_a_released_report_is_one_report(tmp_path: Path) -> None:
+    path = tmp_path / "s50414267.txt"
+    wrapped = "There is no focal consolidation,\npleural effusion or\npneumothorax. The heart is\nnormal in size.\n"
+    for text, expected in (
+        (RELEASED, {"Pleural Effusion"}),
+        (wrapped, {"Consolidation", "Pneumothorax", "Cardiomegaly"}),
+    ):
+        path.write_text(text, encoding="utf-8")
+        result = run("label", path, "--overwrite")
+        assert result.exit_code == 0, result.output
+        assert "is read as one report over many lines" in result.output
+        (row,) = pd.read_csv(tmp_path / "s50414267.labels.csv").to_dict("records")
+        assert expected <= {name for name in OBSERVATIONS if row[name] == "negative"}
+        assert row["Pneumonia"] == "blank"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_reports_a_line_are_many_reports(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "reports.txt"
+    lines = ["FINDINGS: No effusion. IMPRESSION: Normal.", "FINDINGS: Small effusion.", "The heart is enlarged."]
+    path.write_text(end.join(lines), encoding="utf-8", newline="")
+    result = run("label", path)
+    assert "3 reports" in result.output and "one report" not in result.output
+    path.write_text("no effusion" + end + "small effusion" + end, encoding="utf-8", newline="")
+    assert "2 reports" in run("label", path, "--overwrite").output
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_plain_table_named_gz_is_read(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "reports.csv.gz"
+    data = "\ufeffreport\nNo effusion.\n".encode()
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    assert run("label", path).exit_code == 0
+    assert list(pd.read_csv(tmp_path / "reports.labels.csv")["Pleural Effusion"]) == ["negative"]
+
+
+CASES = ROOT.parent / "shared" / "cases"
+needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="shared/cases is not there")
+
+
+@needs_cases
+def test_a_released_report_from_the_field(tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    result = run("label", CASES / "f33_one_released_report.txt", "--out", out)
+    assert "one report over many lines" in result.output
+    (row,) = pd.read_csv(out).to_dict("records")
+    assert (row["Pleural Effusion"], row["Pneumonia"]) == ("negative", "negative")
+
+
+@needs_cases
+def test_cells_that_say_nothing_from_the_field(tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    result = run("label", CASES / "f34_cells_that_say_nothing.csv", "--column", "report", "--out", out)
+    assert "5 rows without text" in result.output
+    rows = pd.read_csv(out)
+    assert set(rows[list(OBSERVATIONS)].iloc[:5].to_numpy().ravel()) == {"blank"}
+
+
 def test_chexperts_table_is_the_published_one(tmp_path: Path) -> None:
     """chexpert-labeler's sample_reports.csv gives its labeled_reports.csv, order, codes and all."""
     reports = [

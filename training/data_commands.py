@@ -103,6 +103,14 @@ def census(index: Index, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def move(index: Index, to: Annotated[Path, typer.Option(help="Folder in which the release is now.")]) -> None:
+    """Tell an index that its release was moved. What was made from it, caches and labels, stays."""
+    from core.studies.index import move_index
+
+    typer.echo(f"{index} reads its images from {move_index(index, to).root}")
+
+
+@app.command()
 def labels(index: Index, processes: Processes = 0) -> None:
     """Label the reports of an index; training does it by itself where it was not done. Resumes."""
     from core.studies.index import open_index

@@ -7,6 +7,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from core.labels.rules import label_report
 from core.metrics import java
 from core.metrics.clinical import ClinicalProtocol, clinical_scores
 from core.metrics.language import DEFAULT_PROTOCOL, PROTOCOLS, language_statistics
-from core.metrics.scoring import LabeledReports, score_systems
+from core.metrics.scoring import LabeledReports, or_without_meteor, score_systems
 from core.registry import image_size
 from core.text import to_text, tokenize
 from core.types import Study
@@ -86,7 +87,9 @@ def evaluate(
         scores |= score_systems(references, shuffled, subjects=subjects, meteor=meteor)
         published = {
             name: {
-                system: language_statistics(references.texts, each.texts, PROTOCOLS[name], meteor).scores()
+                system: or_without_meteor(
+                    partial(language_statistics, references.texts, each.texts, PROTOCOLS[name]), meteor
+                )[0].scores()
                 for system, each in systems.items()
             }
             for name in PUBLISHED.get(config.data.source, ())
@@ -167,6 +170,8 @@ def table(results: Mapping[str, Any]) -> str:
             lines.append(f"| {system} | {' | '.join(cells)} |")
         lines.append("")
     lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]
+    for row in [*results["rows"], *results["baselines"]]:
+        lines += [f"- {row['name']}: no {score.upper()}. {why}" for score, why in row.get("missing", {}).items()]
     return "\n".join(lines).rstrip() + "\n"
 
 

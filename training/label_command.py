@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ Checkpoint = Annotated[Path | None, typer.Option(help="File of CheXbert's weight
 
 
 def label(
-    file: Annotated[Path, typer.Argument(help="CSV (or .csv.gz), Parquet, or text with one report a line.")],
+    file: Annotated[Path, typer.Argument(help="CSV (or .csv.gz), Parquet, or text: one report, or one a line.")],
     out: Annotated[
         Path | None, typer.Option(help="CSV, Parquet or JSON lines (.jsonl). [default: FILE.labels.csv]")
     ] = None,
@@ -73,6 +74,12 @@ def label(
     if target.exists() and target.samefile(file):
         raise CXRLensError("The output cannot be the file that is read. Choose another --out.")
     reports = find_reports(file, column or (), keep or ())
+    if reports.whole:
+        typer.echo(
+            f"{file} is read as one report over many lines. If its lines are a report each, make a CSV file of them: "
+            "a line with 'report', then each report in quotes.",
+            err=True,
+        )
     label_texts, version = _labeler(labeler, checkpoint, processes)
     census = take_census(reports)
     began = time.perf_counter()
@@ -109,6 +116,8 @@ def label_quality(
     phantoms, of_phantoms = quality.phantom_scores(label_texts, count)
     table = quality.read_sentences(sentences or quality.SENTENCES)
     right, wrong = quality.sentence_results(table, label_texts([each.text for each in table]))
+    written = quality.read_sentences(quality.WRITTEN)
+    counts = quality.sentence_counts(written, label_texts([each.text for each in written]))
     plain: dict[str, Any] = {
         "labeler": version,
         "phantom": {"reports": phantoms, **_plain_scores(of_phantoms)},
@@ -116,12 +125,14 @@ def label_quality(
             "topics": {topic: {"sentences": len(each), "right": sum(each)} for topic, each in right.items()},
             "wrong": [{"text": text, "found": found} for text, found in wrong],
         },
+        "as_written": counts,
         "openi": None,
     }
     parts = [
         f"Labeler: {version}. Precision, recall and F1 are of positive mentions.",
         f"## Phantom reports\n\n{quality.phantom_table(phantoms, of_phantoms)}",
         f"## Sentences labelled by hand\n\n{quality.sentence_table(right, wrong)}",
+        f"## Sentences as reports are written\n\n{quality.halves_table(counts)}",
     ]
     try:
         reports = quality.read_openi(openi)

@@ -167,6 +167,36 @@ def phantom_table(count: int, scores: ClinicalScores) -> str:
     return "\n".join(lines)
 
 
+def sentence_counts(
+    sentences: Sequence[Sentence], labeled: Sequence[LabeledReport]
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """Count, by topic and by half, the sentences that have all their states right.
+
+    Returns:
+        topic, and "all", -> "development" or "held out" -> (right, sentences).
+    """
+    counts: dict[str, dict[str, tuple[int, int]]] = {}
+    for sentence, each in zip(sentences, labeled, strict=True):
+        half = "development" if sentence.development else "held out"
+        for topic in (sentence.topic, "all"):
+            halves = counts.setdefault(topic, {"development": (0, 0), "held out": (0, 0)})
+            right, of = halves[half]
+            halves[half] = right + (said(each.states) == dict(sentence.expected)), of + 1
+    return {topic: counts[topic] for topic in sorted(counts, key=lambda topic: topic == "all")}
+
+
+def halves_table(counts: Mapping[str, Mapping[str, tuple[int, int]]]) -> str:
+    """Write `sentence_counts` as a Markdown table; which sentences are wrong is not told, or a half were looked at."""
+    lines = ["| topic | development | right | held out | right |", "|---|---:|---:|---:|---:|"]
+    for topic, halves in counts.items():
+        cells = [
+            f"{right} of {of} | {right / of:.1%}" if of else "0 |"
+            for right, of in (halves["development"], halves["held out"])
+        ]
+        lines.append(f"| {'**all**' if topic == 'all' else topic} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def openi_scores(
     reports: Sequence[CodedReport], labeled: Sequence[LabeledReport], *, asserted: bool = False
 ) -> ClinicalScores:

@@ -100,6 +100,7 @@ _REPLACED = {
     **dict.fromkeys("\u2611\u2612\u2713\u2714\u2715\u2717\u2718\u27a2\u27a4", "\u2022"),
     "\u2610": "[ ]",
     "\u2012": "\u2013",
+    **dict.fromkeys("\u2192\u21d2\u27f6", "\u2013"),
     "\u2015": "\u2014",
     "\u0153": "oe",
     "\u0152": "OE",
@@ -198,7 +199,7 @@ def _slips() -> dict[str, str]:
     for word in words:
         for place in range(1, len(word) - 1):
             head, letter, tail = word[:place], word[place], word[place + 1 :]
-            made = [head + tail[0] + letter + tail[1:], head + tail, head + letter + letter + tail]
+            made = [word[0] + word, head + tail[0] + letter + tail[1:], head + tail, head + letter + letter + tail]
             if letter in "aeiou":
                 made += [head + vowel + tail for vowel in "aeiou"]
             slips |= dict.fromkeys(made, word)
@@ -383,7 +384,7 @@ _VALUE = re.compile(r":[^:]*\b(?!(?:of|no|not|without|for|or|and|to|with|the|a|a
 # in "?pneumonia". "2)" begins a statement, and so does "effusion:" behind a separator.
 _END = re.compile(
     r"(?<!\bvs)(?<!\d )\.(?=[\s.a-z]|$)|(?<=\d )\.(?! ?\d)|!(?=\s|$)|(?<=[\w)\"'])\?(?=\s|$)|\n"
-    r"|(?<=\s)(?=#?\d{1,2}\)\s)|(?<=\s)(?=\([1-9]\)\s*[a-z])|(?<=\s)(?=#\d{1,2}\s)|(?=\u2022)|(?<=\s)(?=[a-e]\)\s)"
+    r"|(?<=\s)(?=#?\d{1,2}\)\s)|(?<=\s)(?=\([1-9]\)\s*[a-z])|(?<=\s)(?=#\d{1,2}\s)|(?=\u2022)|(?<=\s)(?=(?:[a-e]|[ivx]{1,4})\)\s)|(?<=\s)(?=\*\s)"
     r"|\|"
 )
 

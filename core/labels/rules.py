@@ -262,7 +262,8 @@ def _read_statement(lower: str, start: int, end: int) -> list[Mention]:
         if phrase.structure:
             decision = _judge(lower, phrase, structures, qualities, cues)
         elif phrase.end <= value:
-            decision = _answer(lower, phrase, value, cues)
+            until = min((each.start for each in phrases if each.start >= value), default=end)
+            decision = _answer(lower, phrase, value, until, cues)
         elif listed is not None and phrase.lexicon.close and _LISTED.fullmatch(lower, listed.end, phrase.start):
             decision = LabelState.NEGATIVE, mentions[-1].reason
         else:
@@ -308,8 +309,9 @@ def _entry(
     return kept, value
 
 
-def _answer(lower: str, phrase: _Phrase, value: int, cues: Sequence[Found[_Cue]]) -> tuple[LabelState, str]:
-    """Decide a finding before a colon by what the value behind it begins with, or by the cues that follow it."""
+def _answer(lower: str, phrase: _Phrase, value: int, until: int, cues: Sequence[Found[_Cue]]) -> tuple[LabelState, str]:
+    """Decide a finding before a colon by what the value behind it begins with, or by cues before the next finding."""
+    cues = [cue for cue in cues if cue.end <= until]
     for cue in cues:
         state = _STATE_OF[cue.meaning.stage]
         opens = not lower[value : cue.start].strip() if cue.start >= value else cue.end > value
@@ -353,7 +355,10 @@ def _judge(
     cues: Sequence[Found[_Cue]],
 ) -> tuple[LabelState, str] | None:
     """Decide a structure by the words that judge it; None if there are none."""
-    said = [*_before(lower, structure, structures, qualities), *_after(lower, structure, qualities)]
+    said = [
+        *_before(lower, structure, structures, qualities),
+        *_after(lower, structure, structures, qualities),
+    ]
     for state in (LabelState.POSITIVE, LabelState.NEGATIVE, LabelState.UNCERTAIN):
         for quality in said:
             if quality.meaning is state:
@@ -388,7 +393,9 @@ def _before(
         edge = quality.start
 
 
-def _after(lower: str, structure: _Phrase, qualities: Sequence[Found[LabelState]]) -> Iterator[Found[LabelState]]:
+def _after(
+    lower: str, structure: _Phrase, structures: Sequence[_Phrase], qualities: Sequence[Found[LabelState]]
+) -> Iterator[Found[LabelState]]:
     """Yield judging words after a structure: "the heart and mediastinum are *stable* and *mildly enlarged*"."""
     edge = structure.end
     for quality in qualities:
@@ -396,7 +403,8 @@ def _after(lower: str, structure: _Phrase, qualities: Sequence[Found[LabelState]
             continue
         between = lower[edge : quality.start].lstrip(" :=\u2013")  # "heart size: normal"
         if edge > structure.end:
-            fits = "," not in between and _TAIL.match(lower, quality.end) is not None
+            another = any(edge <= other.start < quality.start for other in structures)
+            fits = "," not in between and not another and _TAIL.match(lower, quality.end) is not None
         else:
             joined = _CONJUNCTION.match(between) is not None and _VERB.search(between) is None
             fits = not joined and _CLAUSE_END.search(between) is None

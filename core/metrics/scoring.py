@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from core.labels.observations import LabelState
 from core.metrics.clinical import clinical_scores, clinical_statistics
 from core.metrics.diversity import collapse_warnings, diversity
-from core.metrics.java import Meteor
+from core.metrics.java import Meteor, MeteorError
 from core.metrics.language import DEFAULT_PROTOCOL, LanguageProtocol, language_statistics
 from core.metrics.resampling import StudyStatistics, compare, holm, intervals, join
+
+_Measured = TypeVar("_Measured")
 
 RESAMPLED = ("f1", "f1_5", "micro_f1", "bleu_1", "bleu_4", "rouge_l", "cider")
 """Scores with an interval and a difference; ``meteor`` too, if it is scored."""
@@ -35,11 +38,23 @@ def system_statistics(
     protocol: LanguageProtocol = DEFAULT_PROTOCOL,
     meteor: Meteor | None = None,
 ) -> StudyStatistics:
-    """What each study adds to all language and clinical scores of one system (uncertain counts as not positive)."""
+    """What each study adds to all language and clinical scores of one system (uncertain counts as not positive).
+
+    Raises:
+        MeteorError: METEOR cannot be had for these reports; without `meteor` the other scores can.
+    """
     return join(
         language_statistics(references.texts, generated.texts, protocol, meteor),
         clinical_statistics(references.states, generated.states),
     )
+
+
+def or_without_meteor(measure: Callable[[Meteor | None], _Measured], meteor: Meteor | None) -> tuple[_Measured, str]:
+    """Measure with METEOR, or without it where it fails on these reports; and why it is missing, or ""."""
+    try:
+        return measure(meteor), ""
+    except MeteorError as error:
+        return measure(None), str(error)
 
 
 def score_systems(
@@ -66,30 +81,42 @@ def score_systems(
     Returns:
         name -> the scores of :func:`language_statistics` and :func:`clinical_statistics` but those of single
         observations; ``f1_uncertain_positive``; ``by_observation`` (precision, recall, F1, positive references);
-        ``distinct``, ``most_frequent``, ``words``, ``warnings``; ``intervals``: score -> [low, high]; and, but for the
-        system ``against`` itself, ``differences``: score -> difference, low, high, p_bootstrap, p_permutation and
-        ``p_holm``, the permutation test's p-value adjusted for all systems compared here.
+        ``distinct``, ``most_frequent``, ``words``, ``warnings``; ``missing``: score -> why this system has none, only
+        where METEOR failed on its reports, which leaves those of the others; ``intervals``: score -> [low, high]; and,
+        but for the system ``against`` itself, ``differences``: score -> difference, low, high, p_bootstrap,
+        p_permutation and ``p_holm``, the permutation test's p-value adjusted for all systems compared here.
 
     Raises:
         CXRLensError: fewer than two studies or patients; a missing state; METEOR or PTB tokens that fail.
         ValueError: not one reference for each report.
     """
     resampled = (*RESAMPLED, "meteor") if meteor is not None else RESAMPLED
-    measured = {name: system_statistics(references, reports, protocol, meteor) for name, reports in systems.items()}
+    measured: dict[str, StudyStatistics] = {}
+    lacking: dict[str, str] = {}
+    for name, reports in systems.items():
+        measure = partial(system_statistics, references, reports, protocol)
+        measured[name], lacking[name] = or_without_meteor(measure, meteor)
     rows = {name: _row(references, systems[name], scores.scores()) for name, scores in measured.items()}
-    parts = {name: scores.select(*resampled) for name, scores in measured.items()}
+    for name, why in lacking.items():
+        if why:
+            rows[name]["missing"] = {"meteor": why}
+    parts = {
+        name: scores.select(*(score for score in resampled if score in scores.names))
+        for name, scores in measured.items()
+    }
     for name, part in parts.items():
         ends = intervals(part, subjects=subjects, resamples=resamples)
         rows[name]["intervals"] = {score: [each.low, each.high] for score, each in ends.items()}
     if against is None:
         return rows
-    differences = {
-        name: compare(part, parts[against], subjects=subjects, resamples=resamples)
-        for name, part in parts.items()
-        if name != against
-    }
+    differences = {}
+    for name, part in parts.items():
+        both = [score for score in part.names if score in parts[against].names]
+        if name != against:
+            pair = (part.select(*both), parts[against].select(*both))
+            differences[name] = compare(*pair, subjects=subjects, resamples=resamples)
     for score in resampled:
-        adjusted = holm({name: each[score].p_permutation for name, each in differences.items()})
+        adjusted = holm({name: each[score].p_permutation for name, each in differences.items() if score in each})
         for name, p in adjusted.items():
             rows[name].setdefault("differences", {})[score] = {**asdict(differences[name][score]), "p_holm": p}
     return rows

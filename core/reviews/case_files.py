@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from core.files import read_json_lines
 from core.labels.observations import OBSERVATIONS, LabelState
 from core.reviews.design import Case
 from core.reviews.rubrics import ReviewError
+from core.types import CXRLensError
 
 _KNOWN = {"study_id", "reports", "image_sha256", "bundles", "labels", "context"}
 
@@ -45,13 +47,11 @@ def read_cases(path: Path) -> list[Case]:
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            yield f"line {number}", json.loads(line)
-        except ValueError as error:
-            raise ReviewError(f"{path}, line {number}: not JSON ({error}).") from error
+    try:
+        for number, value in read_json_lines(path):
+            yield f"line {number}", value
+    except CXRLensError as error:
+        raise ReviewError(str(error)) from error
 
 
 def _json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
