@@ -17,7 +17,7 @@ MAX_PIXELS = 24_000_000  # ours: some 10 million are decoded a second; the large
 _MAX_TILES = 4_096  # ours: 18 million pixels in tiles of 128 x 128 are 1,100
 _MAX_LAYERS = 256  # ours: programs write up to some 20
 _MAX_BLOCKS = 2_000_000  # ours: code blocks and precincts, each some hundred bytes in a decoder
-_MOST_PIXELS_A_BYTE = 500  # ours: pictures that are still readable have up to some 20
+_MOST_PIXELS_A_BYTE = 2_000  # ours: a lossy picture that is mostly black has up to some 500
 _MAX_PARTS = 100_000  # ours: marker segments and parts of tiles
 
 

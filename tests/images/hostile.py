@@ -118,7 +118,7 @@ def files() -> dict[str, tuple[Callable[[], bytes], bool]]:
         lambda: compressed("jpeg2000", j2k(size=(4800, 4800), tile=(1, 1)), **big_tags),
         True,
     )
-    made["dicom-j2k-announced"] = (lambda: compressed("jpeg2000", j2k(size=(4800, 4800)), **big_tags), True)
+    made["dicom-j2k-announced"] = (lambda: compressed("jpeg2000", j2k(size=(4800, 4800)), **big_tags), False)
     made["dicom-j2k-precincts"] = (
         lambda: compressed("jpeg2000", j2k(size=(4800, 4800), precincts=b"\0"), **big_tags),
         True,
