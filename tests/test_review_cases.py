@@ -212,7 +212,7 @@ def test_lines_a_list_and_a_table_say_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"study_id": "s1", "one": "text"}\n{"study_id"', "line 2: not JSON"),
+        ("a.jsonl", '{"study_id": "s1", "one": "text"}\n{"study_id"', "line 2 is no JSON"),
         ("a.jsonl", '{"one": "text"}', "line 1: 'study_id' is missing"),
         ("a.jsonl", '{"study_id": "s1", "one": 3}', "line 1: reports, bundles and context hold texts"),
         ("a.jsonl", '{"study_id": "s1", "reports": {}, "colour": 1}', "foreign keys .'colour'."),

@@ -17,6 +17,7 @@ MAX_PIXELS = 24_000_000  # ours: some 10 million are decoded a second; the large
 _MAX_TILES = 4_096  # ours: 18 million pixels in tiles of 128 x 128 are 1,100
 _MAX_LAYERS = 256  # ours: programs write up to some 20
 _MAX_BLOCKS = 2_000_000  # ours: code blocks and precincts, each some hundred bytes in a decoder
+_MOST_PIXELS_A_BYTE = 2_000  # ours: a lossy picture that is mostly black has up to some 500
 _MAX_PARTS = 100_000  # ours: marker segments and parts of tiles
 
 
@@ -56,6 +57,8 @@ def parse_jpeg2000(data: bytes) -> Jpeg2000:
     try:
         found = _size(stream)
         _check_parts(stream, found)
+        if found.width * found.height > _MOST_PIXELS_A_BYTE * len(stream):
+            raise DamagedPictureError("has too few data for as many pixels as it announces")
     except (struct.error, IndexError):
         raise DamagedPictureError("is cut off") from None
     return found
