@@ -15,6 +15,7 @@ os.environ.setdefault("CXR_KEY", str(Path(tempfile.mkdtemp(prefix="cxr-lens-test
 
 import pytest
 import torch
+from streamlit.runtime import context as streamlit_context
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -22,6 +23,10 @@ from core.decoders import Decoder, build_decoder
 from core.registry import DECODERS
 from core.text import SPECIAL_TOKENS, Vocabulary
 from core.types import VisualTokens
+
+# The client of Streamlit's `AppTest` is a mock, with mocks for its address and cookies, and review pages ask for both.
+# Without a client the answer is that of a new browser on this machine.
+streamlit_context._get_client_context = lambda: None
 
 # Tiny models lose time when threads wait for each other; `make test-cpus` asks for two all the same.
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))

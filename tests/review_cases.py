@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from streamlit.runtime import context as runtime_context
 from streamlit.testing.v1 import AppTest
 
 from core.labels.observations import OBSERVATIONS, LabelState
@@ -18,10 +17,6 @@ from core.reviews.database import Database
 from core.reviews.design import Case, Design
 from core.reviews.rubrics import Mark
 from core.reviews.store import Actor, create_session, first_admin, list_screens, set_role
-
-# The client of `AppTest` is a mock, with mocks for its address and cookies. These pages ask for both; without a client
-# the answer is that of a new browser on this machine.
-runtime_context._get_client_context = lambda: None
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("reference", "pair-one", "pair-two")

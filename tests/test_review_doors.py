@@ -423,7 +423,7 @@ def test_a_reader_of_all_studies_finds_none_on_any_page(
     assert re.findall(r"P\d{6}-\d", everything(researcher)) or page == "filters"
 
 
-@pytest.mark.parametrize("page", ["read", "cases", "embeddings", "filters"])
+@pytest.mark.parametrize("page", ["read", "cases"])
 def test_pages_keep_studies_of_open_sessions_from_their_readers(
     database: Database, reading_phantoms: str, page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,11 +433,11 @@ def test_pages_keep_studies_of_open_sessions_from_their_readers(
     assert not reader.exception
     shown = everything(reader).replace(services.KEPT_BACK.format(wanted), "")
     assert wanted not in shown.replace(f"Not among these studies, so not in the figure: {wanted}, {other}.", "")
-    if page in ("read", "embeddings", "filters"):
+    if page == "read":
         assert "is kept from you here until the session is closed" in text_of(reader)
     researcher = page_as(page, RITA, monkeypatch, **address)
     assert "is kept from you" not in text_of(researcher)
-    if page in ("read", "embeddings", "filters"):
+    if page == "read":
         assert wanted in everything(researcher)
     close_session(database, RITA, reading_phantoms)
     access._kept_back.clear()

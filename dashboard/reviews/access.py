@@ -133,7 +133,8 @@ def kept_back() -> frozenset[str]:
     elif _SEEN in st.session_state:
         name = st.session_state[_SEEN].name
     else:  # another tab
-        name = unquote(st.context.cookies.get(_reader_cookie(), ""))
+        kept = st.context.cookies.get(_reader_cookie())
+        name = unquote(kept) if isinstance(kept, str) else ""  # of `AppTest` it is a mock
     if not name:
         return frozenset()
     found: frozenset[str] = _kept_back(default_location(), name)
@@ -262,10 +263,11 @@ export default function ({ data }) {
 )
 
 
-def _keep_cookies(who: Actor) -> None:
-    """Let the browser keep for 30 days, at this port, the proof, and as whom it is used."""
-    name, value = local_key.cookie_of(_port())
-    wanted = {name: value, _reader_cookie(): quote(who.name)}
+def _keep_cookies(who: Actor | None) -> None:
+    """Let the browser keep for 30 days, at this port, the proof, and as whom it is used if that is known yet."""
+    wanted = dict([local_key.cookie_of(_port())])
+    if who is not None:
+        wanted[_reader_cookie()] = quote(who.name)
     if any(st.context.cookies.get(each) != kept for each, kept in wanted.items()):
         _COOKIES(data=wanted, key="cookies")
 
@@ -321,6 +323,7 @@ def _local_user() -> Actor:
 
 
 def _ask_who(known: Mapping[str, Role]) -> None:
+    _keep_cookies(None)
     st.subheader("Who are you?")
     st.caption("On this machine no password is asked. Your marks are kept under the name that you choose.")
     for role in ("reader", "researcher", "admin"):

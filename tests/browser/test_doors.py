@@ -155,7 +155,7 @@ def test_a_readers_browser_learns_no_study_no_model_and_no_bundle(browser: sync_
 
     page.on("websocket", lambda socket: socket.on("framereceived", hear))
     answers: list[sync_api.Response] = []
-    page.on("response", answers.append)
+    page.on("response", lambda answer: answers.append(answer))
     watched.open_review("review?reader=anna")
     page.get_by_role("button", name=re.compile("Begin|Go on")).click(timeout=WAIT)
     expect(page.locator(".reading[data-position]")).to_be_visible(timeout=WAIT)
@@ -188,6 +188,7 @@ def test_a_readers_browser_learns_no_study_no_model_and_no_bundle(browser: sync_
     page.close()
 
 
+@pytest.mark.slow  # without a browser: tests/test_review_doors.py
 def test_an_open_tab_of_whose_role_is_gone_says_so_and_keeps_what_was_typed(
     browser: sync_api.Browser, trial: Trial
 ) -> None:

@@ -9,7 +9,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -344,6 +344,8 @@ def test_a_server_that_others_reach_refuses_reviews_without_sign_in(browser: Bro
 
 # ----------------------------------------------------------------------------------------------------------- sign-in
 
+STUDY = "P000002-1"
+"""One that the Read page shows."""
 USERS = {
     "anna": {"email": "anna@hospital.org", "email_verified": True},
     "boris": {"email": "Boris@hospital.org", "email_verified": True},
@@ -400,7 +402,15 @@ def sign_in(browser: Browser, server: Server, name: str) -> Watched:
 
 @pytest.mark.slow
 def test_sign_in_gives_each_user_the_own_part_only(browser: Browser, guarded: Server) -> None:
+    nobody = watch(browser, guarded.url)
+    for path in ("", f"?study={STUDY}", "filters", "embeddings", "cases", "results", "about", "reading", "review"):
+        nobody.open(path)
+        expect(nobody.page.get_by_role("button", name="Sign in")).to_be_visible(timeout=WAIT)
+        assert nobody.page.get_by_text(STUDY).count() == 0
+    nobody.page.close()
     stranger = sign_in(browser, guarded, "stranger")
+    expect(stranger.page.get_by_text("stranger@elsewhere.org has no role")).to_be_visible(timeout=WAIT)
+    stranger.open("cases")
     expect(stranger.page.get_by_text("stranger@elsewhere.org has no role")).to_be_visible(timeout=WAIT)
     stranger.page.context.close()
     # Who claims an address that the provider has not verified gets nothing of its owner.
@@ -410,17 +420,36 @@ def test_sign_in_gives_each_user_the_own_part_only(browser: Browser, guarded: Se
 
     rita = sign_in(browser, guarded, "rita")
     expect(rita.page.get_by_text("rita@hospital.org").first).to_be_visible(timeout=WAIT)
-    expect(rita.page.get_by_text("New session")).to_be_visible(timeout=WAIT)
+    expect(rita.page.get_by_role("radio", name="New session")).to_be_visible(timeout=WAIT)
     with closing(database_of(guarded)) as database:
         owner = actor(database, "rita@hospital.org")
-        made = create_session(database, owner, design(title="Of anna", readers=("anna@hospital.org",)), cases())
+        pool = [replace(case, study_id=name) for case, name in zip(cases(2), (STUDY, "s001"), strict=True)]
+        made = create_session(database, owner, design(title="Of anna", readers=("anna@hospital.org",)), pool)
         assert actor(database, "boris@hospital.org").role == "reader"  # from the file, before he ever came
+    rita.open(f"?study={STUDY}&fve=&cve=&dve=&ccve=")
+    expect(rita.page.get_by_text(STUDY).first).to_be_visible(timeout=WAIT)
     rita.page.context.close()
 
     anna = sign_in(browser, guarded, "anna")
     expect(anna.page.get_by_text("Of anna")).to_be_visible(timeout=WAIT)
     expect(anna.page.get_by_role("button", name="Begin")).to_be_visible(timeout=WAIT)
     assert anna.page.get_by_text("New session").count() == 0
+    anna.open(f"?study={STUDY}")
+    expect(anna.page.get_by_text(f"You read study {STUDY} in a review session")).to_be_visible(timeout=WAIT)
+    anna.open(f"cases?case_text={STUDY}")
+    assert anna.page.get_by_text(STUDY).count() == 0
+    # Signing out in one tab ends what is open in another.
+    anna.open("review")
+    other = Watched(anna.page.context.new_page(), guarded.url)
+    other.open(f"reading?session={made}")
+    expect(other.page.locator(".reading[data-position]")).to_be_visible(timeout=WAIT)
+    other.page.keyboard.press("Enter")
+    saved(other)
+    anna.page.get_by_role("button", name="Sign out").click()
+    anna.page.wait_for_url(re.compile(r"^(?!.*/review)"), wait_until="commit", timeout=WAIT)
+    other.page.keyboard.press("1")
+    expect(other.page.locator(".notice")).to_contain_text("You signed out in another tab", timeout=WAIT)
+    expect(other.page.locator(".notice")).to_contain_text("kept in this browser")
     anna.page.context.close()
 
     boris = sign_in(browser, guarded, "boris")
