@@ -95,9 +95,8 @@ def test_a_missing_file_is_a_problem_that_leaves_the_others(copy: Path) -> None:
     shutil.copytree(copy / NAME, copy / "phantom-fve-m2")
     (copy / "phantom-fve-m2" / "model.safetensors").unlink()
     library = BundleLibrary(copy)
-    assert library.problems() == {
-        "phantom-fve-m2": "Bundle phantom-fve-m2: phantom-fve-m2/model.safetensors is missing."
-    }
+    missing = "Bundle phantom-fve-m2: phantom-fve-m2/model.safetensors is missing."
+    assert library.problems() == {"phantom-fve-m2": f"{missing} Restore it, or make it again."}
     assert library.load(NAME).card.name == NAME
 
 
