@@ -267,7 +267,7 @@ def test_broken_bytes_and_long_reports_are_counted(tmp_path: Path) -> None:
         ("a.txt", b"\x00\x01\x02", "is in UTF-16 or no text at all"),
         ("a.csv", b"No edema and no effusion today.\nEdema.\n", "has no header"),
         ("a.csv", b"id,report\n1,Edema.\n2", "line 3: 1 fields where the header has 2"),
-        ("a.csv.gz", b"report\nEdema.\n", "cannot be read"),
+        ("a.csv.gz", b"\x1f\x8breport\nEdema.\n", "cannot be read"),
         ("a.parquet", b"PAR1 not really", "is not a Parquet file, or was cut off"),
         ("a.xlsx", b"PK", "reports are read from .csv, .csv.gz, .parquet and .txt"),
         ("a.csv", b"one,two\nEdema.,1\n", "Choose with --column: one, two"),

@@ -421,7 +421,8 @@ def test_no_slip_is_a_word_of_the_rules() -> None:
 
 
 NOTHING = ["", " \n", ".", "-", "N/A", "n/a", "None.", "nan", "null", "___", "XXXX", "unknown", "<unknown>",
-    "<unknown> <unknown> .", "the the of .", "See separate CT report.", "Indication: pneumonia."]  # fmt: skip
+    "<unknown> <unknown> .", "the the of .", "See separate CT report.", "Indication: pneumonia.", "Findings: None.",
+    "CHEST: N/A"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", NOTHING)

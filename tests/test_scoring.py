@@ -87,7 +87,7 @@ class Failing:
     def statistics(self, references: list[list[str]], generated: list[list[str]]) -> StudyStatistics:
         if ["stumble"] in generated:
             raise MeteorError("1 of the generated reports has too many words.")
-        return StudyStatistics(("meteor",), np.ones((len(generated), 1)), lambda sums: sums / sums)
+        return StudyStatistics(("meteor",), np.ones((len(generated), 1)), np.sign)
 
 
 def test_one_system_without_meteor_leaves_the_others_theirs() -> None:

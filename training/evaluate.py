@@ -7,7 +7,6 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from core.inference import write_batch
 from core.labels.rules import label_report
 from core.metrics import java
 from core.metrics.clinical import ClinicalProtocol, clinical_scores
-from core.metrics.language import DEFAULT_PROTOCOL, PROTOCOLS, language_statistics
-from core.metrics.scoring import LabeledReports, or_without_meteor, score_systems
+from core.metrics.language import DEFAULT_PROTOCOL, PROTOCOLS
+from core.metrics.scoring import LabeledReports, language_scores, score_systems
 from core.registry import image_size
 from core.text import to_text, tokenize
 from core.types import Study
@@ -87,9 +86,7 @@ def evaluate(
         scores |= score_systems(references, shuffled, subjects=subjects, meteor=meteor)
         published = {
             name: {
-                system: or_without_meteor(
-                    partial(language_statistics, references.texts, each.texts, PROTOCOLS[name]), meteor
-                )[0].scores()
+                system: language_scores(references.texts, each.texts, PROTOCOLS[name], meteor)
                 for system, each in systems.items()
             }
             for name in PUBLISHED.get(config.data.source, ())

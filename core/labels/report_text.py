@@ -33,11 +33,13 @@ class Statement:
 
     Attributes:
         start: in `ReadText.text`.
+        body: behind its heading, if it has one.
         end: exclusive.
         section: whether it speaks of this image of the chest.
     """
 
     start: int
+    body: int
     end: int
     section: Section
 
@@ -393,46 +395,46 @@ def _statements(text: str, lower: str) -> Iterator[Statement]:
     """Yield the statements that count or speak of another part of the body, outer spaces left out."""
     spans = list(_spans(lower, text))
     if not any(mark in lower for mark in ":\n\u2013"):  # no heading
-        yield from (Statement(start, end, "counted") for start, end in spans)
+        yield from (Statement(start, start, end, "counted") for start, end in spans)
         return
     openings = [_opening(text, lower, start, end) for start, end in spans]
     following = _following(openings)
     section: Section = "counted"
     filled = False  # whether the section has said something
     for place, (start, end) in enumerate(spans):
-        name = openings[place]
-        if name is not None:
-            section, filled = _SECTION_OF[name], False
+        opening, body = openings[place], start
+        if opening is not None:
+            section, filled, body = _SECTION_OF[opening[0]], False, opening[1]
         elif filled and section != "counted":
             gap = lower[spans[place - 1][1] - 1 : start]
             if _is_over(gap, following[place], one_line="\n" not in lower.strip()):
                 section = "counted"
-        filled = filled or name is None or len(name) + 3 < end - start
+        filled = filled or bool(lower[body:end].strip())
         if section != "not counted":
-            yield Statement(start, end, section)
+            yield Statement(start, body, end, section)
 
 
-def _opening(text: str, lower: str, start: int, end: int) -> str | None:
-    """The heading at the beginning of a statement; one without a colon must be a line of its own."""
+def _opening(text: str, lower: str, start: int, end: int) -> tuple[str, int] | None:
+    """The heading at the beginning of a statement, and its end; one without a colon must be a line of its own."""
     found = _OPENING.match(lower, start, end)
     if found is None:
         return None
     marked = lower[found.end() - 1] in ":\u2013"
     alone = text[start:end].isupper() or _BARE.fullmatch(text, start, end) is not None
-    return " ".join(found[1].split()) if marked or alone else None
+    return (" ".join(found[1].split()), found.end()) if marked or alone else None
 
 
 _BULLETS = "-*\u2022\u2013>+ \t\n"
 _BARE = re.compile(r"(?:Findings|Impression|Indication|History|Comparison|Technique|Conclusion|Report)\s*")
 
 
-def _following(openings: Sequence[str | None]) -> list[Literal["findings", "counted", None]]:
+def _following(openings: Sequence[tuple[str, int] | None]) -> list[Literal["findings", "counted", None]]:
     """For each statement, whether FINDINGS, or else a section that counts, is still to come."""
     ahead: Literal["findings", "counted", None] = None
     found = []
-    for name in reversed(openings):
-        if name is not None and _SECTION_OF[name] == "counted":
-            ahead = "findings" if "finding" in name or ahead == "findings" else "counted"
+    for opening in reversed(openings):
+        if opening is not None and _SECTION_OF[opening[0]] == "counted":
+            ahead = "findings" if "finding" in opening[0] or ahead == "findings" else "counted"
         found.append(ahead)
     return found[::-1]
 

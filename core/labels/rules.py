@@ -94,7 +94,7 @@ def label_report(text: str) -> LabeledReport:
             found = [mention for mention in found if mention.observation == SUPPORT_DEVICES]
         mentions += found
         says_something = (
-            says_something or bool(found) or _CHEST.search(read.text, statement.start, statement.end) is not None
+            says_something or bool(found) or _CHEST.search(read.text, statement.body, statement.end) is not None
         )
     if read.places is not None:
         mentions = [_moved(mention, read) for mention in mentions]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from core.labels.observations import LabelState
 from core.metrics.clinical import clinical_scores, clinical_statistics
 from core.metrics.diversity import collapse_warnings, diversity
 from core.metrics.java import Meteor, MeteorError
-from core.metrics.language import DEFAULT_PROTOCOL, LanguageProtocol, language_statistics
+from core.metrics.language import DEFAULT_PROTOCOL, LanguageProtocol, language_statistics, meteor_statistics
 from core.metrics.resampling import StudyStatistics, compare, holm, intervals, join
-
-_Measured = TypeVar("_Measured")
 
 RESAMPLED = ("f1", "f1_5", "micro_f1", "bleu_1", "bleu_4", "rouge_l", "cider")
 """Scores with an interval and a difference; ``meteor`` too, if it is scored."""
@@ -49,12 +46,25 @@ def system_statistics(
     )
 
 
-def or_without_meteor(measure: Callable[[Meteor | None], _Measured], meteor: Meteor | None) -> tuple[_Measured, str]:
-    """Measure with METEOR, or without it where it fails on these reports; and why it is missing, or ""."""
+def language_scores(
+    references: Sequence[str], generated: Sequence[str], protocol: LanguageProtocol, meteor: Meteor | None = None
+) -> dict[str, float]:
+    """The language scores of one system; without ``meteor`` where that fails on its reports."""
+    scores = language_statistics(references, generated, protocol).scores()
+    found, _ = _meteor(references, generated, protocol, meteor)
+    return scores if found is None else scores | found.scores()
+
+
+def _meteor(
+    references: Sequence[str], generated: Sequence[str], protocol: LanguageProtocol, meteor: Meteor | None
+) -> tuple[StudyStatistics | None, str]:
+    """METEOR of one system, or why there is none."""
+    if meteor is None:
+        return None, ""
     try:
-        return measure(meteor), ""
+        return meteor_statistics(references, generated, meteor, protocol), ""
     except MeteorError as error:
-        return measure(None), str(error)
+        return None, str(error)
 
 
 def score_systems(
@@ -90,36 +100,39 @@ def score_systems(
         CXRLensError: fewer than two studies or patients; a missing state; METEOR or PTB tokens that fail.
         ValueError: not one reference for each report.
     """
-    resampled = (*RESAMPLED, "meteor") if meteor is not None else RESAMPLED
-    measured: dict[str, StudyStatistics] = {}
+    plain = {name: system_statistics(references, reports, protocol) for name, reports in systems.items()}
+    whole = dict(plain)
     lacking: dict[str, str] = {}
     for name, reports in systems.items():
-        measure = partial(system_statistics, references, reports, protocol)
-        measured[name], lacking[name] = or_without_meteor(measure, meteor)
-    rows = {name: _row(references, systems[name], scores.scores()) for name, scores in measured.items()}
+        found, why = _meteor(references.texts, reports.texts, protocol, meteor)
+        if found is not None:
+            whole[name] = join(plain[name], found)
+        elif why:
+            lacking[name] = why
+    rows = {name: _row(references, systems[name], scores.scores()) for name, scores in whole.items()}
     for name, why in lacking.items():
-        if why:
-            rows[name]["missing"] = {"meteor": why}
-    parts = {
-        name: scores.select(*(score for score in resampled if score in scores.names))
-        for name, scores in measured.items()
-    }
+        rows[name]["missing"] = {"meteor": why}
+    parts = {name: _resampled(scores) for name, scores in whole.items()}
     for name, part in parts.items():
         ends = intervals(part, subjects=subjects, resamples=resamples)
         rows[name]["intervals"] = {score: [each.low, each.high] for score, each in ends.items()}
     if against is None:
         return rows
     differences = {}
-    for name, part in parts.items():
-        both = [score for score in part.names if score in parts[against].names]
+    for name in systems:
         if name != against:
-            pair = (part.select(*both), parts[against].select(*both))
+            scores = whole if {name, against}.isdisjoint(lacking) else plain
+            pair = (_resampled(scores[name]), _resampled(scores[against]))
             differences[name] = compare(*pair, subjects=subjects, resamples=resamples)
-    for score in resampled:
+    for score in (*RESAMPLED, "meteor"):
         adjusted = holm({name: each[score].p_permutation for name, each in differences.items() if score in each})
         for name, p in adjusted.items():
             rows[name].setdefault("differences", {})[score] = {**asdict(differences[name][score]), "p_holm": p}
     return rows
+
+
+def _resampled(scores: StudyStatistics) -> StudyStatistics:
+    return scores.select(*(name for name in (*RESAMPLED, "meteor") if name in scores.names))
 
 
 def _row(references: LabeledReports, generated: LabeledReports, scores: Mapping[str, float]) -> dict[str, Any]:
