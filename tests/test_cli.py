@@ -17,6 +17,7 @@ from PIL import Image
 from core.bundle import BundleLibrary
 from core.studies.phantom import PhantomSource
 from tests.conftest import BUNDLES, ROOT
+from tests.images import making
 from training import bench
 from training.cli import main
 
@@ -71,6 +72,18 @@ def test_report_prints_json_of_all_pairs(image: Path, cxr_lens: Command) -> None
     assert {each["bundle"] for each in content["reports"]} == {card.name for card in BundleLibrary(BUNDLES).cards()}
     assert "Not a medical device" in content["intended_use"]
     assert all(report["findings"] for report in content["reports"])
+
+
+@needs_bundles
+def test_report_tells_what_the_reader_of_the_file_knows(tmp_path: Path, cxr_lens: Command) -> None:
+    path = tmp_path / "IM000016"
+    path.write_bytes(making.dicom(making.CHEST12, ViewPosition="LL", PhotometricInterpretation="MONOCHROME1"))
+    asked = ("report", str(path), "--bundle", "phantom-fve-m2", "--beam-size", "1")
+    notes = json.loads(cxr_lens(*asked, "--json").stdout)["notes"]
+    assert "lateral view" in notes[0]
+    assert "looks inverted" in notes[1]
+    printed = cxr_lens(*asked).stdout
+    assert all(f"Note: {note}" in printed for note in notes)
 
 
 @needs_bundles
