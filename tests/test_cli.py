@@ -21,6 +21,7 @@ from core.studies.phantom import PhantomSource
 from tests import needs
 from tests.conftest import BUNDLES, ROOT
 from tests.test_images import windowed
+from tests.images import making
 from training import bench
 from training.cli import main
 
@@ -92,6 +93,18 @@ def test_report_says_the_view_and_warns_of_a_lateral_one(tmp_path: Path, cxr_len
     assert done.stdout.startswith("film.dcm: PA view\n") and "Note: This" not in done.stdout
     path.write_bytes(windowed())
     assert cxr_lens("report", str(path), *arguments).stdout.startswith("film.dcm: the file does not tell the view\n")
+
+
+@needs_bundles
+def test_report_tells_what_the_reader_of_the_file_knows(tmp_path: Path, cxr_lens: Command) -> None:
+    path = tmp_path / "IM000016"
+    path.write_bytes(making.dicom(making.CHEST12, ViewPosition="LL", PhotometricInterpretation="MONOCHROME1"))
+    asked = ("report", str(path), "--bundle", "phantom-fve-m2", "--beam-size", "1")
+    notes = json.loads(cxr_lens(*asked, "--json").stdout)["notes"]
+    assert "lateral view" in notes[0]
+    assert "looks inverted" in notes[1]
+    printed = cxr_lens(*asked).stdout
+    assert all(f"Note: {note}" in printed for note in notes)
 
 
 @needs_bundles

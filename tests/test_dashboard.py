@@ -30,6 +30,7 @@ from dashboard.components.report import in_words, segments
 from dashboard.components.viewer import Overlay, pack
 from tests import needs
 from tests.test_images import windowed
+from tests.images import making
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 PAGES = ("read", "filters", "embeddings", "cases", "results", "about")
@@ -275,6 +276,18 @@ def test_a_bad_upload_gets_a_message_and_no_traceback() -> None:
     test.file_uploader[0].upload("chest.png", b"not a picture").run()
     assert not test.exception
     assert len(test.error) == 1
+
+
+@needs_bundles
+def test_an_upload_of_any_name_is_read_and_its_notes_stand_beside_it() -> None:
+    test = run("read", source="Your own image")
+    data = making.dicom(making.CHEST12, ViewPosition="LL", PhotometricInterpretation="MONOCHROME1")
+    test.file_uploader[0].upload("IM000016", data).run()
+    assert not test.exception
+    assert not test.error
+    said = " ".join(each.value for each in test.warning)
+    assert "lateral view" in said
+    assert "looks inverted" in said
 
 
 @pytest.mark.parametrize("page", PAGES)

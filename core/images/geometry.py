@@ -11,6 +11,7 @@ from PIL import Image
 from core.types import FloatImage, Geometry
 
 _BAND = 2**24  # ours: pixels that are padded at a time, 64 MiB
+_NARROW = 3  # ours: radiographs are wider; what is narrower is not padded all the way
 
 
 def fit_square(
@@ -19,8 +20,8 @@ def fit_square(
     """Pad an image to a square with black and resize it.
 
     A triangle filter as wide as the reduction is used: it is antialiased and cannot overshoot [0, 1]. Rows are fitted
-    first, columns then, as Pillow does with a whole square; so the padded image never exists, and no shape takes more
-    memory than its pixels.
+    first, columns then, as Pillow does with a whole square; so the padded image never exists, and no shape takes much
+    more memory than its pixels.
 
     Args:
         image: (H, W), values in [0, 1].
@@ -32,17 +33,32 @@ def fit_square(
     """
     height, width = image.shape
     side = max(height, width)
+    across = np.zeros((height, size), np.float32)
+    rows = max(1, _BAND // side)
+    for start in range(0, height, rows):
+        _fit_rows(image[start : start + rows], side, across[start : start + rows])
     # Whole pixels are padded, at least enough; the fractional box makes both margins exactly equal.
-    top, left = (side - height + 1) // 2, (side - width + 1) // 2
-    x, y = left - (side - width) / 2, top - (side - height) / 2
-    rows = max(1, _BAND // (width + 2 * left))
-    bands = [image[start : start + rows] for start in range(0, height, rows)]
-    across = [
-        _resize(np.pad(band, ((0, 0), (left, left))), (size, len(band)), (x, 0, x + side, len(band))) for band in bands
-    ]
-    padded = np.pad(np.concatenate(across), ((top, top), (0, 0)))
-    square = _resize(padded, (size, size), (0, y, size, y + side))
+    top = (side - height + 1) // 2
+    y = top - (side - height) / 2
+    square = _resize(np.pad(across, ((top, top), (0, 0))), (size, size), (0, y, size, y + side))
     return square.clip(0, 1), Geometry(height, width, size, pixel_spacing)
+
+
+def _fit_rows(band: FloatImage, side: int, out: FloatImage) -> None:
+    """Pad rows (h, W) to a side and resize them to (h, size); of a narrow band only where it reaches is worked out."""
+    height, width = band.shape
+    size, scale = out.shape[1], side / out.shape[1]
+    margin = (side - width) / 2
+    left, first, cut = int(np.ceil(margin)), 0, 0
+    x = left - margin
+    if width < side / _NARROW:
+        reach = max(scale, 1)  # of the filter, to each side of a pixel's middle
+        first = max(0, int((margin - reach) / scale - 0.5))
+        cut = max(0, int(x + (first + 0.5) * scale - reach) - 1)
+    left, x, last = left - cut, x - cut, size - first
+    padded = np.pad(band, ((0, 0), (left, left)))
+    box = (x + first * scale, 0, x + last * scale, height)
+    out[:, first:last] = _resize(padded, (last - first, height), box)
 
 
 def to_original(values: npt.NDArray[Any], geometry: Geometry) -> FloatImage:
