@@ -164,7 +164,9 @@ def family_for(case: Case) -> str:
 
 
 def view_notes(case: Case) -> list[str]:
-    """What to say where the models that fit a case learned from no such view; mostly nothing."""
+    """What to say where the models that fit a study learned from no such view; of a file, its reader says it."""
+    if case.study is None:
+        return []
     notes = (lateral_note(case.view, card.trained_with) for card in cards(family_for(case)).values())
     return list(dict.fromkeys(note for note in notes if note))
 

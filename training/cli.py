@@ -245,7 +245,7 @@ def report(
     from core.inference import write_reports
     from core.labels.rules import label_report
     from core.studies.model_image import of_image
-    from core.studies.views import lateral_note, view_in_words
+    from core.studies.views import view_in_words
     from training.runs import use_threads_for
 
     radiograph = read_image(image, name=image.name)
@@ -254,8 +254,7 @@ def report(
     if not names:
         raise no_bundle(bundles)
     models = [library.load(name) for name in names]
-    lateral = dict.fromkeys(lateral_note(radiograph.view, model.card.trained_with) for model in models)
-    notes = [*filter(None, lateral), *radiograph.warnings]
+    notes = list(radiograph.warnings)
     if not as_json:
         _out(f"{image.name}: {view_in_words(radiograph.view) or 'the file does not tell the view'}\n")
     for note in notes:

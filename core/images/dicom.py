@@ -107,7 +107,10 @@ def _view(header: Header, notes: list[str]) -> str:
     """Return "PA", "AP", "LATERAL" or "", and say what models are not made for."""
     words = _letters(header.text("ViewPosition")).split()
     if _LATERAL & {*words, "".join(words)}:
-        notes.append("The file says that this is a lateral view; the models know frontal ones.")
+        notes.append(
+            "The file says that this is a lateral view; the models know frontal views: what they write of it means "
+            "nothing."
+        )
         return "LATERAL"
     if _OBLIQUE & {*words}:
         notes.append("The file says that this is an oblique view; the models know frontal ones.")
