@@ -20,8 +20,8 @@ from core.bundle import BundleLibrary
 from core.studies.phantom import PhantomSource
 from tests import needs
 from tests.conftest import BUNDLES, ROOT
-from tests.test_images import windowed
 from tests.images import making
+from tests.test_images import windowed
 from training import bench
 from training.cli import main
 

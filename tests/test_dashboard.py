@@ -29,8 +29,8 @@ from dashboard import figures, services, settings
 from dashboard.components.report import in_words, segments
 from dashboard.components.viewer import Overlay, pack
 from tests import needs
-from tests.test_images import windowed
 from tests.images import making
+from tests.test_images import windowed
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 PAGES = ("read", "filters", "embeddings", "cases", "results", "about")
