@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundle import SCALE, BundleLibrary, Card, restored
+from core.bundle import SCALE, BundleLibrary, Card, no_bundle, restored
 from core.images import Radiograph, read_image
 from core.labels.compare import Outcome, compare
 from core.labels.observations import (
@@ -140,10 +140,7 @@ def _read_catalogue(folder: str, stamp: str) -> _Catalogue:
     families = sorted({family for family, *_ in found}, key=lambda family: (family != PHANTOM, family))
     cards = {family: {pair: found[family, *pair] for pair in PAIRS if (family, *pair) in found} for family in families}
     if not cards and not problems:
-        problems["No bundles"] = (
-            f"there is no model bundle in {folder}. Train the demo bundles with "
-            "`cxr-lens train --preset phantom`, or set CXR_BUNDLES to a folder of bundles."
-        )
+        problems["No bundles"] = str(no_bundle(Path(folder)))
     return _Catalogue(library, cards, problems)
 
 

@@ -279,7 +279,7 @@ def test_missing_bundles_are_named_and_the_image_can_still_be_read(browser, tmp_
     for server in start_server(tmp_path, CXR_BUNDLES=str(tmp_path / "bundles")):
         watched = watch(browser, server.url)
         watched.open()
-        expect(watched.page.get_by_text("there is no model bundle in")).to_be_visible()
+        expect(watched.page.get_by_text("There is no bundle in")).to_be_visible()
         expect(viewer(watched)).to_be_visible(timeout=30_000)
         assert watched.errors == []
         watched.page.close()
