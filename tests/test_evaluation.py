@@ -170,6 +170,12 @@ def test_reports_from_the_field() -> None:
     assert read_evaluation(CASES / "f32_reports_line_separator.jsonl").study_ids == ("s1", "s2")
 
 
+def test_the_labels_beside_the_shipped_reports_are_of_these_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core.evaluation, "label_report", lambda text: pytest.fail("CONTRIBUTING.md says how to renew"))
+    path = Path(__file__).resolve().parent.parent / "assets" / "bundles" / "phantom-reports.jsonl"
+    assert len(read_evaluation(path).study_ids) == 400
+
+
 def test_saved_tables_keep_numbers_and_say_what_they_are_for() -> None:
     table = pd.DataFrame({"Pair": ["a | b", "50 % & more_"], "F1": [0.12345, float("nan")]})
     texts = {kind: as_text(table, kind, "A title") for kind in FORMATS}

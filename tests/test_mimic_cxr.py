@@ -10,13 +10,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from core.labels.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import unreadable_images, write_image_cache
 from core.studies.index import StudyIndex, format_census, open_index
 from core.studies.indexed import IndexedSource
-from core.studies.mimic_cxr import index_mimic_cxr, write_annotation
+from core.studies.mimic_cxr import index_mimic_cxr, read_shipped_labels, write_annotation
 from core.types import SPLITS, CXRLensError
 from tests.conftest import ROOT
 from tests.memory import PEAK_IS_TOLD, run_measured
@@ -148,6 +149,22 @@ def test_physionets_own_folders_and_zipped_reports(whole: StudyIndex, tmp_path: 
     archive.write_bytes(archive.read_bytes()[:-30])
     with pytest.raises(CXRLensError, match="reports.zip is damaged or was cut off"):
         index_mimic_cxr(tmp_path, tmp_path / "index", reports=archive)
+
+
+def test_zipped_reports_one_folder_deeper_and_ids_that_pandas_wrote(whole: StudyIndex, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", EXAMS)
+    with zipfile.ZipFile(tree / "mimic-cxr-reports.zip", "w") as file:
+        for path in sorted((tree / "files").glob("p1*/p1*/s*.txt")):
+            file.write(path, f"mimic-cxr-reports/{path.relative_to(tree).as_posix()}")
+            path.unlink()
+    for table in tree.glob("mimic-cxr-2.0.0-*.csv.gz"):
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+        for name in {"study_id", "subject_id"} & set(rows.columns):
+            rows[name] += ".0"
+        rows.to_csv(table, index=False, na_rep="nan", compression=None, encoding="utf-8-sig")  # plain, named .gz
+    index = index_mimic_cxr(tree, tmp_path / "index")
+    assert index.fingerprint == whole.fingerprint
+    assert read_shipped_labels(index, "chexpert").equals(read_shipped_labels(whole, "chexpert"))
 
 
 def test_hand_set_exceptions_are_used_where_their_file_is(tmp_path: Path) -> None:
