@@ -2,14 +2,13 @@
 
 One library a transfer syntax, whatever else is installed. pydicom tries every library that it finds, in an order of its
 own: then the grey levels of a lossy image hang on what else is in the environment, and GDCM, its first choice, ends the
-process on a damaged lossless JPEG (:func:`tests.test_images.test_damage_gives_an_image_or_an_image_error` tries such
-files). All of these have licences that an Apache-2.0 product may depend on: ``docs/dependencies.md``.
+process on a damaged lossless JPEG. ``docs/dependencies.md`` says which licences these have, and which others were left
+out.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from imagecodecs import jpeg8_decode
+from imagecodecs import jpeg8_decode, jpegls_decode
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import DecodeRunner
 from pydicom.uid import (
@@ -25,19 +24,20 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
+    JPEGLSTransferSyntaxes,
     RLELossless,
 )
 
 _OURS = "imagecodecs"
-"""Our plug-in below: libjpeg-turbo 3, which reads JPEG of 2 to 16 bits, lossy and lossless."""
+"""Our plug-in below: libjpeg-turbo 3, which reads lossy and lossless JPEG of 2 to 16 bits, and CharLS for JPEG-LS."""
 
 DECODERS: dict[UID, str] = {
     JPEGBaseline8Bit: "pillow",
     JPEGExtended12Bit: _OURS,
     JPEGLossless: _OURS,
     JPEGLosslessSV1: _OURS,
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
+    JPEGLSLossless: _OURS,
+    JPEGLSNearLossless: _OURS,
     JPEG2000Lossless: "pylibjpeg",
     JPEG2000: "pylibjpeg",
     HTJ2KLossless: "pylibjpeg",
@@ -53,32 +53,37 @@ def is_available(uid: str) -> bool:
     return DECODERS.get(UID(uid)) == _OURS
 
 
-def decode_jpeg(codestream: bytes, runner: DecodeRunner) -> bytes:
+def decode(codestream: bytes, runner: DecodeRunner) -> bytes:
     """Decode a frame as pydicom's plug-ins do.
 
     Args:
-        codestream: a JPEG image, lossy or lossless. Its size must be known to be harmless.
+        codestream: JPEG or JPEG-LS. Its size must be known to be harmless.
         runner: what the file's header says of it.
 
     Returns:
-        the samples, little endian, as wide as the header says, colours of one pixel side by side and not converted.
+        the samples, as wide as the runner then says, the colours of a pixel side by side and not converted.
 
     Raises:
         ValueError: the samples have more bits than the header has room for.
-        imagecodecs.Jpeg8Error: the codestream is damaged.
+        imagecodecs.Jpeg8Error, imagecodecs.JpeglsError: the codestream is damaged.
     """
-    colours = "YCBCR" if runner.photometric_interpretation.startswith("YBR") else "RGB"
-    kept = {"colorspace": colours, "outcolorspace": colours} if runner.samples_per_pixel == 3 else {}
-    samples = jpeg8_decode(codestream, **kept)
-    room = np.dtype(f"<u{runner.bits_allocated // 8}")
-    if samples.itemsize > room.itemsize:
-        raise ValueError("the samples have more bits than the header allocates")
+    if runner.transfer_syntax in JPEGLSTransferSyntaxes:
+        samples = jpegls_decode(codestream)
+    elif runner.samples_per_pixel == 3:
+        colours = "YCBCR" if runner.photometric_interpretation.startswith("YBR") else "RGB"
+        samples = jpeg8_decode(codestream, colorspace=colours, outcolorspace=colours)
+    else:
+        samples = jpeg8_decode(codestream)
+    bits = 8 * samples.itemsize
+    if bits > runner.bits_allocated:
+        raise ValueError("the samples have more bits than the header has room for")
+    runner.set_option("bits_allocated", bits)
     if runner.samples_per_pixel > 1:
         runner.set_option("planar_configuration", 0)
-    return samples.astype(room).tobytes()
+    return samples.tobytes()
 
 
 for _syntax, _name in DECODERS.items():
     # A module that is imported anew, as Streamlit does with changed ones, finds its plug-in in place.
     if _name == _OURS and _OURS not in (_decoder := get_decoder(_syntax)).available_plugins:
-        _decoder.add_plugin(_OURS, (__name__, decode_jpeg.__name__))
+        _decoder.add_plugin(_OURS, (__name__, decode.__name__))

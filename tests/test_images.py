@@ -8,6 +8,7 @@ import pydicom
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from imagecodecs import jpeg8_encode, jpegls_encode
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -132,15 +133,17 @@ LOSSLESS = (RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1)
 
 def compressed(data: bytes, syntax: UID) -> bytes:
     dataset = pydicom.dcmread(io.BytesIO(data))
-    if syntax == JPEGLosslessSV1:
-        kept = dataset.pixel_array.astype(np.int64) & (
-            2**dataset.BitsStored - 1
-        )  # a negative number's bits, as DICOM stores them
-        dataset.PixelData = encapsulate([lossless_jpeg(kept, dataset.BitsStored)])
+    if syntax in (RLELossless, JPEG2000Lossless):
+        dataset.compress(syntax)
+    else:
+        bits = dataset.pixel_array.view(f"u{dataset.BitsAllocated // 8}")
+        if syntax == JPEGLosslessSV1:
+            stream = lossless_jpeg(bits & (2**dataset.BitsStored - 1), dataset.BitsStored)
+        else:
+            stream = jpegls_encode(bits)
+        dataset.PixelData = encapsulate([stream])
         dataset["PixelData"].VR = "OB"
         dataset.file_meta.TransferSyntaxUID = syntax
-    else:
-        dataset.compress(syntax)
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
@@ -441,6 +444,7 @@ def test_8_bit_and_signed_values_are_read() -> None:
         (RLELossless, None, 1e-6),
         (JPEG2000Lossless, J2K, 1e-6),
         (JPEGBaseline8Bit, encode(Image.fromarray(gray_ramp()), "JPEG", quality=100), 0.01),
+        (JPEGExtended12Bit, jpeg8_encode(RAMP, level=100, bitspersample=12), 0.001),
     ],
 )
 def test_compressed_pixels_are_read(syntax: UID, encapsulated: bytes | None, tolerance: float) -> None:
@@ -448,8 +452,7 @@ def test_compressed_pixels_are_read(syntax: UID, encapsulated: bytes | None, tol
         data = dicom(gray_ramp(), bits=8, syntax=syntax, encapsulated=encapsulated, WindowCenter=128, WindowWidth=256)
         expected = gray_ramp() / 255
     else:
-        # Pillow writes 16-bit J2K
-        bits = 12 if encapsulated is None else 16
+        bits = 16 if syntax == JPEG2000Lossless else 12  # Pillow writes 16-bit J2K
         data = windowed(bits=bits, syntax=syntax, encapsulated=encapsulated)
         expected = RAMP / 4095
     np.testing.assert_allclose(read_image(data).pixels, expected, atol=tolerance)

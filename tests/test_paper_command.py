@@ -46,6 +46,9 @@ def test_one_command_writes_every_table_and_does_nothing_twice(tmp_path: Path, m
     assert (of_cdc.kind, of_cdc.metrics["auc"].paper) == ("control", None)
     assert "after 1 epoch of labels of other phantoms" in of_cdc.note
     assert tables["3"].rows[0].name == "true fine labels to report"
+    for name in ("1", "3"):  # no column without a word
+        assert "METEOR's program" in " ".join(tables[name].notes)
+        assert not any("meteor" in row.metrics for row in tables[name].rows)
 
     written = {path: path.read_bytes() for path in folder.iterdir()}
     once_more = CliRunner().invoke(app, command)
