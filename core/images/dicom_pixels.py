@@ -147,9 +147,9 @@ def read_pixels(header: Header, syntax: str, layout: Layout, notes: list[str]) -
         notes.append("The file's transfer syntax says that its pixels are not compressed, but they are.")
     stream = _first_frame(element.value, header.little, layout)
     if stream.startswith(jpeg.START):
-        return _signed(*_from_jpeg(stream, layout), layout, notes)
+        return _of_codestream(*_from_jpeg(stream, layout), layout, notes)
     if stream.startswith(jpeg2000.STARTS):
-        return _signed(*_from_jpeg2000(stream, layout), layout, notes)
+        return _of_codestream(*_from_jpeg2000(stream, layout), layout, notes)
     if syntax == _IN_FRAGMENTS:
         return _settled(
             _uncompressed(memoryview(stream), "OB", header.little, replace(layout, frames=1), notes), layout, notes
@@ -388,6 +388,15 @@ def _signed(raw: npt.NDArray[Any], bits: int, layout: Layout, notes: list[str]) 
         signed = not signed
         notes.append("The file's PixelRepresentation does not fit its values; they are read with the other sign.")
     return readings[signed], bits
+
+
+def _of_codestream(
+    raw: npt.NDArray[Any], precision: int, layout: Layout, notes: list[str]
+) -> tuple[npt.NDArray[Any], int]:
+    """Values of a codestream's numbers, which may be coded with more bits than count, but are in the usual layout."""
+    if layout.stored < precision:
+        return _settled(raw, replace(layout, allocated=8 * raw.itemsize, high=layout.stored - 1), notes)
+    return _signed(raw, precision, layout, notes)
 
 
 def _sign_extended(raw: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:

@@ -42,11 +42,14 @@ class _Histogram:
 
     def inner(self) -> npt.NDArray[np.bool_]:
         """Levels of the picture without its background, which is all black or white and may well be large."""
-        below = np.cumsum(self.counts) / max(int(self.counts.sum()), 1)
-        low, high = self.stored[np.searchsorted(below, [0.01, 0.99])]
+        low, high = self.stored[self.places_of([0.01, 0.99])]
         margin = (high - low) / 64
         inner = (self.stored > low + margin) & (self.stored < high - margin)
         return inner if self.share(inner) > _FEW else self.counts > 0
+
+    def places_of(self, shares: list[float]) -> npt.NDArray[np.intp]:
+        """Levels below which such shares of the pixels lie."""
+        return np.searchsorted(np.cumsum(self.counts), np.array(shares) * self.counts.sum())
 
     def share(self, which: npt.NDArray[np.bool_]) -> float:
         """Of the pixels, those with such a value."""
@@ -208,6 +211,10 @@ def _shown(histogram: _Histogram, modality: Levels, header: Header, notes: list[
         notes.append(f"The file has no display window; {_OWN_RANGE}")
     there = modality[histogram.counts > 0]
     low, high = float(there.min()), float(there.max())
+    most = np.sort(modality[histogram.places_of([0.005, 0.995])])
+    if most[0] < most[1] and most[1] - most[0] < (high - low) / 4:
+        notes.append("A few values far from all others, as of a marker, are shown black or white.")
+        low, high = float(most[0]), float(most[1])
     return unit(modality, low, max(high, low + 1e-6))
 
 
@@ -256,13 +263,14 @@ def _windowed(values: Levels, center: float, width: float, *, function: str) -> 
         values: (L,) in modality units.
         center: in modality units.
         width: in modality units, > 0.
-        function: "LINEAR", "LINEAR_EXACT" or "SIGMOID"; anything else counts as LINEAR, the default.
+        function: "LINEAR", "LINEAR_EXACT" or "SIGMOID"; anything else counts as LINEAR, the default; so
+            does LINEAR of a width up to 1 as LINEAR_EXACT, for rescaled values may be fractions.
     """
     if function == "SIGMOID":
         exponent = np.clip(-4 * (values - center) / width, -80, 80)
         return (1 / (1 + np.exp(exponent))).astype(np.float32)
-    if function != "LINEAR_EXACT":  # LINEAR counts whole steps: width 1 is a threshold
-        center, width = center - 0.5, max(width - 1, 1e-6)
+    if function != "LINEAR_EXACT" and width > 1:  # LINEAR counts whole steps, and knows no smaller widths
+        center, width = center - 0.5, width - 1
     return ((values - center) / width + 0.5).clip(0, 1).astype(np.float32)
 
 

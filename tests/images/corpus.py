@@ -201,6 +201,11 @@ def display() -> Iterator[Odd]:
         WindowCenter=Raw("US", struct.pack("<H", 2048)),
         WindowWidth=Raw("US", struct.pack("<H", 4096)),
     )
+    yield odd("window-of-fractions", RescaleSlope="0.0002442", WindowCenter="0.5", WindowWidth="1")
+    marker = CHEST12.copy()
+    marker[2:4, 2:12] = 65535
+    outlying = "far from all others"
+    yield Odd("display-marker", group, lambda: dicom(marker, bits=16, window=False), TOLD, outlying)
     yield odd("linear-exact", WindowCenter="2047.5", WindowWidth="4095", VOILUTFunction="LINEAR_EXACT")
     yield odd("unknown-function", VOILUTFunction="SECRET")
     yield Odd("display-sigmoid", group, lambda: dicom(VOILUTFunction="SIGMOID"), ANY)
