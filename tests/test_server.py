@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from core.reviews.local_key import local_address
 from core.types import CXRLensError
 from dashboard.server import refusal_of
 from tests.conftest import ROOT
 from tests.served import listens_elsewhere, messages, serving
-from training.dashboard_command import command
+from training.dashboard_command import command, review_address
 
 APP = ROOT / "dashboard" / "app.py"
 SETTINGS = tomllib.loads((APP.parent / ".streamlit" / "config.toml").read_text())
@@ -96,3 +97,15 @@ def test_a_theme_stands_above_the_dark_settings(tmp_path: Path) -> None:
     ]
     with pytest.raises(CXRLensError, match="expected light, dark, or the TOML file of a theme"):
         command(["--theme.base", "pink"])
+
+
+def test_the_review_page_opens_by_the_address_that_is_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXR_KEY", str(tmp_path / "key"))
+    monkeypatch.delenv("STREAMLIT_SERVER_PORT", raising=False)
+    assert review_address([]).endswith(local_address(8501))
+    assert review_address(["--server.port", "8600"]).endswith(local_address(8600))
+    assert review_address(["--theme.base=light", "--server.port=8700"]).endswith(local_address(8700))
+    monkeypatch.setenv("STREAMLIT_SERVER_PORT", "8800")
+    assert review_address([]).endswith(local_address(8800))
+    monkeypatch.setenv("CXR_KEY", str(tmp_path / "key" / "inside a file"))
+    assert "Name a file that you can write with CXR_KEY" in review_address([])

@@ -12,7 +12,9 @@ from typing import Any
 import typer
 
 from core import paths
+from core.reviews.local_key import local_address
 from core.types import CXRLensError
+from training.console import note
 
 APP = paths.CODE / "dashboard" / "app.py"
 THEMES = paths.CODE / "dashboard" / "themes"
@@ -24,8 +26,24 @@ def dashboard(options: typer.Context) -> None:
     Its settings are in dashboard/.streamlit/config.toml. What you give here, or as STREAMLIT_SERVER_PORT, wins.
     """
     arguments = command(options.args)
+    note(review_address(options.args))
     # -P: a folder named core or streamlit where one stands must not be taken for the package.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "streamlit", *arguments])
+
+
+def review_address(options: Sequence[str]) -> str:
+    """What to say of the Review page: the address that opens it here, or why none does."""
+    port = os.environ.get("STREAMLIT_SERVER_PORT") or "8501"  # src: Streamlit's default
+    for place, option in enumerate(options):
+        name, equals, value = option.partition("=")
+        if name == "--server.port":
+            port = value if equals else next(iter(options[place + 1 :]), port)
+    if not port.isdecimal():
+        return f"--server.port {port}: expected a number."
+    try:
+        return f"Review sessions on this machine, for you alone: {local_address(int(port))}"
+    except CXRLensError as error:
+        return str(error)
 
 
 def register(app: typer.Typer) -> None:

@@ -15,8 +15,7 @@ import stat
 import uuid
 from pathlib import Path
 
-import platformdirs
-
+from core import paths
 from core.types import CXRLensError
 
 TOKEN = "token"
@@ -27,7 +26,7 @@ _LONGEST = 200  # characters; no key is longer
 
 def key_file() -> Path:
     """CXR_KEY, or ``review-key`` in the user's data folder."""
-    return Path(os.environ.get("CXR_KEY") or platformdirs.user_data_path("cxr-lens") / "review-key")
+    return Path(os.environ.get("CXR_KEY") or paths.own_data() / "review-key")
 
 
 def token_of(port: int) -> str:
