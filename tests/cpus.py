@@ -40,13 +40,14 @@ def run(variant: str, options: Sequence[str]) -> bool:
 
 
 def main() -> None:
-    """Run the variants that are named, or all six; what is not known goes on to pytest."""
+    """Run the variants that are named, or all six; what stands behind -- goes on to pytest."""
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     parser = argparse.ArgumentParser(prog="python -m tests.cpus", description=main.__doc__)
     parser.add_argument("variants", nargs="*", metavar="variant", help=", ".join(VARIANTS))
-    chosen, options = parser.parse_known_args()
-    if unknown := [each for each in chosen.variants if each not in VARIANTS]:
+    chosen = parser.parse_args(sys.argv[1:end]).variants or VARIANTS
+    if unknown := [each for each in chosen if each not in VARIANTS]:
         parser.error(f"no such variant: {', '.join(unknown)}; choose from {', '.join(VARIANTS)}.")
-    passed = {variant: run(variant, options) for variant in chosen.variants or VARIANTS}
+    passed = {variant: run(variant, sys.argv[end + 1 :]) for variant in chosen}
     print("\n".join(f"{variant:28} {'passed' if fine else 'FAILED'}" for variant, fine in passed.items()))
     sys.exit(0 if all(passed.values()) else 1)
 
