@@ -22,7 +22,8 @@ from core.images import ImageError, fit_square, geometry, read_image
 from core.images.inversion import likeness, looks_inverted
 from tests.conftest import ROOT
 from tests.images import making, peers, run
-from tests.images.corpus import Odd, corpus
+from tests.images.corpus import corpus
+from tests.images.kinds import Odd
 from tests.images.making import CHEST, CHEST8, compressed, dicom, jpeg, png
 
 CASES = ROOT.parent / "shared" / "cases"
