@@ -42,6 +42,7 @@ def test_odd_files_are_read_rightly_told_or_refused(group: str, caplog: pytest.L
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_the_whole_corpus_stays_within_limits_of_time_and_memory() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.images.run"], cwd=ROOT, capture_output=True, text=True, timeout=900
