@@ -22,7 +22,8 @@ from core.images import ImageError, fit_square, geometry, read_image
 from core.images.inversion import likeness, looks_inverted
 from tests.conftest import ROOT
 from tests.images import making, peers, run
-from tests.images.corpus import Odd, corpus
+from tests.images.corpus import corpus
+from tests.images.kinds import Odd
 from tests.images.making import CHEST, CHEST8, compressed, dicom, jpeg, png
 
 CASES = ROOT.parent / "shared" / "cases"
@@ -41,6 +42,7 @@ def test_odd_files_are_read_rightly_told_or_refused(group: str, caplog: pytest.L
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_the_whole_corpus_stays_within_limits_of_time_and_memory() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.images.run"], cwd=ROOT, capture_output=True, text=True, timeout=900

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.images import ImageError, fit_square, read_image
-from tests.images.corpus import Odd, corpus
+from tests.images.corpus import corpus
+from tests.images.kinds import Odd
 from tests.images.making import CHEST
 
 SECONDS, GIGABYTES = 5.0, 1.0
