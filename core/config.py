@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from core.paths import how_to_restore
 from core.registry import DECODERS, ENCODERS, SIZES, Size, encoder_parts
 from core.types import CXRLensError
 from core.views import VIEW_CHOICES
@@ -272,20 +273,26 @@ def load_config(folder: Path, preset: str, overrides: Sequence[str] = ()) -> Exp
     """Read a preset and change it.
 
     Args:
-        folder: of the presets.
-        preset: file name without ".toml".
+        folder: of the presets that come with the code.
+        preset: name of one of them, or path of a TOML file.
         overrides: "key.key=value", the value written as in TOML; a bare word is taken as a string.
 
     Raises:
-        ConfigError: no such preset, or a key or value that does not fit.
+        ConfigError: no such preset or file, or a key or value that does not fit.
     """
-    path = folder / f"{preset}.toml"
+    known = {each.stem: each for each in sorted(folder.glob("*.toml"))}
+    if not known:
+        raise ConfigError(f"{folder} holds no preset. {how_to_restore(folder)}")
+    path = known.get(preset, Path(preset))
     if not path.is_file():
-        known = ", ".join(sorted(each.stem for each in folder.glob("*.toml")))
-        raise ConfigError(f"There is no preset '{preset}'. Known: {known}.")
+        raise ConfigError(
+            f"There is no preset '{preset}': it is neither one of {', '.join(known)} nor the path of a TOML file."
+        )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:  # of TOML, or of text that is no UTF-8
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     config = from_dict(ExperimentConfig, values)
     if overrides:

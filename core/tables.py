@@ -37,7 +37,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
     csv.field_size_limit(_LONGEST_FIELD)
     line = 1
     try:
-        with _open(path) as file:
+        with open_table(path) as file:
             reader = csv.reader(file, strict=True)  # a quote that is never closed would swallow rows
             header = [name.strip() for name in next(reader, [])]
             places = _places(path, header, columns)
@@ -62,8 +62,28 @@ def is_broken(text: str) -> bool:
     return not text.isascii() and _NOT_UTF8.search(text) is not None
 
 
-def _open(path: Path) -> TextIO:
-    opener: Callable[..., TextIO] = gzip.open if path.suffix == ".gz" else open
+def plain_id(value: str) -> str:
+    """An id as its release writes it: of a number that a spreadsheet or pandas made "50414267.0", "50414267"."""
+    return value.removesuffix(".0") if value[:-2].isdecimal() else value
+
+
+def says_nothing(cell: str) -> bool:
+    """Whether a cell holds at most a mark that there is no text: "", "N/A", "None.", "nan", "-", "___", "<unknown>"."""
+    return all(word.lower() in _NO_TEXT or _REMOVED.fullmatch(word) for word in _WORD.findall(cell))
+
+
+_WORD = re.compile(r"[^\W_]+")
+_REMOVED = re.compile("[xX]{2,}")  # stands for words that were removed
+_NO_TEXT = frozenset(
+    ("nan", "none", "null", "nil", "na", "n", "a", "unknown", "unk", "pad", "start", "end", "blank", "empty")
+)
+
+
+def open_table(path: Path) -> TextIO:
+    """Open a text file, gzipped or not, whatever its name says; a byte order mark is left out."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    opener: Callable[..., TextIO] = gzip.open if zipped else open
     return opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 

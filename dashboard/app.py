@@ -1,4 +1,4 @@
-"""Router of the dashboard: ``streamlit run dashboard/app.py``."""
+"""Router of the dashboard: ``cxr-lens dashboard``, or ``streamlit run dashboard/app.py`` from any folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ if str(HERE.parent) not in sys.path:
 import streamlit as st  # noqa: E402
 
 from core.types import CXRLensError  # noqa: E402
-from dashboard import session  # noqa: E402
+from dashboard import server, session  # noqa: E402
+from dashboard.reviews import access  # noqa: E402
 
 st.set_page_config(page_title="CXR Lens", page_icon=str(HERE / "icon.svg"), layout="wide")
+if refusal := server.refusal():
+    st.error(refusal, icon=":material/block:")
+    st.stop()
 st.logo(str(HERE / "logo.svg"), size="large")
 session.start()
 
@@ -89,6 +93,7 @@ NOTICE = """
 st.html(NOTICE)
 
 try:
+    access.admit()
     page.run()
 except CXRLensError as error:
     st.error(str(error), icon=":material/error:")

@@ -107,7 +107,7 @@ def _errors(outcomes: Outcomes) -> int:
 
 
 def matching(found: Evaluation, question: Question, within: npt.NDArray[np.bool_] | None = None) -> list[int]:
-    """Places of the studies that fit, in order.
+    """Places of the studies that fit and that whoever looks may see, in order.
 
     A pair is wrong about a study where it missed, invented or reversed what is asked about; pairs disagree where their
     outcomes differ.
@@ -117,10 +117,10 @@ def matching(found: Evaluation, question: Question, within: npt.NDArray[np.bool_
         question: what is looked for.
         within: (n,) studies that may be shown; None means all.
     """
-    words = " ".join(question.text.lower().split())
+    words, hidden = " ".join(question.text.lower().split()), services.kept_back()
     chosen: list[tuple[tuple[int, int], int]] = []
     for place in range(len(found.study_ids)):
-        if within is not None and not within[place]:
+        if (within is not None and not within[place]) or found.study_ids[place] in hidden:
             continue
         asked = [_asked(found.outcomes[name][place], question.observation) for name in question.pairs]
         texts = (found.references[place], *(found.texts[name][place] for name in question.pairs))
@@ -173,8 +173,9 @@ def _slices(found: Evaluation) -> tuple[Evaluation, dict[str, npt.NDArray[np.boo
 
 
 def rows(found: Evaluation, pairs: Sequence[str], places: Sequence[int]) -> list[Row]:
-    """What the page shows of some studies; pictures only of those whose images are here."""
-    known = services.studies()
+    """What the page shows of some studies, as far as whoever looks may see them; pictures where the images are here."""
+    known, hidden = services.studies(), services.kept_back()
+    places = [place for place in places if found.study_ids[place] not in hidden]
     here = [found.study_ids[place] for place in places if found.study_ids[place] in known]
     pictures = dict(zip(here, services.thumbnails(here), strict=True))
     made = []

@@ -55,7 +55,7 @@ def evaluation(family: str, path: Path | None = None) -> Evaluation:
 def _evaluation(family: str, path: str, stamp: int) -> Evaluation:
     truth = None
     if family == services.PHANTOM:
-        truth = {study.study_id: (study.subject_id, study.labels) for study in services.studies().values()}
+        truth = {study.study_id: (study.subject_id, study.labels) for study in services.all_studies().values()}
     return read_evaluation(Path(path), truth, cache_folder().parent / "labels")
 
 
@@ -104,7 +104,7 @@ def slices(found: Evaluation) -> Mapping[str, Mapping[str, npt.NDArray[np.bool_]
             f"more than {longer:.0f} words": words > longer,
         },
     }  # fmt: skip
-    known = services.studies()
+    known = services.all_studies()
     if all(study_id in known for study_id in found.study_ids):
         studies = [known[study_id] for study_id in found.study_ids]
         ways["View"] = _grouped([study.view or "unknown" for study in studies])

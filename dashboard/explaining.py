@@ -104,7 +104,8 @@ def _subject(bundle: str, image: str, _card: Card, _case: services.Case) -> Subj
 
     report = filtering.report(_case, _card)
     with services.inference():
-        return open_subject(services.open_model(_card), services.model_image(_case, _card.family), report)
+        model = services.open_model(_card)
+        return open_subject(model, services.pixels(_case)(model.image_size), report)
 
 
 def _target(opened: Subject, question: Question) -> WordTarget:

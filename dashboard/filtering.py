@@ -179,7 +179,8 @@ def _subjects(bundle: str, image: str, _card: Card, _case: services.Case) -> tup
 
     written = report(_case, _card)
     with services.inference():
-        trained = open_subject(services.open_model(_card), services.model_image(_case, _card.family), written)
+        model = services.open_model(_card)
+        trained = open_subject(model, services.pixels(_case)(model.image_size), written)
         return trained, with_control(trained)
 
 

@@ -10,8 +10,6 @@ from core.observations import NO_FINDING, OBSERVATIONS, findings
 from core.types import CXRLensError, Study
 from dashboard import services, session
 
-UPLOAD_TYPES = ["png", "jpg", "jpeg", "dcm", "dicom"]
-
 
 def choose_case() -> services.Case | None:
     """Draw the controls and return the case they name; None where nothing is open yet."""
@@ -32,6 +30,8 @@ def choose_case() -> services.Case | None:
             "What they make of a real radiograph means nothing clinically.",
             icon=":material/warning:",
         )
+    for note in [] if case is None else services.view_notes(case):
+        st.warning(note, icon=":material/warning:")
     return case
 
 
@@ -95,7 +95,9 @@ def _choose_phantom() -> services.Case | None:
         key="next",
     )
     unknown = st.session_state[session.UNKNOWN_STUDY]
-    if unknown:
+    if unknown and unknown in services.kept_back():
+        st.warning(f"{services.KEPT_BACK.format(unknown)} Showing another.", icon=":material/visibility_off:")
+    elif unknown:
         st.warning(f"Study '{unknown}' is not among the test studies. Showing another.", icon=":material/info:")
     if current is None:
         st.info(f"No test study has {finding} in its reference report. Choose another finding.")
@@ -118,7 +120,7 @@ def _step(ids: Sequence[str], by: int) -> None:
 def _choose_upload() -> services.Case | None:
     file = st.file_uploader(
         "PNG, JPEG or DICOM file of a chest radiograph, at most 64 MB",
-        type=UPLOAD_TYPES,
+        help="Any name will do, with or without an ending: its content tells what it is.",
         max_upload_size=64,
         width=520,
     )

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundles.library import SCALE, BundleLibrary, Card, restored
+from core.bundles.library import SCALE, BundleLibrary, Card, no_bundle, restored
 from core.labels.compare import Outcome, compare
 from core.labels.rules import LabeledReport, label_report
 from core.observations import CLUSTER_OF, CLUSTERS, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, findings
@@ -31,10 +31,13 @@ from core.projection.job import ProjectionJob, compute, content_key, fingerprint
 from core.projection.methods import PrincipalAxes, ProjectionConfig, fit_pca
 from core.registry import DECODERS, ENCODERS, PAIRS, pair_title
 from core.studies.images import Radiograph, read_image
+from core.studies.model_image import Pixels, grey_levels, of_image, of_study
 from core.studies.phantom import PhantomSource
 from core.studies.phantom.findings import severity_of
 from core.types import CXRLensError, FloatImage, Mask, Projection, Report, Study
+from core.views import lateral_note
 from dashboard import settings
+from dashboard.reviews import access
 
 if TYPE_CHECKING:
     from core.bundles.pair import ReportModel
@@ -44,6 +47,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads()))
 
 VIEW_SIZE = 640  # pixels of a phantom in the viewer; the models get their own size
 PHANTOM = "phantom"
+KEPT_BACK = "You read study {} in a review session; it is kept from you here until the session is closed."
 MAX_REPORTS = 5_000  # kept in memory; a few kilobytes each
 
 
@@ -56,6 +60,8 @@ class Case:
         title: study id or file name.
         pixels: for the viewer, (H, W).
         bits: grey levels of the original are 2 ** bits.
+        spacing: (row, column) distance of the pixels' centres in millimetres, if the file tells it.
+        view: "PA", "AP" or "LATERAL"; "" where it is not known.
         study: what is known beside the pixels; None for an upload.
         masks: abnormality in words -> its true place, (H, W); empty where the truth is unknown.
         warnings: of the file reader.
@@ -65,6 +71,8 @@ class Case:
     title: str
     pixels: FloatImage
     bits: int
+    spacing: tuple[float, float] | None = None
+    view: str = ""
     study: Study | None = None
     masks: Mapping[str, Mask] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -125,10 +133,7 @@ def _read_catalogue(folder: str, stamp: str) -> _Catalogue:
     families = sorted({family for family, *_ in found}, key=lambda family: (family != PHANTOM, family))
     cards = {family: {pair: found[family, *pair] for pair in PAIRS if (family, *pair) in found} for family in families}
     if not cards and not problems:
-        problems["No bundles"] = (
-            f"there is no model bundle in {folder}. Train the demo bundles with "
-            "`cxr-lens train --preset phantom`, or set CXR_BUNDLES to a folder of bundles."
-        )
+        problems["No bundles"] = str(no_bundle(Path(folder)))
     return _Catalogue(library, cards, problems)
 
 
@@ -146,6 +151,14 @@ def family_for(case: Case) -> str:
     """The family that fits a case: phantoms for a phantom, real radiographs for an upload, where there are such."""
     fitting = [family for family in families() if (family == PHANTOM) == (case.study is not None)]
     return next(iter([*fitting, *families()]), PHANTOM)
+
+
+def view_notes(case: Case) -> list[str]:
+    """What to say where the models that fit a study learned from no such view; of a file, its reader says it."""
+    if case.study is None:
+        return []
+    notes = (lateral_note(case.view, card.trained_with) for card in cards(family_for(case)).values())
+    return list(dict.fromkeys(note for note in notes if note))
 
 
 def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
@@ -248,7 +261,7 @@ def _models(chosen: Sequence[Card]) -> tuple[list[ReportModel], dict[str, str]]:
     if not kept.issuperset(model.card.name for model in models):
         kept.update(model.card.name for model in models)
         # Python's own collections, which come while reports are written, would look through all parts of all models
-        # each time, and nobody is served meanwhile. Streamlit's, after every run, is off: .streamlit/config.toml.
+        # each time, and nobody is served meanwhile. Streamlit's, after every run, is off (.streamlit/config.toml).
         gc.collect()
         gc.freeze()
     return models, broken
@@ -270,10 +283,29 @@ def phantom_numbers() -> tuple[int, int]:
     return 2000, 0
 
 
-def studies() -> Mapping[str, Study]:
-    """Phantom studies of the test split, by id."""
+def all_studies() -> Mapping[str, Study]:
+    """Phantom studies of the test split, by id: for numbers over all of them. What is shown comes from `studies`."""
     found: Mapping[str, Study] = _studies(*phantom_numbers())
     return found
+
+
+def studies() -> Mapping[str, Study]:
+    """Phantom studies of the test split that whoever looks may see, by id; see `kept_back`."""
+    found, hidden = all_studies(), kept_back()
+    return {name: study for name, study in found.items() if name not in hidden} if hidden else found
+
+
+def kept_back() -> frozenset[str]:
+    """Ids of the studies, of any data, that whoever looks reads in an open session: their reports are told nowhere.
+
+    Ends the page, with the reason, where that user may not use this server any more.
+    """
+    try:
+        return access.kept_back()
+    except access.AccessError as error:
+        access.explain(error)
+        st.stop()
+        raise
 
 
 @st.cache_resource(max_entries=2, show_spinner="Preparing the phantom studies …")
@@ -288,7 +320,13 @@ def worst_severity(study_id: str) -> str:
 
 
 def phantom_case(study_id: str) -> Case:
-    """Open a phantom study."""
+    """Open a phantom study.
+
+    Raises:
+        CXRLensError: whoever looks reads it in an open session.
+    """
+    if study_id in kept_back():
+        raise CXRLensError(KEPT_BACK.format(study_id))
     case: Case = _phantom_case(study_id, *phantom_numbers())
     return case
 
@@ -301,6 +339,7 @@ def _phantom_case(study_id: str, count: int, seed: int) -> Case:
         title=study_id,
         pixels=phantom.image,
         bits=12,
+        view=phantom.study.view,
         study=phantom.study,
         masks={
             " ".join(part for part in (fact.side, fact.kind or fact.observation) if part): phantom.masks[fact.id]
@@ -326,23 +365,23 @@ def upload_case(radiograph: Radiograph, name: str) -> Case:
         title=name,
         pixels=radiograph.pixels,
         bits=radiograph.bits,
+        spacing=radiograph.pixel_spacing,
+        view=radiograph.view,
         warnings=tuple(radiograph.warnings),
     )
 
 
-def model_image(case: Case, family: str | None = None) -> FloatImage:
-    """The image as a family's models should get it: a phantom drawn at their input size, an upload as it is."""
+def pixels(case: Case) -> Pixels:
+    """The image of a case as any pair is given it: a phantom drawn at the pair's size, an upload as it was read."""
     if case.study is None:
-        return case.pixels
-    sizes = [ENCODERS[card.encoder].sizes[card.size].image_size for card in cards(family).values()]  # type: ignore[index]
-    image: FloatImage = _phantom_image(case.study.study_id, max(sizes, default=128), *phantom_numbers())
-    return image
+        return of_image(case.pixels)
+    study_id, numbers = case.study.study_id, phantom_numbers()
+    return lambda size: _phantom_pixels(study_id, size, *numbers)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _phantom_image(study_id: str, size: int, count: int, seed: int) -> FloatImage:
-    source: PhantomSource = _phantoms(count, seed)
-    return source.image(study_id, size)
+def _phantom_pixels(study_id: str, size: int, count: int, seed: int) -> FloatImage:
+    return of_study(_phantoms(count, seed), study_id)(size)
 
 
 # ---------------------------------------------------------------------------------------------------------- reports
@@ -398,7 +437,7 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
     with lock:
         models, broken = _models(missing)
     yield from broken.items()
-    reports = write_reports(models, model_image(case, missing[0].family)) if models else iter(())
+    reports = write_reports(models, pixels(case)) if models else iter(())
     while True:
         with lock:  # a step at a time: a reader who leaves the page must not keep the lock
             step = next(reports, None)
@@ -442,7 +481,8 @@ def _filtered(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray[
     from core.bundles.inference import filtered_images
 
     with _inference_lock():
-        return filtered_images(open_model(_card), model_image(_case, _card.family))
+        model = open_model(_card)
+        return filtered_images(model, pixels(_case)(model.image_size))
 
 
 # -------------------------------------------------------------------------------------------------------- embeddings
@@ -659,7 +699,8 @@ def _pooled_of(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray
     from core.bundles.inference import pooled_embedding
 
     with _inference_lock():
-        return pooled_embedding(open_model(_card), model_image(_case, _card.family))
+        model = open_model(_card)
+        return pooled_embedding(model, pixels(_case)(model.image_size))
 
 
 @st.cache_resource(show_spinner=False)
@@ -760,7 +801,7 @@ def map_quality(stored: Embeddings, placed: Projection) -> MapQuality:
 def _map_quality(key: str, _stored: Embeddings, _placed_map: Projection) -> MapQuality:
     from core.projection.quality import nearest, neighbourhood_hit, silhouette
 
-    known = studies()
+    known = all_studies()
     rows = [place for place, study_id in enumerate(_stored.study_ids) if study_id in known]
     points, features = _placed_map.coordinates[rows], _stored.features[rows]
     found = [set(findings(known[_stored.study_ids[row]].labels)) for row in rows]
@@ -833,7 +874,7 @@ def _thumbnail(study_id: str, count: int, seed: int) -> bytes:
     from PIL import Image
 
     source: PhantomSource = _phantoms(count, seed)
-    pixels = np.round(source.image(study_id, THUMBNAIL) * 255).astype(np.uint8)
+    picture = grey_levels(source.image(study_id, THUMBNAIL))
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    Image.fromarray(picture).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

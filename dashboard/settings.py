@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+import streamlit as st
+
+from core import paths
+
+REPOSITORY = paths.CODE
 
 
 def bundles() -> Path:
-    """Folder of model bundles: CXR_BUNDLES, or the demo bundles of the repository."""
-    return Path(os.environ.get("CXR_BUNDLES") or REPOSITORY / "assets" / "bundles")
+    """Folder of model bundles: CXR_BUNDLES, or the demo bundles."""
+    return Path(os.environ.get("CXR_BUNDLES") or paths.BUNDLES)
 
 
 def runs() -> Path | None:
@@ -29,25 +33,36 @@ def threads() -> int:
 
 def paper_tables() -> Path:
     """Folder of the paper's tables as CSV."""
-    return REPOSITORY / "assets" / "paper"
+    return paths.PAPER
 
 
 def roles() -> Path:
-    """Who may do what in review sessions on a server: CXR_ROLES, or ``roles.toml`` beside Streamlit's secrets."""
-    return Path(os.environ.get("CXR_ROLES") or REPOSITORY / ".streamlit" / "roles.toml")
+    """Who may do what in review sessions on a server: CXR_ROLES, or ``roles.toml`` beside Streamlit's secrets.
+
+    Of several files of secrets the last that is there counts, as with Streamlit; by default ``.streamlit/secrets.toml``
+    in the user's home or in the working directory.
+    """
+    if os.environ.get("CXR_ROLES"):
+        return Path(os.environ["CXR_ROLES"])
+    secrets = [Path(each) for each in st.get_option("secrets.files")]
+    beside = [each for each in secrets if each.is_file()] or [Path(".streamlit", "secrets.toml")]
+    return beside[-1].with_name("roles.toml")
 
 
 def index() -> Path | None:
-    """Folder of an index of the user's own studies, for review sessions: CXR_INDEX, or data/openi if it is there."""
-    folder = Path(os.environ.get("CXR_INDEX") or REPOSITORY / "data" / "openi")
+    """Folder of an index of the user's own studies, for review sessions: CXR_INDEX, or data/openi where it is there.
+
+    That is below the working directory, as `cxr-lens data` makes it.
+    """
+    folder = Path(os.environ.get("CXR_INDEX") or paths.INDEX)
     return folder if os.environ.get("CXR_INDEX") or (folder / "index.json").is_file() else None
 
 
 def explanations() -> Path:
     """Folder of what was measured of explanations, a file a family."""
-    return REPOSITORY / "assets" / "explain"
+    return paths.EXPLANATIONS
 
 
 def result_tables() -> Path:
     """Folder of our own tables, as `cxr-lens table` writes them, a folder a family: CXR_TABLES."""
-    return Path(os.environ.get("CXR_TABLES") or REPOSITORY / "assets" / "results")
+    return Path(os.environ.get("CXR_TABLES") or paths.TABLES)

@@ -3,23 +3,59 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
+# The key of this machine that tests, and the servers they start, use: not the one of who runs them.
+os.environ.setdefault("CXR_KEY", str(Path(tempfile.mkdtemp(prefix="cxr-lens-tests-")) / "review-key"))
 
 import pytest
 import torch
+from streamlit.runtime import context as streamlit_context
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from core.decoders import Decoder, build_decoder
 from core.registry import DECODERS
 from core.text import SPECIAL_TOKENS, Vocabulary
 from core.types import VisualTokens
 
-torch.set_num_threads(1)  # tiny models lose time when threads wait for each other
+# The client of Streamlit's `AppTest` is a mock, with mocks for its address and cookies, and review pages ask for both.
+# Without a client the answer is that of a new browser on this machine.
+streamlit_context._get_client_context = lambda: None
+
+# Tiny models lose time when threads wait for each other; `make test-cpus` asks for two all the same.
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+torch.set_num_threads(THREADS)
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLES = ROOT / "assets" / "bundles"
+
+pytest_plugins = ["tests.needs", "pytester"]
+
+
+_ran: set[str] = set()
+"""Kinds of networks that the test at hand has run."""
+
+
+@register_module_forward_pre_hook
+def _note(module: nn.Module, _: Any) -> None:
+    if threading.current_thread() is threading.main_thread():
+        _ran.add(type(module).__name__)
+
+
+@pytest.fixture(autouse=True)
+def _numeric_tests_say_so(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a network computes hangs on the processor's kernels: `make test-cpus` has to find every such test."""
+    torch.set_num_threads(THREADS)  # commands choose for their process, which here is everybody's
+    _ran.clear()
+    yield
+    if _ran and request.node.get_closest_marker("numeric") is None:
+        pytest.fail(f"A network ran here ({min(_ran)}). Write `pytestmark = pytest.mark.numeric` below the imports.")
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +68,15 @@ def vocabulary() -> Vocabulary:
 def visual() -> VisualTokens:
     generator = torch.Generator().manual_seed(3)
     return VisualTokens(torch.randn(3, 6, 10, generator=generator), ((2, 3),), ("test",) * 6)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def dashboard_settings() -> None:
+    """AppTest reads the settings beside the dashboard's script as `streamlit run` does."""
+    from streamlit import config
+
+    config._main_script_path = str(ROOT / "dashboard" / "app.py")
+    config.get_config_options(force_reparse=True)
 
 
 @pytest.fixture(params=list(DECODERS))

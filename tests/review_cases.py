@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from core.observations import OBSERVATIONS, LabelState
+from core.reviews import local_key
 from core.reviews.database import Database
 from core.reviews.design import Case, Design
 from core.reviews.rubrics import Mark
@@ -112,6 +114,8 @@ def page(path: str) -> None:
 
 
 def open_app_page(name: str, **address: str) -> AppTest:
+    """Open a page as the owner of this machine does."""
+    address = {local_key.TOKEN: local_key.token_of(st.get_option("server.port")), **address}
     app = AppTest.from_function(page, args=(str(ROOT / "dashboard" / "app_pages" / f"{name}.py"),), default_timeout=120)
     app.query_params.update(address)
     return app.run()

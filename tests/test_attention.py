@@ -19,6 +19,8 @@ from core.decoders.search import GenerateConfig, generate
 from core.text import START
 from core.types import CXRLensError, VisualTokens
 
+pytestmark = pytest.mark.numeric
+
 # One layer, one head; CLS, two tokens, one memory slot.
 ROWS = torch.tensor([[0.4, 0.3, 0.1, 0.2], [0.1, 0.5, 0.2, 0.2], [0.2, 0.2, 0.4, 0.2]])
 

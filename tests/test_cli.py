@@ -7,20 +7,25 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from core import __version__
 from core.bundles.library import BundleLibrary
 from core.studies.phantom import PhantomSource
+from tests import needs
 from tests.conftest import BUNDLES, ROOT
+from tests.images import making
+from tests.test_images import windowed
 from training.bench import speeds as bench
 from training.cli import main
 
-needs_bundles = pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
+needs_bundles = needs.BUNDLES.unless(BUNDLES.is_dir())
 
 
 Answer = subprocess.CompletedProcess[str]
@@ -71,6 +76,35 @@ def test_report_prints_json_of_all_pairs(image: Path, cxr_lens: Command) -> None
     assert {each["bundle"] for each in content["reports"]} == {card.name for card in BundleLibrary(BUNDLES).cards()}
     assert "Not a medical device" in content["intended_use"]
     assert all(report["findings"] for report in content["reports"])
+
+
+@needs_bundles
+def test_report_says_the_view_and_warns_of_a_lateral_one(tmp_path: Path, cxr_lens: Command) -> None:
+    path, arguments = tmp_path / "film.dcm", ("--bundle", "phantom-dve-transformer", "--beam-size", "1")
+    path.write_bytes(windowed(ViewPosition="LL", PixelSpacing=[0.2, 0.1]))
+    done = cxr_lens("report", str(path), *arguments)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "film.dcm: lateral view")
+    assert "this is a lateral view; the models know frontal views" in done.stdout
+    content = json.loads(cxr_lens("report", str(path), "--json", *arguments).stdout)
+    assert (content["view"], content["pixel_spacing_mm"]) == ("LATERAL", [0.2, 0.1])
+    assert "the models know frontal views" in content["notes"][0]
+    path.write_bytes(windowed(ViewPosition="PA"))
+    done = cxr_lens("report", str(path), *arguments)
+    assert done.stdout.startswith("film.dcm: PA view\n") and "lateral" not in done.stdout
+    path.write_bytes(windowed())
+    assert cxr_lens("report", str(path), *arguments).stdout.startswith("film.dcm: the file does not tell the view\n")
+
+
+@needs_bundles
+def test_report_tells_what_the_reader_of_the_file_knows(tmp_path: Path, cxr_lens: Command) -> None:
+    path = tmp_path / "IM000016"
+    path.write_bytes(making.dicom(making.CHEST12, ViewPosition="LL", PhotometricInterpretation="MONOCHROME1"))
+    asked = ("report", str(path), "--bundle", "phantom-fve-m2", "--beam-size", "1")
+    notes = json.loads(cxr_lens(*asked, "--json").stdout)["notes"]
+    assert "lateral view" in notes[0]
+    assert "looks inverted" in notes[1]
+    printed = cxr_lens(*asked).stdout
+    assert all(f"Note: {note}" in printed for note in notes)
 
 
 @needs_bundles
@@ -159,3 +193,75 @@ def test_a_part_of_the_benchmark_is_measured_alone(
     assert capsys.readouterr().out == "9 s\n\n"
     bench.main([])
     assert capsys.readouterr().out == "1 s\n2 s\n\n9 s\n\n"
+
+
+def test_commands_are_listed_in_the_order_in_which_a_person_needs_them(cxr_lens: Command) -> None:
+    text = cxr_lens("--help").stdout
+    places = [text.index(f" {name} ") for name in ("report", "dashboard", "bundles", "evaluate", "train", "agreement")]
+    assert places == sorted(places)
+    assert "--install-completion" in text
+
+
+def test_every_command_has_a_place_in_the_order() -> None:
+    import typer.main
+
+    from training.cli import ORDER, app
+
+    assert sorted(typer.main.get_command(app).commands) == sorted(ORDER)  # type: ignore[attr-defined]
+
+
+def test_every_command_that_prints_a_table_has_json() -> None:
+    import typer.main
+
+    from training.cli import app
+
+    def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+        for name, each in group.commands.items():
+            if hasattr(each, "commands"):
+                yield from commands(each, (*path, name))
+            else:
+                yield " ".join((*path, name)), each
+
+    lacking = {
+        name
+        for name, each in commands(typer.main.get_command(app))
+        if not any("--json" in parameter.opts for parameter in each.params)
+    }
+    # These print a line, or nothing.
+    assert lacking == {"dashboard", "phantom", "data labels"} | {
+        f"review {name}"
+        for name in ("create", "role", "adjudicate", "close", "export", "backup", "restore", "verify", "import-marks")
+    }
+
+
+def test_version_and_completion(cxr_lens: Command) -> None:
+    assert cxr_lens("--version").stdout == f"cxr-lens {__version__}\n"
+    assert "complete" in cxr_lens("--show-completion", "bash").stdout
+
+
+@needs_bundles
+def test_json_of_bundles_and_of_no_review_session(cxr_lens: Command, tmp_path: Path) -> None:
+    content = json.loads(cxr_lens("bundles", "--json").stdout)
+    assert {each["name"] for each in content["bundles"]} == {card.name for card in BundleLibrary(BUNDLES).cards()}
+    assert content["problems"] == {}
+    done = cxr_lens("review", "list", "--json", "--database", str(tmp_path / "reviews.sqlite"))
+    assert json.loads(done.stdout) == []
+
+
+def test_quiet_leaves_results_and_verbose_says_where_an_error_arose(
+    cxr_lens: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXR_LENS_VERBOSITY", "0")
+    texts = tmp_path / "reports.csv"
+    texts.write_text("impression\nNo acute disease.\nSmall left pleural effusion.\n")
+    usual = cxr_lens("clusters", "--from", str(texts))
+    assert "say nothing and give no pair" in usual.stderr
+    quiet = cxr_lens("-q", "clusters", "--from", str(texts))
+    assert quiet.stdout == usual.stdout
+    assert "say nothing" not in quiet.stderr
+    assert "count as training reports" in quiet.stderr  # a warning is no note
+    phantoms = in_a_process_of_its_own("-q", "phantom", "--out", str(tmp_path / "phantoms"), "-n", "1", "--size", "64")
+    assert (phantoms.returncode, phantoms.stderr) == (0, "")  # no progress
+    assert "ConfigError" in cxr_lens("-v", "plan", "--preset", "nobody").stderr
+    assert "ConfigError" not in cxr_lens("plan", "--preset", "nobody").stderr
+    assert "opposite" in cxr_lens("-v", "-q", "bundles").stderr

@@ -64,8 +64,29 @@ def test_joint_encoders_cannot_drift() -> None:
 
 
 def test_an_unknown_preset_is_answered_with_the_known() -> None:
-    with pytest.raises(ConfigError, match="There is no preset 'phantm'. Known: .*phantom"):
+    with pytest.raises(
+        ConfigError, match="There is no preset 'phantm': it is neither one of openi, paper, phantom nor the path"
+    ):
         load_config(PRESETS, "phantm")
+
+
+def test_a_preset_may_be_any_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (PRESETS / "phantom.toml").read_text().replace('name = "phantom"', 'name = "mine"')
+    (tmp_path / "phantom.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    for path in ("phantom.toml", "./phantom.toml", str(tmp_path / "phantom.toml")):
+        assert load_config(PRESETS, path, ["seed=5"]).name == "mine"
+    assert load_config(PRESETS, "phantom").name == "phantom"  # a name is one of ours, whatever lies around
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe", b"\x89PNG"])
+def test_a_file_that_is_no_preset_is_refused_by_its_name(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"mine.toml is not valid TOML"):
+        load_config(PRESETS, str(tmp_path / "mine.toml"))
+    for missing in (tmp_path / "nobody.toml", tmp_path):
+        with pytest.raises(ConfigError, match="neither one of openi, paper, phantom nor"):
+            load_config(PRESETS, str(missing))
 
 
 def test_wrong_keys_in_a_file_are_listed(tmp_path: Path) -> None:

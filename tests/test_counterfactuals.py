@@ -16,6 +16,8 @@ from core.text import Vocabulary, tokenize
 from core.types import CXRLensError
 from tests.tiny_models import snapshot, tiny_pair
 
+pytestmark = pytest.mark.numeric
+
 
 def image(seed: int, height: int = 128, width: int = 128) -> np.ndarray:
     return np.random.default_rng(seed).random((height, width)).astype(np.float32)

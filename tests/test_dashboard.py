@@ -24,16 +24,18 @@ from core.labels.rules import LabeledReport, Mention
 from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS
 from core.text import to_text
+from core.views import lateral_note
 from dashboard import figures, services, settings
 from dashboard.components.report import in_words, segments
 from dashboard.components.viewer import Overlay, pack
+from tests import needs
+from tests.images import making
+from tests.test_images import windowed
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 PAGES = ("read", "filters", "embeddings", "cases", "results", "about")
 
-needs_bundles = pytest.mark.skipif(
-    not any(settings.bundles().glob("*/card.json")), reason=f"no bundles in {settings.bundles()}"
-)
+needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
 
 
 def mention(observation: str, state: LabelState, text: str, word: str) -> Mention:
@@ -238,11 +240,54 @@ def _png() -> bytes:
 
 
 @needs_bundles
+def test_an_upload_tells_its_view_and_what_the_ruler_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "phantom-dve-transformer").symlink_to(settings.bundles() / "phantom-dve-transformer")
+    monkeypatch.setenv("CXR_BUNDLES", str(tmp_path))
+    said = read_upload("film.dcm", windowed(ViewPosition="LL", PixelSpacing=[0.2, 0.2]))
+    assert "lateral view" in said and "the models know frontal views" in said
+    assert "the file says 0.2 mm a pixel" in said and "on the detector" in said
+    said = read_upload("film.dcm", windowed(ViewPosition="AP"))
+    assert "AP view" in said and "lateral" not in said and "the ruler counts pixels" in said
+    said = read_upload("chest.png", _png())
+    assert "the file does not tell the view" in said and "the ruler counts pixels" in said
+    shown = run("read")
+    said = " ".join(each.value for each in [*shown.markdown, *shown.caption])
+    assert "PA view" in said or "AP view" in said
+    assert "ruler" not in said
+
+
+def read_upload(name: str, content: bytes) -> str:
+    """All that the page says of an upload."""
+    test = run("read", source="Your own image")
+    test.file_uploader[0].upload(name, content).run()
+    assert not test.exception and not test.error
+    return " ".join(each.value for each in [*test.markdown, *test.caption, *test.warning])
+
+
+def test_a_lateral_view_is_no_surprise_to_a_pair_that_learned_from_such() -> None:
+    for data in ({}, {"source": "phantom", "views": ""}, {"source": "mimic_cxr", "views": "ap"}):
+        assert lateral_note("LATERAL", data) and not lateral_note("PA", data) and not lateral_note("", data)
+    assert not lateral_note("LATERAL", {"source": "openi", "views": "both"})
+
+
+@needs_bundles
 def test_a_bad_upload_gets_a_message_and_no_traceback() -> None:
     test = run("read", source="Your own image")
     test.file_uploader[0].upload("chest.png", b"not a picture").run()
     assert not test.exception
     assert len(test.error) == 1
+
+
+@needs_bundles
+def test_an_upload_of_any_name_is_read_and_its_notes_stand_beside_it() -> None:
+    test = run("read", source="Your own image")
+    data = making.dicom(making.CHEST12, ViewPosition="LL", PhotometricInterpretation="MONOCHROME1")
+    test.file_uploader[0].upload("IM000016", data).run()
+    assert not test.exception
+    assert not test.error
+    said = " ".join(each.value for each in test.warning)
+    assert "lateral view" in said
+    assert "looks inverted" in said
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -18,12 +18,11 @@ from core.projection.methods import ProjectionConfig
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError, Study
 from dashboard import evaluation, figures, services, settings
+from tests import needs
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 
-needs_bundles = pytest.mark.skipif(
-    not any(settings.bundles().glob("*/card.json")), reason=f"no bundles in {settings.bundles()}"
-)
+needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,8 @@ from dashboard import explaining, services, settings
 from dashboard.explaining import Question
 from tests.test_dashboard import needs_bundles, one_thread, run
 
+pytestmark = pytest.mark.numeric
+
 __all__ = ["one_thread"]  # a fixture of every test here
 PAIRS = ("phantom-fve-transformer", "phantom-ccve-transformer")
 

@@ -15,12 +15,11 @@ from streamlit.testing.v1 import AppTest
 from core.observations import CLUSTERS
 from dashboard import settings
 from dashboard.components.filter_player import ABOVE, BELOW, MIDDLE, diverging, grey
+from tests import needs
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 
-needs_bundles = pytest.mark.skipif(
-    not any(settings.bundles().glob("*ccve*/card.json")), reason=f"no CCVE bundles in {settings.bundles()}"
-)
+needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*ccve*/card.json")))
 
 
 @pytest.fixture(autouse=True)

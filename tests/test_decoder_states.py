@@ -14,6 +14,8 @@ from core.registry import DECODERS
 from core.text import START, Vocabulary
 from tests.tiny_models import snapshot, tiny_pair
 
+pytestmark = pytest.mark.numeric
+
 WRITE = GenerateConfig(beam_size=2, max_words=9)
 
 

@@ -14,6 +14,8 @@ from core.decoders.cnn_rnn_rnn import _places
 from core.text import END, PAD, SENTENCE_END, START
 from core.types import VisualTokens
 
+pytestmark = pytest.mark.numeric
+
 IDS = torch.tensor(
     [
         [START, 7, 8, 9, SENTENCE_END, 10, 11, SENTENCE_END, END],

@@ -21,6 +21,8 @@ from training.data import StudyData
 from training.paper.encoder_study import table
 from training.runs import StageError
 
+pytestmark = pytest.mark.numeric
+
 RIGHT = {"fve": 0.9, "dve": 0.7, "cve": 0.5, "ccve": 0.3}
 """Share of the studies that get their own report; the others get a neighbour's."""
 

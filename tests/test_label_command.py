@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -26,10 +25,11 @@ from core.evaluation.label_quality import CodedReport, read_openi
 from core.labels.rules import LabeledReport, label_report, label_reports
 from core.observations import OBSERVATIONS
 from core.types import CXRLensError
+from tests import needs
 from tests.conftest import ROOT
 from training.cli import app
 
-OPENI = ROOT.parent / "shared" / "data" / "openi"
+OPENI = needs.SHARED / "openi"
 REPORTS = [
     "The heart is enlarged. No effusion.",
     "Possible pneumonia.\nNo pneumothorax.",
@@ -103,6 +103,76 @@ def test_every_form_of_output_says_the_same(suffix: str, table: Path, tmp_path: 
             (mention.observation, mention.state) for mention in expected.mentions
         ]
         assert all(text[e["start"] : e["end"]] == e["words"] for e in row["evidence"])
+
+
+RELEASED = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PORTABLE AP)
+
+ INDICATION:  ___ year old woman, question of pneumonia.
+
+ FINDINGS:
+
+ The lungs are clear without
+ effusion.
+"""
+
+
+def test_a_released_report_is_one_report(tmp_path: Path) -> None:
+    path = tmp_path / "s50414267.txt"
+    wrapped = "There is no focal consolidation,\npleural effusion or\npneumothorax. The heart is\nnormal in size.\n"
+    for text, expected in (
+        (RELEASED, {"Pleural Effusion"}),
+        (wrapped, {"Consolidation", "Pneumothorax", "Cardiomegaly"}),
+    ):
+        path.write_text(text, encoding="utf-8")
+        result = run("label", path, "--overwrite")
+        assert result.exit_code == 0, result.output
+        assert "is read as one report over many lines" in result.output
+        (row,) = pd.read_csv(tmp_path / "s50414267.labels.csv").to_dict("records")
+        assert expected <= {name for name in OBSERVATIONS if row[name] == "negative"}
+        assert row["Pneumonia"] == "blank"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_reports_a_line_are_many_reports(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "reports.txt"
+    lines = ["FINDINGS: No effusion. IMPRESSION: Normal.", "FINDINGS: Small effusion.", "The heart is enlarged."]
+    path.write_text(end.join(lines), encoding="utf-8", newline="")
+    result = run("label", path)
+    assert "3 reports" in result.output and "one report" not in result.output
+    path.write_text("no effusion" + end + "small effusion" + end, encoding="utf-8", newline="")
+    assert "2 reports" in run("label", path, "--overwrite").output
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_plain_table_named_gz_is_read(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "reports.csv.gz"
+    data = "\ufeffreport\nNo effusion.\n".encode()
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    assert run("label", path).exit_code == 0
+    assert list(pd.read_csv(tmp_path / "reports.labels.csv")["Pleural Effusion"]) == ["negative"]
+
+
+CASES = ROOT.parent / "shared" / "cases"
+needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="shared/cases is not there")
+
+
+@needs_cases
+def test_a_released_report_from_the_field(tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    result = run("label", CASES / "f33_one_released_report.txt", "--out", out)
+    assert "one report over many lines" in result.output
+    (row,) = pd.read_csv(out).to_dict("records")
+    assert (row["Pleural Effusion"], row["Pneumonia"]) == ("negative", "negative")
+
+
+@needs_cases
+def test_cells_that_say_nothing_from_the_field(tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    result = run("label", CASES / "f34_cells_that_say_nothing.csv", "--column", "report", "--out", out)
+    assert "5 rows without text" in result.output
+    rows = pd.read_csv(out)
+    assert set(rows[list(OBSERVATIONS)].iloc[:5].to_numpy().ravel()) == {"blank"}
 
 
 def test_chexperts_table_is_the_published_one(tmp_path: Path) -> None:
@@ -197,7 +267,7 @@ def test_broken_bytes_and_long_reports_are_counted(tmp_path: Path) -> None:
         ("a.txt", b"\x00\x01\x02", "is in UTF-16 or no text at all"),
         ("a.csv", b"No edema and no effusion today.\nEdema.\n", "has no header"),
         ("a.csv", b"id,report\n1,Edema.\n2", "line 3: 1 fields where the header has 2"),
-        ("a.csv.gz", b"report\nEdema.\n", "cannot be read"),
+        ("a.csv.gz", b"\x1f\x8breport\nEdema.\n", "cannot be read"),
         ("a.parquet", b"PAR1 not really", "is not a Parquet file, or was cut off"),
         ("a.xlsx", b"PK", "reports are read from .csv, .csv.gz, .parquet and .txt"),
         ("a.csv", b"one,two\nEdema.,1\n", "Choose with --column: one, two"),
@@ -314,22 +384,46 @@ def test_a_full_disk_is_said_and_loses_nothing(many: Path, tmp_path: Path, monke
     assert label_with(label_reports, many, out).resumed == 45
 
 
+HELD = """
+import sys, time
+from pathlib import Path
+from core.labels import rules
+from training import cli
+
+label_report = rules.label_report
+
+def held(text):
+    if text.startswith("Nodule of 11999 mm"):  # the last report: the work cannot end before the key, however fast
+        while not pressed.exists():
+            time.sleep(0.05)
+        time.sleep(2)
+    return label_report(text)
+
+pressed = Path(sys.argv.pop(1))
+rules.label_report = held
+cli.main()
+"""
+
+
 @pytest.mark.slow
 def test_control_c_leaves_no_traceback_and_the_next_run_ends_it(tmp_path: Path) -> None:
     path, out = tmp_path / "many.csv", tmp_path / "out.csv"
     text = " ".join(REPORTS)
     pd.DataFrame({"report": [f"Nodule of {n} mm. {text}" for n in range(12_000)]}).to_csv(path, index=False)
-    command = [sys.executable, "-m", "training.cli", "label", str(path), "--out", str(out), "--processes", "2"]
+    arguments = ["label", str(path), "--out", str(out), "--processes", "2"]
+    command = [sys.executable, "-c", HELD, str(tmp_path / "pressed"), *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not list((tmp_path / "out.csv.parts").glob("*.parquet")):
+    while not list((tmp_path / "out.csv.parts").glob("*.parquet")):  # the sign that work has begun
         time.sleep(0.05)
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    (tmp_path / "pressed").touch()
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in error
     assert "run the same command again to go on" in error
     assert not out.exists()
+    command = [sys.executable, "-m", "training.cli", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "by an earlier run" in done.stdout
     assert len(pd.read_csv(out)) == 12_000
@@ -391,13 +485,10 @@ def test_quality_without_open_i_says_what_was_not_measured(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(OPENI, marks=pytest.mark.skipif(not OPENI.is_dir(), reason="no shared copy of Open-i")),
+        pytest.param(OPENI, marks=needs.OPENI.unless(OPENI.is_dir())),
         pytest.param(
             None,
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.skipif(find_spec("torchxrayvision") is None, reason="the extra reference is missing"),
-            ],
+            marks=[pytest.mark.slow, needs.REFERENCE.packages("torchxrayvision")],
         ),
     ],
 )

@@ -24,6 +24,7 @@ from core.evaluation.resampling import join
 from core.studies.phantom import PhantomSource
 from core.text import tokenize
 from core.types import CXRLensError
+from tests import needs
 
 Reports = Sequence[Sequence[str]]
 
@@ -53,7 +54,7 @@ def scores(references: Reports, generated: Reports) -> dict[str, float]:
 
 
 def pycocoevalcap_scores(references: Reports, generated: Reports) -> dict[str, float]:
-    bleu_module = pytest.importorskip("pycocoevalcap.bleu.bleu")
+    bleu_module = needs.METRICS.package("pycocoevalcap.bleu.bleu")
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
@@ -155,7 +156,7 @@ def test_equal_to_pycocoevalcap_on_any_reports(pairs: list[tuple[list[str], list
 
 
 def test_bleu_equals_sacrebleu(reports: tuple[list[str], list[str]]) -> None:
-    sacrebleu = pytest.importorskip("sacrebleu.metrics")
+    sacrebleu = needs.DEVELOPER.package("sacrebleu.metrics")
     ours = language_statistics(*reports).scores()
     theirs, guess = ([" ".join(tokenize(text)) for text in texts] for texts in reports)
     for order in (1, 2, 3, 4):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from core.decoders import DecoderOutput
 from training.losses import AUCMarginLoss, contrastive_loss, report_loss
 
+pytestmark = pytest.mark.numeric
+
 
 def test_auc_margin_loss_by_hand() -> None:
     loss = AUCMarginLoss(torch.tensor([0.25]), margin=1.0)

@@ -12,23 +12,26 @@ from types import SimpleNamespace
 from xml.sax.saxutils import escape
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from core.config import DataConfig, from_dict
 from core.observations import OBSERVATIONS
 from core.studies.image_cache import write_image_cache
-from core.studies.index import StudyIndex, open_index
+from core.studies.index import StudyIndex, move_index, open_index
 from core.studies.indexed import IndexedSource
 from core.studies.openi import index_openi
 from core.types import SPLITS, CXRLensError, Split
+from tests import needs
 from tests.conftest import ROOT
 from tests.mimic_tree import write_csv
 from tests.test_mimic_cxr import drops, notes
+from training.cli import app
 from training.data import StudyData
 
-SHARED = ROOT.parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not (SHARED / "openi").is_dir(), reason="the shared copy of Open-i is not there")
+needs_data = needs.OPENI.unless((needs.SHARED / "openi").is_dir())
 
 # uid -> title, findings, impression, MeSH, images (name, projection)
 STUDIES: dict[int, tuple[str, str, str, str, list[tuple[str, str]]]] = {
@@ -413,6 +416,38 @@ def test_without_the_parser_fine_labels_are_empty_with_a_warning(
     assert table.rows["fine_labels"].to_pylist() == [[]] * 5
 
 
+def test_a_release_that_was_moved_is_said_and_its_new_place_offered(tmp_path: Path) -> None:
+    release = write_kaggle(tmp_path / "release")
+    index = index_openi(release, tmp_path / "index")
+    before = IndexedSource(index.folder, "frontal")
+    image = before.image("CXR1", 32)
+    moved = release.rename(tmp_path / "elsewhere")
+    source = IndexedSource(index.folder, "frontal")
+    for read in (lambda: source.image("CXR1", 32), lambda: source.original("CXR1"),
+                 lambda: write_image_cache(open_index(index.folder), [32], [0])):  # fmt: skip
+        with pytest.raises(CXRLensError, match=f"read from {release}, which is not there.*data move .* --to {moved}"):
+            read()
+    assert not (index.folder / "unreadable.jsonl").exists()
+    (tmp_path / "other").mkdir()
+    with pytest.raises(CXRLensError, match="is not the release"):
+        move_index(index.folder, tmp_path / "other")
+    result = CliRunner().invoke(app, ["data", "move", str(index.folder), "--to", str(moved)])
+    assert result.exit_code == 0, result.output
+    again = IndexedSource(index.folder, "frontal")
+    assert np.array_equal(again.image("CXR1", 32), image)
+    assert again.fingerprint() == before.fingerprint()
+
+
+def test_ids_and_cells_that_pandas_wrote(tmp_path: Path) -> None:
+    release = write_kaggle(tmp_path / "release")
+    first = index_openi(release, tmp_path / "first").texts.to_pylist()
+    for name in ("indiana_reports.csv", "indiana_projections.csv"):
+        table = pd.read_csv(release / name)
+        table["uid"] = table["uid"].astype(float)
+        table.to_csv(release / name, index=False, na_rep="nan")
+    assert index_openi(release, tmp_path / "second").texts.to_pylist() == first
+
+
 def test_training_reads_an_index(tmp_path: Path) -> None:
     release = write_kaggle(tmp_path / "release")
     write_annotation(release)
@@ -439,7 +474,7 @@ def test_training_reads_an_index(tmp_path: Path) -> None:
 
 @needs_data
 def test_the_shared_copy_has_r2gens_studies(tmp_path: Path) -> None:
-    index = index_openi(SHARED, tmp_path / "index")
+    index = index_openi(needs.SHARED, tmp_path / "index")
     rows = {(row["views"], row["split"]): row for row in index.census()["views"]}
     splits: tuple[Split, ...] = SPLITS
     assert [rows["both", split]["studies"] for split in splits] == [2069, 296, 590]  # R2Gen's counts
@@ -449,7 +484,7 @@ def test_the_shared_copy_has_r2gens_studies(tmp_path: Path) -> None:
     assert not set(studies[studies["split"] == "train"]["subject_id"]) & set(
         studies[studies["split"] == "test"]["subject_id"]
     )
-    annotation = json.loads((SHARED / "openi" / "annotation.json").read_text())
+    annotation = json.loads((needs.SHARED / "openi" / "annotation.json").read_text())
     texts = index.texts["findings"].to_pylist()
     ours = {study_id: texts[row] for study_id, row in zip(studies["study_id"], studies["study"], strict=True)}
     theirs = {item["id"]: " ".join(item["report"].split()) for items in annotation.values() for item in items}
@@ -467,7 +502,7 @@ def test_the_command_prints_the_census(tmp_path: Path) -> None:
         "data",
         "openi",
         "--from",
-        str(SHARED),
+        str(needs.SHARED),
         "--out",
         str(tmp_path / "index"),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,13 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from core.paper.tables import TableName, read_table
+from tests import needs
 from tests.test_training import FEW
 from training.backbones import BACKBONES
 from training.cli import app
 from training.commands.tables import again
 
+pytestmark = pytest.mark.numeric
+
 PAIR = ['encoders=["cve"]', 'decoders=["transformer"]', *FEW]
-HAS_CATBOOST = importlib.util.find_spec("catboost") is not None
 
 
 def _paper(folder: Path, preset: str, overrides: list[str], *more: str) -> list[str]:
@@ -35,7 +36,7 @@ def test_one_command_writes_every_table_and_does_nothing_twice(tmp_path: Path, m
     assert done.exit_code == 0, done.output
     assert "study of CCVE compares all encoders; this run has none of dve, fve, ccve: left out" in done.output
     bundles = tmp_path / "runs" / "phantom" / "bundles"
-    assert f"CXR_BUNDLES={bundles} CXR_TABLES={tmp_path / 'out'} streamlit run" in done.output
+    assert f"CXR_BUNDLES={bundles} CXR_TABLES={tmp_path / 'out'} cxr-lens dashboard" in done.output
     folder = tmp_path / "out" / "phantom"
     names: tuple[TableName, ...] = ("1", "2", "3")
     tables = {name: read_table(folder / f"table-{name}.json") for name in names}
@@ -48,6 +49,9 @@ def test_one_command_writes_every_table_and_does_nothing_twice(tmp_path: Path, m
     assert (of_cdc.kind, of_cdc.metrics["auc"].paper) == ("control", None)
     assert "after 1 epoch of labels of other phantoms" in of_cdc.note
     assert tables["3"].rows[0].name == "true fine labels to report"
+    for name in ("1", "3"):  # no column without a word
+        assert "METEOR's program" in " ".join(tables[name].notes)
+        assert not any("meteor" in row.metrics for row in tables[name].rows)
 
     written = {path: path.read_bytes() for path in folder.iterdir()}
     once_more = CliRunner().invoke(app, command)
@@ -100,7 +104,7 @@ def test_several_seeds_have_no_one_folder_of_bundles(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(not HAS_CATBOOST, reason="the extra 'study' is not installed")
+@needs.CATBOOST.packages("catboost")
 def test_open_is_preset_from_nothing_to_the_study(tmp_path: Path) -> None:
     """Its size, its networks and their published weights, on a few phantoms."""
     few = [

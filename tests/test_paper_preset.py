@@ -19,6 +19,8 @@ from training.backbones import BACKBONES, build_classifier, settings_of
 from training.cli import PRESETS
 from training.paper.tables import rows_of_table_2
 
+pytestmark = pytest.mark.numeric
+
 CONFIG = load_config(PRESETS, "paper")
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from core.config import ExperimentConfig, load_config
 from training.backbones import BACKBONES
 from training.cli import PRESETS
-from training.plan import Counts, Stage, backbone_stage, decoder_stage, measure, table, table_stages, token_stage
+from training.plan import Counts, Stage, backbone_stage, costs, decoder_stage, measure, table, table_stages, token_stage
 
 COUNTS = Counts(train=70, validate=10, test=20, vocabulary=50, words=12)
 
@@ -70,7 +70,7 @@ def test_what_paper_adds_to_train(config: ExperimentConfig) -> None:
 
 def test_the_plan_sums_what_each_command_costs(config: ExperimentConfig) -> None:
     row = Stage("x", items=1_000_000, epochs=36, operations=1e9, memory=2e9, disk=1e9)
-    lines = table([row], [row, row], config, COUNTS, 10, 1, 16).splitlines()
+    lines = table(costs([row], [row, row], config, COUNTS, 10, 1, 16)).splitlines()
     assert lines[-4].startswith("| **all of `train`** | | | | **1** | **2.0** |")
     assert lines[-1].startswith("| **all of `paper`** | | | | **3** | **2.0** |")
 

@@ -19,6 +19,7 @@ from core.evaluation.auc import both_kinds, macro_aucs, weighted_aucs
 from core.evaluation.resampling import intervals
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.paper.filter_map import FilterMapError, map_path, read_map, write_map
+from tests import needs
 from training.cli import BUNDLES, PRESETS
 from training.data import StudyData
 from training.paper.ccve_study import (
@@ -45,6 +46,8 @@ from training.paper.probes import (
     usable,
 )
 from training.runs import StageError
+
+pytestmark = pytest.mark.numeric
 
 Features = dict[str, np.ndarray]
 Probe = Callable[[Features, Labelled], Scores]
@@ -106,7 +109,7 @@ def linear(features: Features, labels: Labelled) -> Scores:
 
 
 def catboost(features: Features, labels: Labelled) -> Scores:
-    pytest.importorskip("catboost")
+    needs.CATBOOST.package("catboost")
     told: list[str] = []
     scores = catboost_probe(features, labels, iterations=40, depth=4, threads=1, tell=told.append)
     assert told == ["CatBoost, seen", "CatBoost, hidden"]

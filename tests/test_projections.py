@@ -19,6 +19,9 @@ from core.projection import quality as map_quality
 from core.projection.job import ProjectionJob, cache_folder, compute, content_key, load
 from core.projection.methods import METHODS, ProjectionConfig, fit_pca, place, project
 from core.types import CXRLensError
+from tests import needs
+
+pytestmark = pytest.mark.numeric
 
 GROUPS = np.repeat([0, 1, 2], 20)
 
@@ -222,7 +225,7 @@ PARENT = """
 import sys, time, numpy as np
 from core.projection.job import ProjectionJob
 from core.projection.methods import ProjectionConfig
-table = np.random.default_rng(0).normal(size=(3000, 50)).astype(np.float32)
+table = np.random.default_rng(0).normal(size=(30_000, 50)).astype(np.float32)  # minutes of work: it cannot end first
 job = ProjectionJob(table, ProjectionConfig(method="t-SNE"))
 while job.progress() == (0.0, "Starting"):
     assert not job.done()
@@ -232,7 +235,7 @@ time.sleep(600)
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills by signal")
+@needs.SIGNALS.unless(os.name == "posix")
 def test_a_job_ends_with_a_parent_that_is_killed(own_cache: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

@@ -28,12 +28,14 @@ from core.text import END, PAD, SPECIAL_TOKENS, Vocabulary
 from core.types import CXRLensError, VisualTokens
 from tests.test_training import FEW
 from training.cli import PRESETS
-from training.launch import ONE, Placement, place
+from training.launch import ONE, Placement, leave, place
 from training.modules.classifier import ClassifierModule
 from training.modules.clip import ClipModule
 from training.modules.report import ReportModule
 from training.runs import SameNorms, StageError, fit, loaders, pad, run_stage, save_weights
 from training.stages import Run
+
+pytestmark = pytest.mark.numeric
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN, VALIDATE, BATCH = 21, 9, 8  # neither is a multiple of two: shares differ
@@ -146,8 +148,17 @@ def _one_of_two(rank: int, folder: Path, port: int) -> None:
         "weight": float(ranks.weight(torch.tensor([3, 1][rank]))),
         "problems": problems,
         "placement": [placement.devices, placement.num_nodes],
+        "threads": _threads_of_the_group(),
     }
+    leave()
+    heard |= {"left": not torch.distributed.is_initialized(), "threads left": _threads_of_the_group()}
     (folder / f"heard-{rank}.json").write_text(json.dumps(heard))
+
+
+def _threads_of_the_group() -> list[str]:
+    """Names of gloo's threads and its store's in this process; none where the system has no /proc."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return sorted(name for name in names if "gloo" in name or "store" in name)
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +218,16 @@ def test_what_processes_tell_each_other(together: Path) -> None:
     assert [each["weight"] for each in heard] == [1.5, 0.5]
 
 
+def test_processes_end_their_groups_threads_before_they_end(together: Path) -> None:
+    """A thread that outlives Python's end aborts its process, now and then."""
+    for rank in range(2):
+        heard = json.loads((together / f"heard-{rank}.json").read_text())
+        assert heard["left"]
+        assert heard["threads left"] == []
+        if sys.platform == "linux":
+            assert any("gloo" in name for name in heard["threads"])  # they would be seen
+
+
 def test_synchronised_norms_keep_timms_activations() -> None:
     """On GPUs norms are synchronised; torch's own conversion would drop the activation inside timm's norms."""
     import timm
@@ -235,7 +256,37 @@ def test_wrong_placements_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         place("cpu", 4, 1)
 
 
+# The command thirty times by two processes each, which are forks of this one: it has imported what takes long.
+TWICE_THIRTY = """
+import json, os, socket, sys
+from training import chain, cli, evaluate, launch
+
+def go(rank, port):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "x"}
+    os.dup2(2, 1)
+    cli.main()  # and on to Python's own end
+
+codes = []
+for _ in range(30):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(2):
+        child = os.fork()
+        if not child:
+            go(rank, port)
+            sys.exit()
+        started.append(child)
+    codes += [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in started]
+print(json.dumps(codes))
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_the_command_trains_with_two_processes(tmp_path: Path) -> None:
     pair = ["encoders=['cve']", "decoders=['transformer']"]
     arguments = [part for each in (*FEW, *pair) for part in ("--set", each)]
@@ -249,6 +300,14 @@ def test_the_command_trains_with_two_processes(tmp_path: Path) -> None:
     run = Run(load_config(PRESETS, "phantom", [*FEW, *pair]), tmp_path / "phantom")
     assert run.clip("cve") == keys["clip_cve"]  # one process finds the stage done
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-    assert again.returncode == 0
+    assert again.returncode == 0, again.stderr[-3000:]
     assert "done before, skipped" in again.stderr
     assert "▸" not in again.stderr  # no stage began anew
+
+    # Where all is done, processes end soon after they met: the end of one must not reach into that of another.
+    arguments = ["train", "--preset", "phantom", "--runs", str(tmp_path), "--accelerator", "cpu", *arguments]
+    ends = subprocess.run(
+        [sys.executable, "-c", TWICE_THIRTY, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    assert ends.returncode == 0, ends.stderr[-3000:]
+    assert json.loads(ends.stdout.splitlines()[-1]) == [0] * 60

@@ -36,6 +36,7 @@ from core.text import sentence_spans, split_sentences, tokenize
 from dashboard import services, settings
 from dashboard.reviews.pictures import draw
 from dashboard.reviews.reading import respond
+from tests import needs
 from tests.review_cases import (
     MODELS,
     TEXTS,
@@ -268,7 +269,7 @@ def test_writers_of_one_file_go_in_the_order_they_came(database: Database) -> No
 # ------------------------------------------------------------------------------------------ images with explanations
 
 
-@pytest.mark.skipif(not any(settings.bundles().glob("*/card.json")), reason="no bundles")
+@needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
 def test_each_sentence_has_its_region_or_filter_and_a_changed_writer_is_not_named(database: Database) -> None:
     name = name_phantoms(40, 3)
     source = open_source(name)

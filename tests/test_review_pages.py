@@ -37,13 +37,12 @@ from core.reviews.store import (
 )
 from dashboard import settings
 from dashboard.reviews import access, results
+from tests import needs
 from tests.review_cases import cases, design, error, fill, open_app_page, open_file, screens_of, session
 
 RITA = Actor("rita", "researcher")
 
-needs_bundles = pytest.mark.skipif(
-    not any(settings.bundles().glob("*/card.json")), reason=f"no bundles in {settings.bundles()}"
-)
+needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
 
 
 @pytest.fixture
@@ -173,7 +172,7 @@ def test_a_researcher_closes_and_sees_results_and_files_equal_to_the_marks(datab
     assert list(compared["Reports"]) == [12] * 5
     app.button(key="prepare").click().run()
     assert not app.exception
-    files = zipfile.ZipFile(io.BytesIO(results._zip(app.session_state[f"files-{made}-False"])))
+    files = zipfile.ZipFile(io.BytesIO(results._zip(app.session_state[f"{access.OF_ONE_USER}files-{made}-False"])))
     marks = pd.read_csv(files.open("marks.csv"), skiprows=1)
     assert marks.groupby(["reader", "model"]).size().to_dict() == {
         ("anna", "pair-one"): 6,
@@ -277,6 +276,14 @@ def test_a_broken_database_is_a_message(tmp_path: Path, monkeypatch: pytest.Monk
         ("127.0.0.1", {"host": "reviews.hospital.org"}),
         ("127.0.0.1", {"host": "localhost", "x-forwarded-for": "10.0.0.9"}),
         ("127.0.0.1", {"host": "localhost", "forwarded": "for=10.0.0.9"}),
+        ("127.0.0.1", {"host": "localhost", "x-forwarded-host": "reviews.hospital.org"}),
+        ("127.0.0.1", {"host": "localhost", "x-real-ip": "10.0.0.9"}),
+        ("127.0.0.1", {"host": "localhost", "via": "1.1 proxy"}),
+        ("127.0.0.1", {"host": "localhost:8501", "origin": "https://reviews.hospital.org"}),
+        ("127.0.0.1", {"host": "localhost:8501", "origin": "http://localhost:9999"}),
+        ("127.0.0.1", {"host": "localhost:8501", "origin": "null"}),
+        ("127.0.0.1", {"host": "[::1"}),
+        ("127.0.0.1", {"host": ""}),
     ],
 )
 def test_without_sign_in_only_this_machine_may_review(address: str | None, headers: dict[str, str]) -> None:
@@ -284,10 +291,17 @@ def test_without_sign_in_only_this_machine_may_review(address: str | None, heade
         access.check_local(address, headers)
 
 
+@pytest.mark.parametrize("peer", ["10.0.0.9", "2001:db8::1", "testclient", ""])
+def test_a_peer_on_another_machine_may_not_review(peer: str) -> None:
+    with pytest.raises(access.AccessError, match="closed here"):
+        access.check_local("127.0.0.1", {"host": "localhost:8501"}, peer)
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1", "127.3.2.1"])
 @pytest.mark.parametrize("host", ["localhost:8501", "127.0.0.1:8501", "[::1]:8501"])
 def test_this_machine_may_review(address: str, host: str) -> None:
     access.check_local(address, {"host": host})
+    access.check_local(address, {"host": host, "origin": f"http://{host}"}, "127.0.0.1")
 
 
 ROLES = """
@@ -303,15 +317,68 @@ staff = "researcher"
 def test_roles_come_from_mail_addresses_and_groups(tmp_path: Path) -> None:
     (tmp_path / "roles.toml").write_text(ROLES)
     roles = access.read_roles(tmp_path / "roles.toml")
-    assert roles.role_of({"email": "LEAD@hospital.org", "groups": ["readers"]}) == ("lead@hospital.org", "admin")
-    assert roles.role_of({"email": "a@b.c", "groups": ["readers", "staff"]}) == ("a@b.c", "researcher")
-    assert roles.role_of({"email": "a@b.c", "groups": "readers"}) == ("a@b.c", "reader")
-    for claims in ({"email": "a@b.c"}, {"email": "a@b.c", "groups": ["others"]}):
+
+    def role_of(email: str, groups: object = None) -> tuple[str, str]:
+        return roles.role_of({"email": email, "email_verified": True, "groups": groups})
+
+    assert role_of("LEAD@hospital.org", ["readers"]) == ("lead@hospital.org", "admin")
+    assert role_of("a@b.c", ["readers", "staff"]) == ("a@b.c", "researcher")
+    assert role_of("a@b.c", "readers") == ("a@b.c", "reader")
+    for groups in (None, ["others"], ["Readers"], "reader", 3, [None, 3, ["staff"]], {"staff": True}):
         with pytest.raises(access.AccessError, match="has no role"):
-            roles.role_of(claims)
-    for unproven in ({}, {"email": ""}, {"email": "lead@hospital.org", "email_verified": False}):
+            role_of("a@b.c", groups)
+
+
+UNPROVED = [False, None, 0, 1, "true", "True", "false", "yes", "", [True], {"verified": True}]
+
+
+@pytest.mark.parametrize("switch", ["", 'unverified = "refuse"\n', 'unverified = "accept"\n'])
+def test_only_a_verified_address_gets_the_role_of_its_owner(tmp_path: Path, switch: str) -> None:
+    (tmp_path / "roles.toml").write_text(switch + ROLES)
+    roles = access.read_roles(tmp_path / "roles.toml")
+    lead = {"email": "lead@hospital.org", "groups": ["staff"]}
+    assert roles.role_of(lead | {"email_verified": True}) == ("lead@hospital.org", "admin")
+    refused = [lead | {"email_verified": said} for said in UNPROVED]
+    refused += [{"email_verified": True}, *({"email": bad, "email_verified": True} for bad in ("", None, 3, ["a@b.c"]))]
+    if "accept" in switch:  # of a provider that says nothing of any address
+        assert roles.role_of(lead) == ("lead@hospital.org", "admin")
+    else:
+        refused += [lead, {}]
+    for claims in refused:
         with pytest.raises(access.AccessError, match="no verified e-mail"):
-            roles.role_of(unproven)
+            roles.role_of(claims)
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        "kate\N{KELVIN SIGN}@hospital.org",
+        "\N{KELVIN SIGN}ate.k@hospital.org",
+        "kate.k@hosp\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}tal.org",
+        "kate.k@hosp\N{LATIN SMALL LETTER DOTLESS I}tal.org",
+        "kate.k@ho\N{LATIN SMALL LETTER LONG S}pital.org",
+        "\N{FULLWIDTH LATIN SMALL LETTER K}ate.k@hospital.org",
+        "kate.k@hospital.org\N{NO-BREAK SPACE}",
+        " kate.k@hospital.org",
+        "kate.k@hospital.org\n",
+        "kate.k\N{ZERO WIDTH SPACE}@hospital.org",
+    ],
+)
+def test_an_address_that_only_looks_like_another_is_nobodys(tmp_path: Path, email: str) -> None:
+    (tmp_path / "roles.toml").write_text('[users]\n"Kate.K@Hospital.org" = "admin"\n"katek@hospital.org" = "admin"')
+    roles = access.read_roles(tmp_path / "roles.toml")
+    assert roles.role_of({"email": "KATE.k@hospital.ORG", "email_verified": True})[1] == "admin"
+    with pytest.raises(access.AccessError, match="has no role"):
+        roles.role_of({"email": email, "email_verified": True})
+
+
+def test_letters_beyond_ascii_are_compared_exactly(tmp_path: Path) -> None:
+    (tmp_path / "roles.toml").write_text('[users]\n"jos\u00e9@hospital.org" = "reader"', encoding="utf-8")
+    roles = access.read_roles(tmp_path / "roles.toml")
+    assert roles.role_of({"email": "jos\u00e9@hospital.org", "email_verified": True})[1] == "reader"
+    for other in ("JOS\u00c9@hospital.org", "jose@hospital.org", "Jos\u00e9@hospital.org", "jose\u0301@hospital.org"):
+        with pytest.raises(access.AccessError, match="has no role"):
+            roles.role_of({"email": other, "email_verified": True})
 
 
 @pytest.mark.parametrize(
@@ -321,6 +388,9 @@ def test_roles_come_from_mail_addresses_and_groups(tmp_path: Path) -> None:
         ('[users]\n"a@b.c" = "king"', "unknown roles: king"),
         ('[groups]\nx = "reader"', "name of their claim"),
         ("[[", "cannot be read"),
+        ('unverified = "yes"', "'refuse' or 'accept'"),
+        ("unverified = true", "'refuse' or 'accept'"),
+        ('[users]\n"a@b.c" = "reader"\n"A@b.c" = "admin"', "names a@b.c twice"),
     ],
 )
 def test_a_wrong_file_of_roles_lets_nobody_in(tmp_path: Path, text: str, message: str) -> None:

@@ -53,6 +53,7 @@ from core.reviews.store import (
     undo,
 )
 from core.types import CXRLensError
+from tests import needs
 from tests.review_cases import (
     ROOT,
     TEXTS,
@@ -459,7 +460,7 @@ def test_a_changed_image_is_refused_and_reports_need_no_bundle(database: Databas
     shown = read_screen(database, ANNA, screen)
     check_image(shown, shown.image_sha256)
     with pytest.raises(CXRLensError, match="not the one this session was made with"):
-        check_image(shown, "0" * 64)
+        check_image(shown, "f" * 64)
     assert shown.reports[0][1] in TEXTS.values()  # stored with the session: no bundle is read
 
 
@@ -737,10 +738,10 @@ def test_killed_ten_times_every_acknowledged_mark_is_there(tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A private cluster on a socket in a temporary folder, of a user that is not root; its URL, without a database."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed: the extra postgres")
+    needs.DEVELOPER.package("psycopg")
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
-        pytest.skip("no PostgreSQL server in /usr/lib/postgresql")
+        needs.POSTGRES.skip()
     folder = tmp_path_factory.mktemp("postgres")
     as_user: dict[str, str] = {}
     if os.geteuid() == 0:
@@ -750,7 +751,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             pwd.getpwnam("postgres")
         except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+            needs.POSTGRES.skip()
         folder = Path(tempfile.mkdtemp(prefix="reviews-pg-"))  # pytest's own folder is closed to other users
         subprocess.run(["chown", "postgres", str(folder)], check=True)
         as_user = {"user": "postgres", "group": "postgres"}
@@ -835,7 +836,7 @@ def test_postgres_writer_killed_ten_times(on_postgres: str) -> None:
 
 @pytest.mark.slow
 def test_postgres_that_is_not_there_says_so(tmp_path: Path) -> None:
-    pytest.importorskip("psycopg")
+    needs.DEVELOPER.package("psycopg")
     with pytest.raises(CXRLensError) as raised:
         Database(f"postgresql://someone:secret@/none?host={tmp_path}")
     assert "secret" not in str(raised.value)

@@ -1,17 +1,23 @@
 """The rule labeler against hand-written sentences, its own contract, and the phantom's known truth."""
 
+import re
 import sys
+import textwrap
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.evaluation.label_quality import SENTENCES as TABLE
-from core.evaluation.label_quality import Sentence, read_sentences, said
+from core.evaluation.label_quality import WRITTEN, Sentence, read_sentences, said
+from core.labels import rules
 from core.labels.compare import Outcome, compare
+from core.labels.report_text import SLIPS
 from core.labels.rules import RULES_VERSION, label_report, label_reports
 from core.observations import NO_FINDING, OBSERVATIONS, LabelState, no_finding_state
+from core.studies.phantom import PhantomSource
 
 STATES = {"+": LabelState.POSITIVE, "-": LabelState.NEGATIVE, "?": LabelState.UNCERTAIN}
 SHORT = {
@@ -283,13 +289,8 @@ def test_published_example(text: str, code: str) -> None:
 
 # Those that the rules get wrong. One that is right again must leave the list.
 KNOWN_FAILURES = {
-    # "one" stands for the finding of the clause before
-    "No definite effusion, although a tiny one cannot be excluded.",
-    "No obvious effusion, but a small one could be present.",
     # a comma joins what "or" leaves open; elsewhere it separates findings that are there
     "Loculated effusion, empyema or mass.",
-    # no section of a report but its own sentence is known
-    "CHEST: The lungs are clear of edema. ABDOMEN: No mass.",
 }
 
 
@@ -300,6 +301,133 @@ def test_sentences_labelled_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         sys.stdout.write(f"\n{len(sentences) - len(wrong)} of {len(sentences)} hand-labelled sentences right\n")
     assert wrong == KNOWN_FAILURES
+
+
+def test_sentences_as_reports_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    sentences = read_sentences(WRITTEN)
+    assert len({sentence.text for sentence in sentences}) == len(sentences) >= 400
+    for development in (True, False):
+        half = [each for each in sentences if each.development is development]
+        assert len(half) >= 200
+        right = sum(said(label_report(each.text).states) == each.expected for each in half)
+        with capsys.disabled():
+            sys.stdout.write(f"\n{right} of {len(half)}, {'development' if development else 'held out'}\n")
+        assert right / len(half) >= 0.95
+
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="shared/cases is not there")
+
+
+@needs_cases
+def test_sentences_from_the_field() -> None:
+    lines = (CASES / "f30_report_sentences.tsv").read_bytes().decode("utf-8").rstrip("\n").split("\n")[1:]
+    assert len(lines) > 30
+    for line in lines:
+        _, text, code = line.split("\t")
+        text = text.replace("\\r", "\r").replace("\\n", "\n")
+        assert said(label_report(text).states) == said(expected_states(code)), text
+
+
+RELEASED = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+
+ INDICATION:  ___ year old man with shortness of breath // question of pneumonia or
+ pneumothorax
+
+ TECHNIQUE:  Chest PA and lateral
+
+ COMPARISON:  CT of ___ with a nodule in the right lung.
+
+ FINDINGS:
+
+ A left PICC ends in the low SVC. There is a small left pleural effusion without
+ evidence of consolidation. No pulmonary edema or
+ pneumothorax.
+
+ IMPRESSION:
+
+ Small left effusion.
+"""
+
+
+def test_a_whole_report_is_read_by_its_sections() -> None:
+    expected = expected_states("SD+ PE+ CO- ED- PX-")
+    for text in (RELEASED, RELEASED.replace("\n", "\r\n"), RELEASED.upper(), RELEASED.replace("\n ", "\n")):
+        assert label_report(text).states == expected
+
+
+@pytest.mark.parametrize("heading", ["HISTORY", "Indication", "CLINICAL HISTORY", "Comparison", "REASON FOR EXAM"])
+@pytest.mark.parametrize("gap", [" ", "\n", "\n\n", " \n \n "])
+def test_what_was_known_before_the_image_does_not_count(heading: str, gap: str) -> None:
+    text = f"{heading}: Edema, rule out pneumonia.{gap}FINDINGS: Small effusion."
+    assert label_report(text).states == expected_states("PE+")
+    assert label_report(text.replace("FINDINGS: ", "")).states == expected_states("PE+")  # unheaded text counts
+
+
+def test_words_of_a_line_that_goes_on_are_read_together() -> None:
+    prose = "There is no focal consolidation in the left or right lung, and no evidence of a pleural effusion is seen."
+    for width in range(20, 100, 7):
+        wrapped = textwrap.fill(prose, width)
+        assert label_report(wrapped).states == expected_states("CO- PE-"), wrapped
+        assert label_report(wrapped.upper()).states == expected_states("CO- PE-"), wrapped
+
+
+PARTS = {"No pneumothorax": "PX-", "Small effusion": "PE+", "Possible nodule": "LL?", "Mild edema": "ED+"}
+BETWEEN = ["\n", "\r\n", "\n- ", "\n* ", " - ", " \u2014 ", "\u2028", "\n\n", "; ", "\n\u2022 "]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(list(PARTS)), min_size=2, unique=True), st.sampled_from(BETWEEN))
+def test_statements_of_a_list_do_not_influence_each_other(parts: list[str], between: str) -> None:
+    expected = expected_states(" ".join(PARTS[part] for part in parts))
+    assert label_report(between.join(parts)).states == expected
+
+
+SAME = [
+    ("fi", "\ufb01"),
+    ("ff", "\ufb00"),
+    (" ", "\u00a0"),
+    ("m", "m\u00ad"),
+    ("-", "\u2011"),
+    ("e", "e\u0301"),
+]
+
+
+@pytest.mark.parametrize(("plain", "written"), SAME)
+def test_characters_that_look_the_same_are_read_alike_and_found_where_they_are(plain: str, written: str) -> None:
+    text = "No findings of left-sided pneumonia. Small effusion, normal heart size."
+    other = text.replace(plain, written)
+    assert other != text
+    first, second = label_report(text), label_report(other)
+    assert second.states == first.states
+    for one, two in zip(first.mentions, second.mentions, strict=True):
+        assert other[two.start : two.end] == text[one.start : one.end].replace(plain, written).rstrip("\u00ad\u0301")
+        assert other[two.sentence_start : two.sentence_end].startswith(("No", "S"))
+
+
+def test_slips_are_mended_and_found_where_they_are() -> None:
+    text = "No pnuemothorax.  Small effussion; the heart isn't enalrged."
+    report = label_report(text)
+    assert report.states == expected_states("PX- PE+ CM-")
+    assert [text[m.start : m.end] for m in report.mentions] == ["pnuemothorax", "effussion", "heart"]
+
+
+def test_no_slip_is_a_word_of_the_rules() -> None:
+    whole = re.findall(r"\b[a-z]{4,}\b(?!\*)", Path(rules.__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    assert not set(whole) & set(SLIPS)
+    for word in ("hemithorax", "pleura", "infusion", "remove", "contours", "enlarge"):
+        assert word not in SLIPS
+
+
+NOTHING = ["", " \n", ".", "-", "N/A", "n/a", "None.", "nan", "null", "___", "XXXX", "unknown", "<unknown>",
+    "<unknown> <unknown> .", "the the of .", "See separate CT report.", "Indication: pneumonia.", "Findings: None.",
+    "CHEST: N/A"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_silence_is_no_normal_report(text: str) -> None:
+    assert set(label_report(text).states.values()) == {LabelState.BLANK}
 
 
 def test_the_table_of_sentences_is_read_as_written() -> None:
@@ -328,7 +456,7 @@ def test_positive_outweighs_uncertain_outweighs_negative(text: str, state: Label
 
 
 def test_no_finding_is_blocked_by_findings_and_doubts_but_not_by_devices_and_denials() -> None:
-    for text in ("", "No pneumothorax. Pacemaker in place.", "Normal heart size."):
+    for text in ("Clear lungs.", "No pneumothorax. Pacemaker in place.", "Normal heart size.", "Negative."):
         assert label_report(text).states[NO_FINDING] is LabelState.POSITIVE
     for text in ("Possible nodule.", "Small effusion. Pacemaker in place."):
         assert label_report(text).states[NO_FINDING] is LabelState.BLANK
@@ -363,7 +491,8 @@ def test_any_text_is_labeled_with_evidence_for_every_state(text: str) -> None:
     report = label_report(text)
     assert tuple(report.states) == OBSERVATIONS
     assert label_report(text) == report
-    assert report.states[NO_FINDING] is no_finding_state(dict(report.states))
+    expected = no_finding_state(dict(report.states))
+    assert report.states[NO_FINDING] in ((expected,) if report.mentions else (expected, LabelState.BLANK))
     for name in OBSERVATIONS[:-1]:
         states = {mention.state for mention in report.mentions if mention.observation == name}
         strongest = [state for state in ("positive", "uncertain", "negative") if state in states]
@@ -383,7 +512,9 @@ def test_sentences_do_not_influence_each_other(sentences: list[str]) -> None:
 
 
 ENDLESS = ["no effusion, ", "effusion or ", "heart normal, ", "central venous ", "extubation and removal of tube and ",
-    "heart: ", "density over ", "tip over the lower ", "1 . ", "\n ", "!", "'", "- "]  # fmt: skip
+    "heart: ", "density over ", "tip over the lower ", "1 . ", "\n ", "!", "'", "- ", "indication: ", "history\n\n",
+    "effusion: none ", "no effusion\n", "ct would help to ", "consider ct and ", "[ ] ", "(no) ", "no:\n- ", "edmea ",
+    "\u00ad", "isn't ", "effu-\nsion ", "a? no. ", "effusion / ", "one one ", "tip of the ", "... "]  # fmt: skip
 
 
 @pytest.mark.parametrize("part", ENDLESS)
@@ -397,7 +528,7 @@ def test_time_grows_with_the_length_only(part: str) -> None:
             times.append(time.process_time() - began)
         return min(times)
 
-    assert seconds(30_000) < 3 * seconds(15_000) + 0.1  # four times, were it to grow with the square
+    assert seconds(20_000) < 3 * seconds(10_000) + 0.1  # four times, were it to grow with the square
 
 
 @pytest.mark.parametrize("size", [2**17, pytest.param(2**20, marks=pytest.mark.slow)])
@@ -424,8 +555,7 @@ def test_rules_have_a_version() -> None:
 
 
 def test_agrees_with_the_phantoms_truth() -> None:
-    phantom = pytest.importorskip("core.studies.phantom")
-    studies = phantom.PhantomSource(count=400, seed=1).studies("train")[:300]
+    studies = PhantomSource(count=400, seed=1).studies("train")[:300]
     assert len(studies) >= 250
     reports = label_reports([study.findings for study in studies])
     scores = []

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from typing import cast
+from unittest import mock
 
+import numpy as np
 import pytest
 
 from core.evaluation.clinical import clinical_scores
+from core.evaluation.java import Meteor, MeteorError
 from core.evaluation.language import language_statistics
+from core.evaluation.resampling import StudyStatistics
 from core.evaluation.scoring import RESAMPLED, LabeledReports, score_systems
 from core.labels.rules import label_report
 from core.observations import LabelState
@@ -74,6 +79,29 @@ def test_one_study_is_refused_with_a_reason() -> None:
     one = LabeledReports(["No effusion."], [label_report("No effusion.").states])
     with pytest.raises(CXRLensError, match="CIDEr cannot be computed from 1 report"):
         score_systems(one, {"same": one})
+
+
+class Failing:
+    """METEOR's program that stumbles over one system."""
+
+    def statistics(self, references: list[list[str]], generated: list[list[str]]) -> StudyStatistics:
+        if ["stumble"] in generated:
+            raise MeteorError("1 of the generated reports has too many words.")
+        return StudyStatistics(("meteor",), np.ones((len(generated), 1)), np.sign)
+
+
+def test_one_system_without_meteor_leaves_the_others_theirs() -> None:
+    references = labeled(["No effusion.", "Edema is seen.", "Clear lungs."])
+    systems = {"good": references, "bad": labeled(["stumble", "", ""]), "base": references.reordered([1, 2, 0])}
+    meteor = cast(Meteor, Failing())
+    rows = score_systems(references, systems, against="base", meteor=meteor, resamples=20)
+    assert "meteor" not in rows["bad"] and rows["bad"]["missing"] == {"meteor": mock.ANY}
+    assert "too many words" in rows["bad"]["missing"]["meteor"]
+    assert rows["good"]["meteor"] == rows["base"]["meteor"] == 1
+    assert "meteor" in rows["good"]["differences"] and "meteor" not in rows["bad"]["differences"]
+    assert {"f1", "bleu_1"} <= set(rows["bad"]["intervals"]) and "missing" not in rows["good"]
+    rows = score_systems(references, systems, against="bad", meteor=meteor, resamples=20)
+    assert all("meteor" not in rows[name]["differences"] for name in ("good", "base"))
 
 
 def test_uncertain_mentions_by_both_rules() -> None:

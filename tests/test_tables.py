@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from core.tables import TableError, is_broken, read_rows
+from core.tables import TableError, is_broken, plain_id, read_rows, says_nothing
 
 TEXT = 'study_id,note,split\n1,"a, ""b""\nc",train\n2,é,test\n'
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+@pytest.mark.parametrize("zipped", [True, False])  # a browser unpacks, and keeps the name
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_columns_are_read_by_name(name: str, mark: str, tmp_path: Path) -> None:
+def test_columns_are_read_by_name(name: str, zipped: bool, mark: str, tmp_path: Path) -> None:
     data = (mark + TEXT).encode()
     path = tmp_path / name
-    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    path.write_bytes(gzip.compress(data) if zipped else data)
     assert list(read_rows(path, ("split", "study_id", "note"))) == [("train", "1", 'a, "b"\nc'), ("test", "2", "é")]
 
 
@@ -64,5 +65,31 @@ def test_a_table_that_is_not_there_and_one_that_is_no_gzip_file(tmp_path: Path) 
     with pytest.raises(TableError, match="No such file"):
         list(read_rows(tmp_path / "none.csv", ("a",)))
     (tmp_path / "t.csv.gz").write_bytes(b"<html>404</html>")
-    with pytest.raises(TableError, match="cannot be read: Not a gzipped file"):
+    with pytest.raises(TableError, match=r"has no column a\. Its header has: <html>404</html>"):
         list(read_rows(tmp_path / "t.csv.gz", ("a",)))
+
+
+def test_ids_that_were_numbers_for_a_while() -> None:
+    given = ["50414267.0", "50414267", "s50414267.2", "s1.0", "1.5", "", ".0", "10.00"]
+    assert [plain_id(each) for each in given] == [
+        "50414267",
+        "50414267",
+        "s50414267.2",
+        "s1.0",
+        "1.5",
+        "",
+        ".0",
+        "10.00",
+    ]
+
+
+@pytest.mark.parametrize("cell", ["", "N/A", "n/a", ".", "-", "--", "___", "XXXX", "XXXX XXXX.", "None.", "nan", "NULL",
+    "unknown", "<unknown>", "<unk> <unk> .", "?"])  # fmt: skip
+def test_cells_that_say_nothing(cell: str) -> None:
+    assert says_nothing(cell)
+    assert not says_nothing(f"{cell} Clear.")
+
+
+@pytest.mark.parametrize("cell", ["0", "-1", "Normal.", "No change.", "XXXX lungs", "See CT."])
+def test_cells_that_say_something(cell: str) -> None:
+    assert not says_nothing(cell)

@@ -17,6 +17,8 @@ from core.encoders import token_cache
 from core.encoders.token_cache import TokenCache, write_token_cache
 from core.types import CXRLensError, VisualTokens
 
+pytestmark = pytest.mark.numeric
+
 IMAGES = torch.arange(44.0).view(11, 1, 2, 2) / 64  # exact in float16
 
 

@@ -37,6 +37,8 @@ from training.paper.tables import table_2, table_3
 from training.runs import EpochSampler, StageError, fit, load_weights, loaders, run_stage
 from training.stages import Run
 
+pytestmark = pytest.mark.numeric
+
 FEW = [
     "data.count=48", "backbone.count=96", "backbone.epochs=1", "backbone.batch_size=8",
     "data.min_fine_label_count=2", "data.min_word_count=1", "classifier.epochs=2",

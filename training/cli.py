@@ -4,30 +4,65 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
+from core import __version__, paths
+from core.paths import BUNDLES, PAPER, RUNS
 from core.types import CXRLensError
+from training import console
+from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
 from training.commands import label as label_command
 from training.commands import review as review_commands
 from training.commands import tables as table_commands
+from training.console import PRESETS, AsJson, Bundles, Jobs, Overrides, Preset, Runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from training.stages import Run
 
-ROOT = Path(__file__).resolve().parent.parent
-PRESETS = Path(__file__).resolve().parent / "presets"
-BUNDLES = ROOT / "assets" / "bundles"
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
+ORDER = (
+    *("report", "dashboard", "bundles", "review", "evaluate", "label", "explain-benchmark", "data", "phantom"),
+    *(
+        "plan",
+        "train",
+        "table",
+        "study",
+        "paper",
+        "label-quality",
+        "fine-labels",
+        "fine-quality",
+        "clusters",
+        "agreement",
+    ),
+)
+"""Commands as a person comes to need them: reports, then scores, own data, training, studies."""
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+class InOrder(TyperGroup):
+    """Lists commands in `ORDER`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the commands."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
+app = typer.Typer(
+    cls=InOrder,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help=f"Chest X-ray reports from twelve encoder-decoder pairs, side by side and explained. {RESEARCH_ONLY}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.add_typer(data_commands.app, name="data")
 app.add_typer(review_commands.app, name="review")
 app.add_typer(table_commands.tables, name="table")
@@ -37,17 +72,35 @@ app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
 app.command()(explain_command.explain_benchmark)
+dashboard_command.register(app)
 
-Preset = Annotated[str, typer.Option(help="Name of a preset in training/presets.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the preset.")
-]
-Bundles = Annotated[Path, typer.Option(help="Folder of bundles.", envvar="CXR_BUNDLES")]
-Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
 Seeds = Annotated[
     int, typer.Option(min=1, help="Trainings, each with the next seed; more than one give mean and spread.")
 ]
-Jobs = table_commands.Jobs
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _out(f"cxr-lens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also what libraries log, and where an error arose.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no notes; only warnings and errors.")
+    ] = False,
+) -> None:
+    """What all commands share."""
+    if verbose and quiet:
+        raise CXRLensError("--verbose and --quiet ask for opposite things. Give one of them.")
+    console.set_verbosity(verbose - quiet)
 
 
 @app.command()
@@ -71,7 +124,7 @@ def phantom(
 def train(
     preset: Preset,
     overrides: Overrides = None,
-    runs: Runs = ROOT / "runs",
+    runs: Runs = RUNS,
     bundles: table_commands.NewBundles = None,
     jobs: Jobs = 0,
     devices: Annotated[
@@ -84,6 +137,7 @@ def train(
         Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")
     ] = "auto",
     seeds: Seeds = 1,
+    as_json: AsJson = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
 ) -> None:
     """Run the whole chain of a preset; stages that are done are skipped, an interrupted one resumes.
@@ -97,7 +151,7 @@ def train(
     if dry_run:
         _out(json.dumps(to_dict(config), indent=2))
         return
-    from training.launch import automatic_jobs, place
+    from training.launch import automatic_jobs, leave, place
     from training.paper.chain import run_chain, runs_of
 
     table_commands.refuse_one_folder(bundles, seeds)
@@ -105,10 +159,11 @@ def train(
     for run in chosen:
         with table_commands.resumable():
             scores = run_chain(run, bundles or run.folder / "bundles", jobs or automatic_jobs())
-        if ranks.is_first():
+        if ranks.is_first() and not as_json:
             _out((scores / "table.md").read_text(encoding="utf-8"))
-    if seeds > 1 and ranks.is_first():
-        _mean_of_seeds(chosen, runs, table_commands.again("train", preset, overrides, seeds))
+    if ranks.is_first():
+        _finish_seeds(chosen, runs, table_commands.again("train", preset, overrides, seeds), as_json)
+    leave()
 
 
 @app.command()
@@ -120,13 +175,16 @@ def plan(
     ] = 60.0,
     devices: Annotated[int, typer.Option(min=1, help="GPUs.")] = 1,
     cores: Annotated[int, typer.Option(min=1, help="CPU cores that read images and label reports.")] = 16,
+    as_json: AsJson = False,
 ) -> None:
     """Compute what a preset costs on MIMIC-CXR: bytes, hours and GPU memory of each stage (docs/scale.md)."""
     from core.config import load_config
-    from training.plan import MIMIC_CXR, stages, table, table_stages
 
-    config = load_config(PRESETS, preset, overrides or [])
-    _out(table(stages(config), table_stages(config), config, MIMIC_CXR, tera, devices, cores))
+    config = load_config(PRESETS, preset, overrides or [])  # before torch comes, which takes seconds
+    from training.plan import MIMIC_CXR, costs, stages, table, table_stages
+
+    found = costs(stages(config), table_stages(config), config, MIMIC_CXR, tera, devices, cores)
+    console.show(found, as_json, lambda: table(found))
 
 
 @app.command()
@@ -134,31 +192,37 @@ def evaluate(
     preset: Preset,
     overrides: Overrides = None,
     bundles: Bundles = BUNDLES,
-    runs: Runs = ROOT / "runs",
+    runs: Runs = RUNS,
     out: Annotated[Path | None, typer.Option(help="Also write results.json, table.md and all reports here.")] = None,
     jobs: Jobs = 0,
     seeds: Seeds = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Score a preset's bundles on held-out studies and print the table with its baselines.
 
     With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
     """
     from core.config import load_config
+
+    config = load_config(PRESETS, preset, overrides or [])
     from training.evaluate import evaluate as score
     from training.evaluate import table
     from training.launch import automatic_jobs
     from training.paper.chain import runs_of
     from training.runs import use_threads_for
 
-    chosen = runs_of(load_config(PRESETS, preset, overrides or []), seeds, runs)
+    chosen = runs_of(config, seeds, runs)
     use_threads_for(chosen[0].config.size)
     data, jobs = chosen[0].data, jobs or automatic_jobs()
     if seeds == 1:
-        _out(table(score(chosen[0].config, data, bundles, out, jobs)))
+        results = score(chosen[0].config, data, bundles, out, jobs)
+        console.show(results, as_json, lambda: table(results))
         return
     for run in chosen:
-        _out(table(score(run.config, data, run.folder / "bundles", run.folder / "evaluate", jobs)))
-    _mean_of_seeds(chosen, runs, table_commands.again("evaluate", preset, overrides, seeds))
+        results = score(run.config, data, run.folder / "bundles", run.folder / "evaluate", jobs)
+        if not as_json:
+            _out(table(results))
+    _finish_seeds(chosen, runs, table_commands.again("evaluate", preset, overrides, seeds), as_json)
 
 
 @app.command()
@@ -168,30 +232,38 @@ def report(
         list[str] | None, typer.Option("--bundle", help="Name of a bundle; may come again. Default: all.")
     ] = None,
     bundles: Bundles = BUNDLES,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     beam_size: Annotated[
         int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Default: as the bundle's card says.")
     ] = None,
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""
     from core.bundles.inference import write_reports
-    from core.bundles.library import INTENDED_USE, BundleLibrary
+    from core.bundles.library import INTENDED_USE, BundleLibrary, no_bundle
     from core.labels.rules import label_report
     from core.studies.images import read_image
+    from core.studies.model_image import of_image
+    from core.views import view_in_words
     from training.runs import use_threads_for
 
     radiograph = read_image(image, name=image.name)
-    for warning in radiograph.warnings:
-        _err(f"warning: {warning}")
     library = BundleLibrary(bundles)
     names = bundle or [card.name for card in library.cards()]
     if not names:
-        raise CXRLensError(f"There is no bundle in {bundles}.")
+        raise no_bundle(bundles)
     models = [library.load(name) for name in names]
+    notes = list(radiograph.warnings)
+    if not as_json:
+        _out(f"{image.name}: {view_in_words(radiograph.view) or 'the file does not tell the view'}\n")
+    for note in notes:
+        if as_json:
+            _err(f"note: {note}")
+        else:
+            _out(f"Note: {note}\n")
     for model in models:
         use_threads_for(model.card.size)
     results: list[dict[str, Any]] = []
-    for name, written in write_reports(models, radiograph.pixels, beam_size=beam_size):
+    for name, written in write_reports(models, of_image(radiograph.pixels), beam_size=beam_size):
         card = library.load(name).card
         states = label_report(written.text).states
         found = {observation: str(state) for observation, state in states.items() if state != "blank"}
@@ -207,7 +279,15 @@ def report(
         if not as_json:
             _out(f"{name} (trained on: {card.data['description']})\n  {written.text}\n")
     if as_json:
-        _out(json.dumps({"image": image.name, "intended_use": INTENDED_USE, "reports": results}, indent=2))
+        about = {
+            "image": image.name,
+            "view": radiograph.view or None,
+            "pixel_spacing_mm": radiograph.pixel_spacing,
+            "notes": notes,
+            "intended_use": INTENDED_USE,
+            "reports": results,
+        }
+        _out(json.dumps(about, indent=2))
     else:
         _out(RESEARCH_ONLY)
 
@@ -216,55 +296,96 @@ def report(
 def list_bundles(
     bundles: Bundles = BUNDLES,
     verify: Annotated[bool, typer.Option(help="Recompute each bundle's stored output; exit 1 if any differs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List bundles, and what is wrong with any of them."""
-    from core.bundles.library import BundleError, BundleLibrary
+    from core.bundles.library import BundleError, BundleLibrary, no_bundle
 
     library = BundleLibrary(bundles)
     problems = library.problems()
+    rows: list[dict[str, Any]] = []
     for card in library.cards():
-        line = f"{card.name:32} {card.size:6} trained on {card.data['name']}, {card.data['studies']['train']} studies"
+        row = {"name": card.name, "size": card.size, "trained_on": card.data["name"]}
+        row |= {"studies": card.data["studies"]["train"]}
+        line = f"{card.name:32} {card.size:6} trained on {row['trained_on']}, {row['studies']} studies"
         if verify and card.name not in problems:
             try:
-                line += f"   verified, largest difference {library.verify(card.name):.1e}"
+                row["largest_difference"] = library.verify(card.name)
+                line += f"   verified, largest difference {row['largest_difference']:.1e}"
             except BundleError as error:
                 problems[card.name] = str(error)
-        _out(line)
+        rows.append(row)
+        if not as_json:
+            _out(line)
+    if as_json:
+        console.show({"bundles": rows, "problems": problems}, as_json, str)
     for name, message in problems.items():
         _err(f"{name}: {message}")
-    if not library.cards() and not problems:
-        _err(f"There is no bundle in {bundles}.")
-        raise typer.Exit(1)
-    if problems:
+    if not rows and not problems:
+        _err(str(no_bundle(bundles)))
+    if problems or not rows:
         raise typer.Exit(1)
 
 
-def _mean_of_seeds(chosen: Sequence[Run], runs: Path, command: str) -> None:
-    from core.paper.tables import to_markdown, write_table
+def _finish_seeds(chosen: Sequence[Run], runs: Path, command: str, as_json: bool) -> None:
+    """Of several seeds, Table 1 as mean and spread; with JSON, also the scores of each, in one document."""
+    from core.paper.tables import to_dict, to_markdown, write_table
     from training.paper.tables import read_results, table_1
 
+    if len(chosen) == 1 and not as_json:
+        return
     results = [read_results(run.folder / "evaluate" / "results.json") for run in chosen]
-    table = table_1(results, table_commands.PAPER, command)
+    if len(chosen) == 1:
+        console.show(results[0], as_json, str)
+        return
+    table = table_1(results, PAPER, command)
     path = write_table(runs / chosen[0].config.name / "tables", table)
-    _out(to_markdown(table))
-    _err(f"written: {path}, and beside it .csv and .md")
+    console.show({"seeds": results, "table": to_dict(table)}, as_json, lambda: to_markdown(table))
+    console.note(f"written: {path}, and beside it .csv and .md")
 
 
 def _out(text: str) -> None:
-    typer.echo(text)
+    console.out(text)
 
 
 def _err(text: str) -> None:
-    typer.echo(text, err=True)
+    console.warn(text)
 
 
 def main() -> None:
     """Run; an error the user can mend is one line, not a traceback."""
     try:
         app()
-    except CXRLensError as error:
-        _err(f"cxr-lens: {error}")
+    except (CXRLensError, OSError, ModuleNotFoundError) as error:
+        message = _in_words(error)
+        if message is None:
+            raise
+        if console.is_verbose():
+            traceback.print_exc()
+        _err(f"cxr-lens: {message}")
         sys.exit(2)
+
+
+def _in_words(error: Exception) -> str | None:
+    """What to tell the user; None for an error that only a programmer can mend."""
+    if isinstance(error, ModuleNotFoundError):
+        name = (error.name or "").partition(".")[0]
+        if name in ("core", "training", "dashboard"):
+            return f"{error.name} is missing from this installation. {paths.how_to_restore(paths.CODE / name)}"
+        return (
+            f"The package {name} is missing from this environment. Install cxr-lens again: pip install cxr_lens-*.whl"
+        )
+    if isinstance(error, OSError):
+        if error.filename is None or error.strerror is None:
+            return None
+        path = Path(str(error.filename)).absolute()
+        if isinstance(error, FileNotFoundError) and path.is_relative_to(paths.CODE):
+            return f"{path} is missing from this installation. {paths.how_to_restore(path)}"
+        if isinstance(error, FileNotFoundError):
+            return f"{error.filename} is not there."
+        where = "Name another place: see the options of this command with --help."
+        return f"{error.filename}: {error.strerror}. {where}"
+    return str(error)
 
 
 if __name__ == "__main__":

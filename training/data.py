@@ -20,6 +20,7 @@ from core.config import DataConfig
 from core.files import new_array, write_whole
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.indexed import IndexedSource
+from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
 from core.text import Vocabulary
 from core.types import SPLITS, Split, Study, StudySource
@@ -154,4 +155,4 @@ def _render(job: tuple[DataConfig, str, int]) -> npt.NDArray[np.uint8]:
     if config not in _SOURCES:
         _SOURCES[config] = study_source(config)
     image = _SOURCES[config].image(study_id, size)
-    return np.round(image * 255).astype(np.uint8)
+    return grey_levels(image)

@@ -19,14 +19,14 @@ from core.config import ExperimentConfig, to_dict
 from core.decoders.search import GenerateConfig
 from core.evaluation import java
 from core.evaluation.clinical import ClinicalProtocol, clinical_scores
-from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS, language_statistics
-from core.evaluation.scoring import LabeledReports, score_systems
+from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS
+from core.evaluation.scoring import LabeledReports, language_scores, score_systems
 from core.labels.rules import label_report
 from core.registry import image_size
 from core.text import to_text, tokenize
 from core.types import Study
 from training.data import StudyData, to_images
-from training.runs import StageError, use_threads_for
+from training.runs import StageError, say, use_threads_for
 
 BATCH = 50
 CONSTANT, NEAREST, SHUFFLED = "constant report", "nearest training report", "shuffled images"
@@ -45,7 +45,7 @@ def evaluate(
     rule labeler.
 
     Args:
-        config: which studies, how reports are written.
+        config: which studies; how reports are written stands in the bundles' cards.
         data: studies and images.
         bundles: folder of the bundles.
         out: where results.json, table.md and the reports of all pairs go; None writes nothing.
@@ -63,6 +63,7 @@ def evaluate(
         raise StageError(
             f"{bundles} has no bundle of the family '{config.name}'. Run: cxr-lens train --preset {config.name}"
         )
+    _tell_other_settings(config, cards)
     studies, references, subjects = _held_out(config, data)
     baselines = _baselines(data, studies)
     systems = {name: _label(texts) for name, (_, texts) in baselines.items()}
@@ -85,7 +86,7 @@ def evaluate(
         scores |= score_systems(references, shuffled, subjects=subjects, meteor=meteor)
         published = {
             name: {
-                system: language_statistics(references.texts, each.texts, PROTOCOLS[name], meteor).scores()
+                system: language_scores(references.texts, each.texts, PROTOCOLS[name], meteor)
                 for system, each in systems.items()
             }
             for name in PUBLISHED.get(config.data.source, ())
@@ -166,7 +167,20 @@ def table(results: Mapping[str, Any]) -> str:
             lines.append(f"| {system} | {' | '.join(cells)} |")
         lines.append("")
     lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]
+    for row in [*results["rows"], *results["baselines"]]:
+        lines += [f"- {row['name']}: no {score.upper()}. {why}" for score, why in row.get("missing", {}).items()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _tell_other_settings(config: ExperimentConfig, cards: Sequence[Card]) -> None:
+    """Pairs are scored as they write everywhere; a preset that says otherwise must not seem to be followed."""
+    asked = GenerateConfig(**to_dict(config.write))
+    for card in cards:
+        if GenerateConfig(**card.write) != asked:
+            say(
+                f"  {card.name} writes as its card says ({GenerateConfig(**card.write)}), not as 'write' of the "
+                "preset. Train again to put the preset's into the card."
+            )
 
 
 def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study], LabeledReports, list[str]]:
@@ -203,11 +217,10 @@ def _write(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> dict[str
     library = BundleLibrary(bundles)
     models = [library.load(name) for name in names]
     images = StudyData(config.data, folder).images("test", models[0].image_size)[:count]
-    settings = GenerateConfig(**to_dict(config.write))
     texts: dict[str, list[str]] = {name: [] for name in names}
     for start in range(0, count, BATCH):
         batch = to_images(np.asarray(images[start : start + BATCH]))
-        for name, reports in write_batch(models, lambda _, batch=batch: batch, lambda _: settings):  # type: ignore[misc]
+        for name, reports in write_batch(models, lambda _, batch=batch: batch):  # type: ignore[misc]
             texts[name] += [report.text for report in reports]
     return texts
 

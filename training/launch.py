@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import sys
 from dataclasses import dataclass
@@ -120,6 +121,20 @@ def place(accelerator: Accelerator, devices: int | None, num_nodes: int | None) 
         timeout=PATIENCE,
     )
     return placement
+
+
+def leave() -> None:
+    """End the group that `place` joined, when all have come here; the last thing that a process does with the others.
+
+    The group has threads that talk to the other processes. One that is alive when Python ends, and sees another process
+    go, can touch what is already taken down: the process ends with SIGABRT after all its work was done. A process that
+    failed does not come here, nor wait for those that may never come: torchrun and srun end the others.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    ranks.wait()
+    gc.collect()  # a model that was wrapped for training holds the group
+    dist.destroy_process_group()
 
 
 def _enough(placement: Placement) -> None:

@@ -10,7 +10,7 @@ import io
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -359,7 +359,7 @@ def measured_rates(side: int = 288, files: int = 3) -> dict[str, float]:
     return {"images": images, "reports": len(texts) / (time.process_time() - began)}
 
 
-def table(
+def costs(
     rows: list[Stage],
     more: list[Stage],
     config: ExperimentConfig,
@@ -367,38 +367,82 @@ def table(
     tera: float,
     devices: int,
     cores: int,
-) -> str:
-    """The plan as Markdown: ``train``'s stages, then what ``paper`` adds, each with its sum."""
+) -> dict[str, Any]:
+    """The plan in plain values: what is assumed and measured, then lines in their order.
+
+    A line is a stage (``train``'s, then what ``paper`` adds) or, with "sum", all so far of one of the two commands. Its
+    values: items, epochs, operations an item, hours, memory and disk in bytes; what does not apply is left out.
+    """
     rates = measured_rates()
     names = {part for name in config.encoders for part in encoder_parts(name)}
     sides = sorted({ENCODERS[name].sizes[config.size].image_size for name in names})
-    cached = sum(counts.samples * side**2 for side in sides)
+    images, cached = counts.samples * len(sides), sum(counts.samples * side**2 for side in sides)
     labelling = counts.train / rates["reports"] / cores / 3600
-    reading = counts.samples * len(sides) / rates["images"] / cores / 3600
-    lines = [
-        f"Assumed: {devices} GPU(s) that do {tera:g} x 10^12 operations a second each, {cores} CPU cores, "
-        f"{counts.samples:,} samples, reports of {counts.words} words. Measured here: {rates['images']:.1f} "
-        f"radiographs and {rates['reports']:,.0f} reports a second and core.",
-        "",
-        "| stage | items | epochs | 10^9 operations an item | hours | GPU memory, GB | disk, GB |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-        f"| radiographs as JPEG (the release) | {counts.files:,} | | | | | {counts.file_bytes / 1e9:.0f} |",
-        f"| labels by the rules (CPU) | {counts.train:,} | 1 | | {labelling:.1f} | | 0.1 |",
-        f"| squares of {' and '.join(map(str, sides))} px (CPU) | {counts.samples * len(sides):,} | 1 | "
-        f"| {reading:.1f} | | {cached / 1e9:.1f} |",
+    reading = images / rates["images"] / cores / 3600
+    lines: list[dict[str, Any]] = [
+        {"stage": "radiographs as JPEG (the release)", "items": counts.files, "disk": counts.file_bytes},
+        {"stage": "labels by the rules (CPU)", "items": counts.train, "epochs": 1, "hours": labelling, "disk": 1e8},
+        {
+            "stage": f"squares of {' and '.join(map(str, sides))} px (CPU)",
+            "items": images,
+            "epochs": 1,
+            "hours": reading,
+            "disk": cached,
+        },
     ]
     hours, disk = labelling + reading, counts.file_bytes + cached
     done: list[Stage] = []
     for command, part in (("train", rows), ("paper", more)):
         lines += [
-            f"| {row.name} | {row.items:,} | {row.epochs} | {row.operations / 1e9:.1f} "
-            f"| {row.hours(tera, devices):.1f} | {row.memory / 1e9:.1f} | {row.disk / 1e9:.2f} |"
+            {
+                "stage": row.name,
+                "items": row.items,
+                "epochs": row.epochs,
+                "operations": row.operations,
+                "hours": row.hours(tera, devices),
+                "memory": row.memory,
+                "disk": row.disk,
+            }
             for row in part
         ]
         done += part
-        total = hours + sum(row.hours(tera, devices) for row in done)
-        memory, written = max(row.memory for row in done), disk + sum(row.disk for row in done)
         lines.append(
-            f"| **all of `{command}`** | | | | **{total:.0f}** | **{memory / 1e9:.1f}** | **{written / 1e9:.0f}** |"
+            {
+                "sum": command,
+                "hours": hours + sum(row.hours(tera, devices) for row in done),
+                "memory": max(row.memory for row in done),
+                "disk": disk + sum(row.disk for row in done),
+            }
         )
+    assumed = {"devices": devices, "tera": tera, "cores": cores, "samples": counts.samples, "words": counts.words}
+    return {"preset": config.name, "assumed": assumed, "measured": rates, "lines": lines}
+
+
+def table(plan: Mapping[str, Any]) -> str:
+    """What `costs` gives, as Markdown."""
+    assumed, measured = plan["assumed"], plan["measured"]
+    lines = [
+        f"Assumed: {assumed['devices']} GPU(s) that do {assumed['tera']:g} x 10^12 operations a second each, "
+        f"{assumed['cores']} CPU cores, {assumed['samples']:,} samples, reports of {assumed['words']} words. Measured "
+        f"here: {measured['images']:.1f} radiographs and {measured['reports']:,.0f} reports a second and core.",
+        "",
+        "| stage | items | epochs | 10^9 operations an item | hours | GPU memory, GB | disk, GB |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for line in plan["lines"]:
+        if "sum" in line:
+            lines.append(
+                f"| **all of `{line['sum']}`** | | | | **{line['hours']:.0f}** | **{line['memory'] / 1e9:.1f}** "
+                f"| **{line['disk'] / 1e9:.0f}** |"
+            )
+            continue
+        fine = "operations" in line  # a stage, not the files before it
+        cells = (
+            f"{line['epochs']}" if "epochs" in line else "",
+            f"{line['operations'] / 1e9:.1f}" if fine else "",
+            f"{line['hours']:.1f}" if "hours" in line else "",
+            f"{line['memory'] / 1e9:.1f}" if fine else "",
+            f"{line['disk'] / 1e9:.2f}" if fine else f"{line['disk'] / 1e9:.{1 if 'hours' in line else 0}f}",
+        )
+        lines.append(f"| {line['stage']} | {line['items']:,} | {' | '.join(cells)} |".replace("|  |", "| |"))
     return "\n".join(lines)

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Sampler
 from core import ranks
 from core.files import write_whole
 from core.types import CXRLensError
+from training import console
 from training.launch import ONE, Placement
 
 PACKAGES = ("torch", "timm", "open_clip_torch", "pytorch-lightning", "numpy", "scikit-learn")
@@ -63,12 +64,12 @@ class StageError(CXRLensError):
 def say(text: str) -> None:
     """Tell the user on stderr; stdout is for results. Of processes that train together, only the first speaks."""
     if ranks.is_first():
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        console.note(text)
 
 
 def is_quiet() -> bool:
-    """Whether stages train side by side, or this process leaves the talking to another."""
-    return QUIET in os.environ or not ranks.is_first()
+    """Whether stages train side by side, this process leaves the talking to another, or the user wants none."""
+    return QUIET in os.environ or console.is_quiet() or not ranks.is_first()
 
 
 def content_hash(value: Any) -> str:

@@ -43,6 +43,7 @@ from core.encoders.token_cache import TokenCache, write_token_cache
 from core.labels.order import abnormal_first
 from core.observations import OBSERVATIONS
 from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_width
+from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
 from core.text import PAD, Vocabulary, to_text
 from core.types import SPLITS, Split, VisualTokens
@@ -784,7 +785,7 @@ def _specimen(size: int) -> Tensor:
     """The phantom (size, size) uint8 whose report every bundle carries: no patient's image leaves with the weights."""
     source = PhantomSource(count=1, seed=0)
     image = source.image(source.study_ids[0], size)
-    return torch.from_numpy(np.round(image * 255).astype(np.uint8))
+    return torch.from_numpy(grey_levels(image))
 
 
 def _batches(images: Any, size: int) -> Iterator[Tensor]:

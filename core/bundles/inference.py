@@ -13,43 +13,39 @@ from torch.nn.utils.rnn import pad_sequence
 from core.bundles.pair import ReportModel, encode_batch, encode_images, to_batch, write_from_tokens
 from core.decoders.search import GenerateConfig
 from core.encoders.ccve import ClusterClipEncoder
+from core.studies.model_image import Pixels
 from core.text import PAD, START
 from core.types import CXRLensError, FloatImage, Report, VisualTokens
 
 
 def write_reports(
-    models: Sequence[ReportModel], image: FloatImage, *, beam_size: int | None = None
+    models: Sequence[ReportModel], image: Pixels, *, beam_size: int | None = None
 ) -> Iterator[tuple[str, Report]]:
-    """Write the report of one image with each model, one after another.
+    """Write the report of one radiograph with each model, one after another, as every page and command does.
 
     Args:
         models: pairs.
-        image: (H, W), values in [0, 1], any shape.
+        image: of a study or a file: `model_image.of_study`, `model_image.of_image`.
         beam_size: 1 is greedy; None, like all else of how it is written, is as in the model's card.
 
     Yields:
         The model's name and its report.
     """
-
-    def how(model: ReportModel) -> GenerateConfig:
-        config = GenerateConfig(**model.card.write)
-        return config if beam_size is None else replace(config, beam_size=beam_size)
-
-    for name, reports in write_batch(models, lambda size: to_batch([image], size), how):
+    for name, reports in write_batch(models, lambda size: to_batch([image(size)], size), beam_size=beam_size):
         yield name, reports[0]
 
 
 def write_batch(
-    models: Sequence[ReportModel],
-    images: Callable[[int], torch.Tensor],
-    how: Callable[[ReportModel], GenerateConfig],
+    models: Sequence[ReportModel], images: Callable[[int], torch.Tensor], *, beam_size: int | None = None
 ) -> Iterator[tuple[str, list[Report]]]:
     """Write the reports of a batch with each model, one after another; an encoder that models share runs once.
 
+    A report does not depend on its batch, but for the last digits of a library's sums, which may settle a tie.
+
     Args:
         models: pairs.
-        images: of a side in pixels, (B, 1, side, side) in [0, 1].
-        how: a model writes.
+        images: of a side in pixels, (B, 1, side, side), as `model_image` makes them.
+        beam_size: as of `write_reports`.
 
     Yields:
         The model's name and its B reports.
@@ -59,11 +55,12 @@ def write_batch(
         key = id(model.encoder)
         if key not in tokens:
             tokens[key] = encode_batch(model, images(model.image_size))
-        yield model.card.name, write_from_tokens(model, tokens[key], how(model))
+        how = model.write if beam_size is None else replace(model.write, beam_size=beam_size)
+        yield model.card.name, write_from_tokens(model, tokens[key], how)
 
 
 def pooled_embedding(model: ReportModel, image: FloatImage) -> npt.NDArray[np.float32]:
-    """Mean of the encoder's tokens, (D,)."""
+    """Mean of the encoder's tokens of an image (H, W), (D,)."""
     pooled: npt.NDArray[np.float32] = encode_images(model, [image]).tokens[0].mean(0).float().cpu().numpy()
     return pooled
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.paths import BUNDLES, how_to_restore
 from core.types import CXRLensError
 
 if TYPE_CHECKING:
@@ -78,6 +79,13 @@ class Card:
     created: str
     content: Mapping[str, Any]
 
+    @property
+    def trained_with(self) -> Mapping[str, Any]:
+        """Settings of its training data, as of `core.config.DataConfig`; empty where the card does not tell them."""
+        config: Mapping[str, Any] = self.content.get("config", {})
+        settings: Mapping[str, Any] = config.get("data", {})
+        return settings
+
 
 def read_card(folder: Path) -> Card:
     """Read and check a bundle's card.
@@ -102,7 +110,17 @@ def read_card(folder: Path) -> Card:
             content=content,
         )
     except (KeyError, TypeError) as error:
-        raise BundleError(f"Bundle {folder.name}: card.json has no field {error}. Restore the folder.") from error
+        raise BundleError(f"Bundle {folder.name}: card.json has no field {error}. {how_to_restore(folder)}") from error
+
+
+def no_bundle(folder: Path) -> BundleError:
+    """What to say where a folder has no bundle at all."""
+    if folder.resolve() == BUNDLES:
+        return BundleError(f"There is no bundle in {folder}. {how_to_restore(folder)}")
+    return BundleError(
+        f"There is no bundle in {folder}. Name a folder of bundles (--bundles, CXR_BUNDLES), or train some: "
+        "cxr-lens train --preset phantom."
+    )
 
 
 def check_files(folder: Path) -> None:
@@ -114,11 +132,11 @@ def check_files(folder: Path) -> None:
     for file, expected in _read_json(folder / "card.json")["sha256"].items():
         path = folder / file
         if not path.is_file():
-            raise BundleError(f"Bundle {folder.name}: {file} is missing. Restore the folder, or train it again.")
+            raise BundleError(f"Bundle {folder.name}: {file} is missing. {how_to_restore(path)}")
         if _sha256(path) != expected:
             raise BundleError(
                 f"Bundle {folder.name}: {file} differs from the hash on its card; it was edited or cut short. "
-                "Restore the folder, or train it again."
+                f"{how_to_restore(path)}"
             )
 
 
@@ -156,7 +174,9 @@ class BundleLibrary:
                 for part in (folder, *(self.folder / "shared" / name for name in shared)):
                     for file in _read_json(part / "card.json")["sha256"]:
                         if not (part / file).is_file():
-                            raise BundleError(f"Bundle {folder.name}: {part.name}/{file} is missing.")
+                            raise BundleError(
+                                f"Bundle {folder.name}: {part.name}/{file} is missing. {how_to_restore(part / file)}"
+                            )
             except BundleError as error:
                 found[folder.name] = str(error)
         return found
@@ -192,8 +212,9 @@ class BundleLibrary:
 
         folder = self.folder / name
         if not (folder / "card.json").is_file():
-            known = ", ".join(each.name for each in self._folders()) or "none"
-            raise BundleError(f"There is no bundle '{name}' in {self.folder}. Found: {known}.")
+            if not (known := [each.name for each in self._folders()]):
+                raise no_bundle(self.folder)
+            raise BundleError(f"There is no bundle '{name}' in {self.folder}. Found: {', '.join(known)}.")
         check_files(folder)
         card = read_card(folder)
         vocabulary = Vocabulary.load(folder / "vocab.json")
@@ -365,16 +386,20 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"Bundle {path.parent.name}: {path.name} cannot be read ({error}).") from error
+        raise BundleError(
+            f"Bundle {path.parent.name}: {path.name} cannot be read ({error}). {how_to_restore(path)}"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BundleError(f"Bundle {path.parent.name}: {path.name} is missing. Restore the folder.") from error
+        raise BundleError(f"Bundle {path.parent.name}: {path.name} is missing. {how_to_restore(path)}") from error
     except (OSError, ValueError) as error:
-        raise BundleError(f"Bundle {path.parent.name}: {path.name} is not valid JSON ({error}).") from error
+        raise BundleError(
+            f"Bundle {path.parent.name}: {path.name} is not valid JSON ({error}). {how_to_restore(path)}"
+        ) from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise BundleError(

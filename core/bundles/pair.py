@@ -13,7 +13,7 @@ from core.decoders import Decoder, Memory
 from core.decoders.attention_shares import rollout, word_attention
 from core.decoders.search import GenerateConfig, Hypothesis, generate
 from core.encoders import Encoder
-from core.studies.images import fit_square
+from core.studies.model_image import model_image
 from core.text import Vocabulary, to_text
 from core.types import FloatImage, Report, VisualTokens
 
@@ -43,10 +43,15 @@ class ReportModel:
         size: int = self.encoder.normalize.image_size  # type: ignore[union-attr, assignment]
         return size
 
+    @property
+    def write(self) -> GenerateConfig:
+        """How its reports are written, as its card says."""
+        return GenerateConfig(**self.card.write)
+
 
 def to_batch(images: list[FloatImage], size: int) -> Tensor:
-    """Fit images (H, W) of any shape into (B, 1, size, size)."""
-    fitted = [fit_square(image, size)[0] for image in images]
+    """Images (H, W) of any shape as a pair sees them, (B, 1, size, size); see `model_image`."""
+    fitted = [model_image(image, size)[0] for image in images]
     return torch.from_numpy(np.stack(fitted)).unsqueeze(1)
 
 

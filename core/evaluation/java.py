@@ -28,13 +28,20 @@ PTB_JAR = "tokenizer/stanford-corenlp-3.4.1.jar"
 START_SECONDS = 1200.0
 """How long METEOR may take to read its 62 MB of paraphrases; 10 CPU seconds, but a busy machine may give it few."""
 PAIR_SECONDS = 0.2
-"""How long it may take for a pair of reports, a hundred times what it does."""
+"""How long it may take for a pair of reports, a hundred times what it does for two of 50 words."""
+MAX_WORDS = 1000
+"""Longest text that it is given. Its time grows faster than the product of the two lengths: two texts of 400 words take
+1 s, two of 1,600 a minute, and one such pair would hold up all others. Reports have some 300 words at most."""
 
 _LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
 
 
 class JavaMissingError(CXRLensError):
     """Java, or the package with the programs, is not installed."""
+
+
+class MeteorError(CXRLensError):
+    """METEOR of some reports cannot be had: too long, or its program failed on them."""
 
 
 def missing() -> str | None:
@@ -85,6 +92,11 @@ class Meteor:
         Raises:
             JavaMissingError: Java or the package pycocoevalcap is not installed.
         """
+        self._warm = False
+        self._unfit: str | None = None  # why it does not start at all
+        self._start()
+
+    def _start(self) -> None:
         java, jar = _command(METEOR_JAR)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would fill up; closed by close()
         self._process = subprocess.Popen(
@@ -94,7 +106,6 @@ class Meteor:
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
-        self._warm = False
 
     def __enter__(self) -> Meteor:
         """Return itself."""
@@ -124,19 +135,35 @@ class Meteor:
 
         Raises:
             ValueError: not one reference for each generated report, or none at all.
-            CXRLensError: the program ended, or did not answer in time.
+            MeteorError: a text has more than `MAX_WORDS` words; the program ended, or did not answer in time. It is
+                started again for the next call.
         """
         if len(references) != len(generated) or not generated:
             raise ValueError(f"{len(references)} references for {len(generated)} generated reports.")
+        for what, texts in (("references", references), ("generated reports", generated)):
+            longest = max(len(text) for text in texts)
+            if longest > MAX_WORDS:
+                count = sum(len(text) > MAX_WORDS for text in texts)
+                raise MeteorError(
+                    f"{count:,} of the {what} have more than {MAX_WORDS:,} words, the longest {longest:,}. METEOR's "
+                    "program would take minutes for each, so it is not scored. Are these reports?"
+                )
+        if self._unfit is not None:
+            raise MeteorError(self._unfit)
         lines = [f"SCORE ||| {_line(r)} ||| {_line(g)}" for r, g in zip(references, generated, strict=True)]
-        answers = self._ask(list(dict.fromkeys(lines)))
+        work = sum(max(1.0, len(r) * len(g) / 2500) for r, g in zip(references, generated, strict=True))
+        answers = self._ask(list(dict.fromkeys(lines)), PAIR_SECONDS * work)
         values = np.array([answers[line] for line in lines])
         # A study whose words all match, in one piece, has no break: METEOR does not count its one chunk.
         whole = (values[:, 0] == values[:, 21]) & (values[:, 1] == values[:, 22]) & (values[:, 20] == 1)
         values[whole, 20] = 0
         return StudyStatistics(("meteor",), values, _meteor_from_sums)
 
-    def _ask(self, lines: list[str]) -> dict[str, list[float]]:
+    def _ask(self, lines: list[str], allowed: float) -> dict[str, list[float]]:
+        if self._process.poll() is not None and self._warm:  # ended by an earlier system's reports
+            self.close()
+            self._warm = False
+            self._start()
         process = self._process
         assert process.stdin is not None and process.stdout is not None
 
@@ -146,7 +173,7 @@ class Meteor:
                 process.stdin.write("".join(f"{line}\n" for line in lines).encode(errors="replace"))
                 process.stdin.flush()
 
-        seconds = (0 if self._warm else START_SECONDS) + 10 + PAIR_SECONDS * len(lines)
+        seconds = (0 if self._warm else START_SECONDS) + 10 + allowed
         watch = threading.Timer(seconds, process.kill)
         writer = threading.Thread(target=send, daemon=True)
         watch.start()
@@ -159,7 +186,10 @@ class Meteor:
                 except ValueError:
                     numbers = []
                 if len(numbers) != 23:
-                    raise CXRLensError(self._why(seconds, len(answers), len(lines)))
+                    why = self._why(seconds, len(answers), len(lines))
+                    if not self._warm and not answers:
+                        self._unfit = why
+                    raise MeteorError(why)
                 answers[line] = numbers
             self._warm = True
             return answers

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import io
 import random
+import re
 import tarfile
 import xml.etree.ElementTree as ElementTree
 import zlib
@@ -17,10 +18,14 @@ from core.evaluation.clinical import ClinicalScores, clinical_scores
 from core.labels.mesh import states_of_codes
 from core.labels.rules import LabeledReport
 from core.observations import NO_FINDING, OBSERVATIONS, LabelState
+from core.paths import how_to_restore
 from core.tables import read_rows
 from core.types import CXRLensError
 
-SENTENCES = Path(__file__).resolve().parent.parent / "tests" / "data" / "label_sentences.tsv"
+_DATA = Path(__file__).resolve().parent
+SENTENCES = _DATA / "label_sentences.tsv"
+WRITTEN = _DATA / "report_sentences.tsv"
+"""Sentences and short reports in the forms in which reports are written; half of them was kept aside."""
 
 _PACKAGE = "torchxrayvision"
 _ARCHIVE = "data/NLMCXR_reports.tgz"
@@ -39,6 +44,11 @@ class Sentence:
     topic: str
     text: str
     expected: States
+
+    @property
+    def development(self) -> bool:
+        """Whether rules may be made by looking at it; decided by its text only."""
+        return zlib.crc32(f"11:{self.text}".encode()) % 2 == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +72,29 @@ def said(states: States) -> dict[str, LabelState]:
 
 
 def read_sentences(path: Path = SENTENCES) -> list[Sentence]:
-    r"""Read a table of sentences labelled by hand: topic, text ("\n" is a line break), "+Edema, ?Pneumonia".
+    r"""Read a table of sentences labelled by hand: topic, text, "+Edema, ?Pneumonia".
+
+    In a text "\n" is a line break, "\r" a return, "\t" a tab, "\u00ad" the character of that number.
 
     Raises:
         CXRLensError: the file is not there.
     """
     if not path.is_file():
-        raise CXRLensError(f"{path} is not there; it is part of the repository. Name a table with --sentences.")
+        hint = how_to_restore(path) if path == SENTENCES else "Name a table with --sentences."
+        raise CXRLensError(f"{path} is not there. {hint}")
     sentences = []
-    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+    for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]:
         topic, text, expected = line.split("\t")
         states = {item[1:]: _STATES[item[0]] for item in expected.split(", ") if item}
-        sentences.append(Sentence(topic, text.replace("\\n", "\n"), states))
+        sentences.append(Sentence(topic, _ESCAPE.sub(_unescape, text), states))
     return sentences
+
+
+_ESCAPE = re.compile(r"\\(?:u([0-9a-f]{4})|([nrt]))")
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16)) if found[1] else {"n": "\n", "r": "\r", "t": "\t"}[found[2]]
 
 
 def read_openi(path: Path | None = None) -> list[CodedReport]:
@@ -125,23 +145,55 @@ def _package_rows() -> Iterator[tuple[str, str, str, str]]:
             )
 
 
-# --- the three measurements, each a Markdown table ---
+# --- the three measurements, each with its Markdown table ---
 
 
-def phantom_table(label: Labeler, count: int = 2000, seed: int = 0) -> str:
-    """Score the positive mentions of the findings of phantom studies against the truth."""
+def phantom_scores(label: Labeler, count: int = 2000, seed: int = 0) -> tuple[int, ClinicalScores]:
+    """Score the positive mentions of the findings of phantom studies against the truth; how many, and the scores."""
     from core.studies.phantom import PhantomSource
 
     source = PhantomSource(count, seed)
     studies = [study for split in ("train", "validate", "test") for study in source.studies(split)]
     labeled = label([study.findings for study in studies])
-    scores = clinical_scores([study.labels for study in studies], [report.states for report in labeled])
+    return len(studies), clinical_scores([study.labels for study in studies], [report.states for report in labeled])
+
+
+def phantom_table(count: int, scores: ClinicalScores) -> str:
+    """Scores of so many phantom studies."""
     lines = ["| observation | positive | precision | recall | F1 |", "|---|---:|---:|---:|---:|"]
     for name, (precision, recall, f1, positive) in scores.by_observation.items():
         lines.append(f"| {name} | {positive} | {precision:.3f} | {recall:.3f} | {f1:.3f} |")
-    lines.append(
-        f"| **macro, {len(studies)} reports** | | {scores.precision:.3f} | {scores.recall:.3f} | {scores.f1:.3f} |"
-    )
+    lines.append(f"| **macro, {count} reports** | | {scores.precision:.3f} | {scores.recall:.3f} | {scores.f1:.3f} |")
+    return "\n".join(lines)
+
+
+def sentence_counts(
+    sentences: Sequence[Sentence], labeled: Sequence[LabeledReport]
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """Count, by topic and by half, the sentences that have all their states right.
+
+    Returns:
+        topic, and "all", -> "development" or "held out" -> (right, sentences).
+    """
+    counts: dict[str, dict[str, tuple[int, int]]] = {}
+    for sentence, each in zip(sentences, labeled, strict=True):
+        half = "development" if sentence.development else "held out"
+        for topic in (sentence.topic, "all"):
+            halves = counts.setdefault(topic, {"development": (0, 0), "held out": (0, 0)})
+            right, of = halves[half]
+            halves[half] = right + (said(each.states) == dict(sentence.expected)), of + 1
+    return {topic: counts[topic] for topic in sorted(counts, key=lambda topic: topic == "all")}
+
+
+def halves_table(counts: Mapping[str, Mapping[str, tuple[int, int]]]) -> str:
+    """Write `sentence_counts` as a Markdown table; which sentences are wrong is not told, or a half were looked at."""
+    lines = ["| topic | development | right | held out | right |", "|---|---:|---:|---:|---:|"]
+    for topic, halves in counts.items():
+        cells = [
+            f"{right} of {of} | {right / of:.1%}" if of else "0 |"
+            for right, of in (halves["development"], halves["held out"])
+        ]
+        lines.append(f"| {'**all**' if topic == 'all' else topic} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -163,8 +215,27 @@ def openi_scores(
     )
 
 
-def openi_table(reports: Sequence[CodedReport], labeled: Sequence[LabeledReport]) -> str:
-    """Score positive mentions against the codes, on the half that no rule was made from and on the other."""
+@dataclass(frozen=True, slots=True)
+class OpeniQuality:
+    """Positive mentions against the codes.
+
+    Attributes:
+        held_out: the half that no rule was made from.
+        asserted: the same, where an uncertain mention counts as a positive one.
+        development: the other half.
+        held_out_reports: how many.
+        development_reports: how many.
+    """
+
+    held_out: ClinicalScores
+    asserted: ClinicalScores
+    development: ClinicalScores
+    held_out_reports: int
+    development_reports: int
+
+
+def openi_quality(reports: Sequence[CodedReport], labeled: Sequence[LabeledReport]) -> OpeniQuality:
+    """Score both halves."""
     halves = [
         (
             [r for r in reports if r.development is half],
@@ -174,6 +245,12 @@ def openi_table(reports: Sequence[CodedReport], labeled: Sequence[LabeledReport]
     ]
     held_out, development = (openi_scores(*half) for half in halves)
     asserted = openi_scores(*halves[0], asserted=True)
+    return OpeniQuality(held_out, asserted, development, len(halves[0][0]), len(halves[1][0]))
+
+
+def openi_table(quality: OpeniQuality) -> str:
+    """Scores of both halves."""
+    held_out, asserted, development = quality.held_out, quality.asserted, quality.development
     lines = [
         "| observation | coded | precision | recall | F1 | F1, uncertain counts | F1, development half |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -184,8 +261,9 @@ def openi_table(reports: Sequence[CodedReport], labeled: Sequence[LabeledReport]
             f"| {asserted.by_observation[name][2]:.3f} | {development.by_observation[name][2]:.3f} |"
         )
     lines.append(
-        f"| **macro, {len(halves[0][0])} and {len(halves[1][0])} reports** | | {held_out.precision:.3f} "
-        f"| {held_out.recall:.3f} | {held_out.f1:.3f} | {asserted.f1:.3f} | {development.f1:.3f} |"
+        f"| **macro, {quality.held_out_reports} and {quality.development_reports} reports** | "
+        f"| {held_out.precision:.3f} | {held_out.recall:.3f} | {held_out.f1:.3f} "
+        f"| {asserted.f1:.3f} | {development.f1:.3f} |"
     )
     return "\n".join(lines)
 
@@ -210,8 +288,10 @@ def openi_disagreements(reports: Sequence[CodedReport], labeled: Sequence[Labele
     return "\n\n".join([f"{len(drawn)} of {len(found)} disagreements:", *drawn])
 
 
-def sentence_table(sentences: Sequence[Sentence], labeled: Sequence[LabeledReport]) -> str:
-    """Count the sentences that have all their states right, by topic; the wrong ones are listed below."""
+def sentence_results(
+    sentences: Sequence[Sentence], labeled: Sequence[LabeledReport]
+) -> tuple[dict[str, list[bool]], list[tuple[str, str]]]:
+    """Topic -> whether each of its sentences has all its states right; the wrong ones, each with what was found."""
     right: dict[str, list[bool]] = {}
     wrong = []
     for sentence, each in zip(sentences, labeled, strict=True):
@@ -219,9 +299,14 @@ def sentence_table(sentences: Sequence[Sentence], labeled: Sequence[LabeledRepor
         right.setdefault(sentence.topic, []).append(agrees)
         if not agrees:
             found = ", ".join(f"{name} {state}" for name, state in said(each.states).items()) or "nothing"
-            wrong.append(f"- {sentence.text!r}: found {found}")
+            wrong.append((sentence.text, found))
+    return right, wrong
+
+
+def sentence_table(right: Mapping[str, Sequence[bool]], wrong: Sequence[tuple[str, str]]) -> str:
+    """Sentences that have all their states right, by topic; the wrong ones are listed below."""
     lines = ["| topic | sentences | right | accuracy |", "|---|---:|---:|---:|"]
     every = [agrees for each in right.values() for agrees in each]
     for topic, agree in [*right.items(), ("**all**", every)]:
         lines.append(f"| {topic} | {len(agree)} | {sum(agree)} | {sum(agree) / len(agree):.1%} |")
-    return "\n".join([*lines, "", *wrong])
+    return "\n".join([*lines, "", *(f"- {text!r}: found {found}" for text, found in wrong)])

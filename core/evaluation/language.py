@@ -128,6 +128,17 @@ def language_statistics(
     return join(*parts)
 
 
+def meteor_statistics(
+    references: Sequence[str],
+    generated: Sequence[str],
+    meteor: Meteor,
+    protocol: LanguageProtocol = DEFAULT_PROTOCOL,
+) -> StudyStatistics:
+    """Only ``meteor`` of :func:`language_statistics`; raises `MeteorError` where it cannot be had for these reports."""
+    theirs = [tokens[: protocol.reference_words] for tokens in report_tokens(references, protocol)]
+    return meteor.statistics(theirs, report_tokens(generated, protocol))
+
+
 # --- BLEU ---
 
 

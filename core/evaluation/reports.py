@@ -17,9 +17,11 @@ from core.evaluation.clinical import clinical_statistics
 from core.evaluation.language import language_statistics
 from core.evaluation.resampling import Comparison, Interval, StudyStatistics, intervals, join
 from core.evaluation.resampling import compare as compare_statistics
+from core.files import read_json_lines
 from core.labels.compare import Outcome, compare
 from core.labels.rules import RULES_VERSION, label_report
 from core.observations import OBSERVATIONS, LabelState
+from core.tables import plain_id
 from core.types import CXRLensError
 
 _STATES = tuple(LabelState)
@@ -155,7 +157,7 @@ def read_evaluation(
         progress: called with (reports done, reports in all).
 
     Raises:
-        CXRLensError: the file is missing or damaged, or has no study that is known.
+        CXRLensError: the file is missing or damaged, has a study twice, a text that is none, or no study that is known.
     """
     study_ids, texts, key = _read_reports(path)
     chosen = [place for place, study_id in enumerate(study_ids) if truth is None or study_id in truth]
@@ -201,18 +203,49 @@ def _beside(path: Path) -> Path:
 def _read_reports(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], str]:
     """Study ids, texts by system, the reference's first, and what names the labels of this content."""
     try:
-        content = path.read_bytes()
-        rows = [json.loads(line) for line in content.decode("utf-8").splitlines() if line.strip()]
-        systems = [name for name in rows[0] if name not in ("study_id", "reference")] if rows else []
-        texts = {name: tuple(str(row[name]) for row in rows) for name in ("reference", *systems)}
-        study_ids = tuple(str(row["study_id"]) for row in rows)
+        key = f"{hashlib.sha256(path.read_bytes()).hexdigest()[:24]}-{RULES_VERSION}"
+        rows = list(read_json_lines(path))
     except FileNotFoundError:
         raise CXRLensError(
             f"The reports of the evaluation are not there: {path} is missing. `cxr-lens evaluate --out DIR` writes it."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CXRLensError(f"{path} is damaged ({error!r}). Evaluate again.") from error
-    return study_ids, texts, f"{hashlib.sha256(content).hexdigest()[:24]}-{RULES_VERSION}"
+    except OSError as error:
+        raise CXRLensError(f"{path} is damaged ({error.strerror}). Evaluate again.") from error
+    if not rows:
+        raise CXRLensError(f"{path} is damaged: it holds no study. Evaluate again.")
+    lines: dict[str, int] = {}
+    texts: dict[str, list[str]] = {}
+    for number, row in rows:
+        where = f"{path} is damaged: line {number}"
+        if not isinstance(row, dict) or not {"study_id", "reference"} <= set(row):
+            raise CXRLensError(f"{where} has no study_id or no reference. Evaluate again.")
+        study_id = _study_id(row.pop("study_id"), where)
+        if study_id in lines:
+            raise CXRLensError(
+                f"{where} is of study {study_id}, as line {lines[study_id]}. A study may be there once; take one out."
+            )
+        lines[study_id] = number
+        row = {"reference": row.pop("reference"), **row}
+        if texts and set(row) != set(texts):
+            names = ", ".join(sorted(set(row) ^ set(texts)))
+            raise CXRLensError(f"{where} and line {rows[0][0]} have not the same systems ({names}). Evaluate again.")
+        for name, text in row.items():
+            if not isinstance(text, str):
+                raise CXRLensError(
+                    f"{where}: '{name}' of study {study_id} is {json.dumps(text)[:40]}, no text. The text of a system "
+                    'that wrote nothing is "".'
+                )
+            texts.setdefault(name, []).append(text)
+    return tuple(lines), {name: tuple(each) for name, each in texts.items()}, key
+
+
+def _study_id(value: object, where: str) -> str:
+    """An id as text: a number that lost its form in pandas (50414267.0) is the same study."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise CXRLensError(f"{where}: its study_id is {json.dumps(value)[:40]}, no id.")
+    return plain_id(str(value))
 
 
 def _stored_codes(path: Path, key: str, texts: Mapping[str, Sequence[str]]) -> npt.NDArray[np.uint8] | None:

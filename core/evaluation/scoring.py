@@ -8,8 +8,8 @@ from typing import Any
 
 from core.evaluation.clinical import clinical_scores, clinical_statistics
 from core.evaluation.diversity import collapse_warnings, diversity
-from core.evaluation.java import Meteor
-from core.evaluation.language import DEFAULT_PROTOCOL, LanguageProtocol, language_statistics
+from core.evaluation.java import Meteor, MeteorError
+from core.evaluation.language import DEFAULT_PROTOCOL, LanguageProtocol, language_statistics, meteor_statistics
 from core.evaluation.resampling import StudyStatistics, compare, holm, intervals, join
 from core.observations import LabelState
 
@@ -35,11 +35,36 @@ def system_statistics(
     protocol: LanguageProtocol = DEFAULT_PROTOCOL,
     meteor: Meteor | None = None,
 ) -> StudyStatistics:
-    """What each study adds to all language and clinical scores of one system (uncertain counts as not positive)."""
+    """What each study adds to all language and clinical scores of one system (uncertain counts as not positive).
+
+    Raises:
+        MeteorError: METEOR cannot be had for these reports; without `meteor` the other scores can.
+    """
     return join(
         language_statistics(references.texts, generated.texts, protocol, meteor),
         clinical_statistics(references.states, generated.states),
     )
+
+
+def language_scores(
+    references: Sequence[str], generated: Sequence[str], protocol: LanguageProtocol, meteor: Meteor | None = None
+) -> dict[str, float]:
+    """The language scores of one system; without ``meteor`` where that fails on its reports."""
+    scores = language_statistics(references, generated, protocol).scores()
+    found, _ = _meteor(references, generated, protocol, meteor)
+    return scores if found is None else scores | found.scores()
+
+
+def _meteor(
+    references: Sequence[str], generated: Sequence[str], protocol: LanguageProtocol, meteor: Meteor | None
+) -> tuple[StudyStatistics | None, str]:
+    """METEOR of one system, or why there is none."""
+    if meteor is None:
+        return None, ""
+    try:
+        return meteor_statistics(references, generated, meteor, protocol), ""
+    except MeteorError as error:
+        return None, str(error)
 
 
 def score_systems(
@@ -66,33 +91,48 @@ def score_systems(
     Returns:
         name -> the scores of :func:`language_statistics` and :func:`clinical_statistics` but those of single
         observations; ``f1_uncertain_positive``; ``by_observation`` (precision, recall, F1, positive references);
-        ``distinct``, ``most_frequent``, ``words``, ``warnings``; ``intervals``: score -> [low, high]; and, but for the
-        system ``against`` itself, ``differences``: score -> difference, low, high, p_bootstrap, p_permutation and
-        ``p_holm``, the permutation test's p-value adjusted for all systems compared here.
+        ``distinct``, ``most_frequent``, ``words``, ``warnings``; ``missing``: score -> why this system has none, only
+        where METEOR failed on its reports, which leaves those of the others; ``intervals``: score -> [low, high]; and,
+        but for the system ``against`` itself, ``differences``: score -> difference, low, high, p_bootstrap,
+        p_permutation and ``p_holm``, the permutation test's p-value adjusted for all systems compared here.
 
     Raises:
         CXRLensError: fewer than two studies or patients; a missing state; METEOR or PTB tokens that fail.
         ValueError: not one reference for each report.
     """
-    resampled = (*RESAMPLED, "meteor") if meteor is not None else RESAMPLED
-    measured = {name: system_statistics(references, reports, protocol, meteor) for name, reports in systems.items()}
-    rows = {name: _row(references, systems[name], scores.scores()) for name, scores in measured.items()}
-    parts = {name: scores.select(*resampled) for name, scores in measured.items()}
+    plain = {name: system_statistics(references, reports, protocol) for name, reports in systems.items()}
+    whole = dict(plain)
+    lacking: dict[str, str] = {}
+    for name, reports in systems.items():
+        found, why = _meteor(references.texts, reports.texts, protocol, meteor)
+        if found is not None:
+            whole[name] = join(plain[name], found)
+        elif why:
+            lacking[name] = why
+    rows = {name: _row(references, systems[name], scores.scores()) for name, scores in whole.items()}
+    for name, why in lacking.items():
+        rows[name]["missing"] = {"meteor": why}
+    parts = {name: _resampled(scores) for name, scores in whole.items()}
     for name, part in parts.items():
         ends = intervals(part, subjects=subjects, resamples=resamples)
         rows[name]["intervals"] = {score: [each.low, each.high] for score, each in ends.items()}
     if against is None:
         return rows
-    differences = {
-        name: compare(part, parts[against], subjects=subjects, resamples=resamples)
-        for name, part in parts.items()
-        if name != against
-    }
-    for score in resampled:
-        adjusted = holm({name: each[score].p_permutation for name, each in differences.items()})
+    differences = {}
+    for name in systems:
+        if name != against:
+            scores = whole if {name, against}.isdisjoint(lacking) else plain
+            pair = (_resampled(scores[name]), _resampled(scores[against]))
+            differences[name] = compare(*pair, subjects=subjects, resamples=resamples)
+    for score in (*RESAMPLED, "meteor"):
+        adjusted = holm({name: each[score].p_permutation for name, each in differences.items() if score in each})
         for name, p in adjusted.items():
             rows[name].setdefault("differences", {})[score] = {**asdict(differences[name][score]), "p_holm": p}
     return rows
+
+
+def _resampled(scores: StudyStatistics) -> StudyStatistics:
+    return scores.select(*(name for name in (*RESAMPLED, "meteor") if name in scores.names))
 
 
 def _row(references: LabeledReports, generated: LabeledReports, scores: Mapping[str, float]) -> dict[str, Any]:

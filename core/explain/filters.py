@@ -17,7 +17,7 @@ from core.encoders.joint import JointEncoder
 from core.encoders.random_filters import with_random_filters
 from core.explain.methods import is_word
 from core.explain.subject import Subject, encode, token_runs, twin
-from core.studies.images import fit_square
+from core.studies.model_image import model_image
 from core.text import START
 from core.types import CXRLensError, FloatImage
 
@@ -78,7 +78,7 @@ def filter_views(model: ReportModel, image: FloatImage) -> FilterViews:
     """
     encoder = _require(model)
     normalize = encoder.normalize
-    square, _ = fit_square(image, normalize.image_size)
+    square, _ = model_image(image, normalize.image_size)
     filtered = encoder.filtered(torch.from_numpy(square)[None, None])[0]  # (13, 3, H, H), in CLIP's range
     return FilterViews(square, (filtered * normalize.std + normalize.mean).mean(1).float().numpy())
 

@@ -13,7 +13,7 @@ from core.bundles.pair import ReportModel, write_from_tokens
 from core.decoders.search import GenerateConfig
 from core.encoders import Encoder
 from core.encoders.clip import TextTower
-from core.studies.images import fit_square
+from core.studies.model_image import model_image
 from core.types import CXRLensError, FloatImage, Geometry, Report, VisualTokens
 
 
@@ -76,8 +76,8 @@ def open_subject(
     Raises:
         CXRLensError: the model gives NaN, or the report does not know its ids.
     """
-    write = write or GenerateConfig(**model.card.write)
-    square, geometry = fit_square(image, model.image_size)
+    write = write or model.write
+    square, geometry = model_image(image, model.image_size)
     images = torch.from_numpy(square)[None, None]
     own = twin(model)
     visual = encode(own, images)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import gzip
 import hashlib
 import json
 import shutil
@@ -20,9 +19,10 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.labels.report_text import is_one_report
 from core.labels.rules import LabeledReport
 from core.observations import OBSERVATIONS, LabelState
-from core.tables import is_broken, read_rows
+from core.tables import is_broken, open_table, read_rows, says_nothing
 from core.types import CXRLensError
 
 Format = Literal["states", "chexpert", "chexbert"]
@@ -62,7 +62,6 @@ CODES: Mapping[LabelState, float | None] = {
 LONG = 100_000  # ours: characters; no report is so long, a file read wrongly has such cells
 _PART = 4096  # reports
 _USUAL_COLUMNS = ("report", "reports", "report impression", "text", "findings", "impression")
-_NO_TEXT = frozenset({"nan", "none", "null"})  # how other tools write an empty cell
 _EVIDENCE = pa.list_(
     pa.struct(
         [
@@ -86,11 +85,13 @@ class ReportFile:
         path: .csv, .csv.gz, .parquet or .txt.
         columns: whose texts, with a blank line between, are a report; none for .txt, where every line is one.
         kept: columns that are copied to the output.
+        whole: whether all of a .txt is one report, as MIMIC-CXR releases them.
     """
 
     path: Path
     columns: tuple[str, ...]
     kept: tuple[str, ...] = ()
+    whole: bool = False
 
     def rows(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield (report, kept values) of every row, outer spaces left out; no text is "".
@@ -99,8 +100,8 @@ class ReportFile:
             CXRLensError: the file is damaged.
         """
         for texts in self._cells():
-            parts = [text for text in texts[: max(1, len(self.columns))] if text.lower() not in _NO_TEXT]
-            yield "\n\n".join(filter(None, parts)), texts[max(1, len(self.columns)) :]
+            parts = [text for text in texts[: max(1, len(self.columns))] if not says_nothing(text)]
+            yield "\n\n".join(parts), texts[max(1, len(self.columns)) :]
 
     def _cells(self) -> Iterator[tuple[str, ...]]:
         wanted = [*self.columns, *self.kept]
@@ -117,6 +118,9 @@ class ReportFile:
                 raise CXRLensError(f"{self.path} cannot be read: {error}. Get it again.") from error
         else:
             with self.path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+                if self.whole:
+                    yield (file.read().strip(),)
+                    return
                 for line in file:
                     yield (line.strip(),)
 
@@ -176,7 +180,7 @@ def find_reports(path: Path, columns: Sequence[str] = (), kept: Sequence[str] = 
             raise CXRLensError(f"{path} is text, a report a line; it has no columns. Leave out --column and --keep.")
         with path.open("rb") as file:
             _refuse_utf16(path, file.read(4))
-        return ReportFile(path, ())
+        return ReportFile(path, (), whole=_is_whole(path))
     names = _csv_header(path) if kind == ".csv" else _parquet_names(path)
     for name in (*columns, *kept):
         if name not in names:
@@ -269,13 +273,19 @@ def _kind(path: Path) -> str:
     return kind.removesuffix(".gz")
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether a text file is one report over many lines; a report is not longer than LONG."""
+    if path.stat().st_size > 4 * LONG:
+        return False
+    return is_one_report(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+
+
 def _csv_header(path: Path) -> list[str]:
-    opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
     csv.field_size_limit(2**26)
     try:
-        with opener(path, "rb") as file:
-            _refuse_utf16(path, file.read(4))
-        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with open_table(path) as file:
+            _refuse_utf16(path, file.buffer.read(4))  # type: ignore[attr-defined]
+        with open_table(path) as file:
             names = [name.strip() for name in next(csv.reader(file), [])]
     except (OSError, EOFError, csv.Error) as error:
         raise CXRLensError(f"{path} cannot be read: {error}. Get it again.") from error

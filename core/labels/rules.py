@@ -5,6 +5,8 @@ meant, then decide each by the first stage that applies: hypothetical ("if there
 negation ("cannot exclude"), negation, uncertainty. A cue reaches from its place to the end of its clause. One mention
 of an observation outweighs another: positive over uncertain over negative. All phrases are in `rules.toml`.
 
+What is a sentence, and which ones count, says `report_text.py`.
+
 Differs from CheXpert: anatomy ("the heart", "mediastinal contours") counts only with a word that judges it.
 """
 
@@ -13,19 +15,20 @@ from __future__ import annotations
 import re
 import signal
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
-from core.observations import NO_FINDING, OBSERVATIONS, LabelState, no_finding_state, stronger
+from core.labels.phrases import Found, Group, Scanner, any_of, starts
+from core.labels.report_text import ReadText, read_text
+from core.observations import NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, LabelState, no_finding_state, stronger
 
 _RULES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 RULES_VERSION: str = _RULES["version"]
 
-_MAX_SENTENCE = 1000  # ours: characters; longer ones are cut, so that time grows with the length of a text only
 _MAX_WORDS = 9  # ours: between a structure and the word that judges it; beyond, it is about something else
 _MAX_REACH = 400  # ours: characters a cue can reach; the longest list of denials is shorter
 _CLOSE = 25  # ours: characters between a structure and a word that judges it rather than the next structure
@@ -71,18 +74,36 @@ class LabeledReport:
 def label_report(text: str) -> LabeledReport:
     """Label a report, or a section of one.
 
-    Prose and the lower-case, spaced text of a decoder are read alike. A text without any mention is No Finding, as in
-    CheXpert; so is an empty one.
+    Prose, lists, checklists, whole reports with their headings and the lower-case, spaced text of a decoder are read
+    alike. A text without any mention is No Finding, as in CheXpert; ours: not one that says nothing of a chest, as an
+    empty one or "N/A". All states of that are BLANK.
     """
-    lower = _lower(text)
+    read = read_text(text)
     mentions: list[Mention] = []
-    for start, end in _sentences(lower):
-        mentions += _read_sentence(lower, start, end)
+    says_something = False
+    for statement in read.statements:
+        found = _read_statement(read.text, statement.start, statement.end)
+        if statement.section != "counted":  # of another part of the body
+            found = [mention for mention in found if mention.observation == SUPPORT_DEVICES]
+        mentions += found
+        says_something = (
+            says_something or bool(found) or _CHEST.search(read.text, statement.body, statement.end) is not None
+        )
+    if read.places is not None:
+        mentions = [_moved(mention, read) for mention in mentions]
     states = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)
     for mention in mentions:
         states[mention.observation] = stronger(states[mention.observation], mention.state)
-    states[NO_FINDING] = no_finding_state(states)
+    if says_something:
+        states[NO_FINDING] = no_finding_state(states)
     return LabeledReport(states, tuple(mentions))
+
+
+def _moved(mention: Mention, read: ReadText) -> Mention:
+    """The same mention with its places in the text that was given."""
+    start, end = read.original(mention.start, mention.end)
+    sentence_start, sentence_end = read.original(mention.sentence_start, mention.sentence_end)
+    return replace(mention, start=start, end=end, sentence_start=sentence_start, sentence_end=sentence_end)
 
 
 def label_reports(texts: Sequence[str], processes: int = 1) -> list[LabeledReport]:
@@ -96,60 +117,31 @@ def label_reports(texts: Sequence[str], processes: int = 1) -> list[LabeledRepor
 
 # --- phrases of rules.toml, compiled ---
 
-_JOIN = r"[\s\-/]+"
-_SPECIAL = {
-    "~ ": rf"(?:[\w'.]+{_JOIN}){{0,3}}?",
-    " ": _JOIN,
-    "*": r"\w*",
-    "(": "(?:",
-    ")*": "){0,4}",
-    ")+": "){1,4}",
-    ")?": ")?",
-    ")": ")",
-    "|": "|",
-    "$": r"\s*[.;]?$",
-    ", ": r"\s*,\s*",
-    ",": r"\s*,",
-}
-_TOKEN = re.compile(r"~ |\)[*+?]| ?, ?|[ *()|$]|[^ *()|?~,$]+")
 
-
-def _expression(phrase: str) -> str:
-    """Translate a phrase into a regular expression without capturing groups."""
-    left = r"\b" if phrase.lstrip("(")[0].isalnum() else ""
-    right = r"(?!\w)" if phrase.rstrip(")*?+")[-1].isalnum() else ""
-    tokens = (_SPECIAL.get(token) or re.escape(token) for token in _TOKEN.findall(phrase))
-    return f"{left}(?:{''.join(tokens)}){right}"
-
-
-def _compile(alternatives: Iterable[str]) -> re.Pattern[str]:
-    """Compile alternatives; none begins inside a word, and saying so first makes the search five times as fast."""
-    return re.compile(rf"(?:\b(?=\w)|(?=[^\w\s]))(?:{'|'.join(alternatives)})")
-
-
-def _any_of(phrases: Iterable[str]) -> re.Pattern[str]:
-    return _compile(map(_expression, sorted(phrases, key=len, reverse=True)))  # the longer phrase says more
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Lexicon:
-    """The phrases of one observation; `close` if only cues close by count."""
+    """What is known of one observation beside its phrases; `close` if only cues close by count."""
 
     name: str
-    findings: re.Pattern[str]
     vague: re.Pattern[str] | None
-    structures: re.Pattern[str] | None
-    unmentions: re.Pattern[str] | None
     close: bool
 
 
-def _lexicon(name: str) -> _Lexicon:
-    entry = _RULES["observations"][name]
-    findings = _any_of([*entry["findings"], *entry.get("vague", ())])
-    vague, structures, unmentions = (
-        _any_of(entry[key]) if key in entry else None for key in ("vague", "structures", "unmentions")
-    )
-    return _Lexicon(name, findings, vague, structures, unmentions, entry.get("reach") == "phrase")
+_Kind = Literal["finding", "structure", "unmention"]
+
+
+def _lexicons() -> Iterator[Group[tuple[_Lexicon, _Kind]]]:
+    """All phrases that name observations; those of two observations, or of two kinds, may overlap."""
+    for name, entry in _RULES["observations"].items():
+        vague = entry.get("vague", [])
+        lexicon = _Lexicon(name, any_of(vague) if vague else None, entry.get("reach") == "phrase")
+        kinds: dict[_Kind, list[str]] = {
+            "finding": [*entry["findings"], *vague],
+            "structure": entry.get("structures", []),
+            "unmention": entry.get("unmentions", []),
+        }
+        for kind, phrases in kinds.items():
+            yield Group((lexicon, kind), phrases, track=(name, kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,37 +153,6 @@ class _Cue:
     reach: Literal["clause", "phrase", "far"]
 
 
-_Meaning = TypeVar("_Meaning")
-
-
-@dataclass(frozen=True, slots=True)
-class _Found(Generic[_Meaning]):
-    """A span of the text and what it means."""
-
-    start: int
-    end: int
-    meaning: _Meaning
-
-
-class _Scanner(Generic[_Meaning]):
-    """Finds phrases of several meanings in one pass. Of overlapping ones the first wins, then the one listed longer."""
-
-    def __init__(self, groups: Iterable[tuple[_Meaning, Iterable[str]]]) -> None:
-        """Compile (meaning, phrases) groups."""
-        phrases: list[tuple[str, _Meaning]] = [(phrase, meaning) for meaning, group in groups for phrase in group]
-        phrases.sort(key=lambda pair: len(pair[0]), reverse=True)
-        self._pattern = _compile(f"({_expression(phrase)})" for phrase, _ in phrases)
-        self._meanings = [meaning for _, meaning in phrases]
-
-    def scan(self, text: str, start: int, end: int) -> list[_Found[_Meaning]]:
-        """Return what is found between two places, in order."""
-        return [
-            _Found(match.start(), match.end(), self._meanings[match.lastindex - 1])
-            for match in self._pattern.finditer(text, start, end)
-            if match.lastindex is not None
-        ]
-
-
 # By stage, in order. BLANK: not a mention.
 _STATE_OF = {
     "hypothetical": LabelState.BLANK,
@@ -201,37 +162,44 @@ _STATE_OF = {
     "pseudo-negation": LabelState.POSITIVE,
 }
 
-_LEXICONS = tuple(_lexicon(name) for name in OBSERVATIONS if name != NO_FINDING)
-_CUES = _Scanner(
-    (_Cue(group["stage"], group["direction"], group["reach"]), group["phrases"]) for group in _RULES["cues"]
+_PHRASES = Scanner(_lexicons())
+_CUES = Scanner(
+    Group(_Cue(group["stage"], group["direction"], group["reach"]), group["phrases"], first=group.get("first", False))
+    for group in _RULES["cues"]
 )
-_QUALITIES = _Scanner(
-    (
-        (LabelState.POSITIVE, _RULES["qualities"]["abnormal"]),
-        (LabelState.NEGATIVE, _RULES["qualities"]["normal"]),
-        (LabelState.UNCERTAIN, _RULES["qualities"]["equivocal"]),
+_QUALITIES = Scanner(
+    Group(state, _RULES["qualities"][name])
+    for state, name in (
+        (LabelState.POSITIVE, "abnormal"),
+        (LabelState.NEGATIVE, "normal"),
+        (LabelState.UNCERTAIN, "equivocal"),
     )
 )
-_CLAUSE_END = _any_of(_RULES["ends"]["clause"])
-_PHRASE_END = _any_of([*_RULES["ends"]["clause"], *_RULES["ends"]["phrase"]])
-_BACKWARD_END = _any_of(_RULES["ends"]["backward"])
+_CLAUSE_END = any_of(_RULES["ends"]["clause"])
+_PHRASE_END = any_of([*_RULES["ends"]["clause"], *_RULES["ends"]["phrase"]])
+_BACKWARD_END = any_of(_RULES["ends"]["backward"])
 _ALTERNATIVE = re.compile(
-    rf"\s*(?:(?!with\b)[\w\-]+,?\s+){{0,3}},?\s*({_any_of(_RULES['alternatives']['phrases']).pattern})\s*(?:[\w\-]+\s+){{0,3}}"
+    rf"\s*(?:(?!with\b)[\w\-]+,?\s+){{0,3}},?\s*({any_of(_RULES['alternatives']['phrases']).pattern})\s*(?:[\w\-]+\s+){{0,3}}"
 )
-_HEART_FAILURE = _any_of(_RULES["heart failure"]["phrases"])
+_CHEST = any_of(_RULES["chest"]["words"])
+_HEART_FAILURE = any_of(_RULES["heart failure"]["phrases"])
 
 # A comma ends what a cue after it speaks of, unless the comma belongs to a list.
 _COMMA_OF_NO_LIST = re.compile(r",(?!.*\b(?:or|and|nor)\b)")
 _CONJUNCTION = re.compile(r"[\s,]*(?:,|\b(?:and|or|with|without|in)\b)")
 _STRUNG = re.compile(r"[\s,]*(?:and\s+)?(?:\w+\s+)?")  # "stable, mildly enlarged"
 _VERB = re.compile(r"\b(?:is|are|was|were|appears?|remains?|has|have)\b")
+_ENTRY = re.compile(r"[^:=\u2013.,;]{2,60}?\s*([:=\u2013])\s*")
+# It stands for the finding before: "no effusion, although a small one cannot be excluded".
+_ONE = re.compile(
+    r"\b(?:an?|the|any|possible|small|tiny|trace|subtle|minimal|early|occult)\s+(?:\w+\s+)?(one)\b"
+    r"(?! (?:of|side|lung|view|or))"
+)
+_LISTED = re.compile(r"\s*(?:,\s*(?:or|and|nor)?|or|nor|and)\s+(?:\w+\s+){0,2}")
 _TAIL = re.compile(r"\s*(?:[.,;:)]|in size|compared|since|from|$)")
 
 
-# --- sentences and phrases ---
-
-# A full stop between digits is a decimal point, also in a decoder's "1 . 5"; a blank line or a bullet ends a sentence.
-_SENTENCE_END = re.compile(r"(?<!\bvs)(?<!\d )\.(?=[\s.a-z]|$)|(?<=\d )\.(?! ?\d)|[!?](?=\s|$)|\n\s*(?=\n|[\-*•]\s)")
+# --- phrases ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,68 +212,53 @@ class _Phrase:
     structure: bool
 
 
-def _lower(text: str) -> str:
-    """Lower-case without moving any character: spans must fit the given text."""
-    lower = text.lower()
-    if len(lower) == len(text):
-        return lower
-    return "".join(low if len(low := character.lower()) == 1 else character for character in text)
-
-
-def _sentences(lower: str) -> Iterator[tuple[int, int]]:
-    """Yield where sentences start and end, outer spaces left out."""
-    start = 0
-    for end in [*(match.end() for match in _SENTENCE_END.finditer(lower)), len(lower)]:
-        while start < end:
-            cut = end
-            if end - start > _MAX_SENTENCE:
-                space = lower.rfind(" ", start + 1, start + _MAX_SENTENCE)
-                cut = space if space > 0 else start + _MAX_SENTENCE
-            sentence = lower[start:cut]
-            if content := sentence.strip():
-                first = start + sentence.index(content)
-                yield first, first + len(content)
-            start = cut
-
-
-def _phrases(lower: str, start: int, end: int) -> list[_Phrase]:
-    """Find the findings and structures of a sentence that are meant, in order."""
+def _phrases(lower: str, places: Sequence[int], start: int, end: int) -> list[_Phrase]:
+    """Find the findings and structures of a statement that are meant, in order."""
+    found = _PHRASES.scan(lower, places, end)
     phrases: list[_Phrase] = []
-    for lexicon in _LEXICONS:
-        unmeant = (
-            [match.span() for match in lexicon.unmentions.finditer(lower, start, end)] if lexicon.unmentions else []
+    for first, last, (lexicon, kind) in found:
+        if kind == "unmention":
+            continue
+        others = [each for each in found if each.meaning[0] is lexicon and each.meaning[1] != kind]
+        unmeant = any(
+            each.start <= first and last <= each.end
+            if kind == "finding"
+            else each.start < last and first < each.end  # a structure is no part of a finding
+            for each in others
+            if each.meaning[1] == "unmention" or (kind == "structure" and each.meaning[1] == "finding")
         )
-        findings = [
-            _Phrase(lexicon, *match.span(), structure=False)
-            for match in lexicon.findings.finditer(lower, start, end)
-            if not any(first <= match.start() and match.end() <= last for first, last in unmeant)
-        ]
-        phrases += findings
-        if lexicon.structures:
-            taken = [*unmeant, *((finding.start, finding.end) for finding in findings)]
-            phrases += [
-                _Phrase(lexicon, *match.span(), structure=True)
-                for match in lexicon.structures.finditer(lower, start, end)
-                if not any(first < match.end() and match.start() < last for first, last in taken)
-            ]
+        if not unmeant:
+            phrases.append(_Phrase(lexicon, first, last, kind == "structure"))
+    for match in _ONE.finditer(lower, start, end):
+        meant = [phrase for phrase in phrases if phrase.end <= match.start() and not phrase.structure]
+        if meant:
+            phrases.append(_Phrase(meant[-1].lexicon, *match.span(1), structure=False))
     return sorted(phrases, key=lambda phrase: (phrase.start, phrase.end))
 
 
 # --- decisions ---
 
 
-def _read_sentence(lower: str, start: int, end: int) -> list[Mention]:
-    """Decide every mention of a sentence."""
-    phrases = _phrases(lower, start, end)
+def _read_statement(lower: str, start: int, end: int) -> list[Mention]:
+    """Decide every mention of a statement."""
+    places = starts(lower, start, end)
+    phrases = _phrases(lower, places, start, end)
     if not phrases:
         return []
-    cues = _CUES.scan(lower, start, end)
+    cues = _CUES.scan(lower, places, end)
+    phrases, value = _entry(lower, start, end, phrases, cues)
     structures = [phrase for phrase in phrases if phrase.structure]
-    qualities = _QUALITIES.scan(lower, start, end) if structures else []
+    qualities = _QUALITIES.scan(lower, places, end) if structures else []
     mentions: list[Mention] = []
+    listed: _Phrase | None = None  # a device that a cue before it denies
     for phrase in phrases:
         if phrase.structure:
             decision = _judge(lower, phrase, structures, qualities, cues)
+        elif phrase.end <= value:
+            until = min((each.start for each in phrases if each.start >= value), default=end)
+            decision = _answer(lower, phrase, value, until, cues)
+        elif listed is not None and phrase.lexicon.close and _LISTED.fullmatch(lower, listed.end, phrase.start):
+            decision = LabelState.NEGATIVE, mentions[-1].reason
         else:
             decision = _decide(lower, phrase.start, phrase.end, cues, close=phrase.lexicon.close)
         if decision is None or decision[0] is LabelState.BLANK:
@@ -316,13 +269,52 @@ def _read_sentence(lower: str, start: int, end: int) -> list[Mention]:
             state, reason = LabelState.UNCERTAIN, words
         mention = Mention(phrase.lexicon.name, state, phrase.start, phrase.end, start, end, reason)
         mentions.append(mention)
+        denied = state is LabelState.NEGATIVE and any(cue.end <= phrase.start for cue in cues)
+        listed = phrase if denied and phrase.lexicon.close else None
         if state is not LabelState.NEGATIVE and _HEART_FAILURE.fullmatch(words):
             mentions.append(replace(mention, observation="Cardiomegaly", state=LabelState.UNCERTAIN, reason=words))
     return _alternatives(lower, mentions)
 
 
+def _entry(
+    lower: str, start: int, end: int, phrases: list[_Phrase], cues: Sequence[Found[_Cue]]
+) -> tuple[list[_Phrase], int]:
+    """If a statement is an entry of a checklist ("effusion: none"), find where its value starts, otherwise 0.
+
+    The findings before the colon are mentions only if there is a value, and if it does not speak of them itself
+    ("Pneumothorax: No pneumothorax is seen.").
+    """
+    mark = _ENTRY.match(lower, start, end)
+    if mark is None or mark.end() <= phrases[0].start or any(cue.start < mark.start(1) for cue in cues):
+        return phrases, 0
+    value = mark.end()
+    semicolon = lower.find(";", value, end)
+    until = end if semicolon < 0 else semicolon
+    named = {phrase.lexicon.name for phrase in phrases if value <= phrase.start < until}
+    if named and lower[mark.start(1)] == "\u2013":  # "Small effusion - no pneumothorax"
+        return phrases, 0
+    empty = not lower[value:until].strip(" .\n")
+    kept = [
+        phrase
+        for phrase in phrases
+        if phrase.structure or phrase.start >= value or not (empty or phrase.lexicon.name in named)
+    ]
+    return kept, value
+
+
+def _answer(lower: str, phrase: _Phrase, value: int, until: int, cues: Sequence[Found[_Cue]]) -> tuple[LabelState, str]:
+    """Decide a finding before a colon by what the value behind it begins with, or by cues before the next finding."""
+    cues = [cue for cue in cues if cue.end <= until]
+    for cue in cues:
+        state = _STATE_OF[cue.meaning.stage]
+        opens = not lower[value : cue.start].strip() if cue.start >= value else cue.end > value
+        if opens:
+            return state, lower[cue.start : cue.end].strip(" :=\u2013")
+    return _decide(lower, value - 1, value, cues, close=phrase.lexicon.close)
+
+
 def _decide(
-    lower: str, start: int, end: int, cues: Sequence[_Found[_Cue]], *, close: bool = False
+    lower: str, start: int, end: int, cues: Sequence[Found[_Cue]], *, close: bool = False
 ) -> tuple[LabelState, str]:
     """Go through the stages for what stands at start ... end; return its state and the words that decided."""
     for stage, state in _STATE_OF.items():
@@ -332,7 +324,7 @@ def _decide(
     return LabelState.POSITIVE, ""
 
 
-def _reaches(lower: str, cue: _Found[_Cue], start: int, end: int, *, close: bool) -> bool:
+def _reaches(lower: str, cue: Found[_Cue], start: int, end: int, *, close: bool) -> bool:
     """Whether a cue speaks of what stands at start ... end; with `close`, every cue before it must stand close by."""
     if max(start - cue.end, cue.start - end) > _MAX_REACH:
         return False
@@ -352,11 +344,14 @@ def _judge(
     lower: str,
     structure: _Phrase,
     structures: Sequence[_Phrase],
-    qualities: Sequence[_Found[LabelState]],
-    cues: Sequence[_Found[_Cue]],
+    qualities: Sequence[Found[LabelState]],
+    cues: Sequence[Found[_Cue]],
 ) -> tuple[LabelState, str] | None:
     """Decide a structure by the words that judge it; None if there are none."""
-    said = [*_before(lower, structure, structures, qualities), *_after(lower, structure, qualities)]
+    said = [
+        *_before(lower, structure, structures, qualities),
+        *_after(lower, structure, structures, qualities),
+    ]
     for state in (LabelState.POSITIVE, LabelState.NEGATIVE, LabelState.UNCERTAIN):
         for quality in said:
             if quality.meaning is state:
@@ -369,8 +364,8 @@ def _judge(
 
 
 def _before(
-    lower: str, structure: _Phrase, structures: Sequence[_Phrase], qualities: Sequence[_Found[LabelState]]
-) -> Iterator[_Found[LabelState]]:
+    lower: str, structure: _Phrase, structures: Sequence[_Phrase], qualities: Sequence[Found[LabelState]]
+) -> Iterator[Found[LabelState]]:
     """Yield judging words before a structure: "*normal* heart size and mediastinal contours"."""
     edge = structure.start
     for quality in reversed([quality for quality in qualities if quality.end <= structure.start]):
@@ -391,15 +386,18 @@ def _before(
         edge = quality.start
 
 
-def _after(lower: str, structure: _Phrase, qualities: Sequence[_Found[LabelState]]) -> Iterator[_Found[LabelState]]:
+def _after(
+    lower: str, structure: _Phrase, structures: Sequence[_Phrase], qualities: Sequence[Found[LabelState]]
+) -> Iterator[Found[LabelState]]:
     """Yield judging words after a structure: "the heart and mediastinum are *stable* and *mildly enlarged*"."""
     edge = structure.end
     for quality in qualities:
         if quality.start < structure.end:
             continue
-        between = lower[edge : quality.start].lstrip(" :")  # "heart size: normal"
+        between = lower[edge : quality.start].lstrip(" :=\u2013")  # "heart size: normal"
         if edge > structure.end:
-            fits = "," not in between and _TAIL.match(lower, quality.end) is not None
+            another = any(edge <= other.start < quality.start for other in structures)
+            fits = "," not in between and not another and _TAIL.match(lower, quality.end) is not None
         else:
             joined = _CONJUNCTION.match(between) is not None and _VERB.search(between) is None
             fits = not joined and _CLAUSE_END.search(between) is None

@@ -14,9 +14,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from core.files import write_whole
+from core.paths import how_to_restore
 from core.types import CXRLensError
 
 TableName = Literal["1", "2", "3", "ccve", "encoders"]
@@ -174,12 +175,16 @@ def table_path(folder: Path, family: str, name: str) -> Path:
 def write_table(folder: Path, table: PaperTable) -> Path:
     """Write a table as JSON, CSV and Markdown into ``folder/<family>/``; returns the JSON's path."""
     path = table_path(folder, table.family, table.name)
-    content = {"schema": SCHEMA, "title": table.title, **dataclasses.asdict(table)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path.with_suffix(".csv"), to_csv(table))
     write_whole(path.with_suffix(".md"), to_markdown(table))
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(to_dict(table), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
+
+
+def to_dict(table: PaperTable) -> dict[str, Any]:
+    """Plain values of a table, as its JSON has them."""
+    return {"schema": SCHEMA, "title": table.title, **dataclasses.asdict(table)}
 
 
 def read_table(path: Path) -> PaperTable:
@@ -268,11 +273,9 @@ def paper_numbers(folder: Path, name: TableName) -> dict[tuple[str, ...], dict[s
             for row in rows
         }
     except FileNotFoundError:
-        raise TableError(
-            f"The paper's numbers are missing: {path}. They come with the code: git checkout it."
-        ) from None
+        raise TableError(f"The paper's numbers are missing: {path}. {how_to_restore(path)}") from None
     except (KeyError, ValueError, OSError) as error:
-        raise TableError(f"{path} is damaged ({type(error).__name__}: {error}); git checkout it.") from error
+        raise TableError(f"{path} is damaged ({type(error).__name__}: {error}). {how_to_restore(path)}") from error
 
 
 def beside(

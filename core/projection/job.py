@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from core import paths
 from core.projection.methods import Progress, ProjectionConfig, check_features, place, project
 from core.projection.quality import trustworthiness
 from core.types import CXRLensError, Projection
@@ -36,10 +37,7 @@ _VERSION = 2  # raise it when the same input gives another map
 
 def cache_folder() -> Path:
     """Where maps are kept: ``CXR_CACHE``, or ``cxr-lens`` in the user's cache folder; "projections" in it."""
-    base = os.environ.get("CXR_CACHE")
-    if not base:
-        base = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxr-lens")
-    return Path(base) / "projections"
+    return Path(os.environ.get("CXR_CACHE") or paths.cache()).resolve() / "projections"
 
 
 def fingerprint(values: Floats) -> str:
@@ -163,7 +161,7 @@ class ProjectionJob:
         with (self.folder / "log.txt").open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "core.projection.job", str(self.folder)],
-                cwd=Path(__file__).resolve().parent.parent,
+                cwd=paths.CODE,
                 # Waiting threads sleep: spinning ones take many times as long where other work has the cores.
                 env=os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE"},
                 stdin=subprocess.PIPE,  # closes when we end, however that happens; see _end_with_parent

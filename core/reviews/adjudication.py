@@ -15,7 +15,7 @@ from core.reviews.database import Database
 from core.reviews.design import Case, models_of, plan, read_design
 from core.reviews.rubrics import RUBRICS, ReviewError
 from core.reviews.schema import cases, screens, users
-from core.reviews.store import Actor, owned_session, record, screen_row
+from core.reviews.store import NO_ROLE, Actor, owned_session, record, screen_row
 
 Dispute = dict[str, Any]
 
@@ -40,7 +40,8 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
             raise ReviewError("This session is closed; disagreements are settled before.")
         if adjudicator in design.readers:
             raise ReviewError(f"{adjudicator} reads in this session and cannot settle it. Choose a third reader.")
-        if connection.scalar(sa.select(users.c.name).where(users.c.name == adjudicator)) is None:
+        has_role = (users.c.name == adjudicator) & (users.c.role != NO_ROLE)
+        if connection.scalar(sa.select(users.c.name).where(has_role)) is None:
             raise ReviewError(f"There is no user '{adjudicator}'. An admin can add one.")
         screen_rows, mark_rows = rows_of(connection, session_id)
         first = [row for row in screen_rows if row.repeats is None and row.disputed is None]
@@ -56,7 +57,7 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
         settled = [row for row in screen_rows if row.reader == adjudicator]
         known = {(row.study_id, frozenset(model for _, model in row.shown)) for row in settled}
         added: list[Mapping[str, Any]] = []
-        for screen in plan(own, stored)[adjudicator]:
+        for screen in plan(own, stored, session.secret)[adjudicator]:
             models = frozenset(model for _, model in screen.shown)
             asked = _blind(disputes.get(screen.study_id, []), {model: name for name, model in screen.shown})
             if asked and (screen.study_id, models) not in known:

@@ -27,8 +27,10 @@ from core.reviews.schema import TABLES, events, marks, screens
 from core.reviews.store import MARK_FIELDS, SCREEN_FIELDS, Actor, require_role
 
 FORMAT = "cxr-lens-reviews"
-SCHEMA = "0001"
-"""Schema of the rows of a dump; an older dump is read by the migration that follows it, once there is one."""
+SCHEMA = "0002"
+"""Schema of the rows of a dump."""
+_LACKING: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"0001": {"sessions": {"secret": ""}}, SCHEMA: {}}
+"""By schema of a dump that can be read: what its rows lack, by table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +226,12 @@ def _lines(path: Path) -> Iterator[Iterator[Any]]:
             about = json.loads(head)
             if not isinstance(about, dict) or about.get("format") != FORMAT:
                 raise ReviewError(damaged)
-            if about.get("schema") != SCHEMA:
+            if about.get("schema") not in _LACKING:
+                known = ", ".join(_LACKING)
                 raise ReviewError(
-                    f"{path} has schema {about.get('schema')}; this CXR Lens reads {SCHEMA}. Update CXR Lens."
+                    f"{path} has schema {about.get('schema')}; this CXR Lens reads {known}. Update CXR Lens."
                 )
+            lacking = _LACKING[about["schema"]]
             hashed = hashlib.sha256(head.encode())
 
             def rows() -> Iterator[Any]:
@@ -238,6 +242,8 @@ def _lines(path: Path) -> Iterator[Iterator[Any]]:
                             return
                         break
                     hashed.update(line.encode())
+                    if isinstance(content, list) and len(content) == 2 and isinstance(content[1], dict):
+                        content[1] = dict(lacking.get(str(content[0]), {})) | content[1]
                     yield content
                 raise ReviewError(damaged)
 

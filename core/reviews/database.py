@@ -19,13 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from core import paths
 from core.reviews.rubrics import ReviewError, StorageError
 from core.reviews.schema import events
 
@@ -43,7 +43,7 @@ _QUEUES_LOCK = threading.Lock()
 
 def default_location() -> str:
     """CXR_REVIEWS (a file or a database URL), or ``reviews.sqlite`` in the user's data folder."""
-    return os.environ.get("CXR_REVIEWS") or str(platformdirs.user_data_path("cxr-lens") / "reviews.sqlite")
+    return os.environ.get("CXR_REVIEWS") or str(paths.own_data() / "reviews.sqlite")
 
 
 class Database:

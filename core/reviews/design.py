@@ -1,7 +1,8 @@
 """A session on paper: which studies, which reports, who reads what in which order. No database here.
 
-Every choice is an order by hash of the seed and the thing's name, so it is the same on every machine and in every
-version, and one reader's order says nothing of another's.
+Every choice is an order by hash and the same on every machine and in every version: which studies, by the seed; names
+of reports and what stands where, by the seed and a secret of the session, so that no reader can work them out, and a
+session that is closed says nothing of the next. One reader's order says nothing of another's.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Design:
         readers: names of users.
         models: names of pairs, and "reference" for the human report; all reports there are where it is empty.
         studies: which are read.
-        seed: of every choice.
+        seed: of the choice of studies; with the session's secret, of every order.
         repeats: screens that each reader sees a second time, for intra-reader agreement.
         washout: fewest screens between the two.
         reports_per_screen: 0 is the rubric's own number.
@@ -63,7 +64,7 @@ class Design:
         minutes: time limit of a reader, of active time; 0 is none.
         instructions: for the reader.
         explanation: name of the explanation that is shown; empty for none.
-        source: where images come from, in words that the dashboard understands (preset or folder of an index).
+        source: where images come from, a name that `core.reviews.sources.open_source` opens.
     """
 
     title: str
@@ -214,18 +215,20 @@ def _by_turns(ordered: list[Case]) -> list[Case]:
     return list(taken.values())
 
 
-def plan(design: Design, cases: Sequence[Case]) -> dict[str, list[Screen]]:
+def plan(design: Design, cases: Sequence[Case], secret: str = "") -> dict[str, list[Screen]]:
     """Lay out every reader's screens, in order.
 
     Args:
         design: of the session.
         cases: the chosen ones.
+        secret: of the session; empty for one that was made when sessions had none, and for a preview.
 
     Raises:
         ReviewError: a report is missing or empty, or there are too few or too many screens.
     """
     models = models_of(design, cases)
-    per_reader = {reader: _screens(design, cases, models, reader) for reader in design.readers}
+    salt = (design.seed, secret) if secret else (design.seed,)
+    per_reader = {reader: _screens(design, cases, models, reader, salt) for reader in design.readers}
     total = sum(map(len, per_reader.values()))
     if total > MAX_SCREENS:
         raise ReviewError(f"{total:,} screens are more than {MAX_SCREENS:,}. Choose fewer studies, models or readers.")
@@ -254,8 +257,10 @@ def models_of(design: Design, cases: Sequence[Case]) -> tuple[str, ...]:
     return tuple(sorted(models))
 
 
-def _screens(design: Design, cases: Sequence[Case], models: Sequence[str], reader: str) -> list[Screen]:
-    shuffled = _by_hash(models, str, design.seed, reader, "names")
+def _screens(
+    design: Design, cases: Sequence[Case], models: Sequence[str], reader: str, salt: Sequence[object]
+) -> list[Screen]:
+    shuffled = _by_hash(models, str, *salt, reader, "names")
     blinded = {model: _letters(place) for place, model in enumerate(shuffled)}
     size = design.reports_per_screen or design.questions.reports_per_screen
 
@@ -265,20 +270,20 @@ def _screens(design: Design, cases: Sequence[Case], models: Sequence[str], reade
         if design.rubric == "preference":
             pairs = list(combinations(models, 2))
             # Without the reader's name: all readers compare the same pairs, else they could not agree.
-            return list(_by_hash(pairs, repr, design.seed, study_id, "pairs"))[: design.comparisons or None]
-        ordered = _by_hash(models, str, design.seed, study_id, "groups")
+            return list(_by_hash(pairs, repr, *salt, study_id, "pairs"))[: design.comparisons or None]
+        ordered = _by_hash(models, str, *salt, study_id, "groups")
         return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
     screens = []
     for case in cases:
         for group in groups(case.study_id):
-            ordered = _by_hash(group, str, design.seed, reader, case.study_id, "order", *sorted(group))
+            ordered = _by_hash(group, str, *salt, reader, case.study_id, "order", *sorted(group))
             screens.append(Screen(case.study_id, tuple((blinded[model], model) for model in ordered)))
-    screens = list(_by_hash(screens, lambda each: repr((each.study_id, sorted(each.shown))), design.seed, reader))
-    return _with_repeats(design, screens, reader)
+    screens = list(_by_hash(screens, lambda each: repr((each.study_id, sorted(each.shown))), *salt, reader))
+    return _with_repeats(design, screens, reader, salt)
 
 
-def _with_repeats(design: Design, screens: list[Screen], reader: str) -> list[Screen]:
+def _with_repeats(design: Design, screens: list[Screen], reader: str, salt: Sequence[object]) -> list[Screen]:
     """Put hidden repeats after the last first reading that they must keep their distance from."""
     if not design.repeats:
         return screens
@@ -288,7 +293,7 @@ def _with_repeats(design: Design, screens: list[Screen], reader: str) -> list[Sc
             f"repeats: {design.repeats} are asked, and only {len(early)} of {len(screens)} screens are followed by "
             f"washout = {design.washout} others. Lower repeats or washout, or read more studies."
         )
-    chosen = sorted(_by_hash(early, str, design.seed, reader, "repeats")[: design.repeats])
+    chosen = sorted(_by_hash(early, str, *salt, reader, "repeats")[: design.repeats])
     # All at the end and in the order of the first reading: each is at least `washout` screens away from its first.
     return screens + [Screen(screens[place].study_id, screens[place].shown, place) for place in chosen]
 

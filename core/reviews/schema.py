@@ -51,6 +51,8 @@ sessions = Table(
     Column("owner", String(200), ForeignKey("users.name"), nullable=False),
     Column("created", String(32), nullable=False),
     Column("software", String(50), nullable=False),
+    # Decides names of reports and all orders, beside the seed; empty in sessions that were made before there was one.
+    Column("secret", String(64), nullable=False, server_default=""),
 )
 
 cases = Table(

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.labels.rules import label_report
 from core.reviews.database import digest
 from core.reviews.design import REFERENCE, Case, Choice, choose, image_sha256
 from core.reviews.rubrics import ReviewError
+from core.studies.folder import FolderSource
 from core.studies.indexed import IndexedSource
+from core.studies.model_image import of_study
 from core.studies.phantom import PhantomSource
-from core.types import FloatImage, Study, StudySource
+from core.types import CXRLensError, FloatImage, Study, StudySource
+from core.views import view_in_words
 
 if TYPE_CHECKING:
     from core.bundles.pair import ReportModel
 
 IMAGE_SIZE = 512
-"""Side of the image that a session's hashes, reports and pictures are made of, pixels."""
+"""Side of the image that a session's hashes and small pictures are made of, pixels; models read their own."""
+
+KINDS = (
+    "a folder of images named by study (STUDY.png, .jpg or .dcm), the folder of an index (docs/data.md), or "
+    "phantom:COUNT:SEED"
+)
+"""What a source can be, for messages."""
 
 
 def name_phantoms(count: int, seed: int) -> str:
@@ -32,34 +42,134 @@ def name_index(folder: Path, views: str) -> str:
     return f"index:{views}:{folder.expanduser().absolute()}"
 
 
+def name_images(folder: Path) -> str:
+    """`Design.source` of a folder of image files named by study."""
+    return f"images:{folder.expanduser().absolute()}"
+
+
+def name_source(text: str) -> str:
+    """`Design.source` of what a person writes: one of `KINDS`.
+
+    Raises:
+        ReviewError: it is none; of a folder also what `open_source` raises.
+    """
+    kind, _, rest = text.partition(":")
+    folder = Path(text).expanduser()
+    if kind == "index":
+        views, _, where = rest.partition(":")
+        found = name_index(Path(where), views)
+    elif kind == "images":
+        found = name_images(Path(rest))
+    elif kind == "phantom":
+        found = text
+    elif (folder / "index.json").is_file():
+        found = name_index(folder, "frontal")
+    elif folder.is_dir():
+        found = name_images(folder)
+    else:
+        raise ReviewError(f"There are no images at '{text}'. It should be {KINDS}.")
+    open_source(found)
+    return found
+
+
 def open_source(name: str) -> StudySource:
     """Open what `Design.source` names.
 
     Raises:
         ReviewError: it names nothing that can be opened; of an index also `ReleaseError`.
     """
+    if name.startswith("images:"):
+        return FolderSource(Path(name.removeprefix("images:")))
     kind, *rest = name.split(":", 2)
     if kind == "phantom" and len(rest) == 2 and all(part.isdigit() for part in rest):
         return PhantomSource(count=int(rest[0]), seed=int(rest[1]))
     if kind == "index" and len(rest) == 2:
         return IndexedSource(Path(rest[1]), rest[0])
     raise ReviewError(
-        f"The session's images cannot be found: its source is '{name}'. It should be phantom:COUNT:SEED or "
-        "index:VIEWS:FOLDER."
+        f"The session's images cannot be found: its source is '{name}'. It should be phantom:COUNT:SEED, "
+        "index:VIEWS:FOLDER or images:FOLDER."
     )
 
 
 def session_image(source: StudySource, study_id: str) -> FloatImage:
-    """The image of a study that a session's hashes are of, (512, 512)."""
+    """The image of a study that a session's hashes are of, (512, 512); not what models read."""
     return source.image(study_id, IMAGE_SIZE)
+
+
+_TOLD_NOWHERE = ("title", "mesh")
+"""Context that readers do not see: what Open-i calls a study, and its indexers' findings."""
 
 
 def candidates(studies: Sequence[Study]) -> list[Case]:
     """Studies that could be read, without image and reports."""
-    return [
-        Case(study.study_id, "", {}, labels=study.labels, context={k: v for k, v in study.context.items() if v})
-        for study in studies
-    ]
+    return [Case(study.study_id, "", {}, labels=study.labels, context=_context(study)) for study in studies]
+
+
+def _context(study: Study) -> dict[str, str]:
+    """What a reader sees beside the image."""
+    told = {**study.context, "view": view_in_words(study.view)}
+    return {name: text for name, text in told.items() if text and name not in _TOLD_NOWHERE}
+
+
+def find_images(source: StudySource, cases: Sequence[Case], choice: Choice, seed: int) -> list[Case]:
+    """Choose among cases whose reports were written elsewhere, and find their images.
+
+    Labels for stratifying, and what else a reader sees, come from the source where the cases have none, else labels
+    from the reference report, by the rule labeler.
+
+    Args:
+        source: of the images.
+        cases: to choose from.
+        choice: how to choose.
+        seed: of the choice.
+
+    Raises:
+        ReviewError: a chosen case has no image there, or another one than its hash tells; also what `choose` raises.
+    """
+    chosen = choose([_described(source, case, choice) for case in cases], choice, seed)
+    found, missing, other = [], {}, []
+    for case in chosen:
+        try:
+            sha256 = image_sha256(session_image(source, case.study_id))
+        except CXRLensError as error:
+            missing[case.study_id] = str(error)
+            continue
+        if case.image_sha256 not in ("", sha256):
+            other.append(case.study_id)
+        found.append(replace(case, image_sha256=sha256, context=_with_view(source, case)))
+    if missing:
+        raise ReviewError(
+            f"{len(missing)} of {len(chosen)} cases have no image to show: {_named(missing)}. "
+            f"The first: {next(iter(missing.values()))}. Images should be {KINDS}."
+        )
+    if other:
+        raise ReviewError(
+            f"{len(other)} of {len(chosen)} cases have another image_sha256 than their image: {_named(other)}. Give "
+            "the folder with the right images, or leave image_sha256 out."
+        )
+    return found
+
+
+def _described(source: StudySource, case: Case, choice: Choice) -> Case:
+    if isinstance(source, PhantomSource | IndexedSource):
+        try:
+            study = source.study(case.study_id)
+        except CXRLensError:  # without an image it is refused, if it is chosen
+            return case
+        return replace(case, labels=case.labels or study.labels, context=case.context or _context(study))
+    if choice.how == "stratified" and not case.labels and case.reports.get(REFERENCE, "").strip():
+        return replace(case, labels=label_report(case.reports[REFERENCE]).states)
+    return case
+
+
+def _with_view(source: StudySource, case: Case) -> Mapping[str, str]:
+    """The context, with the view where only the image's file tells it."""
+    view = view_in_words(source.original(case.study_id).view) if isinstance(source, FolderSource) else ""
+    return {"view": view, **case.context} if view else case.context
+
+
+def _named(ids: Collection[str], most: int = 10) -> str:
+    return ", ".join(list(ids)[:most]) + (", ..." if len(ids) > most else "")
 
 
 def write_cases(
@@ -108,12 +218,12 @@ def write_case(
     hashes: dict[str, str],
 ) -> Case:
     """Add image hash and reports to a case."""
-    image = session_image(source, study.study_id)
     texts = {}
     if models:
         from core.bundles.inference import write_reports  # brings torch
 
-        texts = {name: report.text for name, report in write_reports(models, image)}
+        texts = {name: report.text for name, report in write_reports(models, of_study(source, study.study_id))}
     if reference:
         texts[REFERENCE] = study.findings
-    return replace(case, image_sha256=image_sha256(image), reports=texts, bundles=hashes)
+    sha256 = image_sha256(session_image(source, study.study_id))
+    return replace(case, image_sha256=sha256, reports=texts, bundles=hashes)

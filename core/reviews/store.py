@@ -6,6 +6,8 @@ Each change takes a ``key`` that the caller makes up once for it: sent again, af
 
 from __future__ import annotations
 
+import secrets
+import unicodedata
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -24,6 +26,8 @@ from core.reviews.rubrics import COMMENT_LIMIT, RUBRICS, Mark, ReviewError, chec
 from core.reviews.schema import AnyRow, cases, events, marks, screens, sessions, users
 
 Role = Literal["reader", "researcher", "admin"]
+NO_ROLE = "none"
+"""Of a user whose role was taken away: may do and see nothing, and what was marked before stays."""
 ScreenState = Literal["pending", "done", "skipped"]
 
 MARK_FIELDS = ("kind", "report", "value", "version", "deleted")
@@ -57,6 +61,12 @@ _OWN_SCREENS = (
 )
 _COUNT_AND_SECONDS = sa.select(sa.func.count(), sa.func.sum(screens.c.seconds)).where(
     screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader")
+)
+_BEING_READ = (
+    sa.select(screens.c.study_id)
+    .join(sessions, sessions.c.id == screens.c.session_id)
+    .where(screens.c.reader == sa.bindparam("reader"), sessions.c.state == "open")
+    .distinct()
 )
 
 
@@ -212,27 +222,30 @@ def actor(database: Database, name: str) -> Actor:
     """
     with database.read() as connection:
         role = _role_of(connection, name)
-    if role is None:
+    if role in (None, NO_ROLE):
         raise NotAllowedError(f"There is no user '{name}'. An admin can add one.")
     return Actor(name, role)  # type: ignore[arg-type]
 
 
-def set_role(database: Database, who: Actor, name: str, role: Role) -> None:
-    """Add a user, or change a user's role. For admins.
+def set_role(database: Database, who: Actor, name: str, role: Role | Literal["none"]) -> None:
+    """Add a user, change a user's role, or take it away (`NO_ROLE`). For admins.
 
     Raises:
         NotAllowedError: by anybody else.
         ReviewError: no such role, or the last admin would go.
     """
-    _check_name(name)
-    if role not in get_args(Role):
-        raise ReviewError(f"There is no role '{role}'; there are {', '.join(get_args(Role))}.")
+    if role not in (*get_args(Role), NO_ROLE):
+        raise ReviewError(f"There is no role '{role}'; there are {', '.join((*get_args(Role), NO_ROLE))}.")
     with database.write() as connection:
         require_role(connection, who, "admin")
         known = _role_of(connection, name)
+        if known is None:
+            _check_name(name)
         admins = connection.scalar(sa.select(sa.func.count()).where(users.c.role == "admin"))
         if known == "admin" != role and admins == 1:
             raise ReviewError(f"{name} is the last admin. Make somebody else admin first.")
+        if known is None and role == NO_ROLE:
+            raise ReviewError(f"There is no user '{name}'.")
         _write_role(database, connection, who.name, name, role)
 
 
@@ -244,22 +257,32 @@ def enrol(database: Database, name: str, role: Role) -> Actor:
     Raises:
         ReviewError: no name, or no such role.
     """
-    _check_name(name)
     if role not in get_args(Role):
         raise ReviewError(f"There is no role '{role}'; there are {', '.join(get_args(Role))}.")
     with database.read() as connection:
         known = _role_of(connection, name)
+    if known is None:
+        _check_name(name)
     if known != role:
         with database.write() as connection:
             _write_role(database, connection, "sign-in", name, role)
     return Actor(name, role)
 
 
+def withdraw(database: Database, name: str) -> None:
+    """Take away the role of a user whom a server's settings give none any more; the event's actor is "sign-in"."""
+    with database.read() as connection:
+        known = _role_of(connection, name)
+    if known not in (None, NO_ROLE):
+        with database.write() as connection:
+            _write_role(database, connection, "sign-in", name, NO_ROLE)
+
+
 def _role_of(connection: Connection, name: str) -> str | None:
     return connection.scalar(_ROLE, {"name": name})
 
 
-def _write_role(database: Database, connection: Connection, by: str, name: str, role: Role) -> None:
+def _write_role(database: Database, connection: Connection, by: str, name: str, role: str) -> None:
     known = _role_of(connection, name)
     if known == role:
         return
@@ -273,14 +296,15 @@ def _write_role(database: Database, connection: Connection, by: str, name: str, 
 
 
 def list_users(database: Database, who: Actor) -> dict[str, Role]:
-    """All users with their roles, by name. For researchers, who choose readers, and admins.
+    """All users who have a role, with it, by name. For researchers, who choose readers, and admins.
 
     Raises:
         NotAllowedError: by a reader.
     """
     with database.read() as connection:
         require_role(connection, who, "researcher", "admin")
-        rows = connection.execute(sa.select(users.c.name, users.c.role).order_by(users.c.name)).all()
+        having = sa.select(users.c.name, users.c.role).where(users.c.role != NO_ROLE)
+        rows = connection.execute(having.order_by(users.c.name)).all()
     return {row.name: row.role for row in rows}
 
 
@@ -301,16 +325,17 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
     for case in chosen:
         for name, text in (*case.reports.items(), *case.context.items()):
             _check_text(f"study {case.study_id}, {name}", text, 1_000_000)
-    planned = plan(design, chosen)
-    session_id = uuid.uuid4().hex
+    session_id, secret = uuid.uuid4().hex, secrets.token_hex(16)
+    planned = plan(design, chosen, secret)
     with database.write() as connection:
         require_role(connection, who, "researcher", "admin")
-        known = set(connection.scalars(sa.select(users.c.name).where(users.c.name.in_(design.readers))))
+        may_read = users.c.name.in_(design.readers) & (users.c.role != NO_ROLE)
+        known = set(connection.scalars(sa.select(users.c.name).where(may_read)))
         if missing := [name for name in design.readers if name not in known]:
             raise ReviewError(f"readers: {', '.join(missing)} are no users. An admin can add them.")
         row = {"id": session_id, "title": design.title, "design": to_dict(design), "state": "open", "owner": who.name}
         created = database.clock().isoformat(timespec="seconds")
-        connection.execute(sessions.insert().values(**row, created=created, software=__version__))
+        connection.execute(sessions.insert().values(**row, created=created, software=__version__, secret=secret))
         texts = [
             {
                 "session_id": session_id,
@@ -414,9 +439,9 @@ def unblind(database: Database, who: Actor, session_id: str) -> dict[str, dict[s
 
     Raises:
         NotAllowedError: it is not the actor's session.
-        ReviewError: it is not closed.
+        ReviewError: it is not closed, or is a reader's who reads the same studies in one that is open.
     """
-    query = sa.select(screens.c.reader, screens.c.shown).where(screens.c.session_id == session_id)
+    query = sa.select(screens.c.reader, screens.c.shown, screens.c.study_id).where(screens.c.session_id == session_id)
     with database.read() as connection:
         if who.role == "reader":
             require_role(connection, who, "reader")
@@ -425,10 +450,13 @@ def unblind(database: Database, who: Actor, session_id: str) -> dict[str, dict[s
         else:
             session = owned_session(connection, who, session_id)
         rows = connection.execute(query).all()
+        reading = _being_read(connection, who.name) if who.role == "reader" else frozenset()
     if session is None or (not rows and who.role == "reader"):
         raise _not_there(who, "session", session_id)
     if session.state != "closed":
         raise ReviewError("Names are revealed when the session is closed, and not before: cxr-lens review close.")
+    if any(row.study_id in reading for row in rows):
+        raise ReviewError("You read the same radiographs in a session that is open. Names are revealed when it closes.")
     names: dict[str, dict[str, str]] = {}
     for row in rows:
         names.setdefault(row.reader, {}).update({blinded: model for blinded, model in row.shown})  # noqa: C416
@@ -436,6 +464,16 @@ def unblind(database: Database, who: Actor, session_id: str) -> dict[str, dict[s
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
+
+
+def being_read(database: Database, name: str) -> frozenset[str]:
+    """The studies that a user, of whatever role, reads in open sessions: to keep them back elsewhere, not to show."""
+    with database.read() as connection:
+        return _being_read(connection, name)
+
+
+def _being_read(connection: Connection, name: str) -> frozenset[str]:
+    return frozenset(connection.scalars(_BEING_READ, {"reader": name}))
 
 
 def next_screen(database: Database, who: Actor, session_id: str) -> str | None:
@@ -837,6 +875,8 @@ def _key(who: Actor, key: str) -> str:
 def require_role(connection: Connection, who: Actor, *roles: str) -> None:
     """Refuse an actor who is not, in the database, what is claimed, or whose role is none of these."""
     role = _role_of(connection, who.name)
+    if role in (None, NO_ROLE):
+        raise NotAllowedError(f"{who.name} has no role in these review sessions. Ask the people who run them.")
     if role != who.role or role not in roles:
         raise NotAllowedError(f"{who.name} ({who.role}) may not do this; it is for: {', '.join(roles)}.")
 
@@ -919,6 +959,12 @@ def _check_name(name: str) -> None:
     _check_text("name", name, 200, empty=False)
     if "/" in name:
         raise ReviewError(f"The name '{name}' holds a slash; choose one without.")
+    # Two names that look the same must be the same: people choose by what they see.
+    hidden = any(unicodedata.category(sign) in ("Cc", "Cf", "Zl", "Zp") for sign in name)
+    if hidden or name != unicodedata.normalize("NFC", name).strip():
+        raise ReviewError(
+            f"The name '{name.strip()}' begins or ends with a space, or holds signs that cannot be seen. Type it again."
+        )
 
 
 def _check_text(name: str, text: str, limit: int, *, empty: bool = True) -> None:
@@ -940,6 +986,6 @@ def check_image(screen: ReaderScreen, found_sha256: str) -> None:
     """
     if screen.image_sha256 and screen.image_sha256 != found_sha256:
         raise ReviewError(
-            f"The image of study {screen.study_id} is not the one this session was made with. Restore the data, or "
-            "skip the screen with that reason; the marks made so far are safe."
+            "The image of this case is not the one this session was made with. Skip the case with that reason, and "
+            "tell the people who made the session; the marks made so far are safe."
         )

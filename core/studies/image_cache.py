@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from core.studies.images import ImageError, fit_square, read_image
 from core.studies.index import ReleaseError, StudyIndex
+from core.studies.model_image import grey_levels
 
 Square = npt.NDArray[np.uint8]
 _CHUNK = 256
@@ -68,7 +69,7 @@ def unreadable_images(index: StudyIndex) -> dict[int, str]:
         return {}
     now = dict(zip(index.images["image_id"], zip(index.images.index, index.images["bytes"], strict=True), strict=True))
     found: dict[int, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
         try:
             image_id, size, message = json.loads(line)
         except ValueError:
@@ -99,7 +100,7 @@ def write_image_cache(
         How many images were read now.
 
     Raises:
-        ReleaseError: the disk has too little space.
+        ReleaseError: the disk has too little space; the release was moved.
     """
     wanted = np.array(sorted(images), dtype=np.int64)
     file_bytes = index.images["bytes"].to_numpy()
@@ -110,8 +111,10 @@ def write_image_cache(
     todo = wanted[~done]
     if progress is not None:
         progress(len(wanted) - len(todo), len(wanted))
-    work = partial(_read, index.root, tuple(sizes))
     ids, paths = index.images["image_id"], index.images["path"]
+    if len(todo):
+        index.file(paths[todo[0]])  # a release that was moved must not make all its images unreadable
+    work = partial(_read, index.root, tuple(sizes))
     with _mapper(processes) as run, _unreadable_path(index).open("a", encoding="utf-8") as unreadable:
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
@@ -134,7 +137,7 @@ def write_image_cache(
 
 
 def _square(pixels: npt.NDArray[np.float32], size: int) -> Square:
-    return np.round(fit_square(pixels, size)[0] * 255).astype(np.uint8)
+    return grey_levels(fit_square(pixels, size)[0])
 
 
 def _read(root: Path, sizes: Sequence[int], job: tuple[str, str]) -> list[Square] | str:

@@ -8,6 +8,7 @@ A study or image that cannot be used stays in its table, with the reason in the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -31,6 +32,7 @@ INDEX_VERSION = "1"
 
 MAX_REPORT_CHARS = 100_000  # ours: some twenty times the longest report of either release
 _EXAMPLES = 5
+_CHECKED = 200  # ours: images that are looked for where a release is said to be
 _BATCH = 4096
 
 _STUDIES = pa.schema(
@@ -257,6 +259,34 @@ class StudyIndex:
         chosen.insert(0, "sample_id", chosen["study_id"] + further)
         return chosen.reset_index(drop=True)
 
+    def file(self, path: str) -> Path:
+        """An image's file.
+
+        Raises:
+            ReleaseError: the folder of the release is not there any more.
+        """
+        if not self.root.is_dir():
+            raise ReleaseError(
+                f"The images of {self.folder} were read from {self.root}, which is not there any more. If the release "
+                f"was moved, say where it is now: cxr-lens data move {self.folder} --to {self._new_place(path)}"
+            )
+        return self.root / path
+
+    def _new_place(self, path: str) -> str:
+        """Where the release seems to be: near the index or near its old place; FOLDER if it is not found there."""
+        old = next((each for each in self.root.parents if each.is_dir()), self.root)
+        near = dict.fromkeys((self.folder.resolve().parent, self.folder.resolve().parent.parent, old))
+        with contextlib.suppress(OSError):
+            for folder in near:
+                for place in (
+                    folder,
+                    folder / self.root.name,
+                    *sorted(each for each in folder.iterdir() if each.is_dir()),
+                ):
+                    if (place / path).is_file():
+                        return str(place)
+        return "FOLDER"
+
     def choice(self, views: str) -> ViewChoice:
         """Look up a choice of views.
 
@@ -271,6 +301,36 @@ class StudyIndex:
     def census(self) -> dict[str, Any]:
         """What was found, kept and dropped when the index was written."""
         return dict(json.loads((self.folder / "census.json").read_text(encoding="utf-8")))
+
+
+def move_index(folder: Path, root: Path) -> StudyIndex:
+    """Tell an index that its release was moved; nothing else of it changes.
+
+    Args:
+        folder: of the index.
+        root: where the release is now.
+
+    Raises:
+        ReleaseError: images that the index lists are not there, or have another size.
+    """
+    index = open_index(folder)
+    images = index.images[index.images["dropped"] == ""]
+    some = images.iloc[:: max(1, len(images) // _CHECKED)]
+    wrong = [
+        path
+        for path, size in zip(some["path"], some["bytes"], strict=True)
+        if not (root / path).is_file() or (root / path).stat().st_size != size
+    ]
+    if wrong:
+        raise ReleaseError(
+            f"{root} is not the release that {folder} was made from: of {len(some):,} images that were looked for, "
+            f"{len(wrong):,} are missing or of another size, the first is {wrong[0]}. Name the folder that holds it, "
+            "or make a new index."
+        )
+    for name in ("census.json", "index.json"):
+        about = json.loads((folder / name).read_text(encoding="utf-8"))
+        _write_json(folder / name, about | {"root": str(root.resolve())})
+    return open_index(folder)
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -84,6 +84,7 @@ class IndexedSource:
 
         Raises:
             ImageError: the file cannot be read, or is not there any more.
+            ReleaseError: the release was moved.
         """
         place = self._place(study_id)
         image = self._samples["image"][place]
@@ -93,7 +94,7 @@ class IndexedSource:
         if cache is not None and cache.read[image] == self._samples["bytes"][place]:
             square = cache.pixels[image]
         else:
-            square = read_square(self.index.root / self._samples["path"][place], size, study_id)
+            square = read_square(self.index.file(self._samples["path"][place]), size, study_id)
         return square.astype(np.float32) / 255
 
     def original(self, study_id: str) -> Radiograph:
@@ -102,7 +103,7 @@ class IndexedSource:
         Raises:
             ImageError: as `image`.
         """
-        return read_image(self.index.root / self._samples["path"][self._place(study_id)], name=study_id)
+        return read_image(self.index.file(self._samples["path"][self._place(study_id)]), name=study_id)
 
     @cached_property
     def _samples(self) -> dict[str, list[Any]]:

@@ -39,7 +39,7 @@ from core.studies.index import (
     write_index,
 )
 from core.studies.sections import Exceptions, read_exceptions, read_report
-from core.tables import TableError, read_rows
+from core.tables import TableError, plain_id, read_rows, says_nothing
 from core.types import Split
 
 Labeler = Literal["chexpert", "negbio"]
@@ -185,14 +185,16 @@ def _read_tables(root: Path, notes: Notes) -> tuple[dict[str, _Listed], dict[str
     studies: dict[str, _Listed] = {}
     splits: dict[str, set[Split]] = {}
     unsplit: dict[str, tuple[str, str]] = {}
-    for dicom, study, subject, view in read_rows(metadata, ("dicom_id", "study_id", "subject_id", "ViewPosition")):
+    for dicom, *ids, view in read_rows(metadata, ("dicom_id", "study_id", "subject_id", "ViewPosition")):
+        study, subject = map(plain_id, ids)
         if dicom in views:
             notes.add("image listed twice in the metadata table, the first one counts", ascii(dicom))
         elif _proper(dicom, study, subject, "metadata", notes):
             views[dicom] = _VIEWS.get(view.upper(), view.upper())
             unsplit[dicom] = (study, subject)
     seen: set[str] = set()
-    for dicom, study, subject, split in read_rows(split_table, ("dicom_id", "study_id", "subject_id", "split")):
+    for dicom, *ids, split in read_rows(split_table, ("dicom_id", "study_id", "subject_id", "split")):
+        study, subject = map(plain_id, ids)
         if dicom in seen:
             notes.add("image listed twice in the split table, the first one counts", ascii(dicom))
             continue
@@ -216,7 +218,7 @@ def _read_tables(root: Path, notes: Notes) -> tuple[dict[str, _Listed], dict[str
     for name, what, known in (("cxr-study-list", "study_id", studies), ("cxr-record-list", "dicom_id", views)):
         path = _table(root, name)
         for (key,) in read_rows(path, (what,)) if path else ():
-            if key not in known and key not in seen:
+            if plain_id(key) not in known and key not in seen:
                 notes.add(f"{what} of {name} that no other table has", ascii(key))
     return studies, splits
 
@@ -238,14 +240,15 @@ def _write_labels(root: Path, out: Path, labeler: Labeler, studies: dict[str, _L
         return
     columns: dict[str, list[str]] = {name: [] for name in ("study_id", *OBSERVATIONS)}
     seen: set[str] = set()
-    for study, *values in read_rows(path, ("study_id", *OBSERVATIONS)):
+    for number, *values in read_rows(path, ("study_id", *OBSERVATIONS)):
+        study = plain_id(number)
         if study in seen:
             notes.add(f"study listed twice in the {labeler} table, the first one counts", ascii(study))
             continue
         seen.add(study)
         columns["study_id"].append(f"s{study}")
         for name, value in zip(OBSERVATIONS, values, strict=True):
-            state = _STATES.get(value.removesuffix(".0"))
+            state = _STATES.get("" if says_nothing(value) else value.removesuffix(".0"))
             if state is None:
                 raise TableError(f"{path}: {name} of study {study} is {value[:20]!r}, not 1, 0, -1 or blank.")
             columns[name].append(str(state))
@@ -266,10 +269,11 @@ def _write_labels(root: Path, out: Path, labeler: Labeler, studies: dict[str, _L
 
 @dataclass(frozen=True, slots=True)
 class _Reports:
-    """Where the reports are: a folder, or a ZIP file in it."""
+    """Where the reports are: a folder, or a ZIP file in it, there perhaps in a folder."""
 
     folder: Path
     archive: zipfile.ZipFile | None
+    inside: str = ""
 
     def read(self, name: str) -> tuple[str, str]:
         """Read (text, why it cannot be used)."""
@@ -281,9 +285,9 @@ class _Reports:
                     return "", too_long
                 data = path.read_bytes()
             else:
-                if self.archive.getinfo(name).file_size > 4 * MAX_REPORT_CHARS:
+                if self.archive.getinfo(self.inside + name).file_size > 4 * MAX_REPORT_CHARS:
                     return "", too_long
-                data = self.archive.read(name)
+                data = self.archive.read(self.inside + name)
         except (KeyError, FileNotFoundError):
             return "", "report missing"
         except (OSError, zipfile.BadZipFile):
@@ -292,11 +296,16 @@ class _Reports:
         return text, "report blank" if not text.strip() else text_fault(text)
 
 
+_IN_ARCHIVE = re.compile(r"(?:^|/)files/p1\d/p1\d+/s\d+\.txt$")
+
+
 def _open_reports(folder: Path) -> _Reports:
     archive = folder if folder.suffix == ".zip" else folder / "mimic-cxr-reports.zip"
     if archive.is_file():
         try:
-            return _Reports(archive.parent, zipfile.ZipFile(archive))
+            opened = zipfile.ZipFile(archive)
+            first = next((name for name in opened.namelist() if _IN_ARCHIVE.search(name)), "files/")
+            return _Reports(archive.parent, opened, first[: first.rindex("files/")])
         except (OSError, zipfile.BadZipFile) as error:
             raise ReleaseError(f"{archive} is damaged or was cut off ({error}). Get it again.") from error
     what = (

@@ -33,7 +33,7 @@ from core.studies.index import (
     text_fault,
     write_index,
 )
-from core.tables import is_broken, read_rows
+from core.tables import is_broken, plain_id, read_rows
 from core.types import Split
 
 SplitChoice = Literal["auto", "r2gen", "seeded"]
@@ -286,11 +286,14 @@ def _csv_records(path: Path, projections: dict[str, tuple[str, str]], notes: Not
     for key, (uid, _) in projections.items():
         images.setdefault(uid, []).append(key)
     columns = ("uid", "image", "indication", "comparison", "findings", "impression", "MeSH")
-    for uid, *texts in read_rows(path, columns):
+    for number, *texts in read_rows(path, columns):
+        uid = plain_id(number)
         if not uid.isdecimal():
             notes.add("report without a number, left out", ascii(uid[:20]))
             continue
-        title, indication, comparison, findings, impression, mesh = (" ".join(text.split()) for text in texts)
+        title, indication, comparison, findings, impression, mesh = (
+            "" if text.lower() in ("nan", "none", "null", "n/a") else " ".join(text.split()) for text in texts
+        )
         yield _Record(
             uid,
             title=title,
@@ -311,7 +314,7 @@ def _read_projections(path: Path, notes: Notes) -> dict[str, tuple[str, str]]:
         elif key in found:
             notes.add("image listed twice, the first one counts", key)
         else:
-            found[key] = (uid, projection)
+            found[key] = (plain_id(uid), projection)
     return found
 
 
@@ -319,7 +322,7 @@ def _read_annotation(path: Path) -> dict[str, _Annotated]:
     """Patient number -> what R2Gen's file says of the study."""
     found: dict[str, _Annotated] = {}
     try:
-        content: dict[str, list[dict[str, Any]]] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, list[dict[str, Any]]] = json.loads(path.read_text(encoding="utf-8-sig"))
         for name, split in _R2GEN_SPLITS.items():
             for item in content[name]:
                 study_id, report = item["id"], " ".join(item["report"].split())

@@ -147,7 +147,8 @@ def pager(at: int, count: int) -> None:
 
 def export(found: Evaluation, titles: dict[str, str], shown: list[int], family: str, question: str) -> None:
     """The chosen studies, or those on this page, as a figure."""
-    places = {study_id: place for place, study_id in enumerate(found.study_ids)}
+    hidden = services.kept_back()
+    places = {study_id: place for place, study_id in enumerate(found.study_ids) if study_id not in hidden}
     kept = [places[each] for each in st.session_state[FIGURE] if each in places]
     lost = [each for each in st.session_state[FIGURE] if each not in places]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):

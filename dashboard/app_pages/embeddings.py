@@ -291,7 +291,10 @@ def show_map(
         return {}
     studies = services.studies()
     rows = [place for place, study_id in enumerate(stored.study_ids) if study_id in studies]
-    strange, total = len(set(stored.study_ids).difference(studies)), len(set(stored.study_ids))
+    strange, total = len(set(stored.study_ids).difference(services.all_studies())), len(set(stored.study_ids))
+    if not rows and not strange:
+        st.info("You read all these studies in review sessions that are open.", icon=":material/visibility_off:")
+        return {}
     if not rows:
         st.info(
             f"None of the {total} stored studies is among the test studies of these bundles: the stored embeddings of "
@@ -474,7 +477,7 @@ def show_picked(colouring: Colouring, groups: dict[str, list[str]]) -> None:
             width=260,
         )
         st.button("Clear", icon=":material/close:", key="clear", on_click=choose, args=((),), disabled=not picked)
-    strange = len(st.session_state[session.PICKED]) - len(picked)
+    strange = len(set(st.session_state[session.PICKED]).difference(services.all_studies()))
     if strange:
         st.warning(f"{strange} of the studies in the address are not among the test studies.")
     if len(picked) > session.MOST_PICKED:

@@ -14,6 +14,7 @@ from core.bundles.library import Card
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.registry import DECODERS, ENCODERS, PAIRS
 from core.types import Attribution, CXRLensError
+from core.views import view_in_words
 from dashboard import explaining, filtering, picker, services, session
 from dashboard.components.filter_bars import filter_bars
 from dashboard.components.report import card, overview, reference_card, reports
@@ -41,12 +42,27 @@ STICKY = """
 
 def describe(case: services.Case) -> list[str]:
     """Sex, age and view, where known."""
+    view = view_in_words(case.view)
     if case.study is None:
-        return ["uploaded image"]
+        return ["uploaded image", view or "the file does not tell the view"]
     context = case.study.context
     sex = {"F": "woman", "M": "man"}.get(context.get("sex", ""), context.get("sex", ""))
     age = f"{context['age']} years" if context.get("age") else ""
-    return [part for part in (sex, age, f"{case.study.view} view") if part]
+    return [part for part in (sex, age, view) if part]
+
+
+def measures(case: services.Case) -> str:
+    """What the ruler measures, where the image is of a file."""
+    if case.study is not None:
+        return ""
+    if case.spacing is None:
+        return "The file does not tell how large a pixel is: the ruler counts pixels."
+    row, column = case.spacing
+    size = f"{row:.3g} mm" if row == column else f"{row:.3g} x {column:.3g} mm"
+    return (
+        f"The ruler measures in millimetres; the file says {size} a pixel. Unless the image was calibrated, these are "
+        "millimetres on the detector, where the chest appears about 5 % larger than it is."
+    )
 
 
 def show_image(case: services.Case) -> None:
@@ -56,7 +72,9 @@ def show_image(case: services.Case) -> None:
     told = [f"**{name.capitalize()}** {context[name]}" for name in ("indication", "comparison") if context.get(name)]
     st.markdown(" · ".join(facts) + ("  \n" + " ".join(told) if told else ""))
     truth = [Overlay(label=name, group="True findings", kind="mask", values=mask) for name, mask in case.masks.items()]
-    viewer(case.pixels, study=case.title, bits=case.bits, overlays=truth, on_region=hear_region)
+    viewer(case.pixels, study=case.title, bits=case.bits, overlays=truth, spacing=case.spacing, on_region=hear_region)
+    if measures(case):
+        st.caption(f":material/straighten: {measures(case)}")
     for warning in case.warnings:
         st.warning(warning, icon=":material/warning:")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from core.reviews.rubrics import StorageError
@@ -10,13 +12,12 @@ from core.types import CXRLensError
 from dashboard.components.reading import plate, reading
 from dashboard.reviews import access
 from dashboard.reviews.pictures import plates
-from dashboard.reviews.reading import respond
+from dashboard.reviews.reading import refused, respond
 
 KEY = "reading"
 ANSWER = "reading_answer"  # (whose, of which session, tick, answer, images): a rerun for another reason shows it again
 PATIENCE = 0.15  # seconds that a first image may hold up the page
 
-who = access.signed_in()
 session_id = st.query_params.get("session", "")
 
 
@@ -31,19 +32,40 @@ def case() -> None:
 
 
 def one_round() -> None:
-    """Do what the reader did, show what follows."""
-    database = access.database()
+    """Do what the reader did, show what follows.
+
+    The page stays open for hours: who may do it is asked each time. Where nobody may any more, the page stays as it is,
+    with what was typed in it, and says why.
+    """
+    request = asked()
+    try:
+        go_on(request)
+    except CXRLensError as error:
+        if request is None:
+            raise
+        reading(refused(request, error), key=KEY)
+
+
+def asked() -> dict[str, Any] | None:
+    """What the page in the browser asked last; None while it is not there yet."""
     request = dict(st.session_state.get(KEY) or {}).get("request")
-    tick = request.get("tick") if isinstance(request, dict) else None
+    return request if isinstance(request, dict) else None
+
+
+def go_on(request: dict[str, Any] | None) -> None:
+    """One round of a reader who may go on."""
+    who = access.identify()
+    database = access.database()
+    tick = request.get("tick") if request else None
     kept = st.session_state.get(ANSWER)
     if kept is None or kept[:3] != (who.name, session_id, tick):
         answer = respond(database, who, session_id, request)
         images = {}
         if not answer["problem"]:
-            asked = request.get("plates", []) if isinstance(request, dict) else list(answer["screens"])
+            wanted = request.get("plates", []) if request else list(answer["screens"])
             known = {screen for screen, _, _ in answer["places"]}
             try:
-                screens = [read_screen(database, who, screen) for screen in asked if screen in known][:4]
+                screens = [read_screen(database, who, screen) for screen in wanted if screen in known][:4]
                 images = plates(database, who, screens, PATIENCE)
             except StorageError as error:
                 answer["problem"] = str(error)
@@ -59,6 +81,8 @@ def one_round() -> None:
             plate(screen, image)
 
 
+if not session_id or not asked():
+    who = access.signed_in()
 if session_id:
     # Streamlit greys out what waits for an answer; a reader goes on, and the page itself says what is not saved yet.
     st.html("<style>[data-stale] { opacity: 1 !important; transition: none !important; }</style>")

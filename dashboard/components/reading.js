@@ -7,6 +7,7 @@ const IDLE_SECONDS = 60 // without a key or a move the clock of active time stan
 const TELL_TIME_EVERY = 20 // seconds
 const AGAIN = [2, 4, 8, 15] // seconds between tries to save
 const LATE = 4 // seconds without an answer until it is said
+const REFUSED_FOR = 5 // seconds until a page that was refused asks again of itself
 const SILENT = 5 // requests without an answer until the page is loaded anew, if the server is there
 const SIGNS = { pending: "not read", done: "done", skipped: "skipped" }
 const pages = new WeakMap()
@@ -128,7 +129,10 @@ class Reading {
       this.silent = 0
     }
     if (data.ack) this.acknowledge(data.ack)
-    if (data.problem) this.say(data.problem)
+    if (data.problem) {
+      this.say(data.problem)
+      this.asked = performance.now() + REFUSED_FOR * 1000 // what the reader does is sent at once all the same
+    }
     if (!this.at && data.at) {
       const read = data.places.filter(([, state]) => state !== "pending").length
       if (first) this.over(read === data.places.length ? "end" : read ? null : "instructions")
@@ -175,7 +179,8 @@ class Reading {
       this.conflict = change
       this.say(`${ack.message} What you see is what is there now.`, change.do === "mark" || change.do === "annotate" ? "Use mine instead (Y)" : "")
     } else if (change.do !== "time") {
-      this.say(`Not saved: ${ack.message}`)
+      const typed = change.fields?.comment || change.fields?.skip_reason // nobody should have to type it again
+      this.say(`Not saved: ${ack.message}${typed ? ` You had typed: “${typed}”` : ""}`)
       if (change.fields?.state && ack.screen) this.go(ack.screen)
     }
   }
@@ -467,7 +472,7 @@ class Reading {
     const bytes = this.plate(this.at)
     const trouble = this.$(".trouble")
     if (bytes && this.drawnPlate !== this.at) {
-      this.viewer.load(bytes)
+      this.viewer.load(bytes, `case ${this.data.places.findIndex(([id]) => id === this.at) + 1} of ${this.data.title}`)
       this.drawnPlate = this.at
     }
     const shown = Boolean(bytes)

@@ -16,7 +16,8 @@ _STYLE = """
   border-radius: 6px; border: 1px solid #8884; color: inherit; text-decoration: none; font-size: .78rem;
   line-height: 1.35; }
 .cxr-cards a:hover, .cxr-cards a:focus-visible { border-color: #e69f00; outline: none; }
-.cxr-cards img { width: var(--picture); aspect-ratio: 1; border-radius: 4px; background: #000; flex: none; }
+.cxr-cards img { width: var(--picture); height: auto; align-self: flex-start; flex: none; border-radius: 4px;
+  background: #000; }
 .cxr-cards span { display: block; min-width: 0; overflow-wrap: anywhere; }
 .cxr-cards small { opacity: .75; }
 </style>

@@ -148,10 +148,12 @@ class Viewer {
     this.resizing.disconnect()
   }
 
-  load(bytes) {
+  // ``name`` says which study it is where the bytes do not.
+  load(bytes, name) {
     if (bytes === this.bytes) return
     this.bytes = bytes
     const { header, pixels } = unpack(bytes)
+    if (name) header.study = name
     const changed = header.study !== this.header?.study
     this.header = header
     this.pixels = pixels
@@ -165,6 +167,10 @@ class Viewer {
     })
     for (const overlay of header.overlays) overlay.picture = paint(overlay, header.overlays.indexOf(overlay))
     this.root.querySelector('[data-tool="region"]').hidden = !header.regions
+    const measure = header.spacing
+      ? "Drag measures in millimetres; they are on the detector, where the chest is about 5 % larger, unless the image was calibrated"
+      : "Drag measures in pixels: how large one is, is not known"
+    this.root.querySelector('[data-tool="ruler"]').title = `${measure} (R; then arrows and Enter)`
     this.root.style.setProperty("--ratio", String(header.height / header.width))
     this.canvas.setAttribute("aria-label", `Radiograph ${header.study}, ${header.width} by ${header.height} pixels`)
     this.buildPresets()
@@ -483,11 +489,12 @@ class Viewer {
     context.fillText(words, textX, textY)
   }
 
-  // Of the ruler, in words: millimetres only where the study tells how far its pixels are apart.
+  // Of the ruler, in words: millimetres only where the study tells how far its pixels are apart, else its own pixels.
   distance() {
     const [x, y, endX, endY] = this.ruler
     const spacing = this.header.spacing
-    if (!spacing) return `${Math.hypot(endX - x, endY - y).toFixed(0)} pixels`
+    const [down, across] = this.header.shrunk
+    if (!spacing) return `${Math.hypot((endX - x) * across, (endY - y) * down).toFixed(0)} pixels`
     return `${Math.hypot((endX - x) * spacing[1], (endY - y) * spacing[0]).toFixed(1)} mm`
   }
 

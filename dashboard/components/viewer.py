@@ -50,6 +50,7 @@ def pack(
     bits: int,
     overlays: Sequence[Overlay],
     spacing: tuple[float, float] | None = None,
+    shrunk: tuple[float, float] = (1.0, 1.0),
     regions: bool = False,
 ) -> bytes:
     """Pack image and overlays for the browser.
@@ -63,6 +64,8 @@ def pack(
         bits: grey levels shown to the reader are 0 to 2 ** bits - 1.
         overlays: what may be laid over it.
         spacing: (row, column) distance of the pixels' centres in millimetres, for the ruler; None if it is not known.
+        shrunk: (row, column) pixels of the original that one of these stands for; without a spacing, the ruler counts
+            those of the original.
         regions: offer the tool that draws one.
     """
     height, width = pixels.shape
@@ -74,6 +77,7 @@ def pack(
             "height": height,
             "levels": levels,
             "spacing": spacing,
+            "shrunk": shrunk,
             "regions": regions,
             "overlays": [
                 {
@@ -104,6 +108,7 @@ def viewer(
     study: str,
     bits: int,
     overlays: Sequence[Overlay] = (),
+    spacing: tuple[float, float] | None = None,
     on_region: Callable[[], None] | None = None,
     key: str = "viewer",
 ) -> list[float] | None:
@@ -114,6 +119,7 @@ def viewer(
         study: names the image.
         bits: grey levels of the original are 2 ** bits.
         overlays: what may be laid over it.
+        spacing: as of `pack`.
         on_region: called before the next run, when a region is drawn.
         key: unique on the page.
 
@@ -121,7 +127,7 @@ def viewer(
         The region drawn in this run: left, top, right, bottom, fractions of the image.
     """
     result = _COMPONENT(
-        data=pack(pixels, study=study, bits=bits, overlays=overlays, regions=on_region is not None),
+        data=pack(pixels, study=study, bits=bits, overlays=overlays, spacing=spacing, regions=on_region is not None),
         key=key,
         on_region_change=on_region or (lambda: None),
     )

@@ -115,6 +115,9 @@ def show_studies(
         pairs: names of the bundles whose reports are shown there.
         empty: what to say where there is no study.
     """
+    hidden = services.kept_back()
+    allowed = [pair for pair in zip(places, notes, strict=True) if found.study_ids[pair[0]] not in hidden]
+    places, notes = [place for place, _ in allowed], [note for _, note in allowed]
     if not places:
         st.caption(empty)
         return

@@ -27,7 +27,7 @@ TITLES = {
     "observation-labels": "Observations: label the image",
 }
 MADE = "reviews_made"
-_PREVIEW = "reviews_preview"
+_PREVIEW = access.OF_ONE_USER + "preview"
 
 
 def show(who: Actor) -> None:
@@ -145,7 +145,7 @@ def _ask_details(values: dict[str, Any], rubric: str) -> None:
         "Screens in between", 0, 1000, 10, key="design-washout", help="Fewest between a screen and its repeat"
     )
     values["seed"] = four.number_input(
-        "Seed", 0, 2**31, 0, key="design-seed", help="Decides every choice and order; the same gives the same session"
+        "Seed", 0, 2**31, 0, key="design-seed", help="Decides which studies are chosen; names and orders are drawn anew"
     )
     if rubric == "preference":
         values["comparisons"] = st.number_input(
@@ -189,7 +189,7 @@ def _step(done: int, total: int) -> str:
 
 
 def _show_preview(design: Design, study: Any, image: Any, reports: list[tuple[str, str]]) -> None:
-    st.markdown(f"**First case of {design.readers[0]}**, as it will be shown")
+    st.markdown(f"**First case of {design.readers[0]}**, as it may look: names and orders are drawn for each session")
     left, right = st.columns([2, 3], gap="medium")
     left.image(image, width=420, clamp=True, alt=f"Radiograph of study {study.study_id}")
     with right:

@@ -7,8 +7,9 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
 from threading import Lock
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import streamlit as st
@@ -20,11 +21,18 @@ from core.reviews.design import REFERENCE, image_sha256
 from core.reviews.rubrics import ReviewError
 from core.reviews.sources import open_source, session_image
 from core.reviews.store import Actor, ReaderScreen, check_image, writers
+from core.studies.folder import FolderSource
+from core.studies.images import Radiograph, fit_square
 from core.studies.indexed import IndexedSource
+from core.studies.model_image import of_image
 from core.text import sentence_spans, split_sentences
-from core.types import CXRLensError, FloatImage, StudySource
+from core.types import CXRLensError, FloatImage, Geometry, StudySource
 from dashboard.components.viewer import Overlay, pack
 from dashboard.services import VIEW_SIZE, model_in_use
+
+if TYPE_CHECKING:
+    from core.bundles.pair import ReportModel
+    from core.explain.subject import Subject
 
 LONGEST_SIDE = 2048
 """Of an image in the browser, pixels; larger ones are made smaller."""
@@ -38,6 +46,7 @@ MOST_PLATES = 96
 _LOG = logging.getLogger(__name__)
 
 Writers = Mapping[str, tuple[str, str]]
+_WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 class Plates:
@@ -99,20 +108,39 @@ def plates(
 def draw(screen: ReaderScreen, by: Writers) -> bytes:
     """Pack the image of a screen, with a map for each sentence where the session shows explanations.
 
+    The image has no name here: what is packed goes to a reader, and to several.
+
     Raises:
-        CXRLensError: the image or the explanation is not there, or is not the one that the session was made with.
+        ReviewError: the image or the explanation is not there, or is not the one that the session was made with. The
+            reason is in the log only, as it may name the study or the model.
     """
-    source = _source(screen.source)
-    image = session_image(source, screen.study_id)
-    check_image(screen, image_sha256(image))
-    pixels, bits, spacing = _view(source, screen.study_id)
+    try:
+        source = _source(screen.source)
+        sha256 = image_sha256(session_image(source, screen.study_id))
+        shown = _view(source, screen.study_id)
+    except CXRLensError as error:
+        _LOG.warning("No image for screen %s: %s", screen.id, error)
+        raise ReviewError(
+            "This session's images cannot be found, or this one cannot be read. Skip the case with that reason, and "
+            "tell the people who made the session; the marks made so far are safe."
+        ) from error
+    check_image(screen, sha256)
     overlays = [
         overlay
         for name, text in screen.reports
         if screen.explanation
-        for overlay in explanation(screen.explanation, name, text, image, *by[name])
+        for overlay in explanation(
+            screen.explanation, name, text, source, screen.study_id, shown.pixels.shape, *by[name]
+        )
     ]
-    return pack(pixels, study=screen.study_id, bits=bits, overlays=overlays, spacing=spacing)
+    return pack(
+        shown.pixels,
+        study="",
+        bits=shown.bits,
+        overlays=overlays,
+        spacing=shown.spacing,
+        shrunk=shown.shrunk,
+    )
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -120,29 +148,61 @@ def _source(name: str) -> StudySource:
     return open_source(name)
 
 
-def _view(source: StudySource, study_id: str) -> tuple[FloatImage, int, tuple[float, float] | None]:
-    """Pixels to read, grey levels as bits, and the distance of pixels in millimetres if the study tells it."""
-    if not isinstance(source, IndexedSource):
-        return source.image(study_id, VIEW_SIZE), 12, None
-    film = source.original(study_id)
-    pixels, spacing = film.pixels, film.pixel_spacing
-    share = LONGEST_SIDE / max(pixels.shape)
-    if share < 1:
-        height, width = (round(side * share) for side in pixels.shape)
-        smaller = Image.fromarray(pixels.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-        spacing = spacing and (spacing[0] * pixels.shape[0] / height, spacing[1] * pixels.shape[1] / width)
-        pixels = np.asarray(smaller)
-    return pixels, film.bits, spacing
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What is drawn in the browser.
+
+    Attributes:
+        pixels: (H, W).
+        bits: grey levels of the original are 2 ** bits.
+        spacing: (row, column) distance of these pixels in millimetres, if the study tells it.
+        shrunk: (row, column) pixels of the original that one of these stands for.
+    """
+
+    pixels: FloatImage
+    bits: int
+    spacing: tuple[float, float] | None = None
+    shrunk: tuple[float, float] = (1.0, 1.0)
 
 
-def explanation(method: str, name: str, text: str, image: FloatImage, model: str, bundle: str) -> list[Overlay]:
+def _film(source: StudySource, study_id: str) -> Radiograph | None:
+    """A study's image as its file has it; None of a phantom, which is drawn at any size."""
+    return source.original(study_id) if isinstance(source, IndexedSource | FolderSource) else None
+
+
+def _view(source: StudySource, study_id: str) -> _Shown:
+    film = _film(source, study_id)
+    if film is None:
+        return _Shown(source.image(study_id, VIEW_SIZE), 12)
+    share = LONGEST_SIDE / max(film.pixels.shape)
+    if share >= 1:
+        return _Shown(film.pixels, film.bits, film.pixel_spacing)
+    height, width = (round(side * share) for side in film.pixels.shape)
+    smaller = Image.fromarray(film.pixels.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    shrunk = film.pixels.shape[0] / height, film.pixels.shape[1] / width
+    spacing = film.pixel_spacing and (film.pixel_spacing[0] * shrunk[0], film.pixel_spacing[1] * shrunk[1])
+    return _Shown(np.asarray(smaller), film.bits, spacing, shrunk)
+
+
+def explanation(
+    method: str,
+    name: str,
+    text: str,
+    source: StudySource,
+    study_id: str,
+    shape: tuple[int, ...],
+    model: str,
+    bundle: str,
+) -> list[Overlay]:
     """For each sentence of a report the region, or the filter's picture, that stands behind it.
 
     Args:
         method: name in `core.explain.methods.METHODS`.
         name: blinded name of the report.
         text: of the report.
-        image: that the report was written from.
+        source: of the image.
+        study_id: of the image.
+        shape: (H, W) of the image that is shown.
         model: that wrote it.
         bundle: hash of the model's bundle, empty if it is not known.
 
@@ -152,7 +212,7 @@ def explanation(method: str, name: str, text: str, image: FloatImage, model: str
     try:
         if model == REFERENCE:
             raise ReviewError("a human report has no explanation")
-        return _maps(method, name, text, image, model, bundle)
+        return _maps(method, name, text, source, study_id, shape, model, bundle)
     except CXRLensError as error:
         _LOG.warning("No explanation of %s (%s): %s", model, method, error)
         raise ReviewError(
@@ -161,20 +221,30 @@ def explanation(method: str, name: str, text: str, image: FloatImage, model: str
         ) from error
 
 
-def _maps(method: str, name: str, text: str, image: FloatImage, model: str, bundle: str) -> list[Overlay]:
-    from core.bundles.inference import filtered_images, write_reports
+def _maps(
+    method: str,
+    name: str,
+    text: str,
+    source: StudySource,
+    study_id: str,
+    shape: tuple[int, ...],
+    model: str,
+    bundle: str,
+) -> list[Overlay]:
+    from core.bundles.inference import filtered_images
     from core.explain.methods import METHODS, explain, on_image  # bring torch
-    from core.explain.subject import open_subject
     from core.explain.targets import sentence
 
     spans, overlays = sentence_spans(text), []
     with model_in_use(model) as opened:
         if bundle and bundle != digest(dict(opened.card.content)):
             raise ReviewError("the bundle has changed")
-        report = next(write_reports([opened], image))[1]
-        if report.text != text or len(split_sentences(report.words)) != len(spans):
+        subject = _writer(opened, source, study_id, text)
+        if len(split_sentences(subject.report.words)) != len(spans):
             raise ReviewError("the bundle writes another report now")
-        subject = open_subject(opened, image, report)
+        square = _square_on(shape)
+        # A map lies over what the pair was given: the film itself, or a square, padding included.
+        over_film = square if subject.image.shape[0] == subject.image.shape[1] else _WHOLE
         for which, (start, _) in enumerate(spans):
             parts = explain(subject, sentence(subject, which), method)
             kind: Literal["heat", "picture"]
@@ -182,12 +252,43 @@ def _maps(method: str, name: str, text: str, image: FloatImage, model: str, bund
                 shares = np.abs(parts[0].values) / max(float(np.abs(parts[0].values).sum()), 1e-9)
                 best = np.argsort(-shares, kind="stable")[:3]
                 words = "Filter " + ", ".join(f"{CLUSTERS[each]} {shares[each]:.0%}" for each in best)
-                kind, values = "picture", filtered_images(opened, image)[best[0]]
+                kind, values, place = "picture", filtered_images(opened, subject.image)[best[0]], square
             else:
-                words, kind = f"{METHODS[method].title}: yellow most, violet least", "heat"
+                words, kind, place = f"{METHODS[method].title}: yellow most, violet least", "heat", over_film
                 heat = np.clip(on_image(parts), 0, None)
                 heat = heat[:: max(heat.shape[0] // MAP_SIZE, 1), :: max(heat.shape[1] // MAP_SIZE, 1)]
                 heat = heat / max(float(heat.max()), 1e-9)
                 values = np.where(heat < FAINTEST, 0, heat)
-            overlays.append(Overlay(words, f"{name}/{start}", kind, values))
+            overlays.append(Overlay(words, f"{name}/{start}", kind, values, place))
     return overlays
+
+
+def _writer(model: ReportModel, source: StudySource, study_id: str, text: str) -> Subject:
+    """The pair with the image from which it wrote a report.
+
+    Raises:
+        ReviewError: from none does it write this report.
+    """
+    import torch
+
+    from core.bundles.inference import write_batch, write_reports
+    from core.explain.subject import open_subject, with_image
+
+    film = _film(source, study_id)
+    image = source.image(study_id, model.image_size) if film is None else film.pixels
+    report = next(write_reports([model], of_image(image)))[1]
+    if report.text == text:
+        return open_subject(model, image, report)
+    # Reports of older sessions were written from the session's own picture, shrunk and not rounded.
+    image = session_image(source, study_id)
+    square = torch.from_numpy(fit_square(image, model.image_size)[0])[None, None]
+    (report,) = next(write_batch([model], lambda _: square))[1]
+    if report.text != text:
+        raise ReviewError("the bundle writes another report now")
+    return with_image(open_subject(model, image, report), square)
+
+
+def _square_on(shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """Where the square that a pair reads lies on an image (H, W): top, left, height, width, fractions of the image."""
+    top, left, height, width = Geometry(shape[0], shape[1], max(shape)).content
+    return -top / height, -left / width, 1 / height, 1 / width

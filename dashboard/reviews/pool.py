@@ -10,6 +10,7 @@ from core.bundles.library import Card
 from core.registry import pair_title
 from core.reviews.design import REFERENCE, Case, Design, choose, plan
 from core.reviews.sources import candidates, name_index, name_phantoms, open_source, session_image, write_cases
+from core.studies.model_image import of_study
 from core.types import CXRLensError, FloatImage, Study, StudySource
 from dashboard import services, settings
 
@@ -92,12 +93,13 @@ def preview(design: Design) -> tuple[Study, FloatImage, list[tuple[str, str]]]:
     study = known[first.study_id]
     models = services.load_models([model for _, model in first.shown if model != REFERENCE])
     texts = {REFERENCE: study.findings}
-    image = session_image(open_named(design.source), study.study_id)
+    source = open_named(design.source)
     if models:
         from core.bundles.inference import write_reports
 
         with services.inference():
-            texts |= {name: report.text for name, report in write_reports(models, image)}
+            texts |= {name: report.text for name, report in write_reports(models, of_study(source, study.study_id))}
     if any(not texts[model].strip() for _, model in first.shown):
         raise CXRLensError(f"Study {study.study_id} has an empty report. Choose other studies or models.")
+    image = session_image(source, study.study_id)
     return study, image, [(name, texts[model]) for name, model in first.shown]

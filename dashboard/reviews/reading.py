@@ -1,7 +1,8 @@
 """The server's half of the reading page: changes of a reader in, screens and what became of the changes out.
 
 The browser keeps each change until it is told that it is stored, and sends it again, with the same key, until then; the
-store does it once. What goes to the browser is made of `ReaderScreen`, which knows no model and no other reader.
+store does it once. What goes to the browser names no model, no other reader and no study: with a study's name its
+reports could be looked up elsewhere. There a case is the number of its screen.
 """
 
 from __future__ import annotations
@@ -91,11 +92,31 @@ def respond(database: Database, who: Actor, session_id: str, request: Request | 
             "instructions": read[0].instructions,
             "screens": {screen.id: _view(screen) for screen in read},
             "choices": CHOICES,
-            "names": {} if known.state == "open" else unblind(database, who, session_id).get(who.name, {}),
+            "names": {} if known.state == "open" else _names(database, who, session_id),
         }
     except StorageError as error:
         answer["problem"] = str(error)
     return answer
+
+
+def refused(request: Request | None, error: CXRLensError) -> dict[str, Any]:
+    """What an open page is told when its reader may not go on: it keeps what was typed, and asks again by itself."""
+    request = request or {}
+    change = request.get("change")
+    ack = None
+    if isinstance(change, Mapping):
+        ack = {"key": str(change.get("key", "")), "screen": "", "status": "again", "message": str(error)}
+    return {"tick": request.get("tick", ""), "ack": ack, "problem": str(error), "at": request.get("at"), "plates": {}}
+
+
+def _names(database: Database, who: Actor, session_id: str) -> dict[str, str]:
+    """Model by name of a closed session, as far as this reader may know them."""
+    try:
+        return unblind(database, who, session_id).get(who.name, {})
+    except StorageError:
+        raise
+    except ReviewError:
+        return {}
 
 
 CHOICES: Mapping[str, Any] = {
@@ -113,7 +134,6 @@ def _view(screen: ReaderScreen) -> dict[str, Any]:
     return {
         "id": screen.id,
         "position": screen.position,
-        "study": screen.study_id,
         "context": dict(screen.context),
         "reports": [
             {"name": name, "text": text, "sentences": [list(span) for span in sentence_spans(text)]}

@@ -283,7 +283,7 @@ def _show_files(results: Results, analysis: Analysis) -> None:
     title, session_id = results.design["title"], results.session_id
     source = str(results.design["source"])
     pictures = source != "" and st.checkbox("Pictures of the discussed cases in the report", value=True, key="pictures")
-    key = f"files-{session_id}-{pictures}"
+    key = f"{access.OF_ONE_USER}files-{session_id}-{pictures}"
     if st.button("Prepare the files", icon=":material/inventory_2:", key="prepare"):
         with st.spinner("Writing the files …"):
             try:

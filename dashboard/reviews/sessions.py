@@ -13,8 +13,9 @@ import streamlit as st
 from core.reviews.adjudication import adjudicate
 from core.reviews.backup import backup
 from core.reviews.progress import ReaderProgress, SessionProgress, session_progress
-from core.reviews.rubrics import RUBRICS
+from core.reviews.rubrics import RUBRICS, ReviewError
 from core.reviews.store import (
+    NO_ROLE,
     Actor,
     Role,
     SessionInfo,
@@ -65,7 +66,11 @@ def show_waiting(who: Actor) -> None:
         st.subheader("Closed")
         for info in closed:
             with st.expander(f"{info.title} · {info.done} of {info.screens} screens"):
-                names = unblind(access.database(), who, info.id).get(who.name, {})
+                try:
+                    names = unblind(access.database(), who, info.id).get(who.name, {})
+                except ReviewError as error:
+                    st.caption(str(error))
+                    continue
                 st.caption("The names of the reports stood for:")
                 st.dataframe(
                     pd.DataFrame([{"Name": name, "Model": names[name]} for name in sorted(names)]),
@@ -280,14 +285,18 @@ def show_keeping(who: Actor) -> None:
             st.caption("The server's roles.toml says who may do what.")
         else:
             name = st.text_input("Name", key="user-name", max_chars=200)
-            role: Role = st.selectbox("Role", get_args(Role), key="user-role")
+            role = st.selectbox(
+                "Role", (*get_args(Role), NO_ROLE), key="user-role", help="none: may come in no more; the marks stay"
+            )
             if st.button("Add or change", key="user-add", icon=":material/person_add:"):
                 try:
                     set_role(access.database(), who, name, role)
                 except CXRLensError as error:
                     st.error(str(error), icon=":material/error:")
                 else:
-                    st.session_state[NOTE] = f"{name} is {role}."
+                    st.session_state[NOTE] = (
+                        f"{name} has no role any more." if role == NO_ROLE else f"{name} is {role}."
+                    )
                     st.rerun()
     with right, st.container(border=True):
         st.markdown("**Backup**")
@@ -309,4 +318,4 @@ def show_keeping(who: Actor) -> None:
             st.download_button("Download the backup", st.session_state[_BACKUP], "reviews.jsonl.gz", key="backup-file")
 
 
-_BACKUP = "reviews_backup"
+_BACKUP = access.OF_ONE_USER + "backup"

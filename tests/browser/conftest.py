@@ -14,23 +14,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from playwright import sync_api
 
+from core.reviews import local_key
 from dashboard import settings
-
-sync_api = pytest.importorskip("playwright.sync_api")
+from tests import needs
+from tests.browser.find import NoBrowserError, start
 
 WAIT = 60_000  # milliseconds: other work may be going on
-CHROMIUM = os.environ.get("CXR_CHROMIUM", "/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--headless",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @dataclass
@@ -40,6 +31,12 @@ class Server:
     url: str
     log: Path
     process: psutil.Process
+
+
+def with_key(server_url: str, path: str) -> str:
+    """The address of a review page, as the owner of this machine has it."""
+    token = local_key.token_of(int(server_url.rpartition(":")[2]))
+    return f"{path}{'&' if '?' in path else '?'}{local_key.TOKEN}={token}"
 
 
 @dataclass
@@ -55,6 +52,10 @@ class Watched:
         """Go to an address and wait until the script has run."""
         self.page.goto(f"{self.url}/{path}")
         self.settle()
+
+    def open_review(self, path: str) -> None:
+        """Go to a review page with the key of this machine."""
+        self.open(with_key(self.url, path))
 
     def settle(self) -> None:
         """Wait until the app is idle: its status is read from the app's own attribute."""
@@ -110,17 +111,20 @@ def _healthy(url: str) -> bool:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The dashboard on the demo bundles."""
     if not any(settings.bundles().glob("*/card.json")):
-        pytest.skip(f"no bundles in {settings.bundles()}")
+        needs.BUNDLES.skip()
     yield from start_server(tmp_path_factory.mktemp("server"))
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[sync_api.Browser]:
-    """Chromium."""
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no Chromium at {CHROMIUM}; set CXR_CHROMIUM")
+    """Chromium, Chrome or Edge."""
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            browser = start(playwright)
+        except NoBrowserError as error:
+            if os.environ.get("CXR_BROWSER"):
+                pytest.fail(f"CXR_BROWSER names a browser that does not start: {error}")
+            needs.BROWSER.skip()
         yield browser
         browser.close()
 

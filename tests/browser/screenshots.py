@@ -32,7 +32,8 @@ from core.reviews.store import (
 )
 from core.text import sentence_spans
 from dashboard import services, settings
-from tests.browser.conftest import CHROMIUM, FLAGS, start_server, watch
+from tests.browser.conftest import start_server, watch
+from tests.browser.find import start
 
 OUT = settings.REPOSITORY / "docs" / "screenshots"
 PAGES = {
@@ -140,7 +141,7 @@ def main(only: Sequence[str]) -> None:
     """
     OUT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = start(playwright)
         pages = {**PAGES, **review_pages(Path(folder) / "reviews.sqlite")}
         for server in start_server(Path(folder), LOGNAME=RESEARCHER):
             for width, height in SIZES:
@@ -148,7 +149,7 @@ def main(only: Sequence[str]) -> None:
                     if only and not name.startswith(tuple(only)):
                         continue
                     watched = watch(browser, server.url, width, height)
-                    watched.open(path)
+                    (watched.open_review if path.startswith("re") and "reader" in path else watched.open)(path)
                     if path.startswith("embeddings"):  # t-SNE takes its time, and the chart draws after the script
                         watched.page.wait_for_selector(".js-plotly-plot .main-svg", timeout=120_000)
                     if path.startswith("reading"):

@@ -20,7 +20,7 @@ from core.reviews.database import Database
 from core.reviews.design import Case, image_sha256
 from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import Actor, create_session, first_admin, read_screen, set_role
-from tests.browser.conftest import Server, start_server
+from tests.browser.conftest import Server, start_server, with_key
 from tests.review_cases import TEXTS, at_a_pace, design, screens_of
 
 READERS, MARKS = 20, 100
@@ -32,7 +32,7 @@ class Tab:
     def __init__(self, server: Server, reader: str, session_id: str) -> None:
         address = server.url.replace("http", "ws") + "/_stcore/stream"
         self.socket = connect(address, subprotocols=["streamlit"], max_size=None, open_timeout=60)  # type: ignore[list-item]
-        self.query = f"session={session_id}&reader={reader}"
+        self.query = with_key(server.url, f"?session={session_id}&reader={reader}")[1:]
         self.component = self.fragment = ""
         self.ticks = itertools.count()
         self.answer = self._send(BackMsg(), "")

@@ -14,11 +14,12 @@ from playwright.sync_api import Locator, expect
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
+from tests import needs
 from tests.browser.conftest import Server, Watched, start_server, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "openi" / "images" / "images_normalized"
+REAL = needs.SHARED / "openi" / "images" / "images_normalized"
 LOOK = "canvas => canvas.toDataURL().length + ':' + canvas.toDataURL().slice(2000, 6000)"
 
 
@@ -187,7 +188,7 @@ def test_reads_an_uploaded_image_and_warns(watched: Watched, tmp_path: Path, wri
     assert "Invented" not in watched.page.content()
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real radiographs are not there")
+@needs.OPENI.unless(REAL.is_dir())
 def test_reads_a_real_radiograph(watched: Watched) -> None:
     upload(watched, sorted(REAL.glob("*.jpg"))[0])
     expect(cards(watched)).to_have_count(12, timeout=60_000)
@@ -278,7 +279,7 @@ def test_missing_bundles_are_named_and_the_image_can_still_be_read(browser, tmp_
     for server in start_server(tmp_path, CXR_BUNDLES=str(tmp_path / "bundles")):
         watched = watch(browser, server.url)
         watched.open()
-        expect(watched.page.get_by_text("there is no model bundle in")).to_be_visible()
+        expect(watched.page.get_by_text("There is no bundle in")).to_be_visible()
         expect(viewer(watched)).to_be_visible(timeout=30_000)
         assert watched.errors == []
         watched.page.close()

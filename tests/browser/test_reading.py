@@ -19,7 +19,7 @@ from core.reviews.design import Case, Design, image_sha256
 from core.reviews.schema import events
 from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import Actor, create_session, first_admin, list_screens, read_screen, set_role
-from tests.browser.conftest import WAIT, Server, Watched, at, free_port, saved, start_server, sync_api, watch
+from tests.browser.conftest import WAIT, Server, Watched, at, free_port, saved, start_server, sync_api, watch, with_key
 
 expect = sync_api.expect
 ANNA = Actor("anna", "reader")
@@ -74,7 +74,7 @@ def enter(browser: sync_api.Browser, trial: Trial, session: str, width: int = 14
 
 
 def go_in(watched: Watched, session: str) -> Watched:
-    watched.page.goto(f"{watched.url}/reading?session={session}&reader=anna")
+    watched.page.goto(f"{watched.url}/{with_key(watched.url, f'reading?session={session}&reader=anna')}")
     expect(watched.page.locator(".reading[data-position]")).to_be_visible(timeout=WAIT)
     sheet = watched.page.locator(".over")
     if sheet.is_visible():

@@ -9,7 +9,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +34,7 @@ from core.reviews.store import (
     spend,
 )
 from dashboard import settings
+from tests import needs
 from tests.browser.conftest import WAIT, Server, Watched, at, free_port, saved, start_server, watch
 from tests.review_cases import cases, design, error, fill, screens_of, session
 
@@ -63,7 +64,7 @@ class Made:
 def enter(browser: Browser, server: Server, reader: str, button: str, position: int) -> Watched:
     """From the Review page to the case where the reader is."""
     watched = watch(browser, server.url)  # a browser of its own: nothing is left from before
-    watched.open(f"review?reader={reader}")
+    watched.open_review(f"review?reader={reader}")
     for hidden in ("phantom-", "secret-", "New session"):
         assert watched.page.get_by_text(hidden).count() == 0
     watched.page.get_by_role("button", name=button).click(timeout=WAIT)
@@ -162,7 +163,7 @@ def whole_session(browser: Browser, server: Server, session_id: str, cases_of_ea
     assert anna.errors == []
 
     root = watch(browser, server.url)
-    root.open(f"review?reader=root&session={session_id}")
+    root.open_review(f"review?reader=root&session={session_id}")
     expect(root.page.get_by_role("button", name="Close and unblind")).to_be_disabled(timeout=WAIT)
     root.page.get_by_text("all screens are read").click()
     root.page.get_by_role("button", name="Close and unblind").click()
@@ -258,10 +259,10 @@ def test_two_readers_read_a_session_and_its_files_hold_what_they_marked(browser:
 @pytest.mark.slow
 def test_a_session_made_on_the_page_with_reports_of_the_bundles(browser: Browser, local: Server) -> None:
     if not any(settings.bundles().glob("*/card.json")):
-        pytest.skip(f"no bundles in {settings.bundles()}")
+        needs.BUNDLES.skip()
     watched = watch(browser, local.url)
     page = watched.page
-    watched.open("review?reader=root")
+    watched.open_review("review?reader=root")
     page.get_by_role("radio", name="New session").click()
     title = page.get_by_role("textbox", name="Title")
     title.fill("Pilot", timeout=WAIT)
@@ -317,7 +318,7 @@ def test_readers_and_results_at_a_desk_and_on_a_phone(browser: Browser, local: S
             "results": f"review?reader=rita&session={made}",
         }.items():
             watched = watch(browser, local.url, width, height)
-            watched.open(address)
+            watched.open_review(address)
             expect(watched.page.get_by_role("note").filter(has_text="Research use only")).to_be_visible(timeout=WAIT)
             expected = {"asks": "Who are you?", "reader": "Waiting for you", "results": "Take away"}[name]
             expect(watched.page.get_by_role("heading", name=expected)).to_be_visible(timeout=WAIT)
@@ -334,7 +335,7 @@ def test_readers_and_results_at_a_desk_and_on_a_phone(browser: Browser, local: S
 def test_a_server_that_others_reach_refuses_reviews_without_sign_in(browser: Browser, tmp_path: Path) -> None:
     for server in start_server(tmp_path, "--server.address=0.0.0.0", LOGNAME="root"):
         watched = watch(browser, server.url)
-        watched.open("review?reader=root")
+        watched.open_review("review?reader=root")
         expect(watched.page.get_by_text("Review sessions are closed here")).to_be_visible(timeout=WAIT)
         assert watched.page.get_by_text("New session").count() == 0
         assert not (tmp_path / "reviews.sqlite").exists()
@@ -343,6 +344,8 @@ def test_a_server_that_others_reach_refuses_reviews_without_sign_in(browser: Bro
 
 # ----------------------------------------------------------------------------------------------------------- sign-in
 
+STUDY = "P000002-1"
+"""One that the Read page shows."""
 USERS = {
     "anna": {"email": "anna@hospital.org", "email_verified": True},
     "boris": {"email": "Boris@hospital.org", "email_verified": True},
@@ -370,8 +373,8 @@ server_metadata_url = "http://localhost:{provider}/.well-known/openid-configurat
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Server]:
     """A server with sign-in, and a real identity provider beside it."""
-    provider_mock = pytest.importorskip("oidc_provider_mock")
-    pytest.importorskip("authlib")
+    provider_mock = needs.DEVELOPER.package("oidc_provider_mock")
+    needs.DEVELOPER.package("authlib")
     users = [provider_mock.User(sub=name, claims=claims) for name, claims in USERS.items()]
     port = free_port()
     (tmp_path / "roles.toml").write_text(ROLES)
@@ -399,7 +402,15 @@ def sign_in(browser: Browser, server: Server, name: str) -> Watched:
 
 @pytest.mark.slow
 def test_sign_in_gives_each_user_the_own_part_only(browser: Browser, guarded: Server) -> None:
+    nobody = watch(browser, guarded.url)
+    for path in ("", f"?study={STUDY}", "filters", "embeddings", "cases", "results", "about", "reading", "review"):
+        nobody.open(path)
+        expect(nobody.page.get_by_role("button", name="Sign in")).to_be_visible(timeout=WAIT)
+        assert nobody.page.get_by_text(STUDY).count() == 0
+    nobody.page.close()
     stranger = sign_in(browser, guarded, "stranger")
+    expect(stranger.page.get_by_text("stranger@elsewhere.org has no role")).to_be_visible(timeout=WAIT)
+    stranger.open("cases")
     expect(stranger.page.get_by_text("stranger@elsewhere.org has no role")).to_be_visible(timeout=WAIT)
     stranger.page.context.close()
     # Who claims an address that the provider has not verified gets nothing of its owner.
@@ -409,17 +420,36 @@ def test_sign_in_gives_each_user_the_own_part_only(browser: Browser, guarded: Se
 
     rita = sign_in(browser, guarded, "rita")
     expect(rita.page.get_by_text("rita@hospital.org").first).to_be_visible(timeout=WAIT)
-    expect(rita.page.get_by_text("New session")).to_be_visible(timeout=WAIT)
+    expect(rita.page.get_by_role("radio", name="New session")).to_be_visible(timeout=WAIT)
     with closing(database_of(guarded)) as database:
         owner = actor(database, "rita@hospital.org")
-        made = create_session(database, owner, design(title="Of anna", readers=("anna@hospital.org",)), cases())
+        pool = [replace(case, study_id=name) for case, name in zip(cases(2), (STUDY, "s001"), strict=True)]
+        made = create_session(database, owner, design(title="Of anna", readers=("anna@hospital.org",)), pool)
         assert actor(database, "boris@hospital.org").role == "reader"  # from the file, before he ever came
+    rita.open(f"?study={STUDY}&fve=&cve=&dve=&ccve=")
+    expect(rita.page.get_by_text(STUDY).first).to_be_visible(timeout=WAIT)
     rita.page.context.close()
 
     anna = sign_in(browser, guarded, "anna")
     expect(anna.page.get_by_text("Of anna")).to_be_visible(timeout=WAIT)
     expect(anna.page.get_by_role("button", name="Begin")).to_be_visible(timeout=WAIT)
     assert anna.page.get_by_text("New session").count() == 0
+    anna.open(f"?study={STUDY}")
+    expect(anna.page.get_by_text(f"You read study {STUDY} in a review session")).to_be_visible(timeout=WAIT)
+    anna.open(f"cases?case_text={STUDY}")
+    assert anna.page.get_by_text(STUDY).count() == 0
+    # Signing out in one tab ends what is open in another.
+    anna.open("review")
+    other = Watched(anna.page.context.new_page(), guarded.url)
+    other.open(f"reading?session={made}")
+    expect(other.page.locator(".reading[data-position]")).to_be_visible(timeout=WAIT)
+    other.page.keyboard.press("Enter")
+    saved(other)
+    anna.page.get_by_role("button", name="Sign out").click()
+    anna.page.wait_for_url(re.compile(r"^(?!.*/review)"), wait_until="commit", timeout=WAIT)
+    other.page.keyboard.press("1")
+    expect(other.page.locator(".notice")).to_contain_text("You signed out in another tab", timeout=WAIT)
+    expect(other.page.locator(".notice")).to_contain_text("kept in this browser")
     anna.page.context.close()
 
     boris = sign_in(browser, guarded, "boris")

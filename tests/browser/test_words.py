@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from dashboard import settings
+from tests import needs
 from tests.browser.conftest import Server, start_server, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
@@ -24,7 +25,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     bundles.mkdir()
     for name in (FVE, CCVE, "shared"):
         if not (settings.bundles() / name).exists():
-            pytest.skip(f"no bundle {name}")
+            needs.BUNDLES.skip()
         (bundles / name).symlink_to(settings.bundles() / name)
     yield from start_server(folder, CXR_BUNDLES=str(bundles))
 

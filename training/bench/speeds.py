@@ -18,12 +18,13 @@ from core.bundles.pair import encode_images
 from core.decoders.search import GenerateConfig, generate
 from core.encoders.ccve import ClusterClipEncoder
 from core.labels.rules import label_reports
+from core.paths import BUNDLES
+from core.studies.model_image import of_image
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
 from training.bench import maps as bench_maps
 from training.bench import scale as bench_scale
 from training.bench.scale import fastest
-from training.cli import BUNDLES
 from training.runs import use_threads_for
 
 WORDS = 60
@@ -207,7 +208,7 @@ def one_image() -> Iterator[str]:
         library = BundleLibrary(BUNDLES)
 
         def read(names: list[str] = names, library: BundleLibrary = library) -> None:
-            list(write_reports([library.load(name) for name in names], image))
+            list(write_reports([library.load(name) for name in names], of_image(image)))
 
         began = time.perf_counter()
         read()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from training.console import AsJson, note, show
+
 if TYPE_CHECKING:
     from core.studies.index import StudyIndex
 
@@ -45,6 +47,7 @@ def openi(
     size: Sizes = None,
     no_images: NoImages = False,
     processes: Processes = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Index Open-i (XML release, Kaggle tables or R2Gen's annotation.json), cache its images, print the census."""
     from tqdm import tqdm
@@ -60,7 +63,7 @@ def openi(
             removed_words=removed_words,
             progress=lambda done: bar.update(done - bar.n),
         )
-    _finish(index, views, None if no_images else size or _SIZES, processes)
+    _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
 
 
 @app.command()
@@ -79,23 +82,32 @@ def mimic(
     size: Sizes = None,
     no_images: NoImages = False,
     processes: Processes = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Index MIMIC-CXR(-JPG), write annotation.json, cache its images, print the census."""
     from core.studies.mimic_cxr import index_mimic_cxr, write_annotation
 
     with _bar("study", "reading") as progress:
         index = index_mimic_cxr(release, out, reports=reports, exceptions=exceptions, progress=progress)
-    _finish(index, views, None if no_images else size or _SIZES, processes)
+    _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
     count = write_annotation(index, views, out / "annotation.json")
-    typer.echo(f"\n{count:,} images in {out / 'annotation.json'}")
+    note(f"{count:,} images in {out / 'annotation.json'}")
 
 
 @app.command()
-def census(index: Index) -> None:
+def census(index: Index, as_json: AsJson = False) -> None:
     """Print what an index found, kept and dropped, and why."""
     from core.studies.index import open_index
 
-    _print_census(open_index(index))
+    _print_census(open_index(index), as_json)
+
+
+@app.command()
+def move(index: Index, to: Annotated[Path, typer.Option(help="Folder in which the release is now.")]) -> None:
+    """Tell an index that its release was moved. What was made from it, caches and labels, stays."""
+    from core.studies.index import move_index
+
+    typer.echo(f"{index} reads its images from {move_index(index, to).root}")
 
 
 @app.command()
@@ -111,26 +123,26 @@ def labels(index: Index, processes: Processes = 0) -> None:
     typer.echo(f"{table.rows.num_rows:,} studies labelled in {index} ({versions})")
 
 
-def _finish(index: StudyIndex, views: str, sizes: Sequence[int] | None, processes: int) -> None:
+def _finish(index: StudyIndex, views: str, sizes: Sequence[int] | None, processes: int, as_json: bool) -> None:
     from core.studies.image_cache import write_image_cache
 
     if sizes is not None:
         images = index.samples(views)["image"].tolist()
         with _bar("image", "caching") as progress:
             write_image_cache(index, sizes, images, processes or os.cpu_count() or 1, progress)
-    _print_census(index)
+    _print_census(index, as_json)
 
 
-def _print_census(index: StudyIndex) -> None:
+def _print_census(index: StudyIndex, as_json: bool) -> None:
     from core.studies.image_cache import unreadable_images
     from core.studies.index import format_census
 
-    typer.echo(format_census(index.census()))
-    unreadable = unreadable_images(index)
+    census, unreadable = index.census(), list(unreadable_images(index).values())
+    lines = [format_census(census)]
     if unreadable:
-        typer.echo(f"\n{len(unreadable):,} image files cannot be read and are left out (unreadable.jsonl):")
-        for message in list(unreadable.values())[:5]:
-            typer.echo(f"  {message}")
+        lines.append(f"\n{len(unreadable):,} image files cannot be read and are left out (unreadable.jsonl):")
+        lines += [f"  {message}" for message in unreadable[:5]]
+    show({**census, "unreadable": unreadable}, as_json, lambda: "\n".join(lines))
 
 
 @contextmanager

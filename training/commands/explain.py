@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
-_ROOT = Path(__file__).resolve().parent.parent
+from core.paths import BUNDLES, RUNS
+from training.console import PRESETS, AsJson, Bundles, Overrides, show, warn
 
 
 def explain_benchmark(
-    preset: Annotated[str, typer.Option(help="Name of a preset in training/presets; its studies must be phantoms.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the preset.")
-    ] = None,
-    bundles: Annotated[Path, typer.Option(help="Folder of bundles.", envvar="CXR_BUNDLES")] = _ROOT
-    / "assets"
-    / "bundles",
+    preset: Annotated[
+        str, typer.Option(help="Name of a preset, or path of a TOML file; its studies must be phantoms.")
+    ],
+    overrides: Overrides = None,
+    bundles: Bundles = BUNDLES,
     out: Annotated[Path | None, typer.Option(help="Results; default: runs/<preset>/explain.")] = None,
     studies: Annotated[int, typer.Option(min=1, help="Held-out studies with a visible finding.")] = 40,
     checked: Annotated[
@@ -37,29 +36,31 @@ def explain_benchmark(
     estimate: Annotated[
         bool, typer.Option(help="Time each method on one study, print how long all of it takes.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score explanations by their faithfulness and by the true place. Interrupted, it goes on later."""
     from core.config import load_config
+
+    config = load_config(PRESETS, preset, overrides or [])
     from training.explain import benchmark
     from training.explain.summary import table
     from training.runs import use_threads_for
 
-    config = load_config(_ROOT / "training" / "presets", preset, overrides or [])
     use_threads_for(config.size)
     settings = benchmark.Settings(studies=studies, checked=checked, seed=seed)
     methods, names = method or [], bundle or []
     if estimate:
         seconds, total = benchmark.estimate(config, bundles, settings, methods=methods, names=names, jobs=jobs)
-        for what, each in seconds.items():
-            typer.echo(f"{each:8.2f} s a study   {what}")
-        typer.echo(f"about {total / 60:.0f} minutes for {studies} studies with {jobs} processes")
+        lines = [f"{each:8.2f} s a study   {what}" for what, each in seconds.items()]
+        lines.append(f"about {total / 60:.0f} minutes for {studies} studies with {jobs} processes")
+        show({"seconds_a_study": seconds, "seconds": total}, as_json, lambda: "\n".join(lines))
         return
-    folder = out or _ROOT / "runs" / config.name / "explain"
+    folder = out or RUNS / config.name / "explain"
     try:
         results = benchmark.explain_benchmark(
             config, bundles, folder, settings, methods=methods, names=names, jobs=jobs
         )
     except KeyboardInterrupt:
-        typer.echo("cxr-lens: interrupted; run the same command again to go on.", err=True)
+        warn("cxr-lens: interrupted; run the same command again to go on.")
         raise typer.Exit(130) from None
-    typer.echo(table(results))
+    show(results, as_json, lambda: table(results))

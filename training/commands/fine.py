@@ -6,13 +6,14 @@ import csv
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.types import CXRLensError
+from training.console import AsJson, note, show, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,7 @@ From = Annotated[
     Path, typer.Option("--from", help="CSV or Parquet file with a column of reports, or the folder of an index.")
 ]
 Processes = Annotated[int, typer.Option(min=1, help="Worker processes.")]
+_SCORES = ("right", "extra", "missed", "precision", "recall", "f1")
 
 
 def fine_labels(
@@ -32,6 +34,7 @@ def fine_labels(
     column: Annotated[str, typer.Option(help="Column of the reports.")] = "findings",
     min_count: Annotated[int, typer.Option(min=1, help="Reports that a class needs; the paper's number.")] = 100,
     processes: Processes = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Count the fine labels of training reports and print the classes, each with an example."""
     from tqdm import tqdm
@@ -52,9 +55,9 @@ def fine_labels(
         partial = out.with_name(out.name + ".part")
         partial.write_text(_as_csv(classes) if out.suffix == ".csv" else _as_markdown(classes), encoding="utf-8")
         partial.replace(out)
-    typer.echo(_as_markdown(classes), nl=False)
+    show([asdict(each) for each in classes], as_json, lambda: _as_markdown(classes).rstrip("\n"))
     size = f"{len(classes)} classes with at least {min_count} of {len(texts)} reports"
-    typer.echo(f"{size}; {speed:.0f} reports a CPU second", err=True)
+    note(f"{size}; {speed:.0f} reports a CPU second")
 
 
 def fine_quality(
@@ -65,6 +68,7 @@ def fine_quality(
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Phantom studies.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the phantom studies.")] = 1,
     disagreements: Annotated[int, typer.Option(min=0, help="Draw so many with held-out codes.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Score fine labels against the phantom's truth and Open-i's human codes."""
     from core.evaluation import fine_label_quality as quality
@@ -80,24 +84,27 @@ def fine_quality(
         mentions = list(fine_mentions([report.text for report in chosen]))
         scores[f"{len(chosen)} Open-i reports, {name}"] = each = quality.openi_scores(chosen, mentions)
         drawn = quality.disagreements(chosen, mentions, each, disagreements)
-    typer.echo(quality.quality_table(scores))
-    if disagreements:
-        typer.echo(drawn)
+    plain = {
+        reports: {kind: {name: getattr(each, name) for name in _SCORES} for kind, each in by_kind.items()}
+        for reports, by_kind in scores.items()
+    }
+    text = "\n".join([quality.quality_table(scores), *([drawn] if disagreements else [])])
+    show({"scores": plain, "disagreements": drawn.splitlines()}, as_json, lambda: text)
 
 
 def clusters(
     reports: From,
     column: Annotated[str, typer.Option(help="Column of the impressions.")] = "impression",
+    as_json: AsJson = False,
 ) -> None:
     """Count the training pairs that impressions give to each of CCVE's 13 clusters."""
     from core.labels.clusters import cluster_texts, count_clusters
 
     texts = [cluster_texts(text) for text in read_reports(reports, column)]
-    typer.echo("| cluster | pairs |\n|---|---:|")
-    for cluster, number in count_clusters(texts).items():
-        typer.echo(f"| {cluster} | {number} |")
-    typer.echo(f"| **all** | {sum(map(len, texts))} |")
-    typer.echo(f"{sum(not each for each in texts)} of {len(texts)} impressions say nothing and give no pair", err=True)
+    counts, total = count_clusters(texts), sum(map(len, texts))
+    lines = ["| cluster | pairs |", "|---|---:|", *(f"| {name} | {number} |" for name, number in counts.items())]
+    show({"pairs": counts, "all": total}, as_json, lambda: "\n".join([*lines, f"| **all** | {total} |"]))
+    note(f"{sum(not each for each in texts)} of {len(texts)} impressions say nothing and give no pair")
 
 
 def agreement(
@@ -109,6 +116,7 @@ def agreement(
     column: Annotated[str, typer.Option(help="Column of the reports.")] = "findings",
     batch_size: Annotated[int, typer.Option(min=1, help="Reports that CheXbert reads at once.")] = 32,
     device: Annotated[str, typer.Option(help="For CheXbert: cpu, cuda, mps.")] = "cpu",
+    as_json: AsJson = False,
 ) -> None:
     """Label reports with the rule labeler and with CheXbert, and print how far they agree."""
     from tqdm import tqdm
@@ -121,7 +129,8 @@ def agreement(
     texts = read_reports(reports, column, training_only=False)
     with tqdm(total=len(texts), unit="report") as bar:
         theirs = chexbert.label(texts, batch_size, lambda done, _: bar.update(done - bar.n))
-    typer.echo(_agreement_table(compare([report.states for report in label_reports(texts)], theirs)))
+    rows = compare([report.states for report in label_reports(texts)], theirs)
+    show([asdict(row) for row in rows], as_json, lambda: _agreement_table(rows))
 
 
 def register(app: typer.Typer) -> None:
@@ -140,7 +149,7 @@ def read_reports(path: Path, column: str, *, training_only: bool = True) -> list
     if training_only and "split" in table:
         table = table[table["split"] == "train"]
     elif training_only:
-        typer.echo(f"{path} has no column 'split': all its reports count as training reports.", err=True)
+        warn(f"{path} has no column 'split': all its reports count as training reports.")
     texts: list[str] = table[column].fillna("").astype(str).tolist()
     if not texts:
         raise CXRLensError(f"{path} has no {'training ' if training_only else ''}reports.")

@@ -8,14 +8,16 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from core.observations import LabelState
 from core.types import CXRLensError
+from training.console import AsJson, show, warn
 
 if TYPE_CHECKING:
+    from core.evaluation.clinical import ClinicalScores
     from core.labels.files import Labeler, Outcome
 
 _SHOWN = (LabelState.POSITIVE, LabelState.NEGATIVE, LabelState.UNCERTAIN)
@@ -42,7 +44,7 @@ Checkpoint = Annotated[Path | None, typer.Option(help="File of CheXbert's weight
 
 
 def label(
-    file: Annotated[Path, typer.Argument(help="CSV (or .csv.gz), Parquet, or text with one report a line.")],
+    file: Annotated[Path, typer.Argument(help="CSV (or .csv.gz), Parquet, or text: one report, or one a line.")],
     out: Annotated[
         Path | None, typer.Option(help="CSV, Parquet or JSON lines (.jsonl). [default: FILE.labels.csv]")
     ] = None,
@@ -58,6 +60,7 @@ def label(
     checkpoint: Checkpoint = None,
     processes: Processes = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace the output if it is there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Label the reports of a file with 14 observations. Interrupted, it goes on where it stopped."""
     from tqdm import tqdm
@@ -70,6 +73,12 @@ def label(
     if target.exists() and target.samefile(file):
         raise CXRLensError("The output cannot be the file that is read. Choose another --out.")
     reports = find_reports(file, column or (), keep or ())
+    if reports.whole:
+        typer.echo(
+            f"{file} is read as one report over many lines. If its lines are a report each, make a CSV file of them: "
+            "a line with 'report', then each report in quotes.",
+            err=True,
+        )
     label_texts, version = _labeler(labeler, checkpoint, processes)
     census = take_census(reports)
     began = time.perf_counter()
@@ -79,9 +88,9 @@ def label(
                 reports, target, form.value, label_texts, version, census, lambda done: bar.update(done - bar.n)
             )
     except KeyboardInterrupt:
-        typer.echo("cxr-lens: interrupted; run the same command again to go on.", err=True)
+        warn("cxr-lens: interrupted; run the same command again to go on.")
         raise typer.Exit(130) from None
-    _tell(outcome, time.perf_counter() - began, target)
+    _tell(outcome, time.perf_counter() - began, target, as_json)
 
 
 def label_quality(
@@ -97,27 +106,59 @@ def label_quality(
     labeler: Annotated[LabelerName, typer.Option(help="Which labeler.")] = LabelerName.RULES,
     checkpoint: Checkpoint = None,
     processes: Processes = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a labeler: on phantom reports, on hand-labelled sentences, on Open-i's human codes."""
     from core.evaluation import label_quality as quality
 
     label_texts, version = _labeler(labeler, checkpoint, processes)
-    typer.echo(f"Labeler: {version}. Precision, recall and F1 are of positive mentions.\n")
-    typer.echo(f"## Phantom reports\n\n{quality.phantom_table(label_texts, count)}\n")
+    phantoms, of_phantoms = quality.phantom_scores(label_texts, count)
     table = quality.read_sentences(sentences or quality.SENTENCES)
-    labeled = label_texts([each.text for each in table])
-    typer.echo(f"## Sentences labelled by hand\n\n{quality.sentence_table(table, labeled)}\n")
+    right, wrong = quality.sentence_results(table, label_texts([each.text for each in table]))
+    written = quality.read_sentences(quality.WRITTEN)
+    counts = quality.sentence_counts(written, label_texts([each.text for each in written]))
+    plain: dict[str, Any] = {
+        "labeler": version,
+        "phantom": {"reports": phantoms, **_plain_scores(of_phantoms)},
+        "sentences": {
+            "topics": {topic: {"sentences": len(each), "right": sum(each)} for topic, each in right.items()},
+            "wrong": [{"text": text, "found": found} for text, found in wrong],
+        },
+        "as_written": counts,
+        "openi": None,
+    }
+    parts = [
+        f"Labeler: {version}. Precision, recall and F1 are of positive mentions.",
+        f"## Phantom reports\n\n{quality.phantom_table(phantoms, of_phantoms)}",
+        f"## Sentences labelled by hand\n\n{quality.sentence_table(right, wrong)}",
+        f"## Sentences as reports are written\n\n{quality.halves_table(counts)}",
+    ]
     try:
         reports = quality.read_openi(openi)
     except CXRLensError as error:
         if openi is not None:
             raise
-        typer.echo(f"Open-i's human codes: not measured. {error}", err=True)
-        return
-    labeled = label_texts([report.text for report in reports])
-    typer.echo(f"## Open-i's human codes, held-out half\n\n{quality.openi_table(reports, labeled)}")
-    if disagreements:
-        typer.echo(f"\n{quality.openi_disagreements(reports, labeled, disagreements)}")
+        warn(f"Open-i's human codes: not measured. {error}")
+    else:
+        labeled = label_texts([report.text for report in reports])
+        scores = quality.openi_quality(reports, labeled)
+        parts.append(f"## Open-i's human codes, held-out half\n\n{quality.openi_table(scores)}")
+        plain["openi"] = {
+            "held_out": {"reports": scores.held_out_reports, **_plain_scores(scores.held_out)},
+            "held_out_uncertain_counts": _plain_scores(scores.asserted),
+            "development": {"reports": scores.development_reports, **_plain_scores(scores.development)},
+        }
+        if disagreements:
+            drawn = quality.openi_disagreements(reports, labeled, disagreements)
+            parts.append(drawn)
+            plain["openi"]["disagreements"] = drawn.split("\n\n")
+    show(plain, as_json, lambda: "\n\n".join(parts))
+
+
+def _plain_scores(scores: ClinicalScores) -> dict[str, Any]:
+    names = ("precision", "recall", "f1", "positive")
+    by_observation = {name: dict(zip(names, each, strict=True)) for name, each in scores.by_observation.items()}
+    return {**{name: getattr(scores, name) for name in names[:3]}, "by_observation": by_observation}
 
 
 def _labeler(name: LabelerName, checkpoint: Path | None, processes: int) -> tuple[Labeler, str]:
@@ -140,19 +181,26 @@ def _labeler(name: LabelerName, checkpoint: Path | None, processes: int) -> tupl
     return lambda texts: [LabeledReport(states, ()) for states in chexbert.label(texts)], version
 
 
-def _tell(outcome: Outcome, seconds: float, target: Path) -> None:
+def _tell(outcome: Outcome, seconds: float, target: Path, as_json: bool) -> None:
     census = outcome.census
     fresh = census.reports - outcome.resumed
-    typer.echo(f"{'observation':28}" + "".join(f"{state:>11}" for state in _SHOWN))
-    for name, counts in outcome.counts.items():
-        typer.echo(f"{name:28}" + "".join(f"{counts[state]:11,}" for state in _SHOWN))
+    lines = [f"{'observation':28}" + "".join(f"{state:>11}" for state in _SHOWN)]
+    lines += [
+        f"{name:28}" + "".join(f"{counts[state]:11,}" for state in _SHOWN) for name, counts in outcome.counts.items()
+    ]
     for number, what in (
         (census.empty, "rows without text: their labels are blank"),
         (census.broken, "reports with bytes that are not UTF-8: read as �"),
         (census.long, "reports of more than 100,000 characters: is it the right column?"),
     ):
         if number:
-            typer.echo(f"{number:,} {what}")
+            lines.append(f"{number:,} {what}")
     earlier = f" ({outcome.resumed:,} by an earlier run)" if outcome.resumed else ""
     speed = f"{fresh / seconds:,.0f} reports a second" if fresh else "nothing was left to do"
-    typer.echo(f"{census.reports:,} reports{earlier}, {speed}: {target}")
+    lines.append(f"{census.reports:,} reports{earlier}, {speed}: {target}")
+    plain = {
+        "file": target,
+        **{name: getattr(census, name) for name in ("reports", "empty", "broken", "long")},
+        "counts": {name: {str(state): counts[state] for state in _SHOWN} for name, counts in outcome.counts.items()},
+    }
+    show(plain, as_json, lambda: "\n".join(lines))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import getpass
-import json
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.paths import BUNDLES
 from core.types import CXRLensError
+from training.console import PRESETS, AsJson, Bundles, note, show, warn
 
 if TYPE_CHECKING:
     from core.reviews.backup import Verified
@@ -26,44 +27,60 @@ app = typer.Typer(
     no_args_is_help=True, help="Review sessions: radiologists read, score and settle. See docs/reviews.md."
 )
 
-ROOT = Path(__file__).resolve().parent.parent
-PRESETS = Path(__file__).resolve().parent / "presets"
 Location = Annotated[
     str | None,
     typer.Option("--database", envvar="CXR_REVIEWS", help="File or URL. [default: reviews.sqlite in your data folder]"),
 ]
 User = Annotated[str | None, typer.Option("--as", help="Name of the acting user. [default: your login name]")]
 Session = Annotated[str, typer.Argument(help="Id of a session; its first letters will do.")]
-Preset = Annotated[str | None, typer.Option(help="Read studies and images as this preset does.")]
+Preset = Annotated[
+    str | None, typer.Option(help="Take studies and images as this preset does: its name, or a TOML file.")
+]
 
 
 @app.command()
 def create(
     design: Annotated[Path, typer.Argument(help="The design: a TOML file.")],
-    cases: Annotated[Path | None, typer.Option(help="JSON lines of studies with their reports.")] = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="Studies with their reports: JSON lines, JSON or CSV. Needs their images.")
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Images of the cases: a folder with a file a study, or of an index; or phantom:COUNT:SEED."),
+    ] = None,
     preset: Preset = None,
-    bundles: Annotated[
-        Path, typer.Option(help="Folder of bundles that write the reports.", envvar="CXR_BUNDLES")
-    ] = ROOT / "assets" / "bundles",
+    bundles: Bundles = BUNDLES,
     pool: Annotated[int, typer.Option(min=0, help="Test studies to choose from; 0: all.")] = 0,
     database: Location = None,
     user: User = None,
 ) -> None:
-    """Make a session. Reports come from a file (--cases) or are written now by bundles (--preset)."""
+    """Make a session. Reports come from a file (--cases) or are written now by bundles (--preset).
+
+    The images of --cases are those of --images, else of 'source' in the design, else of --preset.
+    """
     from core.reviews.design import read_design
+    from core.reviews.sources import name_source
     from core.reviews.store import create_session, list_sessions, set_role
 
-    if (cases is None) is (preset is None):
+    if cases is None and preset is None:
         raise CXRLensError("Say where the reports come from: --cases FILE, or --preset NAME.")
+    if cases is None and images is not None:
+        raise CXRLensError("--images goes with --cases: bundles write about the images of their preset.")
     wanted = read_design(_read_toml(design))
     if wanted.rubric == "explanation-helpfulness":
         from core.explain.methods import METHODS  # brings torch
 
         if wanted.explanation not in METHODS:
             raise CXRLensError(f"design.explanation names what is shown: one of {', '.join(METHODS)}.")
-    if preset is not None and not wanted.source:
-        wanted = replace(wanted, source=_source_name(preset))
-    found = _read_cases(cases) if cases else _write_cases(str(preset), wanted, bundles, pool)
+    of_preset = _source_name(preset) if preset else ""
+    source = images or wanted.source
+    wanted = replace(wanted, source=name_source(source) if source else of_preset)
+    if cases is None and wanted.source != of_preset:
+        raise CXRLensError(
+            f"The design's source is {wanted.source}, but the bundles would write about {of_preset}, the studies of "
+            f"the preset {preset}. Leave 'source' out of the design."
+        )
+    found = _with_images(cases, wanted) if cases else _write_cases(str(preset), wanted, bundles, pool)
     with _database(database, user) as (opened, who):
         if who.role == "admin":  # on one's own machine, naming a reader is enough
             for reader in wanted.readers:
@@ -75,23 +92,27 @@ def create(
 
 
 @app.command(name="list")
-def list_(database: Location = None, user: User = None) -> None:
+def list_(database: Location = None, user: User = None, as_json: AsJson = False) -> None:
     """List sessions with their progress."""
     from core.reviews.store import list_sessions
 
     with _database(database, user) as (opened, who):
         found = list_sessions(opened, who)
-        for each in found:
-            progress = f"{each.done:5} of {each.screens:5} screens"
-            typer.echo(f"{each.id}  {each.state:6}  {progress}  {each.rubric:24} {each.owner:12} {each.title}")
-        if not found:
-            typer.echo(f"There is no session in {opened.name}.", err=True)
+        lines = [
+            f"{each.id}  {each.state:6}  {each.done:5} of {each.screens:5} screens  {each.rubric:24} "
+            f"{each.owner:12} {each.title}"
+            for each in found
+        ]
+        if found or as_json:
+            show([asdict(each) for each in found], as_json, lambda: "\n".join(lines))
+        else:
+            note(f"There is no session in {opened.name}.")
 
 
 @app.command()
 def role(
     name: Annotated[str, typer.Argument(help="Of the user.")],
-    what: Annotated[str, typer.Argument(metavar="ROLE", help="reader, researcher or admin.")],
+    what: Annotated[str, typer.Argument(metavar="ROLE", help="reader, researcher or admin; none takes the role away.")],
     database: Location = None,
     user: User = None,
 ) -> None:
@@ -101,6 +122,14 @@ def role(
     with _database(database, user) as (opened, who):
         set_role(opened, who, name, what)  # type: ignore[arg-type]
     typer.echo(f"{name} is {what}.")
+
+
+@app.command()
+def key(port: Annotated[int, typer.Option(min=1, max=65535, help="Of the dashboard.")] = 8501) -> None:
+    """Print the address that opens the Review page of this machine's dashboard. It holds a secret."""
+    from core.reviews.local_key import local_address
+
+    typer.echo(local_address(port))
 
 
 @app.command()
@@ -158,7 +187,7 @@ def export(
     with _database(database, user) as (opened, who):
         results = load_results(opened, who, _find(opened, who, session))
     for warning in results.warnings:
-        typer.echo(f"note: {warning}", err=True)
+        warn(f"note: {warning}")
     picture = None if preset is None else _pictures(_source(preset))
     for path in write(results, analyse(results, table, resamples=resamples, seed=seed), out, picture):
         typer.echo(str(path))
@@ -260,34 +289,19 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise CXRLensError(f"{path} cannot be read as TOML ({error}).") from error
 
 
-def _read_cases(path: Path) -> list[Case]:
-    from core.observations import OBSERVATIONS, LabelState
-    from core.reviews.design import Case
+def _with_images(path: Path, design: Design) -> list[Case]:
+    """Cases of a file, those that are chosen, each with its image."""
+    from core.reviews.case_files import read_cases
+    from core.reviews.sources import KINDS, find_images, open_source
 
-    known = {"study_id", "reports", "image_sha256", "bundles", "labels", "context"}
-    found = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CXRLensError(f"{path} cannot be read ({error}).") from error
-    for place, line in enumerate(filter(str.strip, lines), 1):
-        try:
-            values = json.loads(line)
-            if "reports" not in values:  # as `cxr-lens evaluate --out` writes them: a key a model
-                values = {"study_id": values.pop("study_id"), "reports": values}
-            if foreign := set(values) - known:
-                raise ValueError(f"foreign keys {sorted(foreign)}; a case has {sorted(known)}")
-            reports, bundles, context = (values.get(name, {}) for name in ("reports", "bundles", "context"))
-            if not all(isinstance(text, str) for each in (reports, bundles, context) for text in each.values()):
-                raise ValueError("reports, bundles and context hold texts by name")
-            labels = {name: LabelState(state) for name, state in values.get("labels", {}).items()}
-            if wrong := set(labels) - set(OBSERVATIONS):
-                raise ValueError(f"no observations: {sorted(wrong)}")
-            image = str(values.get("image_sha256", ""))
-            found.append(Case(str(values["study_id"]), image, reports, bundles, labels, context))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CXRLensError(f"{path}, case {place}: {error}.") from error
-    return found
+    cases = read_cases(path)
+    if not design.source:
+        raise CXRLensError(
+            f"Readers would see no image: nothing says where the images of the studies in {path} are. Add "
+            f'--images WHERE, or source = "WHERE" to the design. WHERE is {KINDS}. Or --preset NAME, if they are a '
+            "preset's studies."
+        )
+    return find_images(open_source(design.source), cases, design.studies, design.seed)
 
 
 def _source(preset: str) -> StudySource:

@@ -10,31 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from core.paper.tables import PaperTable, to_markdown, write_table
+from core.paper.tables import PaperTable, to_dict, to_markdown, write_table
+from core.paths import BUNDLES, PAPER, RUNS, new_tables
 from core.types import CXRLensError
+from training.console import PRESETS, AsJson, Bundles, Jobs, Overrides, Preset, Runs, note, show, warn
 
 if TYPE_CHECKING:
     from training.paper.ccve_study import StudyConfig
     from training.stages import Run
 
-ROOT = Path(__file__).resolve().parent.parent
-PRESETS = Path(__file__).resolve().parent / "presets"
-PAPER = ROOT / "assets" / "paper"
-
 tables = typer.Typer(no_args_is_help=True, help="The paper's tables, ours beside the paper's numbers.")
 studies = typer.Typer(no_args_is_help=True, help="Studies of what encoders know.")
 
-Preset = Annotated[str, typer.Option(help="Name of a preset in training/presets, and of its family.")]
 Out = Annotated[Path, typer.Option(help="Folder of results; files go into <out>/<preset>/.")]
-Bundles = Annotated[Path, typer.Option(help="Folder of bundles.", envvar="CXR_BUNDLES")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the preset.")
-]
-Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
 NewBundles = Annotated[Path | None, typer.Option(help="Where bundles go; default: beside the run's stages.")]
-Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core, or 1 with a GPU.")]
 Most = Annotated[int, typer.Option("--studies", min=0, help="Of each split at most, the first; 0 is all.")]
-RESULTS = ROOT / "assets" / "results"
+RESULTS = new_tables()
 
 
 @tables.command("1")
@@ -44,23 +35,27 @@ def table_1(
         list[Path] | None,
         typer.Option(help="results.json of an evaluation; several are seeds. Default: the one beside the bundles."),
     ] = None,
-    bundles: Bundles = ROOT / "assets" / "bundles",
+    bundles: Bundles = BUNDLES,
     out: Out = RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Reports of all pairs, with baselines, from an evaluation that is done (cxr-lens train, cxr-lens evaluate)."""
+    from core.config import load_config
     from training.paper import tables as made
 
-    paths = results or [bundles / f"{preset}-results.json"]
-    command = f"cxr-lens table 1 --preset {preset}" + "".join(f" --results {path}" for path in results or [])
-    _finish(made.table_1([made.read_results(path) for path in paths], PAPER, command), out)
+    family = preset if results or not Path(preset).is_file() else load_config(PRESETS, preset).name
+    paths = results or [bundles / f"{family}-results.json"]
+    command = again("table 1", preset, None) + "".join(f" --results {path}" for path in results or [])
+    _finish(made.table_1([made.read_results(path) for path in paths], PAPER, command), out, as_json)
 
 
 def _run(preset: str, overrides: list[str] | None, runs: Path) -> Run:
     from core.config import load_config
+
+    config = load_config(PRESETS, preset, overrides or [])
     from training.runs import use_threads_for
     from training.stages import Run
 
-    config = load_config(PRESETS, preset, overrides or [])
     use_threads_for(config.size)
     return Run(config, runs / config.name)
 
@@ -68,7 +63,7 @@ def _run(preset: str, overrides: list[str] | None, runs: Path) -> Run:
 def again(name: str, preset: str, overrides: list[str] | None, seeds: int = 1) -> str:
     """The command that was given, to stand beside its results."""
     changes = "".join(f" --set {shlex.quote(each)}" for each in overrides or [])
-    return f"cxr-lens {name} --preset {preset}{changes}" + (f" --seeds {seeds}" if seeds > 1 else "")
+    return f"cxr-lens {name} --preset {shlex.quote(preset)}{changes}" + (f" --seeds {seeds}" if seeds > 1 else "")
 
 
 def refuse_one_folder(bundles: Path | None, seeds: int) -> None:
@@ -86,14 +81,17 @@ def resumable() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if ranks.is_first():
-            typer.echo("cxr-lens: interrupted; run the same command again to go on.", err=True)
+            warn("cxr-lens: interrupted; run the same command again to go on.")
         raise typer.Exit(130) from None
 
 
-def _finish(table: PaperTable, out: Path) -> None:
-    path = write_table(out, table)
-    typer.echo(to_markdown(table))
-    typer.echo(f"written: {path}, and beside it .csv and .md", err=True)
+def _finish(table: PaperTable, out: Path, as_json: bool) -> None:
+    _write(table, out)
+    show(to_dict(table), as_json, lambda: to_markdown(table))
+
+
+def _write(table: PaperTable, out: Path) -> None:
+    note(f"written: {write_table(out, table)}, and beside it .csv and .md")
 
 
 @tables.command("2")
@@ -104,9 +102,10 @@ def table_2(
         list[str] | None,
         typer.Option("--backbone", help='timm\'s name of a row, or "cdc"; may come again. Default: all.'),
     ] = None,
-    runs: Runs = ROOT / "runs",
+    runs: Runs = RUNS,
     out: Out = RESULTS,
     jobs: Jobs = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Train seven image classifiers of the 14 observations; done ones are skipped, an interrupted one resumes."""
     from training.launch import automatic_jobs
@@ -118,25 +117,30 @@ def table_2(
     command = again("table 2", preset, overrides) + "".join(f" --backbone {name}" for name in backbone or [])
     with resumable():
         side_by_side(run, made.stages_of_table_2(names), jobs or automatic_jobs())
-        _finish(made.table_2(run, names, PAPER, command), out)
+        _finish(made.table_2(run, names, PAPER, command), out, as_json)
 
 
 @tables.command("3")
 def table_3(
-    preset: Preset = "phantom", overrides: Overrides = None, runs: Runs = ROOT / "runs", out: Out = RESULTS
+    preset: Preset = "phantom",
+    overrides: Overrides = None,
+    runs: Runs = RUNS,
+    out: Out = RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Train a Transformer that writes findings from the true fine labels, and score it on held-out studies."""
     from training.paper import tables as made
 
     with resumable():
-        _finish(made.table_3(_run(preset, overrides, runs), PAPER, again("table 3", preset, overrides)), out)
+        table = made.table_3(_run(preset, overrides, runs), PAPER, again("table 3", preset, overrides))
+        _finish(table, out, as_json)
 
 
 @studies.command("ccve")
 def study_ccve(
     preset: Preset = "phantom",
-    bundles: Bundles = ROOT / "assets" / "bundles",
-    runs: Runs = ROOT / "runs",
+    bundles: Bundles = BUNDLES,
+    runs: Runs = RUNS,
     out: Out = RESULTS,
     components: Annotated[
         int | None, typer.Option(min=1, help="Of PCA; the paper has 2000 of 8320. Default: as --variance needs.")
@@ -144,6 +148,7 @@ def study_ccve(
     variance: Annotated[float, typer.Option(help="Share of the variance that PCA keeps.")] = 0.7,
     most: Most = 1500,
     overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """What CCVE's 13 embeddings know: PCA and CatBoost as in the paper, a linear probe, other encoders, controls."""
     from training.paper import ccve_study as study
@@ -153,24 +158,24 @@ def study_ccve(
     command += (f" --variance {variance:g}" if variance != 0.7 else "") + f" --studies {most}"
     settings = study.StudyConfig(components=components, variance=variance, studies=most)
     with resumable():
-        _study_ccve(run, bundles, settings, command, out)
+        _finish(_study_ccve(run, bundles, settings, command, out), out, as_json)
 
 
-def _study_ccve(run: Run, bundles: Path, settings: StudyConfig, command: str, out: Path) -> None:
+def _study_ccve(run: Run, bundles: Path, settings: StudyConfig, command: str, out: Path) -> PaperTable:
     from core.paper.filter_map import map_path, write_map
     from training.paper.ccve_study import ccve_study
 
     name, work = run.config.name, run.folder / "study_ccve"
     table, places = ccve_study(run.data, bundles, name, settings, work, PAPER, command)
     write_map(map_path(out, name), places)
-    _finish(table, out)
+    return table
 
 
 @studies.command("encoders")
 def study_encoders(
     preset: Preset = "phantom",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every pair, each with the next seed.")] = 3,
-    runs: Runs = ROOT / "runs",
+    runs: Runs = RUNS,
     out: Out = RESULTS,
     jobs: Jobs = 0,
     drifting: Annotated[
@@ -180,6 +185,7 @@ def study_encoders(
         ),
     ] = "both",
     overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Does the paper's order of encoders hold? Trains what is missing; done stages are skipped."""
     from training.launch import automatic_jobs
@@ -191,13 +197,13 @@ def study_encoders(
     names = {"both": study.DRIFTING, "none": ()}.get(drifting, (drifting,))
     with resumable():
         steady, drifted = study.train(run.config, seeds, runs, jobs or automatic_jobs(), names)
-    _finish(study.table(run.config, run.data, steady, drifted, PAPER, command, names), out)
+    _finish(study.table(run.config, run.data, steady, drifted, PAPER, command, names), out, as_json)
 
 
 def paper(
     preset: Preset,
     overrides: Overrides = None,
-    runs: Runs = ROOT / "runs",
+    runs: Runs = RUNS,
     bundles: NewBundles = None,
     out: Out = RESULTS,
     jobs: Jobs = 0,
@@ -207,12 +213,15 @@ def paper(
     most: Annotated[
         int, typer.Option("--studies", min=0, help="Of each split at most, the first, for the study of CCVE; 0 is all.")
     ] = 1500,
+    as_json: AsJson = False,
 ) -> None:
     """All that the paper has, for one preset: trained pairs, Tables 1, 2 and 3, and the study of CCVE.
 
     Stages that are done are skipped, an interrupted one resumes; tables are written as they are made.
     """
     from core.config import load_config
+
+    config = load_config(PRESETS, preset, overrides or [])
     from core.registry import ENCODERS
     from training.launch import automatic_jobs
     from training.paper import tables as made
@@ -222,7 +231,7 @@ def paper(
     from training.runs import say, use_threads_for
     from training.stages import side_by_side
 
-    config, jobs = load_config(PRESETS, preset, overrides or []), jobs or automatic_jobs()
+    jobs = jobs or automatic_jobs()
     refuse_one_folder(bundles, seeds)
     lacking = [name for name in ENCODERS if name not in config.encoders]
     if not lacking:
@@ -231,15 +240,25 @@ def paper(
     chosen = runs_of(config, seeds, runs)
     first, rows = chosen[0], made.rows_of_table_2(config)
     pairs = bundles or first.folder / "bundles"
+    done: list[PaperTable] = []
+
+    def tell(table: PaperTable) -> None:
+        _write(table, out)
+        done.append(table)
+        if not as_json:  # which is one document, at the end
+            show(None, as_json, lambda: to_markdown(table))
+
     with resumable():
         scores = [run_chain(run, bundles or run.folder / "bundles", jobs) for run in chosen]
-        _finish(made.table_1([made.read_results(each / "results.json") for each in scores], PAPER, command), out)
+        tell(made.table_1([made.read_results(each / "results.json") for each in scores], PAPER, command))
         use_threads_for(config.size)
         side_by_side(first, [*made.stages_of_table_2(rows), ("label_text_decoder",)], jobs)
-        _finish(made.table_2(first, rows, PAPER, command), out)
-        _finish(made.table_3(first, PAPER, command), out)
+        tell(made.table_2(first, rows, PAPER, command))
+        tell(made.table_3(first, PAPER, command))
         if lacking:
             say(f"The study of CCVE compares all encoders; this run has none of {', '.join(lacking)}: left out.")
         else:
-            _study_ccve(first, pairs, StudyConfig(studies=most), command, out)
-    typer.echo(f"to see them: CXR_BUNDLES={pairs} CXR_TABLES={out} streamlit run dashboard/app.py", err=True)
+            tell(_study_ccve(first, pairs, StudyConfig(studies=most), command, out))
+    if as_json:
+        show([to_dict(table) for table in done], as_json, str)
+    note(f"to see them: CXR_BUNDLES={pairs} CXR_TABLES={out} cxr-lens dashboard")

@@ -22,8 +22,7 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from core.bundles.library import BundleLibrary, Card
-from core.config import ExperimentConfig, to_dict
-from core.decoders.search import GenerateConfig
+from core.config import ExperimentConfig
 from core.explain import targets
 from core.explain.faithfulness import CELLS, cover_curve, erasure, sanity, stability, token_values
 from core.explain.localisation import centre_prior, localise
@@ -114,7 +113,8 @@ def explain_benchmark(
         jobs: processes.
 
     Raises:
-        CXRLensError: the preset's studies have no known truth, or a method or bundle is unknown.
+        CXRLensError: the preset's studies have no known truth, a method or bundle is unknown, or no report mentions a
+            finding.
     """
     job, cards, chosen = _prepare(config, bundles, out, settings, methods, names)
     parts = [(card.name, method) for card in cards for method in (*chosen, *PRIORS)]
@@ -133,6 +133,11 @@ def explain_benchmark(
                     future.result()
                     bar.update()
     rows = [row for card in cards for method in (*chosen, *PRIORS) for row in compute_part(job, card.name, method)]
+    if not rows:
+        raise StageError(
+            f"There is nothing to explain: no report mentions a finding of the {settings.studies} studies. Ask for "
+            "more with --studies; a pair that mentions none at all has learned too little."
+        )
     results = {
         "command": f"cxr-lens explain-benchmark --preset {config.name} --studies {settings.studies} "
         f"--checked {settings.checked}",
@@ -229,7 +234,7 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
     library = BundleLibrary(job.bundles)
     card = next(card for card in library.cards() if card.name == name)
     about = [card.content["sha256"], card.content["encoder"], _source(job).fingerprint(), job.study_ids]
-    key = content_hash([*about, to_dict(job.config.write), asdict(job.settings), name, method])
+    key = content_hash([*about, card.write, asdict(job.settings), name, method])
     path = job.parts / f"{name}--{method}.json"
     if path.is_file():
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -254,11 +259,10 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
 def _subjects(job: Job, name: str) -> tuple[tuple[Subject, PhantomStudy], ...]:
     """All studies as a pair reads them, with its reports; the same for all methods."""
     model = BundleLibrary(job.bundles).load(name)
-    write = GenerateConfig(**to_dict(job.config.write))
     opened = []
     for study_id in job.study_ids:
         phantom = _source(job).phantom(study_id, model.image_size)
-        opened.append((open_subject(model, phantom.image, write=write), phantom))
+        opened.append((open_subject(model, phantom.image), phantom))
     return tuple(opened)
 
 

@@ -66,7 +66,7 @@ NEEDED = 0.2
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
-    """Means with 95 % intervals, and the answers to the two questions of the issue.
+    """Means with 95 % intervals, and the answers to the two questions of the benchmark.
 
     Args:
         rows: one a pair, method and question; see ``training.explain.benchmark``.

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from core.config import ExperimentConfig
+from core.evaluation import java
 from core.evaluation.auc import macro_aucs
 from core.evaluation.resampling import spread
 from core.observations import OBSERVATIONS
@@ -202,7 +203,11 @@ def table_3(run: Run, paper: Path, command: str) -> PaperTable:
         seeds=(run.config.seed,),
         command=command,
         data=_data(run),
-        notes=(OTHER_DATA, "The input is taken from the reference itself: an upper bound, no competitor of Table 1."),
+        notes=(
+            OTHER_DATA,
+            "The input is taken from the reference itself: an upper bound, no competitor of Table 1.",
+            *filter(None, [java.missing()]),
+        ),
     )
 
 

@@ -1,0 +1,128 @@
+"""DICOM files: whose picture it is, what is to be said of it, and the picture itself."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import numpy as np
+from PIL import Image
+
+from core.studies.images import dicom_pixels, display
+from core.studies.images.dicom_header import DamagedHeaderError, Header, read_header
+from core.studies.images.picture import damaged, gray_of_deep_colours, grayscale
+from core.studies.images.png import DamagedPictureError
+from core.studies.images.radiograph import ImageError, Radiograph, finish
+from core.types import FloatImage
+
+_RADIOGRAPHY = ("CR", "DX", "RG")  # computed, digital and film radiography; DICOM PS3.3 C.7.3.1.1.1
+_OTHERS = ("DR", "XR", "RF", "OT")  # what makers write for a radiograph besides
+_KINDS = ("CT", "MR", "US", "MG", "XA", "NM", "PT", "SR", "SC", "ES", "XC", "PX", "IO", "SM", "OP", "SEG", "PR", "KO")
+_RAW_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"  # Digital X-Ray Image Storage - For Processing
+
+_CHEST = re.compile(r"CHEST|THORA[XC]|TORA[XC]|LUNG|PULM|POUMON|BRUSTKORB")
+_SPINE = re.compile(r"SPINE|COLUMN|WIRBEL|RACHIS")
+_LATERAL = {"LATERAL", "LAT", "LL", "RL", "LLAT", "RLAT", "LEFTLATERAL", "RIGHTLATERAL", "LATERO"}
+_FRONTAL = {"PA": "PA", "POSTEROANTERIOR": "PA", "AP": "AP", "ANTEROPOSTERIOR": "AP"}
+_OBLIQUE = {"LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBL", "OBLIQUE"}
+
+
+def read_dicom(data: bytes, name: str) -> Radiograph:
+    """Read the first frame of a DICOM file.
+
+    Raises:
+        ImageError: it is no radiograph, damaged, cut off, too large, too small, blank, or coded in an unknown way.
+        NotDicomError: it is of another kind, without a DICOM file's beginning.
+    """
+    notes: list[str] = []
+    try:
+        header, syntax = read_header(data)
+        _check_kind(header, name, notes)
+        view = _view(header, notes)
+        layout = dicom_pixels.read_layout(header, name, notes)
+        pixels, bits = _pixels(header, syntax, layout, notes)
+    except DamagedHeaderError as error:
+        raise ImageError(
+            f"{name}: the DICOM file {error}. Export it again, best as 'explicit VR little endian'."
+        ) from None
+    except DamagedPictureError as error:
+        raise damaged(name, error) from None
+    spacing = _pixel_spacing(header)
+    return finish(pixels, name, bits=bits, kind="DICOM", notes=notes, pixel_spacing=spacing, view=view)
+
+
+def _pixels(header: Header, syntax: str, layout: dicom_pixels.Layout, notes: list[str]) -> tuple[FloatImage, int]:
+    values, bits = dicom_pixels.read_pixels(header, syntax, layout, notes)
+    if layout.photometric == "PALETTE COLOR":
+        colours = display.palette(values, header, notes)
+        if colours is None:
+            raise DamagedHeaderError("is in palette colours, and its palette is missing, damaged or segmented")
+        return grayscale(Image.fromarray(colours), notes), 8
+    if values.ndim == 2:
+        return display.show(values, bits, header, layout.photometric, notes), bits
+    if values.dtype == np.uint8:
+        return grayscale(Image.fromarray(values), notes), 8
+    notes.append(f"The picture is in colours of {bits} bits; it is read as gray.")
+    return gray_of_deep_colours(values, bits), bits
+
+
+def _check_kind(header: Header, name: str, notes: list[str]) -> None:
+    """Refuse what is no radiograph; warn of what may be none, and of writing in the picture."""
+    modality = header.text("Modality")
+    if not modality:
+        notes.append("The file does not say its modality; it is taken for a radiograph.")
+    elif modality in _OTHERS:
+        notes.append(f"The file's modality is {modality}, which may be a radiograph or not; it is taken for one.")
+    elif modality not in _RADIOGRAPHY:
+        shown = modality if modality in _KINDS else "another one"
+        raise ImageError(
+            f"{name}: the DICOM modality is {shown}. Only radiographs ({', '.join(_RADIOGRAPHY)}) can be read."
+        )
+    if header.get("FloatPixelData") or header.get("DoubleFloatPixelData"):
+        raise ImageError(
+            f"{name}: the DICOM file holds computed numbers, not a radiograph. Choose the radiograph's file."
+        )
+    if header.get("PixelData") is None:
+        raise ImageError(f"{name}: the DICOM file has no image in it. Choose the file that holds the radiograph.")
+    part = _letters(header.text("BodyPartExamined"))
+    if part and (not _CHEST.search(part) or _SPINE.search(part)):
+        notes.append("The file names another body part than the chest.")
+    if header.text("BurnedInAnnotation") == "YES":
+        notes.append("Writing is burned into the image: look for names before you share it.")
+    raw = header.text("PresentationIntentType") == "FOR PROCESSING"
+    if raw or (header.text("SOPClassUID") == _RAW_CLASS and not header.text("PresentationIntentType")):
+        notes.append(
+            "The file holds raw values of the detector, not meant for viewing (FOR PROCESSING): "
+            "contrast and polarity may be wrong."
+        )
+
+
+def _letters(text: str) -> str:
+    """Letters without accents, and blanks: makers write these codes in many ways."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Z]+", " ", plain).strip()
+
+
+def _view(header: Header, notes: list[str]) -> str:
+    """Return "PA", "AP", "LATERAL" or "", and say what models are not made for."""
+    words = _letters(header.text("ViewPosition")).split()
+    if _LATERAL & {*words, "".join(words)}:
+        notes.append(
+            "The file says that this is a lateral view; the models know frontal views: what they write of it means "
+            "nothing."
+        )
+        return "LATERAL"
+    if _OBLIQUE & {*words}:
+        notes.append("The file says that this is an oblique view; the models know frontal ones.")
+        return ""
+    views = [_FRONTAL[word] for word in (*words, "".join(words)) if word in _FRONTAL]
+    return views[0] if views else ""
+
+
+def _pixel_spacing(header: Header) -> tuple[float, float] | None:
+    """Return the spacing in the patient if known, otherwise at the detector or on the film (some 5 % larger)."""
+    for tag in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        numbers = header.numbers(tag)
+        if len(numbers) == 2 and all(number is not None and 0 < number < np.inf for number in numbers):
+            return numbers[0], numbers[1]  # type: ignore[return-value]
+    return None

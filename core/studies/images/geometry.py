@@ -1,0 +1,83 @@
+"""An image into a model's square, and a map over the square back onto the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from core.types import FloatImage, Geometry
+
+_BAND = 2**24  # ours: pixels that are padded at a time, 64 MiB
+_NARROW = 3  # ours: radiographs are wider; what is narrower is not padded all the way
+
+
+def fit_square(
+    image: FloatImage, size: int, *, pixel_spacing: tuple[float, float] | None = None
+) -> tuple[FloatImage, Geometry]:
+    """Pad an image to a square with black and resize it.
+
+    A triangle filter as wide as the reduction is used: it is antialiased and cannot overshoot [0, 1]. Rows are fitted
+    first, columns then, as Pillow does with a whole square; so the padded image never exists, and no shape takes much
+    more memory than its pixels.
+
+    Args:
+        image: (H, W), values in [0, 1].
+        size: side of the result, pixels.
+        pixel_spacing: of the image, (row, column) in millimetres; kept in the geometry.
+
+    Returns:
+        the square (size, size) in [0, 1], and the way back for `to_original`.
+    """
+    height, width = image.shape
+    side = max(height, width)
+    across = np.zeros((height, size), np.float32)
+    rows = max(1, _BAND // side)
+    for start in range(0, height, rows):
+        _fit_rows(image[start : start + rows], side, across[start : start + rows])
+    # Whole pixels are padded, at least enough; the fractional box makes both margins exactly equal.
+    top = (side - height + 1) // 2
+    y = top - (side - height) / 2
+    square = _resize(np.pad(across, ((top, top), (0, 0))), (size, size), (0, y, size, y + side))
+    return square.clip(0, 1), Geometry(height, width, size, pixel_spacing)
+
+
+def _fit_rows(band: FloatImage, side: int, out: FloatImage) -> None:
+    """Pad rows (h, W) to a side and resize them to (h, size); of a narrow band only where it reaches is worked out."""
+    height, width = band.shape
+    size, scale = out.shape[1], side / out.shape[1]
+    margin = (side - width) / 2
+    left, first, cut = int(np.ceil(margin)), 0, 0
+    x = left - margin
+    if width < side / _NARROW:
+        reach = max(scale, 1)  # of the filter, to each side of a pixel's middle
+        first = max(0, int((margin - reach) / scale - 0.5))
+        cut = max(0, int(x + (first + 0.5) * scale - reach) - 1)
+    left, x, last = left - cut, x - cut, size - first
+    padded = np.pad(band, ((0, 0), (left, left)))
+    box = (x + first * scale, 0, x + last * scale, height)
+    out[:, first:last] = _resize(padded, (last - first, height), box)
+
+
+def to_original(values: npt.NDArray[Any], geometry: Geometry) -> FloatImage:
+    """Put a map over the model's square back onto the original image: the inverse of `fit_square`.
+
+    Args:
+        values: (h, w) finite numbers of any range, a grid that covers the whole square, padding included.
+        geometry: what `fit_square` returned.
+
+    Returns:
+        (H, W) float32, interpolated between the centres of cells; what lay on the padding is cropped.
+    """
+    h, w = values.shape
+    top, left, height, width = geometry.content
+    box = (left * w, top * h, min((left + width) * w, w), min((top + height) * h, h))
+    return np.array(_resize(values, (geometry.width, geometry.height), box))
+
+
+def _resize(values: npt.NDArray[Any], size: tuple[int, int], box: tuple[float, float, float, float]) -> FloatImage:
+    """Resize a part of an image: size is (width, height), box is (left, top, right, bottom)."""
+    picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box), dtype=np.float32)

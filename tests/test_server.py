@@ -1,0 +1,111 @@
+"""The dashboard's settings hold however and wherever it is started; where they cannot, it serves nothing."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from core.reviews.local_key import local_address
+from core.types import CXRLensError
+from dashboard.server import refusal_of
+from tests.conftest import ROOT
+from tests.served import listens_elsewhere, messages, serving
+from training.commands.dashboard import command, review_address
+
+APP = ROOT / "dashboard" / "app.py"
+SETTINGS = tomllib.loads((APP.parent / ".streamlit" / "config.toml").read_text())
+OURS = [sys.executable, "-P", "-m", "training.cli", "dashboard"]  # -P: as the console scripts, which do not look here
+STREAMLIT = [sys.executable, "-P", "-m", "streamlit", "run"]
+
+
+@pytest.mark.parametrize("start", [OURS, [*STREAMLIT, str(APP)]], ids=["cxr-lens dashboard", "streamlit run"])
+def test_the_settings_hold_from_any_folder(start: list[str], tmp_path: Path) -> None:
+    (tmp_path / ".streamlit").mkdir()  # of another project: it must not open the server
+    (tmp_path / ".streamlit" / "config.toml").write_text('[server]\naddress = "0.0.0.0"\n')
+    for name in ("core", "dashboard", "streamlit"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")
+    with serving(start, tmp_path, PYTHONPATH=str(ROOT), HOME=str(tmp_path)) as port:
+        assert not listens_elsewhere(port)
+        session = next(messages(port)).new_session
+    assert not session.config.gather_usage_stats
+    assert session.custom_theme.background_color == SETTINGS["theme"]["backgroundColor"]
+    assert "usage statistics" not in (tmp_path / "server.log").read_text()
+
+
+def test_an_option_of_streamlit_is_passed_on_and_wins(tmp_path: Path) -> None:
+    options = ["--theme.base", "light", "--browser.gatherUsageStats=true", "--server.address", "0.0.0.0"]
+    with serving([*OURS, *options], tmp_path, PYTHONPATH=str(ROOT), HOME=str(tmp_path)) as port:
+        assert listens_elsewhere(port)
+        page = messages(port)
+        first = next(page)
+        assert any(each.WhichOneof("type") == "navigation" for each in page)  # a server on purpose serves
+        page.close()
+    light = tomllib.loads((APP.parent / "themes" / "light.toml").read_text())["theme"]
+    assert first.new_session.custom_theme.background_color == light["backgroundColor"]
+    assert first.new_session.config.gather_usage_stats
+
+
+def test_a_server_without_the_settings_serves_nothing_but_why(tmp_path: Path) -> None:
+    other = tmp_path / "other.py"  # the settings stand beside our script, not beside this one
+    other.write_text(f"import runpy\nrunpy.run_path({str(APP)!r}, run_name='__main__')\n")
+    start = [*STREAMLIT, str(other), "--server.headless=true"]
+    with serving(start, tmp_path, PYTHONPATH=str(ROOT), HOME=str(tmp_path)) as port:
+        assert listens_elsewhere(port)
+        served = list(messages(port))
+    elements = [each.delta.new_element for each in served if each.WhichOneof("type") == "delta"]
+    assert [each.WhichOneof("type") for each in elements] == ["alert"]
+    assert "Nothing is shown. Start it with `cxr-lens dashboard`" in elements[0].alert.body
+    assert not any(each.WhichOneof("type") == "navigation" for each in served)
+
+
+@pytest.mark.parametrize(
+    ("address", "lost", "refused"),
+    [
+        (None, ["server.address"], True),
+        ("0.0.0.0", ["client.showErrorDetails"], True),  # opened on purpose, but the inside of errors would show
+        ("::", ["browser.gatherUsageStats"], True),
+        ("hospital.org", ["client.showErrorDetails"], True),
+        ("0.0.0.0", [], False),
+        (None, [], False),
+        ("127.0.0.1", ["client.showErrorDetails"], False),
+        ("::1", ["client.showErrorDetails"], False),
+        ("localhost", ["client.showErrorDetails"], False),
+        ("unix:///run/cxr.sock", ["client.showErrorDetails"], False),
+    ],
+)
+def test_who_is_refused(address: str | None, lost: list[str], refused: bool) -> None:
+    assert bool(refusal_of(address, lost)) is refused
+
+
+def test_a_theme_stands_above_the_dark_settings(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        '[theme]\nbase = "light"\nheadingFontSizes = ["2rem", "1rem"]\n[theme.sidebar]\ntextColor = "red"\n'
+    )
+    passed = command(["--server.port", "8600", f"--theme.base={mine}", "--theme.font=serif"])
+    assert passed[:4] == ["run", str(APP), "--server.port", "8600"]
+    assert passed[4:] == [
+        "--theme.base=light",
+        "--theme.headingFontSizes=2rem",
+        "--theme.headingFontSizes=1rem",
+        "--theme.sidebar.textColor=red",
+        "--theme.font=serif",
+    ]
+    with pytest.raises(CXRLensError, match="expected light, dark, or the TOML file of a theme"):
+        command(["--theme.base", "pink"])
+
+
+def test_the_review_page_opens_by_the_address_that_is_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXR_KEY", str(tmp_path / "key"))
+    monkeypatch.delenv("STREAMLIT_SERVER_PORT", raising=False)
+    assert review_address([]).endswith(local_address(8501))
+    assert review_address(["--server.port", "8600"]).endswith(local_address(8600))
+    assert review_address(["--theme.base=light", "--server.port=8700"]).endswith(local_address(8700))
+    monkeypatch.setenv("STREAMLIT_SERVER_PORT", "8800")
+    assert review_address([]).endswith(local_address(8800))
+    monkeypatch.setenv("CXR_KEY", str(tmp_path / "key" / "inside a file"))
+    assert "Name a file that you can write with CXR_KEY" in review_address([])
