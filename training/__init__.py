@@ -1,1 +1,1 @@
-"""The stages one can run, their presets and the command line."""
+"""Presets in, trained pairs and the paper's tables out; and the command line."""

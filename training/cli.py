@@ -20,7 +20,7 @@ from training.commands import tables as table_commands
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from training.stages import Run
+    from training.stages.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).resolve().parent / "presets"

@@ -20,7 +20,7 @@ from core.observations import NO_FINDING, OBSERVATIONS, LabelState
 from core.tables import read_rows
 from core.types import CXRLensError
 
-SENTENCES = Path(__file__).resolve().parent.parent / "tests" / "data" / "label_sentences.tsv"
+SENTENCES = Path(__file__).resolve().parents[2] / "tests" / "data" / "label_sentences.tsv"
 
 _PACKAGE = "torchxrayvision"
 _ARCHIVE = "data/NLMCXR_reports.tgz"

@@ -163,7 +163,7 @@ class ProjectionJob:
         with (self.folder / "log.txt").open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "core.projection.job", str(self.folder)],
-                cwd=Path(__file__).resolve().parent.parent,
+                cwd=Path(__file__).resolve().parents[2],
                 # Waiting threads sleep: spinning ones take many times as long where other work has the cores.
                 env=os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE"},
                 stdin=subprocess.PIPE,  # closes when we end, however that happens; see _end_with_parent

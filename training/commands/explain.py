@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def explain_benchmark(

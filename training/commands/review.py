@@ -26,8 +26,8 @@ app = typer.Typer(
     no_args_is_help=True, help="Review sessions: radiologists read, score and settle. See docs/reviews.md."
 )
 
-ROOT = Path(__file__).resolve().parent.parent
-PRESETS = Path(__file__).resolve().parent / "presets"
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = Path(__file__).resolve().parents[1] / "presets"
 Location = Annotated[
     str | None,
     typer.Option("--database", envvar="CXR_REVIEWS", help="File or URL. [default: reviews.sqlite in your data folder]"),

@@ -15,10 +15,10 @@ from core.types import CXRLensError
 
 if TYPE_CHECKING:
     from training.paper.ccve_study import StudyConfig
-    from training.stages import Run
+    from training.stages.run import Run
 
-ROOT = Path(__file__).resolve().parent.parent
-PRESETS = Path(__file__).resolve().parent / "presets"
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = Path(__file__).resolve().parents[1] / "presets"
 PAPER = ROOT / "assets" / "paper"
 
 tables = typer.Typer(no_args_is_help=True, help="The paper's tables, ours beside the paper's numbers.")
@@ -58,7 +58,7 @@ def table_1(
 def _run(preset: str, overrides: list[str] | None, runs: Path) -> Run:
     from core.config import load_config
     from training.runs import use_threads_for
-    from training.stages import Run
+    from training.stages.run import Run
 
     config = load_config(PRESETS, preset, overrides or [])
     use_threads_for(config.size)
@@ -111,7 +111,7 @@ def table_2(
     """Train seven image classifiers of the 14 observations; done ones are skipped, an interrupted one resumes."""
     from training.launch import automatic_jobs
     from training.paper import tables as made
-    from training.stages import side_by_side
+    from training.stages.chain import side_by_side
 
     run = _run(preset, overrides, runs)
     names = backbone or made.rows_of_table_2(run.config)
@@ -220,7 +220,8 @@ def paper(
     from training.paper.chain import run_chain, runs_of
     from training.paper.probes import require_catboost
     from training.runs import say, use_threads_for
-    from training.stages import side_by_side
+    from training.stages.chain import side_by_side
+    from training.stages.label_text import label_text_decoder
 
     config, jobs = load_config(PRESETS, preset, overrides or []), jobs or automatic_jobs()
     refuse_one_folder(bundles, seeds)
@@ -235,7 +236,7 @@ def paper(
         scores = [run_chain(run, bundles or run.folder / "bundles", jobs) for run in chosen]
         _finish(made.table_1([made.read_results(each / "results.json") for each in scores], PAPER, command), out)
         use_threads_for(config.size)
-        side_by_side(first, [*made.stages_of_table_2(rows), ("label_text_decoder",)], jobs)
+        side_by_side(first, [*made.stages_of_table_2(rows), label_text_decoder], jobs)
         _finish(made.table_2(first, rows, PAPER, command), out)
         _finish(made.table_3(first, PAPER, command), out)
         if lacking:
