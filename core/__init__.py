@@ -1,4 +1,4 @@
-"""Models, training modules, labels, metrics and explanations of CXR Lens."""
+"""The engine, room by room along the way of the data: studies and reports in, reports with explanations out."""
 
 import sys
 

@@ -29,7 +29,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
         if slots:
-            # src: paper-spec 3.2; N(0, 1/head_width) scaled by sqrt(head_width), N(0, 1/slots) by sqrt(slots)
+            # src: paper-notes 3.2; N(0, 1/head_width) scaled by sqrt(head_width), N(0, 1/slots) by sqrt(slots)
             scale = math.sqrt(self.head_width)
             self.slot_keys = nn.Parameter(torch.randn(1, slots, width) / self.head_width * scale)
             self.slot_values = nn.Parameter(torch.randn(1, slots, width) / slots * math.sqrt(slots))
@@ -111,7 +111,7 @@ class EncoderLayer(nn.Module):
 
 
 class MemoryInput(nn.Module):
-    """Visual tokens to the decoder's width, with the CLS token before them (paper-spec section 2).
+    """Visual tokens to the decoder's width, with the CLS token before them (paper-notes 2).
 
     Linear, ReLU, dropout, norm, as the published code; the CLS token is our reading of the paper's words.
     """

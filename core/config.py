@@ -7,13 +7,14 @@ that came later has one, which leaves what was trained before it as it was (``id
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from core.paths import how_to_restore
 from core.registry import DECODERS, ENCODERS, SIZES, Size, encoder_parts
@@ -25,6 +26,29 @@ Config = TypeVar("Config")
 
 class ConfigError(CXRLensError):
     """A preset or an override is wrong; the message has the full key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a number of a preset may be: at least ``low``, or above it."""
+
+    low: float
+    above: bool = False
+
+    def check(self, value: float, key: str) -> None:
+        """Refuse a number outside.
+
+        Raises:
+            ConfigError: it is too low, or no finite number.
+        """
+        if not math.isfinite(value) or value < self.low or (self.above and value == self.low):
+            raise ConfigError(f"{key}: must be {'above' if self.above else 'at least'} {self.low:g}, got {value!r}.")
+
+
+Positive = Annotated[int, Range(1)]
+Count = Annotated[int, Range(0)]
+Rate = Annotated[float, Range(0, above=True)]
+Weight = Annotated[float, Range(0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +68,15 @@ class DataConfig:
     """
 
     source: Literal["phantom", "openi", "mimic_cxr"]
-    count: int = 0
-    seed: int = 0
+    count: Count = 0
+    seed: Count = 0
     # No part of a run's identity: where an index lies changes nothing, the rest is in the source's fingerprint.
     folder: str = field(default="", repr=False)
     views: str = field(default="", repr=False)
     labels: Literal["rules", "chexpert", "negbio"] = field(default="rules", repr=False)
-    min_word_count: int
-    min_fine_label_count: int
-    max_words: int
+    min_word_count: Positive
+    min_fine_label_count: Positive
+    max_words: Annotated[int, Range(3)]
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -87,12 +111,19 @@ class BackboneConfig:
     """
 
     source: Literal["none", "phantom", "train"]
-    count: int
-    seed: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
+    count: Count
+    seed: Count
+    epochs: Count
+    batch_size: Positive
+    learning_rate: Weight
+    weight_decay: Weight
+
+    def __post_init__(self) -> None:
+        """Refuse a backbone that learns nothing."""
+        if self.source != "none" and not (self.epochs and self.learning_rate):
+            raise ConfigError("backbone.epochs and backbone.learning_rate must be above 0, or backbone.source 'none'.")
+        if self.source == "phantom" and not self.count:
+            raise ConfigError("backbone.count: phantoms are made to order, say how many.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,23 +142,23 @@ class ClassifierConfig:
         optimizer: "adamw"; "pesg" runs the AUC margin loss with LibAUC's optimiser after an AdamW warm-up; "sam" is
             sharpness-aware AdamW, the paper's choice for ViT and Swin in Table 2.
         sam_rho: radius of SAM's ascent. src: davda54/sam's default; the paper has none.
-        pesg_learning_rate: src: LibAUC, several labels (paper-spec 4.3).
+        pesg_learning_rate: src: LibAUC, several labels (paper-notes 4.3).
         pesg_decay: pull towards the mean of earlier weights. src: LibAUC, 1/500.
         class_aware: half of each batch has a positive of a class, all classes in turn.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    warmup_epochs: int
-    margin: float
-    patience: int
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    weight_decay: Weight
+    warmup_epochs: Count
+    margin: Rate
+    patience: Positive
     augment: bool
     optimizer: Literal["adamw", "pesg", "sam"] = "adamw"
-    sam_rho: float = 0.05
-    pesg_learning_rate: float = 0.1
-    pesg_decay: float = 0.002
+    sam_rho: Rate = 0.05
+    pesg_learning_rate: Rate = 0.1
+    pesg_decay: Weight = 0.002
     class_aware: bool = False
 
 
@@ -139,7 +170,7 @@ class ClipConfig:
         epochs: at most.
         batch_size: pairs.
         learning_rate: of the towers.
-        filter_learning_rate: of CCVE's filters; at the towers' rate they would stay near their start (paper-spec 1.4).
+        filter_learning_rate: of CCVE's filters; at the towers' rate they would stay near their start (paper-notes 1.4).
         weight_decay: decoupled; not on gains, biases, norms and the temperature.
         patience: epochs without a lower validation loss before stopping.
         augment: as for the classifiers.
@@ -150,12 +181,12 @@ class ClipConfig:
         feature: what CVE hands on, "dense" or "layer4".
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    filter_learning_rate: float
-    weight_decay: float
-    patience: int
+    epochs: Positive
+    batch_size: Annotated[int, Range(2)]
+    learning_rate: Rate
+    filter_learning_rate: Rate
+    weight_decay: Weight
+    patience: Positive
     augment: bool
     freeze_norms: bool
     mask_duplicates: bool
@@ -183,17 +214,17 @@ class ReportConfig:
         group_lengths: put reports of like length into a batch, for speed.
         monitor: the greedy validation reports' score whose best epoch is kept: BLEU-4, or clinical macro F1.
         drifting_norms: the published code's fault, to measure it: batch norms of "frozen" encoders normalise by the
-            decoder's batches and go on learning their statistics (paper-spec 1.5). Images are encoded at every step.
+            decoder's batches and go on learning their statistics (paper-notes 1.5). Images are encoded at every step.
     """
 
-    epochs: int
-    epochs_direct: int
-    batch_size: int
-    learning_rate: float
-    image_learning_rate: float
-    weight_decay: float
-    stop_weight: float
-    patience: int
+    epochs: Positive
+    epochs_direct: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    image_learning_rate: Rate
+    weight_decay: Weight
+    stop_weight: Weight
+    patience: Positive
     augment: bool
     abnormal_first: bool
     class_aware: bool = False
@@ -206,11 +237,11 @@ class ReportConfig:
 class WriteConfig:
     """How reports are written; see ``core.decoders.search.GenerateConfig``."""
 
-    beam_size: int
-    max_words: int
-    length_penalty: float
-    no_repeat_ngram: int
-    end_penalty: float = 0.0
+    beam_size: Positive
+    max_words: Positive
+    length_penalty: Weight
+    no_repeat_ngram: Count
+    end_penalty: Weight = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,11 +260,11 @@ class ExperimentConfig:
 
     name: str
     size: Size
-    seed: int
+    seed: Count
     pretrained: bool
     encoders: tuple[str, ...]
     decoders: tuple[str, ...]
-    evaluate_studies: int
+    evaluate_studies: Count
     data: DataConfig
     backbone: BackboneConfig
     classifier: ClassifierConfig
@@ -324,9 +355,9 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -
     """Build a config dataclass from plain values.
 
     Raises:
-        ConfigError: an unknown or missing key, or a wrong type; the message has the full key.
+        ConfigError: an unknown or missing key, a wrong type, or a number out of its range; the message has the key.
     """
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     defaults = {each.name: each.default for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(defaults))
     missing = sorted(name for name, default in defaults.items() if default is MISSING and name not in values)
@@ -342,6 +373,11 @@ def _fit(hint: Any, value: Any, key: str) -> Any:
             raise ConfigError(f"{key}: expected a table, got {value!r}.")
         return from_dict(typing.cast(type[Any], hint), value, f"{key}.")
     origin = typing.get_origin(hint)
+    if origin is Annotated:
+        number = _fit(hint.__origin__, value, key)
+        for limit in hint.__metadata__:
+            limit.check(number, key)
+        return number
     if origin is Literal:
         if value not in typing.get_args(hint):
             raise ConfigError(f"{key}: expected one of {', '.join(typing.get_args(hint))}, got {value!r}.")

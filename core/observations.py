@@ -1,7 +1,7 @@
 """The 14 observations of CheXpert, their four states, and the 13 clusters of CCVE.
 
-Labels are keyed by observation *name*. The field's tools use three orders and three number codes
-(`shared/style.md` section 4); no index and no bare integer crosses a module border here.
+Labels are keyed by observation *name*. CheXpert, MIMIC-CXR and CheXbert have three orders and three number codes;
+no index and no bare integer crosses a module border here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ OBSERVATIONS: tuple[str, ...] = (
 )
 
 # Pleural Other joins Pleural Effusion: the paper says the two named nearly the same sentences (section 3.1);
-# that these are the ones merged is our choice (paper-spec 1.4).
+# that these are the ones merged is our choice (paper-notes 1.4).
 CLUSTER_OF: dict[str, str] = {name: name for name in OBSERVATIONS} | {"Pleural Other": "Pleural Effusion"}
 
 CLUSTERS: tuple[str, ...] = tuple(name for name in OBSERVATIONS if name != "Pleural Other")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from core.observations import CLUSTERS
 from core.types import CXRLensError
 
 Row = TypeVar("Row")
@@ -48,20 +49,28 @@ class EncoderSpec:
         title: what a reader sees.
         summary: one sentence for a reader who does not know the paper.
         build: "module:class", called with ``arch``.
-        frozen: trained on its own objective, then frozen while the decoder trains.
+        objective: what it is trained on before it is frozen, a row of `training.stages.objectives`; None if it learns
+            with its decoder.
         normalization: mean and standard deviation of the input channels, of values in [0, 1].
         source: where the paper describes it.
         sizes: shape by size.
+        token_names: what each token stands for, where tokens are no places in the image: CCVE's clusters.
     """
 
     name: str
     title: str
     summary: str
     build: str
-    frozen: bool
+    objective: Literal["labels", "impressions", "sentences"] | None
     normalization: Mapping[str, tuple[float, float, float]]
     source: str
     sizes: Mapping[Size, EncoderShape]
+    token_names: tuple[str, ...] = ()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it learns before the decoder does, and not with it."""
+        return self.objective is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +96,7 @@ class DecoderSpec:
     sizes: Mapping[Size, Mapping[str, Any]]
 
 
-# timm names carry the weights' tag, because the bare names have changed their meaning (paper-spec 1.1, 1.2).
+# timm names carry the weights' tag, because the bare names have changed their meaning (paper-notes 1.1, 1.2).
 _RN50X4 = {
     # src: open_clip model_configs/RN50x4-quickgelu.json
     "embed_dim": 640,
@@ -135,7 +144,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
             title="DVE",
             summary="Direct: a CNN (DenseNet-121 at paper size) trained end to end with its decoder.",
             build="core.encoders.dve:DirectEncoder",
-            frozen=False,
+            objective=None,
             normalization=IMAGENET,
             source="Nazarov et al. 2022, section 3.1, Direct Visual Encoding",
             sizes={
@@ -163,7 +172,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
             title="FVE",
             summary="Fine-grained: two frozen classifiers, one of 14 observations, one of their modifiers.",
             build="core.encoders.fve:FineGrainedEncoder",
-            frozen=True,
+            objective="labels",
             normalization=IMAGENET,
             source="Nazarov et al. 2022, section 3.1, Fine-grained Visual Encoding",
             sizes={
@@ -191,7 +200,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
             title="CVE",
             summary="CLIP: a CNN that learned to match radiographs with impressions, then frozen.",
             build="core.encoders.cve:ClipEncoder",
-            frozen=True,
+            objective="impressions",
             normalization=CLIP,
             source="Nazarov et al. 2022, section 3.1, CLIP Visual Encoding",
             sizes={
@@ -211,7 +220,8 @@ ENCODERS: Mapping[str, EncoderSpec] = {
             title="CCVE",
             summary="Cluster CLIP: 13 learned filters, one a disease cluster, each followed by CLIP, then frozen.",
             build="core.encoders.ccve:ClusterClipEncoder",
-            frozen=True,
+            objective="sentences",
+            token_names=CLUSTERS,
             normalization=CLIP,
             source="Nazarov et al. 2022, section 3.1, Cluster CLIP Visual Encoding",
             sizes={
@@ -225,7 +235,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
     )
 }
 
-# src: paper-spec 3.0: width 512, 8 heads, feed-forward 2048, dropout 0.1; three layers are our neutral default,
+# src: paper-notes 3.0: width 512, 8 heads, feed-forward 2048, dropout 0.1; three layers are our neutral default,
 # the published code trains one (``layers = 1``).
 _PAPER_TRANSFORMER = {"width": 512, "heads": 8, "feed_forward": 2048, "layers": 3, "dropout": 0.1}
 # For a few thousand reports of a thousand words.
@@ -290,6 +300,11 @@ def token_width(name: str, size: Size) -> int:
 def image_size(name: str, size: Size) -> int:
     """Side of the image that an encoder takes, pixels; several jointly take the largest of theirs."""
     return max(ENCODERS[part].sizes[size].image_size for part in encoder_parts(name))
+
+
+def classifier_row() -> EncoderSpec:
+    """The encoder of classifiers: its tower is the one that a run's backbone has, and its CDC stands in Table 2."""
+    return next(spec for spec in ENCODERS.values() if spec.objective == "labels")
 
 
 def pair_title(encoder: str, decoder: str) -> str:

@@ -14,7 +14,7 @@ from core.types import CXRLensError
 PAD, START, UNKNOWN, END, SENTENCE_END = range(5)
 SPECIAL_TOKENS = ("<pad>", "<start>", "<unknown>", "<end>", "<sentence-end>")
 
-_TOKEN = re.compile(r"\w+|[^\w\s]+")  # as NLTK's wordpunct_tokenize, which the reference code uses (paper-spec 3.0)
+_TOKEN = re.compile(r"\w+|[^\w\s]+")  # as NLTK's wordpunct_tokenize, which the reference code uses (paper-notes 3.0)
 _TERMINATORS = frozenset({".", "!", "?"})
 
 

@@ -24,7 +24,7 @@ _FRONTAL = frozenset({"AP", "PA", "FRONTAL"})
 _IN_WORDS = {"FRONTAL": "frontal view", "LATERAL": "lateral view"}
 
 VIEW_CHOICES: dict[str, dict[str, ViewChoice]] = {
-    # R2Gen counts Open-i by study, MIMIC-CXR by image (paper-spec 5.1, 5.3).
+    # R2Gen counts Open-i by study, MIMIC-CXR by image (paper-notes 5.1, 5.3).
     "openi": {"frontal": ViewChoice(_FRONTAL, first_only=True), "both": ViewChoice(None)},
     "mimic_cxr": {"ap": ViewChoice(frozenset({"AP"})), "frontal": ViewChoice(_FRONTAL), "all": ViewChoice(None)},
 }

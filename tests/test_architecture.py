@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,24 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"core", "training", "dashboard"}
 MAY_IMPORT = {"core": {"core"}, "training": {"core", "training"}, "dashboard": {"core", "dashboard"}}
+# Rooms in their order: each imports those before it, and what lies in the folder itself, which imports no room.
+ROOMS = {
+    "core": (
+        "labels",
+        "studies",
+        "encoders",
+        "decoders",
+        "bundles",
+        "evaluation",
+        "explain",
+        "projection",
+        "paper",
+        "reviews",
+    ),
+    "training": ("modules", "stages", "paper", "explain", "bench", "commands"),
+}
+DOORS = {"training.plan", "training.cli"}
+"""Modules outside the rooms that use them: what a preset costs, and the command line."""
 NEVER = {"core": {"streamlit", "plotly"}, "training": {"streamlit", "plotly"}, "dashboard": set()}
 
 
@@ -33,6 +52,50 @@ def test_imports_point_one_way(folder: str) -> None:
         if (name in OURS - MAY_IMPORT[folder]) or name in NEVER[folder]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def modules_imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Full names: of ``from core import ranks`` core.ranks, where that is a module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                is_module = (ROOT / full.replace(".", "/")).with_suffix(".py").is_file()
+                yield (full if is_module else node.module), node.lineno
+
+
+def room_of(module: str) -> int:
+    """Place of a module's room in the order of its folder; -1 outside the rooms."""
+    folder, _, rest = module.partition(".")
+    name = rest.partition(".")[0]
+    return ROOMS[folder].index(name) if name in ROOMS[folder] else -1
+
+
+@pytest.mark.parametrize("folder", sorted(ROOMS))
+def test_rooms_import_those_before_them(folder: str) -> None:
+    wrong = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if module in DOORS:
+            continue
+        wrong += [
+            f"{path.relative_to(ROOT)}:{line} imports {name}"
+            for name, line in modules_imported(path)
+            if name.split(".")[0] == folder and room_of(name) > room_of(module)
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("folder", sorted(ROOMS))
+def test_every_room_says_in_a_sentence_what_comes_in_and_goes_out(folder: str) -> None:
+    rooms = {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")} - {"presets"}
+    assert rooms == set(ROOMS[folder])
+    for room in rooms:
+        said = ast.get_docstring(ast.parse((ROOT / folder / room / "__init__.py").read_text(encoding="utf-8")))
+        assert said
+        assert len(said.splitlines()[0]) > 40
 
 
 def test_a_wrong_import_would_be_seen(tmp_path: Path) -> None:
@@ -63,3 +126,19 @@ def test_nothing_is_unpickled() -> None:
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                     safe = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                     assert safe.get("weights_only") == "True", f"{path}:{node.lineno}"
+
+
+def test_what_is_cited_of_the_paper_is_in_our_notes() -> None:
+    notes = (ROOT / "docs" / "paper-notes.md").read_text(encoding="utf-8")
+    sections = set(re.findall(r"^#+ (\d(?:\.\d)?)", notes, re.MULTILINE))
+    cited = {
+        (path.relative_to(ROOT), number)
+        for folder in (*OURS, "tests", "docs")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".toml")
+        for number in re.findall(
+            r"paper-notes(?:\]\(paper-notes\.md\))? (\d(?:\.\d)?)", path.read_text(encoding="utf-8")
+        )
+    }
+    assert cited
+    assert {number for _, number in cited} <= sections, sorted(each for each in cited if each[1] not in sections)

@@ -1,4 +1,4 @@
-"""Attention of the CLS token and of words: hand-worked values and the properties of paper-spec section 2."""
+"""Attention of the CLS token and of words: hand-worked values and the properties of paper-notes 2."""
 
 from __future__ import annotations
 

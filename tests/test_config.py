@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,25 @@ def test_contradictions_of_an_index_are_named(change: dict[str, str], message: s
 
 def test_where_an_index_lies_is_no_part_of_a_run() -> None:
     assert str(from_dict(DataConfig, INDEX)) == str(from_dict(DataConfig, {**INDEX, "folder": "elsewhere"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("classifier.batch_size=0", "classifier.batch_size: must be at least 1, got 0"),
+        ("clip.epochs=-1", "clip.epochs: must be at least 1, got -1"),
+        ("clip.batch_size=1", "clip.batch_size: must be at least 2"),  # a pair alone has nothing to be told from
+        ("report.learning_rate=-0.1", "report.learning_rate: must be above 0"),
+        ("report.learning_rate=0.0", "report.learning_rate: must be above 0"),
+        ("cluster_clip.weight_decay=nan", "cluster_clip.weight_decay: must be at least 0, got nan"),
+        ("classifier.margin=inf", "classifier.margin: must be above 0, got inf"),
+        ("write.beam_size=0", "write.beam_size: must be at least 1"),
+        ("evaluate_studies=-5", "evaluate_studies: must be at least 0"),
+        ("data.max_words=2", "data.max_words: must be at least 3"),  # START, a word, END
+        ("backbone.epochs=0", "backbone.epochs and backbone.learning_rate must be above 0"),
+        ("backbone.count=0", "backbone.count: phantoms are made to order"),
+    ],
+)
+def test_numbers_are_checked_before_anything_runs(change: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load_config(PRESETS, "phantom", [change])

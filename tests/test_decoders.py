@@ -42,7 +42,7 @@ def test_teacher_forcing_never_sees_later_words(decoder: Decoder, visual: Visual
 
 
 def test_a_study_does_not_depend_on_its_batch(decoder: Decoder, visual: VisualTokens) -> None:
-    # The published CNN-RNN-RNN trained sentences of one patient on the image of another (paper-spec 3.3).
+    # The published CNN-RNN-RNN trained sentences of one patient on the image of another (paper-notes 3.3).
     together = decoder(visual, IDS).logits
     for row in range(3):
         alone = decoder(VisualTokens(visual.tokens[row : row + 1], visual.grids, visual.sources), IDS[row : row + 1])
@@ -76,7 +76,7 @@ def test_cls_attention_is_as_defined(name: str, visual: VisualTokens) -> None:
     rows = layer_attention(memory)
     assert rows.shape == (3, 2, 4, 6)
     torch.testing.assert_close(rows.sum(-1), torch.ones(3, 2, 4))
-    # Rollout by hand, with loops (paper-spec section 2, item 3).
+    # Rollout by hand, with loops (paper-notes 2, item 3).
     expected = torch.empty(3, 6)
     for study in range(3):
         total = torch.eye(7)

@@ -13,8 +13,9 @@ from core.encoders.ccve import IndependentFilters, SharedStemFilters
 from core.encoders.clip import TextTower
 from core.encoders.dve import DirectEncoder
 from core.encoders.joint import JointEncoder, JointProjection
-from core.encoders.pretrained import WeightsError, load_lite0, package_file, timm_backbone
+from core.encoders.pretrained import load_lite0, timm_backbone
 from core.observations import CLUSTERS
+from core.packages import WeightsError, package_file
 from core.text import Vocabulary
 from core.types import VisualTokens
 from tests import needs
@@ -29,7 +30,7 @@ def clip_encoder(vocabulary: Vocabulary) -> nn.Module:
 
 
 def test_frozen_means_frozen(clip_encoder: nn.Module) -> None:
-    # The published code let CLIP's batch norms drift while the decoder trained (paper-spec 1.5).
+    # The published code let CLIP's batch norms drift while the decoder trained (paper-notes 1.5).
     clip_encoder.freeze()
     before = {key: value.clone() for key, value in clip_encoder.state_dict().items()}
     head = nn.Linear(128, 2)
@@ -129,7 +130,7 @@ def test_ccve_does_not_depend_on_the_chunk(vocabulary: Vocabulary) -> None:
 
 
 def test_joined_tokens_stay_with_their_study() -> None:
-    # The published code joined encoders on the batch axis and mixed studies (paper-spec 1.6).
+    # The published code joined encoders on the batch axis and mixed studies (paper-notes 1.6).
     torch.manual_seed(0)
     join = JointProjection([4, 6], 8)
     first = VisualTokens(torch.randn(3, 2, 4), ((1, 2),), ("a", "a"))

@@ -18,7 +18,7 @@ from training.backbones import BACKBONES
 
 pytestmark = pytest.mark.numeric
 
-FITTED = ("backbone", "clip_cve", "clip_ccve", "cdc", "fgc", *(f"{name}-transformer" for name in ENCODERS))
+FITTED = ("backbone", "clip_cve", "clip_ccve", "cdc_fve", "fgc_fve", *(f"{name}-transformer" for name in ENCODERS))
 # What must be there before a stage is killed: of every second training a checkpoint, else something half done.
 TRAINED = {name: f"{name}/{'config.json' if place % 2 else 'last.ckpt'}" for place, name in enumerate(FITTED)}
 CHAIN = {

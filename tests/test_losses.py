@@ -43,7 +43,7 @@ def test_alpha_ascends_while_the_rest_descends() -> None:
 
 
 def test_a_class_without_positives_in_the_batch_still_learns() -> None:
-    # With the batch's own rate its loss and gradient would be exactly zero (paper-spec 4.3).
+    # With the batch's own rate its loss and gradient would be exactly zero (paper-notes 4.3).
     loss = AUCMarginLoss(torch.tensor([0.01]))
     logits = torch.zeros(8, 1, requires_grad=True)
     loss(logits, torch.zeros(8, 1)).backward()

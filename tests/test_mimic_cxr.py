@@ -403,7 +403,7 @@ def test_the_command_prints_the_census(tmp_path: Path) -> None:
 
 # --- scale ---
 
-PATIENTS, STUDIES, IMAGES = 65_379, 227_835, 377_110  # of the release (paper-spec 5.1)
+PATIENTS, STUDIES, IMAGES = 65_379, 227_835, 377_110  # of the release (paper-notes 5.1)
 
 MEASURE = """
 import sys, time

@@ -25,7 +25,7 @@ CONFIG = load_config(PRESETS, "paper")
 
 
 def test_the_papers_numbers_are_the_papers() -> None:
-    """paper-spec 9, hyper-parameters in one place."""
+    """paper-notes 9, hyper-parameters in one place."""
     classifier, clip, filters, report = CONFIG.classifier, CONFIG.clip, CONFIG.cluster_clip, CONFIG.report
     assert (classifier.batch_size, classifier.learning_rate, classifier.patience) == (32, 1e-4, 10)
     for each in (clip, filters):
@@ -60,7 +60,7 @@ def test_table_2_has_the_papers_seven_rows() -> None:
     assert printed == {name: row.title for name, row in BACKBONES.items()}
 
 
-# Parameters in millions with 1,000 classes as paper-spec 1.0 measured them, less 986 rows of each one's head.
+# Parameters in millions with 1,000 classes as paper-notes 1.0 measured them, less 986 rows of each one's head.
 @pytest.mark.parametrize(
     ("name", "millions"),
     [

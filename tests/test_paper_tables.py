@@ -11,8 +11,8 @@ import pytest
 
 from core.files import DiskError
 from core.paper.tables import (
-    METRICS,
-    Metric,
+    PRINTED,
+    Cell,
     PaperTable,
     Row,
     TableError,
@@ -37,7 +37,7 @@ def example() -> PaperTable:
     return PaperTable(
         name="1",
         family="phantom",
-        metrics={name: METRICS[name] for name in ("bleu_4", "f1")},
+        metrics={name: PRINTED[name] for name in ("bleu_4", "f1")},
         rows=(
             Row(name="FVE, M2", keys={"encoder": "fve", "decoder": "m2"}, metrics=cells),
             Row(name="constant report", kind="baseline", metrics=beside({"f1": 0.126}), note="one report for all"),
@@ -117,7 +117,7 @@ def test_a_missing_or_cut_table_is_named(tmp_path: Path) -> None:
 
 def test_not_a_number_is_refused_before_it_is_written() -> None:
     with pytest.raises(TableError, match="nan"):
-        Metric(value=float("nan"))
+        Cell(value=float("nan"))
 
 
 def test_without_space_the_old_table_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def test_an_installed_wheel_has_its_assets_inside_and_makes_files_in_the_working
         ("core/assets/bundles/phantom-dve-m2/vocab.json", ("bundles",), "phantom-dve-m2/vocab.json is missing"),
         ("dashboard/.streamlit", ("dashboard",), "The dashboard's settings are missing"),
         ("training/presets", ("plan", "--preset", "phantom"), "presets holds no preset"),
-        ("training/label_sentences.tsv", ("label-quality", "-n", "10"), "label_sentences.tsv is not there"),
+        ("core/evaluation/label_sentences.tsv", ("label-quality", "-n", "10"), "label_sentences.tsv is not there"),
         ("core/labels/rules.toml", ("label-quality", "-n", "10"), "rules.toml is missing from this installation"),
     ],
 )

@@ -33,7 +33,8 @@ from training.modules.classifier import ClassifierModule
 from training.modules.clip import ClipModule
 from training.modules.report import ReportModule
 from training.runs import SameNorms, StageError, fit, loaders, pad, run_stage, save_weights
-from training.stages import Run
+from training.stages.clip import clip
+from training.stages.run import Run
 
 pytestmark = pytest.mark.numeric
 
@@ -298,7 +299,7 @@ def test_the_command_trains_with_two_processes(tmp_path: Path) -> None:
     assert first.stdout.count("constant report") == 1  # one process speaks
     keys = {path.parent.name: json.loads(path.read_text())["key"] for path in tmp_path.glob("phantom/*/done.json")}
     run = Run(load_config(PRESETS, "phantom", [*FEW, *pair]), tmp_path / "phantom")
-    assert run.clip("cve") == keys["clip_cve"]  # one process finds the stage done
+    assert clip(run, "cve") == keys["clip_cve"]  # one process finds the stage done
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "done before, skipped" in again.stderr

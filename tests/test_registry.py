@@ -31,7 +31,7 @@ def test_every_encoder_row_has_its_shapes(name: str, size: str, vocabulary: Voca
 
 
 def test_the_papers_shapes() -> None:
-    # Typed from the paper, sections 3.1 and 4.2, and paper-spec 1.0.
+    # Typed from the paper, sections 3.1 and 4.2, and paper-notes 1.0.
     stated = {"dve": (224, 49, 1024), "fve": (224, 98, 768), "cve": (288, 81, 640), "ccve": (288, 13, 640)}
     for name, (pixels, tokens, width) in stated.items():
         shape = ENCODERS[name].sizes["paper"]
@@ -50,7 +50,7 @@ def test_both_filter_kinds_have_the_papers_shape(filters: str) -> None:
         encoder = build_encoder("ccve", "paper", filters=filters).eval()
         assert encoder(torch.empty(1, 1, 288, 288)).tokens.shape == (1, 13, 640)
     if filters == "shared_stem":
-        assert sum(p.numel() for p in encoder.filters.parameters()) == 6_981  # src: paper-spec 1.4
+        assert sum(p.numel() for p in encoder.filters.parameters()) == 6_981  # src: paper-notes 1.4
 
 
 @pytest.mark.parametrize(("encoder", "decoder"), PAIRS)

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.paper.filter_map import FilterMap, map_path, write_map
-from core.paper.tables import Metric, PaperTable, Row, write_table
+from core.paper.tables import Cell, PaperTable, Row, write_table
 from core.types import CXRLensError
 from dashboard import figures, runs, settings
 from dashboard.results.parts import read_query
@@ -193,8 +193,8 @@ def test_a_run_shows_differences_to_the_paper_and_what_it_lacks(folder: Path) ->
 
 def test_scores_and_their_differences_are_two_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(folder / "a", results())
-    score = {"f1": Metric(value=0.7, low=0.6, high=0.8)}
-    step = {"difference": Metric(value=0.1, low=0.05, high=0.15)}
+    score = {"f1": Cell(value=0.7, low=0.6, high=0.8)}
+    step = {"difference": Cell(value=0.1, low=0.05, high=0.15)}
     rows = [Row(name=name, metrics=metrics) for name, metrics in
             (("FVE", score), ("DVE", score), ("FVE less DVE", step), ("DVE less CVE", step))]  # fmt: skip
     made = PaperTable(
@@ -217,7 +217,7 @@ def test_the_chart_of_table_3_shows_what_is_clinical_not_its_first_score(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(folder / "a", results())
-    rows = [Row(name=name, metrics={"bleu_1": Metric(value=0.6), "f1": Metric(value=0.125)}) for name in "ab"]
+    rows = [Row(name=name, metrics={"bleu_1": Cell(value=0.6), "f1": Cell(value=0.125)}) for name in "ab"]
     made = PaperTable(
         name="3", family="real", metrics={"bleu_1": "BLEU-1", "f1": "F1 of findings"}, rows=tuple(rows), n=9,
         seeds=(1,), command="cxr-lens table 3 --preset real", data="few.",

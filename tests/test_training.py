@@ -23,7 +23,6 @@ from typer.testing import CliRunner
 from core.config import ExperimentConfig, load_config
 from core.encoders import build_encoder
 from core.encoders.label_text import LabelTextEncoder
-from core.encoders.token_cache import TokenCache
 from core.observations import OBSERVATIONS
 from core.paper.tables import read_table
 from core.types import CXRLensError
@@ -35,7 +34,16 @@ from training.modules.optimizers import augment
 from training.modules.report import ReportModule
 from training.paper.tables import table_2, table_3
 from training.runs import EpochSampler, StageError, fit, load_weights, loaders, run_stage
-from training.stages import Run
+from training.stages.backbone import backbone
+from training.stages.classifiers import classifier
+from training.stages.clip import clip
+from training.stages.decoder import decoder as train_decoder
+from training.stages.encoders import trained_encoder
+from training.stages.export import card, export
+from training.stages.label_text import label_text_decoder
+from training.stages.models import new_decoder, new_encoder, new_join
+from training.stages.run import Run
+from training.stages.tokens import cache, tokens
 
 pytestmark = pytest.mark.numeric
 
@@ -206,15 +214,14 @@ def test_pairs_train_export_and_verify(pair: tuple[str, str], run: Run, tmp_path
     from core.bundles.library import BundleLibrary
 
     encoder, decoder = pair
-    run.decoder(encoder, decoder)
+    train_decoder(run, encoder, decoder)
     stage = run.folder / f"{encoder}-{decoder}"
     assert {"config.json", "done.json", "model.safetensors", "summary.json"} <= {each.name for each in stage.iterdir()}
     assert not list(stage.glob("*.ckpt"))
     inputs = json.loads((stage / "config.json").read_text())["inputs"]
-    assert ("joining" in inputs) == ("+" in encoder)  # a layer of that kind learned at another rate before
-    Run(
-        load_config(PRESETS, "phantom", [*FEW, f"encoders=['{encoder}']", f"decoders=['{decoder}']"]), run.folder
-    ).export(tmp_path)
+    assert ("version" in inputs) == ("+" in encoder)  # a layer of that kind learned at another rate before
+    config = load_config(PRESETS, "phantom", [*FEW, f"encoders=['{encoder}']", f"decoders=['{decoder}']"])
+    export(Run(config, run.folder), tmp_path)
     library = BundleLibrary(tmp_path)
     (card,) = library.cards()
     assert card.name == f"phantom-{encoder}-{decoder}"
@@ -227,17 +234,17 @@ def test_drifting_norms_move_statistics_and_nothing_else_of_the_encoder(
     """The published code's fault: weights are still, what batch norms remember is not. The bundle keeps what came."""
     from core.bundles.library import BundleLibrary
 
-    run.clip("cve")
-    steady = run.trained_encoder("cve").state_dict()
+    clip(run, "cve")
+    steady = trained_encoder(run, "cve").state_dict()
     report = replace(few.report, drifting_norms=True)
     drifting = Run(replace(few, report=report, encoders=("cve",), decoders=("m2",)), run.folder)
-    drifting.decoder("cve", "m2")
-    after = drifting.encoder("cve")
+    train_decoder(drifting, "cve", "m2")
+    after = new_encoder(drifting, "cve")
     load_weights(run.folder / "cve-m2", "encoder", after)
     moved = {key for key, value in after.state_dict().items() if not torch.equal(value, steady[key])}
     assert moved
     assert all(key.rsplit(".", 1)[1] in ("running_mean", "running_var", "num_batches_tracked") for key in moved)
-    drifting.export(tmp_path)
+    export(drifting, tmp_path)
     library = BundleLibrary(tmp_path)
     assert library.verify("phantom-cve-m2") < 1e-4
     read = library.load("phantom-cve-m2").encoder.state_dict()
@@ -249,7 +256,7 @@ def test_drifting_norms_move_statistics_and_nothing_else_of_the_encoder(
 def test_a_decoder_keeps_the_epoch_that_its_preset_watches(run: Run, few: ExperimentConfig) -> None:
     aware = replace(few.report, monitor="f1", class_aware=True, group_lengths=True)
     other = Run(replace(few, report=aware), run.folder)
-    other.decoder("ccve", "transformer")
+    train_decoder(other, "ccve", "transformer")
     stage = other.folder / "ccve-transformer"
     rows = list(csv.DictReader((stage / "log" / "metrics.csv").open()))
     watched = [float(row["val_f1"]) for row in rows if row.get("val_f1")]
@@ -258,44 +265,44 @@ def test_a_decoder_keeps_the_epoch_that_its_preset_watches(run: Run, few: Experi
     assert summary["best"] == pytest.approx(max(watched))
     assert len(watched) == 2
     before = json.loads((stage / "done.json").read_text())["key"]
-    assert run.decoder("ccve", "transformer") != before  # another choice, another stage
+    assert train_decoder(run, "ccve", "transformer") != before  # another choice, another stage
 
 
 def test_a_card_of_patients_data_names_its_licence_and_no_folder(tmp_path: Path) -> None:
     run = Run(load_config(PRESETS, "openi", [f"data.folder={tmp_path}"]), tmp_path)
     source = SimpleNamespace(fingerprint=lambda: "abc")
     run.__dict__["data"] = SimpleNamespace(source=source, studies={"train": [1, 2]})
-    card = run._card("openi-dve-m2")
-    assert "CC BY-NC" in card["licence"]
-    assert card["data"]["studies"] == {"train": 2}
-    assert str(tmp_path) not in json.dumps(card)
-    assert card["config"]["data"]["source"] == "openi"
+    about = card(run, "openi-dve-m2")
+    assert "CC BY-NC" in about["licence"]
+    assert about["data"]["studies"] == {"train": 2}
+    assert str(tmp_path) not in json.dumps(about)
+    assert about["config"]["data"]["source"] == "openi"
 
 
 def test_a_trained_encoder_is_the_one_its_decoder_saw(run: Run) -> None:
-    run.tokens("fve")
-    encoder = run.trained_encoder("fve")
+    tokens(run, "fve")
+    encoder = trained_encoder(run, "fve")
     images = run.data.images("test", 128)
-    cache = TokenCache.open(run.folder / "tokens_fve" / "test", run._cache_key("fve", "test"))
+    stored = cache(run, "fve", "test")
     fresh = encoder(torch.from_numpy(np.array(images[:2])).unsqueeze(1).float() / 255).tokens
-    torch.testing.assert_close(cache.tokens([0, 1]), fresh, atol=2e-2, rtol=1e-2)
+    torch.testing.assert_close(stored.tokens([0, 1]), fresh, atol=2e-2, rtol=1e-2)
 
 
 def test_stages_write_what_they_were_given(run: Run) -> None:
-    run.classifier("cdc")
-    about = json.loads((run.folder / "cdc" / "config.json").read_text())
+    classifier(run, "fve", "cdc")
+    about = json.loads((run.folder / "cdc_fve" / "config.json").read_text())
     assert about["inputs"]["seed"] == 1
     assert about["inputs"]["data"] == run.data.fingerprint()
     assert about["inputs"]["classifier"]["epochs"] == 2
-    weights = load_file(run.folder / "cdc" / "model.safetensors")
+    weights = load_file(run.folder / "cdc_fve" / "model.safetensors")
     assert all(key.startswith("cdc.") for key in weights)
 
 
 def test_every_encoder_starts_from_the_backbone(run: Run) -> None:
-    run.backbone()
+    backbone(run)
     trained = load_file(run.folder / "backbone" / "model.safetensors")["backbone.conv1.0.weight"]
     for name, count in (("dve", 1), ("fve", 2), ("cve", 1), ("ccve", 1)):
-        backbones = run.encoder(name).backbones()
+        backbones = new_encoder(run, name).backbones()
         assert len(backbones) == count
         for each in backbones:
             assert torch.equal(each.state_dict()["conv1.0.weight"], trained)
@@ -310,22 +317,22 @@ def test_the_backbone_learns_from_other_phantoms(run: Run) -> None:
 def test_the_backbone_learns_the_training_split_where_asked(tmp_path: Path) -> None:
     run = Run(load_config(PRESETS, "phantom", [*FEW, "backbone.source=train"]), tmp_path)
     assert run.backbone_data is run.data
-    run.backbone()
+    backbone(run)
     head = load_file(tmp_path / "backbone" / "model.safetensors")["backbone.fc.weight"]
     assert len(head) == len(OBSERVATIONS) + len(run.data.fine_labels)
     before = json.loads((tmp_path / "backbone" / "done.json").read_text())["key"]
     other = Run(load_config(PRESETS, "phantom", [*FEW, "backbone.source=train", "data.seed=9"]), tmp_path)
-    assert other.backbone() != before  # other studies, another backbone
+    assert backbone(other) != before  # other studies, another backbone
 
 
 def test_every_size_has_a_backbone_for_its_encoders(tmp_path: Path) -> None:
     """Open-i's preset on phantoms: at its size towers have arguments that a classifier alone does not take."""
     few = [*FEW, "data.source=phantom", 'data.views=""', "data.count=24"]
     run = Run(load_config(PRESETS, "openi", few), tmp_path)
-    run.backbone()
+    backbone(run)
     trained = load_file(tmp_path / "backbone" / "model.safetensors")["backbone.blocks.3.0.conv_dw.weight"]
     for name, count in (("dve", 1), ("fve", 2), ("cve", 1), ("ccve", 1)):
-        towers = run.encoder(name).backbones()
+        towers = new_encoder(run, name).backbones()
         assert len(towers) == count
         assert all(torch.equal(each.state_dict()["blocks.3.0.conv_dw.weight"], trained) for each in towers)
 
@@ -346,8 +353,8 @@ def test_two_processes_do_a_stage_once(tmp_path: Path) -> None:
 
 
 def test_a_missing_stage_is_named(few: ExperimentConfig, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"model.safetensors is missing. Run the stage 'cdc' first"):
-        Run(few, tmp_path).trained_encoder("fve")
+    with pytest.raises(StageError, match=r"model.safetensors is missing. Run the stage 'cdc_fve' first"):
+        trained_encoder(Run(few, tmp_path), "fve")
 
 
 def test_progress_lines_replace_bars_side_by_side(
@@ -438,9 +445,9 @@ def test_only_an_image_encoder_learns_at_the_rate_of_images(run: Run) -> None:
     for encoder, expected in (
         (build_encoder("dve", "tiny"), {2e-3, 1e-4}),
         (LabelTextEncoder(words, 64, 8), {2e-3}),
-        (run._join("fve+cve"), {2e-3}),
+        (new_join(run, "fve+cve"), {2e-3}),
     ):
-        module = ReportModule(encoder, (), run.new_decoder("dve", "transformer"), words, settings)
+        module = ReportModule(encoder, (), new_decoder(run, "dve", "transformer"), words, settings)
         module.trainer = SimpleNamespace(estimated_stepping_batches=100)  # type: ignore[assignment]
         optimizer = module.configure_optimizers()["optimizer"]
         assert {group["initial_lr"] for group in optimizer.param_groups} == expected
@@ -458,13 +465,15 @@ def test_table_3_draws_studies_as_decoders_do(run: Run, monkeypatch: pytest.Monk
         seen.append([batch["places"] for batch in batches])  # type: ignore[index]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.stages.loaders", watch)
+    monkeypatch.setattr("training.stages.reports.loaders", watch)
     config = replace(run.config, report=replace(run.config.report, class_aware=True, group_lengths=True))
     chosen = Run(config, tmp_path, shared=run.folder)
-    monkeypatch.setattr(Run, "_backbone_key", lambda self: "made")
-    monkeypatch.setattr(Run, "tokens", lambda self, name: "made")
-    monkeypatch.setattr(Run, "_cache", lambda self, name, split: SimpleNamespace(template=lambda: None))
-    for stage in (lambda: chosen.decoder("fve", "transformer"), chosen.label_text_decoder):
+    monkeypatch.setattr(Run, "backbone_key", "made")
+    monkeypatch.setattr("training.stages.decoder.tokens", lambda run, name: "made")
+    monkeypatch.setattr(
+        "training.stages.decoder.cache", lambda run, name, split: SimpleNamespace(template=lambda: None)
+    )
+    for stage in (lambda: train_decoder(chosen, "fve", "transformer"), lambda: label_text_decoder(chosen)):
         with pytest.raises(KeyboardInterrupt):
             stage()
     assert seen[0] == seen[1]

@@ -1,3 +1,3 @@
-"""The stages one can run, their presets and the command line."""
+"""Presets in, trained pairs and the paper's tables out; and the command line."""
 
 import core as core  # refuses a Python that is too old, before anything else can fail

@@ -27,7 +27,7 @@ from training.console import PRESETS, AsJson, Bundles, Jobs, Overrides, Preset, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from training.stages import Run
+    from training.stages.run import Run
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (

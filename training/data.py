@@ -81,7 +81,7 @@ class StudyData:
         return content_hash([self.source.fingerprint(), self.config])
 
     def coarse_targets(self, split: Split) -> Tensor:
-        """(studies, 14): 1 where positive; uncertain and blank count as 0 (paper-spec 4.1)."""
+        """(studies, 14): 1 where positive; uncertain and blank count as 0 (paper-notes 4.1)."""
         rows = [[study.labels[name] is LabelState.POSITIVE for name in OBSERVATIONS] for study in self.studies[split]]
         return torch.tensor(rows, dtype=torch.float32)
 

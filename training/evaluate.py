@@ -20,6 +20,7 @@ from core.decoders.search import GenerateConfig
 from core.evaluation import java
 from core.evaluation.clinical import ClinicalProtocol, clinical_scores
 from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS
+from core.evaluation.metrics import METRICS
 from core.evaluation.scoring import LabeledReports, language_scores, score_systems
 from core.labels.rules import label_report
 from core.registry import image_size
@@ -140,9 +141,10 @@ INTERVALS = (
 
 def table(results: Mapping[str, Any]) -> str:
     """The results as a Markdown table: twelve pairs, then the baselines."""
-    numbers = ("bleu_1", "bleu_4", "rouge_l", "meteor", "cider", "precision", "recall")
-    head = "| encoder | decoder | BLEU-1 | BLEU-4 | ROUGE-L | METEOR | CIDEr | P | R | macro F1 | F1 of 5 "
-    lines = [head + "| macro F1 less the nearest report's | distinct | shuffled F1 |", "|---|---|" + "---:|" * 12]
+    numbers = [metric.name for metric in METRICS.values() if metric.in_table]
+    heads = ["encoder", "decoder", *(METRICS[name].title for name in (*numbers, "f1", "f1_5"))]
+    heads += ["macro F1 less the nearest report's", "distinct", "shuffled F1"]
+    lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for row in [*results["rows"], *results["baselines"]]:
         name = f"{row['encoder']} | {row['decoder']}" if "encoder" in row else f"*{row['name']}* | "
         low, high = row["intervals"]["f1"]
@@ -159,11 +161,18 @@ def table(results: Mapping[str, Any]) -> str:
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", f"{results['studies']} held-out studies. {results['protocol']}", ""]
+    language = [
+        name for name in numbers if any(name in row for rows in results["published"].values() for row in rows.values())
+    ]
     for name, systems in results["published"].items():
-        lines += [PROTOCOLS[name].describe(), "", "| system | BLEU-1 | BLEU-4 | ROUGE-L | METEOR | CIDEr |"]
-        lines += ["|---|" + "---:|" * 5]
+        lines += [
+            PROTOCOLS[name].describe(),
+            "",
+            f"| system | {' | '.join(METRICS[each].title for each in language)} |",
+        ]
+        lines += ["|---|" + "---:|" * len(language)]
         for system, scores in systems.items():
-            cells = [f"{scores[key]:.3f}" if key in scores else "" for key in numbers[:5]]
+            cells = [f"{scores[key]:.3f}" if key in scores else "" for key in language]
             lines.append(f"| {system} | {' | '.join(cells)} |")
         lines.append("")
     lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]

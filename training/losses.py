@@ -18,7 +18,7 @@ class AUCMarginLoss(nn.Module):
 
     A min-max problem: the network, a and b descend, alpha ascends. Its gradient is reversed here, so that any
     optimiser can run it; call :meth:`project` after each step. Positive rates are those of the data set: estimated
-    in a batch, a class without a positive would have exactly no loss and no gradient (paper-spec 4.3).
+    in a batch, a class without a positive would have exactly no loss and no gradient (paper-notes 4.3).
     """
 
     positive_rate: Tensor
@@ -90,7 +90,7 @@ def report_loss(
     Args:
         output: of teacher forcing on ids[:, :-1].
         ids: (B, T), START first, END, then PAD.
-        stop_weight: of the stop decision (5.0 in the published code, paper-spec 3.3).
+        stop_weight: of the stop decision (5.0 in the published code, paper-notes 3.3).
         weigh: given the number of words, a factor of their mean (`core.ranks.weight`).
 
     Returns:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,28 +22,29 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.config import ClassifierConfig, ExperimentConfig
+from core.config import ClassifierConfig, ClipConfig, ExperimentConfig
 from core.decoders import build_decoder
 from core.encoders import Encoder, build_encoder
-from core.encoders.base import Normalize
+from core.encoders.base import Normalize, encoder_class
 from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.classifier import ImageClassifier
-from core.encoders.cve import ClipEncoder
+from core.encoders.clip import ContrastiveEncoder
 from core.encoders.fve import FineGrainedEncoder
 from core.encoders.label_text import LabelTextEncoder
 from core.encoders.token_cache import BATCH
-from core.observations import CLUSTERS, OBSERVATIONS
+from core.observations import CLUSTERS
 from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_width
 from core.text import END, SENTENCE_END, SPECIAL_TOKENS, START, Vocabulary
 from core.types import VisualTokens
 from training.backbones import build_classifier, settings_of
 from training.losses import contrastive_loss, report_loss
 from training.paper.tables import rows_of_table_2
+from training.stages.label_text import DECODER as LABEL_TEXT_DECODER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How much data there is. Defaults: MIMIC-CXR (paper-spec 5.1).
+    """How much data there is. Defaults: MIMIC-CXR (paper-notes 5.1).
 
     Attributes:
         files: all radiographs of the release.
@@ -166,23 +168,19 @@ def _training_memory(module: nn.Module, saved: int) -> float:
 
 def encoder_on_meta(name: str, config: ExperimentConfig, counts: Counts) -> Encoder:
     """An encoder without weights."""
-    words = _vocabulary(counts.vocabulary)
-    changes: dict[str, dict[str, Any]] = {
-        "dve": {},
-        "fve": {"coarse_classes": len(OBSERVATIONS), "fine_classes": counts.fine_labels},
-        "cve": {"vocabulary": words, "feature": config.clip.feature},
-        "ccve": {"vocabulary": words, "filters": config.cluster_clip.filters},
-    }
+    data = SimpleNamespace(vocabulary=_vocabulary(counts.vocabulary), fine_labels=range(counts.fine_labels))
     with torch.device("meta"):
-        return build_encoder(name, config.size, **changes[name])
+        return build_encoder(name, config.size, **encoder_class(name).arguments(config, data))  # type: ignore[arg-type]
 
 
-def classifier_stage(kind: str, config: ExperimentConfig, counts: Counts) -> Stage:
-    """Cost of CDC or FGC; the margin loss costs what cross-entropy does."""
-    encoder = encoder_on_meta("fve", config, counts)
+def classifier_stages(name: str, config: ExperimentConfig, counts: Counts) -> list[Stage]:
+    """Cost of CDC and FGC; the margin loss costs what cross-entropy does."""
+    encoder = encoder_on_meta(name, config, counts)
     assert isinstance(encoder, FineGrainedEncoder)
-    tower = encoder.cdc if kind == "cdc" else encoder.fgc
-    return _classifier(kind, encoder.normalize, tower, config.classifier, counts)
+    return [
+        _classifier(f"{kind}_{name}", encoder.normalize, tower, config.classifier, counts)
+        for kind, tower in encoder.classifiers().items()
+    ]
 
 
 def backbone_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
@@ -203,26 +201,31 @@ def _classifier(
     return Stage(name, counts.train, settings.epochs, passes * operations / batch, memory, _weights(network))
 
 
-def clip_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
-    """Cost of CLIP or cluster CLIP, the contrast included."""
+def clip_stage(name: str, config: ExperimentConfig, counts: Counts, settings: ClipConfig, texts: float) -> Stage:
+    """Cost of a CLIP whose images have each so many texts, the contrast included."""
     encoder = encoder_on_meta(name, config, counts)
-    assert isinstance(encoder, ClipEncoder | ClusterClipEncoder)
-    settings = config.cluster_clip if name == "ccve" else config.clip
+    assert isinstance(encoder, ContrastiveEncoder)
     batch = settings.batch_size
     images = _images(name, config, batch)
     ids = torch.zeros(batch, 77, dtype=torch.long, device="meta")
 
     def loss() -> Tensor:
-        inputs = encoder.normalize(images)
-        if isinstance(encoder, ClusterClipEncoder):
-            inputs = encoder.filters.one(inputs, 0)  # each image goes through one filter
+        inputs = encoder.views(encoder.normalize(images), 0)[:, 0]  # each image goes through one filter
         image, text = encoder.clip.image(inputs), encoder.clip.text(ids)
         return contrastive_loss(image, text, encoder.clip.logit_scale)
 
     operations, saved = measure(encoder, loss)
-    pairs = round(counts.impressions * (counts.sentences if name == "ccve" else 1))
+    pairs = round(counts.impressions * texts)
     memory = _training_memory(encoder, saved)
     return Stage(f"clip_{name}", pairs, settings.epochs, operations / batch, memory, _weights(encoder))
+
+
+COSTS: Mapping[str, Callable[[str, ExperimentConfig, Counts], list[Stage]]] = {
+    "labels": classifier_stages,
+    "impressions": lambda name, config, counts: [clip_stage(name, config, counts, config.clip, 1)],
+    "sentences": lambda name, config, counts: [clip_stage(name, config, counts, config.cluster_clip, counts.sentences)],
+}
+"""Of the stages of a frozen encoder, by what it learns."""
 
 
 def token_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
@@ -257,7 +260,9 @@ def decoder_stage(encoder_name: str, decoder_name: str, config: ExperimentConfig
     tokens = sum(ENCODERS[part].sizes[config.size].num_tokens for part in parts)
     width = token_width(encoder_name, config.size)
     decoder = build_decoder(decoder_name, config.size, token_width=width, vocabulary_size=counts.vocabulary)
-    if frozen and decoder_name != "cnn_rnn_rnn":  # the planner reads how many sentences there are: no meta device
+    if (
+        frozen and not DECODERS[decoder_name].sentences
+    ):  # the planner reads how many sentences there are: no meta device
         decoder = decoder.to("meta")
     device = next(decoder.parameters()).device
     batch = settings.batch_size if device.type == "meta" else 2
@@ -283,10 +288,10 @@ def decoder_stage(encoder_name: str, decoder_name: str, config: ExperimentConfig
 
 def label_text_stage(config: ExperimentConfig, counts: Counts) -> Stage:
     """Cost of Table 3's model."""
-    settings, width = config.report, int(DECODERS["transformer"].sizes[config.size]["width"])
+    settings, width = config.report, int(DECODERS[LABEL_TEXT_DECODER].sizes[config.size]["width"])
     with torch.device("meta"):
         encoder = LabelTextEncoder(_vocabulary(counts.fine_labels), width, counts.label_words)
-        decoder = build_decoder("transformer", config.size, token_width=width, vocabulary_size=counts.vocabulary)
+        decoder = build_decoder(LABEL_TEXT_DECODER, config.size, token_width=width, vocabulary_size=counts.vocabulary)
         labels = torch.zeros(settings.batch_size, counts.label_words, dtype=torch.long)
         ids = torch.full((settings.batch_size, counts.words + 2), 5)
     both = nn.ModuleList([encoder, decoder])
@@ -321,8 +326,7 @@ def _weights(module: nn.Module) -> float:
 def stages(config: ExperimentConfig, counts: Counts = MIMIC_CXR) -> list[Stage]:
     """All stages of a preset that need a GPU, in their order."""
     frozen = list(dict.fromkeys(p for name in config.encoders for p in encoder_parts(name) if ENCODERS[p].frozen))
-    rows = [classifier_stage(kind, config, counts) for kind in ("cdc", "fgc") if "fve" in frozen]
-    rows += [clip_stage(name, config, counts) for name in frozen if name != "fve"]
+    rows = [row for name in frozen for row in COSTS[ENCODERS[name].objective or ""](name, config, counts)]
     rows += [token_stage(name, config, counts) for name in frozen]
     rows += [decoder_stage(e, d, config, counts) for e in config.encoders for d in config.decoders]
     return rows

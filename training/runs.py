@@ -206,7 +206,7 @@ class ClassAwareSampler(EpochSampler):
     """Every second place is a positive of a class, all classes in turn; the other places are studies in random order.
 
     With a few hundred classes of which many are rare, a batch in random order has no positive of most of them, and the
-    AUC margin loss has nothing to push apart (paper-spec 4.3). Its positive rates stay those of the data set.
+    AUC margin loss has nothing to push apart (paper-notes 4.3). Its positive rates stay those of the data set.
     """
 
     def __init__(self, targets: Tensor, seed: int) -> None:

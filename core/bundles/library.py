@@ -193,14 +193,14 @@ class BundleLibrary:
             return self._models[name]
 
     def classes(self, name: str) -> dict[str, tuple[str, ...]]:
-        """Names of the classes of FVE's two classifiers, "cdc" and "fgc", in their order; empty for a pair without FVE.
+        """Names of the classes of an encoder's two classifiers, "cdc" and "fgc", in their order; empty without them.
 
         Raises:
             BundleError: there is no such bundle, or a card is damaged.
         """
         for shared in read_card(self.folder / name).content["encoder"]["shared"]:
             encoder = _read_json(self.folder / "shared" / shared / "card.json")["encoder"]
-            if encoder["name"] == "fve":
+            if "coarse_labels" in encoder:
                 return {"cdc": tuple(encoder["coarse_labels"]), "fgc": tuple(encoder["fine_labels"])}
         return {}
 
@@ -358,10 +358,10 @@ def restored(values: Mapping[str, Any], key: str) -> Any:
 
 
 def _build(config: Mapping[str, Any], size: str, vocabulary: Any) -> Encoder:
-    from core.encoders import build_encoder
+    from core.encoders.base import build_encoder, encoder_class
 
     changes = dict(config["changes"])
-    if config["name"] in ("cve", "ccve"):
+    if encoder_class(config["name"]).reads_words:
         changes["vocabulary"] = vocabulary
     return build_encoder(config["name"], size, **changes)  # type: ignore[arg-type]
 

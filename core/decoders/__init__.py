@@ -1,4 +1,4 @@
-"""Visual tokens to words: Transformer, M2, CNN-RNN-RNN. One contract for all."""
+"""Visual tokens in, words out: Transformer, M2, CNN-RNN-RNN behind one contract, and one search for all."""
 
 from core.decoders.base import Decoder, DecoderOutput, DecoderState, Memory, build_decoder
 

@@ -1,4 +1,4 @@
-"""What attention says: of the CLS token, and of each word (paper-spec section 2).
+"""What attention says: of the CLS token, and of each word (paper-notes 2).
 
 A layer or head of None means the mean over them. Means are taken of the raw weights; what did not go to visual tokens
 (the CLS token itself, memory slots, the sentinel) is left out afterwards, and the rest sums to 1.

@@ -96,7 +96,7 @@ def build_decoder(name: str, size: Size, *, token_width: int, vocabulary_size: i
     """Build a row of the registry.
 
     Args:
-        name: "transformer", "m2" or "cnn_rnn_rnn".
+        name: key in the registry.
         size: "paper", "small" or "tiny".
         token_width: D of the encoder's tokens.
         vocabulary_size: V.

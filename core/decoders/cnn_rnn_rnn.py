@@ -1,4 +1,4 @@
-"""CNN-RNN-RNN: one LSTM plans sentences, another writes their words (Liu et al. 2019; paper-spec 3.3).
+"""CNN-RNN-RNN: one LSTM plans sentences, another writes their words (Liu et al. 2019; paper-notes 3.3).
 
 Words look at the image through adaptive attention with a visual sentinel (Lu et al. 2017, arXiv:1612.01887).
 

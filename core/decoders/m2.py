@@ -1,4 +1,4 @@
-"""M2, the meshed-memory Transformer (Cornia et al. 2020, arXiv:1912.08226; paper-spec 3.2)."""
+"""M2, the meshed-memory Transformer (Cornia et al. 2020, arXiv:1912.08226; paper-notes 3.2)."""
 
 from __future__ import annotations
 

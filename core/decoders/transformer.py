@@ -1,4 +1,4 @@
-"""The vanilla Transformer decoder with a memory encoder (Vaswani et al. 2017; paper-spec 3.1)."""
+"""The vanilla Transformer decoder with a memory encoder (Vaswani et al. 2017; paper-notes 3.1)."""
 
 from __future__ import annotations
 

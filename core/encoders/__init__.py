@@ -1,4 +1,4 @@
-"""Radiograph to visual tokens: DVE, FVE, CVE, CCVE, and several of them jointly."""
+"""Radiographs in, visual tokens out: DVE, FVE, CVE, CCVE, and several of them jointly."""
 
 from core.encoders.base import Encoder, build_encoder
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,22 @@ from torch.nn import functional
 
 from core.registry import ENCODERS, Size, lookup
 from core.types import VisualTokens
+
+if TYPE_CHECKING:
+    from core.config import ExperimentConfig
+    from core.text import Vocabulary
+
+
+class LearnedFrom(Protocol):
+    """What an encoder's shape may depend on of the studies it learns from."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Words of the training split."""
+
+    @property
+    def fine_labels(self) -> Sequence[str]:
+        """Fine labels that are frequent enough."""
 
 
 class Normalize(nn.Module):
@@ -47,6 +63,13 @@ class Encoder(nn.Module):
     """Images (B, 1, H, H) in [0, 1] to ``VisualTokens``."""
 
     normalize: Normalize
+    reads_words: ClassVar[bool] = False
+    """Whether it has a text tower, which is built with the vocabulary."""
+
+    @classmethod
+    def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:
+        """Arguments that a preset and its studies decide, beside those of the registry's row."""
+        return {}
 
     def __init__(self) -> None:
         """Start unfrozen."""
@@ -57,7 +80,7 @@ class Encoder(nn.Module):
         """Stop training for good: no gradient, evaluation mode, buffers that do not move.
 
         The published code only switched gradients off, so that CLIP's batch norms went on drifting
-        while the decoder trained (paper-spec 1.5).
+        while the decoder trained (paper-notes 1.5).
         """
         self.is_frozen = True
         self.requires_grad_(False)
@@ -71,6 +94,14 @@ class Encoder(nn.Module):
         """Its timm models, which can start from the weights of another one of their kind."""
         return []
 
+    def trunks(self) -> dict[str, nn.Module]:
+        """The CNN behind each source of tokens that are cells of its feature map, for Grad-CAM."""
+        return {}
+
+    def parts(self) -> list[Encoder]:
+        """The encoders that it joins; itself, where it joins none."""
+        return [self]
+
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); what subclasses implement."""
         raise NotImplementedError
@@ -83,11 +114,22 @@ class Encoder(nn.Module):
         return self.encode(images)
 
 
+def encoder_class(name: str) -> type[Encoder]:
+    """The class of a row of the registry.
+
+    Raises:
+        CXRLensError: unknown name.
+    """
+    module, _, attribute = lookup(ENCODERS, name, "encoder").build.partition(":")
+    found: type[Encoder] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
 def build_encoder(name: str, size: Size, *, pretrained: bool = False, **changes: Any) -> Encoder:
     """Build a row of the registry.
 
     Args:
-        name: "dve", "fve", "cve" or "ccve".
+        name: key in the registry.
         size: "paper", "small" or "tiny".
         pretrained: fetch the backbone's published weights; they come from a hub or an installed package.
         changes: further keyword arguments of the encoder (numbers of classes, vocabulary size, modes).
@@ -97,10 +139,9 @@ def build_encoder(name: str, size: Size, *, pretrained: bool = False, **changes:
     """
     spec = lookup(ENCODERS, name, "encoder")
     shape = lookup(spec.sizes, size, "size")
-    module, _, attribute = spec.build.partition(":")
     arch: Mapping[str, Any] = {**shape.arch, **changes}
     normalize = Normalize(shape.image_size, **spec.normalization)
-    encoder: Encoder = getattr(importlib.import_module(module), attribute)(normalize, fetch=pretrained, **arch)
+    encoder = encoder_class(name)(normalize, fetch=pretrained, **arch)  # type: ignore[call-arg]
     return encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

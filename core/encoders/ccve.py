@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.encoders.base import Encoder, Normalize
-from core.encoders.clip import ClipModel
+from core.encoders.base import Normalize
+from core.encoders.clip import ClipModel, ContrastiveEncoder
 from core.observations import CLUSTERS
 from core.text import Vocabulary
 from core.types import VisualTokens
+
+if TYPE_CHECKING:
+    from core.config import ExperimentConfig
+    from core.encoders.base import LearnedFrom
 
 K = len(CLUSTERS)
 
@@ -22,7 +26,7 @@ class IndependentFilters(nn.Module):
     """Thirteen separate stacks, as the paper's words say ("13 distinct convolution operators").
 
     Stack k is conv 3 -> hidden (5 x 5), GELU, conv hidden -> 3 (3 x 3), added to the input through a learned gate
-    that starts at 0: a pretrained CLIP sees a real radiograph at first. The gate is our choice (paper-spec 1.4).
+    that starts at 0: a pretrained CLIP sees a real radiograph at first. The gate is our choice (paper-notes 1.4).
     """
 
     def __init__(self, hidden: int) -> None:
@@ -53,7 +57,7 @@ class SharedStemFilters(nn.Module):
     """The published code's topology: one two-layer stem, filter k is a slice of three of its 39 channels.
 
     Its filters share the first layer and are coupled by the second norm; the output is not in CLIP's input range.
-    Source: mudabek/encoding-cxr-report-gen, XRayClusterModel, as described in paper-spec 1.4.
+    Source: mudabek/encoding-cxr-report-gen, XRayClusterModel, as described in paper-notes 1.4.
     """
 
     def __init__(self, hidden: int = 16) -> None:
@@ -75,8 +79,15 @@ class SharedStemFilters(nn.Module):
         return self.all(images)[:, k]
 
 
-class ClusterClipEncoder(Encoder):
+class ClusterClipEncoder(ContrastiveEncoder):
     """Thirteen filtered images, thirteen embeddings. Tokens are filters, not places: there is no grid."""
+
+    source = "ccve"
+
+    @classmethod
+    def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:
+        """The text tower's words, and the kind of filters."""
+        return {"vocabulary": data.vocabulary, "filters": config.cluster_clip.filters}
 
     def __init__(
         self,
@@ -113,16 +124,20 @@ class ClusterClipEncoder(Encoder):
         """What each filter makes of images (B, 1, H, H): (B, K, 3, H, H), as CLIP sees it."""
         return self.filters.all(self.normalize(images))
 
-    def backbones(self) -> list[nn.Module]:
-        """The image tower's trunk, where it is timm's."""
-        return self.clip.image.backbones()
+    def views(self, inputs: Tensor, cluster: int | None = None) -> Tensor:
+        """Normalised images (B, 3, H, H) through all filters, or through one cluster's: (B, views, 3, H, H)."""
+        return self.filters.all(inputs) if cluster is None else self.filters.one(inputs, cluster).unsqueeze(1)
+
+    def before_clip(self) -> list[nn.Module]:
+        """The filters."""
+        return [self.filters]
 
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, 13, D), not L2-normalised."""
         count = len(images) * K
         places = range(0, count, self.chunk)
         embeddings = torch.cat([self._embed(images, start, min(count, start + self.chunk)) for start in places])
-        return VisualTokens(embeddings.unflatten(0, (-1, K)), (), ("ccve",) * K)
+        return VisualTokens(embeddings.unflatten(0, (-1, K)), (), (self.source,) * K)
 
     def _embed(self, images: Tensor, start: int, end: int) -> Tensor:
         """Embed filtered images ``start`` to ``end`` of the B * K; only the images that they are of are filtered."""
@@ -137,7 +152,7 @@ class ClusterClipEncoder(Encoder):
 
         Args:
             images: (B, 1, H, H).
-            clusters: (B,) places in ``CLUSTERS``.
+            clusters: (B,) indices into ``CLUSTERS``.
 
         Returns:
             L2-normalised embeddings (B, D).

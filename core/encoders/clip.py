@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import open_clip
 import torch
@@ -20,7 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.encoders.pretrained import WeightsError, package_file, timm_backbone
+from core.encoders.base import Encoder
+from core.encoders.pretrained import timm_backbone
+from core.packages import WeightsError, package_file
 from core.text import END, PAD, Vocabulary
 
 CONTEXT_LENGTH = 77  # src: CLIP
@@ -60,6 +62,10 @@ class ImageTower(nn.Module):
         """The trunk, where it is timm's."""
         return [] if isinstance(self.visual, ModifiedResNet) else [self.visual.trunk]  # type: ignore[list-item]
 
+    def trunk(self) -> nn.Module:
+        """The CNN below the attention pool."""
+        return self.visual if isinstance(self.visual, ModifiedResNet) else self.visual.trunk  # type: ignore[return-value]
+
     def features(self, images: Tensor) -> Tensor:
         """Last feature map (B, trunk_width, h, w) of normalised images (B, 3, H, H)."""
         if isinstance(self.visual, ModifiedResNet):
@@ -79,7 +85,7 @@ class ImageTower(nn.Module):
         """An embedding for each location (B, embed_dim, h, w).
 
         The pool's value and output projections without its softmax and positions (the reading of MaskCLIP,
-        Zhou et al. 2022, arXiv:2112.01071). It gives the 9 x 9 x 640 that the paper states; see paper-spec 1.3.
+        Zhou et al. 2022, arXiv:2112.01071). It gives the 9 x 9 x 640 that the paper states; see paper-notes 1.3.
         """
         features = self.features(images)
         tokens = features.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, h * w, D)
@@ -270,3 +276,36 @@ class ClipModel(nn.Module):
     def forward(self, images: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """L2-normalised embeddings (B, embed_dim) of normalised images (B, 3, H, H) and of ids (B, 77)."""
         return functional.normalize(self.image(images), dim=1), functional.normalize(self.text(ids), dim=1)
+
+
+class ContrastiveEncoder(Encoder):
+    """An encoder that learned to match radiographs with texts. The text tower stays beside it."""
+
+    reads_words = True
+    source: ClassVar[str]
+    """What its tokens say of where they come from."""
+    clip: ClipModel
+
+    def backbones(self) -> list[nn.Module]:
+        """The image tower's trunk, where it is timm's."""
+        return self.clip.image.backbones()
+
+    def views(self, inputs: Tensor, cluster: int | None = None) -> Tensor:
+        """What CLIP sees of normalised images (B, 3, H, H), alone or for one cluster's texts: (B, views, 3, H, H)."""
+        return inputs.unsqueeze(1)
+
+    def before_clip(self) -> list[nn.Module]:
+        """What learns before CLIP sees an image, at a rate of its own."""
+        return []
+
+    def embed_pairs(self, images: Tensor, clusters: Tensor) -> Tensor:
+        """Embed images as they are compared with the texts of a pair each, for training.
+
+        Args:
+            images: (B, 1, H, H).
+            clusters: (B,) indices into ``CLUSTERS``, of the texts.
+
+        Returns:
+            L2-normalised embeddings (B, D).
+        """
+        return functional.normalize(self.clip.image(self.normalize(images)), dim=1)

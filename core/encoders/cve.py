@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
-from core.encoders.base import Encoder, Normalize, grid_tokens
-from core.encoders.clip import ClipModel
+from core.encoders.base import Normalize, grid_tokens
+from core.encoders.clip import ClipModel, ContrastiveEncoder
 from core.text import Vocabulary
 from core.types import VisualTokens
 
+if TYPE_CHECKING:
+    from core.config import ExperimentConfig
+    from core.encoders.base import LearnedFrom
 
-class ClipEncoder(Encoder):
+
+class ClipEncoder(ContrastiveEncoder):
     """A token a location. The text tower stays beside it, so that a text can be compared with an image."""
+
+    source = "cve"
+
+    @classmethod
+    def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:
+        """The text tower's words, and which features are tokens."""
+        return {"vocabulary": data.vocabulary, "feature": config.clip.feature}
 
     def __init__(
         self,
@@ -42,9 +53,9 @@ class ClipEncoder(Encoder):
         self.feature = feature
         self.pool = pool
 
-    def backbones(self) -> list[nn.Module]:
-        """The image tower's trunk, where it is timm's."""
-        return self.clip.image.backbones()
+    def trunks(self) -> dict[str, nn.Module]:
+        """The image tower's trunk."""
+        return {self.source: self.clip.image.trunk()}
 
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, h * w, D)."""
@@ -52,4 +63,4 @@ class ClipEncoder(Encoder):
         tower = self.clip.image
         features = tower.dense(inputs) if self.feature == "dense" else tower.features(inputs)
         tokens, grid = grid_tokens(features, self.pool)
-        return VisualTokens(tokens, (grid,), ("cve",) * tokens.shape[1])
+        return VisualTokens(tokens, (grid,), (self.source,) * tokens.shape[1])

@@ -35,6 +35,10 @@ class DirectEncoder(Encoder):
         """The CNN."""
         return [self.model]
 
+    def trunks(self) -> dict[str, nn.Module]:
+        """The CNN."""
+        return {"dve": self.model}
+
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, h * w, D)."""
         features: Tensor = self.model.forward_features(self.normalize(images))  # type: ignore[operator]

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from core.encoders.base import Encoder, Normalize, grid_tokens
 from core.encoders.classifier import ImageClassifier
+from core.observations import OBSERVATIONS
 from core.types import VisualTokens
+
+if TYPE_CHECKING:
+    from core.config import ExperimentConfig
+    from core.encoders.base import LearnedFrom
 
 
 class FineGrainedEncoder(Encoder):
     """Tokens of CDC (14 observations), then tokens of FGC (about 410 observations with modifiers)."""
+
+    @classmethod
+    def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:
+        """As many classes as the studies have labels."""
+        return {"coarse_classes": len(OBSERVATIONS), "fine_classes": len(data.fine_labels)}
 
     def __init__(
         self,
@@ -42,6 +52,14 @@ class FineGrainedEncoder(Encoder):
     def backbones(self) -> list[nn.Module]:
         """Both towers' models."""
         return [self.cdc.model, self.fgc.model]
+
+    def trunks(self) -> dict[str, nn.Module]:
+        """Both towers' models."""
+        return {"fve.cdc": self.cdc.model, "fve.fgc": self.fgc.model}
+
+    def classifiers(self) -> dict[str, ImageClassifier]:
+        """The two towers by what they learn: "cdc" the 14 observations, "fgc" the fine labels."""
+        return {"cdc": self.cdc, "fgc": self.fgc}
 
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, 2 * h * w, D)."""

@@ -16,7 +16,7 @@ class JointProjection(nn.Module):
     """Bring tokens of several encoders to one width and say which encoder each came from.
 
     The published code joined them on the batch axis and mixed studies; here each encoder has a projection and a
-    learned source embedding, and tokens are joined on the token axis (paper-spec 1.6).
+    learned source embedding, and tokens are joined on the token axis (paper-notes 1.6).
     """
 
     def __init__(self, widths: Sequence[int], width: int) -> None:
@@ -49,6 +49,14 @@ class JointEncoder(Encoder):
         self.encoders = nn.ModuleList(encoders)
         self.join = join
         self.normalize: Normalize = max((each.normalize for each in encoders), key=lambda each: each.image_size)
+
+    def parts(self) -> list[Encoder]:
+        """The joined encoders."""
+        return list(self.encoders)  # type: ignore[arg-type]
+
+    def trunks(self) -> dict[str, nn.Module]:
+        """Those of its parts."""
+        return {source: trunk for part in self.parts() for source, trunk in part.trunks().items()}
 
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); each part gets them at its own size."""

@@ -1,4 +1,4 @@
-"""The input of Table 3: a study's true fine labels as text (Nazarov et al. 2022, Table 3; paper-spec 6.4)."""
+"""The input of Table 3: a study's true fine labels as text (Nazarov et al. 2022, Table 3; paper-notes 6.4)."""
 
 from __future__ import annotations
 

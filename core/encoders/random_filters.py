@@ -1,7 +1,7 @@
 """The control for the paper's Figure 4: CCVE with filters that learned nothing.
 
 Thirteen different filters move an image in thirteen ways, so their embeddings fall into thirteen clusters before any
-training. Clusters of filters mean something only as far as they differ from this control (paper-spec 1.4).
+training. Clusters of filters mean something only as far as they differ from this control (paper-notes 1.4).
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def clinical_statistics(
     Args:
         references: states by observation name, one mapping a study.
         generated: likewise, in the same order.
-        uncertain: whether an uncertain mention counts as positive (paper-spec 6.2: precedents conflict).
+        uncertain: whether an uncertain mention counts as positive (paper-notes 6.2: precedents conflict).
         observations: over which to average. One that is absent from both sides counts as F1 0, as in scikit-learn.
 
     Raises:

@@ -10,10 +10,11 @@ from core.evaluation.clinical import clinical_scores, clinical_statistics
 from core.evaluation.diversity import collapse_warnings, diversity
 from core.evaluation.java import Meteor, MeteorError
 from core.evaluation.language import DEFAULT_PROTOCOL, LanguageProtocol, language_statistics, meteor_statistics
+from core.evaluation.metrics import METRICS
 from core.evaluation.resampling import StudyStatistics, compare, holm, intervals, join
 from core.observations import LabelState
 
-RESAMPLED = ("f1", "f1_5", "micro_f1", "bleu_1", "bleu_4", "rouge_l", "cider")
+RESAMPLED = tuple(metric.name for metric in METRICS.values() if metric.resampled and metric.name != "meteor")
 """Scores with an interval and a difference; ``meteor`` too, if it is scored."""
 
 

@@ -1,1 +1,1 @@
-"""Why a report says what it says."""
+"""A pair, an image and a question in, what the report's words depend on out."""

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from core.bundles.pair import write_from_tokens
 from core.encoders.ccve import ClusterClipEncoder, IndependentFilters, SharedStemFilters
+from core.explain.filters import filter_tokens
 from core.explain.methods import baseline_image
-from core.explain.subject import Subject, encode, token_runs, twin, with_image
+from core.explain.subject import Subject, encode, twin, with_image
 from core.explain.targets import WordTarget, whole_report
 from core.explain.targets import reference as reference_target
 from core.observations import CLUSTERS
@@ -71,9 +72,7 @@ def without_filters(
     Raises:
         CXRLensError: no CCVE, nothing chosen, or an unknown cluster.
     """
-    run = next((run for run in token_runs(subject.visual) if run.source == "ccve"), None)
-    if run is None:
-        raise CXRLensError(f"{subject.model.card.name} has no filters to switch off: only CCVE filters its image.")
+    run = filter_tokens(subject)
     unknown = [name for name in off if name not in CLUSTERS]
     if unknown or not off:
         what = f"There is no filter '{unknown[0]}'" if unknown else "No filter was chosen"

@@ -16,7 +16,7 @@ from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.joint import JointEncoder
 from core.encoders.random_filters import with_random_filters
 from core.explain.methods import is_word
-from core.explain.subject import Subject, encode, token_runs, twin
+from core.explain.subject import Subject, TokenRun, encode, token_runs, twin
 from core.studies.model_image import model_image
 from core.text import START
 from core.types import CXRLensError, FloatImage
@@ -58,8 +58,17 @@ class FilterAttention:
 
 def find_filters(encoder: Encoder) -> ClusterClipEncoder | None:
     """CCVE itself, or the CCVE among joint encoders; None where there is none."""
-    parts = encoder.encoders if isinstance(encoder, JointEncoder) else [encoder]
-    return next((part for part in parts if isinstance(part, ClusterClipEncoder)), None)
+    return next((part for part in encoder.parts() if isinstance(part, ClusterClipEncoder)), None)
+
+
+def filter_tokens(subject: Subject) -> TokenRun:
+    """Which of a subject's tokens are CCVE's.
+
+    Raises:
+        CXRLensError: no CCVE.
+    """
+    source = _require(subject.model).source
+    return next(run for run in token_runs(subject.visual) if run.source == source)
 
 
 def _require(model: ReportModel) -> ClusterClipEncoder:
@@ -120,7 +129,7 @@ def attention_shape(subject: Subject) -> tuple[int, int]:
 def filter_attention(
     subject: Subject, layer: int | None = None, head: int | None = None, *, roll: bool = False
 ) -> FilterAttention:
-    """Attention to the filters (paper-spec section 2).
+    """Attention to the filters (paper-notes 2).
 
     Args:
         subject: with CCVE among its encoders.
@@ -131,9 +140,7 @@ def filter_attention(
     Raises:
         CXRLensError: no CCVE, or no such layer or head.
     """
-    run = next((run for run in token_runs(subject.visual) if run.source == "ccve"), None)
-    if run is None:
-        raise CXRLensError(f"{subject.model.card.name} has no filters: only CCVE filters its image.")
+    run = filter_tokens(subject)
     with torch.no_grad():
         memory = subject.model.decoder.encode(subject.visual, return_attention=True)
     words = word_attention(_word_rows(subject), memory.visual, layer, head)

@@ -5,21 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
-from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.nn import functional
 
 from core.encoders import Encoder
 from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.classifier import ImageClassifier
-from core.encoders.clip import ClipModel
-from core.encoders.cve import ClipEncoder
-from core.encoders.dve import DirectEncoder
+from core.encoders.clip import ClipModel, ContrastiveEncoder
 from core.encoders.fve import FineGrainedEncoder
-from core.encoders.joint import JointEncoder
 from core.explain.subject import Subject, token_runs
 from core.labels.order import abnormal_first
 from core.labels.rules import Mention, label_report
@@ -110,7 +106,7 @@ class WordTarget:
 
     def maps(self, subject: Subject) -> list[FeatureMap]:
         """The grids of tokens that the decoder reads; none with CCVE."""
-        trunks = _trunks(subject.model.encoder)
+        trunks = subject.model.encoder.trunks()
         return [
             FeatureMap(run.source, _to_map(subject.visual.tokens[:, run.columns], run.grid), trunks[run.source])
             for run in token_runs(subject.visual)
@@ -223,9 +219,9 @@ class SimilarityTarget:
         clip, inputs = self._inputs(subject, subject.square)
         if inputs.shape[1] > 1:
             raise CXRLensError("CCVE has a feature map for each filter. Choose the filter whose map to show.")
-        source = "cve" if self.cluster is None else "ccve"
+        encoder, _ = _clip(subject, subject.square, self.cluster)
         with torch.no_grad():
-            return [FeatureMap(source, clip.image.features(inputs[:, 0]), _trunk(clip))]
+            return [FeatureMap(encoder.source, clip.image.features(inputs[:, 0]), clip.image.trunk())]
 
     def of_maps(self, subject: Subject, maps: Sequence[Tensor]) -> Tensor:
         """See ``Target``."""
@@ -241,11 +237,7 @@ class SimilarityTarget:
         """What CLIP sees, (B, filters, 3, H, H)."""
         encoder, fitted = _clip(subject, images, self.cluster)
         inputs = encoder.normalize(fitted)
-        if isinstance(encoder, ClipEncoder):
-            return encoder.clip, inputs.unsqueeze(1)
-        if self.cluster is None:
-            return encoder.clip, encoder.filters.all(inputs)
-        return encoder.clip, encoder.filters.one(inputs, CLUSTERS.index(self.cluster)).unsqueeze(1)
+        return encoder.clip, encoder.views(inputs, None if self.cluster is None else CLUSTERS.index(self.cluster))
 
 
 # ------------------------------------------------------------------------------------------------------ words asked for
@@ -452,7 +444,7 @@ def filter_similarities(subject: Subject, text: str) -> Tensor:
 def _find(subject: Subject, kinds: tuple[type[Kind], ...], images: Tensor, what: str) -> tuple[Kind, Tensor]:
     """The first encoder of the given kinds, and images at its size."""
     encoder = subject.model.encoder
-    for part in encoder.encoders if isinstance(encoder, JointEncoder) else [encoder]:
+    for part in encoder.parts():
         if isinstance(part, kinds):
             size = part.normalize.image_size
             if size != images.shape[2]:
@@ -469,27 +461,10 @@ def _ccve(subject: Subject, images: Tensor) -> tuple[ClusterClipEncoder, Tensor]
     return _find(subject, (ClusterClipEncoder,), images, "filters: only CCVE filters its image")
 
 
-def _clip(subject: Subject, images: Tensor, cluster: str | None) -> tuple[ClipEncoder | ClusterClipEncoder, Tensor]:
+def _clip(subject: Subject, images: Tensor, cluster: str | None) -> tuple[ContrastiveEncoder, Tensor]:
     if cluster is not None:
         return _ccve(subject, images)
-    kinds: tuple[type[Any], ...] = (ClipEncoder, ClusterClipEncoder)
-    return _find(subject, kinds, images, "CLIP: only CVE and CCVE compare an image with a text")
-
-
-def _trunks(encoder: Encoder) -> dict[str, nn.Module]:
-    """The CNN behind each source of cells."""
-    if isinstance(encoder, JointEncoder):
-        return {source: trunk for part in encoder.encoders for source, trunk in _trunks(part).items()}  # type: ignore[arg-type]
-    if isinstance(encoder, FineGrainedEncoder):
-        return {"fve.cdc": encoder.cdc.model, "fve.fgc": encoder.fgc.model}
-    if isinstance(encoder, ClipEncoder):
-        return {"cve": _trunk(encoder.clip)}
-    return {"dve": encoder.model} if isinstance(encoder, DirectEncoder) else {}
-
-
-def _trunk(clip: ClipModel) -> nn.Module:
-    visual = clip.image.visual
-    return visual if isinstance(visual, ModifiedResNet) else visual.trunk  # type: ignore[return-value]
+    return _find(subject, (ContrastiveEncoder,), images, "CLIP: only encoders with one compare an image with a text")
 
 
 def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -1,1 +1,1 @@
-"""What reports say: the 14 observations, their states, the labelers."""
+"""The text of a report in, what it says of each observation out, with the words that say it."""

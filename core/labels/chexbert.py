@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from core.encoders.pretrained import package_file
 from core.observations import NO_FINDING, OBSERVATIONS, LabelState
+from core.packages import package_file
 from core.types import CXRLensError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The 13 clusters of CCVE: which sentences of an impression belong to which (paper section 3.1, paper-spec 1.4).
+"""The 13 clusters of CCVE: which sentences of an impression belong to which (paper section 3.1, paper-notes 1.4).
 
 The paper clusters sentences with CheXbert and leaves open what happens to several or no labels. Ours: one text for each
 study and cluster.

@@ -1,8 +1,8 @@
 """Fine labels: what a report says of a finding beside its name ("mild cardiomegaly", "lower lobe consolidation").
 
 Labels of FVE's fine-grained classifier (paper section 3.1; its code is unpublished, the algorithm is ours after
-paper-spec 4.2). The rule labeler finds the positive mentions; their modifiers are what spaCy's parser attaches to them:
-adjectives and nouns before them and after the verb, and the places named in phrases around them. Needs the extra
+paper-notes 4.2). The rule labeler finds the positive mentions; their modifiers are what spaCy's parser attaches to
+them: adjectives and nouns before them and after the verb, and the places named in phrases around them. Needs the extra
 `labels`. Words that need more than the parser are in `fine.toml`.
 """
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from core.evaluation.metrics import METRICS
 from core.files import write_whole
 from core.paths import how_to_restore
 from core.types import CXRLensError
@@ -33,34 +34,8 @@ TABLES: Mapping[TableName, str] = {
 Kind = Literal["system", "baseline", "control"]
 SCHEMA = 1
 
-METRICS = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "meteor": "METEOR",
-    "cider": "CIDEr",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "auc": "ROC-AUC",
-}
+PRINTED: Mapping[str, str] = {metric.name: metric.head for metric in METRICS.values() if metric.printed}
 """Metrics of the paper's tables, in their order -> their titles."""
-
-_PRINTED = {
-    "B1": "bleu_1",
-    "B2": "bleu_2",
-    "B3": "bleu_3",
-    "B4": "bleu_4",
-    "ROUGE_L": "rouge_l",
-    "METEOR": "meteor",
-    "CIDEr": "cider",
-    "P": "precision",
-    "R": "recall",
-    "F1": "f1",
-    "roc_auc": "auc",
-}
 _PAPERS_KEYS = {"1": ("encoder", "decoder"), "2": ("timm_name",), "3": ("input",)}
 _CCVE_PAPER = "CCVE_pca2000_catboost_auc"
 
@@ -70,7 +45,7 @@ class TableError(CXRLensError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class Cell:
     """One cell.
 
     Attributes:
@@ -119,7 +94,7 @@ class Row:
     name: str
     kind: Kind = "system"
     keys: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, Cell]
     note: str = ""
 
 
@@ -207,7 +182,7 @@ def read_table(path: Path) -> PaperTable:
                 name=row["name"],
                 kind=row["kind"],
                 keys={str(key): str(value) for key, value in row["keys"].items()},
-                metrics={key: Metric(**metric) for key, metric in row["metrics"].items()},
+                metrics={key: Cell(**metric) for key, metric in row["metrics"].items()},
                 note=row["note"],
             )
             for row in content["rows"]
@@ -268,7 +243,7 @@ def paper_numbers(folder: Path, name: TableName) -> dict[tuple[str, ...], dict[s
             return {("ccve", "pca_catboost"): {"auc": value}}
         return {
             tuple(_ours(row[key]) for key in _PAPERS_KEYS[name]): {
-                ours: float(row[printed]) for printed, ours in _PRINTED.items() if printed in row
+                name: float(row[METRICS[name].printed]) for name in PRINTED if METRICS[name].printed in row
             }
             for row in rows
         }
@@ -284,7 +259,7 @@ def beside(
     *,
     intervals: Mapping[str, Sequence[float]] | None = None,
     sd: Mapping[str, float] | None = None,
-) -> dict[str, Metric]:
+) -> dict[str, Cell]:
     """Cells of plain values, with the paper's numbers.
 
     Args:
@@ -296,7 +271,7 @@ def beside(
     cells = {}
     for name, value in values.items():
         low, high = (intervals or {}).get(name, (None, None))
-        cells[name] = Metric(value=value, low=low, high=high, sd=(sd or {}).get(name), paper=(paper or {}).get(name))
+        cells[name] = Cell(value=value, low=low, high=high, sd=(sd or {}).get(name), paper=(paper or {}).get(name))
     return cells
 
 
@@ -340,7 +315,7 @@ def to_markdown(table: PaperTable) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _cell(metric: Metric) -> str:
+def _cell(metric: Cell) -> str:
     text = f"{metric.value:.3f}"
     if metric.sd is not None:
         text += f" ± {metric.sd:.3f}"

@@ -1,1 +1,1 @@
-"""Review sessions: radiologists read blinded reports, mark them, and settle; docs/reviews.md."""
+"""Review sessions: studies with reports in, what blinded radiologists marked of them out; docs/reviews.md."""

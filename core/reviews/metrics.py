@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from core.evaluation.metrics import METRICS
 from core.observations import LabelState
 from core.reviews.answers import Results
 from core.reviews.design import REFERENCE
 
-NAMES = {"bleu_1": "BLEU-1", "bleu_4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D"}
+NAMES = {metric.name: metric.title for metric in METRICS.values() if metric.of_a_report}
 LABELS = "F1 of labels"
 COLUMNS = ("study", "model", *NAMES.values(), LABELS)
 

@@ -1,1 +1,1 @@
-"""Where studies come from; every source has the interface of ``core.types.StudySource``."""
+"""Releases, files and phantoms in, studies with images out, all through ``core.types.StudySource``."""

@@ -1,7 +1,7 @@
 """MIMIC-CXR and MIMIC-CXR-JPG 2.x: an index of the release as PhysioNet lays it out.
 
 Johnson et al. 2019, doi:10.1038/s41597-019-0322-0; credentialed data, never to be passed on. Layout and column names:
-paper-spec 5.1. What is read:
+paper-notes 5.1. What is read:
 
 - `mimic-cxr-2.*-split.csv[.gz]` and `-metadata.csv[.gz]`: which images there are, the official split, the views;
 - `mimic-cxr-2.*-chexpert.csv[.gz]`, `-negbio.csv[.gz]`: labels, where they are there;

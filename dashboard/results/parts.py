@@ -9,16 +9,17 @@ from urllib.parse import urlencode
 import pandas as pd
 import streamlit as st
 
+from core.evaluation.metrics import titles
 from core.evaluation.reports import Evaluation
 from core.observations import LabelState, findings
-from core.paper.tables import METRICS
+from core.paper.tables import PRINTED
 from core.registry import DECODERS, ENCODERS
 from dashboard import cases, services
 from dashboard.components.study_cards import StudyCard, study_cards
 from dashboard.runs import Run
 
 _FIRST = ("f1", "precision", "recall")
-SCORES = {name: METRICS[name] for name in (*_FIRST, *METRICS) if name != "auc"} | {"f1": "Macro F1"}
+SCORES = titles(*dict.fromkeys((*_FIRST, *(name for name in PRINTED if name != "auc"))))
 """Scores of the paper's Table 1, the one that says most about findings first."""
 MOST_CARDS = 11  # a row on a wide screen
 WIDEST = 300

@@ -6,23 +6,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from core.evaluation.metrics import METRICS, titles
 from core.observations import OBSERVATIONS
 from dashboard import cases, evaluation, figures, runs
 from dashboard.components.score_table import export
 from dashboard.results.parts import by_f1, cases_link, pick, pick_pair, show_studies, table
 from dashboard.runs import FEWEST, Run
 
-SLICED = {
-    "micro_f1": "Micro F1",
-    "micro_precision": "Micro precision",
-    "micro_recall": "Micro recall",
-    "example_f1": "F1 of a study, mean",
-    "f1": "Macro F1",
-    "bleu_1": "BLEU-1",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "cider": "CIDEr",
-} | {f"f1[{name}]": f"F1 of {name}" for name in OBSERVATIONS}
+SLICED = titles(*(metric.name for metric in METRICS.values() if metric.of_slices)) | {
+    f"f1[{name}]": f"F1 of {name}" for name in OBSERVATIONS
+}
 EVERYTHING = "everything"
 CHART, ROWS, GROUP = "slices_chart", "slices_table", "group"
 MOST_DRAWN = 16
@@ -82,7 +75,7 @@ def show(run: Run) -> None:
     table(
         content,
         f"{SLICED[score]} of {run.titles[pair]} by {by}",
-        shaded=[] if score == "cider" else [SLICED[score]],
+        shaded=[] if score in METRICS and not METRICS[score].bounded else [SLICED[score]],
         wide="Slice",
         height=420,
         key=ROWS,

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from core.evaluation.metrics import METRICS
 from core.paper.filter_map import FilterMapError, map_path, read_map
-from core.paper.tables import METRICS, TABLES, PaperTable, Row, TableName, paper_numbers, read_tables
+from core.paper.tables import TABLES, PaperTable, Row, TableName, paper_numbers, read_tables
 from dashboard import figures, settings
 from dashboard.components.score_table import export
 from dashboard.results.parts import table
@@ -55,7 +56,7 @@ def _ours(content: PaperTable) -> None:
         _plot(content, rows, first)
         # The chart's axis has the whole titles; as heads of five columns each they would be cut off.
         order = sorted(content.metrics, key=lambda key: key != first)  # what is drawn comes first
-        heads = {key: METRICS.get(key, content.metrics[key]) for key in order}
+        heads = {key: METRICS[key].head if key in METRICS else content.metrics[key] for key in order}
         table(_frame(rows, heads), content.title, wide="Row")
     seeds = f"{len(content.seeds)} seed{'s' * (len(content.seeds) != 1)}" if content.seeds else "seed not recorded"
     st.caption(
@@ -150,7 +151,7 @@ def _papers(name: TableName, run: Run) -> None:
     )
     numbers = paper_numbers(settings.paper_tables(), name)
     rows = [
-        {"Row": ", ".join(key)} | {METRICS[metric]: value for metric, value in values.items()}
+        {"Row": ", ".join(key)} | {METRICS[metric].head: value for metric, value in values.items()}
         for key, values in numbers.items()
     ]
     content = pd.DataFrame(rows)

@@ -8,23 +8,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from core.evaluation.metrics import METRICS, titles
 from core.evaluation.resampling import holm
 from dashboard import cases, figures, runs
 from dashboard.components.score_table import export
 from dashboard.results.parts import by_f1, cases_link, pick_pair, show_studies, table
 from dashboard.runs import Run
 
-TESTED = {
-    "f1": "Macro F1",
-    "micro_f1": "Micro F1",
-    "precision": "Precision",
-    "recall": "Recall",
-    "example_f1": "F1 of a study, mean",
-    "bleu_1": "BLEU-1",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "cider": "CIDEr",
-}
+TESTED = titles(*(metric.name for metric in METRICS.values() if metric.tested))
 METEOR = "METEOR"
 
 

@@ -31,7 +31,7 @@ WORDS = 60
 CASES: tuple[tuple[str, str, Size, int, int | None], ...] = (
     ("fve", "transformer", "tiny", 32, None),
     ("fve", "transformer", "paper", 8, None),
-    ("fve", "transformer", "paper", 8, 1),  # src: published code, one layer (paper-spec 3.0)
+    ("fve", "transformer", "paper", 8, 1),  # src: published code, one layer (paper-notes 3.0)
     ("fve", "cnn_rnn_rnn", "paper", 8, None),
     ("cve", "transformer", "paper", 8, None),
     ("cve", "transformer", "paper", 8, 1),

@@ -1,0 +1,1 @@
+"""The commands of ``cxr-lens``: a file a group."""

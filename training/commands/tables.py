@@ -17,7 +17,7 @@ from training.console import PRESETS, AsJson, Bundles, Jobs, Overrides, Preset, 
 
 if TYPE_CHECKING:
     from training.paper.ccve_study import StudyConfig
-    from training.stages import Run
+    from training.stages.run import Run
 
 tables = typer.Typer(no_args_is_help=True, help="The paper's tables, ours beside the paper's numbers.")
 studies = typer.Typer(no_args_is_help=True, help="Studies of what encoders know.")
@@ -54,7 +54,7 @@ def _run(preset: str, overrides: list[str] | None, runs: Path) -> Run:
 
     config = load_config(PRESETS, preset, overrides or [])
     from training.runs import use_threads_for
-    from training.stages import Run
+    from training.stages.run import Run
 
     use_threads_for(config.size)
     return Run(config, runs / config.name)
@@ -110,7 +110,7 @@ def table_2(
     """Train seven image classifiers of the 14 observations; done ones are skipped, an interrupted one resumes."""
     from training.launch import automatic_jobs
     from training.paper import tables as made
-    from training.stages import side_by_side
+    from training.stages.chain import side_by_side
 
     run = _run(preset, overrides, runs)
     names = backbone or made.rows_of_table_2(run.config)
@@ -229,7 +229,8 @@ def paper(
     from training.paper.chain import run_chain, runs_of
     from training.paper.probes import require_catboost
     from training.runs import say, use_threads_for
-    from training.stages import side_by_side
+    from training.stages.chain import side_by_side
+    from training.stages.label_text import label_text_decoder
 
     jobs = jobs or automatic_jobs()
     refuse_one_folder(bundles, seeds)
@@ -252,7 +253,7 @@ def paper(
         scores = [run_chain(run, bundles or run.folder / "bundles", jobs) for run in chosen]
         tell(made.table_1([made.read_results(each / "results.json") for each in scores], PAPER, command))
         use_threads_for(config.size)
-        side_by_side(first, [*made.stages_of_table_2(rows), ("label_text_decoder",)], jobs)
+        side_by_side(first, [*made.stages_of_table_2(rows), label_text_decoder], jobs)
         tell(made.table_2(first, rows, PAPER, command))
         tell(made.table_3(first, PAPER, command))
         if lacking:

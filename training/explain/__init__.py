@@ -1,0 +1,1 @@
+"""How faithful explanations are: trained pairs in, scores of each method out."""

@@ -1,0 +1,1 @@
+"""Training modules: a model, its loss, its optimiser and what is watched while it trains."""

@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from core import ranks
 from core.config import ClipConfig
-from core.encoders.ccve import ClusterClipEncoder
-from core.encoders.cve import ClipEncoder
+from core.encoders.clip import ContrastiveEncoder
 from training.losses import contrastive_loss
 from training.modules.optimizers import adamw, augment, freeze_batch_norms
 
@@ -29,7 +28,7 @@ class ClipModule(lightning.LightningModule):
     Also logged: the mean cosine between images of a batch, which nears 1 when the embeddings collapse.
     """
 
-    def __init__(self, encoder: ClipEncoder | ClusterClipEncoder, config: ClipConfig) -> None:
+    def __init__(self, encoder: ContrastiveEncoder, config: ClipConfig) -> None:
         """Train ``encoder``; CCVE sends each image through its cluster's filter."""
         super().__init__()
         self.encoder = encoder
@@ -44,9 +43,7 @@ class ClipModule(lightning.LightningModule):
     def embed(self, batch: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
         """L2-normalised embeddings (B, D) of images and texts."""
         texts = functional.normalize(self.encoder.clip.text(batch["ids"]), dim=1)
-        if isinstance(self.encoder, ClusterClipEncoder):
-            return self.encoder.embed_pairs(images, batch["clusters"]), texts
-        return functional.normalize(self.encoder.clip.image(self.encoder.normalize(images)), dim=1), texts
+        return self.encoder.embed_pairs(images, batch["clusters"]), texts
 
     def comparable(self, ids: Tensor, clusters: Tensor) -> Tensor:
         """(B, B), True where another pair's text is a fair negative, for pairs with ids (B, 77) and clusters (B,)."""
@@ -96,6 +93,5 @@ class ClipModule(lightning.LightningModule):
             (self.encoder.clip.text, self.config.learning_rate),
             (self.encoder.clip.logit_scale, self.config.learning_rate),
         ]
-        if isinstance(self.encoder, ClusterClipEncoder):
-            parts.append((self.encoder.filters, self.config.filter_learning_rate))
+        parts += [(each, self.config.filter_learning_rate) for each in self.encoder.before_clip()]
         return adamw(parts, self.config.weight_decay, int(self.trainer.estimated_stepping_batches))

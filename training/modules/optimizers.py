@@ -75,7 +75,7 @@ class PESG(AdamW):
     The network, a and b descend along their gradient, each element clipped to [-1, 1], plus a pull towards the
     ``reference`` (the mean of the iterates of the stage before; at first the weights as the warm-up left them) and
     weight decay. alpha ascends by its closed form, margin + b - a less alpha, and stays at 0 or above. Formulas:
-    Yuan et al. 2021, arXiv:2012.03173, and LibAUC's PESG (paper-spec 4.3). LibAUC draws its first reference at random.
+    Yuan et al. 2021, arXiv:2012.03173, and LibAUC's PESG (paper-notes 4.3). LibAUC draws its first reference at random.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ def adamw(
         groups: modules or parameters, each with its own highest learning rate.
         weight_decay: decoupled; vectors (gains, biases, norms, temperatures) are spared.
         total_steps: optimiser steps of the whole training.
-        betas: src: the community recipe for CLIP (paper-spec 1.3).
+        betas: src: the community recipe for CLIP (paper-notes 1.3).
         eps: as betas.
         kind: AdamW, or what builds an optimiser from it.
     """

@@ -1,0 +1,1 @@
+"""The paper's tables and studies: a run of a preset in, tables out."""

@@ -1,7 +1,7 @@
 """The paper's study of CCVE (section 4.3.1) with the controls that it lacks.
 
 Paper: flatten 13 x 640, PCA to 2,000 (about 70 % of the variance), CatBoost, ROC-AUC 0.711 on "disease
-classification"; labels, split and CatBoost's settings are not given (paper-spec 6.5). Ours: one model an observation,
+classification"; labels, split and CatBoost's settings are not given (paper-notes 6.5). Ours: one model an observation,
 mean AUC, everything fitted on the training split; beside it a linear probe, raw features, the same probes on DVE, FVE
 and CVE, CCVE with filters that learned nothing, and how much of CCVE's own task the filter's index gives away. The
 probes' macro F1 is that of Table 1, over the same fourteen observations: what a report could say that says all that a
@@ -33,7 +33,7 @@ from core.evaluation.clinical import clinical_statistics
 from core.evaluation.resampling import StudyStatistics, intervals
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.paper.filter_map import FilterMap
-from core.paper.tables import Metric, PaperTable, Row, paper_numbers
+from core.paper.tables import Cell, PaperTable, Row, paper_numbers
 from core.projection.methods import ProjectionConfig, project
 from core.registry import ENCODERS
 from core.types import SPLITS, CXRLensError, Split, Study
@@ -167,8 +167,8 @@ def ccve_study(
                 kind="control" if encoder == RANDOM else "system",
                 keys={"encoder": encoder, "probe": kind},
                 metrics={
-                    "auc": Metric(value=value, low=low, high=high, paper=number),
-                    "f1": Metric(value=f1.scores()["f1"], low=ends.low, high=ends.high),
+                    "auc": Cell(value=value, low=low, high=high, paper=number),
+                    "f1": Cell(value=f1.scores()["f1"], low=ends.low, high=ends.high),
                 },
                 note=note,
             )
@@ -232,7 +232,7 @@ def shuffled_row(features: Mapping[Split, Floats], labels: Labelled, tested: Seq
         name="CCVE: linear, labels of other studies",
         kind="control",
         keys={"encoder": "ccve", "probe": "linear_shuffled"},
-        metrics={"auc": Metric(value=float(np.mean(aucs))), "f1": Metric(value=float(np.mean(f1s)))},
+        metrics={"auc": Cell(value=float(np.mean(aucs))), "f1": Cell(value=float(np.mean(f1s)))},
         note=f"Mean of {SHUFFLES} permutations, whose AUC is from {min(aucs):.3f} to {max(aucs):.3f}; near 0.5.",
     )
 
@@ -241,7 +241,7 @@ def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
     """How often the right text is the nearest, of held-out pairs, with and without a look at the radiograph.
 
     The filter of a pair is chosen from its text. An image without content, through that filter, can therefore still
-    find its text: what it finds so is the label leak (paper-spec 1.4). Texts that are equal count as right.
+    find its text: what it finds so is the label leak (paper-notes 1.4). Texts that are equal count as right.
     """
     pairs = data.cluster_pairs("test")
     side = encoder.normalize.image_size
@@ -268,7 +268,7 @@ def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
                         name=f"CCVE: text by {name}, among texts of {among}",
                         kind="control" if name == "the mean radiograph" else "system",
                         keys={"encoder": "ccve", "probe": "match"},
-                        metrics={"match": Metric(value=hit)},
+                        metrics={"match": Cell(value=hit)},
                         note=f"{count:,} held-out pairs in groups of up to {MATCH}; by chance {chance:.3f}.",
                     )
                 )

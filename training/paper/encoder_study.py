@@ -1,7 +1,7 @@
 """Does the paper's order of encoders hold, and was it the encoders or the published code's drifting batch norms?
 
 Its code froze weights only: while a decoder trained, CLIP's batch norms went on, and CVE and CCVE were tested with
-other statistics than they were trained with (paper-spec 1.5). FVE's ConvNeXt has none, and DVE is meant to learn. So
+other statistics than they were trained with (paper-notes 1.5). FVE's ConvNeXt has none, and DVE is meant to learn. So
 the study trains CVE and CCVE both ways, from the same encoders, over several seeds.
 """
 
@@ -19,7 +19,7 @@ from scipy import stats
 from core.config import ExperimentConfig
 from core.evaluation.reports import Evaluation, States, read_evaluation
 from core.evaluation.resampling import StudyStatistics, compare, intervals, mean_of_seeds, spread
-from core.paper.tables import Metric, PaperTable, Row, paper_numbers
+from core.paper.tables import Cell, PaperTable, Row, paper_numbers
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from training.data import StudyData
@@ -171,7 +171,7 @@ def _score(pair: Trained, subjects: Sequence[str], printed: Mapping[tuple[str, .
         name=f"{pair.title}, {DECODERS[pair.decoder].title}",
         keys={"encoder": pair.encoder, "decoder": pair.decoder} | ({"norms": "drifting"} if pair.drifting else {}),
         metrics={
-            "f1": Metric(
+            "f1": Cell(
                 value=float(np.mean(values)), low=ends.low, high=ends.high, sd=_sd(values), paper=_papers(pair, printed)
             )
         },
@@ -190,10 +190,10 @@ def _step(
     mean, sd = float(np.mean(values)), _sd(values)
     both = [_papers(each, printed) for each in (first, second)]
     of_paper = None if both[0] is None or both[1] is None else both[0] - both[1]
-    cells = {"difference": Metric(value=mean, low=measured.low, high=measured.high, paper=of_paper)}
+    cells = {"difference": Cell(value=mean, low=measured.low, high=measured.high, paper=of_paper)}
     if sd is not None:
         half = float(stats.t.ppf(0.975, len(values) - 1)) * sd / len(values) ** 0.5
-        cells["over_seeds"] = Metric(value=mean, low=mean - half, high=mean + half, sd=sd)
+        cells["over_seeds"] = Cell(value=mean, low=mean - half, high=mean + half, sd=sd)
     above = sum(value > 0 for value in values)
     seeds = ", ".join(f"{value:+.3f}" for value in values)
     return Row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,20 @@ from core.evaluation import java
 from core.evaluation.auc import macro_aucs
 from core.evaluation.resampling import spread
 from core.observations import OBSERVATIONS
-from core.paper.tables import METRICS, Kind, PaperTable, Row, beside, paper_numbers
-from core.registry import DECODERS, ENCODERS, encoder_parts, lookup
+from core.paper.tables import PRINTED, Kind, PaperTable, Row, beside, paper_numbers
+from core.registry import DECODERS, ENCODERS, classifier_row, encoder_parts, lookup
 from core.types import SPLITS, Split
 from training.backbones import BACKBONES
 from training.evaluate import score_texts
 from training.paper.probes import usable
 from training.runs import StageError
-from training.stages import Run
+from training.stages.classifiers import backbone_classifier, coarse_scores
+from training.stages.encoders import Stage
+from training.stages.label_text import label_text_decoder
+from training.stages.run import Run
 
 OTHER_DATA = "The paper's numbers are of MIMIC-CXR and paper-size networks: other data and sizes, no contest."
-REPORT_METRICS = {name: title for name, title in METRICS.items() if name != "auc"}
+REPORT_METRICS = {name: title for name, title in PRINTED.items() if name != "auc"}
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -92,7 +96,7 @@ def rows_of_table_2(config: ExperimentConfig) -> list[str]:
     return [*BACKBONES, *(("cdc",) if config.size != "paper" else ())]
 
 
-def stages_of_table_2(names: Sequence[str]) -> list[tuple[str, ...]]:
+def stages_of_table_2(names: Sequence[str]) -> list[Stage]:
     """The stages behind its rows; none needs another.
 
     Raises:
@@ -101,7 +105,7 @@ def stages_of_table_2(names: Sequence[str]) -> list[tuple[str, ...]]:
     known = dict.fromkeys((*BACKBONES, "cdc"), True)
     for name in names:
         lookup(known, name, "backbone")
-    return [("coarse_scores",) if name == "cdc" else ("backbone_classifier", name) for name in names]
+    return [coarse_scores if name == "cdc" else partial(backbone_classifier, name=name) for name in names]
 
 
 def table_2(run: Run, names: Sequence[str], paper: Path, command: str) -> PaperTable:
@@ -121,8 +125,8 @@ def table_2(run: Run, names: Sequence[str], paper: Path, command: str) -> PaperT
     labels = usable(targets, OBSERVATIONS)
     kept = [OBSERVATIONS.index(name) for name in labels.names]
     scores = {}
-    for name, (stage, *arguments) in zip(names, stages_of_table_2(names), strict=True):
-        getattr(run, stage)(*arguments)
+    for name, stage in zip(names, stages_of_table_2(names), strict=True):
+        stage(run)
         path = run.folder / "table2" / name / "scores.safetensors"
         scores[name] = load_file(path)["scores"].numpy()[:, kept]
     tested = run.data.studies["test"]
@@ -135,7 +139,7 @@ def table_2(run: Run, names: Sequence[str], paper: Path, command: str) -> PaperT
         note = f"{summary['epochs']} epochs, best validation AUC {summary['best']:.3f}"
         kind: Kind = "control" if name == "cdc" else "system"
         if name == "cdc":
-            tower = ENCODERS["fve"].sizes[run.config.size].arch["backbone"]
+            tower = classifier_row().sizes[run.config.size].arch["backbone"]
             title = f"CDC of this preset ({tower})"
             note += f"{_start_of_cdc(run.config)}. No row of the paper: beside it, what a start is worth."
         else:
@@ -176,7 +180,7 @@ def table_3(run: Run, paper: Path, command: str) -> PaperTable:
     Its labels come from the very report that it writes: an upper bound, no competitor. "The labels themselves" is a
     control: how much the metrics give to the bare list.
     """
-    run.label_text_decoder()
+    label_text_decoder(run)
     texts = json.loads((run.folder / "table3" / "reports.json").read_text(encoding="utf-8"))
     studies = run.data.studies["test"][: run.config.evaluate_studies or None]
     lists = [". ".join(study.fine_labels) + "." if study.fine_labels else "" for study in studies]

@@ -1,8 +1,8 @@
 """Radiographs in, geometry back out: the one place where images are read.
 
-PNG and JPEG are decoded by Pillow, DICOM by pydicom and the libraries in `core.studies.dicom_codecs`. What a file says is read
-here first, by parsers that take bounded time and memory; a decoder gets nothing whose size, cost and completeness are
-not known. How a file is read, and what is said about it, is described in ``docs/images.md``.
+PNG and JPEG are decoded by Pillow, DICOM by pydicom and the libraries in `core.studies.dicom_codecs`. What a file says
+is read here first, by parsers that take bounded time and memory; a decoder gets nothing whose size, cost and
+completeness are not known. How a file is read, and what is said about it, is described in ``docs/images.md``.
 """
 
 from core.studies.images.geometry import fit_square, to_original

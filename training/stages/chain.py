@@ -1,0 +1,113 @@
+"""All stages of a run in their order, side by side where none needs another."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from core import ranks
+from core.config import to_dict
+from core.registry import ENCODERS, encoder_parts, image_size
+from core.types import SPLITS
+from training.runs import QUIET, StageError, file_hash, keep_memory, run_stage
+from training.stages.backbone import backbone
+from training.stages.decoder import decoder
+from training.stages.encoders import Stage, objective_of
+from training.stages.export import export
+from training.stages.models import frozen_parts, reads_cache
+from training.stages.run import Run
+from training.stages.tokens import tokens
+
+
+def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1) -> None:
+    """The whole chain of a preset; what is done is skipped.
+
+    Args:
+        run: what to run.
+        bundles: where bundles go.
+        evaluate: scores them.
+        jobs: stages that train side by side, a thread each. Small models on a CPU train faster so than one after
+            another on all cores. 1 shows progress bars, more shows a line an epoch.
+    """
+    config = run.config
+    if not config.encoders or not config.decoders:
+        raise StageError("The preset names no encoder or no decoder.")
+    frozen = frozen_parts(config)
+    if ranks.count() > 1:
+        jobs = 1  # its processes share each stage
+    with ranks.first_alone():
+        run.data.fingerprint()  # labels an index's reports, once
+    if config.backbone.source != "none":
+        side_by_side(run, [backbone], jobs)
+    for split in SPLITS:
+        for size in {ENCODERS[part].sizes[config.size].image_size for part in frozen} | {
+            image_size(name, config.size) for name in config.encoders
+        }:
+            run.data.images(split, size)
+    # The last rows of the registry take longest: they begin first.
+    encoders = [stage for name in reversed(frozen) for stage in objective_of(name).stages(name)]
+    pairs = [
+        (encoder, partial(decoder, encoder_name=encoder, decoder_name=each))
+        for encoder in config.encoders
+        for each in config.decoders
+    ]
+    direct = [pair for encoder, pair in pairs if not ENCODERS[encoder_parts(encoder)[0]].frozen]
+    others = [pair for _, pair in pairs if pair not in direct]
+    cached = [partial(tokens, name=name) for name in frozen if reads_cache(config, name)]
+    # Each after what it needs: a worker that is free takes the next, and at worst waits for a stage that runs.
+    side_by_side(run, [*encoders, *direct, *cached, *others], jobs)
+
+    keys = [pair(run) for _, pair in pairs]
+    inputs = {"decoders": keys, "bundles": str(bundles), "write": to_dict(config.write)}
+    run_stage(run.folder / "export", inputs, _by_first(lambda: export(run, bundles)))
+    cards = sorted(bundles.glob("*/card.json"))
+    scored = {"bundles": [file_hash(card) for card in cards], "studies": config.evaluate_studies}
+    run_stage(run.folder / "evaluate", scored, _by_first(evaluate))
+
+
+def side_by_side(run: Run, stages: Sequence[Stage], jobs: int) -> None:
+    """Run stages, each after those that it needs, ``jobs`` at a time; a stage alone has the threads of all jobs."""
+    if jobs == 1:
+        for stage in stages:
+            stage(run)
+        return
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    threads = max(1, jobs // len(stages))
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        waiting = [pool.submit(_one_stage, replace(run), stage, threads) for stage in stages]
+        try:
+            for each in as_completed(waiting):
+                each.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _by_first(work: Callable[[], None]) -> Callable[[Path], None]:
+    return lambda folder: work() if ranks.is_first() else None
+
+
+def _one_stage(run: Run, stage: Stage, threads: int) -> None:
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    keep_memory()
+    os.environ[QUIET] = "1"
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    stage(run)
+
+
+def _leave_with_parent() -> None:
+    """End this process when the command that began it is gone: an orphan would write beside the next run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

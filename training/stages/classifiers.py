@@ -1,0 +1,123 @@
+"""Stages: an encoder's two classifiers, and those of Table 2."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from core.encoders import build_encoder
+from core.encoders.base import Normalize
+from core.encoders.classifier import ImageClassifier
+from core.encoders.fve import FineGrainedEncoder
+from core.registry import classifier_row
+from core.types import Split
+from training.backbones import build_classifier, settings_of
+from training.data import StudyData, to_images
+from training.modules.classifier import ClassifierModule
+from training.runs import fit, load_weights, loaders, run_stage, save_weights
+from training.stages.models import batches, build_arguments, new_encoder
+from training.stages.run import Run
+
+Kind = Literal["cdc", "fgc"]
+
+
+def classifier(run: Run, name: str, kind: Kind) -> str:
+    """Train an encoder's CDC (``kind="cdc"``, 14 observations) or FGC (``"fgc"``, fine labels)."""
+
+    def work(folder: Path) -> None:
+        encoder = new_encoder(run, name)
+        assert isinstance(encoder, FineGrainedEncoder)
+        targets = {split: _targets(run.data, kind, split) for split in ("train", "validate")}
+        tower = encoder.classifiers()[kind]
+        module = ClassifierModule(encoder.normalize, tower, positive_rate(targets), run.config.classifier)
+        fit_classifier(run, folder, module, targets, run.data)
+        save_weights(folder, {kind: tower})
+
+    inputs = run.inputs(classifier=run.config.classifier, kind=kind, encoder=name)
+    return run_stage(run.folder / f"{kind}_{name}", inputs, work)
+
+
+def backbone_classifier(run: Run, name: str) -> str:
+    """Train a row of Table 2 on the 14 observations, and write its held-out scores."""
+    settings = settings_of(name, run.config)
+
+    def work(folder: Path) -> None:
+        targets = {split: run.data.coarse_targets(split) for split in ("train", "validate")}
+        torch.manual_seed(run.config.seed)
+        normalize, network = build_classifier(name, run.config.size, pretrained=run.config.pretrained)
+        module = ClassifierModule(normalize, network, positive_rate(targets), settings)
+        fit_classifier(run, folder, module, targets, run.data)
+        save_weights(folder, {"classifier": network})
+        _score_held_out(run, folder, normalize, network)
+
+    inputs = run.inputs(starts_from_backbone=False, classifier=settings, backbone_of_table_2=name)
+    return run_stage(run.folder / "table2" / name, inputs, work)
+
+
+def coarse_scores(run: Run) -> str:
+    """Write CDC's held-out scores, to stand beside the rows of Table 2."""
+    name = classifier_row().name
+    before = classifier(run, name, "cdc")
+
+    def work(folder: Path) -> None:
+        encoder = build_encoder(name, run.config.size, **build_arguments(run, name))
+        assert isinstance(encoder, FineGrainedEncoder)
+        load_weights(run.folder / f"cdc_{name}", "cdc", encoder.cdc)
+        _score_held_out(run, folder, encoder.normalize, encoder.cdc)
+        shutil.copyfile(run.folder / f"cdc_{name}" / "summary.json", folder / "summary.json")
+
+    return run_stage(run.folder / "table2" / "cdc", run.inputs(cdc=before), work)
+
+
+def fit_classifier(
+    run: Run, folder: Path, module: ClassifierModule, targets: Mapping[str, Tensor], data: StudyData
+) -> None:
+    """Train a classifier on the images of ``data``, with targets (studies, classes) by split."""
+
+    def labelled(split: Split) -> Callable[[list[int]], dict[str, Tensor]]:
+        images = data.images(split, module.normalize.image_size)
+        return lambda rows: {"images": to_images(images[rows]), "targets": targets[split][rows]}
+
+    settings = module.config
+    fit(
+        folder,
+        module,
+        loaders(
+            (len(targets["train"]), len(targets["validate"])),
+            (labelled("train"), labelled("validate")),
+            settings.batch_size,
+            run.config.seed,
+            positives=targets["train"] if settings.class_aware else None,
+        ),
+        epochs=settings.epochs,
+        monitor="val_auc",
+        mode="max",
+        patience=settings.patience,
+        seed=run.config.seed,
+        placement=run.placement,
+    )
+
+
+def positive_rate(targets: Mapping[str, Tensor]) -> Tensor:
+    """Prevalence of each class in the training split, kept away from 0 and 1."""
+    train = targets["train"]
+    return train.mean(0).clamp(1 / len(train), 1 - 1 / len(train))
+
+
+def _score_held_out(run: Run, folder: Path, normalize: Normalize, network: ImageClassifier) -> None:
+    """Write "scores" (held-out studies, classes), logits."""
+    network.eval()
+    images = run.data.images("test", normalize.image_size)
+    with torch.inference_mode():
+        scores = torch.cat([network(normalize(batch)) for batch in batches(images, 64)])
+    save_file({"scores": scores}, folder / "scores.safetensors")
+
+
+def _targets(data: StudyData, kind: Kind, split: Split) -> Tensor:
+    return data.coarse_targets(split) if kind == "cdc" else data.fine_targets(split)

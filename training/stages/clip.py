@@ -1,0 +1,82 @@
+"""Stages: an encoder's CLIP, on pairs of a radiograph and a text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core import ranks
+from core.config import ClipConfig
+from core.encoders.clip import ContrastiveEncoder
+from core.types import Split
+from training.data import to_images
+from training.modules.clip import ClipModule
+from training.runs import fit, loaders, run_stage, save_weights
+from training.stages.models import new_encoder
+from training.stages.run import Run
+
+Pairs = Sequence[tuple[int, int, str]]
+"""Index of the study, index of the cluster, text."""
+LEARNING: tuple[Split, ...] = ("train", "validate")
+
+
+def clip(run: Run, name: str) -> str:
+    """Train an encoder on radiographs and their impressions."""
+    return _contrast(run, name, run.config.clip, lambda: {split: run.data.pairs(split) for split in LEARNING})
+
+
+def cluster_clip(run: Run, name: str) -> str:
+    """Train an encoder on radiographs and their impressions' sentences, each of a cluster."""
+    settings = run.config.cluster_clip
+    return _contrast(run, name, settings, lambda: {split: run.data.cluster_pairs(split) for split in LEARNING})
+
+
+def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], Mapping[Split, Pairs]]) -> str:
+    def work(folder: Path) -> None:
+        encoder = new_encoder(run, name)
+        assert isinstance(encoder, ContrastiveEncoder)
+        pairs = pairs_of()
+        fit(
+            folder,
+            ClipModule(encoder, settings),
+            loaders(
+                (len(pairs["train"]), len(pairs["validate"])),
+                (_paired(run, "train", pairs["train"], encoder), _paired(run, "validate", pairs["validate"], encoder)),
+                settings.batch_size,
+                run.config.seed,
+            ),
+            epochs=settings.epochs,
+            monitor="val_loss",
+            mode="min",
+            patience=settings.patience,
+            seed=run.config.seed,
+            placement=run.placement,
+        )
+        census = {
+            "pairs": {split: len(each) for split, each in pairs.items()},
+            "truncated": encoder.clip.text.truncated,
+        }
+        if ranks.is_first():
+            (folder / "census.json").write_text(json.dumps(census, indent=2), encoding="utf-8")
+        save_weights(folder, {"encoder": encoder})
+
+    return run_stage(run.folder / f"clip_{name}", run.inputs(clip=settings, encoder=name), work)
+
+
+def _paired(
+    run: Run, split: Split, pairs: Pairs, encoder: ContrastiveEncoder
+) -> Callable[[list[int]], dict[str, Tensor]]:
+    images = run.data.images(split, encoder.normalize.image_size)
+    ids = encoder.clip.text.tokenize([text for _, _, text in pairs]) if pairs else torch.zeros(0, 1)
+    clusters = torch.tensor([cluster for _, cluster, _ in pairs])
+    studies = np.array([study for study, _, _ in pairs])
+    return lambda rows: {
+        "images": to_images(images[studies[rows]]),
+        "ids": ids[rows],
+        "clusters": clusters[rows],
+    }

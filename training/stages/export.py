@@ -1,0 +1,205 @@
+"""Stage: trained pairs as bundles, weights rounded to 8 bits; embeddings of held-out studies beside them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from core.bundles import library as bundle
+from core.bundles.inference import decoder_states
+from core.config import to_dict
+from core.decoders.search import GenerateConfig
+from core.encoders import Encoder
+from core.encoders.clip import ContrastiveEncoder
+from core.encoders.random_filters import with_random_filters
+from core.registry import ENCODERS, encoder_parts, image_size
+from core.studies.model_image import grey_levels
+from core.studies.phantom import PhantomSource
+from core.types import VisualTokens
+from training.runs import load_weights
+from training.stages.encoders import objective_of, trained_encoder
+from training.stages.models import (
+    batches,
+    build_arguments,
+    frozen_parts,
+    new_decoder,
+    new_encoder,
+    new_join,
+    reads_cache,
+)
+from training.stages.run import Run
+
+EMBEDDING_STUDIES = 400
+"""Held-out studies whose embeddings the demo shows."""
+TOKEN_STUDIES = 200
+"""The first of them, whose single tokens it shows."""
+
+DESCRIPTIONS = {
+    "phantom": "Computed phantom radiographs, no patients. Do not expect sense on a real X-ray.",
+    "openi": "Open-i (Indiana University), R2Gen's training split, frontal views. Few studies, "
+    "mostly normal: rare findings are missed, and a fluent report may be wrong.",
+    "mimic_cxr": "MIMIC-CXR, its own training split.",
+}
+"""Of a bundle's training data, for its readers."""
+LICENCES = {
+    "phantom": "Apache-2.0",
+    "openi": "CC BY-NC 4.0: learned from Open-i, whose records say CC BY-NC-ND 4.0",
+    "mimic_cxr": "not to be shared: learned under the PhysioNet Credentialed Health Data License",
+}
+"""Of a bundle's weights; the code's is Apache-2.0."""
+
+
+def export(run: Run, out: Path) -> None:
+    """Write all pairs as bundles into ``out``, weights rounded to 8 bits; they are verified afterwards."""
+    for name in frozen_parts(run.config):
+        if reads_cache(run.config, name):
+            _export_encoder(run, name, out)
+    for name in run.config.encoders:
+        for decoder_name in run.config.decoders:
+            _export_pair(run, name, decoder_name, out)
+    library = bundle.BundleLibrary(out)
+    for card in library.cards():
+        library.verify(card.name)
+    if run.config.data.source == "phantom":  # embeddings of patients' radiographs are not ours to give away
+        for name in run.config.encoders:
+            _export_embeddings(run, name, library, out)
+
+
+def card(run: Run, name: str) -> dict[str, Any]:
+    """What the card of a bundle says of the run that made it."""
+    data, config = run.config.data, to_dict(run.config)
+    config["data"]["folder"] = ""  # where an index lies is nobody's business
+    return {
+        "name": name,
+        "family": run.config.name,
+        "size": run.config.size,
+        "created": datetime.date.today().isoformat(),
+        "licence": LICENCES[data.source],
+        "intended_use": bundle.INTENDED_USE,
+        "data": {
+            "name": data.source,
+            "description": DESCRIPTIONS[data.source],
+            "fingerprint": run.data.source.fingerprint(),
+            "count": data.count,
+            "seed": data.seed,
+            "studies": {split: len(studies) for split, studies in run.data.studies.items()},
+        },
+        "config": config,
+    }
+
+
+def _shared_name(run: Run, name: str) -> str:
+    return f"{run.config.name}-{name}"
+
+
+def _saved_arguments(run: Run, name: str) -> dict[str, Any]:
+    """Of an encoder, for its card; the vocabulary has a file of its own."""
+    return {key: value for key, value in build_arguments(run, name).items() if key != "vocabulary"}
+
+
+def _export_encoder(run: Run, name: str, out: Path) -> None:
+    encoder = trained_encoder(run, name)
+    about = {"name": name, "changes": _saved_arguments(run, name), **objective_of(name).about(run)}
+    bundle.write_bundle(
+        out / "shared" / _shared_name(run, name),
+        {**card(run, _shared_name(run, name)), "encoder": about},
+        {"model.safetensors": bundle.rounded(encoder.state_dict(), "encoder.")},
+        {},
+    )
+
+
+def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> None:
+    stage = run.folder / f"{encoder_name}-{decoder_name}"
+    decoder = new_decoder(run, encoder_name, decoder_name)
+    load_weights(stage, "decoder", decoder)
+    tensors = bundle.rounded(decoder.state_dict(), "decoder.")
+    parts = encoder_parts(encoder_name)
+    cached = reads_cache(run.config, encoder_name)
+    changes = {} if cached else _saved_arguments(run, encoder_name)
+    about: dict[str, Any] = {"name": encoder_name, "changes": changes, "shared": {}}
+    for shared in (_shared_name(run, part) for part in parts if cached):
+        content = json.loads((out / "shared" / shared / "card.json").read_text(encoding="utf-8"))
+        about["shared"][shared] = content["sha256"]["model.safetensors"]
+    own = new_join(run, encoder_name) if about["shared"] else new_encoder(run, encoder_name)
+    if own is not None:
+        load_weights(stage, "encoder", own)
+        tensors |= bundle.rounded(own.state_dict(), "encoder.")
+    name = f"{run.config.name}-{encoder_name}-{decoder_name}"
+    side = image_size(encoder_name, run.config.size)
+    summary = json.loads((stage / "summary.json").read_text(encoding="utf-8"))
+    watched = f"validation_{run.config.report.monitor}_greedy"
+    content = {
+        **card(run, name),
+        "encoder": about,
+        "decoder": {"name": decoder_name, "changes": {}},
+        "inputs": {"image": [1, side, side], "range": [0, 1], "normalization": "in the encoder"},
+        "metrics": {watched: summary["best"], "epochs": summary["epochs"]},
+        "write": to_dict(run.config.write),
+    }
+    texts = {"vocab.json": json.dumps(run.data.vocabulary.words, ensure_ascii=False, indent=0)}
+    folder = out / name
+    bundle.write_bundle(folder, content, {"model.safetensors": tensors}, texts)
+    expected = bundle.compute_expected(bundle.BundleLibrary(out).load(name), _specimen(side))
+    bundle.write_bundle(folder, content, {"model.safetensors": tensors, "expected.safetensors": expected}, texts)
+
+
+def _export_embeddings(run: Run, name: str, library: bundle.BundleLibrary, out: Path) -> None:
+    """Embeddings of held-out studies; the dashboard reads them.
+
+    "pooled" (n, D) is the mean of all tokens, "pooled.<source>" that of one tower's where there are several;
+    "tokens" (m, N, D), or "tokens.<source>" likewise, are single tokens of the first m studies; encoders with a text
+    tower add "text" (n, D), the impressions; where tokens are no places, as CCVE's, those of all studies are there, and
+    "random_filters" (n, 13, D), the same with filters that learned nothing; "states.<decoder>" (n, D') are a decoder's,
+    see `decoder_states`.
+    """
+    family, config = run.config.name, run.config
+    encoder = library.load(f"{family}-{name}-{config.decoders[0]}").encoder
+    studies = run.data.studies["test"][:EMBEDDING_STUDIES]
+    images = run.data.images("test", image_size(name, config.size))[:EMBEDDING_STUDIES]
+
+    @torch.inference_mode()
+    def tokens_of(network: Encoder) -> VisualTokens:
+        found = [network(batch) for batch in batches(images, 64)]
+        return VisualTokens(torch.cat([each.tokens for each in found]), found[0].grids, found[0].sources)
+
+    visual = tokens_of(encoder)
+    tokens = visual.tokens
+    tensors: dict[str, Tensor] = {"pooled": tokens.mean(1)}
+    towers = tuple(dict.fromkeys(visual.sources))
+    source = np.asarray(visual.sources)
+    if len(towers) > 1:
+        tensors |= {f"pooled.{each}": tokens[:, source == each].mean(1) for each in towers}
+    if isinstance(encoder, ContrastiveEncoder):
+        with torch.inference_mode():
+            tensors["text"] = encoder.clip.text(encoder.clip.text.tokenize([each.impression for each in studies]))
+    if ENCODERS[encoder_parts(name)[0]].token_names:
+        tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder)).tokens}  # type: ignore[arg-type]
+    else:
+        names = {each: "tokens" if len(towers) == 1 else f"tokens.{each}" for each in towers}
+        tensors |= {names[each]: tokens[:TOKEN_STUDIES, source == each] for each in towers}
+    write = GenerateConfig(**to_dict(config.write))
+    for decoder in config.decoders:
+        model = library.load(f"{family}-{name}-{decoder}")
+        own = visual if model.encoder is encoder else tokens_of(model.encoder)  # DVE learns with its decoder
+        parts = [replace(own, tokens=each) for each in own.tokens.split(64)]
+        tensors[f"states.{decoder}"] = torch.cat([decoder_states(model, part, write) for part in parts])
+    save_file(
+        {key: value.contiguous() for key, value in bundle.rounded(tensors, "").items()},
+        out / f"{family}-embeddings-{name}.safetensors",
+        {"study_ids": json.dumps([each.study_id for each in studies])},
+    )
+
+
+def _specimen(size: int) -> Tensor:
+    """The phantom (size, size) uint8 whose report every bundle carries: no patient's image leaves with the weights."""
+    source = PhantomSource(count=1, seed=0)
+    image = source.image(source.study_ids[0], size)
+    return torch.from_numpy(grey_levels(image))

@@ -1,0 +1,77 @@
+"""Stage: Table 3's model, which writes findings from a study's true fine labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.config import to_dict
+from core.decoders import build_decoder
+from core.decoders.search import GenerateConfig, generate
+from core.encoders.label_text import LabelTextEncoder, label_text
+from core.registry import DECODERS
+from core.text import PAD, Vocabulary, to_text
+from core.types import SPLITS, Split
+from training.modules.report import ReportModule
+from training.runs import fit, pad, run_stage, save_weights
+from training.stages.clip import LEARNING
+from training.stages.reports import finding_ids, report_loaders
+from training.stages.run import Run
+
+DECODER = "transformer"  # src: paper, section 4.3.3
+
+
+def label_text_decoder(run: Run) -> str:
+    """Train Table 3's model, true fine labels as text to findings, and write its held-out reports."""
+    config, settings = run.config, run.config.report
+
+    def work(folder: Path) -> None:
+        studies = run.data.studies
+        labels = {split: [study.fine_labels for study in studies[split]] for split in SPLITS}
+        vocabulary = Vocabulary.build((label_text(each) for each in labels["train"]), 1)
+        longest = max(len(vocabulary.encode(label_text(each), 512)) for each in labels["train"])
+        torch.manual_seed(config.seed)
+        width = int(DECODERS[DECODER].sizes[config.size]["width"])
+        encoder = LabelTextEncoder(vocabulary, width, longest)
+        decoder = build_decoder(DECODER, config.size, token_width=width, vocabulary_size=len(run.data.vocabulary))
+        module = ReportModule(encoder, (), decoder, run.data.vocabulary, settings)
+        words = {split: finding_ids(run, split, sentences=False) for split in LEARNING}
+        read = {split: encoder.ids(labels[split]) for split in SPLITS}
+
+        def worded(split: Split) -> Callable[[list[int]], dict[str, Tensor]]:
+            return lambda rows: {"labels": read[split][rows], "ids": pad([words[split][row] for row in rows], PAD)}
+
+        fit(
+            folder,
+            module,
+            report_loaders(run, (worded("train"), worded("validate")), words["train"]),
+            epochs=settings.epochs,
+            monitor=f"val_{settings.monitor}",
+            mode="max",
+            patience=settings.patience,
+            seed=config.seed,
+        )
+        save_weights(folder, {"encoder": encoder, "decoder": decoder})
+        write = GenerateConfig(**to_dict(config.write))
+        count = config.evaluate_studies or len(studies["test"])
+        with torch.inference_mode():
+            texts = [
+                to_text(run.data.vocabulary.decode(hypothesis.ids))
+                for ids in read["test"][:count].split(50)
+                for hypothesis in generate(decoder, encoder(ids), write)
+            ]
+        (folder / "reports.json").write_text(json.dumps(texts), encoding="utf-8")
+
+    inputs = run.inputs(
+        starts_from_backbone=False,
+        report=settings,
+        version=2,  # 1: studies in plain order, words at the images' rate
+        write=config.write,
+        studies=config.evaluate_studies,
+        max_words=config.data.max_words,
+    )
+    return run_stage(run.folder / "table3", inputs, work)

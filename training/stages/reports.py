@@ -1,0 +1,61 @@
+"""How models that write findings are fed: words of the studies, batches with tokens or images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from core.encoders.token_cache import TokenCache
+from core.labels.order import abnormal_first
+from core.registry import image_size
+from core.text import PAD
+from core.types import Split
+from training.data import to_images
+from training.runs import Collate, loaders, pad
+from training.stages.run import Run
+
+MOST_VALIDATED = 200
+"""Studies that validation takes at most: it writes their reports."""
+
+
+def report_loaders(
+    run: Run, collate: tuple[Collate, Collate], words: Sequence[Sequence[int]]
+) -> tuple[DataLoader[int], DataLoader[int]]:
+    """What every model that writes findings learns from and is validated on, drawn alike."""
+    settings, studies = run.config.report, run.data.studies
+    return loaders(
+        (len(studies["train"]), min(len(studies["validate"]), MOST_VALIDATED)),
+        collate,
+        settings.batch_size,
+        run.config.seed,
+        run.data.coarse_targets("train") if settings.class_aware else None,
+        [len(row) for row in words] if settings.group_lengths else (),
+    )
+
+
+def finding_ids(run: Run, split: Split, sentences: bool) -> list[list[int]]:
+    """Ids of each study's findings; with ``sentences``, with the ends that a planner of sentences needs."""
+    in_order = abnormal_first if sentences and run.config.report.abnormal_first else str
+    return [
+        run.data.vocabulary.encode(in_order(study.findings), run.config.data.max_words, sentences=sentences)
+        for study in run.data.studies[split]
+    ]
+
+
+def with_tokens(caches: Sequence[TokenCache], ids: Sequence[Sequence[int]]) -> Callable[[list[int]], dict[str, Any]]:
+    """Batches of cached tokens and ids."""
+    return lambda rows: {
+        "tokens": [cache.tokens(rows) for cache in caches],
+        "ids": pad([ids[each] for each in rows], PAD),
+    }
+
+
+def with_images(
+    run: Run, split: Split, encoder_name: str, ids: Sequence[Sequence[int]]
+) -> Callable[[list[int]], dict[str, Tensor]]:
+    """Batches of images, at the encoder's size, and ids."""
+    images = run.data.images(split, image_size(encoder_name, run.config.size))
+    return lambda rows: {"images": to_images(images[rows]), "ids": pad([ids[each] for each in rows], PAD)}
