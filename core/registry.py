@@ -292,6 +292,11 @@ def encoder_parts(name: str) -> tuple[str, ...]:
     return tuple(name.split(JOINT))
 
 
+def token_names(name: str) -> tuple[str, ...]:
+    """What the tokens of an encoder stand for, where they are no places in the image; of several jointly, those of one."""
+    return next((ENCODERS[part].token_names for part in encoder_parts(name) if ENCODERS[part].token_names), ())
+
+
 def token_width(name: str, size: Size) -> int:
     """Width of the tokens that an encoder, or several jointly, hand to a decoder: the widest part's."""
     return max(ENCODERS[part].sizes[size].width for part in encoder_parts(name))

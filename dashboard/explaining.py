@@ -13,6 +13,7 @@ import streamlit as st
 
 from core.bundles.library import Card
 from core.explain.measured import measured
+from core.registry import token_names
 from core.types import Attribution, CXRLensError, FloatImage
 from dashboard import filtering, services, settings
 
@@ -236,7 +237,7 @@ def trust(card: Card, how: str, question: Question) -> str:
 
     kind = "sentence" if question.kind == "sentence" else "mention"
     method, over_tokens = how.removesuffix(TOKENS), how.endswith(TOKENS)
-    filters = card.encoder == "ccve"
+    filters = bool(token_names(card.encoder))
     name = method if over_tokens == filters or method == how else f"{method}-cells"
     if filters and not over_tokens and METHODS[method].over[0] == "pixels":
         name = ""  # CCVE's maps of pixels were not measured, its rankings of filters were

@@ -13,6 +13,7 @@ import streamlit as st
 from core.bundles.library import Card
 from core.explain.measured import Measured, measured
 from core.observations import CLUSTERS
+from core.registry import token_names
 from core.types import CXRLensError, Report
 from dashboard import services, settings
 
@@ -66,7 +67,7 @@ def pairs(case: services.Case | None) -> dict[str, Card]:
     families = services.families()
     if case is not None:
         families = tuple(sorted(families, key=lambda family: family != services.family_for(case)))
-    found = [card for family in families for card in services.cards(family).values() if "ccve" in card.encoder]
+    found = [card for family in families for card in services.cards(family).values() if token_names(card.encoder)]
     others = {family: f" · {services.family_title(family)}" for family in families[1:]}
     return {services.title_of(card) + others.get(card.family, ""): card for card in found}
 
@@ -145,7 +146,7 @@ def _needed(bundle: str, image: str, _card: Card, _case: services.Case) -> Value
     trained, _ = _subjects(bundle, image, _card, _case)
     with services.inference():
         found = explain(trained, whole_report(trained), "occlusion", over="tokens")
-    return next(each.values for each in found if each.source == "ccve")
+    return next(each.values for each in found if each.geometry is None)
 
 
 def switch_off(case: services.Case, card: Card, off: Sequence[str], how: Literal["token", "filter"]) -> Counterfactual:

@@ -29,7 +29,7 @@ from core.labels.rules import LabeledReport, label_report
 from core.observations import CLUSTER_OF, CLUSTERS, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, findings
 from core.projection.job import ProjectionJob, compute, content_key, fingerprint, load
 from core.projection.methods import PrincipalAxes, ProjectionConfig, fit_pca
-from core.registry import DECODERS, ENCODERS, PAIRS, pair_title
+from core.registry import DECODERS, ENCODERS, PAIRS, pair_title, token_names
 from core.studies.images import Radiograph, read_image
 from core.studies.model_image import Pixels, grey_levels, of_image, of_study
 from core.studies.phantom import PhantomSource
@@ -467,7 +467,7 @@ def label(text: str) -> LabeledReport:
 
 def ccve_card(family: str | None = None) -> Card | None:
     """The bundle whose filters are shown: the family's first CCVE pair that reports cls-attention."""
-    return next((card for (encoder, _), card in cards(family).items() if encoder == "ccve"), None)
+    return next((card for (encoder, _), card in cards(family).items() if token_names(encoder)), None)
 
 
 def filtered(case: Case, card: Card) -> npt.NDArray[np.float32]:
@@ -543,7 +543,7 @@ def point_is(encoder: str, kind: str) -> Literal["study", "filter", "area"]:
     """What a point of a kind of embeddings is: a study, or a study through one filter of CCVE, or in one area."""
     if not _is_single(kind):
         return "study"
-    return "filter" if encoder == "ccve" else "area"
+    return "filter" if token_names(encoder) else "area"
 
 
 def _is_single(kind: str) -> bool:
@@ -559,7 +559,7 @@ def embedding_kinds(encoder: str) -> dict[str, str]:
     """
     stored = _read_embeddings(*_embeddings_file(encoder))[1]
     titles = {POOLED: "All tokens, averaged"}
-    if encoder == "ccve":
+    if token_names(encoder):
         titles |= {
             TOKENS: "Each filter a point",
             RANDOM: "Each filter a point, filters untrained (control)",
@@ -601,7 +601,7 @@ def _embeddings(encoder: str, kind: str, path: str, stamp: int) -> Embeddings:
         return Embeddings(encoder, kind, study_ids, (), values)
     if kind == JOINED:
         return Embeddings(encoder, kind, study_ids, (), values.reshape(len(values), -1))
-    parts = CLUSTERS if point_is(encoder, kind) == "filter" else _areas(math.isqrt(values.shape[1]))
+    parts = token_names(encoder) if point_is(encoder, kind) == "filter" else _areas(math.isqrt(values.shape[1]))
     ids = tuple(np.repeat(study_ids, values.shape[1]).tolist())
     return Embeddings(encoder, kind, ids, parts * len(values), values.reshape(-1, values.shape[2]))
 

@@ -13,7 +13,7 @@ import streamlit as st
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.projection.job import ProjectionJob
 from core.projection.methods import METHODS, ProjectionConfig
-from core.registry import ENCODERS, pair_title
+from core.registry import ENCODERS, pair_title, token_names
 from core.types import SPLITS, CXRLensError, Projection, Study
 from dashboard import evaluation, figures, picker, services, session
 from dashboard.components.hover_pictures import hover_pictures
@@ -584,7 +584,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     config = choose_config()
     colouring = choose_colouring(services.point_is(encoder, kind))
     second = choose_second(encoder, kind)
-if encoder == "ccve" and services.TOKENS not in kinds:
+if token_names(encoder) and services.TOKENS not in kinds:
     st.info(
         "CCVE's 13 points of each study and the control with untrained filters are not stored in these bundles. "
         "`cxr-lens train --preset phantom` writes them.",

@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.bundles.library import Card
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
-from core.registry import DECODERS, ENCODERS, PAIRS
+from core.registry import DECODERS, ENCODERS, PAIRS, token_names
 from core.types import Attribution, CXRLensError
 from core.views import view_in_words
 from dashboard import explaining, filtering, picker, services, session
@@ -165,7 +165,7 @@ def show_answer(
         asked += [
             (card, question, key, option)
             for key, option in options.items()
-            if key != how and key in COMPARED and (card.encoder != "ccve" or not option.quick)
+            if key != how and key in COMPARED and (not token_names(card.encoder) or not option.quick)
         ]
     elif compare == PAIRED:
         asked += other_pairs(case, card, question, how, words, chosen)

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from core.config import load_config
 from core.decoders import build_decoder
 from core.encoders import Encoder, build_encoder
+from core.encoders.base import encoder_class
 from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.token_cache import TokenCache, write_token_cache
 from core.registry import ENCODERS, Size
@@ -54,7 +55,7 @@ def fastest(work: Callable[[], object], repeats: int = 3) -> float:
 def _encoder(name: str, size: Size) -> Encoder:
     torch.manual_seed(0)
     changes: dict[str, Any] = (
-        {"vocabulary": Vocabulary(SPECIAL_TOKENS)} if name in ("cve", "ccve") and size != "paper" else {}
+        {"vocabulary": Vocabulary(SPECIAL_TOKENS)} if encoder_class(name).reads_words and size != "paper" else {}
     )
     return build_encoder(name, size, **changes).freeze()
 

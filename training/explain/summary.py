@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from core.explain.methods import METHODS
+from core.registry import token_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
             for encoder, part in frame.groupby("encoder", sort=False)
             if part["pointing"].notna().any()
         ],
-        "filters": _filters(frame[frame["encoder"] == "ccve"], seed),
+        "filters": _filters(frame[frame["encoder"].map(lambda name: bool(token_names(name)))], seed),
     }
 
 
