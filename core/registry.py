@@ -293,7 +293,7 @@ def encoder_parts(name: str) -> tuple[str, ...]:
 
 
 def token_names(name: str) -> tuple[str, ...]:
-    """What the tokens of an encoder stand for, where they are no places in the image; of several jointly, those of one."""
+    """What an encoder's tokens stand for, where they are no places in the image; of several jointly, one's."""
     return next((ENCODERS[part].token_names for part in encoder_parts(name) if ENCODERS[part].token_names), ())
 
 
