@@ -7,4 +7,5 @@ CODE = ["core", "training", "dashboard"]
 setup(
     packages=[*find_namespace_packages(include=[*CODE, *(f"{name}.*" for name in CODE)]), "core.assets"],
     package_dir={"core.assets": "assets"},
+    py_modules=["cxr_lens"],
 )

@@ -27,6 +27,7 @@ ROOMS = {
         "projection",
         "paper",
         "reviews",
+        "api",
     ),
     "training": ("modules", "stages", "paper", "explain", "bench", "commands"),
 }

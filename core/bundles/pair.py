@@ -44,6 +44,11 @@ class ReportModel:
         return size
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.encoder.parameters()).device
+
+    @property
     def write(self) -> GenerateConfig:
         """How its reports are written, as its card says."""
         return GenerateConfig(**self.card.write)
@@ -62,8 +67,8 @@ def encode_images(model: ReportModel, images: list[FloatImage]) -> VisualTokens:
 
 @torch.inference_mode()
 def encode_batch(model: ReportModel, images: Tensor) -> VisualTokens:
-    """Visual tokens of images (B, 1, side, side) in [0, 1], of the model's side."""
-    tokens: VisualTokens = model.encoder(images)
+    """Visual tokens of images (B, 1, side, side) in [0, 1], of the model's side; on the model's device."""
+    tokens: VisualTokens = model.encoder(images.to(model.device))
     return tokens
 
 

@@ -1,0 +1,242 @@
+"""Trained pairs that are called: an image in, a report out; a report and a question in, an explanation out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core import paths
+from core.api.images import ImageLike, read
+from core.bundles.library import BundleLibrary
+from core.explain.methods import METHODS, explain, on_image
+from core.explain.subject import Subject, open_subject
+from core.explain.targets import WordTarget, mention, sentence, whole_report, word
+from core.labels.rules import LabeledReport, label_report
+from core.observations import LabelState
+from core.registry import lookup, pair_title
+from core.studies import model_image
+from core.studies.images import Radiograph
+from core.types import Attribution, CXRLensError, FloatImage, Report
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """A generated report, with what it says and what the decoder attended to.
+
+    Attributes:
+        pair: name of the pair that wrote it.
+        image: what it read.
+        report: text, words, attention, log-probability.
+        labeled: what the text says of each observation, with the words that say it.
+    """
+
+    pair: str
+    image: Radiograph = field(repr=False)
+    report: Report
+    labeled: LabeledReport
+
+    @property
+    def text(self) -> str:
+        """The findings."""
+        return self.report.text
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The text's words, one a row of `word_attention`."""
+        return self.report.words
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """State of each observation that the text speaks of: "positive", "negative" or "uncertain"."""
+        return {name: str(state) for name, state in self.labeled.states.items() if state is not LabelState.BLANK}
+
+    @property
+    def cls_attention(self) -> npt.NDArray[np.float32] | None:
+        """(tokens,): share of each visual token in the CLS token, sums to 1; None for a decoder without one."""
+        return self.report.cls_attention
+
+    @property
+    def word_attention(self) -> npt.NDArray[np.float32] | None:
+        """(words, tokens): attention of each word to each visual token, rows sum to 1."""
+        return self.report.word_attention
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of the file has to say of the image."""
+        return self.image.warnings
+
+    def __repr__(self) -> str:
+        """The text, and what was found."""
+        found = ", ".join(f"{name}: {state}" for name, state in self.labels.items()) or "nothing is mentioned"
+        return f"{self.pair}: {self.text}\n  [{found}]"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a report has the words it has.
+
+    Attributes:
+        method: its title.
+        target: what was asked.
+        parts: one attribution for pixels, or one for each grid of cells, or one for CCVE's filters.
+    """
+
+    method: str
+    target: str
+    parts: tuple[Attribution, ...] = field(repr=False)
+
+    @property
+    def has_map(self) -> bool:
+        """Whether its values are places in the image, and not filters."""
+        return all(part.geometry is not None for part in self.parts)
+
+    @property
+    def map(self) -> FloatImage:
+        """(H, W) of the radiograph, see `core.explain.methods.on_image`.
+
+        Raises:
+            CXRLensError: its values are of CCVE's filters; see `filters`.
+        """
+        return on_image(self.parts)
+
+    @property
+    def filters(self) -> npt.NDArray[np.float32] | None:
+        """(13,): value of each of CCVE's filters; None where values are places."""
+        return next((part.values for part in self.parts if part.geometry is None), None)
+
+    def __repr__(self) -> str:
+        """Method and question."""
+        return f"{self.method} of {self.target}"
+
+
+class Pair:
+    """A trained encoder and decoder. Call it, or its ``write``, with an image."""
+
+    def __init__(self, library: BundleLibrary, name: str, device: str = "cpu") -> None:
+        """Load a bundle; see `load`."""
+        import torch
+
+        self._model = library.load(name)
+        self.card = self._model.card
+        try:
+            self._model.encoder.to(torch.device(device))
+            self._model.decoder.to(torch.device(device))
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise CXRLensError(f"The device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+
+    @property
+    def name(self) -> str:
+        """Of the bundle."""
+        return self.card.name
+
+    def write(self, image: ImageLike, *, beam_size: int | None = None) -> WrittenReport:
+        """Write the findings of a radiograph, as every page and command does.
+
+        Args:
+            image: see `cxr_lens.read`.
+            beam_size: hypotheses kept; 1 is greedy. As the bundle's card says unless given.
+
+        Raises:
+            ImageError: the image cannot be used.
+        """
+        from core.bundles.inference import write_reports
+
+        if beam_size is not None and beam_size < 1:
+            raise CXRLensError(f"beam_size is at least 1, not {beam_size}.")
+        radiograph = read(image)
+        ((_, written),) = write_reports([self._model], model_image.of_image(radiograph.pixels), beam_size=beam_size)
+        return WrittenReport(self.name, radiograph, written, label_report(written.text))
+
+    __call__ = write
+
+    def explain(
+        self,
+        report: WrittenReport,
+        *,
+        word: str | int | None = None,
+        sentence: int | None = None,
+        finding: str | None = None,
+        method: str = "random-masks",
+        **options: Any,
+    ) -> Explanation:
+        """Explain a report that this pair wrote; the whole of it, or what is asked about.
+
+        Args:
+            report: of `write`.
+            word: the word itself, or its index.
+            sentence: its index.
+            finding: an observation that the report mentions.
+            method: a key of `core.explain.methods.METHODS`; "rise" is "random-masks".
+            options: of the method, as ``seed`` or ``progress``.
+
+        Raises:
+            CXRLensError: another pair wrote it, the report has no such words, or the method cannot serve this pair.
+        """
+        if report.pair != self.name:
+            raise CXRLensError(f"This report was written by {report.pair}. Ask that pair to explain it.")
+        asked = [
+            name for name, value in (("word", word), ("sentence", sentence), ("finding", finding)) if value is not None
+        ]
+        if len(asked) > 1:
+            raise CXRLensError(f"Ask about one thing at a time, not about {' and '.join(asked)}.")
+        key = {"rise": "random-masks"}.get(method.lower(), method)
+        lookup(METHODS, key, "method")
+        subject = open_subject(self._model, report.image.pixels, report.report)
+        target = _target(subject, word, sentence, finding)
+        return Explanation(METHODS[key].title, target.name, explain(subject, target, key, **options))
+
+    def __repr__(self) -> str:
+        """What it is and what it learned from."""
+        data = self.card.data
+        studies = data.get("studies", {}).get("train", "?")
+        title = pair_title(self.card.encoder, self.card.decoder)
+        return f"{title} ({self.name}): learned from {studies} studies of {data['name']}. {self.card.intended_use}"
+
+
+def _target(subject: Subject, of_word: str | int | None, of_sentence: int | None, finding: str | None) -> WordTarget:
+    if of_word is not None:
+        return word(subject, of_word)
+    if of_sentence is not None:
+        return sentence(subject, of_sentence)
+    return whole_report(subject) if finding is None else mention(subject, finding)
+
+
+def bundles(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
+    """Names of the trained pairs in a folder; of the demo's unless given, or where CXR_BUNDLES says."""
+    return tuple(card.name for card in _library(_folder(folder)).cards())
+
+
+def load(name: str, *, folder: str | os.PathLike[str] | None = None, device: str = "cpu") -> Pair:
+    """A trained pair by its name, as "phantom-fve-m2".
+
+    Args:
+        name: see `bundles`.
+        folder: of bundles; the demo's unless given, or where CXR_BUNDLES says.
+        device: torch's name of where it computes.
+
+    Raises:
+        CXRLensError: there is no such pair, it is damaged, or there is no such device.
+    """
+    known: Mapping[str, str] = {each: each for each in bundles(folder)}
+    where = _folder(folder)
+    if not known:
+        raise CXRLensError(f"There is no bundle in {where}. Train some (cxr-lens train), or name another folder.")
+    lookup(known, name, "bundle")
+    # A pair on a device has weights of its own: the same pair on another one stays where it is.
+    return Pair(_library(where, device), name, device)
+
+
+def _folder(folder: str | os.PathLike[str] | None) -> Path:
+    return Path(folder or os.environ.get("CXR_BUNDLES") or paths.BUNDLES)
+
+
+@lru_cache(maxsize=4)
+def _library(folder: Path, device: str = "cpu") -> BundleLibrary:
+    return BundleLibrary(folder)

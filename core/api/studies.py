@@ -1,0 +1,96 @@
+"""A folder of studies, or the phantoms, as something to count, look at and loop over."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from core.studies.index import open_index
+from core.studies.indexed import IndexedSource
+from core.studies.phantom import PhantomSource
+from core.types import SPLITS, CXRLensError, FloatImage, Split, Study
+from core.views import VIEW_CHOICES
+
+PHANTOM = "phantom"
+
+
+class Studies:
+    """Studies with their images, of one split or of all; made one by one, as they are asked for."""
+
+    def __init__(self, source: PhantomSource | IndexedSource, splits: tuple[Split, ...] = SPLITS) -> None:
+        """Studies of a source."""
+        self.source = source
+        self._splits = {split: source.studies(split) for split in splits}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return sum(len(each) for each in self._splits.values())
+
+    def __iter__(self) -> Iterator[Study]:
+        """One after another, in a fixed order."""
+        return chain.from_iterable(self._splits.values())
+
+    def __getitem__(self, study: str | int) -> Study:
+        """A study by its id, or by its index.
+
+        Raises:
+            IndexError: there are not so many.
+            CXRLensError: there is no such id; the message names the nearest.
+        """
+        if isinstance(study, str):
+            found = next((each for each in self if each.study_id == study), None)
+            if found is not None:
+                return found
+            near = difflib.get_close_matches(study, [each.study_id for each in self], n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise CXRLensError(f"There is no study '{study}' among these {len(self)}.{hint}")
+        at = study + len(self) if study < 0 else study
+        for each in self._splits.values():
+            if 0 <= at < len(each):
+                return each[at]
+            at -= len(each)
+        raise IndexError(f"There are {len(self)} studies, counted from 0; not {study}.")
+
+    def image(self, study: Study | str, size: int = 512) -> FloatImage:
+        """A study's image, (size, size), values in [0, 1].
+
+        Raises:
+            CXRLensError: it cannot be read.
+        """
+        return self.source.image(study if isinstance(study, str) else study.study_id, size)
+
+    def split(self, name: Split) -> Studies:
+        """Those of "train", "validate" or "test".
+
+        Raises:
+            CXRLensError: another name.
+        """
+        if name not in self._splits:
+            raise CXRLensError(f"A split is {', '.join(self._splits)}, not '{name}'.")
+        return Studies(self.source, (name,))
+
+    def __repr__(self) -> str:
+        """How many, by split."""
+        shares = ", ".join(f"{len(each)} {split}" for split, each in self._splits.items() if len(each))
+        return f"{len(self)} studies of {self.source.name} ({shares})"
+
+
+def studies(where: str | os.PathLike[str], *, views: str | None = None, count: int = 2000, seed: int = 0) -> Studies:
+    """Open studies.
+
+    Args:
+        where: folder of an index, as ``cxr-lens data`` makes it; or "phantom".
+        views: which images of an index count, see `core.views`; the first choice of its kind unless given.
+        count: of phantoms.
+        seed: of phantoms.
+
+    Raises:
+        CXRLensError: the folder is no index, or has no such choice of views.
+    """
+    if str(where) == PHANTOM:
+        return Studies(PhantomSource(count=count, seed=seed))
+    folder = Path(where)
+    return Studies(IndexedSource(folder, views or next(iter(VIEW_CHOICES[open_index(folder).source]))))
