@@ -194,6 +194,8 @@ def check_mention(app: typer.Typer, text: str) -> None:
 
 
 def _options_exist(command: Any, words: Sequence[str]) -> None:
+    if command.context_settings.get("ignore_unknown_options"):  # they are passed on to another program
+        return
     known = {"--help"} | {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
     for word in words:
         if word.startswith("--") and word.partition("=")[0] not in known:

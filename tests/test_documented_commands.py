@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import getpass
+import importlib.util
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,13 +49,16 @@ from core.reviews.store import (
     set_role,
 )
 from core.studies.phantom import PhantomSource
-from tests import documented, needs
+from tests import cpus, documented, needs
 from tests.conftest import ROOT
 from tests.documented import UnknownError, words_of
 from tests.mimic_tree import Exam, report, write_csv, write_tree
 from tests.test_training import FEW
 from training.bench import speeds as bench
 from training.cli import app
+from training.console import PRESETS
+
+pytestmark = pytest.mark.numeric
 
 STUDIES = 48
 SET = "".join(f" --set '{each}'" for each in (*FEW, "write.beam_size=1", "write.max_words=12"))
@@ -92,6 +97,22 @@ class Place:
         (self.folder / "reports.jsonl").write_text("\n".join(map(json.dumps, cases)))
         scores = [(each.study_id, model, len(each.findings)) for _, each in self.studies for model in models]
         write_csv(self.folder / "scores.csv", ("study", "model", "length"), scores)
+
+    @cached_property
+    def cases(self) -> str:
+        """A table of reports for a session, with a folder "pictures" of an image a study."""
+        models = tomllib.loads((self.folder / "random.toml").read_text())["models"]
+        rows = [(each.study_id, *[each.findings] * len(models)) for _, each in self.studies]
+        write_csv(self.folder / "cases.csv", ("study_id", *models), rows)
+        (self.folder / "pictures").mkdir(exist_ok=True)
+        for _, each in self.studies:
+            shutil.copy(self.folder / "study.png", self.folder / "pictures" / f"{each.study_id}.png")
+        return "cases.csv"
+
+    @cached_property
+    def preset(self) -> str:
+        """The phantom's preset as a file."""
+        return Path(shutil.copy(PRESETS / "phantom.toml", self.folder / "mine.toml")).name
 
     @cached_property
     def openi(self) -> Path:
@@ -197,15 +218,19 @@ class Row:
 # ------------------------------------------------------------------------------------- programs other than cxr-lens
 
 
+KNOWN = {"PARTS": set(bench.PARTS), "CPUS": set(cpus.VARIANTS)}
+"""Values of make's variables, where they are names."""
+
+
 def make(words: list[str], place: Place) -> str:
     """What a target would do; its help in earnest."""
     command = ["make", *(["-n"] if words[1:] else []), *words[1:], f"VENV={Path(sys.executable).parents[1]}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for each in words[2:]:
-        name, _, value = each.partition("=")
-        assert name == "PARTS"
-        assert set(value.split()) <= set(bench.PARTS)
-        assert f"training.bench.speeds {value}" in done.stdout
+    for name, _, value in (each.partition("=") for each in words[2:] if "=" in each):
+        assert f"$({name})" in (ROOT / "Makefile").read_text()
+        if name in KNOWN:
+            assert set(value.split()) <= KNOWN[name]
+            assert value in done.stdout
     return done.stdout
 
 
@@ -229,16 +254,16 @@ def pytest_files(words: list[str], place: Place) -> str:
     arguments = words[words.index("pytest") + 1 :]
     files = [ROOT / each for each in arguments if each.endswith(".py")]
     tests = " ".join(each.read_text(encoding="utf-8") for each in files)
-    assert files
-    flags = {"-m": 1, "-k": 1, "-s": 0, "-n0": 0}
+    assert files or "-m" in arguments
+    flags = {"-m": 1, "-k": 1, "-s": 0, "-n0": 0, "-n": 1, "--dist": 1}
     at = 0
     while at < len(arguments):
         each = arguments[at]
         if each.startswith("-") and not each.startswith("--junitxml="):
             if each == "-k":
-                assert re.search(rf"def test_\w*{arguments[at + 1]}", tests)
+                assert re.search(rf"def test_\w*{arguments[at + 1].split()[0]}", tests)
             if each == "-m" and arguments[at + 1] == "slow":
-                assert "mark.slow" in tests
+                assert not files or "mark.slow" in tests
             at += flags[each]
         at += 1
     return ""
@@ -249,6 +274,7 @@ def streamlit(words: list[str], place: Place) -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    words = ["training.cli", *words[1:]] if words[0] == "cxr-lens" else words
     command = [sys.executable, "-m", *words, f"--server.port={port}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CXR_REVIEWS": str(place.folder / "reviews.sqlite")}
     with (place.folder / "server.log").open("w") as log:
@@ -282,6 +308,26 @@ def process(words: list[str], place: Place) -> str:
     return done.stdout + done.stderr
 
 
+def elsewhere(words: list[str], place: Place) -> str:
+    """Nothing: the row says where it is run."""
+    return ""
+
+
+def there(words: list[str], place: Place) -> str:
+    """Whether the module is there."""
+    assert importlib.util.find_spec(words[words.index("-m") + 1])
+    return ""
+
+
+def labels_anew(words: list[str], place: Place) -> str:
+    """The stored labels of a copy of the demo's reports."""
+    copied = shutil.copy(ROOT / "assets/bundles/phantom-reports.jsonl", place.folder / "phantom-reports.jsonl")
+    (code,) = words[words.index("-c") + 1 :]
+    assert "assets/bundles/phantom-reports.jsonl" in code
+    exec(code.replace("assets/bundles/phantom-reports.jsonl", copied), {})
+    return ", ".join(each.name for each in place.folder.glob("phantom-labels*"))
+
+
 def under_srun(words: list[str], place: Place) -> str:
     """What srun would start, as the only task."""
     inner = words[words.index("cxr-lens") :]
@@ -299,6 +345,8 @@ PHANTOM, REAL = SET + ONE_PAIR, SET + ONE_PAIR + TINY
 TRAINED = " --bundles runs/phantom/bundles"
 RESOLVED = '"min_word_count"'
 NO_GPU = "needs GPUs, credentialed data and published weights: the configuration is resolved"
+WHEEL = "make test-wheel builds the wheel and installs it"
+LOCK = "it asks PyPI for every release: make -n says what would be done"
 PIP = "installing is what make install does: whether the extra and the constraints are there"
 MAKE = "this suite runs inside of it: make -n says what would be done"
 LONG_BENCH = "minutes on an idle machine: make -n, and whether the part is there"
@@ -322,6 +370,9 @@ PYTEST = {
         "-m slow --junitxml=x.xml tests/test_dashboard_filters.py",
         "-m slow --junitxml=x.xml tests/browser/test_cases.py",
         "-m slow --junitxml=x.xml -k page_switch tests/browser/test_read.py",
+        "tests/test_one_report.py",
+        "-m slow -s tests/test_one_report.py",
+        'tests/test_images.py -k "ends_the_process and Lossless"',
     ),
     "python -m pytest": (
         "tests/test_rules.py",
@@ -329,7 +380,9 @@ PYTEST = {
         "tests/test_review_pages.py",
         "tests/browser/test_review.py",
         'tests/test_review_store.py tests/test_review_analysis.py tests/test_review_design.py -m "not slow"',
-        "tests/test_reading.py tests/browser/test_reading.py tests/browser/test_review.py",
+        "tests/test_reading.py tests/test_review_doors.py tests/browser/test_reading.py tests/browser/test_review.py "
+        "tests/browser/test_doors.py",
+        "-m slow -n 2 --dist loadfile",
         "tests/test_review_store.py tests/test_reading.py -n0 -m slow -s",
         "tests/browser/test_many_readers.py -n0 -s",
         "tests/browser/test_reading.py -n0 -s",
@@ -338,20 +391,36 @@ PYTEST = {
 
 TRAINING = "cxr-lens train --preset phantom"
 INDEX = "cxr-lens data openi --from FOLDER --out data/openi"
-CREATED = "cxr-lens review create design.toml --cases reports.jsonl"
+CREATED = "cxr-lens review create design.toml --cases reports.jsonl --preset phantom"
 
 ROWS: dict[str, Row] = {
     # README
     "make": Row(instead=make, says=r"(?s)install .*test-all .*screenshots "),
-    "make run": Row(instead=make, says="streamlit run dashboard/app.py", as_far=MAKE),
+    "make run": Row(instead=make, says="training.cli dashboard", as_far=MAKE),
     "make test": Row(instead=make, says='pytest -m "not slow"', as_far=MAKE),
     "make test-all": Row(instead=make, says="pytest", as_far=MAKE),
     "make check": Row(instead=make, says="(?s)ruff.*mypy", as_far=MAKE),
     "make install": Row(instead=make, as_far=MAKE),
+    "make test-cpus": Row(instead=make, says="tests.cpus", as_far=MAKE),
+    'make test-cpus CPUS="ONEDNN_MAX_CPU_ISA=SSE41"': Row(instead=make, as_far=MAKE),
+    "make test-wheel": Row(instead=make, says=".ci/wheel", as_far=MAKE),
+    "make check test": Row(instead=make, says="(?s)ruff.*pytest", as_far=MAKE),
+    "make install CPU=1": Row(instead=make, as_far=MAKE),
+    "make install CPU=1 TORCH_CPU_INDEX=https://mirror/whl/cpu": Row(instead=make, as_far=MAKE),
+    "make lock": Row(instead=make, says="uv pip compile", as_far=LOCK),
+    "make lock UPGRADE=1": Row(instead=make, says="--upgrade", as_far=LOCK),
+    "make dependencies": Row(instead=make, says="tests.dependencies", as_far="tests/test_dependencies.py compares"),
+    "pip install --require-hashes": Row(instead=elsewhere, as_far=PIP),
+    'pip install -e ".[study]" -c constraints.txt': Row(instead=pip, as_far=PIP),
     "make demo": Row(instead=make, says="train --preset phantom --bundles assets/bundles", as_far="an hour"),
     "make bench": Row(instead=make, says="training.bench.speeds", as_far=LONG_BENCH),
     "pip install -e . -c constraints.txt": Row(instead=pip, as_far=PIP),
+    "make run CPU=1": Row(instead=make, as_far=MAKE),
     "streamlit run dashboard/app.py": Row(instead=streamlit, says="ok"),
+    "pip wheel --no-deps .": Row(instead=elsewhere, as_far=WHEEL),
+    "pip install cxr_lens-*.whl": Row(instead=elsewhere, as_far=WHEEL),
+    "cxr-lens report IMAGE": Row(given=_words(IMAGE=lambda place: "study.png"), slow=True, says="openi-fve-m2"),
+    "cxr-lens dashboard": Row(instead=streamlit, slow=True, says="ok"),
     "cxr-lens phantom --out DIR -n 2000 --seed 0": Row(
         " -n 6 --size 64", _words(DIR=lambda place: "set"), says="6 phantom studies in set"
     ),
@@ -364,6 +433,9 @@ ROWS: dict[str, Row] = {
         PHANTOM + " --set report.epochs=3" + RUNS + ONE, slow=True, says="constant report"
     ),
     "cxr-lens bundles --verify": Row(TRAINED, says="phantom-cve-transformer .*verified", after=TRAINING),
+    "cxr-lens train --preset mine.toml": Row(
+        PHANTOM + RUNS + ONE, {"mine.toml": lambda place: place.preset}, says="cve *. transformer", after=TRAINING
+    ),
     "cxr-lens evaluate --preset phantom": Row(PHANTOM + RUNS + TRAINED + ONE, says="constant report", after=TRAINING),
     "cxr-lens table 1 --preset phantom": Row(TRAINED + OUT, says="CVE, Transformer", after=TRAINING),
     "cxr-lens table 2 --preset phantom": Row(SET + " --backbone resnet18" + RUNS + OUT, says="ResNet-18"),
@@ -385,6 +457,9 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens data mimic --from FOLDER --out data/mimic": Row(
         " --size 64 --processes 1", _words(FOLDER=lambda place: place.mimic), says=f"{STUDIES} kept"
+    ),
+    "cxr-lens data move data/openi --to FOLDER": Row(
+        given=_words(FOLDER=lambda place: place.openi), says="reads its images from", after=INDEX
     ),
     "cxr-lens data labels data/openi": Row(" --processes 1", says=f"{STUDIES} studies labelled", after=INDEX),
     "cxr-lens data census data/openi": Row(says=f"{STUDIES} kept", after=INDEX),
@@ -408,6 +483,7 @@ ROWS: dict[str, Row] = {
     "pip install 'cxr-lens[reference]'": Row(instead=pip, as_far=PIP),
     "pip install 'cxr-lens[metrics]'": Row(instead=pip, as_far=PIP),
     'pip install -e ".[auth]"': Row(instead=pip, as_far=PIP),
+    'pip install "cxr-lens[auth]"': Row(instead=pip, as_far=PIP),
     "cxr-lens label reports.parquet --column findings --column impression --keep study_id --out labels.jsonl": Row(
         says=f"{STUDIES} reports"
     ),
@@ -492,9 +568,13 @@ ROWS: dict[str, Row] = {
     "cxr-lens review create design.toml --preset phantom": Row(
         " --pool 20", slow=True, says="128 screens for 2 readers"
     ),
-    "cxr-lens review create design.toml --cases reports.jsonl": Row(
-        given={"design.toml": lambda place: "random.toml"}, says="128 screens for 2 readers"
+    CREATED: Row(given={"design.toml": lambda place: "random.toml"}, says="128 screens for 2 readers"),
+    "cxr-lens review create design.toml --cases reports.csv --images pictures": Row(
+        given={"design.toml": lambda place: "random.toml", "reports.csv": lambda place: place.cases},
+        says="128 screens for 2 readers",
     ),
+    "cxr-lens review key": Row(says="127.0.0.1:8501/review"),
+    "cxr-lens review key --port 8501": Row(says="127.0.0.1:8501/review"),
     "cxr-lens review list": Row(says="Pilot: five pairs", after=CREATED),
     "cxr-lens review import-marks SESSION marks.csv": Row(given=SESSION, says="1 marks added", after=CREATED),
     "cxr-lens review adjudicate SESSION carla": Row(given=READ, says="screens for carla", after=CREATED),
@@ -511,10 +591,28 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens review verify": Row(says="checked", after=CREATED),
     # the dashboard, benchmarks, tests
-    "streamlit run dashboard/app.py --theme.base dashboard/themes/light.toml": Row(
-        instead=streamlit, slow=True, says="ok"
+    "cxr-lens dashboard --theme.base light": Row(instead=streamlit, slow=True, says="ok"),
+    "cxr-lens dashboard --server.address=0.0.0.0": Row(
+        given={"--server.address=0.0.0.0": lambda place: "--server.address=127.0.0.1"},
+        instead=streamlit,
+        slow=True,
+        says="ok",
+        as_far="on this machine only",
     ),
-    "streamlit run dashboard/app.py --server.address=127.0.0.1": Row(instead=streamlit, slow=True, says="ok"),
+    "streamlit run /any/path/dashboard/app.py": Row(
+        given={"/any/path/dashboard/app.py": lambda place: "dashboard/app.py"}, instead=streamlit, slow=True, says="ok"
+    ),
+    "streamlit run": Row(instead=elsewhere, as_far="the program's name in a sentence"),
+    'python -c "from pathlib import Path; from core.evaluation.reports import write_labels; '
+    "write_labels(Path('assets/bundles/phantom-reports.jsonl'))\"": Row(
+        instead=labels_anew, slow=True, says="phantom-labels"
+    ),
+    **{
+        f"python -m tests.images.{each}": Row(
+            instead=there, as_far="minutes; tests/test_image_corpus.py runs its parts"
+        )
+        for each in ("inversion", "run", "peers")
+    },
     "python -m tests.browser.screenshots": Row(
         " none-of-them", instead=process, slow=True, as_far="writes into docs/screenshots: no picture is chosen"
     ),

@@ -16,6 +16,7 @@ from core.labels.compare import Outcome
 from core.observations import NO_FINDING, OBSERVATIONS, LabelState
 from core.types import CXRLensError
 from dashboard.components.score_table import FORMATS, as_text
+from tests import needs
 
 CLEAR, EFFUSION, LARGE = "The lungs are clear.", "There is a left pleural effusion.", "The heart is enlarged."
 ROWS = [
@@ -163,7 +164,7 @@ def test_silence_scores_nothing_on_normal_studies(tmp_path: Path) -> None:
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="shared/cases is not there")
+@needs.CASES.unless(CASES.is_dir())
 def test_reports_from_the_field() -> None:
     with pytest.raises(CXRLensError, match="line 2 is of study s1, as line 1"):
         read_evaluation(CASES / "f31_reports.jsonl")

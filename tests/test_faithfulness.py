@@ -31,6 +31,7 @@ from core.explain.subject import Subject, open_subject
 from core.studies.phantom import PhantomSource
 from core.text import Vocabulary
 from core.types import Attribution, CXRLensError, Geometry
+from tests import needs
 from tests.conftest import BUNDLES
 from tests.tiny_models import snapshot, tiny_pair
 
@@ -247,7 +248,7 @@ def test_the_centre_prior_is_highest_in_the_middle() -> None:
     assert localise(prior, mask).pointing == 1
 
 
-@pytest.mark.skipif(not BUNDLES.is_dir(), reason="the demo bundles are not there")
+@needs.BUNDLES.unless(BUNDLES.is_dir())
 def test_a_faithful_map_beats_a_reversed_one_on_a_real_pair() -> None:
     """What a map calls important must hurt when it goes, and what it calls least important must not."""
     source = PhantomSource(400, 0)

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from core.studies.images import ImageError, fit_square, geometry, read_image
 from core.studies.images.inversion import likeness, looks_inverted
+from tests import needs
 from tests.conftest import ROOT
 from tests.images import making, peers, run
 from tests.images.corpus import corpus
@@ -103,7 +104,7 @@ SHOWN = {
 
 def collected(name: str) -> Path:
     if not CASES.is_dir():
-        pytest.skip("the collected files are not here; their kinds are in the corpus")
+        needs.CASES.skip()
     return CASES / name
 
 

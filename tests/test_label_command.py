@@ -154,7 +154,7 @@ def test_a_plain_table_named_gz_is_read(tmp_path: Path, zipped: bool) -> None:
 
 
 CASES = ROOT.parent / "shared" / "cases"
-needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="shared/cases is not there")
+needs_cases = needs.CASES.unless(CASES.is_dir())
 
 
 @needs_cases

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
+from tests import needs
 from tests.memory import PEAK_IS_TOLD, run_measured
 
-pytestmark = pytest.mark.skipif(not PEAK_IS_TOLD, reason="the system does not tell a process's peak memory")
+pytestmark = needs.PROC.unless(PEAK_IS_TOLD)
 
 
 def test_a_programs_peak_is_its_own_and_not_that_of_who_started_it() -> None:

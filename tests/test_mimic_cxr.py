@@ -19,6 +19,7 @@ from core.studies.index import StudyIndex, format_census, open_index
 from core.studies.indexed import IndexedSource
 from core.studies.mimic_cxr import index_mimic_cxr, read_shipped_labels, write_annotation
 from core.types import SPLITS, CXRLensError
+from tests import needs
 from tests.conftest import ROOT
 from tests.memory import PEAK_IS_TOLD, run_measured
 from tests.mimic_tree import ALPHABETICAL, METADATA, Exam, dicom_id, jpeg, report, write_csv, write_tables, write_tree
@@ -416,7 +417,7 @@ print(len(index.studies), len(index.images), time.perf_counter() - began)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PEAK_IS_TOLD, reason="the system does not tell a process's peak memory (/proc, Linux)")
+@needs.PROC.unless(PEAK_IS_TOLD)
 @pytest.mark.timeout(1800)
 def test_the_whole_release_is_indexed_in_under_five_minutes_and_two_gigabytes(tmp_path: Path) -> None:
     """Run it with -s to see the numbers; it needs 700,000 inodes and about 3 GB of disk."""

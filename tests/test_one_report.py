@@ -36,6 +36,7 @@ from core.text import Vocabulary, sentence_spans
 from core.types import StudySource
 from dashboard import evaluation, filtering, services
 from dashboard.reviews import pictures, pool
+from tests import needs
 from tests.conftest import BUNDLES
 from tests.mimic_tree import write_csv
 from tests.tiny_models import tiny_pair
@@ -44,7 +45,8 @@ from training.cli import PRESETS, main
 from training.data import StudyData, to_images
 
 NAMES = ("phantom-dve-transformer", "phantom-fve-m2")
-needs_bundles = pytest.mark.skipif(not (BUNDLES / NAMES[0]).is_dir(), reason="no bundles")
+pytestmark = pytest.mark.numeric
+needs_bundles = needs.BUNDLES.unless((BUNDLES / NAMES[0]).is_dir())
 
 Texts = list[dict[str, str]]
 """A study each: text by pair."""

@@ -26,6 +26,7 @@ from core.encoders.token_cache import TokenCache, write_token_cache
 from core.registry import CLIP
 from core.text import END, PAD, SPECIAL_TOKENS, Vocabulary
 from core.types import CXRLensError, VisualTokens
+from tests import needs
 from tests.test_training import FEW
 from training.cli import PRESETS
 from training.launch import ONE, Placement, leave, place
@@ -287,7 +288,7 @@ print(json.dumps(codes))
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+@needs.FORK.unless(hasattr(os, "fork"))
 def test_the_command_trains_with_two_processes(tmp_path: Path) -> None:
     pair = ["encoders=['cve']", "decoders=['transformer']"]
     arguments = [part for each in (*FEW, *pair) for part in ("--set", each)]

@@ -27,6 +27,7 @@ from core.studies.phantom import PhantomSource, write_phantom
 from core.types import CXRLensError
 from dashboard.reviews import pictures
 from dashboard.reviews.pictures import draw
+from tests import needs
 from tests.conftest import BUNDLES, ROOT
 from tests.review_cases import screens_of
 from tests.test_images import windowed
@@ -82,7 +83,7 @@ def write_lines(tmp_path: Path, *ids: str) -> str:
     return str(path)
 
 
-@pytest.mark.skipif(not REPORTS.is_file(), reason="no reports of an evaluation")
+@needs.BUNDLES.unless(REPORTS.is_file())
 def test_the_documented_design_and_command_make_a_session_whose_readers_see_the_image(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "reviews.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(title = .*?)```", text, re.DOTALL)

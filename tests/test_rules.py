@@ -18,6 +18,7 @@ from core.labels.report_text import SLIPS
 from core.labels.rules import RULES_VERSION, label_report, label_reports
 from core.observations import NO_FINDING, OBSERVATIONS, LabelState, no_finding_state
 from core.studies.phantom import PhantomSource
+from tests import needs
 
 STATES = {"+": LabelState.POSITIVE, "-": LabelState.NEGATIVE, "?": LabelState.UNCERTAIN}
 SHORT = {
@@ -316,7 +317,7 @@ def test_sentences_as_reports_are_written(capsys: pytest.CaptureFixture[str]) ->
 
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
-needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="shared/cases is not there")
+needs_cases = needs.CASES.unless(CASES.is_dir())
 
 
 @needs_cases

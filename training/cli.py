@@ -372,9 +372,7 @@ def _in_words(error: Exception) -> str | None:
         name = (error.name or "").partition(".")[0]
         if name in ("core", "training", "dashboard"):
             return f"{error.name} is missing from this installation. {paths.how_to_restore(paths.CODE / name)}"
-        return (
-            f"The package {name} is missing from this environment. Install cxr-lens again: pip install cxr_lens-*.whl"
-        )
+        return f"The package {name} is missing from this environment. Install all again: pip install cxr_lens-*.whl"
     if isinstance(error, OSError):
         if error.filename is None or error.strerror is None:
             return None
