@@ -43,8 +43,10 @@ _ran: set[str] = set()
 
 
 @register_module_forward_pre_hook
-def _note(module: nn.Module, _: Any) -> None:
-    if threading.current_thread() is threading.main_thread():
+def _note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    seen = (*inputs, next(module.parameters(), None))
+    computed = not any(isinstance(each, torch.Tensor) and each.is_meta for each in seen)
+    if computed and threading.current_thread() is threading.main_thread():
         _ran.add(type(module).__name__)
 
 

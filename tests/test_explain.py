@@ -298,7 +298,7 @@ def test_likeness_is_clips_cosine_of_each_filter(filtered: Subject) -> None:
 def test_what_an_encoder_does_not_have_is_named(subject: Subject, filtered: Subject) -> None:
     for ask, message in (
         (lambda: targets.logit(filtered, "cdc", "Edema"), "only FVE has logits"),
-        (lambda: targets.similarity(subject, "large heart"), "only CVE and CCVE compare"),
+        (lambda: targets.similarity(subject, "large heart"), "only encoders with one compare"),
         (lambda: targets.similarity(filtered, "zzz qqq"), "learned none of the words"),
         (lambda: targets.similarity(filtered, " "), "Type a text"),
         (lambda: targets.similarity(filtered, "heart", "Rickets"), "no filter 'Rickets'"),

@@ -392,7 +392,7 @@ def test_the_command_prints_the_census(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "report is not UTF-8: s50000013" in done.stdout
     assert "1 image files cannot be read" in done.stdout
-    assert "6 images in" in done.stdout
+    assert "6 images in" in done.stderr
     annotation = (index / "annotation.json").read_text()
     assert "50000015" in annotation
     assert "50000017" not in annotation  # cannot be read

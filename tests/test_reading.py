@@ -270,6 +270,7 @@ def test_writers_of_one_file_go_in_the_order_they_came(database: Database) -> No
 
 
 @needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
+@pytest.mark.numeric
 def test_each_sentence_has_its_region_or_filter_and_a_changed_writer_is_not_named(database: Database) -> None:
     name = name_phantoms(40, 3)
     source = open_source(name)

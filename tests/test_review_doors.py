@@ -352,7 +352,7 @@ def test_indexers_findings_are_no_context_of_a_reader() -> None:
         study, context={"age": "60", "indication": "cough", "title": "Study 17", "mesh": "Cardiomegaly/mild"}
     )
     (found,) = candidates([told])
-    assert dict(found.context) == {"age": "60", "indication": "cough"}
+    assert dict(found.context) == {"age": "60", "indication": "cough", "view": f"{study.view} view"}
 
 
 def test_a_closed_session_names_nobody_while_its_radiographs_are_read_in_another(database: Database) -> None:

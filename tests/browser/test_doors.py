@@ -125,6 +125,8 @@ def test_one_click_comes_in_and_the_browser_is_known_from_then_on(browser: sync_
     watched.page.goto(local_key.local_address(trial.port))
     expect(watched.page.get_by_text("Who are you?")).to_be_visible(timeout=WAIT)
     watched.page.wait_for_url(lambda url: local_key.TOKEN not in url, timeout=WAIT)
+    name = local_key.cookie_of(trial.port)[0]
+    watched.page.wait_for_function("name => document.cookie.includes(name)", arg=name, timeout=WAIT)
     (cookie,) = [each for each in context.cookies() if each["name"] == local_key.cookie_of(trial.port)[0]]
     assert cookie["value"] == local_key.cookie_of(trial.port)[1] and cookie["sameSite"] == "Strict"
     again = watch(context, trial.server.url)
@@ -137,6 +139,7 @@ def test_one_click_comes_in_and_the_browser_is_known_from_then_on(browser: sync_
     other.page.get_by_label("Or paste that address here").fill(local_key.local_address(trial.port))
     other.page.keyboard.press("Enter")
     expect(other.page.get_by_text("Who are you?")).to_be_visible(timeout=WAIT)
+    other.page.wait_for_function("name => document.cookie.includes(name)", arg=name, timeout=WAIT)
     other.open("review")
     expect(other.page.get_by_text("Who are you?")).to_be_visible(timeout=WAIT)
     for each in (watched, again, other):

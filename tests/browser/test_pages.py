@@ -26,7 +26,7 @@ def test_shows_no_error_and_nothing_sticks_out(
     browser: Browser, server: Server, path: str, width: int, height: int
 ) -> None:
     watched = watch(browser, server.url, width, height)
-    watched.open(path)
+    (watched.open_review if path == "review" else watched.open)(path)
     expect(watched.page.get_by_text(PAGES[path]).first).to_be_visible(timeout=30_000)
     expect(watched.page.get_by_role("note").filter(has_text="Research use only")).to_be_visible()
     assert watched.page.get_by_test_id("stException").count() == 0
