@@ -88,6 +88,7 @@ def test_tokens_of_all_studies_in_half_precision(config: ExperimentConfig) -> No
     assert token_stage("ccve", config, COUNTS).operations > 12 * token_stage("cve", config, COUNTS).operations
 
 
+@pytest.mark.numeric
 def test_a_decoder_that_trains_its_encoder_costs_more(config: ExperimentConfig) -> None:
     cached, direct = (decoder_stage(name, "transformer", config, COUNTS) for name in ("cve", "dve"))
     assert cached.epochs == config.report.epochs
