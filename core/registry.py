@@ -317,7 +317,9 @@ def pair_title(encoder: str, decoder: str) -> str:
     return " + ".join([*(ENCODERS[part].title for part in encoder_parts(encoder)), DECODERS[decoder].title])
 
 
-PAIRS: tuple[tuple[str, str], ...] = tuple((encoder, decoder) for encoder in ENCODERS for decoder in DECODERS)
+def all_pairs() -> tuple[tuple[str, str], ...]:
+    """Every encoder with every decoder, in the order of the tables."""
+    return tuple((encoder, decoder) for encoder in ENCODERS for decoder in DECODERS)
 
 
 def lookup(table: Mapping[Any, Row], name: str, what: str) -> Row:

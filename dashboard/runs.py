@@ -18,11 +18,15 @@ from core.registry import DECODERS, ENCODERS, pair_title
 from core.types import CXRLensError
 from dashboard import evaluation, services, settings
 
-ORDER = [(encoder, decoder) for decoder in DECODERS for encoder in ENCODERS]  # as in the paper's Table 1
 FEWEST = 10
 """Studies of a slice, to be listed among all slices; of fewer, a score says nothing."""
 
 Ways = Mapping[str, Mapping[str, npt.NDArray[np.bool_]]]
+
+
+def order() -> list[tuple[str, str]]:
+    """All pairs as in the paper's Table 1: decoder by decoder."""
+    return [(encoder, decoder) for decoder in DECODERS for encoder in ENCODERS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Run:
     def rows(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
         """The scores by pair, in the order of the paper's Table 1."""
         found = {(row["encoder"], row["decoder"]): row for row in self.content["rows"]}
-        return {pair: found[pair] for pair in ORDER if pair in found}
+        return {pair: found[pair] for pair in order() if pair in found}
 
     @property
     def titles(self) -> Mapping[str, str]:

@@ -29,7 +29,7 @@ from core.labels.rules import LabeledReport, label_report
 from core.observations import CLUSTER_OF, CLUSTERS, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, findings
 from core.projection.job import ProjectionJob, compute, content_key, fingerprint, load
 from core.projection.methods import PrincipalAxes, ProjectionConfig, fit_pca
-from core.registry import DECODERS, ENCODERS, PAIRS, pair_title, token_names
+from core.registry import DECODERS, ENCODERS, all_pairs, pair_title, token_names
 from core.studies.images import Radiograph, read_image
 from core.studies.model_image import Pixels, grey_levels, of_image, of_study
 from core.studies.phantom import PhantomSource
@@ -131,7 +131,9 @@ def _read_catalogue(folder: str, stamp: str) -> _Catalogue:
     problems = library.problems()
     found = {(card.family, card.encoder, card.decoder): card for card in library.cards() if card.name not in problems}
     families = sorted({family for family, *_ in found}, key=lambda family: (family != PHANTOM, family))
-    cards = {family: {pair: found[family, *pair] for pair in PAIRS if (family, *pair) in found} for family in families}
+    cards = {
+        family: {pair: found[family, *pair] for pair in all_pairs() if (family, *pair) in found} for family in families
+    }
     if not cards and not problems:
         problems["No bundles"] = str(no_bundle(Path(folder)))
     return _Catalogue(library, cards, problems)
@@ -615,9 +617,18 @@ def _areas(side: int) -> tuple[str, ...]:
 EXPORT = "`cxr-lens train --preset phantom` writes them."
 
 
+def encoders_with_embeddings() -> list[str]:
+    """Encoders whose embeddings are stored; all of them where none is, so that the page can say what is missing."""
+    return [encoder for encoder in ENCODERS if _embeddings_path(encoder).is_file()] or list(ENCODERS)
+
+
+def _embeddings_path(encoder: str) -> Path:
+    return settings.bundles() / f"{PHANTOM}-embeddings-{encoder}.safetensors"
+
+
 def _embeddings_file(encoder: str) -> tuple[str, int]:
     """Where an encoder's embeddings are stored, and when they were changed."""
-    path = settings.bundles() / f"{PHANTOM}-embeddings-{encoder}.safetensors"
+    path = _embeddings_path(encoder)
     if not path.is_file():
         raise CXRLensError(
             f"No stored embeddings of {ENCODERS[encoder].title}: {path.name} is missing in {path.parent}. {EXPORT}"

@@ -150,7 +150,7 @@ def open_study(study_id: str) -> None:
 
 
 def choose_all() -> None:
-    """Choose all twelve pairs."""
+    """Choose all pairs."""
     for encoder in ENCODERS:
         st.session_state[encoder] = list(DECODERS)
 

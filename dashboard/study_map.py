@@ -14,11 +14,12 @@ _GROUP = {LabelState.POSITIVE: "present", LabelState.UNCERTAIN: "uncertain"}
 
 def draw_map(case: services.Case | None, *, height: int) -> None:
     """Draw the studies as an encoder sees them, the open case marked."""
+    there = services.encoders_with_embeddings()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         encoder = st.segmented_control(
             "Encoder",
-            list(ENCODERS),
-            default=next(iter(ENCODERS)),
+            there,
+            default=there[0],
             required=True,
             format_func=lambda name: ENCODERS[name].title,
             key=session.MAP_ENCODER,

@@ -60,7 +60,7 @@ app = typer.Typer(
     cls=InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help=f"Chest X-ray reports from twelve encoder-decoder pairs, side by side and explained. {RESEARCH_ONLY}",
+    help=f"Chest X-ray reports from encoder-decoder pairs, side by side and explained. {RESEARCH_ONLY}",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_commands.app, name="data")

@@ -140,7 +140,7 @@ INTERVALS = (
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The results as a Markdown table: twelve pairs, then the baselines."""
+    """The results as a Markdown table: the pairs, then the baselines."""
     numbers = [metric.name for metric in METRICS.values() if metric.in_table]
     heads = ["encoder", "decoder", *(METRICS[name].title for name in (*numbers, "f1", "f1_5"))]
     heads += ["macro F1 less the nearest report's", "distinct", "shuffled F1"]

@@ -613,7 +613,10 @@ def is_word(subject: Subject, index: int) -> bool:
     return any(character.isalnum() for word in subject.model.vocabulary.decode([index]) for character in word)
 
 
-def _stages(trunk: nn.Module) -> dict[str, nn.Module]:
+def _stages(trunk: nn.Module | None) -> dict[str, nn.Module]:
+    """A CNN's stages by name; none of an encoder that names no CNN."""
+    if trunk is None:
+        return {}
     names = (
         ["layer1", "layer2", "layer3", "layer4"]
         if isinstance(trunk, ModifiedResNet)
@@ -622,10 +625,10 @@ def _stages(trunk: nn.Module) -> dict[str, nn.Module]:
     return {name: trunk.get_submodule(name) for name in names}
 
 
-def _layer(trunk: nn.Module, name: str) -> nn.Module:
+def _layer(trunk: nn.Module | None, name: str) -> nn.Module:
     stages = _stages(trunk)
     if name not in stages:
-        raise CXRLensError(f"There is no layer '{name}' in this CNN. Its layers: {', '.join(stages)}.")
+        raise CXRLensError(f"There is no layer '{name}' in this CNN. Its layers: {', '.join(stages) or 'none'}.")
     return stages[name]
 
 

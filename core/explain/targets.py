@@ -65,12 +65,12 @@ class FeatureMap:
     Attributes:
         source: encoder or tower.
         values: (1, D, h, w), without gradient.
-        trunk: the CNN that made it.
+        trunk: the CNN that made it; None where its encoder names none.
     """
 
     source: str
     values: Tensor
-    trunk: nn.Module
+    trunk: nn.Module | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class WordTarget:
         """The grids of tokens that the decoder reads; none with CCVE."""
         trunks = subject.model.encoder.trunks()
         return [
-            FeatureMap(run.source, _to_map(subject.visual.tokens[:, run.columns], run.grid), trunks[run.source])
+            FeatureMap(run.source, _to_map(subject.visual.tokens[:, run.columns], run.grid), trunks.get(run.source))
             for run in token_runs(subject.visual)
             if run.grid
         ]

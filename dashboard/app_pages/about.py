@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.registry import DECODERS, ENCODERS, pair_title
+from core.registry import DECODERS, ENCODERS, all_pairs, pair_title
 from dashboard import services, settings
 
 st.subheader("What CXR Lens is")
 st.markdown(
-    "CXR Lens writes draft reports of chest radiographs with twelve pairs of four image encoders and three report "
-    "decoders, and shows how each came to what it wrote. It rebuilds and extends Nazarov et al. 2022, which compares "
-    "how the image is encoded."
+    f"CXR Lens writes draft reports of chest radiographs with {len(all_pairs())} pairs of {len(ENCODERS)} image "
+    f"encoders and {len(DECODERS)} report decoders, and shows how each came to what it wrote. It rebuilds and extends "
+    "Nazarov et al. 2022, which compares how the image is encoded."
 )
 
 st.subheader("Limits")

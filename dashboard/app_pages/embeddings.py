@@ -559,11 +559,12 @@ def show_neighbours(source: tuple[str, str], case: services.Case) -> None:
 
 case = picker.choose_case()
 st.subheader("The test studies as an encoder sees them")
+there = services.encoders_with_embeddings()
 with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     encoder = st.segmented_control(
         "Encoder",
-        list(ENCODERS),
-        default=next(iter(ENCODERS)),
+        there,
+        default=there[0],
         required=True,
         format_func=lambda name: ENCODERS[name].title,
         key=session.MAP_ENCODER,

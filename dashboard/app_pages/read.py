@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.bundles.library import Card
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
-from core.registry import DECODERS, ENCODERS, PAIRS, token_names
+from core.registry import DECODERS, ENCODERS, all_pairs, token_names
 from core.types import Attribution, CXRLensError
 from core.views import view_in_words
 from dashboard import explaining, filtering, picker, services, session
@@ -291,14 +291,14 @@ def choose_pairs(cards: Mapping[tuple[str, str], Card]) -> list[Card]:
                     help=spec.summary,
                 )
                 chosen |= {(encoder, name) for name in decoders}
-        st.button("All twelve", key="all", on_click=session.choose_all, disabled=len(chosen) == len(PAIRS))
+        st.button("All pairs", key="all", on_click=session.choose_all, disabled=len(chosen) == len(all_pairs()))
         st.button(
-            "Four encoders",
+            "One of each encoder",
             key="four",
             on_click=session.choose_one_decoder,
             help="One decoder with each encoder, to compare encoders.",
         )
-        st.caption(f"{len(chosen)} of {len(PAIRS)} pairs", width="content")
+        st.caption(f"{len(chosen)} of {len(all_pairs())} pairs", width="content")
     # Grouped by decoder, so that neighbours differ in the encoder alone: that is what the paper compares.
     order = [(encoder, decoder) for decoder in DECODERS for encoder in ENCODERS]
     return [cards[pair] for pair in order if pair in chosen and pair in cards]
@@ -491,7 +491,7 @@ if case is not None:
         asked, region = question_of(cards), region_of()
         waiting, unknown = show_reports(case, chosen, asked, region)
         if cards and not chosen:
-            st.info("No pair is chosen. Choose pairs above, or all twelve.")
+            st.info("No pair is chosen. Choose pairs above, or all.")
     work: Work | None = None
     panels: list[Panel] = []
     with left, st.container(key="rail", height="stretch"), st.container():

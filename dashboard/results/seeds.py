@@ -80,7 +80,9 @@ def _list(found: Mapping[str, Run]) -> None:
 
 
 def _show_spread(group: Sequence[Run], score: str) -> None:
-    shared = [pair for pair in runs.ORDER if all(isinstance(run.rows.get(pair, {}).get(score), float) for run in group)]
+    shared = [
+        pair for pair in runs.order() if all(isinstance(run.rows.get(pair, {}).get(score), float) for run in group)
+    ]
     if len(group) < 2:
         st.info(
             f"There is one seed ({group[0].seed}) of {group[0].name}. What differs by the seed alone cannot be told "
