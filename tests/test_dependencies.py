@@ -1,5 +1,6 @@
 """What an install brings: versions, hashes, licences, and what is left out where no GPU is."""
 
+import os
 import re
 import subprocess
 from importlib import metadata
@@ -17,8 +18,10 @@ LOCK, CONSTRAINTS = ROOT / "requirements.lock", ROOT / "constraints.txt"
 
 
 def make(*arguments: object) -> list[str]:
-    """The command lines that make would run."""
-    done = subprocess.run(["make", "-n", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=True)
+    """The command lines that make would run, whether or not this test runs inside of a make."""
+    command = ["make", "-n", "--no-print-directory", *map(str, arguments)]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 

@@ -140,7 +140,7 @@ class StudyData:
 
 def to_images(values: npt.NDArray[np.uint8]) -> Tensor:
     """(B, H, W) uint8 to (B, 1, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(1).float() / 255
+    return torch.from_numpy(np.array(values)).unsqueeze(1).float() / 255  # a copy: what is mapped cannot be written
 
 
 _SOURCES: dict[DataConfig, StudySource] = {}
