@@ -30,8 +30,8 @@ def choose_case() -> services.Case | None:
             "What they make of a real radiograph means nothing clinically.",
             icon=":material/warning:",
         )
-    for note in [] if case is None else services.view_notes(case):
-        st.warning(note, icon=":material/warning:")
+    if notes := [] if case is None else [*case.warnings, *services.view_notes(case)]:
+        st.warning("  \n".join(notes), icon=":material/warning:")
     return case
 
 

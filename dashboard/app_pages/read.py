@@ -75,8 +75,6 @@ def show_image(case: services.Case) -> None:
     viewer(case.pixels, study=case.title, bits=case.bits, overlays=truth, spacing=case.spacing, on_region=hear_region)
     if measures(case):
         st.caption(f":material/straighten: {measures(case)}")
-    for warning in case.warnings:
-        st.warning(warning, icon=":material/warning:")
 
 
 def hear_question() -> None:
