@@ -15,12 +15,15 @@ import pytest
 from PIL import Image
 
 from core.observations import LabelState
+from core.reviews.analysis import analyse
+from core.reviews.answers import load_results
 from core.reviews.case_files import read_cases
 from core.reviews.database import Database
 from core.reviews.design import Case, Choice
+from core.reviews.export import export
 from core.reviews.rubrics import ReviewError
 from core.reviews.sources import find_images, name_images, name_phantoms, name_source, open_source
-from core.reviews.store import Actor, read_screen
+from core.reviews.store import Actor, close_session, create_session, read_screen
 from core.studies.folder import FolderSource
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource, write_phantom
@@ -29,7 +32,8 @@ from dashboard.reviews import pictures
 from dashboard.reviews.pictures import draw
 from tests import needs
 from tests.conftest import BUNDLES, ROOT
-from tests.review_cases import screens_of
+from tests.images import making
+from tests.review_cases import design, fill, screens_of
 from tests.test_images import windowed
 from tests.test_review_analysis import cxr_lens
 
@@ -118,7 +122,8 @@ def test_images_of_a_folder_are_those_that_readers_see(tmp_path: Path) -> None:
     database = Database(tmp_path / "r.sqlite")
     anna = Actor("anna", "reader")
     told = [read_screen(database, anna, each) for each in screens_of(database, "anna", made.stdout[:32])]
-    assert {screen.study_id: screen.context for screen in told} == {"s1": {}, "s2": {}, "s3": {"view": "lateral view"}}
+    views = {screen.study_id: screen.context.get("view") for screen in told}
+    assert views == {"s1": None, "s2": None, "s3": "lateral view"}
     database.close()
     # An image that is exchanged afterwards is not shown.
     Image.fromarray(255 - np.asarray(Image.open(folder / "s1.png"))).save(folder / "s1.png")
@@ -265,3 +270,29 @@ def test_what_a_person_writes_names_a_source(tmp_path: Path, monkeypatch: pytest
     np.testing.assert_array_equal(image, grey_levels(image) / np.float32(255))
     with pytest.raises(CXRLensError, match="no image of study 's2'"):
         open_source(name_source("pictures")).image("s2", 32)
+
+
+def test_what_the_reader_of_a_file_knows_reaches_readers_and_the_export(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures", "s1", "s2")
+    (folder / "s2.png").unlink()
+    (folder / "s2.dcm").write_bytes(
+        making.dicom(making.CHEST12, ViewPosition="LL", PresentationIntentType="FOR PROCESSING")
+    )
+    found = find_images(
+        FolderSource(folder), read_cases(Path(write_lines(tmp_path, "s1", "s2"))), Choice("random", 2), 0
+    )
+    told = {case.study_id: case.context for case in found}
+    assert "view" not in told["s1"]
+    assert told["s2"]["view"] == "lateral view"
+    assert "lateral view" in told["s2"]["image"] and "raw" in told["s2"]["image"].lower()
+    database = Database(str(tmp_path / "r.sqlite"))
+    try:
+        rita = fill(database)
+        made = create_session(database, rita, design(), found)
+        close_session(database, rita, made)
+        results = load_results(database, rita, made)
+    finally:
+        database.close()
+    export(results, analyse(results, resamples=10), tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "studies.json").read_text(encoding="utf-8"))["studies"]
+    assert "lateral view" in next(row["image"] for row in rows if row["study"] == "s2")

@@ -55,6 +55,7 @@ class Results:
         answers: `ANSWER_COLUMNS`; of finished screens. Values are numbers of significant errors, models, states, or
             places in `SUPPORT`.
         reports: study -> model -> text.
+        contexts: study -> what readers saw beside its image, by name: age, indication, view, notes of its file.
         warnings: what the analyst should know.
     """
 
@@ -65,6 +66,7 @@ class Results:
     screens: pd.DataFrame
     answers: pd.DataFrame
     reports: Mapping[str, Mapping[str, str]]
+    contexts: Mapping[str, Mapping[str, str]]
     warnings: tuple[str, ...]
 
 
@@ -87,10 +89,7 @@ def load_results(database: Database, who: Actor, session_id: str) -> Results:
             .where(events.c.session_id == session_id)
             .order_by(events.c.sequence)
         ).all()
-        texts = {
-            row.study_id: row.reports
-            for row in connection.execute(sa.select(cases).where(cases.c.session_id == session_id))
-        }
+        of_studies = list(connection.execute(sa.select(cases).where(cases.c.session_id == session_id)))
     finished = {
         row.screen_id: row.sequence
         for row in log
@@ -110,7 +109,8 @@ def load_results(database: Database, who: Actor, session_id: str) -> Results:
         answers=pd.DataFrame(answers_of(rubric, screen_rows, mark_rows), columns=pd.Index(ANSWER_COLUMNS)).astype(
             {"repeat": bool, "adjudication": bool}
         ),
-        reports=texts,
+        reports={row.study_id: row.reports for row in of_studies},
+        contexts={row.study_id: row.context for row in of_studies},
         warnings=tuple(warnings),
     )
 

@@ -53,6 +53,9 @@ def export(
         "screens": results.screens,
         "answers": results.answers,
         "settled": settle(results),
+        "studies": pd.DataFrame(
+            [{"study": study, **about} for study, about in sorted(results.contexts.items())]
+        ).fillna(""),
     }
     files = []
     try:

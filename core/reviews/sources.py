@@ -136,7 +136,7 @@ def find_images(source: StudySource, cases: Sequence[Case], choice: Choice, seed
             continue
         if case.image_sha256 not in ("", sha256):
             other.append(case.study_id)
-        found.append(replace(case, image_sha256=sha256, context=_with_view(source, case)))
+        found.append(replace(case, image_sha256=sha256, context=_told_by_file(source, case)))
     if missing:
         raise ReviewError(
             f"{len(missing)} of {len(chosen)} cases have no image to show: {_named(missing)}. "
@@ -162,10 +162,13 @@ def _described(source: StudySource, case: Case, choice: Choice) -> Case:
     return case
 
 
-def _with_view(source: StudySource, case: Case) -> Mapping[str, str]:
-    """The context, with the view where only the image's file tells it."""
-    view = view_in_words(source.original(case.study_id).view) if isinstance(source, FolderSource) else ""
-    return {"view": view, **case.context} if view else case.context
+def _told_by_file(source: StudySource, case: Case) -> Mapping[str, str]:
+    """The context, with what only the image's file tells: notes of its reader, and the view where nothing else says."""
+    if not isinstance(source, FolderSource | IndexedSource):
+        return case.context
+    film = source.original(case.study_id)
+    told = {"view": view_in_words(film.view), **case.context, "image": " ".join(film.warnings)}
+    return {name: text for name, text in told.items() if text}
 
 
 def _named(ids: Collection[str], most: int = 10) -> str:
@@ -226,4 +229,4 @@ def write_case(
     if reference:
         texts[REFERENCE] = study.findings
     sha256 = image_sha256(session_image(source, study.study_id))
-    return replace(case, image_sha256=sha256, reports=texts, bundles=hashes)
+    return replace(case, image_sha256=sha256, reports=texts, bundles=hashes, context=_told_by_file(source, case))
