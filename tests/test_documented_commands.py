@@ -321,7 +321,7 @@ def there(words: list[str], place: Place) -> str:
 
 def labels_anew(words: list[str], place: Place) -> str:
     """The stored labels of a copy of the demo's reports."""
-    copied = shutil.copy(ROOT / "assets/bundles/phantom-reports.jsonl", place.folder / "phantom-reports.jsonl")
+    copied = str(shutil.copy(ROOT / "assets/bundles/phantom-reports.jsonl", place.folder / "phantom-reports.jsonl"))
     (code,) = words[words.index("-c") + 1 :]
     assert "assets/bundles/phantom-reports.jsonl" in code
     exec(code.replace("assets/bundles/phantom-reports.jsonl", copied), {})
@@ -522,7 +522,9 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens table 3 --preset phantom": Row(SET + RUNS + OUT, slow=True, says="true fine labels"),
     "cxr-lens table 3 --preset openi": Row(SET + TINY + RUNS + OUT, slow=True, says="true fine labels", after=INDEX),
-    "cxr-lens train --preset phantom --seeds 3": Row(PHANTOM + RUNS + ONE + " --seeds 2", slow=True, says="±"),
+    "cxr-lens train --preset phantom --seeds 3": Row(
+        PHANTOM + " --runs seeds" + ONE + " --seeds 2", slow=True, says="±"
+    ),
     "cxr-lens train --preset phantom --seeds 3 --runs FOLDER": Row(
         PHANTOM + ONE + " --seeds 2", _words(FOLDER=lambda place: "more-runs"), slow=True, says="±"
     ),

@@ -81,8 +81,9 @@ def go_on(request: dict[str, Any] | None) -> None:
             plate(screen, image)
 
 
-if not session_id or not asked():
-    who = access.signed_in()
+with st.container():  # always there: Streamlit knows a fragment by its place, and an open page asks by the old one
+    if not session_id or not asked():
+        who = access.signed_in()
 if session_id:
     # Streamlit greys out what waits for an answer; a reader goes on, and the page itself says what is not saved yet.
     st.html("<style>[data-stale] { opacity: 1 !important; transition: none !important; }</style>")
