@@ -317,6 +317,11 @@ def pair_title(encoder: str, decoder: str) -> str:
     return " + ".join([*(ENCODERS[part].title for part in encoder_parts(encoder)), DECODERS[decoder].title])
 
 
+def table_order() -> list[tuple[str, str]]:
+    """All pairs as in the paper's Table 1: decoder by decoder, so that neighbours differ in the encoder alone."""
+    return [(encoder, decoder) for decoder in DECODERS for encoder in ENCODERS]
+
+
 def all_pairs() -> tuple[tuple[str, str], ...]:
     """Every encoder with every decoder, in the order of the tables."""
     return tuple((encoder, decoder) for encoder in ENCODERS for decoder in DECODERS)

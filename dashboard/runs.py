@@ -14,7 +14,7 @@ import streamlit as st
 
 from core.evaluation.reports import Evaluation, Slice
 from core.evaluation.resampling import Comparison, Interval, intervals
-from core.registry import DECODERS, ENCODERS, pair_title
+from core.registry import DECODERS, ENCODERS, pair_title, table_order
 from core.types import CXRLensError
 from dashboard import evaluation, services, settings
 
@@ -22,11 +22,6 @@ FEWEST = 10
 """Studies of a slice, to be listed among all slices; of fewer, a score says nothing."""
 
 Ways = Mapping[str, Mapping[str, npt.NDArray[np.bool_]]]
-
-
-def order() -> list[tuple[str, str]]:
-    """All pairs as in the paper's Table 1: decoder by decoder."""
-    return [(encoder, decoder) for decoder in DECODERS for encoder in ENCODERS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,7 @@ class Run:
     def rows(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
         """The scores by pair, in the order of the paper's Table 1."""
         found = {(row["encoder"], row["decoder"]): row for row in self.content["rows"]}
-        return {pair: found[pair] for pair in order() if pair in found}
+        return {pair: found[pair] for pair in table_order() if pair in found}
 
     @property
     def titles(self) -> Mapping[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -210,7 +209,7 @@ def _target(subject: Subject, of_word: str | int | None, of_sentence: int | None
 
 def bundles(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
     """Names of the trained pairs in a folder; of the demo's unless given, or where CXR_BUNDLES says."""
-    return tuple(card.name for card in _library(_folder(folder)).cards())
+    return tuple(card.name for card in BundleLibrary(_folder(folder)).cards())
 
 
 def load(name: str, *, folder: str | os.PathLike[str] | None = None, device: str = "cpu") -> Pair:
@@ -224,8 +223,8 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, device: str
     Raises:
         CXRLensError: there is no such pair, it is damaged, or there is no such device.
     """
-    known: Mapping[str, str] = {each: each for each in bundles(folder)}
     where = _folder(folder)
+    known = dict.fromkeys(bundles(where), True)
     if not known:
         raise CXRLensError(f"There is no bundle in {where}. Train some (cxr-lens train), or name another folder.")
     lookup(known, name, "bundle")
@@ -238,5 +237,5 @@ def _folder(folder: str | os.PathLike[str] | None) -> Path:
 
 
 @lru_cache(maxsize=4)
-def _library(folder: Path, device: str = "cpu") -> BundleLibrary:
+def _library(folder: Path, device: str) -> BundleLibrary:
     return BundleLibrary(folder)

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.evaluation.scoring import LabeledReports, score_systems
-from core.labels.rules import label_report, label_reports
+from core.labels.rules import label_reports
 from core.types import CXRLensError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["label_report", "score"]
 
 
 def score(

@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.bundles.library import Card
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
-from core.registry import DECODERS, ENCODERS, all_pairs, token_names
+from core.registry import DECODERS, ENCODERS, all_pairs, table_order, token_names
 from core.types import Attribution, CXRLensError
 from core.views import view_in_words
 from dashboard import explaining, filtering, picker, services, session
@@ -298,7 +298,7 @@ def choose_pairs(cards: Mapping[tuple[str, str], Card]) -> list[Card]:
         )
         st.caption(f"{len(chosen)} of {len(all_pairs())} pairs", width="content")
     # Grouped by decoder, so that neighbours differ in the encoder alone: that is what the paper compares.
-    order = [(encoder, decoder) for decoder in DECODERS for encoder in ENCODERS]
+    order = table_order()
     return [cards[pair] for pair in order if pair in chosen and pair in cards]
 
 

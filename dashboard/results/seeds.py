@@ -10,8 +10,8 @@ import pandas as pd
 import streamlit as st
 
 from core.evaluation.resampling import spread
-from core.registry import pair_title
-from dashboard import figures, runs, settings
+from core.registry import pair_title, table_order
+from dashboard import figures, settings
 from dashboard.components.score_table import export
 from dashboard.results.parts import SCORES, pick, table
 from dashboard.runs import Run
@@ -81,7 +81,7 @@ def _list(found: Mapping[str, Run]) -> None:
 
 def _show_spread(group: Sequence[Run], score: str) -> None:
     shared = [
-        pair for pair in runs.order() if all(isinstance(run.rows.get(pair, {}).get(score), float) for run in group)
+        pair for pair in table_order() if all(isinstance(run.rows.get(pair, {}).get(score), float) for run in group)
     ]
     if len(group) < 2:
         st.info(

@@ -1,1 +1,1 @@
-"""Measurements of speed, each a ratio against a baseline of the same run: ``python -m training.bench``."""
+"""Measurements of speed, each a ratio against a baseline of the same run: ``make bench``."""

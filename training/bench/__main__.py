@@ -1,5 +1,0 @@
-"""``python -m training.bench``: measure the speeds."""
-
-from training.bench.speeds import main
-
-main()
