@@ -143,3 +143,14 @@ def test_what_is_cited_of_the_paper_is_in_our_notes() -> None:
     }
     assert cited
     assert {number for _, number in cited} <= sections, sorted(each for each in cited if each[1] not in sections)
+
+
+def test_places_in_the_code_that_a_document_names_are_there() -> None:
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "assets/README.md")] + [*ROOT.glob("docs/*.md")]
+    gone = {
+        (page.name, place)
+        for page in pages
+        for place in re.findall(r"`((?:core|training|dashboard|tests)/[\w./]*\w/?)`", page.read_text(encoding="utf-8"))
+        if not (ROOT / place).exists()
+    }
+    assert not gone
