@@ -33,6 +33,7 @@ ROOMS = {
 }
 DOORS = {"training.plan", "training.cli"}
 """Modules outside the rooms that use them: what a preset costs, and the command line."""
+MOST_LINES = 500
 NEVER = {"core": {"streamlit", "plotly"}, "training": {"streamlit", "plotly"}, "dashboard": set()}
 
 
@@ -127,6 +128,12 @@ def test_nothing_is_unpickled() -> None:
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                     safe = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                     assert safe.get("weights_only") == "True", f"{path}:{node.lineno}"
+
+
+def test_no_python_file_is_too_long() -> None:
+    files = [*ROOT.glob("*.py"), *(path for folder in (*OURS, "tests") for path in (ROOT / folder).rglob("*.py"))]
+    lines = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in files}
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
 def test_what_is_cited_of_the_paper_is_in_our_notes() -> None:

@@ -38,7 +38,10 @@ from dashboard.reviews.pictures import draw
 from dashboard.reviews.reading import respond
 from tests import needs
 from tests.review_cases import (
+    ANNA,
+    BORIS,
     MODELS,
+    RITA,
     TEXTS,
     at_a_pace,
     design,
@@ -48,8 +51,6 @@ from tests.review_cases import (
     session,
     twenty_readers,
 )
-
-ANNA = Actor("anna", "reader")
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_nothing_of_models_or_other_readers_goes_to_the_browser(database: Databa
 def test_names_are_told_when_the_session_is_closed_and_nothing_changes_then(database: Database) -> None:
     trial = session(database)
     view = first(database, trial)
-    close_session(database, Actor("rita", "researcher"), trial)
+    close_session(database, RITA, trial)
     answer = respond(database, ANNA, trial, mark(view, "late"))
     assert set(answer["names"].values()) == set(MODELS)
     assert answer["ack"]["status"] == "refused" and "closed" in answer["ack"]["message"]
@@ -126,21 +127,21 @@ def test_a_reader_goes_on_where_the_last_case_was_finished(database: Database) -
 
 def test_a_third_reader_is_asked_in_words_and_for_what_is_disputed_only(database: Database) -> None:
     trial = session(database, 1, rubric="observation-labels")
-    rita, carla = Actor("rita", "researcher"), Actor("carla", "reader")
+    carla = Actor("carla", "reader")
 
     def label(who: Actor, key: str, screen: str, observation: str, state: str, version: int = 0) -> dict[str, Any]:
         said = {"kind": "label", "report": "", "value": {"observation": observation, "state": state}}
         change_ = change("mark", key, screen, mark=said, slot="", version=version)
         return respond(database, who, trial, change_)["ack"]
 
-    for who, edema in ((ANNA, "positive"), (Actor("boris", "reader"), "blank")):
+    for who, edema in ((ANNA, "positive"), (BORIS, "blank")):
         screen = list_screens(database, who, trial)[0][0]
         for name in OBSERVATIONS:
             state = edema if name == "Edema" else "negative"
             assert label(who, name, screen, name, state)["status"] == "saved"
         done = change("annotate", "done", screen, version=1, fields={"state": "done"})
         assert respond(database, who, trial, done)["ack"]["status"] == "saved"
-    assert adjudicate(database, rita, trial, "carla") == 1
+    assert adjudicate(database, RITA, trial, "carla") == 1
     answer = respond(database, carla, trial, None)
     view = answer["screens"][answer["at"]]
     asked = {"report": "", "question": "Edema", "words": "Edema", "answers": ["cannot be judged", "present"]}
@@ -222,7 +223,7 @@ def test_another_readers_session_and_screens_are_out_of_reach(database: Database
     alone = session(database, readers=("boris",))
     with pytest.raises(NotAllowedError):
         respond(database, ANNA, alone, None)
-    foreign = list_screens(database, Actor("boris", "reader"), trial)[0][0]
+    foreign = list_screens(database, BORIS, trial)[0][0]
     answer = respond(database, ANNA, trial, change("open", "k", foreign))
     assert answer["ack"]["status"] == "refused" and foreign not in answer["screens"]
 
@@ -277,7 +278,7 @@ def test_each_sentence_has_its_region_or_filter_and_a_changed_writer_is_not_name
     models = services.load_models(["phantom-dve-m2", "phantom-ccve-transformer"])
     pool = write_cases(source, source.studies("test"), Choice("random", 1), 0, models, reference=True)
     wanted = design(rubric="explanation-helpfulness", explanation="attention", source=name, studies=Choice())
-    trial = create_session(database, Actor("rita", "researcher"), wanted, pool)
+    trial = create_session(database, RITA, wanted, pool)
     kinds = {}
     for screen_id, _, _ in list_screens(database, ANNA, trial):
         screen, by = read_screen(database, ANNA, screen_id), writers(database, ANNA, screen_id)
@@ -321,7 +322,7 @@ def test_the_page_brings_the_case_with_its_image_and_saves_what_the_browser_send
     source = open_source(name)
     study = source.studies("test")[0].study_id
     pool = [Case(study, image_sha256(session_image(source, study)), TEXTS)]
-    trial = create_session(pages, Actor("rita", "researcher"), design(source=name), pool)
+    trial = create_session(pages, RITA, design(source=name), pool)
     app = open_app_page("reading", reader="anna", session=trial)
     assert not app.exception and not app.error
     view = answer_of(app)["screens"][answer_of(app)["at"]]

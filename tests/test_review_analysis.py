@@ -7,7 +7,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
@@ -33,10 +32,9 @@ from core.reviews.store import Actor, annotate, close_session, read_screen, save
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
 from tests import needs
-from tests.review_cases import fill, open_file, screens_of, session
+from tests.review_cases import ANNA, RITA, screens_of, session
 from training.cli import main
 
-RITA = Actor("rita", "researcher")
 SCALES: tuple[Scale, ...] = ("nominal", "ordinal", "interval")
 
 # ---------------------------------------------------------------------------------------------------- worked examples
@@ -149,14 +147,6 @@ def test_bradley_terry_of_two_models_is_the_log_odds_and_never_infinite() -> Non
 
 
 # -------------------------------------------------------------------------------------------------------- a session
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_file(tmp_path)
-    fill(opened)
-    yield opened
-    opened.close()
 
 
 def model_of(text: str) -> str:
@@ -341,12 +331,11 @@ def test_ties_alone_leave_models_equal() -> None:
 
 def test_exports_agree_and_run_nothing(database: Database, tmp_path: Path) -> None:
     trial = session(database, 2)
-    who = Actor("anna", "reader")
     texts = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "'); DROP TABLE marks; --", "{{ 7 * 7 }}"]
     for screen, text in zip(screens_of(database, "anna", trial), texts, strict=False):
-        name = read_screen(database, who, screen).reports[0][0]
-        save_mark(database, who, screen, Mark("error", name, {"error": "omission", "significant": True}), key=screen)
-        annotate(database, who, screen, key=f"d{screen}", version=1, state="done", comment=text)
+        name = read_screen(database, ANNA, screen).reports[0][0]
+        save_mark(database, ANNA, screen, Mark("error", name, {"error": "omission", "significant": True}), key=screen)
+        annotate(database, ANNA, screen, key=f"d{screen}", version=1, state="done", comment=text)
     close_session(database, RITA, trial)
     results = load_results(database, RITA, trial)
     files = export(results, analyse(results, resamples=100), tmp_path / "out", lambda _: np.zeros((4, 4), np.float32))
@@ -406,7 +395,7 @@ def test_a_session_by_command_line(tmp_path: Path) -> None:
     assert "2 screens for 1 readers" in made.stdout
     database = Database(tmp_path / "r.sqlite")
     screen = screens_of(database, "anna", session_id)[0]
-    name = read_screen(database, Actor("anna", "reader"), screen).reports[0][0]
+    name = read_screen(database, ANNA, screen).reports[0][0]
     database.close()
     marks = tmp_path / "marks.csv"
     value = '{""error"": ""omission"", ""significant"": true}'

@@ -17,12 +17,13 @@ from core.reviews.database import Database
 from core.reviews.design import Case, Design, image_sha256
 from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import NO_ROLE, Actor, create_session, first_admin, list_screens, read_screen, set_role
-from tests.browser.conftest import WAIT, Server, at, free_port, saved, start_server, sync_api, watch, with_key
+from tests.browser.conftest import WAIT, Server, at, saved, start_server, sync_api, watch, with_key
 from tests.browser.proxy import reverse_proxy
+from tests.review_cases import ANNA
+from tests.served import free_port
 
 expect = sync_api.expect
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
-ANNA = Actor("anna", "reader")
 BUNDLE = "0123456789abcdef" * 4
 TEXTS = {
     "secret-pair": "The heart is enlarged. There is a small left pleural effusion.",

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import BrowserContext, Locator, expect
 
-from tests.browser.conftest import Server, Watched, watch
+from tests.browser.conftest import Server, Watched, overhang, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -195,10 +195,5 @@ def test_nothing_sticks_out_on_a_phone(context: BrowserContext, server: Server) 
     phone = watch(context, server.url, 390, 844)
     phone.open("embeddings?encoder=CCVE")
     expect(maps(phone).first).to_be_visible(timeout=60_000)
-    overhang = phone.page.evaluate(
-        "() => { const main = document.querySelector('[data-testid=stMain]');"
-        " return main.scrollWidth - main.clientWidth }"
-    )
-    assert overhang <= 0
-    phone.page.close()
-    assert phone.errors == []
+    assert overhang(phone.page) <= 0
+    phone.close()

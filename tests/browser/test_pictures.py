@@ -107,8 +107,7 @@ def test_a_stretched_picture_would_be_noticed(browser: Browser) -> None:
 def page(browser: Browser, server: Server) -> Iterator[Watched]:
     watched = watch(browser, server.url)
     yield watched
-    watched.page.close()
-    assert watched.errors == []
+    watched.close()
 
 
 def upload(watched: Watched, path: Path) -> None:
