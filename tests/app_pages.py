@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from streamlit.testing.v1 import AppTest
 
 from dashboard import settings
@@ -21,6 +24,15 @@ def open_page(name: str, **address: str | list[str]) -> AppTest:
     app.run()
     assert not app.exception
     return app
+
+
+def linked_bundles(folder: Path, *names: str, without: Sequence[str] = ()) -> Path:
+    """Make a folder of links to the demo's bundles and files: to those named, or to all but some."""
+    folder.mkdir()
+    for source in settings.bundles().iterdir():
+        if (not names or source.name in names) and source.name not in without:
+            (folder / source.name).symlink_to(source)
+    return folder
 
 
 def words_on(app: AppTest) -> str:

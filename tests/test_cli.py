@@ -19,7 +19,8 @@ from core import __version__
 from core.bundles.library import BundleLibrary
 from core.studies.phantom import PhantomSource
 from tests import needs
-from tests.conftest import BUNDLES, ROOT
+from tests.commands import in_its_own_process
+from tests.conftest import BUNDLES
 from tests.images import making
 from tests.test_images import windowed
 from training.bench import speeds as bench
@@ -31,11 +32,6 @@ needs_bundles = needs.BUNDLES.unless(BUNDLES.is_dir())
 
 Answer = subprocess.CompletedProcess[str]
 Command = Callable[..., Answer]
-
-
-def in_a_process_of_its_own(*arguments: str) -> Answer:
-    command = [sys.executable, "-m", "training.cli", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -63,7 +59,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_bundles
 def test_report_prints_text(image: Path) -> None:
-    done = in_a_process_of_its_own("report", str(image), "--bundle", "phantom-fve-m2")
+    done = in_its_own_process("report", str(image), "--bundle", "phantom-fve-m2")
     assert done.returncode == 0
     assert "phantom-fve-m2 (trained on: Computed phantom radiographs" in done.stdout
     assert "Not for use in diagnostic procedures" in done.stdout
@@ -263,7 +259,7 @@ def test_quiet_leaves_results_and_verbose_says_where_an_error_arose(
     assert quiet.stdout == usual.stdout
     assert "say nothing" not in quiet.stderr
     assert "count as training reports" in quiet.stderr  # a warning is no note
-    phantoms = in_a_process_of_its_own("-q", "phantom", "--out", str(tmp_path / "phantoms"), "-n", "1", "--size", "64")
+    phantoms = in_its_own_process("-q", "phantom", "--out", str(tmp_path / "phantoms"), "-n", "1", "--size", "64")
     assert (phantoms.returncode, phantoms.stderr) == (0, "")  # no progress
     assert "ConfigError" in cxr_lens("-v", "plan", "--preset", "nobody").stderr
     assert "ConfigError" not in cxr_lens("plan", "--preset", "nobody").stderr

@@ -34,21 +34,10 @@ from core.explain.targets import FeatureMap
 from core.observations import OBSERVATIONS
 from core.registry import DECODERS
 from core.text import Vocabulary
-from core.types import Attribution, CXRLensError, Geometry, Report
-from tests.tiny_models import tiny_pair
+from core.types import Attribution, CXRLensError, Geometry
+from tests.tiny_models import random_image, report_of, tiny_pair
 
 pytestmark = pytest.mark.numeric
-
-WORDS = ("no", "effusion", ".", "heart", "is", "large", ".")
-
-
-def image(height: int = 128, width: int = 128) -> np.ndarray:
-    return np.random.default_rng(4).random((height, width)).astype(np.float32)
-
-
-def report_of(vocabulary: Vocabulary, words: Sequence[str] = WORDS) -> Report:
-    ids = tuple(vocabulary.encode(" ".join(words), 99)[1:])
-    return Report(" ".join(words), tuple(words), -1.0, True, ids=ids)
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +52,12 @@ def ccve(vocabulary: Vocabulary) -> ReportModel:
 
 @pytest.fixture(scope="module")
 def subject(fve: ReportModel, vocabulary: Vocabulary) -> Subject:
-    return open_subject(fve, image(), report_of(vocabulary))
+    return open_subject(fve, random_image(), report_of(vocabulary))
 
 
 @pytest.fixture(scope="module")
 def filtered(ccve: ReportModel, vocabulary: Vocabulary) -> Subject:
-    return open_subject(ccve, image(), report_of(vocabulary))
+    return open_subject(ccve, random_image(), report_of(vocabulary))
 
 
 # ---------------------------------------------------------------------------------------------------------- hand-worked
@@ -194,7 +183,7 @@ def test_grad_cam_equals_captums_on_the_whole_pair(layer: str | None, subject: S
 
 
 def test_grad_cam_of_a_likeness_equals_captums(vocabulary: Vocabulary, filtered: Subject) -> None:
-    cve = open_subject(tiny_pair("cve", "m2", vocabulary), image(), report_of(vocabulary))
+    cve = open_subject(tiny_pair("cve", "m2", vocabulary), random_image(), report_of(vocabulary))
     for each, cluster in ((cve, None), (filtered, "Edema")):
         target = targets.similarity(each, "large effusion", cluster)
         module = each.model.encoder.clip.image.visual.trunk.layer4  # type: ignore[union-attr]
@@ -223,7 +212,7 @@ def test_integrated_gradients_are_complete(over: str, subject: Subject) -> None:
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_likelihoods_are_those_of_writing(name: str, vocabulary: Vocabulary) -> None:
-    subject = open_subject(tiny_pair("dve", name, vocabulary), image())
+    subject = open_subject(tiny_pair("dve", name, vocabulary), random_image())
     tokens = subject.visual.tokens
     whole = targets.whole_report(subject)
     with torch.no_grad():
@@ -244,7 +233,7 @@ def test_a_reference_is_read_as_if_it_had_been_written(subject: Subject) -> None
 
 
 def test_a_planner_gets_the_reference_in_its_order_and_without_end(vocabulary: Vocabulary) -> None:
-    subject = open_subject(tiny_pair("dve", "cnn_rnn_rnn", vocabulary), image())
+    subject = open_subject(tiny_pair("dve", "cnn_rnn_rnn", vocabulary), random_image())
     target = targets.reference(subject, "No effusion. Heart is large.")
     words = [vocabulary.words[index] for index in target.ids]
     assert words == ["heart", "is", "large", ".", "<sentence-end>", "no", "effusion", ".", "<sentence-end>"]
@@ -318,7 +307,7 @@ def test_what_an_encoder_does_not_have_is_named(subject: Subject, filtered: Subj
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_attention_of_words_is_the_reports_own(name: str, vocabulary: Vocabulary) -> None:
-    subject = open_subject(tiny_pair("fve", name, vocabulary), image())
+    subject = open_subject(tiny_pair("fve", name, vocabulary), random_image())
     stored = subject.report.word_attention
     assert stored is not None
     last = targets.word(subject, len(stored) - 1)
@@ -330,12 +319,12 @@ def test_attention_of_words_is_the_reports_own(name: str, vocabulary: Vocabulary
 
 
 def test_cls_attention_is_the_reports_own_and_the_planner_says_that_it_has_none(vocabulary: Vocabulary) -> None:
-    subject = open_subject(tiny_pair("dve", "m2", vocabulary), image())
+    subject = open_subject(tiny_pair("dve", "m2", vocabulary), random_image())
     (found,) = cls_attention(subject)
     np.testing.assert_allclose(found.values.ravel(), subject.report.cls_attention, atol=1e-6)
     (one,) = cls_attention(subject, layer=1, head=2)
     assert one.values.sum() == pytest.approx(1, abs=1e-5)
-    planner = open_subject(tiny_pair("dve", "cnn_rnn_rnn", vocabulary), image())
+    planner = open_subject(tiny_pair("dve", "cnn_rnn_rnn", vocabulary), random_image())
     (fallback,) = cls_attention(planner)
     assert fallback.method == "attention (no CLS token)"
     (words,) = attention(planner, targets.whole_report(planner))
@@ -354,7 +343,7 @@ def test_padding_is_not_data(vocabulary: Vocabulary) -> None:
     assert on_image(even).shape == (64, 128)
     np.testing.assert_allclose(on_square(even, 8), 16)
     np.testing.assert_allclose(on_image(even), 16)
-    wide = open_subject(tiny_pair("dve", "m2", vocabulary), image(64, 128), report_of(vocabulary))
+    wide = open_subject(tiny_pair("dve", "m2", vocabulary), random_image(4, 64, 128), report_of(vocabulary))
     for kind in ("mean", "blur"):
         assert not baseline_image(wide, kind)[0, 0, :32].any()  # type: ignore[arg-type]
     (found,) = occlusion(wide, targets.word(wide, 0), windows=4)
@@ -373,7 +362,7 @@ def test_a_bright_square_is_found_where_it_is(subject: Subject) -> None:
 
 
 def test_several_encoders_jointly(vocabulary: Vocabulary) -> None:
-    subject = open_subject(tiny_pair("ccve+fve", "transformer", vocabulary), image(), report_of(vocabulary))
+    subject = open_subject(tiny_pair("ccve+fve", "transformer", vocabulary), random_image(), report_of(vocabulary))
     runs = token_runs(subject.visual)
     assert [(run.source, run.grid) for run in runs] == [("ccve", None), ("fve.cdc", (4, 4)), ("fve.fgc", (4, 4))]
     target = targets.word(subject, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,20 +19,9 @@ from core.explain.methods import (
 from core.explain.subject import open_subject, twin
 from core.text import Vocabulary
 from core.types import CXRLensError, Report
-from tests.tiny_models import snapshot, tiny_pair
+from tests.tiny_models import random_image, report_of, snapshot, tiny_pair
 
 pytestmark = pytest.mark.numeric
-
-WORDS = ("no", "effusion", ".", "heart", "is", "large", ".")
-
-
-def image(height: int = 128, width: int = 128) -> np.ndarray:
-    return np.random.default_rng(4).random((height, width)).astype(np.float32)
-
-
-def report_of(vocabulary: Vocabulary, words: Sequence[str] = WORDS) -> Report:
-    ids = tuple(vocabulary.encode(" ".join(words), 99)[1:])
-    return Report(" ".join(words), tuple(words), -1.0, True, ids=ids)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +60,7 @@ class Bomb(nn.Module):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_leaves_the_model_untouched(method: str, fve: ReportModel, vocabulary: Vocabulary) -> None:
     before = snapshot(fve)
-    subject = open_subject(fve, image(), report_of(vocabulary))
+    subject = open_subject(fve, random_image(), report_of(vocabulary))
     target = targets.word(subject, 1)
     calls: list[tuple[int, int]] = []
     done = explain(subject, target, method, progress=lambda *call: calls.append(call), **FAST.get(method, {}))
@@ -91,7 +79,7 @@ def test_a_method_that_fails_leaves_the_model_untouched(
     planted = replace(fve, decoder=twin(fve).decoder)
     planted.decoder.output = Bomb(planted.decoder.output, fuse)  # type: ignore[arg-type]
     before = snapshot(planted)
-    subject = open_subject(planted, image(), report_of(vocabulary))
+    subject = open_subject(planted, random_image(), report_of(vocabulary))
     options = {**FAST.get(method, {}), **({"batch": 1} if method in FAST else {})}
     layers = [{}, {"layer": "layer2"}] if method == "grad-cam" else [{}]
     for layer in layers:
@@ -107,7 +95,7 @@ def test_a_method_that_fails_leaves_the_model_untouched(
 
 @pytest.mark.parametrize("method", FAST)
 def test_work_can_be_stopped(method: str, fve: ReportModel, vocabulary: Vocabulary) -> None:
-    subject, before = open_subject(fve, image(), report_of(vocabulary)), snapshot(fve)
+    subject, before = open_subject(fve, random_image(), report_of(vocabulary)), snapshot(fve)
 
     def stop(done: int, total: int) -> None:
         assert done < total
@@ -133,23 +121,23 @@ def test_a_model_that_gives_nan_is_named(method: str, vocabulary: Vocabulary) ->
     report = report_of(vocabulary)
     with torch.no_grad():
         model.decoder.input.linear.bias.fill_(float("nan"))  # type: ignore[union-attr]
-    subject = open_subject(model, image(), report)
+    subject = open_subject(model, random_image(), report)
     with pytest.raises(CXRLensError, match="test-dve-transformer gives NaN or infinity.*verify"):
         explain(subject, targets.word(subject, 1), method, **FAST.get(method, {}))
     with torch.no_grad():
         model.encoder.model.layer1[0].conv1.weight.fill_(float("nan"))  # type: ignore[union-attr, index]
     with pytest.raises(CXRLensError, match="encoder of test-dve-transformer gives NaN"):
-        open_subject(model, image(), report)
+        open_subject(model, random_image(), report)
 
 
 def test_a_report_without_ids_cannot_be_explained(fve: ReportModel) -> None:
     with pytest.raises(CXRLensError, match="Write it anew"):
-        open_subject(fve, image(), Report("Clear.", ("clear", "."), -1.0, True))
+        open_subject(fve, random_image(), Report("Clear.", ("clear", "."), -1.0, True))
 
 
 def test_what_is_possible_is_possible_and_the_rest_is_refused(vocabulary: Vocabulary) -> None:
     for encoder in ("fve", "cve", "ccve", "ccve+fve"):
-        subject = open_subject(tiny_pair(encoder, "m2", vocabulary), image(), report_of(vocabulary))
+        subject = open_subject(tiny_pair(encoder, "m2", vocabulary), random_image(), report_of(vocabulary))
         asked: list[targets.Target] = [targets.word(subject, 1)]
         asked += [targets.logit(subject, "cdc", "Edema")] if "fve" in encoder else []
         asked += (

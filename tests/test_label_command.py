@@ -17,16 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
 import core.labels.files as label_files
 from core.labels.rules import LabeledReport, label_report, label_reports
 from core.observations import OBSERVATIONS
 from core.types import CXRLensError
 from tests import needs
+from tests.commands import in_its_own_process, refused, run
 from tests.conftest import ROOT
-from training.cli import app
 
 OPENI = needs.SHARED / "openi"
 REPORTS = [
@@ -35,16 +33,6 @@ REPORTS = [
     "",
     "Lungs are clear, with a PICC in place.",
 ]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments: object) -> str:
-    result = run(*arguments)
-    assert isinstance(result.exception, CXRLensError), result.exception
-    return str(result.exception)
 
 
 @pytest.fixture
@@ -298,8 +286,7 @@ def test_nothing_is_overwritten_unasked(table: Path, tmp_path: Path) -> None:
 
 
 def test_an_error_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "training.cli", "label", str(tmp_path / "none.csv")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = in_its_own_process("label", tmp_path / "none.csv")
     assert done.returncode == 2
     assert done.stderr == f"cxr-lens: There is no file {tmp_path / 'none.csv'}.\n"
 
@@ -422,7 +409,5 @@ def test_control_c_leaves_no_traceback_and_the_next_run_ends_it(tmp_path: Path) 
     assert "Traceback" not in error
     assert "run the same command again to go on" in error
     assert not out.exists()
-    command = [sys.executable, "-m", "training.cli", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "by an earlier run" in done.stdout
+    assert "by an earlier run" in in_its_own_process(*arguments).stdout
     assert len(pd.read_csv(out)) == 12_000

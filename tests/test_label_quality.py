@@ -6,29 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
 from core.evaluation.label_quality import CodedReport, read_openi
 from core.labels.rules import label_reports
-from core.types import CXRLensError
 from tests import needs
-from training.cli import app
+from tests.commands import refused, run
 
 OPENI = needs.SHARED / "openi"
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments: object) -> str:
-    result = run(*arguments)
-    assert isinstance(result.exception, CXRLensError), result.exception
-    return str(result.exception)
-
-
-# --- quality ---
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ from core.types import StudySource
 from dashboard import evaluation, filtering, services
 from dashboard.reviews import pictures, pool
 from tests import needs
+from tests.app_pages import linked_bundles
 from tests.conftest import BUNDLES
 from tests.mimic_tree import write_csv
 from tests.tiny_models import tiny_pair
@@ -55,10 +56,7 @@ Texts = list[dict[str, str]]
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of two of the repository's bundles, which the pages use."""
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for name in (*NAMES, "shared"):
-        (folder / name).symlink_to(BUNDLES / name)
+    folder = linked_bundles(tmp_path / "bundles", *NAMES, "shared")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
     monkeypatch.setattr(scoring.java, "missing", lambda: "METEOR is left out here.")
     return folder

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from core.config import DataConfig, from_dict
 from core.observations import OBSERVATIONS
@@ -24,11 +21,10 @@ from core.studies.indexed import IndexedSource
 from core.studies.openi import index_openi
 from core.types import SPLITS, CXRLensError, Split
 from tests import needs
-from tests.conftest import ROOT
+from tests.commands import in_its_own_process, run
 from tests.mimic_tree import write_csv
 from tests.openi_tree import R2GEN, png, r2gen_id, write_annotation, write_kaggle, write_projections, write_xml, xml
 from tests.test_mimic_cxr import drops, notes
-from training.cli import app
 from training.data import StudyData
 
 needs_data = needs.OPENI.unless((needs.SHARED / "openi").is_dir())
@@ -343,7 +339,7 @@ def test_a_release_that_was_moved_is_said_and_its_new_place_offered(tmp_path: Pa
     (tmp_path / "other").mkdir()
     with pytest.raises(CXRLensError, match="is not the release"):
         move_index(index.folder, tmp_path / "other")
-    result = CliRunner().invoke(app, ["data", "move", str(index.folder), "--to", str(moved)])
+    result = run("data", "move", index.folder, "--to", moved)
     assert result.exit_code == 0, result.output
     again = IndexedSource(index.folder, "frontal")
     assert np.array_equal(again.image("CXR1", 32), image)
@@ -407,24 +403,11 @@ def test_the_shared_copy_has_r2gens_studies(tmp_path: Path) -> None:
 
 @needs_data
 def test_the_command_prints_the_census(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "training.cli",
-        "data",
-        "openi",
-        "--from",
-        str(needs.SHARED),
-        "--out",
-        str(tmp_path / "index"),
-    ]
-    done = subprocess.run([*command, "--no-images"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = in_its_own_process("data", "openi", "--from", needs.SHARED, "--out", tmp_path / "index", "--no-images")
     assert done.returncode == 0, done.stderr
     assert "3,599 listed" in done.stdout
-    census = [sys.executable, "-m", "training.cli", "data", "census", str(tmp_path / "index")]
-    assert subprocess.run(census, cwd=ROOT, capture_output=True, text=True, check=True).stdout == done.stdout
-    nothing = [*command[:-4], "--from", str(tmp_path), "--out", str(tmp_path / "other")]
-    wrong = subprocess.run(nothing, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert in_its_own_process("data", "census", tmp_path / "index").stdout == done.stdout
+    wrong = in_its_own_process("data", "openi", "--from", tmp_path, "--out", tmp_path / "other")
     assert wrong.returncode == 2
     assert "holds no Open-i release" in wrong.stderr
     assert "Traceback" not in wrong.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 from core.config import ExperimentConfig, load_config
 from core.encoders import build_encoder
@@ -22,7 +20,9 @@ from core.encoders.label_text import LabelTextEncoder
 from core.observations import OBSERVATIONS
 from core.paper.tables import read_table
 from core.types import CXRLensError
-from training.cli import PRESETS, app
+from tests.commands import run as run_command
+from tests.commands import setting
+from training.cli import PRESETS
 from training.commands.tables import PAPER
 from training.data import StudyData
 from training.modules.report import ReportModule
@@ -216,14 +216,9 @@ def test_a_missing_stage_is_named(few: ExperimentConfig, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_whole_chain_and_its_evaluation(few: ExperimentConfig, tmp_path: Path, capsys: Any) -> None:
-    from training.cli import app
-
-    command: Callable[..., Any] = app
-    arguments = ["train", "--preset", "phantom", "--runs", str(tmp_path), "--jobs", "2"]
-    for override in FEW:
-        arguments += ["--set", override]
-    command(arguments, standalone_mode=False)
+def test_the_whole_chain_and_its_evaluation(tmp_path: Path) -> None:
+    done = run_command("train", "--preset", "phantom", *setting(FEW), "--runs", tmp_path, "--jobs", "2")
+    assert done.exit_code == 0, done.output
     results = json.loads((tmp_path / "phantom" / "bundles" / "phantom-results.json").read_text())
     assert len(results["rows"]) == 12
     assert {row["name"] for row in results["baselines"]} == {
@@ -235,9 +230,9 @@ def test_the_whole_chain_and_its_evaluation(few: ExperimentConfig, tmp_path: Pat
 def test_seeds_share_images_and_give_mean_and_spread(few: ExperimentConfig, tmp_path: Path) -> None:
     """Two seeds, one pair: other weights, one set of images, and Table 1 with a standard deviation."""
     chosen = ['encoders=["dve"]', 'decoders=["transformer"]', "backbone.source=none", *FEW[:1], *FEW[4:]]
-    options = [part for each in chosen for part in ("--set", each)]
+    options = setting(chosen)
     command = ["train", "--preset", "phantom", *options, "--runs", str(tmp_path), "--jobs", "1", "--seeds", "2"]
-    done = CliRunner().invoke(app, command)
+    done = run_command(*command)
     assert done.exit_code == 0, done.output
     folder = tmp_path / "phantom"
     pair = "dve-transformer/model.safetensors"
@@ -256,10 +251,10 @@ def test_seeds_share_images_and_give_mean_and_spread(few: ExperimentConfig, tmp_
 @pytest.mark.slow
 def test_the_encoder_study_trains_both_ways_and_goes_on_where_it_stopped(few: ExperimentConfig, tmp_path: Path) -> None:
     chosen = ['encoders=["cve","ccve"]', 'decoders=["m2"]', *FEW]
-    options = [part for each in chosen for part in ("--set", each)]
+    options = setting(chosen)
     command = ["study", "encoders", "--preset", "phantom", *options, "--runs", str(tmp_path), "--jobs", "1"]
     command += ["--seeds", "2", "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, command)
+    done = run_command(*command)
     assert done.exit_code == 0, done.output
     made = read_table(tmp_path / "out" / "phantom" / "encoders.json")
     assert made.seeds == (1, 2)
@@ -271,7 +266,7 @@ def test_the_encoder_study_trains_both_ways_and_goes_on_where_it_stopped(few: Ex
         one, other = (each / "clip_ccve" / "model.safetensors" for each in (seed, seed / "drifting_norms"))
         assert one.read_bytes() == other.read_bytes()
     assert not (tmp_path / "phantom" / "seed-2" / "drifting_norms" / "images").exists()
-    again = CliRunner().invoke(app, command)
+    again = run_command(*command)
     assert "▸" not in again.output
     assert read_table(tmp_path / "out" / "phantom" / "encoders.json") == made
 

@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from dashboard import settings
 from tests import needs
+from tests.app_pages import linked_bundles
 from tests.browser.conftest import Server, overhang, start_server, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
@@ -21,12 +22,9 @@ LOOK = "canvas => canvas.toDataURL()"
 def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The dashboard on two pairs."""
     folder = tmp_path_factory.mktemp("few")
-    bundles = folder / "bundles"
-    bundles.mkdir()
-    for name in (FVE, CCVE, "shared"):
-        if not (settings.bundles() / name).exists():
-            needs.BUNDLES.skip()
-        (bundles / name).symlink_to(settings.bundles() / name)
+    if not all((settings.bundles() / name).exists() for name in (FVE, CCVE, "shared")):
+        needs.BUNDLES.skip()
+    bundles = linked_bundles(folder / "bundles", FVE, CCVE, "shared")
     yield from start_server(folder, CXR_BUNDLES=str(bundles))
 
 
