@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -12,8 +13,9 @@ from PIL import Image
 
 from tests.mimic_tree import write_csv
 
+Study = tuple[str, str, str, str, list[tuple[str, str]]]
 # uid -> title, findings, impression, MeSH, images (name, projection)
-STUDIES: dict[int, tuple[str, str, str, str, list[tuple[str, str]]]] = {
+STUDIES: dict[int, Study] = {
     1: ("PA and lateral", "The heart is large.", "Large heart.", "Cardiomegaly/mild",
         [("1_IM-0001-4001", "Frontal"), ("1_IM-0001-3001", "Lateral")]),
     2: ("Chest, 2 views", "Lungs are XXXX, and XXXX XXXX clear.", "No XXXX.", "normal",
@@ -34,43 +36,52 @@ def png(number: int) -> bytes:
     return file.getvalue()
 
 
-def r2gen_id(uid: int) -> str:
-    return f"CXR{uid}_{STUDIES[uid][4][0][0].partition('_')[2].rpartition('-')[0]}"
+def r2gen_id(uid: int, studies: Mapping[int, Study] = STUDIES) -> str:
+    return f"CXR{uid}_{studies[uid][4][0][0].partition('_')[2].rpartition('-')[0]}"
 
 
-def write_annotation(root: Path) -> None:
+def write_annotation(
+    root: Path, studies: Mapping[int, Study] = STUDIES, splits: Mapping[str, list[int]] = R2GEN, images: int = 2
+) -> None:
+    """Write R2Gen's file of splits, which gives each study so many images."""
     content = {
         split: [
             {
-                "id": r2gen_id(uid),
-                "report": STUDIES[uid][1],
-                "image_path": [f"{r2gen_id(uid)}/{place}.png" for place in range(2)],
+                "id": r2gen_id(uid, studies),
+                "report": studies[uid][1],
+                "image_path": [f"{r2gen_id(uid, studies)}/{place}.png" for place in range(images)],
                 "split": split,
             }
             for uid in uids
         ]
-        for split, uids in R2GEN.items()
+        for split, uids in splits.items()
     }
     (root / "annotation.json").write_text(json.dumps(content))
 
 
-def write_projections(root: Path) -> None:
-    rows = [(uid, f"{name}.dcm.png", view) for uid, study in STUDIES.items() for name, view in study[4]]
+def write_projections(root: Path, studies: Mapping[int, Study] = STUDIES) -> None:
+    rows = [(uid, f"{name}.dcm.png", view) for uid, study in studies.items() for name, view in study[4]]
     write_csv(root / "indiana_projections.csv", ("uid", "filename", "projection"), rows)
 
 
-def write_kaggle(root: Path, suffix: str = ".dcm.png") -> Path:
+def write_kaggle(
+    root: Path,
+    suffix: str = ".dcm.png",
+    studies: Mapping[int, Study] = STUDIES,
+    image: Callable[[int], bytes] = png,
+) -> Path:
+    """Write the form of Kaggle's tables; image number n, counted over all studies, is ``image(n)``."""
     images = root / "images" / "images_normalized"
     images.mkdir(parents=True)
     rows = [
         (uid, mesh, "", title, "Cough.", "None.", findings, impression)
-        for uid, (title, findings, impression, mesh, _) in STUDIES.items()
+        for uid, (title, findings, impression, mesh, _) in studies.items()
     ]
     columns = ("uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression")
     write_csv(root / "indiana_reports.csv", columns, rows)
-    write_projections(root)
-    for number, (name, _) in enumerate(image for study in STUDIES.values() for image in study[4]):
-        (images / f"{name}{suffix}").write_bytes(png(number))
+    write_projections(root, studies)
+    for number, (name, _) in enumerate(each for study in studies.values() for each in study[4]):
+        (images / f"{name}{suffix}").write_bytes(image(number))
     return root
 
 

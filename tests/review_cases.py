@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,21 @@ from streamlit.testing.v1 import AppTest
 from core.observations import OBSERVATIONS, LabelState
 from core.reviews import local_key
 from core.reviews.database import Database
-from core.reviews.design import Case, Design
+from core.reviews.design import Case, Design, image_sha256
 from core.reviews.rubrics import Mark
 from core.reviews.schema import events
-from core.reviews.store import Actor, create_session, first_admin, list_screens, read_screen, set_role
+from core.reviews.sources import name_phantoms, open_source, session_image
+from core.reviews.store import (
+    Actor,
+    annotate,
+    create_session,
+    first_admin,
+    list_screens,
+    open_screen,
+    read_screen,
+    save_mark,
+    set_role,
+)
 from tests.mimic_tree import write_csv
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,6 +120,25 @@ def csv_of_marks(database: Database, rows: list[list[str]], columns: str = "scre
     path = Path(database.name).with_name("import.csv")
     write_csv(path, columns.split(","), rows)
     return path
+
+
+def finish(database: Database, who: Actor, screen: str, errors: int = 0) -> None:
+    """Read a screen: open it, mark omissions in its first report, and end it."""
+    shown = open_screen(database, who, screen)
+    for number in range(errors):
+        save_mark(database, who, screen, error(shown.reports[0][0]), key=f"{screen}-{number}")
+    version = read_screen(database, who, screen).version
+    annotate(database, who, screen, key=f"{screen}-done", version=version, state="done")
+
+
+def phantom_cases(
+    texts: Mapping[str, str] = TEXTS, bundles: Mapping[str, str] | None = None, count: int = 2
+) -> tuple[str, list[Case]]:
+    """The name of a source of phantoms, and cases of its first test studies with these reports."""
+    name = name_phantoms(40, 3)
+    source = open_source(name)
+    ids = [study.study_id for study in source.studies("test")[:count]]
+    return name, [Case(each, image_sha256(session_image(source, each)), texts, bundles or {}) for each in ids]
 
 
 def error(report: str, kind: str = "omission", significant: bool = True) -> Mark:

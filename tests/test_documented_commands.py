@@ -12,9 +12,8 @@ from functools import partial
 import pytest
 from typer.testing import CliRunner
 
-from tests import needs
-from tests.documented import pages
-from tests.documented.pages import UnknownError, words_of
+from tests import documented, needs
+from tests.documented import UnknownError, words_of
 from tests.documented.place import Place
 from tests.documented.programs import (
     Row,
@@ -334,15 +333,15 @@ ROWS: dict[str, Row] = {
 
 # ---------------------------------------------------------------------------------------------------------- the tests
 
-FOUND = pages.all_commands()
+FOUND = documented.all_commands()
 
 
-def whole(each: pages.Found) -> bool:
+def whole(each: documented.Found) -> bool:
     """Whether a command of a page could run as it stands; a mention in a sentence may lack what it needs."""
     words = words_of(each.text)
     if words[0] != "cxr-lens":
         return (len(words) > 1 and words != ["pip", "install"]) or words == ["make"]
-    return pages.is_whole(app, words[1:])
+    return documented.is_whole(app, words[1:])
 
 
 def test_every_documented_command_has_a_row_and_every_row_a_command() -> None:

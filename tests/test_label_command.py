@@ -140,23 +140,19 @@ def test_a_plain_table_named_gz_is_read(tmp_path: Path, zipped: bool) -> None:
     assert list(pd.read_csv(tmp_path / "reports.labels.csv")["Pleural Effusion"]) == ["negative"]
 
 
-CASES = ROOT.parent / "shared" / "cases"
-needs_cases = needs.CASES.unless(CASES.is_dir())
-
-
-@needs_cases
+@needs.CASES.unless(needs.FIELD.is_dir())
 def test_a_released_report_from_the_field(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    result = run("label", CASES / "f33_one_released_report.txt", "--out", out)
+    result = run("label", needs.FIELD / "f33_one_released_report.txt", "--out", out)
     assert "one report over many lines" in result.output
     (row,) = pd.read_csv(out).to_dict("records")
     assert (row["Pleural Effusion"], row["Pneumonia"]) == ("negative", "negative")
 
 
-@needs_cases
+@needs.CASES.unless(needs.FIELD.is_dir())
 def test_cells_that_say_nothing_from_the_field(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    result = run("label", CASES / "f34_cells_that_say_nothing.csv", "--column", "report", "--out", out)
+    result = run("label", needs.FIELD / "f34_cells_that_say_nothing.csv", "--column", "report", "--out", out)
     assert "5 rows without text" in result.output
     rows = pd.read_csv(out)
     assert set(rows[list(OBSERVATIONS)].iloc[:5].to_numpy().ravel()) == {"blank"}

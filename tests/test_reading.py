@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from core.observations import OBSERVATIONS
 from core.reviews.adjudication import adjudicate
 from core.reviews.backup import verify
 from core.reviews.database import Database
-from core.reviews.design import Case, Choice, image_sha256
+from core.reviews.design import Choice
 from core.reviews.rubrics import ReviewError
-from core.reviews.sources import name_phantoms, open_source, session_image, write_cases
+from core.reviews.sources import name_phantoms, open_source, write_cases
 from core.reviews.store import (
     Actor,
     NotAllowedError,
@@ -33,10 +33,10 @@ from core.reviews.store import (
     writers,
 )
 from core.text import sentence_spans, split_sentences, tokenize
-from dashboard import services, settings
+from dashboard import services
 from dashboard.reviews.pictures import draw
 from dashboard.reviews.reading import respond
-from tests import needs
+from tests.app_pages import needs_bundles
 from tests.review_cases import (
     ANNA,
     BORIS,
@@ -45,20 +45,12 @@ from tests.review_cases import (
     TEXTS,
     at_a_pace,
     design,
-    fill,
     open_app_page,
     open_file,
+    phantom_cases,
     session,
     twenty_readers,
 )
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_file(tmp_path, wait_seconds=0.3)
-    fill(opened)
-    yield opened
-    opened.close()
 
 
 def change(do: str, key: str, screen: str, **fields: Any) -> dict[str, Any]:
@@ -153,14 +145,6 @@ def test_a_third_reader_is_asked_in_words_and_for_what_is_disputed_only(database
     assert respond(database, carla, trial, done)["ack"]["status"] == "saved"
 
 
-def test_what_is_sent_again_is_done_once(database: Database) -> None:
-    trial = session(database)
-    view = first(database, trial)
-    for _ in range(3):
-        answer = respond(database, ANNA, trial, mark(view, "k1"))
-    assert answer["ack"]["status"] == "saved" and len(answer["screens"][view["id"]]["marks"]) == 1
-
-
 def test_two_tabs_see_their_conflict_and_both_changes_are_kept(database: Database) -> None:
     trial = session(database, rubric="preference")
     view = first(database, trial)
@@ -178,25 +162,14 @@ def test_two_tabs_see_their_conflict_and_both_changes_are_kept(database: Databas
 def test_a_locked_database_is_told_and_the_same_change_saved_later(database: Database, tmp_path: Path) -> None:
     trial = session(database)
     view = first(database, trial)
-    other = sqlite3.connect(tmp_path / "reviews.sqlite", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    answer = respond(database, ANNA, trial, mark(view, "k1"))
-    assert answer["ack"]["status"] == "again" and "locked" in answer["ack"]["message"]
-    assert answer["screens"][view["id"]]["marks"] == []  # what is there can still be read
-    other.execute("ROLLBACK")
-    other.close()
-    assert respond(database, ANNA, trial, mark(view, "k1"))["ack"]["status"] == "saved"
-
-
-def test_markup_and_sql_in_a_comment_are_kept_as_typed(database: Database) -> None:
-    trial = session(database)
-    view = first(database, trial)
-    text = "<img src=x onerror=alert(1)>'); DROP TABLE marks; --"
-    answer = respond(
-        database, ANNA, trial, change("annotate", "c", view["id"], version=view["version"], fields={"comment": text})
-    )
-    assert answer["screens"][view["id"]]["comment"] == text
-    assert read_screen(database, ANNA, view["id"]).comment == text
+    with closing(open_file(tmp_path, wait_seconds=0.3)) as hurried:
+        with closing(sqlite3.connect(database.name, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            answer = respond(hurried, ANNA, trial, mark(view, "k1"))
+            assert answer["ack"]["status"] == "again" and "locked" in answer["ack"]["message"]
+            assert answer["screens"][view["id"]]["marks"] == []  # what is there can still be read
+            other.execute("ROLLBACK")
+        assert respond(hurried, ANNA, trial, mark(view, "k1"))["ack"]["status"] == "saved"
 
 
 @pytest.mark.parametrize(
@@ -270,7 +243,7 @@ def test_writers_of_one_file_go_in_the_order_they_came(database: Database) -> No
 # ------------------------------------------------------------------------------------------ images with explanations
 
 
-@needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
+@needs_bundles
 @pytest.mark.numeric
 def test_each_sentence_has_its_region_or_filter_and_a_changed_writer_is_not_named(database: Database) -> None:
     name = name_phantoms(40, 3)
@@ -304,25 +277,14 @@ def test_each_sentence_has_its_region_or_filter_and_a_changed_writer_is_not_name
 # ------------------------------------------------------------------------------------- the page without a browser
 
 
-@pytest.fixture
-def pages(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """The database, which the pages use too; the login name is its admin."""
-    monkeypatch.setenv("CXR_REVIEWS", database.name)
-    monkeypatch.setenv("LOGNAME", "root")
-    return database
-
-
 def answer_of(app: AppTest) -> dict[str, Any]:
     answer: dict[str, Any] = app.session_state["reading_answer"][3]
     return answer
 
 
-def test_the_page_brings_the_case_with_its_image_and_saves_what_the_browser_sends(pages: Database) -> None:
-    name = name_phantoms(40, 3)
-    source = open_source(name)
-    study = source.studies("test")[0].study_id
-    pool = [Case(study, image_sha256(session_image(source, study)), TEXTS)]
-    trial = create_session(pages, RITA, design(source=name), pool)
+def test_the_page_brings_the_case_with_its_image_and_saves_what_the_browser_sends(database: Database) -> None:
+    name, pool = phantom_cases(count=1)
+    trial = create_session(database, RITA, design(source=name), pool)
     app = open_app_page("reading", reader="anna", session=trial)
     assert not app.exception and not app.error
     view = answer_of(app)["screens"][answer_of(app)["at"]]
@@ -342,18 +304,18 @@ def test_the_page_brings_the_case_with_its_image_and_saves_what_the_browser_send
     assert answer["plates"][view["id"]] == "ready"
     assert sent(mark(view, "k1"))["ack"]["status"] == "saved"
     app.run()  # for another reason: nothing is sent or done twice
-    (saved,) = read_screen(pages, ANNA, view["id"]).marks
+    (saved,) = read_screen(database, ANNA, view["id"]).marks
     assert saved.mark.value == {"error": "omission", "significant": True}
 
 
-def test_the_page_without_an_image_or_a_session_says_so(pages: Database) -> None:
-    trial = session(pages)  # its images come from nowhere
+def test_the_page_without_an_image_or_a_session_says_so(database: Database) -> None:
+    trial = session(database)  # its images come from nowhere
     app = open_app_page("reading", reader="anna", session=trial)
     assert not app.exception
     assert "images cannot be found" in answer_of(app)["plates"][answer_of(app)["at"]]
     foreign = open_app_page("reading", reader="anna", session="0" * 32)
     assert not foreign.exception and "There is no session" in foreign.error[0].value
     assert [button.label for button in open_app_page("reading", reader="anna").button if "Trial" in button.label]
-    own = session(pages, title="Of boris", readers=("boris",))
+    own = session(database, title="Of boris", readers=("boris",))
     refused = open_app_page("reading", reader="anna", session=own)
     assert "There is no session" in refused.error[0].value and "reading_answer" not in refused.session_state

@@ -26,12 +26,10 @@ from core.reviews.schema import screens, sessions
 from core.reviews.sources import candidates
 from core.reviews.store import (
     Actor,
-    annotate,
     being_read,
     close_session,
     create_session,
     read_screen,
-    save_mark,
     unblind,
 )
 from core.types import CXRLensError
@@ -48,7 +46,7 @@ from tests.review_cases import (
     ROOT_USER,
     cases,
     design,
-    error,
+    finish,
     open_app_page,
     open_file,
     screens_of,
@@ -135,12 +133,8 @@ def test_a_dump_of_the_first_release_is_read(database: Database, tmp_path: Path)
 def test_a_third_reader_has_letters_of_the_same_secret(database: Database) -> None:
     made = session(database, count=2)
     for reader in ("anna", "boris"):
-        for place, screen_id in enumerate(screens_of(database, reader, made)):
-            shown = read_screen(database, Actor(reader, "reader"), screen_id)
-            for number in range(1 + (reader == "boris")):
-                mark = error(shown.reports[0][0])
-                save_mark(database, Actor(reader, "reader"), screen_id, mark, key=f"{place}-{number}")
-            annotate(database, Actor(reader, "reader"), screen_id, key=f"{place}", version=1, state="done")
+        for screen_id in screens_of(database, reader, made):
+            finish(database, Actor(reader, "reader"), screen_id, errors=1 + (reader == "boris"))
     adjudicate(database, RITA, made, "carla")
     with database.read() as connection:
         secret = connection.scalar(sa.select(sessions.c.secret))

@@ -18,7 +18,7 @@ from core.reviews.database import Database
 from core.reviews.design import Choice
 from core.reviews.metrics import automatic_metrics
 from core.reviews.progress import session_progress
-from core.reviews.rubrics import Mark, ReviewError
+from core.reviews.rubrics import ReviewError
 from core.reviews.sources import open_source
 from core.reviews.store import (
     Actor,
@@ -34,13 +34,21 @@ from core.reviews.store import (
     save_mark,
     spend,
 )
-from dashboard import settings
 from dashboard.reviews import access, results
-from tests import needs
-from tests.app_pages import words_on
-from tests.review_cases import ANNA, RALF, RITA, ROOT_USER, cases, design, error, open_app_page, screens_of, session
-
-needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
+from tests.app_pages import needs_bundles, words_on
+from tests.review_cases import (
+    ANNA,
+    RALF,
+    RITA,
+    ROOT_USER,
+    cases,
+    design,
+    error,
+    finish,
+    open_app_page,
+    screens_of,
+    session,
+)
 
 
 def open_page(**address: str) -> AppTest:
@@ -399,18 +407,9 @@ def test_metrics_of_a_perfect_report_are_best_and_fall_with_errors(database: Dat
     same = {each.study_id: each.reports["reference"] for each in pool}
     pool = [replace(each, reports={**each.reports, "same": same[each.study_id]}) for each in pool]
     made = create_session(database, RITA, design(readers=("anna",), studies=Choice("random", 6)), pool)
-    for place, screen_id in enumerate(screens_of(database, "anna", made)):
-        screen = open_screen(database, ANNA, screen_id)
-        ((name, text),) = screen.reports
-        if text == "The lungs are clear.":
-            save_mark(
-                database,
-                ANNA,
-                screen_id,
-                Mark("error", name, {"error": "omission", "significant": True}),
-                key=f"error-{place}",
-            )
-        annotate(database, ANNA, screen_id, key=f"{place}", version=screen.version, state="done")
+    for screen_id in screens_of(database, "anna", made):
+        ((_, text),) = read_screen(database, ANNA, screen_id).reports
+        finish(database, ANNA, screen_id, text == "The lungs are clear.")
     close_session(database, RITA, made)
     loaded = load_results(database, RITA, made)
     table = automatic_metrics(loaded)

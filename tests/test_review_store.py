@@ -40,6 +40,7 @@ from tests.review_cases import (
     csv_of_marks,
     error,
     fill,
+    finish,
     name_on,
     open_file,
     screens_of,
@@ -260,10 +261,7 @@ def test_import_with_foreign_columns_adds_nothing(
 def test_a_third_reader_settles_what_differs_and_sees_no_names(database: Database, trial: str) -> None:
     for who in (ANNA, BORIS):
         for own in screens_of(database, who.name, trial)[:18]:
-            shown = read_screen(database, who, own)
-            if who is ANNA and shown.study_id == "s002":
-                save_mark(database, who, own, error(shown.reports[0][0]), key=own)
-            annotate(database, who, own, key=f"done {own}", version=1, state="done")
+            finish(database, who, own, who is ANNA and read_screen(database, who, own).study_id == "s002")
     with pytest.raises(CXRLensError, match="Choose a third reader"):
         adjudicate(database, RITA, trial, "boris")
     assert adjudicate(database, RITA, trial, "carla") == 3  # the three reports of one study

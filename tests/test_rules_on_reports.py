@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.labels import rules
 from core.labels.report_text import SLIPS
-from core.labels.rules import RULES_VERSION, label_report, label_reports
+from core.labels.rules import label_report, label_reports
 from core.observations import NO_FINDING, OBSERVATIONS, LabelState, no_finding_state
 from core.studies.phantom import PhantomSource
 from tests.test_rules import SENTENCES, expected_states
@@ -224,10 +224,6 @@ def test_many_reports_in_processes_equal_one_by_one() -> None:
     reports = [sentence for sentence, _ in SENTENCES[:20]]
     assert label_reports(reports, processes=2) == label_reports(reports) == [label_report(text) for text in reports]
     assert label_reports([]) == label_reports([], processes=2) == []
-
-
-def test_rules_have_a_version() -> None:
-    assert RULES_VERSION
 
 
 # --- the phantom knows its truth ---

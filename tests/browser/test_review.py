@@ -17,9 +17,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from core.reviews.database import Database
-from core.reviews.design import Case, image_sha256
 from core.reviews.rubrics import ERROR_KINDS
-from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import (
     Actor,
     actor,
@@ -36,7 +34,7 @@ from core.reviews.store import (
 from dashboard import settings
 from tests import needs
 from tests.browser.conftest import WAIT, Server, Watched, at, overhang, saved, start_server, watch
-from tests.review_cases import ROOT_USER, cases, design, error, fill, screens_of, session
+from tests.review_cases import ROOT_USER, cases, design, error, fill, phantom_cases, screens_of, session
 from tests.served import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
@@ -238,15 +236,12 @@ def local(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_two_readers_read_a_session_and_its_files_hold_what_they_marked(browser: Browser, local: Server) -> None:
-    source = name_phantoms(40, 3)
-    opened = open_source(source)
     texts = {
         "secret-one": "The heart is enlarged. No pneumothorax.",
         "secret-two": "The heart is normal. There is a left pleural effusion.",
         "reference": "The lungs are clear. No effusion.",
     }
-    study = opened.studies("test")[0].study_id
-    pool = [Case(study, image_sha256(session_image(opened, study)), texts)]
+    source, pool = phantom_cases(texts, count=1)
     with closing(database_of(local)) as database:
         admin = first_admin(database, "root")
         for name in ("anna", "boris"):

@@ -17,22 +17,19 @@ from PIL import Image
 
 from core.reviews.database import Database
 from core.reviews.importing import IMPORT_COLUMNS
-from core.reviews.rubrics import Mark
 from core.reviews.store import (
     Actor,
-    annotate,
     first_admin,
     list_screens,
     list_sessions,
-    open_screen,
     read_screen,
-    save_mark,
     set_role,
 )
 from core.studies.phantom import PhantomSource
-from tests.documented import pages
+from tests import documented
 from tests.mimic_tree import Exam, report, write_csv, write_tree
-from tests.review_cases import ANNA
+from tests.openi_tree import Study, write_kaggle
+from tests.review_cases import ANNA, finish
 from training.console import PRESETS
 
 STUDIES = 48
@@ -60,7 +57,7 @@ class Place:
         self._write_session_files()
 
     def _write_session_files(self) -> None:
-        (design,) = [each for each in pages.blocks("docs/reviews.md", "toml") if "rubric" in each]
+        (design,) = [each for each in documented.blocks("docs/reviews.md", "toml") if "rubric" in each]
         (self.folder / "design.toml").write_text(design)
         (self.folder / "random.toml").write_text(design.replace('how = "stratified"', 'how = "random"'))
         models = tomllib.loads(design)["models"]
@@ -88,22 +85,17 @@ class Place:
     @cached_property
     def openi(self) -> Path:
         """A release of Open-i in the form of its tables, with invented images."""
-        root = self.folder / "release-openi"
-        images = root / "images" / "images_normalized"
-        images.mkdir(parents=True)
-        columns = ("uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression")
-        rows, projections = [], []
-        for uid, (_, study) in enumerate(self.studies, 1):
-            name = f"{uid}_IM-0001-1001"
-            codes = "normal" if uid % 2 else "Cardiomegaly/mild"
-            rows.append((uid, codes, "", "PA", "Cough.", "None.", study.findings, study.impression))
-            projections.append((uid, f"{name}.dcm.png", "Frontal"))
-            Image.fromarray(np.random.default_rng(uid).integers(0, 255, (48, 40), dtype=np.uint8)).save(
-                images / f"{name}.dcm.png"
+        studies: dict[int, Study] = {
+            uid: (
+                "PA",
+                study.findings,
+                study.impression,
+                "normal" if uid % 2 else "Cardiomegaly/mild",
+                [(f"{uid}_IM-0001-1001", "Frontal")],
             )
-        write_csv(root / "indiana_reports.csv", columns, rows)
-        write_csv(root / "indiana_projections.csv", ("uid", "filename", "projection"), projections)
-        return root
+            for uid, (_, study) in enumerate(self.studies, 1)
+        }
+        return write_kaggle(self.folder / "release-openi", studies=studies)
 
     @cached_property
     def mimic(self) -> Path:
@@ -141,15 +133,8 @@ class Place:
                 chosen = sorted({screen.study_id for screen in screens})[:4]
                 for screen in screens:
                     if screen.study_id in chosen:
-                        self._finish(database, reader, screen.id, errors)
+                        finish(database, reader, screen.id, errors)
         return newest
-
-    def _finish(self, database: Database, reader: Actor, screen_id: str, errors: int) -> None:
-        report_name = open_screen(database, reader, screen_id).reports[0][0]
-        for number in range(errors):
-            save_mark(database, reader, screen_id, Mark("error", report_name, ERROR), key=f"{screen_id}-{number}")
-        version = read_screen(database, reader, screen_id).version
-        annotate(database, reader, screen_id, key=f"{screen_id}-done", version=version, state="done")
 
     @contextmanager
     def _newest_session(self) -> Iterator[tuple[Database, str]]:
