@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from unittest.mock import patch
 
 from typer.testing import CliRunner, Result
 
 from core.types import CXRLensError
 from tests.conftest import ROOT
-from training.cli import app
+from training.cli import app, main
 
 
 def run(*arguments: object) -> Result:
@@ -23,6 +26,19 @@ def refused(*arguments: object) -> str:
     result = run(*arguments)
     assert isinstance(result.exception, CXRLensError), result.exception
     return str(result.exception)
+
+
+def cxr_lens(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run it in this process as it is started from a terminal: errors are words and an exit status."""
+    out, err = io.StringIO(), io.StringIO()
+    words = ["cxr-lens", *map(str, arguments)]
+    with patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+            code = 0
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def in_its_own_process(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -37,12 +37,20 @@ MOST_LINES = 500
 NEVER = {"core": {"streamlit", "plotly"}, "training": {"streamlit", "plotly"}, "dashboard": set()}
 
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
+def modules_imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Full names: of ``from core import ranks`` core.ranks, where that is a module."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
+            yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module.split(".")[0], node.lineno
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                is_module = (ROOT / full.replace(".", "/")).with_suffix(".py").is_file()
+                yield (full if is_module else node.module), node.lineno
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    yield from ((name.split(".")[0], line) for name, line in modules_imported(path))
 
 
 @pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
@@ -54,18 +62,6 @@ def test_imports_point_one_way(folder: str) -> None:
         if (name in OURS - MAY_IMPORT[folder]) or name in NEVER[folder]
     ]
     assert not wrong, "\n".join(wrong)
-
-
-def modules_imported(path: Path) -> Iterator[tuple[str, int]]:
-    """Full names: of ``from core import ranks`` core.ranks, where that is a module."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                is_module = (ROOT / full.replace(".", "/")).with_suffix(".py").is_file()
-                yield (full if is_module else node.module), node.lineno
 
 
 def room_of(module: str) -> int:

@@ -28,7 +28,7 @@ from dashboard.components.report import in_words, segments
 from dashboard.components.viewer import Overlay, pack
 from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
 from tests.images import making
-from tests.test_images import windowed
+from tests.images.ramps import windowed
 
 PAGES = ("read", "filters", "embeddings", "cases", "results", "about")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -220,20 +219,6 @@ def test_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert any("embeddings-cve.safetensors is damaged" in each.value for each in test.error)
     with pytest.raises(CXRLensError, match="no 'text'"):
         services.embeddings("dve", "text")  # only CLIP's encoders read texts
-
-
-@pytest.mark.slow  # tests/browser/test_embeddings.py sees the same, and its progress
-@needs_bundles
-def test_tsne_is_computed_beside_the_page_and_then_there() -> None:
-    test = open_page("embeddings", method="t-SNE")
-    for _ in range(120):
-        if len(test.get("plotly_chart")):
-            break
-        time.sleep(0.5)
-        test.run()
-    assert not test.exception
-    assert len(test.get("plotly_chart")) == 1
-    assert "Trustworthiness" in words_on(test)
 
 
 # Data that a map cannot be made of, or that do not belong together.

@@ -76,17 +76,6 @@ def test_gray_png_and_rgb_png_have_one_hash_and_another_image_another() -> None:
     assert first.sha256 == second.sha256 != other.sha256
 
 
-def test_jpeg_is_turned_as_its_exif_note_says() -> None:
-    values = np.zeros((64, 96), dtype=np.uint8)
-    values[:32, :48] = 255  # bright in the upper left
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
-    pixels = read_image(encode(Image.fromarray(values), "JPEG", exif=exif, quality=95)).pixels
-    assert pixels.shape == (96, 64)
-    assert pixels[:40, 40:].min() > 0.9  # now in the upper right
-    assert pixels[56:].max() < 0.1
-
-
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_unreadable_exif_does_not_refuse_the_picture() -> None:
     data = encode(Image.fromarray(gray_ramp()), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7f")

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect
 
 from dashboard.services import studies
 from tests.browser.conftest import WAIT, Server, Watched, watch
-from tests.test_images import windowed
+from tests.images.ramps import windowed
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
