@@ -9,7 +9,7 @@ import torch
 
 from core.attention import Attention
 from core.decoders import Decoder, build_decoder
-from core.decoders.attention_shares import rollout, word_attention
+from core.decoders.attention_shares import layer_attention, rollout, word_attention
 from core.decoders.cnn_rnn_rnn import _places
 from core.text import END, PAD, SENTENCE_END, START
 from core.types import VisualTokens
@@ -64,6 +64,28 @@ def test_attention_sums_to_one_and_follows_the_tokens(decoder: Decoder, visual: 
     moved_weights = decoder.decode(moved, IDS, return_attention=True).attention
     moved_words = word_attention(moved_weights[0].permute(2, 0, 1, 3), moved.visual)
     torch.testing.assert_close(moved_words, words[:, order], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["transformer", "m2"])
+def test_cls_attention_is_as_defined(name: str, visual: VisualTokens) -> None:
+    torch.manual_seed(2)
+    decoder = build_decoder(name, "tiny", token_width=10, vocabulary_size=20).eval()
+    memory = decoder.encode(visual, return_attention=True)
+    slots = 16 if name == "m2" else 0
+    assert all(weights.shape == (3, 4, 7, 7 + slots) for weights in memory.attention)
+    rows = layer_attention(memory)
+    assert rows.shape == (3, 2, 4, 6)
+    torch.testing.assert_close(rows.sum(-1), torch.ones(3, 2, 4))
+    # Rollout by hand, with loops (paper-notes 2, item 3).
+    expected = torch.empty(3, 6)
+    for study in range(3):
+        total = torch.eye(7)
+        for weights in memory.attention:
+            mean = weights[study].mean(0)[:, :7]
+            mean = mean / mean.sum(1, keepdim=True)
+            total = (0.5 * mean + 0.5 * torch.eye(7)) @ total
+        expected[study] = total[0, 1:] / total[0, 1:].sum()
+    torch.testing.assert_close(rollout(memory), expected)
 
 
 def test_rollout_refuses_a_decoder_without_cls(visual: VisualTokens) -> None:
