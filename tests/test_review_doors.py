@@ -16,7 +16,7 @@ from core.reviews.database import Database
 from core.types import CXRLensError
 from dashboard.reviews import access
 from tests.app_pages import words_on
-from tests.review_cases import ROOT, open_app_page, session
+from tests.review_cases import open_app_page, session
 from training.cli import app as command_line
 
 
@@ -91,7 +91,7 @@ def test_many_who_start_at_once_get_one_key(key: Path) -> None:
 
 def broken_page() -> None:
     """The Review page, opened by nobody in particular."""
-    from tests.review_cases import page
+    from tests.review_cases import ROOT, page
 
     page(str(ROOT / "dashboard" / "app_pages" / "review.py"))
 
