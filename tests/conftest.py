@@ -35,7 +35,7 @@ torch.set_num_threads(THREADS)
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLES = ROOT / "assets" / "bundles"
 
-pytest_plugins = ["tests.needs", "pytester"]
+pytest_plugins = ["tests.needs", "tests.review_cases", "pytester"]
 
 
 _ran: set[str] = set()

@@ -5,31 +5,19 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
 from core.observations import CLUSTERS
 from dashboard import settings
 from dashboard.components.filter_player import ABOVE, BELOW, MIDDLE, diverging, grey
 from tests import needs
-
-APP = str(settings.REPOSITORY / "dashboard" / "app.py")
+from tests.app_pages import open_page, words_on
 
 needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*ccve*/card.json")))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -48,22 +36,9 @@ def test_pictures_by_hand() -> None:
     assert pixels(diverging(np.zeros((1, 1), dtype=np.float32), 0.0))[0, 0].tolist() == MIDDLE.tolist()
 
 
-def opened(**address: str) -> AppTest:
-    app = AppTest.from_file(APP, default_timeout=300).run()
-    for name, value in address.items():
-        app.query_params[name] = value
-    app = app.switch_page("app_pages/filters.py").run()
-    assert not app.exception
-    return app
-
-
-def words_on(app: AppTest) -> str:
-    return " ".join(each.value for kind in (app.markdown, app.caption, app.info) for each in kind)
-
-
 @needs_bundles
 def test_the_page_says_what_is_shown_and_how_far_to_trust_it() -> None:
-    app = opened(pair="CCVE + M2")
+    app = open_page("filters", pair="CCVE + M2")
     said = words_on(app)
     assert "CLS attention, rollout" in said
     assert "One grey scale for all" in said
@@ -79,7 +54,7 @@ def test_the_page_says_what_is_shown_and_how_far_to_trust_it() -> None:
 
 @needs_bundles
 def test_a_decoder_without_a_cls_token_is_named() -> None:
-    app = opened(pair="CCVE + CNN-RNN-RNN")
+    app = open_page("filters", pair="CCVE + CNN-RNN-RNN")
     said = words_on(app)
     assert "no CLS token" in said
     assert "mean attention of the report's words" in said
@@ -88,7 +63,7 @@ def test_a_decoder_without_a_cls_token_is_named() -> None:
 
 @needs_bundles
 def test_switching_filters_off_writes_again_and_compares() -> None:
-    app = opened(pair="CCVE + M2")
+    app = open_page("filters", pair="CCVE + M2")
     assert "The report as it was becomes" not in words_on(app)
     app.multiselect(key="off").set_value(list(CLUSTERS)).run()
     said = words_on(app)
@@ -101,7 +76,7 @@ def test_switching_filters_off_writes_again_and_compares() -> None:
 @needs_bundles
 @pytest.mark.slow
 def test_the_page_is_there_within_two_seconds(record_property: Callable[[str, object], None]) -> None:
-    app = opened()
+    app = open_page("filters")
     seconds = []
     for _ in range(3):
         began = time.perf_counter()

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = (*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "assets/README.md")), *ROOT.glob("docs/*.md"))
 SOURCES = [each for folder in ("core", "training", "dashboard") for each in (ROOT / folder).rglob("*")]
 
