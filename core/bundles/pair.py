@@ -18,7 +18,7 @@ from core.text import Vocabulary, to_text
 from core.types import FloatImage, Report, VisualTokens
 
 if TYPE_CHECKING:
-    from core.bundles.library import Card
+    from core.bundles.card import Card
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from core import __version__
-from core.bundles.library import INTENDED_USE
+from core.bundles.card import INTENDED_USE
 from core.reviews.analysis import Analysis, settle
 from core.reviews.answers import Results
 from core.reviews.rubrics import ReviewError, answer_in_words, question_in_words
