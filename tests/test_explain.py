@@ -13,24 +13,12 @@ from torch import Tensor, nn
 
 from core.bundles.pair import ReportModel
 from core.explain import targets
-from core.explain.methods import (
-    METHODS,
-    attention,
-    baseline_image,
-    cam_layers,
-    cls_attention,
-    content_share,
-    explain,
-    grad_cam,
-    integrated_gradients,
-    occlusion,
-    on_image,
-    on_square,
-    padding_share,
-    possible,
-    random_masks,
-    smooth_grad,
-)
+from core.explain.attention import attention, cls_attention
+from core.explain.gradients import cam_layers, grad_cam, integrated_gradients, smooth_grad
+from core.explain.methods import METHODS, explain, possible
+from core.explain.on_image import content_share, on_image, on_square, padding_share
+from core.explain.passes import baseline_image
+from core.explain.perturbations import occlusion, random_masks
 from core.explain.subject import Subject, open_subject, token_runs, twin
 from core.explain.targets import FeatureMap
 from core.observations import OBSERVATIONS

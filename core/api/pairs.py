@@ -14,7 +14,8 @@ import numpy.typing as npt
 from core import paths
 from core.api.images import ImageLike, read
 from core.bundles.library import BundleLibrary
-from core.explain.methods import METHODS, explain, on_image
+from core.explain.methods import METHODS, explain
+from core.explain.on_image import on_image
 from core.explain.subject import Subject, open_subject
 from core.explain.targets import WordTarget, mention, sentence, whole_report, word
 from core.labels.rules import LabeledReport, label_report
@@ -98,7 +99,7 @@ class Explanation:
 
     @property
     def map(self) -> FloatImage:
-        """(H, W) of the radiograph, see `core.explain.methods.on_image`.
+        """(H, W) of the radiograph, see `core.explain.on_image.on_image`.
 
         Raises:
             CXRLensError: its values are of CCVE's filters; see `filters`.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from core.bundles.pair import write_from_tokens
 from core.encoders.ccve import ClusterClipEncoder, IndependentFilters, SharedStemFilters
 from core.explain.filters import filter_tokens
-from core.explain.methods import baseline_image
+from core.explain.passes import baseline_image
 from core.explain.subject import Subject, encode, twin, with_image
 from core.explain.targets import WordTarget, whole_report
 from core.explain.targets import reference as reference_target

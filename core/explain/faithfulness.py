@@ -15,7 +15,8 @@ import torch
 from scipy.stats import spearmanr
 from torch.nn import functional
 
-from core.explain.methods import BATCH, Baseline, baseline_image, content_share, on_square
+from core.explain.on_image import content_share, on_square
+from core.explain.passes import BATCH, Baseline, baseline_image
 from core.explain.subject import Subject, encode, token_runs, twin, with_image
 from core.explain.targets import Target
 from core.types import Attribution

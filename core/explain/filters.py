@@ -15,7 +15,7 @@ from core.encoders import Encoder
 from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.joint import JointEncoder
 from core.encoders.random_filters import with_random_filters
-from core.explain.methods import is_word
+from core.explain.attention import is_word
 from core.explain.subject import Subject, TokenRun, encode, token_runs, twin
 from core.studies.model_image import model_image
 from core.text import START
