@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.evaluation.label_quality import CodedReport
-from core.labels.fine import KIND_OF, FineMention, fine_mentions
+from core.labels.fine import FineMention, fine_mentions
+from core.labels.fine_terms import KIND_OF
 from core.labels.mesh import read_code, states_of_codes
 from core.observations import NO_FINDING, OBSERVATIONS, LabelState
 

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.labels.clusters import cluster_texts
-from core.labels.fine import FINE_RULES_VERSION, ParserError, fine_labels, load_parser
+from core.labels.fine import fine_labels
+from core.labels.fine_parser import ParserError, load_parser
+from core.labels.fine_terms import FINE_RULES_VERSION
 from core.labels.rules import RULES_VERSION, label_reports
 from core.observations import OBSERVATIONS
 from core.studies.index import StudyIndex, read_parquet
