@@ -17,15 +17,9 @@ from threadpoolctl import ThreadpoolController
 
 from core.studies.phantom.anatomy import Anatomy, Exposure, draw_anatomy, draw_exposure
 from core.studies.phantom.findings import Fact, draw_facts
-from core.studies.phantom.grammar import (
-    Statement,
-    cluster_texts_of,
-    fine_labels_of,
-    labels_of,
-    write_findings,
-    write_impression,
-)
+from core.studies.phantom.grammar import write_findings, write_impression
 from core.studies.phantom.render import expose, line_integral, mask_of
+from core.studies.phantom.statements import Statement, cluster_texts_of, fine_labels_of, labels_of
 from core.types import SPLITS, CXRLensError, FloatImage, Mask, Split, Study
 
 PHANTOM_VERSION = "4"
