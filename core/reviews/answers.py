@@ -14,7 +14,8 @@ from sqlalchemy.engine import Connection
 from core.reviews.database import Database
 from core.reviews.rubrics import ERROR_KINDS, RUBRICS, SUPPORT, ReviewError, Rubric
 from core.reviews.schema import AnyRow, cases, events, marks, screens
-from core.reviews.store import Actor, owned_session
+from core.reviews.store.actors import Actor
+from core.reviews.store.sessions import owned_session
 
 ANY_ERROR = "all kinds"
 

@@ -24,7 +24,8 @@ from sqlalchemy.engine import Connection
 from core.reviews.database import Database, event_hash
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import TABLES, events, marks, screens
-from core.reviews.store import MARK_FIELDS, SCREEN_FIELDS, Actor, require_role
+from core.reviews.store.actors import Actor, require_role
+from core.reviews.store.changes import MARK_FIELDS, SCREEN_FIELDS
 
 FORMAT = "cxr-lens-reviews"
 SCHEMA = "0002"
