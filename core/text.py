@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.files import write_whole
 from core.types import CXRLensError
 
 PAD, START, UNKNOWN, END, SENTENCE_END = range(5)
@@ -140,7 +141,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write as a JSON list."""
-        path.write_text(json.dumps(self.words, ensure_ascii=False, indent=0), encoding="utf-8")
+        write_whole(path, json.dumps(self.words, ensure_ascii=False, indent=0))
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from core.bundles.card import SCHEMA, BundleError, Card, check_files, no_bundle, read_card, read_content, sha256_of
 from core.bundles.rounding import all_restored
 from core.cache import BoundedCache
-from core.files import whole_folder
+from core.files import remove_forgotten, whole_folder
 from core.paths import how_to_restore
 
 if TYPE_CHECKING:
@@ -224,6 +224,7 @@ def write_bundle(
     from safetensors.torch import save_file
 
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_forgotten(folder.parent, folder.name)
     with whole_folder(folder) as fresh:
         for name, values in tensors.items():
             save_file({key: value.contiguous() for key, value in values.items()}, fresh / name)

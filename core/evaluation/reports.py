@@ -6,6 +6,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from core.evaluation.clinical import clinical_statistics
 from core.evaluation.language import language_statistics
 from core.evaluation.resampling import Comparison, Interval, StudyStatistics, intervals, join
 from core.evaluation.resampling import compare as compare_statistics
-from core.files import read_json_lines
+from core.files import DiskError, read_json_lines, whole_file
 from core.labels.compare import Outcome, compare
 from core.labels.rules import RULES_VERSION, label_report
 from core.observations import OBSERVATIONS, LabelState
@@ -170,7 +171,8 @@ def read_evaluation(
         if codes is None:
             codes = _label(texts, progress)
             if kept is not None:
-                _store(kept, key, codes)
+                with suppress(OSError, DiskError):  # then the next reader waits, as this one did
+                    _store(kept, key, codes)
     study_ids = tuple(study_ids[place] for place in chosen)
     texts = {name: tuple(each[place] for place in chosen) for name, each in texts.items()}
     labelled = {name: tuple(map(_named, rows[chosen])) for name, rows in zip(texts, codes, strict=True)}
@@ -267,10 +269,8 @@ def _shape(texts: Mapping[str, Sequence[str]]) -> tuple[int, int, int]:
 
 def _store(path: Path, key: str, codes: npt.NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".part")
-    with fresh.open("wb") as file:
+    with whole_file(path) as fresh, fresh.open("wb") as file:
         np.savez_compressed(file, codes=codes, key=np.array(key))
-    fresh.rename(path)
 
 
 def _label(

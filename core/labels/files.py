@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import DiskError, remove_forgotten, whole_file
 from core.labels.report_text import is_one_report
 from core.labels.rules import LabeledReport
 from core.observations import OBSERVATIONS, LabelState
@@ -249,17 +250,19 @@ def label_file(
                 outcome.resumed += len(rows)
             else:
                 table = _label(rows, done, reports, form, label)
-                pq.write_table(table, path.with_suffix(".partial"))
-                path.with_suffix(".partial").replace(path)
+                with whole_file(path) as fresh:
+                    pq.write_table(table, fresh)
             done += len(rows)
             if progress is not None:
                 progress(done)
-        partial = out.with_name(out.name + ".partial")
-        _join(paths, partial, out.suffix, outcome)
-        partial.replace(out)
+        remove_forgotten(out.parent, out.name)
+        with whole_file(out) as fresh:
+            _join(paths, fresh, out.suffix, outcome)
         shutil.rmtree(folder)
     except OSError as error:
         raise CXRLensError(f"{out} cannot be written: {error.strerror or error}. What is done is kept.") from error
+    except DiskError as error:
+        raise CXRLensError(f"{error} What is done is kept: run the same command again to go on.") from error
     return outcome
 
 

@@ -12,10 +12,11 @@ import os
 import re
 import secrets
 import stat
-import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from core import paths
+from core.files import DiskError, whole_file
 from core.types import CXRLensError
 
 TOKEN = "token"
@@ -89,26 +90,16 @@ def _read(path: Path) -> str | None:
 
 
 def _make(path: Path) -> str:
-    """Make a key, in the place of whatever stands there; of two programs that do so at once, both get the same."""
-    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    """Make a key, instead of whatever is there; of two programs that do so at once, both get the same."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(file, secrets.token_hex(32).encode())
-        finally:
-            os.close(file)
-        try:
-            if os.path.lexists(path) and _read(path) is None:
-                path.unlink(missing_ok=True)
-            os.link(fresh, path)  # whole or not at all, and never over another's
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink(missing_ok=True)
-    except OSError as error:
+        if os.path.lexists(path) and _read(path) is None:
+            path.unlink(missing_ok=True)
+        with suppress(FileExistsError), whole_file(path, replace=False, private=True) as fresh:
+            fresh.write_text(secrets.token_hex(32), encoding="ascii")
+    except (OSError, DiskError) as error:
         raise CXRLensError(
-            f"Review sessions stay closed: the key of this machine cannot be kept in {path} ({error.strerror}). "
+            f"Review sessions stay closed: the key of this machine cannot be kept ({error}). "
             "Name a file that you can write with CXR_KEY."
         ) from error
     found = _read(path)
