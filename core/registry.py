@@ -54,7 +54,7 @@ class EncoderSpec:
         normalization: mean and standard deviation of the input channels, of values in [0, 1].
         source: where the paper describes it.
         sizes: shape by size.
-        token_names: what each token stands for, where tokens are no places in the image: CCVE's clusters.
+        token_names: what each token stands for, where tokens are not cells of the image: CCVE's clusters.
     """
 
     name: str
@@ -293,7 +293,7 @@ def encoder_parts(name: str) -> tuple[str, ...]:
 
 
 def token_names(name: str) -> tuple[str, ...]:
-    """What an encoder's tokens stand for, where they are no places in the image; of several jointly, one's."""
+    """What an encoder's tokens stand for, where they are not cells of the image; of several jointly, one's."""
     return next((ENCODERS[part].token_names for part in encoder_parts(name) if ENCODERS[part].token_names), ())
 
 

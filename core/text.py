@@ -83,7 +83,7 @@ def word_spans(tokens: Sequence[str], text: str) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words a decoder can write. The id of a word is its place; the first five are special.
+    """The words a decoder can write. The id of a word is its index; the first five are special.
 
     Attributes:
         words: special tokens first, then words by falling frequency.
@@ -93,7 +93,7 @@ class Vocabulary:
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse a list without the special tokens in their places."""
+        """Refuse a list without the special tokens at their indices."""
         if self.words[: len(SPECIAL_TOKENS)] != SPECIAL_TOKENS:
             raise CXRLensError(f"A vocabulary must begin with {SPECIAL_TOKENS}, this one with {self.words[:5]}.")
         object.__setattr__(self, "_ids", {word: index for index, word in enumerate(self.words)})

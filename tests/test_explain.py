@@ -221,7 +221,7 @@ def test_likelihoods_are_those_of_writing(name: str, vocabulary: Vocabulary) -> 
         by_word = whole.by_word(subject, tokens)
         torch.testing.assert_close(whole.of_images(subject, subject.square), score)
         pieces = [targets.word(subject, place).of_tokens(subject, tokens) for place in range(len(subject.report.words))]
-    torch.testing.assert_close(by_word[0, list(subject.word_places)], torch.cat(pieces))
+    torch.testing.assert_close(by_word[0, list(subject.word_positions)], torch.cat(pieces))
     if name != "cnn_rnn_rnn":  # its planner forbids words, which the likelihood does not
         assert float(score) == pytest.approx(subject.report.log_probability, abs=1e-3)
 
@@ -242,11 +242,11 @@ def test_a_planner_gets_the_reference_in_its_order_and_without_end(vocabulary: V
 
 def test_words_sentences_and_mentions_are_found(subject: Subject) -> None:
     assert targets.word(subject, 5).name == "word 5: large"
-    assert targets.sentence(subject, 1).places == (3, 4, 5, 6)
+    assert targets.sentence(subject, 1).positions == (3, 4, 5, 6)
     effusion = targets.mention(subject, "Pleural Effusion")
-    assert (effusion.places, effusion.name) == ((0, 1), "negative mention of Pleural Effusion: no effusion")
-    assert targets.mention(subject, "Cardiomegaly").places == (3, 4, 5)  # with the words that decide: "is large"
-    assert targets.mention_sentence(subject, "Cardiomegaly").places == (3, 4, 5, 6)
+    assert (effusion.positions, effusion.name) == ((0, 1), "negative mention of Pleural Effusion: no effusion")
+    assert targets.mention(subject, "Cardiomegaly").positions == (3, 4, 5)  # with the words that decide: "is large"
+    assert targets.mention_sentence(subject, "Cardiomegaly").positions == (3, 4, 5, 6)
 
 
 def test_what_is_not_in_the_report_is_named(subject: Subject) -> None:

@@ -119,15 +119,15 @@ class Evaluation:
         whole = self.scored(system, score)
         found = []
         for name, chosen in groups.items():
-            places = np.flatnonzero(chosen)
-            if not len(places):
+            indices = np.flatnonzero(chosen)
+            if not len(indices):
                 continue
-            part = StudyStatistics(whole.names, whole.values[places], whole.from_sums)
-            subjects = [self.subjects[place] for place in places]
+            part = StudyStatistics(whole.names, whole.values[indices], whole.from_sums)
+            subjects = [self.subjects[index] for index in indices]
             ends = Interval(np.nan, np.nan)
             if len(set(subjects)) > 1:
                 ends = intervals(part, subjects=subjects, resamples=400)[score]
-            found.append(Slice(name, len(places), part.scores()[score], ends.low, ends.high))
+            found.append(Slice(name, len(indices), part.scores()[score], ends.low, ends.high))
         return sorted(found, key=lambda each: each.score)
 
     def against(self, first: str, second: str, scores: Sequence[str]) -> Mapping[str, Comparison]:
@@ -161,7 +161,7 @@ def read_evaluation(
         CXRLensError: the file is missing or damaged, has a study twice, a text that is none, or no study that is known.
     """
     study_ids, texts, key = _read_reports(path)
-    chosen = [place for place, study_id in enumerate(study_ids) if truth is None or study_id in truth]
+    chosen = [index for index, study_id in enumerate(study_ids) if truth is None or study_id in truth]
     if not chosen:
         raise CXRLensError(f"{path} has no study that is known here. Evaluate again with these data.")
     codes = _stored_codes(_beside(path), key, texts)
@@ -173,8 +173,8 @@ def read_evaluation(
             if kept is not None:
                 with suppress(OSError, DiskError):  # then the next reader waits, as this one did
                     _store(kept, key, codes)
-    study_ids = tuple(study_ids[place] for place in chosen)
-    texts = {name: tuple(each[place] for place in chosen) for name, each in texts.items()}
+    study_ids = tuple(study_ids[index] for index in chosen)
+    texts = {name: tuple(each[index] for index in chosen) for name, each in texts.items()}
     labelled = {name: tuple(map(_named, rows[chosen])) for name, rows in zip(texts, codes, strict=True)}
     references, read = texts.pop("reference"), labelled.pop("reference")
     return Evaluation(
@@ -276,15 +276,15 @@ def _store(path: Path, key: str, codes: npt.NDArray[np.uint8]) -> None:
 def _label(
     texts: Mapping[str, Sequence[str]], progress: Callable[[int, int], None] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Places in ``LabelState`` of each observation of each report, (systems, studies, 14)."""
+    """Indices into ``LabelState`` of each observation of each report, (systems, studies, 14)."""
     codes = np.zeros(_shape(texts), dtype=np.uint8)
     known: dict[str, list[int]] = {}
     for system, reports in enumerate(texts.values()):
-        for place, text in enumerate(reports):
+        for index, text in enumerate(reports):
             if text not in known:
                 states = label_report(text).states
                 known[text] = [_STATES.index(states[name]) for name in OBSERVATIONS]
-            codes[system, place] = known[text]
+            codes[system, index] = known[text]
         if progress is not None:
             progress((system + 1) * len(reports), codes.shape[0] * codes.shape[1])
     return codes

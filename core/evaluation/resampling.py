@@ -246,8 +246,8 @@ def _draws(system: StudyStatistics, subjects: Sequence[str] | None, resamples: i
     units = int(groups.max()) + 1
     random = np.random.default_rng([seed, 0])
     for rows in _blocks(len(groups), resamples):
-        places = random.integers(units, size=(rows, units)) + units * np.arange(rows)[:, None]
-        times = np.bincount(places.ravel(), minlength=rows * units).reshape(rows, units)
+        drawn = random.integers(units, size=(rows, units)) + units * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
         yield times[:, groups].astype(np.float64)
 
 

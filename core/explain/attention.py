@@ -41,7 +41,7 @@ def attention(
     """
     if not isinstance(target, WordTarget):
         raise CXRLensError(f"Attention explains words of a report, not the {target.name}.")
-    decoder, positions = subject.model.decoder, list(target.places)
+    decoder, positions = subject.model.decoder, list(target.positions)
     with torch.no_grad():
         memory = decoder.encode(subject.visual)
         output = decoder.decode(memory, torch.tensor([[START, *target.ids[:-1]]]), return_attention=True)

@@ -223,7 +223,7 @@ def _compare(subject: Subject, changed: Subject, change: str, reference: str | N
         before=subject.report,
         after=after,
         difference=differences(subject.report.words, after.words),
-        word_changes=own[list(subject.word_places)].numpy(),
+        word_changes=own[list(subject.word_positions)].numpy(),
         report_change=float(own.sum()),
         reference_change=theirs,
     )

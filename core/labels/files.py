@@ -221,7 +221,7 @@ def label_file(
     Args:
         reports: where they are.
         out: .csv, .parquet or .jsonl; it appears when everything is labelled.
-        form: "states": row number, kept columns, the state of each observation, the evidence (places are characters of
+        form: "states": row number, kept columns, the state of each observation, the evidence (as characters of
             the report); "chexpert" and "chexbert": kept columns, then the table of that tool, codes 1, 0, -1, blank.
         label: the labeler.
         version: of the labeler; parts of another version are made anew.
@@ -357,8 +357,8 @@ def _label(
     empty = LabeledReport(dict.fromkeys(OBSERVATIONS, LabelState.BLANK), ())
     labeled = [next(given) if text else empty for text in texts]
     kept = {
-        name: pa.array([_utf8(values[place]) for _, values in rows], pa.string())
-        for place, name in enumerate(reports.kept)
+        name: pa.array([_utf8(values[index]) for _, values in rows], pa.string())
+        for index, name in enumerate(reports.kept)
     }
     if form == "states":
         return pa.table(

@@ -50,8 +50,8 @@ def estimates(
         return {name: Estimate(value) for name, value in values.items()}
     if any(np.isnan(each.low) for each in found.values()):  # some resamples have no value: leave those out
 
-        def score(places: npt.NDArray[np.int64]) -> FloatArray:
-            return statistics.from_sums(statistics.values[places].sum(0))
+        def score(drawn: npt.NDArray[np.int64]) -> FloatArray:
+            return statistics.from_sums(statistics.values[drawn].sum(0))
 
         ends = np.stack(bootstrap(score, subjects, resamples=resamples, seed=seed)).T
         found = {name: Interval(*pair) for name, pair in zip(values, ends.tolist(), strict=True)}
@@ -159,7 +159,7 @@ def bootstrap(
     """Percentile interval (95 %) of a statistic that is no function of sums, such as a rank correlation.
 
     Args:
-        statistic: of the places of the drawn rows, (values,).
+        statistic: of the indices of the drawn rows, (values,).
         subjects: the study of each row; a study is drawn with all its rows.
         resamples: how often to draw.
         seed: of the draws.

@@ -164,7 +164,7 @@ class Database:
                 file.touch(mode=0o600)  # marks and reports are for their owner only
         except OSError as error:
             raise ReviewError(
-                f"{file} cannot be made ({error.strerror}). Choose another place with CXR_REVIEWS."
+                f"{file} cannot be made ({error.strerror}). Choose another file with CXR_REVIEWS."
             ) from error
         self._use_wal(file)
         engine = sa.create_engine(self.url, connect_args={"timeout": self.wait_seconds}, pool_size=10, max_overflow=30)
