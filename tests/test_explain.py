@@ -10,6 +10,7 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
 from torch import Tensor, nn
+from torch.nn import functional
 
 from core.bundles.pair import ReportModel
 from core.explain import targets
@@ -274,7 +275,10 @@ def test_logits_are_the_classifiers_own(subject: Subject) -> None:
 
 
 def test_likeness_is_clips_cosine_of_each_filter(filtered: Subject) -> None:
-    each = targets.filter_similarities(filtered, "large effusion")
+    tower = filtered.model.encoder.clip.text  # type: ignore[union-attr]
+    with torch.no_grad():
+        text = functional.normalize(tower(tower.tokenize(["large effusion"])), dim=1)[0]  # type: ignore[operator]
+        each = functional.normalize(filtered.visual.tokens[0], dim=1) @ text
     one = targets.similarity(filtered, "large effusion", "Edema")
     mean = targets.similarity(filtered, "large effusion")
     with torch.no_grad():

@@ -150,11 +150,6 @@ class Comparison:
     p_bootstrap: float
     p_permutation: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval of the difference does not contain 0."""
-        return self.low > 0 or self.high < 0
-
 
 def compare(
     first: StudyStatistics,

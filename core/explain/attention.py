@@ -29,12 +29,10 @@ def attention(
     went to visual tokens at all; the rest went to the CLS token, or to the sentinel of CNN-RNN-RNN.
 
     Args:
-        subject: pair, image, report.
         target: words.
         layer: of the decoder; None is the mean.
         head: of the layer; None is the mean.
         over: tokens.
-        progress: not called: it is one pass.
 
     Raises:
         CXRLensError: the target is no words, or there is no such layer or head.
@@ -68,12 +66,10 @@ def cls_attention(
     of the report's words stands in, and the result's method says so.
 
     Args:
-        subject: pair, image, report.
         target: without influence.
         layer: of the memory encoder; None, with no head, is the rollout.
         head: of the layer, or of all layers' mean.
         over: tokens.
-        progress: not called: it is one pass.
 
     Raises:
         CXRLensError: there is no such layer or head.

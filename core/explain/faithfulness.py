@@ -69,8 +69,6 @@ def cover_curve(
     arXiv:1806.07421). Cells of padding are left out: covering them changes nothing.
 
     Args:
-        subject: pair, image, report.
-        target: what is asked.
         attributions: over cells or pixels.
         kind: deletion or insertion.
         baseline: what covers.
@@ -115,7 +113,6 @@ def erasure(subject: Subject, target: Target, values: npt.NDArray[np.floating], 
     """Set tokens to 0, the most important ones or all others, and average over ``SHARES`` of them.
 
     Args:
-        subject: pair, image, report.
         target: words.
         values: (N,) importance of each token; see :func:`token_values`.
         batch: sets of tokens at once.
@@ -183,7 +180,6 @@ def sanity(
     """How alike an explanation is to that of a randomised model: a rank correlation, near 0 for a sound method.
 
     Args:
-        subject: pair, image, report.
         found: its explanation.
         explain: the method that found it.
         parts: see :func:`randomised`, as ``seed``.
@@ -204,7 +200,6 @@ def stability(
     """How alike an explanation is to those of slightly noisy images, for the same words: mean rank correlation.
 
     Args:
-        subject: pair, image, report.
         found: its explanation.
         explain: the method that found it.
         noise: standard deviation, grey levels run from 0 to 1; padding stays black.

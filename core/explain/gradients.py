@@ -29,8 +29,6 @@ def grad_cam(
     Signed, without the paper's ReLU: what speaks for the target is positive.
 
     Args:
-        subject: pair, image, report.
-        target: what is asked.
         layer: a stage of the CNN by its name (``cam_layers``); None is the last feature map, that which goes on.
         over: tokens.
         progress: called after each map.
@@ -99,13 +97,10 @@ def integrated_gradients(
     The values sum to the difference of the scores; ``details["convergence_delta"]`` is what is missing to that.
 
     Args:
-        subject: pair, image, report.
-        target: what is asked.
         over: pixels or tokens.
         steps: points of the Gauss-Legendre quadrature.
         baseline: of pixels.
         batch: points at once.
-        progress: called with (passes done, passes in all).
     """
     inputs, start, forward = varied(subject, target, over, baseline)
     score = CountedScore(subject, forward, steps + 2, progress)
@@ -135,14 +130,11 @@ def smooth_grad(
     """Size of the mean gradient over noisy copies of the image (Smilkov et al. 2017, arXiv:1706.03825).
 
     Args:
-        subject: pair, image, report.
-        target: what is asked.
         over: pixels.
         samples: noisy copies.
         noise: standard deviation, grey levels run from 0 to 1.
         seed: of the noise.
         batch: copies at once.
-        progress: called with (passes done, passes in all).
     """
     inputs, _, forward = varied(subject, target, over, "black")
     score = CountedScore(subject, forward, samples, progress)

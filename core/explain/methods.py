@@ -1,8 +1,9 @@
 """The table of methods, and how one is run by its name: how much each pixel, cell or filter counted for a target.
 
-Gradients and perturbations are captum's, attention is the decoder's own, random masks follow RISE. Each returns one
-``Attribution`` for pixels, or one for each grid of cells and for CCVE's filters. All are seeded. ``progress(done,
-total)`` counts passes through the model; what it raises stops the work and leaves nothing behind.
+Gradients and perturbations are captum's, attention is the decoder's own, random masks follow RISE. Each takes a subject
+(pair, image and report) and a target (what is asked), and returns one ``Attribution`` for pixels, or one for each grid
+of cells and for CCVE's filters. All are seeded. ``progress(done, total)`` counts passes through the model, where a
+method needs more than one; what it raises stops the work and leaves nothing behind.
 """
 
 from __future__ import annotations

@@ -27,13 +27,10 @@ def occlusion(
     """How far the target falls when a window, or a token, is covered (Zeiler and Fergus 2014, arXiv:1311.2901).
 
     Args:
-        subject: pair, image, report.
-        target: what is asked.
         over: pixels or tokens.
         windows: across and down.
         baseline: what covers pixels.
         batch: covered copies at once.
-        progress: called with (passes done, passes in all).
     """
     inputs, cover, forward = varied(subject, target, over, baseline)
     size = inputs.shape[-1]
@@ -76,15 +73,12 @@ def random_masks(
     of the score for a pixel or token that becomes visible.
 
     Args:
-        subject: pair, image, report.
-        target: what is asked.
         over: pixels or tokens.
         masks: how many.
         cells: of the coarse grid, across and down.
         baseline: what covers pixels.
         seed: of the masks.
         batch: masked copies at once.
-        progress: called with (passes done, passes in all).
     """
     inputs, cover, forward = varied(subject, target, over, baseline)
     score = CountedScore(subject, forward, masks, progress)

@@ -426,18 +426,6 @@ def similarity(subject: Subject, text: str, cluster: str | None = None) -> Simil
     return SimilarityTarget(text, embedding, cluster)
 
 
-def filter_similarities(subject: Subject, text: str) -> Tensor:
-    """Likeness of each of CCVE's filtered images to a text: cosines (13,).
-
-    Raises:
-        CXRLensError: as ``similarity``, or no CCVE.
-    """
-    encoder, fitted = _ccve(subject, subject.square)
-    target = similarity(subject, text)
-    with torch.no_grad():
-        return functional.normalize(encoder.encode(fitted).tokens[0], dim=1) @ target.embedding
-
-
 # -------------------------------------------------------------------------------------------------- parts of an encoder
 
 

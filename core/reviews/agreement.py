@@ -108,11 +108,6 @@ def coincidences(ratings: FloatArray, scale: Scale) -> StudyStatistics:
     return StudyStatistics(("alpha",), each.reshape(len(ratings), size * size), alpha)
 
 
-def krippendorff_alpha(ratings: FloatArray, scale: Scale) -> float:
-    """Krippendorff's alpha; arguments and NaN as in `coincidences`."""
-    return coincidences(ratings, scale).scores()["alpha"]
-
-
 def _distance(levels: FloatArray, totals: FloatArray, scale: Scale) -> FloatArray:
     if scale == "nominal":
         return 1 - np.eye(len(levels))
