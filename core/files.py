@@ -116,7 +116,7 @@ def remove_forgotten(folder: Path, name: str = "*") -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A name of this writer alone. It ends so that no search for files of a kind finds it."""
+    """A name of this writer alone; its ending keeps it out of searches for files of a kind."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.part")
 
 

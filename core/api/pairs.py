@@ -94,7 +94,7 @@ class Explanation:
 
     @property
     def has_map(self) -> bool:
-        """Whether its values are places in the image, and not filters."""
+        """Whether its values are of the image, and not of filters."""
         return all(part.geometry is not None for part in self.parts)
 
     @property
@@ -108,7 +108,7 @@ class Explanation:
 
     @property
     def filters(self) -> npt.NDArray[np.float32] | None:
-        """(13,): value of each of CCVE's filters; None where values are places."""
+        """(13,): value of each of CCVE's filters; None where values are of the image."""
         return next((part.values for part in self.parts if part.geometry is None), None)
 
     def __repr__(self) -> str:

@@ -40,7 +40,7 @@ def on_image(attributions: Sequence[Attribution]) -> FloatImage:
 
 
 def padding_share(attributions: Sequence[Attribution]) -> float:
-    """Share of the absolute values that lie on padding: what an honest map of a wide or tall image must own up to.
+    """Share of the absolute values that lie on padding, where nothing can be seen; to be told with the map.
 
     Raises:
         CXRLensError: they are of filters, which have no place in the image.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.labels.report_text import lowered
 from core.labels.rules import Mention
 from core.observations import SUPPORT_DEVICES, LabelState
 
@@ -113,7 +114,7 @@ class Sentence:
 
 def sentences_of(text: str, mentions: Sequence[Mention]) -> Iterator[tuple[Sentence, list[Mention]]]:
     """Yield the sentences with positive mentions, and these mentions; of an overlong sentence, the part around them."""
-    lower = _lower(text)
+    lower = lowered(text).replace("-to-", " to ")  # of "mild-to-moderate"
     ordered = sorted(mentions, key=lambda mention: (mention.start, mention.end))
     groups: list[list[Mention]] = []
     for mention in ordered:
@@ -132,14 +133,6 @@ def sentences_of(text: str, mentions: Sequence[Mention]) -> Iterator[tuple[Sente
         findings = (Finding(m.observation, m.start - start, m.end - start, m.reason) for m in group)
         others = ((m.start - start, min(m.end, end) - start) for m in around if m not in group)
         yield Sentence(lower[start:end], tuple(findings), tuple(others)), group
-
-
-def _lower(text: str) -> str:
-    """Lower-case without moving any character; the hyphens of "mild-to-moderate" are spaces."""
-    lower = text.lower()
-    if len(lower) != len(text):
-        lower = "".join(low if len(low := character.lower()) == 1 else character for character in text)
-    return lower.replace("-to-", " to ")
 
 
 def terms_of(sentence: Sentence) -> list[Term]:

@@ -69,7 +69,7 @@ def read_text(given: str) -> ReadText:
     text = _marks(text)
     if "\n" in text:
         text = _joined_lines(text)
-    lower = _lower(text)
+    lower = lowered(text)
     return ReadText(lower, tuple(_statements(text, lower)), offsets)
 
 
@@ -183,7 +183,7 @@ def _edit(
     return "".join([*parts, text[edge:]]), [*moved, *known[edge:]]
 
 
-def _lower(text: str) -> str:
+def lowered(text: str) -> str:
     """Lower-case without moving any character."""
     lower = text.lower()
     if len(lower) == len(text):

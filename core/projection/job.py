@@ -216,7 +216,7 @@ class ProjectionJob:
 
 
 def _end_with_parent(folder: Path) -> None:
-    """Wait for the end of standard input, which the one who asked for the map holds, then end, leaving nothing."""
+    """End this process, and leave nothing, when the process that started it ends: our standard input closes then."""
     os.read(0, 1)  # not of sys.stdin, whose lock would stop the interpreter from ending
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

@@ -70,7 +70,7 @@ class Support:
 
 @dataclass(frozen=True, slots=True)
 class ReaderAgreement:
-    """Between readers, on one question.
+    """Agreement between readers, on one question.
 
     Attributes:
         question: a kind of error, an observation, "preference", "support".
@@ -91,7 +91,7 @@ class ReaderAgreement:
 
 @dataclass(frozen=True, slots=True)
 class SelfAgreement:
-    """Of a reader with the own first reading.
+    """Agreement of a reader's repeated readings with the first ones.
 
     Attributes:
         reader: who.
@@ -131,7 +131,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class MetricCorrelation:
-    """Of an automatic metric with the readers' mean number of significant errors (a good metric falls as errors rise).
+    """Correlation of an automatic metric with the readers' mean number of significant errors: below 0 if it is good.
 
     Attributes:
         metric: its name.

@@ -112,7 +112,7 @@ class Database:
         return int(row["sequence"])
 
     def record(self, connection: Connection, by: str, key: str, action: str, **fields: Any) -> None:
-        """Write an event that has no request of its own: who does the same again finds it done before."""
+        """Write an event that is no change of a mark or a screen; its key names what was done and who did it."""
         asked = digest([action, fields.get("after")])
         # Names hold no slash, so no key that a caller makes up is one of these.
         self.append(connection, actor=by, action=action, key=f"/{by}/{key}", request=asked, **fields)

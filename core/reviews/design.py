@@ -284,7 +284,7 @@ def _screens(
 
 
 def _with_repeats(design: Design, screens: list[Screen], reader: str, salt: Sequence[object]) -> list[Screen]:
-    """Put hidden repeats after the last first reading that they must keep their distance from."""
+    """Append hidden repeats, each at least `washout` screens after the first reading of the same."""
     if not design.repeats:
         return screens
     early = range(max(0, len(screens) - design.washout))

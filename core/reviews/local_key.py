@@ -58,7 +58,7 @@ def local_address(port: int) -> str:
 
 
 def same(given: str, right: str) -> bool:
-    """Whether two secrets are equal, in a time that tells nothing of either."""
+    """Whether two secrets are equal; the comparison takes the same time whether they are or not."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), right.encode())
 
 
@@ -73,7 +73,7 @@ def _key() -> str:
 
 
 def _read(path: Path) -> str | None:
-    """The key; None where there is none that only its owner can have read."""
+    """The key; None where there is none, or somebody else could have read it."""
     try:
         # A link could lead to a file that somebody else knows; a pipe would never answer.
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
