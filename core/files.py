@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -162,6 +163,12 @@ def _folder_to_disk(folder: Path) -> None:
             os.fsync(opened)
         finally:
             os.close(opened)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.files import sha256_of
 from core.paths import BUNDLES, how_to_restore
 from core.types import CXRLensError
 
@@ -140,9 +140,3 @@ def read_content(folder: Path) -> dict[str, Any]:
             "right card there."
         )
     return content
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

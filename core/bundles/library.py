@@ -21,10 +21,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.bundles.card import SCHEMA, BundleError, Card, check_files, no_bundle, read_card, read_content, sha256_of
+from core.bundles.card import SCHEMA, BundleError, Card, check_files, no_bundle, read_card, read_content
 from core.bundles.rounding import all_restored
 from core.cache import BoundedCache
-from core.files import remove_forgotten, whole_folder
+from core.files import remove_forgotten, sha256_of, whole_folder
 from core.paths import how_to_restore
 
 if TYPE_CHECKING:

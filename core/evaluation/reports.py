@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from core.evaluation.clinical import clinical_statistics
 from core.evaluation.language import language_statistics
 from core.evaluation.resampling import Comparison, Interval, StudyStatistics, intervals, join
 from core.evaluation.resampling import compare as compare_statistics
-from core.files import DiskError, read_json_lines, whole_file
+from core.files import DiskError, read_json_lines, sha256_of, whole_file
 from core.labels.compare import Outcome, compare
 from core.labels.rules import RULES_VERSION, label_report
 from core.observations import OBSERVATIONS, LabelState
@@ -205,7 +204,7 @@ def _beside(path: Path) -> Path:
 def _read_reports(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], str]:
     """Study ids, texts by system, the reference's first, and what names the labels of this content."""
     try:
-        key = f"{hashlib.sha256(path.read_bytes()).hexdigest()[:24]}-{RULES_VERSION}"
+        key = f"{sha256_of(path)[:24]}-{RULES_VERSION}"
         rows = list(read_json_lines(path))
     except FileNotFoundError:
         raise CXRLensError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.files import DiskError, remove_forgotten, whole_file
+from core.files import DiskError, remove_forgotten, sha256_of, whole_file
 from core.labels.report_text import is_one_report
 from core.labels.rules import LabeledReport
 from core.observations import OBSERVATIONS, LabelState
@@ -337,9 +336,7 @@ def _list(names: Sequence[str]) -> str:
 
 def _prepare(folder: Path, reports: ReportFile, form: Format, version: str) -> None:
     """Make the folder of parts; parts of other reports, settings or rules are thrown away."""
-    with reports.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    about = json.dumps([digest, reports.columns, reports.kept, form, version, _PART])
+    about = json.dumps([sha256_of(reports.path), reports.columns, reports.kept, form, version, _PART])
     note = folder / "about.json"
     if note.is_file() and note.read_text(encoding="utf-8") == about:
         return
