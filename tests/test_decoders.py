@@ -11,7 +11,7 @@ import torch
 from core.attention import Attention
 from core.decoders import Decoder, build_decoder
 from core.decoders.attention_shares import cls_attention, rollout, word_attention
-from core.decoders.cnn_rnn_rnn import _places
+from core.decoders.cnn_rnn_rnn import _positions
 from core.text import END, PAD, SENTENCE_END, START
 from core.types import VisualTokens
 
@@ -125,7 +125,7 @@ def test_m2_memory_slots_begin_as_the_paper_says() -> None:
 
 
 def test_sentences_are_placed_by_hand() -> None:
-    sentence, word = _places(IDS[:1])
+    sentence, word = _positions(IDS[:1])
     assert sentence.tolist() == [[0, 0, 0, 0, 1, 1, 1, 2, 2]]
     assert word.tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 0]]
 

@@ -11,8 +11,8 @@ bundles/
 ``model.safetensors`` holds the decoder, and of the encoder what belongs to this pair only: all of DVE, and what joins
 several encoders.
 ``expected.safetensors`` holds one image, always a phantom, and what the pair made of it when it was written.
-Weights are rounded to 8 bits (`rounding`) and computed with in 32. A bundle is found by its folder's name, which its card
-must carry.
+Weights are rounded to 8 bits (`rounding`) and computed with in 32. A bundle is found by its folder's name, which its
+card must carry.
 """
 
 from __future__ import annotations
