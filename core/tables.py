@@ -24,7 +24,6 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Read some columns of a CSV or CSV.GZ file, a row at a time.
 
     Args:
-        path: of the file.
         columns: names in the header, in any order.
 
     Yields:

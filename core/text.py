@@ -115,7 +115,6 @@ class Vocabulary:
         """Turn a text into ids, START first and END last.
 
         Args:
-            text: any text.
             max_words: longest result, START and END counted; what is longer loses its last words, never its END.
             sentences: put SENTENCE_END after each sentence (for the CNN-RNN-RNN decoder).
         """

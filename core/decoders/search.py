@@ -77,7 +77,6 @@ def generate(
     Args:
         decoder: in evaluation mode.
         visual: tokens (B, N, D), or a memory already made of them.
-        config: how.
         return_attention: keep the winning beam's weights; needs the cache.
         cached: False recomputes every prefix; the reference for tests and benchmarks.
 

@@ -103,9 +103,6 @@ class ClusterClipEncoder(ContrastiveEncoder):
         """Build filters and CLIP.
 
         Args:
-            normalize: the input.
-            clip: arguments of ``ClipModel``.
-            fetch: load published weights.
             vocabulary: of the text tower, where it reads words.
             filters: see the two classes.
             hidden: channels between the two convolutions.

@@ -95,11 +95,9 @@ def write_token_cache(
     last one finishes it.
 
     Args:
-        folder: of the cache.
         key: hash of the encoder's weights and of the studies.
         encoder: frozen.
         images: images (B, 1, H, H) of the studies from one index up to another, exclusive, on the encoder's device.
-        studies: their number.
         progress: called with (done, all) of this process's studies.
         rank: which process this is.
         ranks: how many there are.

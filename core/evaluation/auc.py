@@ -59,7 +59,6 @@ def macro_aucs(
         systems: by name, scores (n, K).
         subjects: (n,) the patient of each study; patients are drawn.
         resamples: R.
-        seed: of the draws.
 
     Returns:
         name -> (mean AUC, draws (at most R,)).

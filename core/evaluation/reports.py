@@ -110,7 +110,6 @@ class Evaluation:
         """A system's score on groups of studies, the worst first.
 
         Args:
-            system: name of a system.
             groups: name -> (n,) which studies; empty ones are left out.
             score: a name of :meth:`scored`. Of an observation, which a slice may not have at all, better
                 ``micro_f1`` than the macro mean, which counts it as 0.
@@ -149,7 +148,6 @@ def read_evaluation(
     """Read a family's ``reports.jsonl``, as the evaluation writes it, and label its reports.
 
     Args:
-        path: of the file.
         truth: study id -> its patient and its states, where they are known better than the reference's text tells;
             studies that are not in it are left out. None labels the references, each study its own patient.
         cache: folder in which labels are kept, by the content of the file and the version of the rules; those that

@@ -115,7 +115,6 @@ def intervals(
     Args:
         system: what its studies add.
         subjects: the patient of each study. If given, patients are drawn, each with all its studies.
-        resamples: how often to draw.
         seed: equal seeds draw the same studies for every system.
         level: share of resamples inside.
 
@@ -165,11 +164,9 @@ def compare(
     Both p-values count the observed outcome as one of the resamples, so none is below 1 / (resamples + 1).
 
     Args:
-        first: a system.
         second: another, on the same studies in the same order.
         subjects: as in :func:`intervals`; patients are drawn, and change sides, with all their studies.
         resamples: how often to draw, and how often to permute.
-        seed: of both.
         level: of the interval.
 
     Raises:

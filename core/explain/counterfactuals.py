@@ -127,8 +127,6 @@ def polygon(points: Sequence[tuple[float, float]], height: int, width: int) -> M
 
     Args:
         points: corners (x, y), pixels of the original image, x to the right and y down; what is outside is cut off.
-        height: of the image.
-        width: of the image.
 
     Returns:
         (height, width), True inside.

@@ -70,7 +70,6 @@ def cover_curve(
 
     Args:
         attributions: over cells or pixels.
-        kind: deletion or insertion.
         baseline: what covers.
         batch: covered images at once.
 
@@ -158,7 +157,6 @@ def randomised(subject: Subject, parts: Sequence[Part], seed: int) -> Subject:
     Args:
         subject: stays as it is.
         parts: what is shuffled.
-        seed: of the order.
     """
     generator = torch.Generator().manual_seed(seed)
     model = twin(subject.model, own_weights=True)
@@ -180,10 +178,7 @@ def sanity(
     """How alike an explanation is to that of a randomised model: a rank correlation, near 0 for a sound method.
 
     Args:
-        found: its explanation.
-        explain: the method that found it.
         parts: see :func:`randomised`, as ``seed``.
-        seed: of the shuffling.
     """
     return agreement(found, explain(randomised(subject, parts, seed)))
 
@@ -200,11 +195,8 @@ def stability(
     """How alike an explanation is to those of slightly noisy images, for the same words: mean rank correlation.
 
     Args:
-        found: its explanation.
-        explain: the method that found it.
         noise: standard deviation, grey levels run from 0 to 1; padding stays black.
         repeats: noisy images.
-        seed: of the noise.
     """
     generator = torch.Generator().manual_seed(seed)
     content = torch.from_numpy(content_share(subject.geometry, tuple(subject.square.shape[2:])))

@@ -97,7 +97,6 @@ def integrated_gradients(
     The values sum to the difference of the scores; ``details["convergence_delta"]`` is what is missing to that.
 
     Args:
-        over: pixels or tokens.
         steps: points of the Gauss-Legendre quadrature.
         baseline: of pixels.
         batch: points at once.
@@ -133,7 +132,6 @@ def smooth_grad(
         over: pixels.
         samples: noisy copies.
         noise: standard deviation, grey levels run from 0 to 1.
-        seed: of the noise.
         batch: copies at once.
     """
     inputs, _, forward = varied(subject, target, over, "black")

@@ -97,12 +97,9 @@ def explain(
     """Run a method by its name.
 
     Args:
-        subject: pair, image, report.
-        target: what is asked.
         method: a key of ``METHODS``.
         over: pixels or tokens; the default is the first that ``possible`` names.
         progress: called with (done, total).
-        options: of the method's function.
 
     Raises:
         CXRLensError: there is no such method, or it cannot serve this encoder or target; the message says what can.

@@ -27,7 +27,6 @@ def occlusion(
     """How far the target falls when a window, or a token, is covered (Zeiler and Fergus 2014, arXiv:1311.2901).
 
     Args:
-        over: pixels or tokens.
         windows: across and down.
         baseline: what covers pixels.
         batch: covered copies at once.
@@ -73,11 +72,8 @@ def random_masks(
     of the score for a pixel or token that becomes visible.
 
     Args:
-        over: pixels or tokens.
-        masks: how many.
         cells: of the coarse grid, across and down.
         baseline: what covers pixels.
-        seed: of the masks.
         batch: masked copies at once.
     """
     inputs, cover, forward = varied(subject, target, over, baseline)

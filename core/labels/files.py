@@ -163,7 +163,6 @@ def find_reports(path: Path, columns: Sequence[str] = (), kept: Sequence[str] = 
     """Look into a file and find out where its reports are.
 
     Args:
-        path: of the file.
         columns: of the reports; none: the only column, or the only one with a usual name.
         kept: columns to copy.
 
@@ -218,11 +217,9 @@ def label_file(
     """Label a file's reports into another file.
 
     Args:
-        reports: where they are.
         out: .csv, .parquet or .jsonl; it appears when everything is labelled.
         form: "states": row number, kept columns, the state of each observation, the evidence (as characters of
             the report); "chexpert" and "chexbert": kept columns, then the table of that tool, codes 1, 0, -1, blank.
-        label: the labeler.
         version: of the labeler; parts of another version are made anew.
         census: of the reports, taken before.
         progress: called with the number of rows that are done.

@@ -57,7 +57,6 @@ def fine_mentions(texts: Sequence[str], *, processes: int = 1) -> Iterator[tuple
 
     Args:
         texts: reports, or sections of them.
-        processes: workers.
 
     Yields:
         those of each text, in their order.

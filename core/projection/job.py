@@ -110,10 +110,8 @@ def compute(
 
     Args:
         features: (n, D).
-        config: how.
         new: (m, D), points to place into the map of ``features``; the result then has these only.
         threads: of t-SNE.
-        progress: told how far it is.
 
     Returns:
         The map; ``parameters`` has its "trustworthiness" too.

@@ -146,9 +146,7 @@ def project(
 
     Args:
         features: (n, D).
-        config: how.
         threads: of t-SNE. UMAP is seeded and takes one.
-        progress: told how far it is.
 
     Returns:
         The map; ``parameters`` has what was really used, and under "notes" what had to be reduced and why.

@@ -36,8 +36,6 @@ def estimates(
     Args:
         statistics: a row a unit.
         subjects: the study of each unit; a study is drawn with all its units.
-        resamples: how often to draw.
-        seed: of the draws.
 
     Returns:
         by name; intervals are NaN with fewer than two studies, or where a tenth of the resamples has no value.
@@ -156,8 +154,6 @@ def bootstrap(
     Args:
         statistic: of the indices of the drawn rows, (values,).
         subjects: the study of each row; a study is drawn with all its rows.
-        resamples: how often to draw.
-        seed: of the draws.
 
     Returns:
         lower and upper ends, (values,) each; NaN where a tenth of the resamples has no value.

@@ -177,10 +177,7 @@ def analyse(results: Results, metrics: pd.DataFrame | None = None, *, resamples:
     """Work out all figures of a session.
 
     Args:
-        results: of a closed session.
         metrics: columns "study", "model" and one for each automatic metric, a row a report.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         ReviewError: the metrics lack a column, or the rubric counts no errors to compare them with.

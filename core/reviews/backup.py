@@ -115,7 +115,6 @@ def restore(location: str | Path, path: Path) -> Verified:
 
     Args:
         location: file or URL to restore into.
-        path: of the backup.
 
     Raises:
         ReviewError: the backup is damaged, or the database already holds something.

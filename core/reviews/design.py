@@ -219,8 +219,6 @@ def plan(design: Design, cases: Sequence[Case], secret: str = "") -> dict[str, l
     """Lay out every reader's screens, in order.
 
     Args:
-        design: of the session.
-        cases: the chosen ones.
         secret: of the session; empty for one that was made when sessions had none, and for a preview.
 
     Raises:

@@ -38,8 +38,6 @@ def export(
     text that a spreadsheet would take for a formula has an apostrophe before it; JSON and Parquet hold texts as typed.
 
     Args:
-        results: of a closed session.
-        analysis: of the same.
         folder: made if missing; files of the same names are replaced.
         picture: study -> image (H, W) in [0, 1] for the HTML page; without it the page has no pictures.
 

@@ -61,10 +61,6 @@ def save_mark(
     """Store a mark; when this returns it is on the disk.
 
     Args:
-        database: of the session.
-        who: its reader.
-        screen_id: an own screen.
-        mark: the answer.
         key: of this change; the same key again changes nothing and returns the same.
         slot: of the mark that is changed; empty for a new one.
         version: of the mark as the caller last saw it; 0 for a new one.
@@ -134,13 +130,9 @@ def annotate(
     """Finish, skip, flag or comment on a screen.
 
     Args:
-        database: of the session.
-        who: its reader.
-        screen_id: an own screen.
         key: of this change, as in `save_mark`.
         version: of the screen as the caller last saw it.
         state: "skipped" needs a reason; "done" needs all answers that the rubric cannot do without.
-        skip_reason: why it is skipped.
         flagged: for the researcher to look at.
         comment: free text, stored as it is.
 

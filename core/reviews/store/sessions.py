@@ -132,8 +132,6 @@ def list_sessions(database: Database, who: Actor, *, to_read: bool = False) -> l
     """The sessions of an actor, newest first: a reader's those to read, a researcher's own, an admin's all.
 
     Args:
-        database: of the sessions.
-        who: the actor.
         to_read: those that the actor reads in, whatever the role, with the own progress.
     """
     done = sa.func.sum(sa.case((screens.c.state == "pending", 0), else_=1))
