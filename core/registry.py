@@ -149,22 +149,12 @@ ENCODERS: Mapping[str, EncoderSpec] = {
             source="Nazarov et al. 2022, section 3.1, Direct Visual Encoding",
             sizes={
                 "paper": EncoderShape(
-                    image_size=224,
-                    num_tokens=49,
-                    width=1024,
-                    grids=((7, 7),),
-                    arch={"backbone": "densenet121.tv_in1k"},
+                    image_size=224, num_tokens=49, width=1024, grids=((7, 7),), arch={"backbone": "densenet121.tv_in1k"}
                 ),
                 "small": EncoderShape(
                     image_size=192, num_tokens=36, width=112, grids=((6, 6),), arch={**_LITE0, "pool": 2}
                 ),
-                "tiny": EncoderShape(
-                    image_size=128,
-                    num_tokens=16,
-                    width=128,
-                    grids=((4, 4),),
-                    arch=_TINY,
-                ),
+                "tiny": EncoderShape(image_size=128, num_tokens=16, width=128, grids=((4, 4),), arch=_TINY),
             },
         ),
         EncoderSpec(
@@ -186,13 +176,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
                 "small": EncoderShape(
                     image_size=192, num_tokens=72, width=112, grids=((6, 6), (6, 6)), arch={**_LITE0, "pool": 2}
                 ),
-                "tiny": EncoderShape(
-                    image_size=128,
-                    num_tokens=32,
-                    width=128,
-                    grids=((4, 4), (4, 4)),
-                    arch=_TINY,
-                ),
+                "tiny": EncoderShape(image_size=128, num_tokens=32, width=128, grids=((4, 4), (4, 4)), arch=_TINY),
             },
         ),
         EncoderSpec(

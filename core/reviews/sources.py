@@ -117,7 +117,6 @@ def find_images(source: StudySource, cases: Sequence[Case], choice: Choice, seed
     Labels for stratifying, and what else a reader sees, come from the source where the cases have none, else labels
     from the reference report, by the rule labeler.
 
-
     Raises:
         ReviewError: a chosen case has no image there, or another one than its hash tells; also what `choose` raises.
     """
