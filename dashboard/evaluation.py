@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundles.library import read_card
+from core.bundles.card import read_card
 from core.evaluation.reports import Evaluation, read_evaluation
 from core.labels.compare import Outcome
 from core.observations import ASSERTED, NO_FINDING, OBSERVATIONS

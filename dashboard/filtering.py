@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.explain.measured import Measured, measured
 from core.observations import CLUSTERS
 from core.registry import token_names

@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundles.library import SCALE, BundleLibrary, Card, no_bundle, restored
+from core.bundles.card import Card, no_bundle
+from core.bundles.library import BundleLibrary
+from core.bundles.rounding import SCALE, restored
 from core.labels.compare import Outcome, compare
 from core.labels.rules import LabeledReport, label_report
 from core.observations import CLUSTER_OF, CLUSTERS, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, findings

@@ -9,7 +9,7 @@ import torch
 from core.bundles.pair import ReportModel
 from core.encoders.ccve import ClusterClipEncoder
 from core.explain import targets
-from core.explain.counterfactuals import differences, polygon, with_tokens_of, without_filters, without_region
+from core.explain.counterfactuals import differences, polygon, without_filters, without_region
 from core.explain.subject import Subject, open_subject
 from core.observations import CLUSTERS
 from core.text import Vocabulary, tokenize
@@ -126,19 +126,6 @@ def test_filters_that_are_not_there(ccve: Subject, fve: ReportModel) -> None:
     ):
         with pytest.raises(CXRLensError, match=message):
             ask()
-
-
-def test_all_tokens_of_another_study_give_its_report(fve: ReportModel, ccve: Subject) -> None:
-    subject, other = open_subject(fve, random_image(0)), open_subject(fve, random_image(1))
-    assert with_tokens_of(subject, other).after.ids == other.report.ids
-    itself = with_tokens_of(subject, subject, "fve.cdc")
-    assert (itself.report_change, itself.after.ids) == (0, subject.report.ids)
-    one, two = (with_tokens_of(subject, other, source) for source in ("fve.cdc", "fve.fgc"))
-    assert one.report_change != two.report_change
-    with pytest.raises(CXRLensError, match="no tokens of 'dve'. It has: fve.cdc, fve.fgc"):
-        with_tokens_of(subject, other, "dve")
-    with pytest.raises(CXRLensError, match="within one pair only"):
-        with_tokens_of(subject, ccve)
 
 
 def test_filters_of_a_joint_pair(vocabulary: Vocabulary) -> None:

@@ -10,25 +10,16 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
 from torch import Tensor, nn
+from torch.nn import functional
 
 from core.bundles.pair import ReportModel
 from core.explain import targets
-from core.explain.methods import (
-    attention,
-    baseline_image,
-    cam_layers,
-    cls_attention,
-    content_share,
-    explain,
-    grad_cam,
-    integrated_gradients,
-    occlusion,
-    on_image,
-    on_square,
-    padding_share,
-    random_masks,
-    smooth_grad,
-)
+from core.explain.attention import attention, cls_attention
+from core.explain.gradients import cam_layers, grad_cam, integrated_gradients, smooth_grad
+from core.explain.methods import explain
+from core.explain.on_image import content_share, on_image, on_square, padding_share
+from core.explain.passes import baseline_image
+from core.explain.perturbations import occlusion, random_masks
 from core.explain.subject import Subject, open_subject, token_runs
 from core.explain.targets import FeatureMap
 from core.observations import OBSERVATIONS
@@ -220,7 +211,7 @@ def test_likelihoods_are_those_of_writing(name: str, vocabulary: Vocabulary) -> 
         by_word = whole.by_word(subject, tokens)
         torch.testing.assert_close(whole.of_images(subject, subject.square), score)
         pieces = [targets.word(subject, place).of_tokens(subject, tokens) for place in range(len(subject.report.words))]
-    torch.testing.assert_close(by_word[0, list(subject.word_places)], torch.cat(pieces))
+    torch.testing.assert_close(by_word[0, list(subject.word_positions)], torch.cat(pieces))
     if name != "cnn_rnn_rnn":  # its planner forbids words, which the likelihood does not
         assert float(score) == pytest.approx(subject.report.log_probability, abs=1e-3)
 
@@ -241,11 +232,11 @@ def test_a_planner_gets_the_reference_in_its_order_and_without_end(vocabulary: V
 
 def test_words_sentences_and_mentions_are_found(subject: Subject) -> None:
     assert targets.word(subject, 5).name == "word 5: large"
-    assert targets.sentence(subject, 1).places == (3, 4, 5, 6)
+    assert targets.sentence(subject, 1).positions == (3, 4, 5, 6)
     effusion = targets.mention(subject, "Pleural Effusion")
-    assert (effusion.places, effusion.name) == ((0, 1), "negative mention of Pleural Effusion: no effusion")
-    assert targets.mention(subject, "Cardiomegaly").places == (3, 4, 5)  # with the words that decide: "is large"
-    assert targets.mention_sentence(subject, "Cardiomegaly").places == (3, 4, 5, 6)
+    assert (effusion.positions, effusion.name) == ((0, 1), "negative mention of Pleural Effusion: no effusion")
+    assert targets.mention(subject, "Cardiomegaly").positions == (3, 4, 5)  # with the words that decide: "is large"
+    assert targets.mention_sentence(subject, "Cardiomegaly").positions == (3, 4, 5, 6)
 
 
 def test_what_is_not_in_the_report_is_named(subject: Subject) -> None:
@@ -273,7 +264,10 @@ def test_logits_are_the_classifiers_own(subject: Subject) -> None:
 
 
 def test_likeness_is_clips_cosine_of_each_filter(filtered: Subject) -> None:
-    each = targets.filter_similarities(filtered, "large effusion")
+    tower = filtered.model.encoder.clip.text  # type: ignore[union-attr]
+    with torch.no_grad():
+        text = functional.normalize(tower(tower.tokenize(["large effusion"])), dim=1)[0]  # type: ignore[operator]
+        each = functional.normalize(filtered.visual.tokens[0], dim=1) @ text
     one = targets.similarity(filtered, "large effusion", "Edema")
     mean = targets.similarity(filtered, "large effusion")
     with torch.no_grad():

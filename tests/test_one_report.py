@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from core.bundles.card import Card
 from core.bundles.inference import pooled_embedding, write_batch, write_reports
-from core.bundles.library import BundleLibrary, Card
+from core.bundles.library import BundleLibrary
 from core.bundles.pair import ReportModel, encode_batch, to_batch
 from core.config import ExperimentConfig, load_config
 from core.explain.filters import filter_views

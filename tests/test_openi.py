@@ -310,7 +310,7 @@ def test_labels_are_kept_and_made_anew_with_other_rules(tmp_path: Path, monkeypa
 def test_without_the_parser_fine_labels_are_empty_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.labels.fine import ParserError
+    from core.labels.fine_parser import ParserError
     from core.studies import label_table
 
     def missing() -> None:

@@ -18,7 +18,7 @@ from scipy import stats
 
 from core.observations import OBSERVATIONS, LabelState
 from core.reviews.adjudication import adjudicate
-from core.reviews.agreement import Scale, bradley_terry, fleiss_kappa, krippendorff_alpha
+from core.reviews.agreement import Scale, bradley_terry, coincidences, fleiss_kappa
 from core.reviews.analysis import Analysis, analyse, cohen, correlate, settle, strengths
 from core.reviews.answers import Results, load_results
 from core.reviews.database import Database
@@ -55,6 +55,10 @@ def test_fleiss_own_example() -> None:
     assert fleiss_kappa(table) == pytest.approx(0.210, abs=5e-4)
     inter_rater = needs.DEVELOPER.package("statsmodels.stats.inter_rater")
     assert fleiss_kappa(table) == pytest.approx(inter_rater.fleiss_kappa(table), abs=1e-12)
+
+
+def krippendorff_alpha(ratings: np.ndarray, scale: Scale) -> float:
+    return coincidences(ratings, scale).scores()["alpha"]
 
 
 def test_krippendorffs_own_example() -> None:

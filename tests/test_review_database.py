@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from core.reviews import backup as reviews_backup
 from core.reviews.backup import backup, restore, verify
 from core.reviews.database import Database
 from core.reviews.schema import events, marks, metadata, users
@@ -179,6 +180,25 @@ def test_backup_and_restore_give_the_same_database(
         backup(database, ROOT_USER, tmp_path / name)
     with pytest.raises(NotAllowedError):
         backup(database, RITA, tmp_path / f"x{name}")
+
+
+@pytest.mark.parametrize("name", ["copy.sqlite", "copy.jsonl.gz"])
+def test_a_backup_does_not_replace_a_file_that_came_while_it_was_made(
+    tmp_path: Path, database: Database, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "backups" / name
+    real = reviews_backup._copy if path.suffix == ".sqlite" else reviews_backup._dump
+
+    def slow(*arguments: object) -> reviews_backup.Verified:
+        verified = real(*arguments)  # type: ignore[operator]
+        path.write_text("somebody else's")
+        return verified
+
+    monkeypatch.setattr(reviews_backup, real.__name__, slow)
+    with pytest.raises(CXRLensError, match="exists and is not written over"):
+        backup(database, ROOT_USER, path)
+    assert path.read_text() == "somebody else's"
+    assert [each.name for each in path.parent.iterdir()] == [name]
 
 
 def test_a_damaged_backup_restores_nothing(tmp_path: Path, database: Database, screen: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.bundles.pair import ReportModel
 from core.decoders import build_decoder
 from core.encoders import build_encoder

@@ -238,8 +238,9 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""
+    from core.bundles.card import INTENDED_USE, no_bundle
     from core.bundles.inference import write_reports
-    from core.bundles.library import INTENDED_USE, BundleLibrary, no_bundle
+    from core.bundles.library import BundleLibrary
     from core.labels.rules import label_report
     from core.studies.images import read_image
     from core.studies.model_image import of_image
@@ -299,7 +300,8 @@ def list_bundles(
     as_json: AsJson = False,
 ) -> None:
     """List bundles, and what is wrong with any of them."""
-    from core.bundles.library import BundleError, BundleLibrary, no_bundle
+    from core.bundles.card import BundleError, no_bundle
+    from core.bundles.library import BundleLibrary
 
     library = BundleLibrary(bundles)
     problems = library.problems()

@@ -77,7 +77,6 @@ def generate(
     Args:
         decoder: in evaluation mode.
         visual: tokens (B, N, D), or a memory already made of them.
-        config: how.
         return_attention: keep the winning beam's weights; needs the cache.
         cached: False recomputes every prefix; the reference for tests and benchmarks.
 
@@ -131,8 +130,8 @@ class _Search:
         if self.config.no_repeat_ngram:
             self._block_repeats(log_probabilities)
         total = (self.scores.unsqueeze(2) + log_probabilities).flatten(1)
-        best, places = total.topk(min(2 * self.beams, total.shape[1]), dim=1, sorted=True)
-        beam, word = places // vocabulary, places % vocabulary
+        best, flat = total.topk(min(2 * self.beams, total.shape[1]), dim=1, sorted=True)
+        beam, word = flat // vocabulary, flat % vocabulary
         if attention is not None:
             self.attention.append(attention)
         self._finish(best, beam, word)

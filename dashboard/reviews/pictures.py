@@ -232,7 +232,8 @@ def _maps(
     bundle: str,
 ) -> list[Overlay]:
     from core.bundles.inference import filtered_images
-    from core.explain.methods import METHODS, explain, on_image  # bring torch
+    from core.explain.methods import METHODS, explain  # brings torch
+    from core.explain.on_image import on_image
     from core.explain.targets import sentence
 
     spans, overlays = sentence_spans(text), []
