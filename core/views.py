@@ -32,8 +32,18 @@ _CHOICES: dict[str, dict[str, ViewChoice]] = {
 _OTHERS = {"frontal": ViewChoice(_FRONTAL | {""}, first_only=True), "all": ViewChoice(None)}
 
 _SPELLED = {
-    "PA": ("PA", "POSTEROANTERIOR", "POSTEROANTERIORVIEW"),
-    "AP": ("AP", "ANTEROPOSTERIOR", "APSUPINE", "APHORIZONTAL", "APERECT", "APPORTABLE", "PORTABLE", "APVERTICAL"),
+    "PA": ("PA", "POSTEROANTERIOR", "POSTERIORANTERIOR"),
+    "AP": (
+        "AP",
+        "ANTEROPOSTERIOR",
+        "ANTERIORPOSTERIOR",
+        "APSUPINE",
+        "APHORIZONTAL",
+        "APERECT",
+        "APPORTABLE",
+        "PORTABLE",
+        "APVERTICAL",
+    ),
     "FRONTAL": ("FRONTAL", "FRONT"),
     "LATERAL": ("LATERAL", "LAT", "L", "LL", "RL", "LLAT", "RLAT", "LEFTLATERAL", "RIGHTLATERAL", "LATERO"),
 }

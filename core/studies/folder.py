@@ -69,9 +69,9 @@ class FolderSource(_Images):
         Raises:
             CXRLensError: there is none, it is gone, or it cannot be read.
         """
-        path = self._files.get(image_id or study_id)
-        if path is None or study_id not in self._files:
-            raise self.unknown(study_id)
+        path = self._files.get(study_id)
+        if path is None or image_id not in ("", study_id):
+            raise self.unknown(study_id if path is None else image_id)
         return read_image(path, name=study_id)
 
     @property
@@ -123,7 +123,7 @@ class UploadSource(_Images):
         """
         image = self._images.get(study_id)
         if image is None or image_id not in ("", study_id):
-            raise self.unknown(study_id)
+            raise self.unknown(study_id if image is None else image_id)
         return image
 
     @property

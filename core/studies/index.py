@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.tables import is_broken
-from core.types import SPLITS, CXRLensError
+from core.types import SPLITS, CXRLensError, Split
 from core.views import ViewChoice, view_choices
 
 INDEX_VERSION = "1"
@@ -121,6 +121,16 @@ class StudyEntry:
         if not any(not image.dropped for image in self.images):
             return "no usable image"
         return ""
+
+
+SHARES = (0.7, 0.1)
+"""Of a drawn split: train, validate; those of R2Gen's split of Open-i, 2,069 / 296 / 590."""
+
+
+def draw_split(subject: str, seed: int) -> Split:
+    """Draw a patient's split from seed and name alone, so that it does not depend on which others are there."""
+    place = int.from_bytes(hashlib.sha256(f"{seed} {subject}".encode()).digest()[:8], "big") / 2**64
+    return "train" if place < SHARES[0] else "validate" if place < sum(SHARES) else "test"
 
 
 def text_fault(*texts: str) -> str:

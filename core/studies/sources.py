@@ -1,7 +1,8 @@
 """The one place where studies are opened by a name: for pages, reviews, training, commands and the library.
 
-A name is what a person writes: ``phantom``, ``phantom:COUNT:SEED``, ``example``, the folder of an index, a folder of
-images, or ``dicomweb:URL``. Each source knows its whole name, its `key`, which never depends on where one stands.
+A name is what a person writes: ``phantom``, ``phantom:COUNT:SEED``, ``example`` for the radiographs that come along,
+the folder of an index, or a folder of images. Each source knows its whole name, its `key`, which never depends on where
+one stands.
 
 What a page may open is a `Catalogue`: sources that whoever runs the server named. An address holds their short names,
 never a path, so that nobody opens other folders of the server by writing an address.
@@ -13,18 +14,25 @@ import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from filelock import FileLock
+
+from core import paths
+from core.studies.columns import release_columns
 from core.studies.folder import FolderSource
+from core.studies.index import INDEX_VERSION
 from core.studies.indexed import IndexedSource
 from core.studies.phantom import PhantomSource
 from core.studies.source import Source
+from core.studies.table import index_table
 from core.types import CXRLensError
 
 KINDS = (
-    "phantom, phantom:COUNT:SEED, the folder of an index (docs/data.md), or a folder of images named by study "
-    "(STUDY.png, .jpg or .dcm)"
+    "phantom, phantom:COUNT:SEED, example, the folder of an index (docs/data.md), or a folder of images named by "
+    "study (STUDY.png, .jpg or .dcm)"
 )
 """What a source can be, for messages."""
 
@@ -93,12 +101,31 @@ def _open_images(rest: str, findings_only: bool) -> Source:
     return FolderSource(Path(rest).expanduser())
 
 
+def _open_example(rest: str, findings_only: bool) -> Source:
+    """The radiographs that come with the code. Their index is made once for all, in the user's cache."""
+    if not paths.EXAMPLES.is_dir():
+        raise SourceError(f"The example radiographs are not there. {paths.how_to_restore(paths.EXAMPLES)}")
+    parts = [path.read_bytes() for path in sorted(paths.EXAMPLES.glob("*.csv"))]
+    made = hashlib.sha256(b"".join(parts) + str(paths.EXAMPLES).encode()).hexdigest()[:12]
+    folder = paths.cache() / f"example-{INDEX_VERSION}-{made}"
+    if not (folder / "index.json").is_file():
+        columns = replace(release_columns("chestx-ray14"), title="Example radiographs")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / "index.json").is_file():
+                index_table(paths.EXAMPLES / "images", paths.EXAMPLES, folder, columns, only_test=True)
+    source = IndexedSource(folder, _VIEWS)
+    source.key = "example"
+    return source
+
+
 _OPENERS: dict[str, Callable[[str, bool], Source]] = {
     "phantom": _open_phantom,
+    "example": _open_example,
     "index": _open_index,
     "images": _open_images,
 }
-_ALONE = ("phantom",)
+_ALONE = ("phantom", "example")
 """Kinds whose name says enough."""
 
 
