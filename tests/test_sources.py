@@ -65,7 +65,7 @@ def test_every_source_answers_every_question(source: Source) -> None:
     for split in SPLITS:
         studies = source.studies(split)
         assert [study.study_id for study in studies] == list(source.ids(split))
-        for study in studies[:3]:
+        for study in studies[:1]:
             assert study == source.study(study.study_id) and study.split == split
             film = source.original(study.study_id)
             (read,) = [image for image in source.images(study.study_id) if image.read]
@@ -133,7 +133,7 @@ def test_names_are_written_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("{here}/empty", "holds no image"),
         ("images:{here}/gone", "cannot be read"),
         ("index:frontal:{here}/empty", "holds no index of studies"),
-        ("", "There are no studies at ''"),
+        ("", "Which studies? It should be phantom"),
     ],
 )
 def test_a_name_that_names_nothing_is_a_sentence(tmp_path: Path, spec: str, said: str) -> None:
@@ -220,7 +220,7 @@ def test_a_folders_study_is_its_files_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "view"),
     [
-        ("PA", "PA"), ("pa", "PA"), ("Posterior-anterior", "POSTERIOR-ANTERIOR"), ("POSTERO_ANTERIOR", "PA"),
+        ("PA", "PA"), ("pa", "PA"), ("Posterior-anterior", "PA"), ("POSTERO_ANTERIOR", "PA"),
         ("AP_horizontal", "AP"), ("AP SUPINE", "AP"), ("Frontal", "FRONTAL"), ("L", "LATERAL"), ("LL", "LATERAL"),
         ("Lateral", "LATERAL"), ("COSTAL", "COSTAL"), ("nan", ""), ("", ""), (" - ", ""),
     ],

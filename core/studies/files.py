@@ -78,14 +78,13 @@ class ImageTree:
         key = without_suffix("/".join(parts))
         if key in self._by_path:
             return [self._by_path[key]]
-        candidates = self._ends(min(len(parts), _PARTS)).get("/".join(key.split("/")[-_PARTS:]), [])
-        longer = [each for each in candidates if each.endswith("/" + key)]
-        if longer:
-            return [self._by_path[each] for each in longer]
-        # The table may name folders above the root.
-        return [self._by_path[each] for each in candidates if key.endswith("/" + each)] or (
-            [self._by_path[each] for each in candidates] if len(parts) <= _PARTS else []
-        )
+        for count in range(min(len(parts), _PARTS), 0, -1):
+            candidates = self._ends(count).get("/".join(key.split("/")[-count:]), [])
+            # The table may leave out folders, or name some above the root.
+            found = [each for each in candidates if each.endswith("/" + key) or key.endswith("/" + each)]
+            if found:
+                return [self._by_path[each] for each in found]
+        return []
 
     def of_study(self, ids: Iterable[str]) -> dict[str, list[str]]:
         """Files by study, where only the studies' ids are known: `ID.png`, `ID_2.png`, `ID-lateral.png`, `ID/any.png`.

@@ -6,6 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from core.studies.images import Radiograph, read_image
@@ -14,6 +15,7 @@ from core.types import CXRLensError, Split, Study
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 _NAMED = 5
+_LOOKED_AT = 2000  # ours: files in folders of a folder, to say what to do
 
 
 class _Images(Source):
@@ -52,7 +54,8 @@ class FolderSource(_Images):
         self.key = f"images:{folder.expanduser().absolute()}"
         self.title = f"Images in {folder.name or folder}"
         if not self._files:
-            below = next((path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES), None)
+            some = islice(folder.rglob("*"), _LOOKED_AT)
+            below = next((path for path in some if path.suffix.lower() in SUFFIXES), None)
             raise CXRLensError(
                 f"{folder} holds no image. It should have a file a study, STUDY{SUFFIXES[0]} or .dcm."
                 if below is None

@@ -60,6 +60,8 @@ def open_source(spec: str, *, findings_only: bool = False) -> Source:
     if opener is not None and (rest or kind in _ALONE):
         return opener(rest, findings_only)
     folder = Path(spec).expanduser()
+    if not spec.strip():
+        raise SourceError(f"Which studies? It should be {KINDS}.")
     if (folder / "index.json").is_file():
         return _open_index(f":{folder}", findings_only)
     if folder.is_dir():

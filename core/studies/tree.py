@@ -116,7 +116,7 @@ def _add(path: Path, where: str, size: int, key: bytes, studies: dict[str, _Foun
         notes.add("DICOM file that cannot be read", where)
         return
     if not is_radiograph(header):
-        notes.add("DICOM file that is no radiograph", where)
+        notes.add("DICOM file without a radiograph", where)
         return
     if not identity["StudyInstanceUID"]:
         notes.add("DICOM file without a study, a study of its own", where)
