@@ -1,0 +1,331 @@
+"""A source of studies and pairs in, a file of their reports out: in blocks, which processes share and reruns keep."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.metadata
+import io
+import json
+import multiprocessing
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from core import ranks
+from core.bundles.library import BundleLibrary
+from core.files import read_json_lines, write_whole
+from core.studies.sources import open_source
+from core.types import CXRLensError, Study
+
+if TYPE_CHECKING:
+    import torch
+
+    from core.bundles.pair import ReportModel
+
+Precision: TypeAlias = Literal["fp32", "bf16"]
+Progress: TypeAlias = Callable[[int, int], None]
+
+BLOCK = 64
+"""Studies in a block: what a process loses at most when it is interrupted."""
+FORMATS = (".jsonl", ".csv")
+PACKAGES = ("torch", "timm", "open_clip_torch", "numpy", "pydicom", "Pillow")
+_ID, _REFERENCE, _PROBLEM = "study_id", "reference", "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is written, and how.
+
+    Attributes:
+        source: what `core.studies.sources.open_source` opens.
+        split: "train", "validate", "test"; None is all studies.
+        bundles: folder of bundles.
+        pairs: names of bundles.
+        batch: images that are encoded together.
+        beam_size: 1 is greedy; None is as each card says.
+        device: torch's name of where it computes.
+        precision: "bf16" lets torch compute in bfloat16 where that is safe (autocast).
+    """
+
+    source: str
+    split: Literal["train", "validate", "test"] | None
+    bundles: Path
+    pairs: tuple[str, ...]
+    batch: int = 16
+    beam_size: int | None = None
+    device: str = "cpu"
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class PairCensus:
+    """What a pair wrote.
+
+    Attributes:
+        reports: how many.
+        empty: reports without a word.
+        cut: reports that the length limit ended.
+        words: mean of a report.
+        distinct: share of reports that differ from each other, 0 to 1.
+    """
+
+    reports: int
+    empty: int
+    cut: int
+    words: float
+    distinct: float
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What came of it.
+
+    Attributes:
+        studies: in the source.
+        written: of them have their reports in the file.
+        unreadable: the others, and why: study id -> a sentence.
+        pairs: name of the bundle -> what it wrote.
+    """
+
+    studies: int
+    written: int
+    unreadable: dict[str, str]
+    pairs: dict[str, PairCensus]
+
+
+def write_source(work: Work, out: Path, processes: int = 1, progress: Progress | None = None) -> Census:
+    """Write the reports of a source's studies with some pairs into one file, a line a study.
+
+    Run again after an interruption it goes on where it stopped; run again with the same studies, pairs and settings it
+    does nothing. Beside the file stands ``OUT.about.json``: settings, fingerprints, package versions and the census.
+    A study whose image cannot be read is left out and named in the census.
+
+    Args:
+        work: what is written, and how.
+        out: the file; ``.jsonl`` as `core.evaluation.reports` reads it, or ``.csv`` with the same columns.
+        processes: on this machine, where processes do not already work together (`core.ranks`).
+        progress: called with (studies done, studies in all).
+
+    Raises:
+        CXRLensError: no such format, no studies, or the source or a bundle cannot be opened.
+    """
+    if out.suffix not in FORMATS:
+        raise CXRLensError(f"{out.name} should end in {' or '.join(FORMATS)}, which says how it is written.")
+    about = _about(work)
+    key = _hash(about)
+    done = _done(out, key)
+    if ranks.from_first(done is not None):
+        return ranks.from_first(done)  # type: ignore[return-value]
+    studies = _studies(work)
+    blocks = range(0, len(studies), BLOCK)
+    parts = out.with_name(f".{out.name}.{key}.parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    missing = [start for start in blocks if not _part(parts, start).is_file()]
+    ranks.wait()  # all have looked before anyone writes
+    finished = len(studies) - sum(min(BLOCK, len(studies) - start) for start in missing)
+    if progress is not None:
+        progress(finished, len(studies))
+    mine = missing[ranks.rank() :: ranks.count()]
+    for start in _write_blocks(work, parts, mine, processes if ranks.count() == 1 else 1):
+        finished += min(BLOCK, len(studies) - start) * ranks.count()
+        if progress is not None:
+            progress(min(finished, len(studies)), len(studies))
+    ranks.wait()
+    census = None
+    if ranks.is_first():
+        rows = [row for start in blocks for _, row in read_json_lines(_part(parts, start))]
+        census = _census(work.pairs, rows)
+        write_whole(out, _lines(out.suffix, work.pairs, [row for row in rows if _PROBLEM not in row]))
+        beside = {**about, "key": key, "versions": _versions(), "census": asdict(census)}
+        write_whole(_beside(out), json.dumps(beside, indent=1))
+        shutil.rmtree(parts)
+    return ranks.from_first(census)  # type: ignore[return-value]
+
+
+def _write_blocks(work: Work, parts: Path, starts: Sequence[int], processes: int) -> Iterator[int]:
+    """Write blocks, and say which is done."""
+    if min(processes, len(starts)) <= 1:
+        for start in starts:
+            yield _write_block(work, parts, start)
+        return
+    pool = ProcessPoolExecutor(min(processes, len(starts)), multiprocessing.get_context("spawn"))
+    try:
+        for done in as_completed([pool.submit(_write_block, work, parts, start, alone=False) for start in starts]):
+            yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_block(work: Work, parts: Path, start: int, *, alone: bool = True) -> int:
+    """Write the reports of the studies from ``start`` into a file of their own."""
+    import torch
+
+    if not alone:  # processes share the cores
+        torch.set_num_threads(1)
+    studies = _studies(work)[start : start + BLOCK]
+    rows: list[dict[str, Any]] = []
+    for first in range(0, len(studies), work.batch):
+        rows += _write_batch(work, studies[first : first + work.batch])
+    write_whole(_part(parts, start), "".join(json.dumps(row) + "\n" for row in rows))
+    return start
+
+
+def _write_batch(work: Work, studies: Sequence[Study]) -> list[dict[str, Any]]:
+    """Rows of some studies, in their order: their reports, or why they have none."""
+    from core.bundles.inference import write_batch
+
+    models, source = _models(work), open_source(work.source)
+    rows: dict[str, dict[str, Any]] = {}
+    images: dict[int, list[np.ndarray[Any, Any]]] = {}
+    for study in studies:
+        try:
+            squares = {size: source.image(study.study_id, size) for size in {model.image_size for model in models}}
+        except CXRLensError as error:
+            rows[study.study_id] = {_ID: study.study_id, _PROBLEM: str(error)}
+            continue
+        for size, square in squares.items():
+            images.setdefault(size, []).append(square)
+        reference = {_REFERENCE: study.findings} if study.findings else {}
+        rows[study.study_id] = {_ID: study.study_id, **reference, "cut": []}
+    readable = [row for row in rows.values() if _PROBLEM not in row]
+    if readable:
+        with _computing(work):
+            for name, reports in write_batch(models, lambda size: _stack(images[size]), beam_size=work.beam_size):
+                for row, report in zip(readable, reports, strict=True):
+                    row[name] = report.text
+                    row["cut"] += [] if report.finished else [name]
+    return list(rows.values())
+
+
+def _stack(images: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
+    """Squares (side, side) as a batch (B, 1, side, side)."""
+    import torch
+
+    return torch.from_numpy(np.stack(images)).unsqueeze(1)
+
+
+def _computing(work: Work) -> AbstractContextManager[Any]:
+    """The precision in which torch computes."""
+    import torch
+
+    if work.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(torch.device(work.device).type, dtype=torch.bfloat16)
+
+
+@lru_cache(maxsize=1)
+def _models(work: Work) -> list[ReportModel]:
+    """The pairs, on their device; an encoder that some share is there once."""
+    import torch
+
+    library = BundleLibrary(work.bundles)
+    models = [library.load(name) for name in work.pairs]
+    if all(model.card.size == "tiny" for model in models):
+        torch.set_num_threads(1)  # their threads would mostly wait for each other
+    try:
+        for model in models:
+            model.encoder.to(torch.device(work.device))
+            model.decoder.to(torch.device(work.device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise CXRLensError(f"The device '{work.device}' cannot be used here: {str(error).splitlines()[0]}") from error
+    return models
+
+
+@lru_cache(maxsize=1)
+def _studies(work: Work) -> Sequence[Study]:
+    """The studies, in the source's order."""
+    source = open_source(work.source)
+    splits = (work.split,) if work.split else source.splits
+    found = [study for split in splits for study in source.studies(split)]
+    if not found:
+        raise CXRLensError(
+            f"{work.source} has no studies{f' in its split {work.split!r}' if work.split else ''}, so there is nothing "
+            "to write."
+        )
+    return found
+
+
+def _about(work: Work) -> dict[str, Any]:
+    """Everything that decides the reports."""
+    cards = {card.name: card for card in BundleLibrary(work.bundles).cards()}
+    unknown = [name for name in work.pairs if name not in cards]
+    if unknown or not work.pairs:
+        known = ", ".join(cards) or "none"
+        raise CXRLensError(f"There is no bundle '{', '.join(unknown)}' in {work.bundles}. Those there: {known}.")
+    return {
+        "source": work.source,
+        "fingerprint": open_source(work.source).fingerprint(),
+        "split": work.split,
+        "pairs": {name: cards[name].content["sha256"] for name in work.pairs},
+        "write": {name: cards[name].write for name in work.pairs},
+        "beam_size": work.beam_size,
+        "precision": work.precision,
+    }
+
+
+def _done(out: Path, key: str) -> Census | None:
+    """The census of a file that was written from the same; None where there is none."""
+    try:
+        beside = json.loads(_beside(out).read_text(encoding="utf-8"))
+        if beside["key"] != key or not out.is_file():
+            return None
+        census = beside["census"]
+        pairs = {name: PairCensus(**each) for name, each in census["pairs"].items()}
+        return replace(Census(**census), pairs=pairs)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(out.name + ".about.json")
+
+
+def _part(parts: Path, start: int) -> Path:
+    return parts / f"{start:09}.jsonl"
+
+
+def _census(pairs: Sequence[str], rows: Sequence[dict[str, Any]]) -> Census:
+    written = [row for row in rows if _PROBLEM not in row]
+    counted = {}
+    for name in pairs:
+        texts = [row[name] for row in written]
+        counted[name] = PairCensus(
+            len(texts),
+            sum(not text for text in texts),
+            sum(name in row["cut"] for row in written),
+            round(float(np.mean([len(text.split()) for text in texts])), 2) if texts else 0.0,
+            round(len(set(texts)) / max(len(texts), 1), 4),
+        )
+    unreadable = {row[_ID]: row[_PROBLEM] for row in rows if _PROBLEM in row}
+    return Census(len(rows), len(written), unreadable, counted)
+
+
+def _lines(suffix: str, pairs: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    has_reference = any(_REFERENCE in row for row in rows)
+    names = [_ID, *([_REFERENCE] if has_reference else []), *pairs]
+    table = [{name: row.get(name, "") for name in names} for row in rows]
+    if suffix == ".jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
+
+
+def _versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": sys.version.split()[0], **found}
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
