@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib.metadata
-import io
 import json
 import multiprocessing
 import shutil
@@ -13,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -22,9 +21,9 @@ import numpy as np
 
 from core import ranks
 from core.bundles.library import BundleLibrary
-from core.files import read_json_lines, write_whole
+from core.files import read_json_lines, whole_file, write_whole
 from core.studies.sources import open_source
-from core.types import CXRLensError, Study
+from core.types import CXRLensError
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +37,7 @@ BLOCK = 64
 """Studies in a block: what a process loses at most when it is interrupted."""
 FORMATS = (".jsonl", ".csv")
 PACKAGES = ("torch", "timm", "open_clip_torch", "numpy", "pydicom", "Pillow")
-_ID, _REFERENCE, _PROBLEM = "study_id", "reference", "problem"
+_ID, _REFERENCE, _PROBLEM, _CUT = "study_id", "reference", "problem", "cut"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Work:
     """What is written, and how.
 
     Attributes:
-        source: what `core.studies.sources.open_source` opens.
+        source: key of a source, as `core.studies.sources.open_source` takes it.
         split: "train", "validate", "test"; None is all studies.
         bundles: folder of bundles.
         pairs: names of bundles.
@@ -125,7 +124,7 @@ def write_source(work: Work, out: Path, processes: int = 1, progress: Progress |
     done = _done(out, key)
     if ranks.from_first(done is not None):
         return ranks.from_first(done)  # type: ignore[return-value]
-    studies = _studies(work)
+    studies = _study_ids(work)
     blocks = range(0, len(studies), BLOCK)
     parts = out.with_name(f".{out.name}.{key}.parts")
     parts.mkdir(parents=True, exist_ok=True)
@@ -142,9 +141,7 @@ def write_source(work: Work, out: Path, processes: int = 1, progress: Progress |
     ranks.wait()
     census = None
     if ranks.is_first():
-        rows = [row for start in blocks for _, row in read_json_lines(_part(parts, start))]
-        census = _census(work.pairs, rows)
-        write_whole(out, _lines(out.suffix, work.pairs, [row for row in rows if _PROBLEM not in row]))
+        census = _join(out, work, [_part(parts, start) for start in blocks])
         beside = {**about, "key": key, "versions": _versions(), "census": asdict(census)}
         write_whole(_beside(out), json.dumps(beside, indent=1))
         shutil.rmtree(parts)
@@ -171,7 +168,7 @@ def _write_block(work: Work, parts: Path, start: int, *, alone: bool = True) -> 
 
     if not alone:  # processes share the cores
         torch.set_num_threads(1)
-    studies = _studies(work)[start : start + BLOCK]
+    studies = _study_ids(work)[start : start + BLOCK]
     rows: list[dict[str, Any]] = []
     for first in range(0, len(studies), work.batch):
         rows += _write_batch(work, studies[first : first + work.batch])
@@ -179,30 +176,30 @@ def _write_block(work: Work, parts: Path, start: int, *, alone: bool = True) -> 
     return start
 
 
-def _write_batch(work: Work, studies: Sequence[Study]) -> list[dict[str, Any]]:
+def _write_batch(work: Work, study_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of some studies, in their order: their reports, or why they have none."""
     from core.bundles.inference import write_batch
 
     models, source = _models(work), open_source(work.source)
     rows: dict[str, dict[str, Any]] = {}
     images: dict[int, list[np.ndarray[Any, Any]]] = {}
-    for study in studies:
+    for study_id in study_ids:
         try:
-            squares = {size: source.image(study.study_id, size) for size in {model.image_size for model in models}}
+            squares = {size: source.image(study_id, size) for size in {model.image_size for model in models}}
+            reference = source.study(study_id).findings
         except CXRLensError as error:
-            rows[study.study_id] = {_ID: study.study_id, _PROBLEM: str(error)}
+            rows[study_id] = {_ID: study_id, _PROBLEM: str(error)}
             continue
         for size, square in squares.items():
             images.setdefault(size, []).append(square)
-        reference = {_REFERENCE: study.findings} if study.findings else {}
-        rows[study.study_id] = {_ID: study.study_id, **reference, "cut": []}
+        rows[study_id] = {_ID: study_id, _REFERENCE: reference, _CUT: []}
     readable = [row for row in rows.values() if _PROBLEM not in row]
     if readable:
         with _computing(work):
             for name, reports in write_batch(models, lambda size: _stack(images[size]), beam_size=work.beam_size):
                 for row, report in zip(readable, reports, strict=True):
                     row[name] = report.text
-                    row["cut"] += [] if report.finished else [name]
+                    row[_CUT] += [] if report.finished else [name]
     return list(rows.values())
 
 
@@ -241,16 +238,14 @@ def _models(work: Work) -> list[ReportModel]:
 
 
 @lru_cache(maxsize=1)
-def _studies(work: Work) -> Sequence[Study]:
-    """The studies, in the source's order."""
+def _study_ids(work: Work) -> Sequence[str]:
+    """Ids of the studies, in the source's order."""
     source = open_source(work.source)
-    splits = (work.split,) if work.split else source.splits
-    found = [study for split in splits for study in source.studies(split)]
+    splits = (work.split,) if work.split else source.splits()
+    found = [study_id for split in splits for study_id in source.study_ids(split)]
     if not found:
-        raise CXRLensError(
-            f"{work.source} has no studies{f' in its split {work.split!r}' if work.split else ''}, so there is nothing "
-            "to write."
-        )
+        where = f" in its split '{work.split}'" if work.split else ""
+        raise CXRLensError(f"{source.title} has no studies{where}: there is nothing to write.")
     return found
 
 
@@ -293,33 +288,53 @@ def _part(parts: Path, start: int) -> Path:
     return parts / f"{start:09}.jsonl"
 
 
-def _census(pairs: Sequence[str], rows: Sequence[dict[str, Any]]) -> Census:
-    written = [row for row in rows if _PROBLEM not in row]
-    counted = {}
-    for name in pairs:
-        texts = [row[name] for row in written]
-        counted[name] = PairCensus(
-            len(texts),
-            sum(not text for text in texts),
-            sum(name in row["cut"] for row in written),
-            round(float(np.mean([len(text.split()) for text in texts])), 2) if texts else 0.0,
-            round(len(set(texts)) / max(len(texts), 1), 4),
-        )
-    unreadable = {row[_ID]: row[_PROBLEM] for row in rows if _PROBLEM in row}
-    return Census(len(rows), len(written), unreadable, counted)
+def _join(out: Path, work: Work, parts: Sequence[Path]) -> Census:
+    """Put the blocks into one file, a block in memory at a time, and count."""
+    studies, unreadable = 0, {}
+    tallies = {name: _Tally() for name in work.pairs}
+    columns = [_ID, *([_REFERENCE] if open_source(work.source).has_reports else []), *work.pairs]
+    with whole_file(out) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        if out.suffix == ".csv":
+            table.writeheader()
+        for path in parts:
+            for _, row in read_json_lines(path):
+                studies += 1
+                if _PROBLEM in row:
+                    unreadable[row[_ID]] = row[_PROBLEM]
+                    continue
+                for name, tally in tallies.items():
+                    tally.add(row[name], cut=name in row[_CUT])
+                if out.suffix == ".csv":
+                    table.writerow(row)
+                else:
+                    file.write(json.dumps({name: row[name] for name in columns}, ensure_ascii=False) + "\n")
+    return Census(
+        studies, studies - len(unreadable), unreadable, {name: tally.census() for name, tally in tallies.items()}
+    )
 
 
-def _lines(suffix: str, pairs: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
-    has_reference = any(_REFERENCE in row for row in rows)
-    names = [_ID, *([_REFERENCE] if has_reference else []), *pairs]
-    table = [{name: row.get(name, "") for name in names} for row in rows]
-    if suffix == ".jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
+@dataclass(slots=True)
+class _Tally:
+    """Counts of one pair's reports, as they are read."""
+
+    reports: int = 0
+    empty: int = 0
+    cut: int = 0
+    words: int = 0
+    different: set[bytes] = field(default_factory=set)
+
+    def add(self, text: str, *, cut: bool) -> None:
+        self.reports += 1
+        self.empty += not text
+        self.cut += cut
+        self.words += len(text.split())
+        self.different.add(hashlib.sha256(text.encode()).digest()[:8])
+
+    def census(self) -> PairCensus:
+        many = max(self.reports, 1)
+        words, distinct = round(self.words / many, 2), round(len(self.different) / many, 4)
+        return PairCensus(self.reports, self.empty, self.cut, words, distinct)
 
 
 def _versions() -> dict[str, str]:
