@@ -11,26 +11,25 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from core import ranks
 from core.bundles.library import BundleLibrary
+from core.devices import Precision, computing, open_device
 from core.files import read_json_lines, whole_file, write_whole
 from core.studies.sources import open_source
-from core.types import CXRLensError
+from core.types import CXRLensError, Split
 
 if TYPE_CHECKING:
     import torch
 
     from core.bundles.pair import ReportModel
 
-Precision: TypeAlias = Literal["fp32", "bf16"]
 Progress: TypeAlias = Callable[[int, int], None]
 
 BLOCK = 64
@@ -51,12 +50,12 @@ class Work:
         pairs: names of bundles.
         batch: images that are encoded together.
         beam_size: 1 is greedy; None is as each card says.
-        device: torch's name of where it computes.
-        precision: "bf16" lets torch compute in bfloat16 where that is safe (autocast).
+        device: see `core.devices.open_device`.
+        precision: see `core.devices.Precision`.
     """
 
     source: str
-    split: Literal["train", "validate", "test"] | None
+    split: Split | None
     bundles: Path
     pairs: tuple[str, ...]
     batch: int = 16
@@ -195,7 +194,7 @@ def _write_batch(work: Work, study_ids: Sequence[str]) -> list[dict[str, Any]]:
         rows[study_id] = {_ID: study_id, _REFERENCE: reference, _CUT: []}
     readable = [row for row in rows.values() if _PROBLEM not in row]
     if readable:
-        with _computing(work):
+        with computing(models[0].device, work.precision):
             for name, reports in write_batch(models, lambda size: _stack(images[size]), beam_size=work.beam_size):
                 for row, report in zip(readable, reports, strict=True):
                     row[name] = report.text
@@ -210,15 +209,6 @@ def _stack(images: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).unsqueeze(1)
 
 
-def _computing(work: Work) -> AbstractContextManager[Any]:
-    """The precision in which torch computes."""
-    import torch
-
-    if work.precision == "fp32":
-        return nullcontext()
-    return torch.autocast(torch.device(work.device).type, dtype=torch.bfloat16)
-
-
 @lru_cache(maxsize=1)
 def _models(work: Work) -> list[ReportModel]:
     """The pairs, on their device; an encoder that some share is there once."""
@@ -228,12 +218,10 @@ def _models(work: Work) -> list[ReportModel]:
     models = [library.load(name) for name in work.pairs]
     if all(model.card.size == "tiny" for model in models):
         torch.set_num_threads(1)  # their threads would mostly wait for each other
-    try:
-        for model in models:
-            model.encoder.to(torch.device(work.device))
-            model.decoder.to(torch.device(work.device))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise CXRLensError(f"The device '{work.device}' cannot be used here: {str(error).splitlines()[0]}") from error
+    device = open_device(work.device)
+    for model in models:
+        model.encoder.to(device)
+        model.decoder.to(device)
     return models
 
 
