@@ -268,7 +268,7 @@ def test_what_a_person_writes_names_a_source(tmp_path: Path, monkeypatch: pytest
     image = open_source(name_source("pictures")).image("s1", 32)
     assert image.shape == (32, 32)
     np.testing.assert_array_equal(image, grey_levels(image) / np.float32(255))
-    with pytest.raises(CXRLensError, match="no image of study 's2'"):
+    with pytest.raises(CXRLensError, match="no study 's2' in Images in pictures"):
         open_source(name_source("pictures")).image("s2", 32)
 
 

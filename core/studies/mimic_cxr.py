@@ -105,7 +105,12 @@ def index_mimic_cxr(
     return write_index(out, "mimic_cxr", root, options, entries, notes)
 
 
-def read_shipped_labels(index: StudyIndex, labeler: Labeler) -> pa.Table:
+_WHERE_LABELS = {name: f"mimic-cxr-2.*-{name}.csv.gz was not there" for name in LABELERS} | {
+    "given": "no column of labels was named"
+}
+
+
+def read_shipped_labels(index: StudyIndex, labeler: str) -> pa.Table:
     """Labels that the release ships: study_id, and a column of states an observation.
 
     Raises:
@@ -114,8 +119,8 @@ def read_shipped_labels(index: StudyIndex, labeler: Labeler) -> pa.Table:
     path = index.folder / f"labels-{labeler}.parquet"
     if not path.is_file():
         raise ReleaseError(
-            f"{index.folder} has no labels of {labeler}: mimic-cxr-2.*-{labeler}.csv.gz was not there for it. "
-            "Get the table and make the index again, or set data.labels=rules."
+            f"{index.folder} has no labels of {labeler}: {_WHERE_LABELS[labeler]} for it. Make the index again with "
+            "them, or set data.labels=rules."
         )
     return read_parquet(path)
 
