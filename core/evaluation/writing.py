@@ -22,6 +22,7 @@ from core import ranks
 from core.bundles.library import BundleLibrary
 from core.devices import Precision, computing, open_device
 from core.files import read_json_lines, whole_file, write_whole
+from core.studies.model_image import of_study
 from core.studies.sources import open_source
 from core.types import CXRLensError, Split
 
@@ -184,7 +185,7 @@ def _write_batch(work: Work, study_ids: Sequence[str]) -> list[dict[str, Any]]:
     images: dict[int, list[np.ndarray[Any, Any]]] = {}
     for study_id in study_ids:
         try:
-            squares = {size: source.image(study_id, size) for size in {model.image_size for model in models}}
+            squares = {size: of_study(source, study_id)(size) for size in {model.image_size for model in models}}
             reference = source.study(study_id).findings
         except CXRLensError as error:
             rows[study_id] = {_ID: study_id, _PROBLEM: str(error)}
@@ -230,7 +231,7 @@ def _study_ids(work: Work) -> Sequence[str]:
     """Ids of the studies, in the source's order."""
     source = open_source(work.source)
     splits = (work.split,) if work.split else source.splits()
-    found = [study_id for split in splits for study_id in source.study_ids(split)]
+    found = [study_id for split in splits for study_id in source.ids(split)]
     if not found:
         where = f" in its split '{work.split}'" if work.split else ""
         raise CXRLensError(f"{source.title} has no studies{where}: there is nothing to write.")
