@@ -148,6 +148,12 @@ def test_what_is_cited_of_the_paper_is_in_our_notes() -> None:
     assert {number for _, number in cited} <= sections, sorted(each for each in cited if each[1] not in sections)
 
 
+def test_no_javascript_file_is_too_long() -> None:
+    lines = {path: path.read_text(encoding="utf-8").count("\n") for path in (ROOT / "dashboard").rglob("*.js")}
+    assert len(lines) > 10
+    assert not {path.name: count for path, count in lines.items() if count > 500}
+
+
 def test_places_in_the_code_that_a_document_names_are_there() -> None:
     pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "assets/README.md")] + [*ROOT.glob("docs/*.md")]
     gone = {

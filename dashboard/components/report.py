@@ -16,13 +16,13 @@ from core.labels.rules import LabeledReport
 from core.observations import NO_FINDING, LabelState
 from core.text import split_sentences, word_spans
 from core.types import Report
-from dashboard.components.source import source
+from dashboard.components.source import script, source
 
 _COMPONENT = st.components.v2.component(
     "cxr_reports",
     html="<div class='reports'>\n</div>",
     css=source("marks.css", "report.css"),
-    js=source("dom.js", "marks.js", "report.js"),
+    js=script("report.js"),
 )
 
 

@@ -31,12 +31,13 @@ TEXTS = {
 
 @dataclass
 class Trial:
-    """A server with a database of two sessions."""
+    """A server with a database of three sessions."""
 
     server: Server
     database: Database
     quality: str
     preference: str
+    hasty: str
 
     def marks(self, screen: str) -> list[dict[str, object]]:
         return [dict(saved.mark.value) for saved in read_screen(self.database, ANNA, screen).marks]
@@ -58,9 +59,9 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
         design = Design("Trial", rubric, ("anna",), source=name, instructions="Mark what you would correct.")
         return create_session(database, admin, design, cases)
 
-    quality, preference = create("report-quality"), create("preference")
+    sessions = [create(rubric) for rubric in ("report-quality", "preference", "report-quality")]
     for server in start_server(folder, CXR_REVIEWS=str(location)):
-        yield Trial(server, database, quality, preference)
+        yield Trial(server, database, *sessions)
     database.close()
 
 
@@ -136,6 +137,40 @@ def test_a_session_by_keyboard_broken_off_and_resumed(browser: sync_api.Browser,
     assert states == ["done", "skipped", "done", "done"]
     assert again.errors == []
     assert "Traceback" not in trial.server.log.read_text()
+
+
+def test_nothing_is_lost_or_refused_of_what_is_done_in_haste(browser: sync_api.Browser, trial: Trial) -> None:
+    watched = enter(browser, trial, trial.hasty)
+    at(watched, 0)
+    screens = trial.screens(trial.hasty)
+    field = watched.page.locator(".typing textarea")
+    # A comment, and before it is saved the button to another case.
+    press(watched, "c")
+    watched.page.keyboard.type("half a comm")
+    watched.page.locator(".places button").nth(1).click()
+    at(watched, 1)
+    expect(field).to_be_hidden()
+    # A comment, and in the middle of it the button to skip: the reason is a field of its own.
+    press(watched, "c")
+    watched.page.keyboard.type("rotated")
+    watched.page.locator('[data-go="skip"]').click()
+    expect(field).to_have_value("")
+    expect(watched.page.locator(".typing label span")).to_contain_text("skipped")
+    watched.page.keyboard.type("not a chest")
+    press(watched, "Enter")
+    at(watched, 2)
+    # A key three times, sooner than one is saved.
+    press(watched, "1")
+    saved(watched)
+    press(watched, "s", "s", "s")
+    saved(watched)
+    expect(watched.page.locator(".notice")).to_be_hidden()
+    assert [value["significant"] for value in trial.marks(screens[2])] == [False]
+    first, second = (read_screen(trial.database, ANNA, screen) for screen in screens[:2])
+    assert (first.comment, second.comment) == ("half a comm", "rotated")
+    assert (second.state, second.skip_reason) == ("skipped", "not a chest")
+    watched.page.close()
+    assert watched.errors == []
 
 
 def test_by_mouse_in_two_tabs_at_a_phones_width(browser: sync_api.Browser, trial: Trial) -> None:

@@ -1,6 +1,9 @@
 // Studies down, reports across. Text goes in as text, never as markup.
 // The focus is on a row: j and k (or the arrows) move it, past the last row the page turns; x chooses, Enter opens.
 
+import { make } from "./dom.js"
+import { WORDS, sign } from "./marks.js"
+
 const tables = new WeakMap()
 
 function marked(piece) {
@@ -113,7 +116,7 @@ class Table {
   }
 }
 
-export default function (component) {
+export default function mount(component) {
   const { data, parentElement, setTriggerValue } = component
   let table = tables.get(parentElement)
   if (!table) {

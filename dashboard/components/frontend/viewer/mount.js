@@ -1,7 +1,9 @@
-// Mounts the viewer of viewer.js on its own.
+// Mounts the viewer on its own.
+import { Viewer } from "./viewer.js"
+
 const viewers = new WeakMap()
 
-export default function (component) {
+export default function mount(component) {
   const { data, parentElement, setTriggerValue } = component
   let viewer = viewers.get(parentElement)
   if (!viewer) {

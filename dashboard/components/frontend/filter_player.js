@@ -1,12 +1,14 @@
 // CCVE's filters as tiles with bars, played through the words of a report. Every word's attention came with the data;
 // the server hears only where a reader stopped, and which tile was chosen.
 
+import { make } from "./dom.js"
+
 const states = new WeakMap()
 const SIDES = ["trained", "untrained"]
 
 const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`
 
-// Gain by frequency as a line; the faint line is 1, which lets pass unchanged.
+// Gain by frequency as a line; the faint line is 1: the image passes unchanged.
 function curve(sides, index) {
   const name = "http://www.w3.org/2000/svg"
   const svg = document.createElementNS(name, "svg")
@@ -28,7 +30,7 @@ function curve(sides, index) {
     line(gains.map((gain, at) => [(100 * at) / (gains.length - 1), y(gain)]), SIDES[which])
   })
   const gains = sides[0].responses[index]
-  const label = `Passes coarse detail ${gains[0].toFixed(2)} times, fine detail ${gains.at(-1).toFixed(2)} times`
+  const label = `Keeps ${percent(gains[0])} of coarse detail, ${percent(gains.at(-1))} of fine detail`
   svg.setAttribute("aria-label", label)
   const title = document.createElementNS(name, "title")
   title.textContent = label
@@ -178,13 +180,13 @@ function start(state) {
       tell(state)
     } else go(state, state.place + 1, false)
   }, 1000 / state.speed)
-  label(state)
+  showPlaying(state)
 }
 
 function stop(state) {
   clearInterval(state.timer)
   state.timer = null
-  label(state)
+  showPlaying(state)
 }
 
 function toggle(state) {
@@ -195,14 +197,14 @@ function toggle(state) {
   } else start(state)
 }
 
-function label(state) {
+function showPlaying(state) {
   const text = state.timer ? "Pause" : "Play"
   state.play.textContent = state.timer ? "❚❚" : "▶"
   state.play.setAttribute("aria-label", text)
   state.play.title = text
 }
 
-export default function (component) {
+export default function mount(component) {
   const { data, parentElement, setStateValue } = component
   const root = parentElement.querySelector(".player")
   let state = states.get(parentElement)
@@ -215,7 +217,7 @@ export default function (component) {
   state.place = Math.min(state.place, data.words.length - 1)
   const active = root.contains(root.getRootNode().activeElement) ? root.getRootNode().activeElement.getAttribute("aria-label") : null
   build(root, data, state, setStateValue)
-  label(state)
+  showPlaying(state)
   draw(state)
   // What had the focus has it again after the page was drawn anew.
   if (active) root.querySelector(`[aria-label="${CSS.escape(active)}"]`)?.focus({ preventScroll: true })

@@ -68,7 +68,7 @@ class Pictures {
   }
 }
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function mount({ data, parentElement, setTriggerValue }) {
   let pictures = boxes.get(parentElement)
   if (!pictures) {
     pictures = new Pictures(parentElement.querySelector("img"))

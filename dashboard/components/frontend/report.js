@@ -2,7 +2,10 @@
 // A finding that is pointed at, or whose row is clicked, is followed through all of them. A word, sentence or finding
 // that is clicked (or Enter) is asked about: the server hears of it by the trigger "ask".
 
-const KINDS = { word: "a word", sentence: "its sentence", finding: "the marked finding" }
+import { make } from "./dom.js"
+import { SIGNS, WORDS, sign } from "./marks.js"
+
+const KINDS = { word: "the word", sentence: "its sentence", finding: "the marked finding" }
 const roots = new WeakMap()
 
 function marked(piece) {
@@ -109,14 +112,18 @@ function without({ without: { changes, difference, reference } }, article) {
     word.title = moved(changes[at])
     word.setAttribute("aria-label", `${word.getAttribute("aria-label") ?? word.textContent}, ${moved(changes[at])}`)
   })
-  const words = marks ? `${marks} ${marks === 1 ? "word depends" : "words depend"} on the region.` : "No word depends on the region."
+  const words = marks
+    ? `${marks} ${marks === 1 ? "word becomes" : "words become"} at least twice less (▾) or more (▴) likely without the region.`
+    : "No word becomes less than half, or more than twice, as likely without the region."
   const parts = [make("p", { className: "note", text: words })]
   if (reference !== null) {
-    const change = Math.abs(reference) < HALF ? "about as likely" : `${Math.exp(Math.min(Math.abs(reference), 7)).toFixed(1)} times ${reference < 0 ? "less" : "more"} likely`
-    parts[0].append(` The reference report becomes ${change}${Math.abs(reference) > 7 ? " or more" : ""}.`)
+    const most = 7 // e to the 7th is over 1000
+    const times = Math.exp(Math.min(Math.abs(reference), most)).toFixed(1)
+    const way = `becomes ${times} times ${reference < 0 ? "less" : "more"} likely${Math.abs(reference) > most ? " or more" : ""}`
+    parts[0].append(` The reference report ${Math.abs(reference) < HALF ? "stays about as likely" : way}.`)
   }
   const same = difference.every(([kind]) => kind === "same")
-  const text = make("p", { className: "again" }, make("span", { className: "section", text: "Written again without it" }))
+  const text = make("p", { className: "again" }, make("span", { className: "section", text: "Written again without the region" }))
   if (same) text.append("the same report")
   else for (const [kind, run] of difference) text.append(make({ same: "span", removed: "del", added: "ins" }[kind], { text: run }), " ")
   return [...parts, text]
@@ -170,6 +177,7 @@ class Reports {
   constructor(root) {
     this.root = root
     this.built = new Map() // what was drawn of each part, so that only what changed is drawn anew
+    this.grid = make("div", { className: "grid" })
     this.kind = "word"
     this.pinned = null
     this.events = new AbortController()
@@ -208,16 +216,15 @@ class Reports {
     }
     if (table) parts.push(this.part("overview", table, overview))
     if (written) parts.push(this.part("kinds", this.kind, () => this.kinds()))
-    this.grid ??= make("div", { className: "grid" })
     if (cards.length) parts.push(this.grid)
-    place(this.grid, cards.map((each) => this.part(each.name, each, card)))
-    place(this.root, parts)
+    putInPlace(this.grid, cards.map((each) => this.part(each.name, each, card)))
+    putInPlace(this.root, parts)
     this.mark(asked)
     this.follow(this.pinned)
   }
 
   kinds() {
-    const box = make("div", { className: "kinds", role: "group", "aria-label": "What a click asks about" }, "Click, to see where it comes from:")
+    const box = make("div", { className: "kinds", role: "group", "aria-label": "What a click asks about" }, "Click to ask where it comes from:")
     for (const [kind, words] of Object.entries(KINDS)) {
       box.append(make("button", { type: "button", text: words, "data-kind": kind, "aria-pressed": String(kind === this.kind) }))
     }
@@ -331,14 +338,14 @@ function sentenceOf(data, at) {
 }
 
 // Put children in place, and touch only those that changed: focus and selection stay.
-function place(parent, children) {
+function putInPlace(parent, children) {
   children.forEach((child, index) => {
     if (parent.childNodes[index] !== child) parent.insertBefore(child, parent.childNodes[index] ?? null)
   })
   while (parent.childNodes.length > children.length) parent.lastChild.remove()
 }
 
-export default function (component) {
+export default function mount(component) {
   const { data, parentElement, setTriggerValue } = component
   let state = roots.get(parentElement)
   if (!state) {
