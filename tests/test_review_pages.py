@@ -35,8 +35,8 @@ from core.reviews.store import (
     save_mark,
     spend,
 )
-from dashboard import settings
-from dashboard.reviews import access, results
+from dashboard import access, settings
+from dashboard.reviews import results
 from tests import needs
 from tests.review_cases import cases, design, error, fill, open_app_page, open_file, screens_of, session
 
