@@ -30,6 +30,7 @@ ROOMS = {
         "api",
     ),
     "training": ("modules", "stages", "paper", "explain", "bench", "commands"),
+    "dashboard": ("services", "components", "read", "maps", "results", "reviews", "app_pages"),
 }
 DOORS = {"training.plan", "training.cli"}
 """Modules outside the rooms that use them: what a preset costs, and the command line."""

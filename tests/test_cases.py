@@ -12,8 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from core.evaluation.reports import Evaluation
 from core.labels.rules import label_report
-from dashboard import case_figure, cases, settings
-from dashboard.cases import Question, matching
+from dashboard import settings
+from dashboard.services import case_figure, cases
+from dashboard.services.cases import Question, matching
 from tests.app_pages import linked_bundles, needs_bundles, open_page
 
 EFFUSION = "There is a small left pleural effusion."
@@ -89,7 +90,7 @@ def test_html_says_outcomes_in_signs_and_lets_no_markup_through() -> None:
 def test_pdf_lines_keep_all_words_within_their_column_and_break_at_spaces_only() -> None:
     text = f"{HEART[:-1]}, {EFFUSION} " * 6
     (cell,) = figure(text).rows[0].cells
-    lines = case_figure._wrapped(case_figure._runs(cell.pieces), 150.0)
+    lines = case_figure._wrapped(case_figure._stretches(cell.pieces), 150.0)
     said = " ".join("".join((" " if run[0] else "") + run[1][0] for run in line) for line in lines)
     assert re.sub(r"[\s✓+]", "", said) == re.sub(r"\s", "", text)
     for line in lines:
@@ -132,7 +133,7 @@ def test_a_page_turns_and_a_new_question_begins_at_the_first() -> None:
     test.text_input(key=cases.KEYS["text"]).set_value("no such words").run()
     assert any("No study fits" in each.value for each in test.info)
     test.multiselect(key=cases.KEYS["pairs"]).set_value([]).run()
-    assert any("No pair is chosen" in each.value for each in test.info)
+    assert any("No model is chosen" in each.value for each in test.info)
     test.switch_page("app_pages/results.py").run()
     assert not test.exception
 

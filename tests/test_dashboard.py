@@ -23,9 +23,10 @@ from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS
 from core.text import to_text
 from core.views import lateral_note
-from dashboard import figures, services, settings
-from dashboard.components.report import in_words, segments
+from dashboard import figures, settings
 from dashboard.components.viewer import Overlay, pack
+from dashboard.services import bundles, studies
+from dashboard.services.reports import in_words, segments
 from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
 from tests.images import making
 from tests.images.ramps import windowed
@@ -122,7 +123,7 @@ def test_study_map_shows_each_group_by_symbol_and_the_open_study() -> None:
 
 def test_the_dashboard_starts_without_torch() -> None:
     # Pages without inference must be quick; torch takes seconds.
-    code = "import sys, dashboard.services, dashboard.picker; assert 'torch' not in sys.modules"
+    code = "import sys, dashboard.services.reports, dashboard.components.picker; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=settings.REPOSITORY, check=True)
 
 
@@ -161,7 +162,7 @@ def test_reports_that_take_several_runs_encode_the_image_once(monkeypatch: pytes
 
     monkeypatch.setattr(core.bundles.inference, "encode_batch", counted)
     monkeypatch.setattr(core.bundles.inference, "write_from_tokens", slow)
-    study = list(services.studies())[-1]  # nobody has opened it
+    study = list(studies.visible_studies())[-1]  # nobody has opened it
     open_page("read", study=study)
     assert {name: encoded.count(name) for name in ENCODERS} == {"dve": 3, "fve": 1, "cve": 1, "ccve": 1}
 
@@ -193,14 +194,14 @@ def two_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_family_fits_the_study_and_can_be_chosen(two_families: Path) -> None:
     test = open_page("read")
     assert test.session_state["family"] == "phantom"
-    assert any("no patients" in each.value for each in test.caption)
+    assert any("synthetic X-rays" in each.value or "no patients" in each.value for each in test.caption)
     test.button_group(key="family").set_value("openi").run()
     assert not test.exception
     assert any("Real radiographs of Open-i" in each.value for each in test.caption)
-    assert any("learned from real radiographs" in each.value for each in test.warning)
-    upload = services.upload_case(services.open_upload(_png(), "chest.png"), "chest.png")
-    assert services.family_for(upload) == "openi"
-    assert [card.name for card in services.cards("openi").values()] == ["openi-fve-m2"]
+    assert any("learned from real X-rays" in each.value for each in test.warning)
+    upload = studies.open_upload(_png(), "chest.png")
+    assert studies.family_for(upload) == "openi"
+    assert [card.name for card in bundles.cards("openi").values()] == ["openi-fve-m2"]
 
 
 def _png() -> bytes:
@@ -215,11 +216,11 @@ def test_an_upload_tells_its_view_and_what_the_ruler_measures(tmp_path: Path, mo
     monkeypatch.setenv("CXR_BUNDLES", str(tmp_path))
     said = read_upload("film.dcm", windowed(ViewPosition="LL", PixelSpacing=[0.2, 0.2]))
     assert "lateral view" in said and "the models know frontal views" in said
-    assert "the file says 0.2 mm a pixel" in said and "on the detector" in said
+    assert "the file gives 0.2 mm per pixel" in said and "on the detector" in said
     said = read_upload("film.dcm", windowed(ViewPosition="AP"))
     assert "AP view" in said and "lateral" not in said and "the ruler counts pixels" in said
     said = read_upload("chest.png", _png())
-    assert "the file does not tell the view" in said and "the ruler counts pixels" in said
+    assert "view not given in the file" in said and "the ruler counts pixels" in said
     shown = open_page("read")
     said = words_on(shown)
     assert "PA view" in said or "AP view" in said

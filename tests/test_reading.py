@@ -33,9 +33,9 @@ from core.reviews.store import (
     writers,
 )
 from core.text import sentence_spans, split_sentences, tokenize
-from dashboard import services
 from dashboard.reviews.pictures import draw
 from dashboard.reviews.reading import respond
+from dashboard.services import bundles
 from tests.app_pages import needs_bundles
 from tests.review_cases import (
     ANNA,
@@ -248,7 +248,7 @@ def test_writers_of_one_file_go_in_the_order_they_came(database: Database) -> No
 def test_each_sentence_has_its_region_or_filter_and_a_changed_writer_is_not_named(database: Database) -> None:
     name = name_phantoms(40, 3)
     source = open_source(name)
-    models = services.load_models(["phantom-dve-m2", "phantom-ccve-transformer"])
+    models = bundles.load_models(["phantom-dve-m2", "phantom-ccve-transformer"])
     pool = write_cases(source, source.studies("test"), Choice("random", 1), 0, models, reference=True)
     wanted = design(rubric="explanation-helpfulness", explanation="attention", source=name, studies=Choice())
     trial = create_session(database, RITA, wanted, pool)

@@ -33,10 +33,10 @@ from core.reviews.store import (
     unblind,
 )
 from core.types import CXRLensError
-from dashboard import cases as case_rows
-from dashboard import evaluation, services
-from dashboard.reviews import access
+from dashboard import access
 from dashboard.reviews.reading import respond
+from dashboard.services import cases as case_rows
+from dashboard.services import evaluations, studies
 from tests.app_pages import words_on
 from tests.review_cases import (
     ANNA,
@@ -171,7 +171,7 @@ def test_what_goes_to_a_reader_names_no_study_no_model_and_no_bundle(database: D
 
 
 def test_indexers_findings_are_no_context_of_a_reader() -> None:
-    study = next(iter(services.all_studies().values()))
+    study = next(iter(studies.all_studies().values()))
     told = replace(
         study, context={"age": "60", "indication": "cough", "title": "Study 17", "mesh": "Cardiomegaly/mild"}
     )
@@ -203,7 +203,7 @@ PHANTOMS = ("P000002-1", "P000004-2")
 @pytest.fixture
 def reading_phantoms(database: Database) -> str:
     """A session of anna on two of the studies that the other pages show."""
-    known = [each for each in PHANTOMS if each in services.all_studies()]
+    known = [each for each in PHANTOMS if each in studies.all_studies()]
     assert len(known) == 2
     pool = [Case(name, "", {"pair-one": "The lungs are clear.", "reference": "Clear."}) for name in known]
     return create_session(database, RITA, design(readers=("anna",)), pool)
@@ -236,7 +236,7 @@ def test_a_reader_of_all_studies_finds_none_on_any_page(
     database: Database, page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = {"pair-one": "The lungs are clear.", "reference": "Clear."}
-    pool = [Case(name, "", texts) for name in services.all_studies()]
+    pool = [Case(name, "", texts) for name in studies.all_studies()]
     create_session(database, RITA, design(readers=("anna",)), pool)
     monkeypatch.setattr(access.st, "page_link", lambda *args, **options: None)  # the other pages are not there
     reader = page_as(page, ANNA, monkeypatch)
@@ -255,7 +255,7 @@ def test_pages_keep_studies_of_open_sessions_from_their_readers(
     address = {"study": wanted, "figure": ",".join(PHANTOMS), "picked": ",".join(PHANTOMS)}
     reader = page_as(page, ANNA, monkeypatch, **address)
     assert not reader.exception
-    shown = everything(reader).replace(services.KEPT_BACK.format(wanted), "")
+    shown = everything(reader).replace(studies.KEPT_BACK.format(wanted), "")
     assert wanted not in shown.replace(f"Not among these studies, so not in the figure: {wanted}, {other}.", "")
     if page == "read":
         assert "is kept from you here until the session is closed" in words_on(reader)
@@ -271,7 +271,7 @@ def test_pages_keep_studies_of_open_sessions_from_their_readers(
 def test_lists_and_searches_leave_them_out(
     database: Database, reading_phantoms: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = evaluation.evaluation("phantom")
+    found = evaluations.read_reports("phantom")
     question = case_rows.Question(tuple(found.texts)[:1])
     places = case_rows.matching(found, question)
     monkeypatch.setattr(access, "has_login", lambda: True)
@@ -281,9 +281,9 @@ def test_lists_and_searches_leave_them_out(
     assert len(case_rows.rows(found, question.pairs, places[:60])) == 60 - sum(
         found.study_ids[p] in PHANTOMS for p in places[:60]
     )
-    assert not set(PHANTOMS) & set(services.studies())
+    assert not set(PHANTOMS) & set(studies.visible_studies())
     with pytest.raises(CXRLensError, match="kept from you"):
-        services.phantom_case(PHANTOMS[0])
+        studies.open_study(PHANTOMS[0])
 
 
 def test_on_ones_own_machine_the_reader_of_this_browser_counts(

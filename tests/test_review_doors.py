@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from core.reviews import local_key
 from core.reviews.database import Database
 from core.types import CXRLensError
-from dashboard.reviews import access
+from dashboard import access
 from tests.app_pages import words_on
 from tests.review_cases import open_app_page, session
 from training.cli import app as command_line

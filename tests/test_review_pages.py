@@ -34,7 +34,8 @@ from core.reviews.store import (
     save_mark,
     spend,
 )
-from dashboard.reviews import access, results
+from dashboard import access
+from dashboard.reviews import results
 from tests.app_pages import needs_bundles, words_on
 from tests.review_cases import (
     ANNA,

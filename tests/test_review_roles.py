@@ -44,7 +44,7 @@ from core.reviews.store import (
     withdraw,
 )
 from core.types import CXRLensError
-from dashboard.reviews import access
+from dashboard import access
 from tests.app_pages import words_on
 from tests.review_cases import (
     ANNA,

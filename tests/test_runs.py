@@ -12,9 +12,10 @@ import pytest
 from core.paper.filter_map import FilterMap, map_path, write_map
 from core.paper.tables import Cell, PaperTable, Row, write_table
 from core.types import CXRLensError
-from dashboard import figures, runs
+from dashboard import figures
 from dashboard.results.parts import read_query
 from dashboard.results.seeds import same_training
+from dashboard.services import evaluations
 from tests.app_pages import needs_bundles, open_page, words_on
 from tests.test_evaluation import CLEAR, EFFUSION, LARGE
 
@@ -61,45 +62,45 @@ def test_runs_are_found_named_by_their_folder_and_damaged_ones_are_told(folder: 
     put(folder / "odd", results() | {"rows": [{"name": "x", "encoder": "nose", "decoder": "m2", "f1": 0.1}]})
     put(folder / "lacking", results() | {"rows": [{"name": "x", "encoder": "cve", "decoder": "m2"}]})
     put(folder / "explain", {"pairs": ["another command's results"]})
-    found, damaged = runs.runs()
+    found, damaged = evaluations.result_sets()
     assert list(found) == ["many/seed-2", "many/seed-1/real"]
     assert sorted(damaged) == ["many/cut", "many/lacking", "many/odd"]
     assert all("results.json is damaged" in message for message in damaged.values())
     assert found["many/seed-2"].seed == "2"
     assert list(found["many/seed-2"].rows) == [("dve", "transformer"), ("cve", "m2")]  # as in the paper's table
-    with pytest.raises(CXRLensError, match=r"put DIR/reports\.jsonl into .*seed-2 as reports\.jsonl"):
-        runs.reports(found["many/seed-2"])
+    with pytest.raises(CXRLensError, match=r"copy DIR/reports\.jsonl to .*seed-2.reports\.jsonl"):
+        evaluations.reports_of(found["many/seed-2"])
 
 
 def test_no_run_at_all_is_said(folder: Path) -> None:
     with pytest.raises(CXRLensError, match="No evaluation yet"):
-        runs.runs()
+        evaluations.result_sets()
 
 
 def test_reports_of_other_bundles_are_refused(folder: Path) -> None:
     put(folder / "x", results(), [{"study_id": "a", "reference": CLEAR, "one": CLEAR}])
     with pytest.raises(CXRLensError, match="has no reports of two: it is of other bundles"):
-        runs.reports(runs.runs()[0]["many/x"])
+        evaluations.reports_of(evaluations.result_sets()[0]["many/x"])
 
 
 def test_slices_and_the_paired_test_by_hand(folder: Path) -> None:
     put(folder / "x", results(), REPORTS)
-    run = runs.runs()[0]["many/x"]
-    ways = runs.ways_to_divide(run)
+    run = evaluations.result_sets()[0]["many/x"]
+    ways = evaluations.ways_to_divide(run)
     assert ways["Finding"]["Pleural Effusion"].tolist() == [True, True, False, False]
     assert ways["Number of findings"]["none"].tolist() == [False, False, True, False]
-    parts = {each.name: each for _, each in runs.slices(run, "two", "f1[Pleural Effusion]", "Finding")}
+    parts = {each.name: each for _, each in evaluations.scored_slices(run, "two", "f1[Pleural Effusion]", "Finding")}
     # Of the two with an effusion "two" finds one and invents none: 2 * 1 / (1 + 2).
     assert parts["Pleural Effusion"].score == pytest.approx(2 / 3)
     assert parts["Pleural Effusion"].count == 2
     assert parts["Cardiomegaly"].score == 0
-    scores = [each.score for _, each in runs.slices(run, "two", "micro_f1", None)]
+    scores = [each.score for _, each in evaluations.scored_slices(run, "two", "micro_f1", None)]
     assert scores == []  # none has ten studies
-    tested = runs.comparison(run, "one", "two", ["f1[Pleural Effusion]", "rouge_l"])
+    tested = evaluations.comparison(run, "one", "two", ["f1[Pleural Effusion]", "rouge_l"])
     # "one" has 2 of 2 right; "two" 1 of 2, and one of its 2 is invented: F1 1 less 1/2.
     assert tested["f1[Pleural Effusion]"].difference == pytest.approx(0.5)
-    assert runs.interval(run, "one", "f1") == (0.4, 0.6)  # the evaluation's own
-    low, high = runs.interval(run, "one", "f1[Pleural Effusion]") or (0, 0)
+    assert evaluations.interval(run, "one", "f1") == (0.4, 0.6)  # the evaluation's own
+    low, high = evaluations.interval(run, "one", "f1[Pleural Effusion]") or (0, 0)
     assert low <= high <= 1
 
 
@@ -111,13 +112,13 @@ def test_only_runs_of_one_family_and_the_same_studies_are_seeds_of_one_training(
     put(folder / "e", results(seed=5) | {"studies": 3})
     put(folder / "f", results(seed=6, fingerprint=""))
     put(folder / "g", results(seed=7, fingerprint=""))
-    groups = [[run.seed for run in group] for group in same_training(runs.runs()[0])]
+    groups = [[run.seed for run in group] for group in same_training(evaluations.result_sets()[0])]
     assert groups == [["1", "2"], ["3"], ["4"], ["5"], ["6"], ["7"]]
 
 
 def test_the_read_page_is_asked_for_the_named_pairs_only(folder: Path) -> None:
     put(folder / "a", results())
-    run = runs.runs()[0]["many/a"]
+    run = evaluations.result_sets()[0]["many/a"]
     assert read_query(run, ["one"]) == "dve=&fve=&cve=M2&ccve="
     assert read_query(run, ["one", "two"]) == "dve=Transformer&fve=&cve=M2&ccve="
 
@@ -154,7 +155,7 @@ def test_seeds_have_a_mean_and_a_spread_and_other_data_an_explanation(folder: Pa
     test = open_page("results", view="Runs and seeds")
     assert "Not compared with many/a: many/c" in words_on(test)
     assert "many" in words_on(test) and "is damaged" in words_on(test)
-    table = test.dataframe[1].value.set_index("Pair")
+    table = test.dataframe[1].value.set_index("Model")
     assert table.loc["CVE + M2", "Mean"] == pytest.approx(0.6)
     assert table.loc["CVE + M2", "SD"] == pytest.approx(0.2 / 2**0.5)
     assert table.loc["DVE + Transformer", "SD"] == 0
@@ -162,13 +163,13 @@ def test_seeds_have_a_mean_and_a_spread_and_other_data_an_explanation(folder: Pa
     assert "There is one seed (2) of many/c" in words_on(alone)
 
 
-def test_a_run_shows_differences_to_the_paper_and_what_it_lacks(folder: Path) -> None:
+def test_a_run_stands_beside_the_paper_and_says_what_it_lacks(folder: Path) -> None:
     put(folder / "a", results(f1=0.316))
     test = open_page("results")
-    table = test.dataframe[0].value.set_index("Pair")
+    table = test.dataframe[0].value.set_index("Model")
     assert table.loc["CVE + M2", "Paper"] == pytest.approx(0.116)  # the paper's Table 1
-    assert table.loc["CVE + M2", "Difference"] == pytest.approx(0.2)
-    assert table.loc["CVE + M2", "Difference from"] == pytest.approx(0.4 - 0.116)
+    assert table.loc["CVE + M2", "Ours"] == pytest.approx(0.316)
+    assert not [name for name in table if "Difference" in name]  # of other data, it would say nothing of the models
     assert "cxr-lens evaluate --preset real --out DIR" in words_on(test)  # no reports
     told = words_on(open_page("results", view="Tables and studies"))
     for command in ("table 2", "table 3", "study ccve", "study encoders"):
@@ -243,7 +244,7 @@ def test_the_map_of_filters_stands_under_its_study_and_a_damaged_one_is_said(
 
 def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:
     put(folder / "a", results(), REPORTS)
-    test = open_page("results", view="Two pairs", first="CVE + M2", second="DVE + Transformer")
+    test = open_page("results", view="Two models", first="CVE + M2", second="DVE + Transformer")
     assert "CVE + M2 has fewer errors than DVE + Transformer in 2 studies" in words_on(test)
     assert "DVE + Transformer has fewer errors than CVE + M2 in 1 studies" in words_on(test)
     assert "METEOR" not in test.dataframe[0].value["Score"].tolist()
@@ -253,10 +254,10 @@ def test_meteor_is_shown_beside_the_tested_scores_where_both_pairs_have_it(folde
     content = results(meteor=0.3)
     content["rows"][1]["meteor"] = 0.2
     put(folder / "a", content, REPORTS)
-    test = open_page("results", view="Two pairs", first="CVE + M2", second="DVE + Transformer")
+    test = open_page("results", view="Two models", first="CVE + M2", second="DVE + Transformer")
     row = test.dataframe[0].value.set_index("Score").loc["METEOR"]
     assert row["Difference"] == pytest.approx(0.1)
-    assert row["Beyond chance"] == "not tested"
+    assert row["Significant after correction"] == "not tested"
     assert np.isnan(row["p"])
     assert "its program does not run here" in words_on(test)
 
@@ -266,7 +267,7 @@ def test_the_best_baseline_is_told_and_stands_in_the_table_of_all_scores(folder:
     content["baselines"] = [{"name": "constant report", "f1": 0.1}, {"name": "nearest training report", "f1": 0.6}]
     put(folder / "a", content)
     assert "*nearest training report*, has 0.600: no better are DVE + Transformer." in words_on(open_page("results"))
-    rows = open_page("results", table="All scores, with baselines").dataframe[0].value.set_index("Pair")
+    rows = open_page("results", table="All scores, with baselines").dataframe[0].value.set_index("Model")
     assert rows.loc["baseline: nearest training report", "Macro F1"] == 0.6
     assert rows.loc["CVE + M2", "Macro F1"] == 0.7
 

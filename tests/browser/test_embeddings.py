@@ -188,4 +188,4 @@ def test_tsne_shows_its_progress_can_be_cancelled_and_is_there_in_the_end(shared
     shared.page.get_by_role("button", name="Compute again").click()
     expect(shared.page.get_by_role("progressbar")).to_be_visible(timeout=60_000)
     expect(maps(shared)).to_have_count(1, timeout=120_000)
-    expect(shared.page.get_by_text("Trustworthiness")).to_be_visible()
+    expect(shared.page.get_by_text("Map quality")).to_be_visible()

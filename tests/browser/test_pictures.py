@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from dashboard.services import studies
+from dashboard.services.studies import visible_studies
 from tests.browser.conftest import WAIT, Server, Watched, watch
 from tests.images.ramps import windowed
 
@@ -75,7 +75,7 @@ PAGES = {
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
 def test_no_picture_is_distorted(browser: Browser, server: Server, path: str, width: int, height: int) -> None:
-    ids = list(studies())
+    ids = list(visible_studies())
     watched = watch(browser, server.url, width, height)
     watched.open(path.format(two=",".join(ids[:2])))
     page = watched.page

@@ -45,7 +45,8 @@ def write(
     from tqdm import tqdm
 
     from core import ranks
-    from core.bundles.library import BundleLibrary, no_bundle
+    from core.bundles.card import no_bundle
+    from core.bundles.library import BundleLibrary
     from core.devices import open_device
     from core.evaluation.writing import Work, write_source
     from core.studies.sources import open_source

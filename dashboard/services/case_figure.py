@@ -1,4 +1,4 @@
-"""Studies and what pairs wrote of them as a figure (Figure 3 of the paper): HTML in one file, PDF in vectors."""
+"""In: rows of cases. Out: a figure of them (Figure 3 of the paper) as one HTML file, or as PDF in vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dashboard.cases import Row
+from dashboard.services.cases import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -144,10 +144,10 @@ _GAP = 12.0
 _MARGIN = 28.0
 _TALLEST = 842.0 - 2 * _MARGIN  # of A4
 
-Run = tuple[str, bool, str]  # text, whether it is bold, its outcome or ""
+Stretch = tuple[str, bool, str]  # text, whether it is bold, its outcome or ""
 
 
-def _runs(pieces: Sequence[Mapping[str, Any]]) -> list[Run]:
+def _stretches(pieces: Sequence[Mapping[str, Any]]) -> list[Stretch]:
     return [
         (
             SIGNS.get(piece.get("outcome", ""), "") + piece["text"],
@@ -158,11 +158,11 @@ def _runs(pieces: Sequence[Mapping[str, Any]]) -> list[Run]:
     ]
 
 
-def _wrapped(runs: Sequence[Run], width: float) -> list[list[tuple[float, Run]]]:
-    """Break runs into lines, at spaces only: of each (left edge, run), in points."""
-    words: list[list[Run]] = []  # each of the parts that stand together, as a marked word and its comma
+def _wrapped(stretches: Sequence[Stretch], width: float) -> list[list[tuple[float, Stretch]]]:
+    """Break a text into lines, at spaces only: of each (left edge, stretch), in points."""
+    words: list[list[Stretch]] = []  # each of the parts that stand together, as a marked word and its comma
     gap = True
-    for text, bold, outcome in runs:
+    for text, bold, outcome in stretches:
         gap = gap or text[:1].isspace()
         for part in text.split():
             if gap:
@@ -170,21 +170,21 @@ def _wrapped(runs: Sequence[Run], width: float) -> list[list[tuple[float, Run]]]
             words[-1].append((part, bold, outcome))
             gap = True
         gap = text[-1:].isspace()
-    lines: list[list[tuple[float, Run]]] = [[]]
+    lines: list[list[tuple[float, Stretch]]] = [[]]
     left = 0.0
     for word in words:
         space = _advance(" ", bold=word[0][1]) if left else 0.0
         if left and left + space + sum(_advance(text, bold=bold) for text, bold, _ in word) > width:
             lines.append([])
             left = space = 0.0
-        for place, (text, bold, outcome) in enumerate(word):
-            line, between = lines[-1], " " if space and not place else ""
+        for index, (text, bold, outcome) in enumerate(word):
+            line, between = lines[-1], " " if space and not index else ""
             if line and line[-1][1][1:] == (bold, outcome):
                 start, (before, *_) = line[-1]  # words of one look are one text, to be searched and copied as such
                 line[-1] = (start, (f"{before}{between}{text}", bold, outcome))
             else:
-                line.append((left + (0.0 if place else space), (text, bold, outcome)))
-            left += (0.0 if place else space) + _advance(text, bold=bold)
+                line.append((left + (0.0 if index else space), (text, bold, outcome)))
+            left += (0.0 if index else space) + _advance(text, bold=bold)
     return lines
 
 
@@ -213,7 +213,7 @@ def to_pdf(figure: Figure) -> bytes:
     laid = [_laid(row) for row in figure.rows]
     width = 2 * _MARGIN + _PICTURE + (_GAP + _COLUMN) * (len(figure.columns) + 1)
     inner = width - 2 * _MARGIN
-    legend = [run for kind in SIGNS for run in ((f"{SIGNS[kind]} {WORDS[kind]} ", False, kind), ("   ", False, ""))]
+    legend = [each for kind in SIGNS for each in ((f"{SIGNS[kind]} {WORDS[kind]} ", False, kind), ("   ", False, ""))]
     top = _wrapped([*legend, ("bold:", True, ""), (" said to be there, or perhaps there", False, "")], inner)
     foot = [line for text in figure.caption for line in _wrapped([(text, False, "")], inner)]
     frame = (len(top) + len(foot) + 3) * _LEADING
@@ -222,15 +222,15 @@ def to_pdf(figure: Figure) -> bytes:
 
     with rc_context({"pdf.fonttype": 42}), PdfPages(out, metadata={"Title": "CXR Lens: reports side by side"}) as file:
         for part in _pages([height for _, height in laid], _TALLEST - frame):
-            height = 2 * _MARGIN + frame + sum(laid[place][1] for place in part)
+            height = 2 * _MARGIN + frame + sum(laid[index][1] for index in part)
             page = _Page(width, height)
             y = page.lines(_MARGIN, _MARGIN, top) + _LEADING
             for n, title in enumerate(("Study", "Reference", *figure.columns)):
                 page.lines(_left(n), y, _wrapped([(title, True, "")], _COLUMN))
             y += 1.6 * _LEADING
-            for place in part:
+            for index in part:
                 page.rule(y - 0.75 * _LEADING)
-                row, (columns, tall) = figure.rows[place], laid[place]
+                row, (columns, tall) = figure.rows[index], laid[index]
                 offset = 0.0
                 if row.picture is not None:
                     page.picture(row.picture, _MARGIN, y - 0.3 * _LEADING)
@@ -248,13 +248,12 @@ def _left(column: int) -> float:
     return _MARGIN if column == 0 else _MARGIN + _PICTURE + _GAP + (column - 1) * (_COLUMN + _GAP)
 
 
-def _laid(row: Row) -> tuple[list[list[list[tuple[float, Run]]]], float]:
+def _laid(row: Row) -> tuple[list[list[list[tuple[float, Stretch]]]], float]:
     """Lines of each column of a row, and the row's height."""
     study = [(f"{row.study_id} ", True, ""), (row.about, False, "")]
-    columns = [_wrapped(study, _PICTURE), _wrapped(_runs(row.reference), _COLUMN)]
+    columns = [_wrapped(study, _PICTURE), _wrapped(_stretches(row.reference), _COLUMN)]
     for cell in row.cells:
-        runs = _runs(cell.pieces)
-        lines = _wrapped(runs, _COLUMN)
+        lines = _wrapped(_stretches(cell.pieces), _COLUMN)
         if cell.missed:
             missed = [("Missed: ", False, ""), (", ".join(SIGNS["missed"] + n for n in cell.missed), False, "missed")]
             lines += _wrapped(missed, _COLUMN)
@@ -267,11 +266,11 @@ def _pages(heights: Sequence[float], room: float) -> Iterator[list[int]]:
     """Share rows among pages; a row that is taller than a page has one of its own."""
     page: list[int] = []
     used = 0.0
-    for place, height in enumerate(heights):
+    for index, height in enumerate(heights):
         if page and used + height > room:
             yield page
             page, used = [], 0.0
-        page.append(place)
+        page.append(index)
         used += height
     yield page
 
@@ -287,7 +286,7 @@ class _Page:
         self.width, self.height = width, height
         self.canvas = Canvas(figsize=(width / 72, height / 72))
 
-    def lines(self, x: float, y: float, lines: Sequence[Sequence[tuple[float, Run]]]) -> float:
+    def lines(self, x: float, y: float, lines: Sequence[Sequence[tuple[float, Stretch]]]) -> float:
         """Write lines, the first one's baseline at y + its size; returns the y below them."""
         for line in lines:
             for left, (text, bold, outcome) in line:

@@ -1,4 +1,4 @@
-"""Which studies the Cases page shows, in which order, and what stands in their rows."""
+"""In: an evaluation, and what a reader looks for. Out: the studies that fit, in order, as rows with marked texts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import streamlit as st
 from core.evaluation.reports import Evaluation
 from core.labels.compare import Outcome
 from core.observations import NO_FINDING, OBSERVATIONS, findings
-from dashboard import evaluation, services
-from dashboard.components.report import segments
+from dashboard.services import bundles, evaluations, reports, studies
 
 ANY = "any"
 ALL_STUDIES, NORMAL, ABNORMAL = "all studies", "normal", "abnormal"
-EVERYWHERE, DISAGREE, ALL_WRONG, ALL_RIGHT = "any", "pairs disagree", "all pairs wrong", "all pairs right"
+EVERYWHERE, DISAGREE, ALL_WRONG, ALL_RIGHT = "any", "models disagree", "all models wrong", "all models right"
 AGREEMENTS = (EVERYWHERE, DISAGREE, ALL_WRONG, ALL_RIGHT)
 AS_EVALUATED, MOST_ERRORS, FEWEST_ERRORS, MOST_DISAGREEMENT = (
     "by study",
@@ -107,7 +106,7 @@ def _errors(outcomes: Outcomes) -> int:
 
 
 def matching(found: Evaluation, question: Question, within: npt.NDArray[np.bool_] | None = None) -> list[int]:
-    """Places of the studies that fit and that whoever looks may see, in order.
+    """Indices of the studies that fit and that whoever looks may see, in order.
 
     A pair is wrong about a study where it missed, invented or reversed what is asked about; pairs disagree where their
     outcomes differ.
@@ -117,13 +116,13 @@ def matching(found: Evaluation, question: Question, within: npt.NDArray[np.bool_
         question: what is looked for.
         within: (n,) studies that may be shown; None means all.
     """
-    words, hidden = " ".join(question.text.lower().split()), services.kept_back()
+    words, hidden = " ".join(question.text.lower().split()), studies.kept_back()
     chosen: list[tuple[tuple[int, int], int]] = []
-    for place in range(len(found.study_ids)):
-        if (within is not None and not within[place]) or found.study_ids[place] in hidden:
+    for index in range(len(found.study_ids)):
+        if (within is not None and not within[index]) or found.study_ids[index] in hidden:
             continue
-        asked = [_asked(found.outcomes[name][place], question.observation) for name in question.pairs]
-        texts = (found.references[place], *(found.texts[name][place] for name in question.pairs))
+        asked = [_asked(found.outcomes[name][index], question.observation) for name in question.pairs]
+        texts = (found.references[index], *(found.texts[name][index] for name in question.pairs))
         if words and not any(words in " ".join(text.lower().split()) for text in texts):
             continue
         if question.outcome != ANY and not any(question.outcome in each.values() for each in asked):
@@ -141,8 +140,8 @@ def matching(found: Evaluation, question: Question, within: npt.NDArray[np.bool_
             FEWEST_ERRORS: (sum(errors), differing),
             MOST_DISAGREEMENT: (-differing, -sum(errors)),
         }[question.order]
-        chosen.append((rank, place))
-    return [place for _, place in sorted(chosen)]
+        chosen.append((rank, index))
+    return [index for _, index in sorted(chosen)]
 
 
 def _agrees(agreement: str, asked: Sequence[Outcomes], errors: Sequence[int]) -> bool:
@@ -155,48 +154,48 @@ def _agrees(agreement: str, asked: Sequence[Outcomes], errors: Sequence[int]) ->
     return True
 
 
-def slices(found: Evaluation) -> dict[str, npt.NDArray[np.bool_]]:
+def named_slices(found: Evaluation) -> dict[str, npt.NDArray[np.bool_]]:
     """Groups of studies by their titles: normal and abnormal ones, then "View: PA" and the like; (n,) each."""
-    named: dict[str, npt.NDArray[np.bool_]] = _slices(found)[1]
+    named: dict[str, npt.NDArray[np.bool_]] = _named_slices(found)[1]
     return named
 
 
 # The value holds the evaluation: as long as it is kept, no other has its id. Hashing its labels takes 40 ms.
 @st.cache_resource(max_entries=4, show_spinner=False, hash_funcs={Evaluation: id})
-def _slices(found: Evaluation) -> tuple[Evaluation, dict[str, npt.NDArray[np.bool_]]]:
+def _named_slices(found: Evaluation) -> tuple[Evaluation, dict[str, npt.NDArray[np.bool_]]]:
     positive = np.array([bool(findings(each)) for each in found.truth])
     named = {NORMAL: ~positive, ABNORMAL: positive}
-    for way, groups in evaluation.slices(found).items():
-        if way != evaluation.BY_FINDING:  # the observation's own control asks that
+    for way, groups in evaluations.divide(found).items():
+        if way != evaluations.BY_FINDING:  # the observation's own control asks that
             named |= {f"{way}: {group}": mask for group, mask in groups.items()}
     return found, named
 
 
-def rows(found: Evaluation, pairs: Sequence[str], places: Sequence[int]) -> list[Row]:
+def rows(found: Evaluation, pairs: Sequence[str], indices: Sequence[int]) -> list[Row]:
     """What the page shows of some studies, as far as whoever looks may see them; pictures where the images are here."""
-    known, hidden = services.studies(), services.kept_back()
-    places = [place for place in places if found.study_ids[place] not in hidden]
-    here = [found.study_ids[place] for place in places if found.study_ids[place] in known]
-    pictures = dict(zip(here, services.thumbnails(here), strict=True))
+    known, hidden = studies.visible_studies(), studies.kept_back()
+    indices = [index for index in indices if found.study_ids[index] not in hidden]
+    here = [found.study_ids[index] for index in indices if found.study_ids[index] in known]
+    pictures = dict(zip(here, studies.thumbnails(here), strict=True))
     made = []
-    for place in places:
-        study_id, reference = found.study_ids[place], found.references[place]
+    for index in indices:
+        study_id, reference = found.study_ids[index], found.references[index]
         made.append(
             Row(
                 study_id,
-                ", ".join(findings(found.truth[place])) or NO_FINDING,
+                ", ".join(findings(found.truth[index])) or NO_FINDING,
                 pictures.get(study_id),
-                segments(reference, services.label(reference)),
-                [_cell(found, name, place) for name in pairs],
+                reports.segments(reference, reports.label(reference)),
+                [_cell(found, name, index) for name in pairs],
             )
         )
     return made
 
 
-def _cell(found: Evaluation, name: str, place: int) -> Cell:
-    text, outcomes = found.texts[name][place], _asked(found.outcomes[name][place], ANY)
+def _cell(found: Evaluation, name: str, index: int) -> Cell:
+    text, outcomes = found.texts[name][index], _asked(found.outcomes[name][index], ANY)
     return Cell(
-        segments(text, services.label(text), outcomes) or [{"text": "(The model wrote nothing.)"}],
+        reports.segments(text, reports.label(text), outcomes) or [{"text": "(The model wrote nothing.)"}],
         [each for each, outcome in outcomes.items() if outcome is Outcome.MISSED],
         {kind.value: sum(outcome is kind for outcome in outcomes.values()) for kind in Outcome},
     )
@@ -207,9 +206,9 @@ def address(pairs: Sequence[str], **state: str) -> dict[str, str | list[str]]:
 
     Args:
         pairs: names of bundles.
-        state: of KEYS, beside "pairs"; a slice is a name of `slices`.
+        state: of KEYS, beside "pairs"; a slice is a name of `named_slices`.
     """
-    titles = [evaluation.title_of(name) for name in pairs]
+    titles = [evaluations.title_of(name) for name in pairs]
     return {KEYS["pairs"]: titles, **{KEYS[name]: value for name, value in state.items()}}
 
 
@@ -227,7 +226,5 @@ def describe(question: Question, part: str) -> str:
 
 def bundle_id(name: str) -> str:
     """A bundle's name with the beginning of its weights' hash, so that a figure says what wrote it."""
-    for card in services.cards().values():
-        if card.name == name:
-            return f"{name} {card.content['sha256']['model.safetensors'][:12]}"
-    return name
+    card = bundles.card_named(name)
+    return f"{name} {card.content['sha256']['model.safetensors'][:12]}" if card else name

@@ -8,10 +8,12 @@ import streamlit as st
 
 from core.observations import NO_FINDING, OBSERVATIONS, findings
 from core.types import CXRLensError, Study
-from dashboard import services, session
+from dashboard import session
+from dashboard.services import studies
+from dashboard.services.studies import Case
 
 
-def choose_case() -> services.Case | None:
+def choose_case() -> Case | None:
     """Draw the controls and return the case they name; None where nothing is open yet."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         source = st.segmented_control(
@@ -23,14 +25,12 @@ def choose_case() -> services.Case | None:
             bind="query-params",
             label_visibility="collapsed",
         )
-        case = _choose_upload() if source == session.SOURCES[1] else _choose_phantom()
-    if case is not None and case.study is None and services.families() == (services.PHANTOM,):
-        st.warning(
-            "These models learned from **synthetic phantoms only**, not from patients. "
-            "What they make of a real radiograph means nothing clinically.",
-            icon=":material/warning:",
-        )
-    if notes := [] if case is None else [*case.warnings, *services.view_notes(case)]:
+        case = _choose_upload() if source == session.SOURCES[1] else _choose_study()
+    if case is None:
+        return None
+    if unlike := studies.unlike(case, studies.family_for(case)):  # even of the models that fit best
+        st.warning(unlike, icon=":material/warning:")
+    if notes := [*case.warnings, *studies.view_notes(case)]:
         st.warning("  \n".join(notes), icon=":material/warning:")
     return case
 
@@ -42,8 +42,8 @@ def _label(study: Study) -> str:
     return " · ".join(part for part in (study.study_id, who, found) if part)
 
 
-def _choose_phantom() -> services.Case | None:
-    studies = services.studies()
+def _choose_study() -> Case | None:
+    known = studies.visible_studies()
     finding = st.selectbox(
         "Finding in the reference",
         [session.ANY_FINDING, *OBSERVATIONS],
@@ -54,21 +54,21 @@ def _choose_phantom() -> services.Case | None:
     )
     matching = [
         study.study_id
-        for study in studies.values()
+        for study in known.values()
         if finding == session.ANY_FINDING
         or finding in findings(study.labels)
         or (finding == NO_FINDING and not findings(study.labels))
     ]
     wanted = st.session_state[session.STUDY]
     current = wanted if wanted in matching else (matching[0] if matching else None)
-    if wanted and wanted not in studies:
+    if wanted and wanted not in known:
         st.session_state[session.UNKNOWN_STUDY] = wanted
     st.session_state[session.STUDY] = current
     st.session_state[session.STUDY_CHOICE] = current
     st.selectbox(
         "Study",
         matching,
-        format_func=lambda study_id: _label(studies[study_id]),
+        format_func=lambda study_id: _label(known[study_id]),
         key=session.STUDY_CHOICE,
         on_change=_follow_choice,
         placeholder="No study matches",
@@ -95,15 +95,15 @@ def _choose_phantom() -> services.Case | None:
         key="next",
     )
     unknown = st.session_state[session.UNKNOWN_STUDY]
-    if unknown and unknown in services.kept_back():
-        st.warning(f"{services.KEPT_BACK.format(unknown)} Showing another.", icon=":material/visibility_off:")
+    if unknown and unknown in studies.kept_back():
+        st.warning(f"{studies.KEPT_BACK.format(unknown)} Showing another.", icon=":material/visibility_off:")
     elif unknown:
         st.warning(f"Study '{unknown}' is not among the test studies. Showing another.", icon=":material/info:")
     if current is None:
         st.info(f"No test study has {finding} in its reference report. Choose another finding.")
         return None
     session.write_study(current)
-    return services.phantom_case(current)
+    return studies.open_study(current)
 
 
 def _follow_choice() -> None:
@@ -117,10 +117,10 @@ def _step(ids: Sequence[str], by: int) -> None:
     st.session_state[session.UNKNOWN_STUDY] = None
 
 
-def _choose_upload() -> services.Case | None:
+def _choose_upload() -> Case | None:
     file = st.file_uploader(
         "PNG, JPEG or DICOM file of a chest radiograph, at most 64 MB",
-        help="Any name will do, with or without an ending: its content tells what it is.",
+        help="The file's name does not matter: its content tells what it is.",
         max_upload_size=64,
         width=520,
     )
@@ -130,18 +130,17 @@ def _choose_upload() -> services.Case | None:
         state[session.UPLOAD] = None
         try:
             with st.spinner("Reading the file …"):
-                radiograph = services.open_upload(file.getvalue(), file.name)
+                state[session.UPLOAD] = studies.open_upload(file.getvalue(), file.name)
         except CXRLensError as error:
             state[session.UPLOAD_ERROR] = str(error)
         else:
             state[session.UPLOAD_ERROR] = ""
-            state[session.UPLOAD] = services.upload_case(radiograph, file.name)
     if state[session.UPLOAD_ERROR] and file is not None:
         st.error(state[session.UPLOAD_ERROR], icon=":material/error:")
         return None
-    case: services.Case | None = state[session.UPLOAD]
+    case: Case | None = state[session.UPLOAD]
     if case is None:
-        st.caption("The file stays in this session's memory and is not stored.")
+        st.caption("The file stays in the memory of this browser session and is not stored.")
     elif file is None:
         st.caption(f"Open: {case.title}")
     return case

@@ -1,8 +1,7 @@
-"""What the Read page asks of core about words and regions, and its caches: answers by content, bounded."""
+"""In: a question about a report's words, or a region. Out: maps, shares of filters, the report without the region."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -12,10 +11,14 @@ import numpy.typing as npt
 import streamlit as st
 
 from core.bundles.card import Card
-from core.explain.measured import measured
+from core.cache import BoundedCache
+from core.explain.measured import Measured, measured
 from core.registry import token_names
 from core.types import Attribution, CXRLensError, FloatImage
-from dashboard import filtering, services, settings
+from dashboard import settings
+from dashboard.services import bundles
+from dashboard.services.studies import Case
+from dashboard.services.subjects import subject
 
 if TYPE_CHECKING:
     from core.encoders.token_cache import Progress
@@ -23,19 +26,19 @@ if TYPE_CHECKING:
     from core.explain.subject import Subject
     from core.explain.targets import WordTarget
 
+
 MOST_ANSWERS = 400
 """Kept of all sessions; up to 150 kB each."""
 SMOOTH = 0.04
 """Gaussian over maps of pixels, share of the side: as the benchmark smooths them before it scores their place."""
 TOKENS = ".tokens"
 """After a method's name: over what the decoder reads, where the method could also run over pixels."""
-
 LIMITS = {
-    "attention": "It cannot show whether what was looked at was used.",
+    "attention": "That is not proof that the model used what is there.",
     "cls-attention": "It cannot tell one word from another.",
     "grad-cam": "It cannot show detail: its cells are coarse.",
     "integrated-gradients": "It cannot show anatomy: single pixels are noisy.",
-    "smoothgrad": "It cannot tell for from against.",
+    "smoothgrad": "It cannot tell what speaks for the words from what speaks against them.",
     "occlusion": "It cannot see evidence that lies in two places at once: each covers for the other.",
     "random-masks": "It is an estimate: small differences mean nothing.",
 }
@@ -47,7 +50,7 @@ class Question:
 
     Attributes:
         kind: a word or a sentence of the report, or the mention of a finding.
-        which: the place, from 0; the observation's name for a finding; a word itself, for its first mention.
+        which: the index, from 0; the observation's name for a finding; a word itself, for its first mention.
     """
 
     kind: Literal["word", "sentence", "finding"]
@@ -86,29 +89,6 @@ class HeatMap:
     padding: float
 
 
-# ------------------------------------------------------------------------------------------------------------- subjects
-
-
-def subject(case: services.Case, card: Card) -> Subject:
-    """A pair with the case and its report.
-
-    Raises:
-        CXRLensError: the bundle is broken, or its report is empty.
-    """
-    opened: Subject = _subject(services.bundle_key(card), case.key, card, case)
-    return opened
-
-
-@st.cache_resource(max_entries=24, show_spinner=False)
-def _subject(bundle: str, image: str, _card: Card, _case: services.Case) -> Subject:
-    from core.explain.subject import open_subject
-
-    report = filtering.report(_case, _card)
-    with services.inference():
-        model = services.open_model(_card)
-        return open_subject(model, services.pixels(_case)(model.image_size), report)
-
-
 def _target(opened: Subject, question: Question) -> WordTarget:
     from core.explain import targets
 
@@ -119,7 +99,7 @@ def _target(opened: Subject, question: Question) -> WordTarget:
     return targets.word(opened, question.which)
 
 
-def words_of(case: services.Case, card: Card, question: Question) -> str:
+def words_of(case: Case, card: Card, question: Question) -> str:
     """The words that are asked about.
 
     Raises:
@@ -128,10 +108,7 @@ def words_of(case: services.Case, card: Card, question: Question) -> str:
     return _target(subject(case, card), question).name.split(": ", 1)[-1]
 
 
-# -------------------------------------------------------------------------------------------------------------- answers
-
-
-def choices(case: services.Case, card: Card, question: Question) -> dict[str, Choice]:
+def choices(case: Case, card: Card, question: Question) -> dict[str, Choice]:
     """How a question can be answered for this pair, by key; the quickest first.
 
     Raises:
@@ -152,18 +129,18 @@ def choices(case: services.Case, card: Card, question: Question) -> dict[str, Ch
 
 
 @st.cache_resource(show_spinner=False)
-def _answers() -> OrderedDict[tuple[str, str, Question, str], tuple[Attribution, ...]]:
-    """Answers by (bundle with its content, image, question, method); the least recently used go first."""
-    return OrderedDict()
+def _answers() -> BoundedCache[tuple[str, str, Question, str], tuple[Attribution, ...]]:
+    """Answers by (bundle with its content, image, question, method)."""
+    return BoundedCache(MOST_ANSWERS)
 
 
-def known(case: services.Case, card: Card, question: Question, how: str) -> tuple[Attribution, ...] | None:
+def known(case: Case, card: Card, question: Question, how: str) -> tuple[Attribution, ...] | None:
     """An answer that is there already."""
-    return _answers().get((services.bundle_key(card), case.key, question, how))
+    return _answers().get((bundles.bundle_key(card), case.key, question, how))
 
 
 def answer(
-    case: services.Case, card: Card, question: Question, how: str, progress: Progress | None = None
+    case: Case, card: Card, question: Question, how: str, progress: Progress | None = None
 ) -> tuple[Attribution, ...]:
     """Explain words of a pair's report.
 
@@ -179,22 +156,17 @@ def answer(
     """
     from core.explain.methods import METHODS, explain
 
-    key = (services.bundle_key(card), case.key, question, how)
-    answers = _answers()
-    found = answers.get(key)
-    if found is None:
+    def make() -> tuple[Attribution, ...]:
         method = how.removesuffix(TOKENS)
         opened = subject(case, card)
         target = _target(opened, question)
         if method in METHODS and how not in choices(case, card, question):
             name = METHODS[method].title
-            raise CXRLensError(f"{name} cannot serve {services.title_of(card)}. Choose another method.")
+            raise CXRLensError(f"{name} cannot explain {bundles.title_of(card)}. Choose another method.")
         over = None if method not in METHODS else "tokens" if how != method else METHODS[method].over[0]
-        found = answers[key] = explain(opened, target, method, over=over, progress=progress)
-        while len(answers) > MOST_ANSWERS:
-            answers.popitem(last=False)
-    answers.move_to_end(key)
-    return found
+        return explain(opened, target, method, over=over, progress=progress)
+
+    return _answers().get_or_make((bundles.bundle_key(card), case.key, question, how), make)
 
 
 def heat_map(found: tuple[Attribution, ...]) -> HeatMap | None:
@@ -227,8 +199,8 @@ def filter_values(found: tuple[Attribution, ...]) -> npt.NDArray[np.float32] | N
     return next((each.values for each in found if each.geometry is None), None)
 
 
-def trust(card: Card, how: str, question: Question) -> str:
-    """How far to believe a method for this encoder, in a plain sentence.
+def trust(card: Card, how: str, question: Question) -> Measured | None:
+    """What was measured of a method for this encoder; None where nothing was.
 
     Raises:
         CXRLensError: the file of what was measured is damaged.
@@ -241,23 +213,19 @@ def trust(card: Card, how: str, question: Question) -> str:
     name = method if over_tokens == filters or method == how else f"{method}-cells"
     if filters and not over_tokens and METHODS[method].over[0] == "pixels":
         name = ""  # CCVE's maps of pixels were not measured, its rankings of filters were
-    found = measured(
+    return measured(
         settings.explanations(), card.family, card.encoder, name, kind, card.decoder if filters else ""
     ) or measured(settings.explanations(), card.family, card.encoder, name, kind)
-    if found is not None:
-        return found.verdict
-    return "How far to believe this was not measured for these bundles."
 
-
-# -------------------------------------------------------------------------------------------------------------- regions
 
 Box = tuple[float, float, float, float]
 """A region: left, top, right, bottom, fractions of the radiograph."""
 
 
 @st.cache_resource(show_spinner=False)
-def _without() -> OrderedDict[tuple[str, str, Box, str], Counterfactual]:
-    return OrderedDict()
+def _without() -> BoundedCache[tuple[str, str, Box, str], Counterfactual]:
+    """What is written without a region, by (bundle with its content, image, region, cover)."""
+    return BoundedCache(MOST_ANSWERS)
 
 
 def region_mask(box: Box, image: FloatImage) -> npt.NDArray[np.bool_]:
@@ -271,16 +239,19 @@ def region_mask(box: Box, image: FloatImage) -> npt.NDArray[np.bool_]:
     height, width = image.shape
     left, top, right, bottom = box[0] * width, box[1] * height, box[2] * width, box[3] * height
     if not np.isfinite(box).all() or right <= left or bottom <= top:
-        raise CXRLensError("This is no region: draw a rectangle on the image, or link to four numbers from 0 to 1.")
+        raise CXRLensError(
+            "This region is empty or lies outside the image. Draw a rectangle on the image; in an address, give four "
+            "numbers from 0 to 1."
+        )
     return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], height, width)
 
 
-def known_without(case: services.Case, card: Card, box: Box, cover: str) -> Counterfactual | None:
+def known_without(case: Case, card: Card, box: Box, cover: str) -> Counterfactual | None:
     """What a pair writes without a region, if that is known already."""
-    return _without().get((services.bundle_key(card), case.key, box, cover))
+    return _without().get((bundles.bundle_key(card), case.key, box, cover))
 
 
-def without(case: services.Case, card: Card, box: Box, cover: Literal["blank", "blur"]) -> Counterfactual:
+def without(case: Case, card: Card, box: Box, cover: Literal["blank", "blur"]) -> Counterfactual:
     """What a pair writes without a region of the image.
 
     Raises:
@@ -288,15 +259,12 @@ def without(case: services.Case, card: Card, box: Box, cover: Literal["blank", "
     """
     from core.explain.counterfactuals import without_region
 
-    key, kept = (services.bundle_key(card), case.key, box, cover), _without()
-    if key not in kept:
+    def make() -> Counterfactual:
         opened = subject(case, card)
         reference = case.study.findings if case.study else None
-        kept[key] = without_region(opened, region_mask(box, opened.image), how=cover, reference=reference)
-        while len(kept) > MOST_ANSWERS:
-            kept.popitem(last=False)
-    kept.move_to_end(key)
-    return kept[key]
+        return without_region(opened, region_mask(box, opened.image), how=cover, reference=reference)
+
+    return _without().get_or_make((bundles.bundle_key(card), case.key, box, cover), make)
 
 
 def for_card(changed: Counterfactual) -> Mapping[str, object]:
