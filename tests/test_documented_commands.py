@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tests import documented, needs
 from tests.documented import UnknownError, words_of
-from tests.documented.place import Place
+from tests.documented.place import STUDIES, Place
 from tests.documented.programs import (
     Row,
     _words,
@@ -28,7 +28,6 @@ from tests.documented.programs import (
     there,
     under_srun,
 )
-from tests.openi_tree import STUDIES
 from tests.test_training import FEW
 from training.cli import app
 
