@@ -237,7 +237,7 @@ if len(families) > 1:
         families,
         default=families[0],
         required=True,
-        format_func=lambda name: bundles.family_title(name).capitalize(),
+        format_func=cases.data_title,
         key=cases.KEYS["family"],
         bind="query-params",
     )

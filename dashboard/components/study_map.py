@@ -17,7 +17,7 @@ GROUP = {LabelState.POSITIVE: "present", LabelState.UNCERTAIN: "uncertain"}
 def choose_encoder() -> str:
     """Whose embeddings are shown."""
     there = embeddings.encoders()
-    chosen: str = st.segmented_control(
+    return st.segmented_control(
         "Encoder",
         there,
         default=there[0],
@@ -27,12 +27,11 @@ def choose_encoder() -> str:
         bind="query-params",
         width="content",
     )
-    return chosen
 
 
 def choose_finding(label: str) -> str:
     """Which observation the colours are about."""
-    chosen: str = st.selectbox(
+    return st.selectbox(
         label,
         list(OBSERVATIONS),
         index=OBSERVATIONS.index("Pleural Effusion"),
@@ -40,7 +39,6 @@ def choose_finding(label: str) -> str:
         bind="query-params",
         width=230,
     )
-    return chosen
 
 
 def draw_map(case: Case | None, *, height: int) -> None:

@@ -74,8 +74,7 @@ def phantom_numbers() -> tuple[int, int]:
 
 def all_studies() -> Mapping[str, Study]:
     """Studies of the test split, by id: for numbers over all of them. What is shown comes from `visible_studies`."""
-    found: Mapping[str, Study] = _studies(*phantom_numbers())
-    return found
+    return _studies(*phantom_numbers())
 
 
 def visible_studies() -> Mapping[str, Study]:
@@ -116,8 +115,7 @@ def open_study(study_id: str) -> Case:
     """
     if study_id in kept_back():
         raise CXRLensError(KEPT_BACK.format(study_id))
-    case: Case = _phantom_case(study_id, *phantom_numbers())
-    return case
+    return _phantom_case(study_id, *phantom_numbers())
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
