@@ -46,7 +46,6 @@ class BoundedCache(Generic[K, V]):
         """The value of a key, made now if none is kept. Values of other keys can be made and read meanwhile.
 
         Args:
-            key: of the value.
             make: called by one thread at a time for a key; others wait for its value. If it raises, nothing is kept,
                 and the next thread that waits makes the value itself. It must not ask for its own key.
         """

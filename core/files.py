@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ class DiskError(CXRLensError):
 
 
 @contextmanager
-def whole_file(path: Path, *, replace: bool = True, private: bool = False) -> Iterator[Path]:
+def whole_file(path: Path, *, replace: bool = True, private: bool = False, synced: bool = True) -> Iterator[Path]:
     """Write a file in one piece: a reader sees the old file or the new one, also after a power cut.
 
     Several processes may write it at once; the last one to finish stays.
@@ -35,6 +36,7 @@ def whole_file(path: Path, *, replace: bool = True, private: bool = False) -> It
         path: of the file; its folder exists.
         replace: False leaves a file that is there meanwhile as it is.
         private: only the owner may read it.
+        synced: False does not wait for the disk: for many small files that can be made again.
 
     Yields:
         An empty file of this writer alone, beside `path`. It gets its name when the block ends, and goes if it fails.
@@ -45,15 +47,17 @@ def whole_file(path: Path, *, replace: bool = True, private: bool = False) -> It
     """
     fresh = _beside(path)
     try:
-        with _disk_errors(path):
+        with _disk_errors(path, fresh):
             fresh.touch(mode=0o600 if private else 0o666, exist_ok=False)
             yield fresh
-            _to_disk(fresh)
+            if synced:
+                _to_disk(fresh)
             if replace:
                 os.replace(fresh, path)  # noqa: PTH105 - in one step also where the target exists
         if not replace:
             _give_name(fresh, path)
-        _folder_to_disk(path.parent)
+        if synced:
+            _folder_to_disk(path.parent)
     finally:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)
@@ -74,7 +78,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     fresh, before = _beside(path), _beside(path)
     try:
-        with _disk_errors(path):
+        with _disk_errors(path, fresh):
             fresh.mkdir()
             yield fresh
             for each in sorted(fresh.rglob("*")):
@@ -94,37 +98,40 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(before, ignore_errors=True)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes, *, synced: bool = True) -> None:
     """Write a text (as UTF-8) or bytes in one piece, as `whole_file` does.
 
     Raises:
         DiskError: it cannot be written.
     """
-    with whole_file(path) as fresh:
+    with whole_file(path, synced=synced) as fresh:
         fresh.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def remove_forgotten(folder: Path) -> None:
-    """Remove what writers of `whole_file` left in a folder when they were killed, an hour ago or more."""
-    for path in folder.glob(".*.part"):
+def remove_forgotten(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers of a name, or of any, left in a folder an hour ago or earlier."""
+    for path in folder.glob(f".{name}.*.part"):
         with suppress(OSError):  # another process removes it too
             if time.time() - path.stat().st_mtime > _FORGOTTEN:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _beside(path: Path) -> Path:
-    """A name of this writer alone. It ends so that no search for files of a kind finds it."""
+    """A name of this writer alone; its ending keeps it out of searches for files of a kind."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.part")
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Tell of a write that failed, whichever library wrote."""
+def _disk_errors(path: Path, fresh: Path) -> Iterator[None]:
+    """Tell of a write that failed, whichever library wrote; an error that names another file goes on as it is."""
     try:
         yield
     except Exception as error:
         safetensors = sys.modules.get("safetensors")  # it tells of a full disk by an error of its own
         if not isinstance(error, (OSError, safetensors.SafetensorError) if safetensors else OSError):
+            raise
+        named = getattr(error, "filename", None)
+        if named is not None and not str(named).startswith((str(path), str(fresh))):
             raise
         why = getattr(error, "strerror", None) or error
         raise DiskError(f"{path} could not be written: {why}. What was there is unchanged.") from error
@@ -139,7 +146,7 @@ def _give_name(fresh: Path, path: Path) -> None:
     except OSError:  # a file system without links, as of many sticks
         if os.path.lexists(path):
             raise FileExistsError(f"{path} exists.") from None
-        with _disk_errors(path):
+        with _disk_errors(path, fresh):
             fresh.rename(path)
 
 
@@ -156,6 +163,12 @@ def _folder_to_disk(folder: Path) -> None:
             os.fsync(opened)
         finally:
             os.close(opened)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:

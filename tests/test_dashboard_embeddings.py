@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from streamlit.testing.v1 import AppTest
 
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.projection.job import compute
@@ -20,26 +17,12 @@ from core.types import CXRLensError, Study
 from dashboard import figures, settings
 from dashboard.services import bundles as catalogue
 from dashboard.services import embeddings, evaluations, studies
-from tests import needs
-
-APP = str(settings.REPOSITORY / "dashboard" / "app.py")
-
-needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
+from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def figure_of(count: int = 6, **changes: object) -> object:
@@ -140,10 +123,8 @@ def test_the_nearest_are_nearest_in_the_embedding_and_not_the_study_itself() -> 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo bundles, CCVE's file with the points of filters: two studies' clouds, drawn at random."""
-    folder = tmp_path_factory.mktemp("bundles")
-    for source in settings.bundles().iterdir():
-        if source.name not in ("phantom-embeddings-ccve.safetensors", "phantom-reports.jsonl"):
-            (folder / source.name).symlink_to(source)
+    without = ("phantom-embeddings-ccve.safetensors", "phantom-reports.jsonl")
+    folder = linked_bundles(tmp_path_factory.mktemp("embeddings") / "bundles", without=without)
     from safetensors import safe_open
 
     source = settings.bundles() / "phantom-embeddings-ccve.safetensors"
@@ -169,27 +150,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(**query: str) -> AppTest:
-    test = AppTest.from_file(APP, default_timeout=120)
-    test.switch_page("app_pages/embeddings.py")  # before the first run, as a link does: the Read page has its own map
-    for name, value in query.items():
-        test.query_params[name] = value
-    test.run()
-    assert not test.exception
-    return test
-
-
-def words(test: AppTest) -> str:
-    return "\n".join(str(each.value) for kind in ("markdown", "caption", "info", "warning") for each in test.get(kind))
-
-
 @needs_bundles
 def test_the_first_view_has_a_map_its_quality_and_the_neighbours() -> None:
-    test = run()
+    test = open_page("embeddings")
     assert not test.error
     assert len(test.get("plotly_chart")) == 1
-    assert "Map quality (trustworthiness)" in words(test)
-    assert "at random it would be" in words(test)
+    assert "Map quality (trustworthiness)" in words_on(test)
+    assert "at random it would be" in words_on(test)
     assert any("Nearest to" in each.value for each in test.subheader)
     assert any("cxr-cards" in each.value for each in test.html)
 
@@ -197,9 +164,9 @@ def test_the_first_view_has_a_map_its_quality_and_the_neighbours() -> None:
 @needs_bundles
 def test_the_address_restores_the_choice_and_names_strange_studies() -> None:
     ids = list(studies.visible_studies())[:3]
-    test = run(picked=",".join([*ids, "P999999-9"]), encoder="CVE")
+    test = open_page("embeddings", picked=",".join([*ids, "P999999-9"]), encoder="CVE")
     assert any("Chosen studies: 3" in each.value for each in test.subheader)
-    assert "1 of the studies in the address" in words(test)
+    assert "1 of the studies in the address" in words_on(test)
     assert ids in [each.value["Study"].tolist() for each in test.dataframe if "Study" in each.value]
     test.button(key="clear").click().run()
     assert "picked" not in test.query_params
@@ -208,7 +175,7 @@ def test_the_address_restores_the_choice_and_names_strange_studies() -> None:
 
 @needs_bundles
 def test_a_group_is_chosen_without_a_mouse_and_goes_into_the_address() -> None:
-    test = run(colour="Cardiomegaly")
+    test = open_page("embeddings", colour="Cardiomegaly")
     test.selectbox(key="group").select("present").run()
     assert not test.exception
     picked = test.session_state["picked"]
@@ -221,19 +188,19 @@ def test_a_group_is_chosen_without_a_mouse_and_goes_into_the_address() -> None:
 @needs_bundles
 def test_filters_stand_beside_their_control(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_BUNDLES", str(bundles))
-    test = run(encoder="CCVE")
+    test = open_page("embeddings", encoder="CCVE")
     test.selectbox(key="points_ccve").select("tokens").run()
     assert not test.exception
     assert len(test.get("plotly_chart")) == 2
-    assert "Filters are " in words(test)
-    assert "Untrained filters are " in words(test)
-    assert "with or without training" in words(test)
+    assert "Filters are " in words_on(test)
+    assert "Untrained filters are " in words_on(test)
+    assert "with or without training" in words_on(test)
 
 
 @needs_bundles
 def test_colours_by_what_a_pair_got_right(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_BUNDLES", str(bundles))
-    test = run(by="Right or wrong")
+    test = open_page("embeddings", by="Right or wrong")
     groups = set(test.selectbox(key="group").options)
     assert "found" in groups
     assert groups <= {"found", "missed", "invented", "opposite", "neither says it"}
@@ -245,32 +212,15 @@ def test_colours_by_what_a_pair_got_right(bundles: Path, monkeypatch: pytest.Mon
 
 @needs_bundles
 def test_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for source in settings.bundles().iterdir():
-        if source.name not in ("phantom-embeddings-cve.safetensors", "phantom-reports.jsonl"):
-            (folder / source.name).symlink_to(source)
+    without = ("phantom-embeddings-cve.safetensors", "phantom-reports.jsonl")
+    folder = linked_bundles(tmp_path / "bundles", without=without)
     (folder / "phantom-embeddings-cve.safetensors").write_bytes(b"not a file of tensors")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
-    assert "phantom-reports.jsonl is missing" in words(run(by="Right or wrong"))
-    test = run(encoder="CVE")
+    assert "phantom-reports.jsonl is missing" in words_on(open_page("embeddings", by="Right or wrong"))
+    test = open_page("embeddings", encoder="CVE")
     assert any("embeddings-cve.safetensors is damaged" in each.value for each in test.error)
     with pytest.raises(CXRLensError, match="no 'text'"):
         embeddings.stored("dve", "text")  # only CLIP's encoders read texts
-
-
-@pytest.mark.slow  # tests/browser/test_embeddings.py sees the same, and its progress
-@needs_bundles
-def test_tsne_is_computed_beside_the_page_and_then_there() -> None:
-    test = run(method="t-SNE")
-    for _ in range(120):
-        if len(test.get("plotly_chart")):
-            break
-        time.sleep(0.5)
-        test.run()
-    assert not test.exception
-    assert len(test.get("plotly_chart")) == 1
-    assert "Map quality (trustworthiness)" in words(test)
 
 
 # Data that a map cannot be made of, or that do not belong together.
@@ -285,11 +235,8 @@ def ids() -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The demo bundles without DVE's and CVE's embeddings."""
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for source in settings.bundles().iterdir():
-        if source.name not in ("phantom-embeddings-dve.safetensors", "phantom-embeddings-cve.safetensors"):
-            (folder / source.name).symlink_to(source)
+    without = ("phantom-embeddings-dve.safetensors", "phantom-embeddings-cve.safetensors")
+    folder = linked_bundles(tmp_path / "bundles", without=without)
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
     return folder
 
@@ -322,14 +269,16 @@ def test_tokens_of_a_grid_have_their_areas_and_single_studies_their_states(folde
         "lower left", "lower centre", "lower centre", "lower right",
     )  # fmt: skip
     assert stored.features[:16, 0].tolist() == list(range(16))
-    test = run()
+    test = open_page("embeddings")
     test.selectbox(key="points_dve").select("tokens").run()
     assert not test.exception
-    assert "Areas of the image are " in words(test)
+    assert "Areas of the image are " in words_on(test)
     assert set(test.selectbox(key="group").options) <= set(embeddings.AREAS)
-    test.selectbox(key="points_dve").select("states.m2").run()
+    test.selectbox(key="points_dve").select("states.m2").open_page(
+        "embeddings",
+    )
     assert not test.exception
-    assert "Disease groups are " in words(test)
+    assert "Disease groups are " in words_on(test)
     store(folder, "dve", ids, pooled=noise(40, 4), tokens=noise(10, 15, 4))
     with pytest.raises(CXRLensError, match="neither 13 filters nor a square grid"):
         embeddings.stored("dve", "text")  # only CLIP's encoders read texts
@@ -350,9 +299,11 @@ def test_few_and_equal_points_are_explained(folder: Path, ids: list[str]) -> Non
     store(folder, "dve", ids[:12], pooled=few)
     store(folder, "cve", ids, pooled=np.ones((40, 4)))
     compute(few, ProjectionConfig(method="t-SNE"))
-    assert "Perplexity 3 instead of 30: 12 points allow a third of their number." in words(run(method="t-SNE"))
-    told = run(encoder="CVE")
-    assert "All 40 embeddings are equal: there is nothing to map." in words(told)
+    assert "Perplexity 3 instead of 30: 12 points allow a third of their number." in words_on(
+        open_page("embeddings", method="t-SNE")
+    )
+    told = open_page("embeddings", encoder="CVE")
+    assert "All 40 embeddings are equal: there is nothing to map." in words_on(told)
     assert not [each for each in told.button if each.label == "Compute again"]  # it would change nothing
 
 
@@ -360,11 +311,11 @@ def test_few_and_equal_points_are_explained(folder: Path, ids: list[str]) -> Non
 def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: list[str]) -> None:
     store(folder, "dve", [*ids, "P999999-1", "P999999-2"], pooled=noise(42, 4))
     store(folder, "cve", ids[10:], pooled=noise(30, 4))
-    test = run(beside="CVE: One point per X-ray (image)")
+    test = open_page("embeddings", beside="CVE: One point per X-ray (image)")
     assert len(test.get("plotly_chart")) == 2
-    assert "2 of its 42 studies are not shown: they are not among the test studies" in words(test)
-    assert "The maps are of different studies: 42 and 30, 30 of them on both." in words(test)
-    assert "learned from different studies" not in words(test)
+    assert "2 of its 42 studies are not shown: they are not among the test studies" in words_on(test)
+    assert "The maps are of different studies: 42 and 30, 30 of them on both." in words_on(test)
+    assert "learned from different studies" not in words_on(test)
     store(folder, "dve", ["A-1", "A-2", "A-3"], pooled=noise(3, 4))
     name = "phantom-cve-m2"
     (folder / name).unlink()
@@ -376,7 +327,7 @@ def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: l
     card["data"]["fingerprint"] = "another"
     (folder / name / "card.json").write_text(json.dumps(card))
     catalogue._stamp.clear()  # type: ignore[attr-defined]  # it looks at the folder every two seconds
-    told = words(run())
+    told = words_on(open_page("embeddings"))
     assert "None of the 3 stored studies is among the test studies of these models" in told
     assert "DVE's bundle makes embeddings of 128 features, the stored ones have 4: they are of another bundle." in told
     assert "These models learned from different studies" in told

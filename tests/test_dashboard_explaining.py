@@ -11,28 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.types import Attribution, CXRLensError, Geometry
-from dashboard import settings
 from dashboard.components.trust import verdict
 from dashboard.services import bundles, explanations, studies
 from dashboard.services.explanations import Question
-from tests.test_dashboard import needs_bundles, one_thread, run
+from tests.app_pages import linked_bundles, needs_bundles, open_page
 
 pytestmark = pytest.mark.numeric
 
-__all__ = ["one_thread"]  # a fixture of every test here
 PAIRS = ("phantom-fve-transformer", "phantom-ccve-transformer")
 
 
 @pytest.fixture(autouse=True)
 def two_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FVE and CCVE with one decoder: cells and filters."""
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for name in (*PAIRS, "shared"):
-        (folder / name).symlink_to(settings.bundles() / name)
-    monkeypatch.setenv("CXR_BUNDLES", str(folder))
+    monkeypatch.setenv("CXR_BUNDLES", str(linked_bundles(tmp_path / "bundles", *PAIRS, "shared")))
 
 
 def opened(encoder: str) -> tuple[studies.Case, Card]:
@@ -136,30 +130,30 @@ def test_trust_is_what_was_measured_or_says_that_nothing_was() -> None:
 
 @needs_bundles
 def test_an_address_asks_about_a_word_and_errors_are_said() -> None:
-    test = run("read", asked=PAIRS[0], word="2", explain="Grad-CAM")
+    test = open_page("read", asked=PAIRS[0], word="2", explain="Grad-CAM")
     assert test.selectbox(key="explain").value == "Grad-CAM"
     assert any("comes from" in each.value for each in test.markdown)
-    test = run("read", asked=PAIRS[1], word="1")
+    test = open_page("read", asked=PAIRS[1], word="1")
     assert any("cxr-bars" in each.value for each in test.html)
-    test = run("read", asked=PAIRS[0], word="zebra")
+    test = open_page("read", asked=PAIRS[0], word="zebra")
     assert any("does not have the word 'zebra'" in each.value for each in test.error)
     test.button(key="close").click().run()
     assert not test.error
     assert "asked" not in test.query_params
-    test = run("read", asked="phantom-nobody", word="1")
+    test = open_page("read", asked="phantom-nobody", word="1")
     assert any("not among these models" in each.value for each in test.warning)
 
 
 @needs_bundles
 def test_a_region_in_the_address_is_answered_or_refused() -> None:
-    test = run("read", region="0.2,0.4,0.5,0.8")
+    test = open_page("read", region="0.2,0.4,0.5,0.8")
     case, card = opened("fve")
     changed = explanations.known_without(case, card, (0.2, 0.4, 0.5, 0.8), "blank")
     assert changed is not None
     assert len(changed.word_changes) == len(changed.before.words)
-    test = run("read", region="2,2,3,3")
+    test = open_page("read", region="2,2,3,3")
     assert any("outside the image" in each.value for each in test.error)
-    test = run("read", region="left")
+    test = open_page("read", region="left")
     assert any("four numbers" in each.value for each in test.warning)
 
 

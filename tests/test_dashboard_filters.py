@@ -6,13 +6,12 @@ import base64
 import copy
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
 from core.bundles.library import BundleLibrary
 from core.explain.filters import filter_views
@@ -23,20 +22,9 @@ from dashboard.components import filter_player
 from dashboard.components.filter_pictures import ABOVE, BELOW, FULL_CHANGE, MIDDLE, change_picture, grey_picture
 from dashboard.services import bundles, filters, studies
 from tests import needs
-
-APP = str(settings.REPOSITORY / "dashboard" / "app.py")
+from tests.app_pages import open_page, words_on
 
 needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*ccve*/card.json")))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -80,12 +68,8 @@ def test_read_filters_and_bars_show_the_same_pictures(monkeypatch: pytest.Monkey
     study = next(iter(studies.visible_studies()))
     card = bundles.cards()["ccve", "transformer"]
     expected = [grey_picture(each) for each in filters.views(studies.open_study(study), card).filtered]
-    app = AppTest.from_file(APP, default_timeout=300)
     address = {"study": study, "asked": card.name, "word": "1", "ccve": "Transformer", "cve": "", "dve": "", "fve": ""}
-    for name, value in (address | {"pair": "CCVE + Transformer"}).items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception
+    app = open_page("read", **address, pair="CCVE + Transformer")
     for kind in ("cxr-tiles", "cxr-bars"):
         (drawn,) = [each.value for each in app.html if f"class='{kind}'" in each.value]
         assert all(uri in drawn for uri in expected), kind
@@ -94,22 +78,9 @@ def test_read_filters_and_bars_show_the_same_pictures(monkeypatch: pytest.Monkey
     assert shown[-1]["sides"][0]["images"] == expected
 
 
-def opened(**address: str) -> AppTest:
-    app = AppTest.from_file(APP, default_timeout=300).run()
-    for name, value in address.items():
-        app.query_params[name] = value
-    app = app.switch_page("app_pages/filters.py").run()
-    assert not app.exception
-    return app
-
-
-def words_on(app: AppTest) -> str:
-    return " ".join(each.value for kind in (app.markdown, app.caption, app.info) for each in kind)
-
-
 @needs_bundles
 def test_the_page_says_what_is_shown_and_how_far_to_trust_it() -> None:
-    app = opened(pair="CCVE + M2")
+    app = open_page("filters", pair="CCVE + M2")
     said = words_on(app)
     assert "Attention before the first word, rollout" in said
     assert "the X-ray's own grey scale" in said
@@ -125,7 +96,7 @@ def test_the_page_says_what_is_shown_and_how_far_to_trust_it() -> None:
 
 @needs_bundles
 def test_a_decoder_without_a_cls_token_is_named() -> None:
-    app = opened(pair="CCVE + CNN-RNN-RNN")
+    app = open_page("filters", pair="CCVE + CNN-RNN-RNN")
     said = words_on(app)
     assert "no CLS token" in said
     assert "mean over the report's words" in said
@@ -134,7 +105,7 @@ def test_a_decoder_without_a_cls_token_is_named() -> None:
 
 @needs_bundles
 def test_switching_filters_off_writes_again_and_compares() -> None:
-    app = opened(pair="CCVE + M2")
+    app = open_page("filters", pair="CCVE + M2")
     assert "The report written before becomes" not in words_on(app)
     app.multiselect(key="off").set_value(list(CLUSTERS)).run()
     said = words_on(app)
@@ -147,7 +118,7 @@ def test_switching_filters_off_writes_again_and_compares() -> None:
 @needs_bundles
 @pytest.mark.slow
 def test_the_page_is_there_within_two_seconds(record_property: Callable[[str, object], None]) -> None:
-    app = opened()
+    app = open_page("filters")
     seconds = []
     for _ in range(3):
         began = time.perf_counter()

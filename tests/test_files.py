@@ -88,6 +88,12 @@ def test_a_library_with_errors_of_its_own_is_told_as_a_disk_too(tmp_path: Path) 
         save_file({"a": np.zeros(1)}, tmp_path / "lacking" / "a.safetensors")
 
 
+def test_another_file_that_cannot_be_read_meanwhile_is_not_taken_for_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "table.csv") as fresh:
+        fresh.write_text((tmp_path / "lacking.csv").read_text())
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_file_that_came_meanwhile_is_not_replaced(
     tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch

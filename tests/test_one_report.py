@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -16,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from core.bundles.card import Card
 from core.bundles.inference import pooled_embedding, write_batch, write_reports
-from core.bundles.library import BundleLibrary, Card
+from core.bundles.library import BundleLibrary
 from core.bundles.pair import ReportModel, encode_batch, to_batch
 from core.config import ExperimentConfig, load_config
 from core.explain.filters import filter_views
@@ -36,9 +38,9 @@ from core.text import Vocabulary, sentence_spans
 from core.types import StudySource
 from dashboard.reviews import pictures, pool
 from dashboard.services import bundles, evaluations, filters, reports, studies
-from tests import needs
+from tests.app_pages import linked_bundles, needs_bundles
 from tests.conftest import BUNDLES
-from tests.mimic_tree import write_csv
+from tests.openi_tree import Study, write_annotation, write_kaggle
 from tests.tiny_models import tiny_pair
 from training import evaluate as scoring
 from training.cli import PRESETS, main
@@ -46,8 +48,6 @@ from training.data import StudyData, to_images
 
 NAMES = ("phantom-dve-transformer", "phantom-fve-m2")
 pytestmark = pytest.mark.numeric
-needs_bundles = needs.BUNDLES.unless((BUNDLES / NAMES[0]).is_dir())
-
 Texts = list[dict[str, str]]
 """A study each: text by pair."""
 
@@ -55,10 +55,7 @@ Texts = list[dict[str, str]]
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of two of the repository's bundles, which the pages use."""
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for name in (*NAMES, "shared"):
-        (folder / name).symlink_to(BUNDLES / name)
+    folder = linked_bundles(tmp_path / "bundles", *NAMES, "shared")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
     monkeypatch.setattr(scoring.java, "missing", lambda: "METEOR is left out here.")
     return folder
@@ -133,31 +130,18 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> StudyIndex:
     """An index of an Open-i-like release whose films are phantoms: large, not square, and worth a word."""
     folder = tmp_path_factory.mktemp("films")
     source = PhantomSource(40, 5)
-    folder_of_films = folder / "release" / "images" / "images_normalized"
-    folder_of_films.mkdir(parents=True)
-    reports, projections = [], []
+    studies: dict[int, Study] = {}
+    films = []
     for number, study_id in enumerate(source.study_ids[:7], start=1):
         study = source.study(study_id)
-        film = grey_levels(source.image(study_id, 440))[: 440 - 13 * number, 7:]
-        Image.fromarray(film).save(folder_of_films / f"{number}_IM-000{number}-1001.dcm.png")
-        reports.append((number, "normal", "", "PA", "Cough.", "None.", study.findings, study.impression))
-        projections.append((number, f"{number}_IM-000{number}-1001.dcm.png", "Frontal"))
-    columns = ("uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression")
-    write_csv(folder / "release" / "indiana_reports.csv", columns, reports)
-    write_csv(folder / "release" / "indiana_projections.csv", ("uid", "filename", "projection"), projections)
-    annotation = {
-        split: [
-            {
-                "id": f"CXR{uid}_IM-000{uid}",
-                "report": reports[uid - 1][6],
-                "image_path": [f"CXR{uid}_IM-000{uid}/0.png"],
-                "split": split,
-            }
-            for uid in uids
-        ]
-        for split, uids in {"train": [1, 2, 3], "val": [4], "test": [5, 6, 7]}.items()
-    }
-    (folder / "release" / "annotation.json").write_text(json.dumps(annotation), encoding="utf-8")
+        name = f"{number}_IM-000{number}-1001"
+        studies[number] = ("PA", study.findings, study.impression, "normal", [(name, "Frontal")])
+        film = io.BytesIO()
+        pixels = grey_levels(source.image(study_id, 440))[: 440 - 13 * number, 7:]
+        Image.fromarray(pixels).save(film, "PNG")
+        films.append(film.getvalue())
+    write_kaggle(folder / "release", studies=studies, image=lambda number: films[number])
+    write_annotation(folder / "release", studies, {"train": [1, 2, 3], "val": [4], "test": [5, 6, 7]}, images=1)
     return index_openi(folder / "release", folder / "index")
 
 

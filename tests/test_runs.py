@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from core.paper.filter_map import FilterMap, map_path, write_map
 from core.paper.tables import Cell, PaperTable, Row, write_table
 from core.types import CXRLensError
-from dashboard import figures, settings
+from dashboard import figures
 from dashboard.results.parts import read_query
 from dashboard.results.seeds import same_training
 from dashboard.services import evaluations
-from tests.test_dashboard import APP, needs_bundles
+from tests.app_pages import needs_bundles, open_page, words_on
 from tests.test_evaluation import CLEAR, EFFUSION, LARGE
 
 SCORED = {"f1": 0.5, "precision": 0.5, "recall": 0.5, "intervals": {"f1": [0.4, 0.6]}}
@@ -148,48 +147,34 @@ def test_long_names_of_dots_stand_in_lines_and_short_ones_are_left() -> None:
     assert list(figure.layout.yaxis.tickvals) == list(figure.data[0].y)  # each name stays at its points
 
 
-def page(**query: str) -> AppTest:
-    """The Results page alone: other pages' studies are not drawn first."""
-    test = AppTest.from_file(str(settings.REPOSITORY / "dashboard" / "app_pages" / "results.py"), default_timeout=120)
-    for name, value in query.items():
-        test.query_params[name] = value
-    test.run()
-    assert not test.exception
-    return test
-
-
-def said(test: AppTest) -> str:
-    return "\n".join(each.value for each in [*test.markdown, *test.caption, *test.info, *test.error, *test.warning])
-
-
 def test_seeds_have_a_mean_and_a_spread_and_other_data_an_explanation(folder: Path) -> None:
     put(folder / "a", results(seed=1), REPORTS)
     put(folder / "b", results(seed=2, f1=0.7), REPORTS)
     put(folder / "c", results(seed=2, fingerprint="bb"), REPORTS)
     put(folder / "cut", "{")
-    test = page(view="Runs and seeds")
-    assert "Not compared with many/a: many/c" in said(test)
-    assert "many" in said(test) and "is damaged" in said(test)
+    test = open_page("results", view="Runs and seeds")
+    assert "Not compared with many/a: many/c" in words_on(test)
+    assert "many" in words_on(test) and "is damaged" in words_on(test)
     table = test.dataframe[1].value.set_index("Model")
     assert table.loc["CVE + M2", "Mean"] == pytest.approx(0.6)
     assert table.loc["CVE + M2", "SD"] == pytest.approx(0.2 / 2**0.5)
     assert table.loc["DVE + Transformer", "SD"] == 0
-    alone = page(view="Runs and seeds", run="many/c")
-    assert "There is one seed (2) of many/c" in said(alone)
+    alone = open_page("results", view="Runs and seeds", run="many/c")
+    assert "There is one seed (2) of many/c" in words_on(alone)
 
 
 def test_a_run_stands_beside_the_paper_and_says_what_it_lacks(folder: Path) -> None:
     put(folder / "a", results(f1=0.316))
-    test = page()
+    test = open_page("results")
     table = test.dataframe[0].value.set_index("Model")
     assert table.loc["CVE + M2", "Paper"] == pytest.approx(0.116)  # the paper's Table 1
     assert table.loc["CVE + M2", "Ours"] == pytest.approx(0.316)
     assert not [name for name in table if "Difference" in name]  # of other data, it would say nothing of the models
-    assert "cxr-lens evaluate --preset real --out DIR" in said(test)  # no reports
-    told = said(page(view="Tables and studies"))
+    assert "cxr-lens evaluate --preset real --out DIR" in words_on(test)  # no reports
+    told = words_on(open_page("results", view="Tables and studies"))
     for command in ("table 2", "table 3", "study ccve", "study encoders"):
         assert f"`cxr-lens {command} --preset real` makes it" in told
-    assert "no scores by observation" in said(page(view="By observation"))
+    assert "no scores by observation" in words_on(open_page("results", view="By observation"))
 
 
 def test_scores_and_their_differences_are_two_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +189,7 @@ def test_scores_and_their_differences_are_two_tables(folder: Path, monkeypatch: 
     )  # fmt: skip
     write_table(folder / "tables", made)
     monkeypatch.setattr("dashboard.settings.result_tables", lambda: folder / "tables")
-    test = page(view="Tables and studies")
+    test = open_page("results", view="Tables and studies")
     scores, steps = (each.value for each in test.dataframe[-2:])
     assert scores["Row"].tolist() == ["FVE", "DVE"]
     assert "difference" not in scores
@@ -225,7 +210,7 @@ def test_the_chart_of_table_3_shows_what_is_clinical_not_its_first_score(
     )  # fmt: skip
     write_table(folder / "tables", made)
     monkeypatch.setattr("dashboard.settings.result_tables", lambda: folder / "tables")
-    test = page(view="Tables and studies")
+    test = open_page("results", view="Tables and studies")
     (chart,) = test.get("plotly_chart")
     assert "F1 of findings" in chart.proto.spec
     assert "BLEU-1" not in chart.proto.spec
@@ -247,21 +232,21 @@ def test_the_map_of_filters_stands_under_its_study_and_a_damaged_one_is_said(
         trained=places, random_filters=-places,
     )  # fmt: skip
     write_map(path, made)
-    test = page(view="Tables and studies")
+    test = open_page("results", view="Tables and studies")
     left, right = (json.loads(each.proto.spec) for each in test.get("plotly_chart")[-2:])
     assert [trace["name"] for trace in left["data"]] == ["Edema (2)", "Fracture (2)", "No Finding (2)"]
     assert left["data"][1]["text"] == ["s1<br>Fracture", "s2<br>Fracture"]
     assert right["data"][1]["text"] == left["data"][1]["text"]
-    assert "13 embeddings of each of 2 held-out studies" in said(test)
+    assert "13 embeddings of each of 2 held-out studies" in words_on(test)
     path.write_text("{")
-    assert "ccve-map.json is damaged" in said(page(view="Tables and studies"))
+    assert "ccve-map.json is damaged" in words_on(open_page("results", view="Tables and studies"))
 
 
 def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:
     put(folder / "a", results(), REPORTS)
-    test = page(view="Two models", first="CVE + M2", second="DVE + Transformer")
-    assert "CVE + M2 has fewer errors than DVE + Transformer in 2 studies" in said(test)
-    assert "DVE + Transformer has fewer errors than CVE + M2 in 1 studies" in said(test)
+    test = open_page("results", view="Two models", first="CVE + M2", second="DVE + Transformer")
+    assert "CVE + M2 has fewer errors than DVE + Transformer in 2 studies" in words_on(test)
+    assert "DVE + Transformer has fewer errors than CVE + M2 in 1 studies" in words_on(test)
     assert "METEOR" not in test.dataframe[0].value["Score"].tolist()
 
 
@@ -269,33 +254,27 @@ def test_meteor_is_shown_beside_the_tested_scores_where_both_pairs_have_it(folde
     content = results(meteor=0.3)
     content["rows"][1]["meteor"] = 0.2
     put(folder / "a", content, REPORTS)
-    test = page(view="Two models", first="CVE + M2", second="DVE + Transformer")
+    test = open_page("results", view="Two models", first="CVE + M2", second="DVE + Transformer")
     row = test.dataframe[0].value.set_index("Score").loc["METEOR"]
     assert row["Difference"] == pytest.approx(0.1)
     assert row["Significant after correction"] == "not tested"
     assert np.isnan(row["p"])
-    assert "its program does not run here" in said(test)
+    assert "its program does not run here" in words_on(test)
 
 
 def test_the_best_baseline_is_told_and_stands_in_the_table_of_all_scores(folder: Path) -> None:
     content = results(f1=0.7)
     content["baselines"] = [{"name": "constant report", "f1": 0.1}, {"name": "nearest training report", "f1": 0.6}]
     put(folder / "a", content)
-    assert "*nearest training report*, has 0.600: no better are DVE + Transformer." in said(page())
-    rows = page(table="All scores, with baselines").dataframe[0].value.set_index("Model")
+    assert "*nearest training report*, has 0.600: no better are DVE + Transformer." in words_on(open_page("results"))
+    rows = open_page("results", table="All scores, with baselines").dataframe[0].value.set_index("Model")
     assert rows.loc["baseline: nearest training report", "Macro F1"] == 0.6
     assert rows.loc["CVE + M2", "Macro F1"] == 0.7
 
 
 @needs_bundles
 def test_the_address_restores_a_view() -> None:
-    test = AppTest.from_file(APP, default_timeout=120)  # links to other pages need the whole app
-    test.query_params["source"] = "Your own image"
-    test.run().switch_page("app_pages/results.py")
-    for name, value in {"view": "Slices", "of": "CVE + M2", "by_what": "View"}.items():
-        test.query_params[name] = value
-    test.run()
-    assert not test.exception
+    test = open_page("results", view="Slices", of="CVE + M2", by_what="View")
     assert test.selectbox(key="of").value == "phantom-cve-m2"
     content = test.dataframe[0].value
     assert sorted(content["Slice"]) == ["View: AP", "View: PA"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.explain.counterfactuals import Counterfactual
 from core.observations import CLUSTERS
 from dashboard import figures, session

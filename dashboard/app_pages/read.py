@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.registry import DECODERS, ENCODERS, all_pairs, table_order
 from core.types import CXRLensError

@@ -9,13 +9,13 @@ import numpy as np
 import streamlit as st
 
 from dashboard.components.filter_pictures import Values
-from dashboard.components.source import source
+from dashboard.components.source import script, source
 
 _COMPONENT = st.components.v2.component(
     "cxr_filter_player",
     html="<div class='player'>\n</div>",
     css=source("filter_player.css"),
-    js=source("dom.js", "filter_player.js"),
+    js=script("filter_player.js"),
 )
 
 

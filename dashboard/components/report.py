@@ -16,14 +16,14 @@ from core.labels.rules import LabeledReport
 from core.observations import NO_FINDING, LabelState
 from core.text import split_sentences
 from core.types import Report
-from dashboard.components.source import source
+from dashboard.components.source import script, source
 from dashboard.services.reports import in_words, segments
 
 _COMPONENT = st.components.v2.component(
     "cxr_reports",
     html="<div class='reports'>\n</div>",
     css=source("marks.css", "report.css"),
-    js=source("dom.js", "marks.js", "report.js"),
+    js=script("report.js"),
 )
 
 

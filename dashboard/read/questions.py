@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.observations import CLUSTERS
 from core.registry import token_names
 from core.types import Attribution, CXRLensError

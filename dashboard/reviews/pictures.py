@@ -217,7 +217,8 @@ def explanation(screen: ReaderScreen, report: Written, source: StudySource, shap
 
 def _maps(screen: ReaderScreen, report: Written, source: StudySource, shape: tuple[int, ...]) -> list[Overlay]:
     from core.explain.filters import filter_views
-    from core.explain.methods import METHODS, explain, on_image  # bring torch
+    from core.explain.methods import METHODS, explain  # bring torch
+    from core.explain.on_image import on_image
     from core.explain.targets import sentence
 
     spans, overlays = sentence_spans(report.text), []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.reviews.design import REFERENCE, Case, Design, choose, plan
 from core.reviews.sources import candidates, name_index, name_phantoms, open_source, session_image, write_cases
 from core.studies.model_image import of_study

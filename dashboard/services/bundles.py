@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core.bundles.library import BundleLibrary, Card, no_bundle
+from core.bundles.card import Card, no_bundle
+from core.bundles.library import BundleLibrary
 from core.registry import all_pairs, pair_title
 from core.types import CXRLensError
 from dashboard import settings

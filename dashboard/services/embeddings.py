@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundles.library import SCALE, Card, restored
+from core.bundles.card import Card
+from core.bundles.rounding import SCALE, restored
 from core.observations import CLUSTERS
 from core.projection.job import fingerprint
 from core.registry import DECODERS, ENCODERS, token_names

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundles.library import read_card
+from core.bundles.card import read_card
 from core.evaluation.reports import Evaluation, Slice, read_evaluation
 from core.evaluation.resampling import Comparison, Interval, intervals
 from core.labels.compare import Outcome

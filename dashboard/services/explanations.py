@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.cache import BoundedCache
 from core.explain.measured import Measured, measured
 from core.registry import token_names
@@ -173,7 +173,7 @@ def heat_map(found: tuple[Attribution, ...]) -> HeatMap | None:
     """An answer as a map over the radiograph; None where it is about filters."""
     from scipy.ndimage import gaussian_filter
 
-    from core.explain.methods import content_share, on_square, padding_share
+    from core.explain.on_image import content_share, on_square, padding_share
 
     placed = [each for each in found if each.geometry is not None]
     if not placed or placed[0].geometry is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.explain.measured import Measured, measured
 from core.registry import token_names
 from dashboard import settings

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.cache import BoundedCache
 from dashboard.services import bundles
 from dashboard.services.studies import Case

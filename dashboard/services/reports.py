@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.cache import BoundedCache
 from core.labels.compare import Outcome, compare
 from core.labels.rules import LabeledReport, label_report

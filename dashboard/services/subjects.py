@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from dashboard.services import bundles, reports, studies
 from dashboard.services.kept import kept
 from dashboard.services.studies import Case

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect
 
 from dashboard.services.studies import visible_studies
 from tests.browser.conftest import WAIT, Server, Watched, watch
-from tests.test_images import windowed
+from tests.images.ramps import windowed
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -107,8 +107,7 @@ def test_a_stretched_picture_would_be_noticed(browser: Browser) -> None:
 def page(browser: Browser, server: Server) -> Iterator[Watched]:
     watched = watch(browser, server.url)
     yield watched
-    watched.page.close()
-    assert watched.errors == []
+    watched.close()
 
 
 def upload(watched: Watched, path: Path) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import Server, Watched, watch
+from tests.browser.conftest import Server, Watched, overhang, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -71,12 +71,5 @@ def test_on_a_phone_nothing_sticks_out(browser: Browser, server: Server, view: s
     watched = watch(browser, server.url, 390, 844)
     watched.open(f"results?{urlencode({'view': view})}")
     expect(watched.page.get_by_test_id("stDataFrame").first).to_be_visible(timeout=60_000)
-    assert (
-        watched.page.evaluate(
-            "() => { const main = document.querySelector('[data-testid=stMain]');"
-            " return main.scrollWidth - main.clientWidth }"
-        )
-        <= 0
-    )
-    watched.page.close()
-    assert watched.errors == []
+    assert overhang(watched.page) <= 0
+    watched.close()
