@@ -58,7 +58,7 @@ PAGES = {
     "results": "results",
     "results-observations": "results?view=By+observation",
     "results-slices": "results?view=Slices",
-    "results-two-pairs": "results?view=Two+pairs",
+    "results-two-pairs": "results?view=Two+models",
     "results-tables": "results?view=Tables+and+studies",
     "results-seeds": "results?view=Runs+and+seeds",
     "about": "about",
