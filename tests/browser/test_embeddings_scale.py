@@ -113,8 +113,8 @@ def test_first_paint_of_4000_studies_and_fluid_20000_points(
 
     for name, path in {
         "4,000 studies": "embeddings",
-        "4,000 studies x 8,320": "embeddings?encoder=CCVE&points_ccve=All+tokens%2C+one+after+another",
-        "20,090 points": "embeddings?points_dve=Each+token+a+point+%28410+studies%29&by_areas=Finding",
+        "4,000 studies x 8,320": "embeddings?encoder=CCVE&points_ccve=One+point+per+X-ray+%2813+filters+in+a+row%29",
+        "20,090 points": "embeddings?points_dve=One+point+per+area+of+the+X-ray+%28410+studies%29&by_areas=Finding",
     }.items():
         address = f"{large.url}/{path}"
         paint(lambda address=address: page.goto(address))  # type: ignore[misc]
