@@ -24,7 +24,7 @@ def kept(
         values: BoundedCache[Hashable, T] = BoundedCache(size)
 
         @wraps(make)
-        def found(case: Case, card: Card, *more: P.args, **named: P.kwargs) -> T:
+        def found(case: Case, card: Card, /, *more: P.args, **named: P.kwargs) -> T:
             key = (case.key, bundles.bundle_key(card), more, *sorted(named.items()))
             return values.get_or_make(key, lambda: make(case, card, *more, **named))
 

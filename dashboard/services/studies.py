@@ -20,6 +20,7 @@ from core.studies.phantom.findings import severity_of
 from core.types import CXRLensError, FloatImage, Mask, Study
 from core.views import lateral_note
 from dashboard import access
+from dashboard.roles import AccessError
 from dashboard.services import bundles
 
 VIEW_SIZE = 640  # pixels of a phantom in the viewer; the models get their own size
@@ -90,7 +91,7 @@ def kept_back() -> frozenset[str]:
     """
     try:
         return access.kept_back()
-    except access.AccessError as error:
+    except AccessError as error:
         access.explain(error)
         st.stop()
         raise
