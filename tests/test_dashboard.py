@@ -23,7 +23,7 @@ from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS
 from core.text import to_text
 from core.views import lateral_note
-from dashboard import figures, settings
+from dashboard import settings
 from dashboard.components.viewer import Overlay, pack
 from dashboard.services import bundles, studies
 from dashboard.services.reports import in_words, segments
@@ -102,23 +102,6 @@ def test_pack_puts_16_bit_pixels_and_overlays_where_the_browser_looks_for_them()
     assert values.tolist() == [0, 2048, 4095, 1024, 4095, 0]  # out of range is cut, not wrapped
     assert list(blob[4 + length + 12 :]) == [255, 0]
     assert header["overlays"][0]["place"] == [0, 0, 0.5, 1]
-
-
-def test_study_map_shows_each_group_by_symbol_and_the_open_study() -> None:
-    figure = figures.study_map(
-        np.array([[0, 0], [1, 1], [2, 2]], dtype=np.float32),
-        ["a", "b", "c"],
-        ["present", "not present", "present"],
-        finding="Edema",
-        here=np.array([5, 6], dtype=np.float32),
-        here_name="d",
-        explained=(0.4, 0.2),
-        height=300,
-    )
-    assert [trace.name for trace in figure.data] == ["Edema: present", "Edema: not present", "this study"]
-    assert list(figure.data[0].text) == ["a", "c"]
-    assert (figure.data[2].x[0], figure.data[2].y[0]) == (5, 6)
-    assert len({trace.marker.symbol for trace in figure.data}) == 3
 
 
 def test_the_dashboard_starts_without_torch() -> None:

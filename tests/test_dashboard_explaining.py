@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +78,43 @@ def test_a_word_has_maps_with_cells_and_bars_with_filters() -> None:
     assert values.sum() == pytest.approx(1, abs=1e-4)
     with pytest.raises(CXRLensError, match="Grad-CAM"):
         explanations.answer(case, card, Question("word", 0), "grad-cam")
+
+
+@needs_bundles
+def test_two_who_click_at_once_wait_for_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    import core.explain.methods as methods
+
+    explain, begun = methods.explain, []
+
+    def counted(*arguments: Any, **options: Any) -> tuple[Attribution, ...]:
+        begun.append(threading.get_ident())
+        time.sleep(0.2)  # the other asks meanwhile
+        return explain(*arguments, **options)
+
+    monkeypatch.setattr(methods, "explain", counted)
+    case, card = opened("fve")
+    explanations.words_of(case, card, Question("word", 2))
+    with ThreadPoolExecutor(2) as threads:
+        jobs = [threads.submit(explanations.answer, case, card, Question("word", 2), "attention") for _ in range(2)]
+        first, second = (job.result() for job in jobs)
+    assert first is second
+    assert len(begun) == 1
+
+
+@needs_bundles
+def test_an_answer_that_is_interrupted_is_not_kept() -> None:
+    class StopError(Exception):
+        """As Streamlit ends a run at the next progress."""
+
+    def interrupt(done: int, total: int) -> None:
+        raise StopError
+
+    case, card = opened("fve")
+    question = Question("word", 3)
+    with pytest.raises(StopError):
+        explanations.answer(case, card, question, "occlusion", interrupt)
+    assert explanations.known(case, card, question, "occlusion") is None
+    assert explanations.answer(case, card, question, "attention")
 
 
 @needs_bundles

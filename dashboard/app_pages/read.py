@@ -137,7 +137,7 @@ def choose_family(case: Case) -> str:
     fitting = studies.family_for(case)
     if len(families) < 2:
         return fitting
-    chosen: str = st.segmented_control(
+    return st.segmented_control(
         "Models for",
         families,
         default=fitting,
@@ -149,7 +149,6 @@ def choose_family(case: Case) -> str:
         bind="query-params",
         width="content",
     )
-    return chosen
 
 
 def describe_training(cards: Sequence[Card], case: Case) -> None:

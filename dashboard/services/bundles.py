@@ -49,8 +49,7 @@ class _Catalogue:
 
 def _catalogue() -> _Catalogue:
     folder = str(settings.bundles())
-    catalogue: _Catalogue = _read_catalogue(folder, _stamp(folder))
-    return catalogue
+    return _read_catalogue(folder, _stamp(folder))
 
 
 @st.cache_data(ttl=2, max_entries=8, show_spinner=False)  # a page asks ten times while it draws
