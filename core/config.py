@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from core.paths import how_to_restore
 from core.registry import DECODERS, ENCODERS, SIZES, Size, encoder_parts
 from core.types import CXRLensError
-from core.views import VIEW_CHOICES
+from core.views import view_choices
 
 Config = TypeVar("Config")
 
@@ -51,6 +51,9 @@ Rate = Annotated[float, Range(0, above=True)]
 Weight = Annotated[float, Range(0)]
 
 
+_LABELS = {"openi": ("rules",), "mimic_cxr": ("rules", "chexpert", "negbio"), "table": ("rules", "given")}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
     """Which studies.
@@ -59,21 +62,22 @@ class DataConfig:
         source: name of the study source.
         count: studies in all splits together, of the phantom.
         seed: of the phantom.
-        folder: of the index of Open-i or MIMIC-CXR, as `cxr-lens data` makes it.
-        views: which images of an index, see `core.views.VIEW_CHOICES`.
-        labels: of the 14 observations: by our rules from the findings, or from MIMIC-CXR's own tables.
+        folder: of the index of Open-i, MIMIC-CXR or a table, as `cxr-lens data` makes it.
+        views: which images of an index, see `core.views.view_choices`.
+        labels: of the 14 observations: by our rules from the findings, from MIMIC-CXR's own tables, or as a table gives
+            them.
         min_word_count: rarer words become <unknown>.
         min_fine_label_count: rarer fine labels are left out; counted on the training split only.
         max_words: longest target, START and END counted.
     """
 
-    source: Literal["phantom", "openi", "mimic_cxr"]
+    source: Literal["phantom", "openi", "mimic_cxr", "table"]
     count: Count = 0
     seed: Count = 0
     # No part of a run's identity: where an index lies changes nothing, the rest is in the source's fingerprint.
     folder: str = field(default="", repr=False)
     views: str = field(default="", repr=False)
-    labels: Literal["rules", "chexpert", "negbio"] = field(default="rules", repr=False)
+    labels: Literal["rules", "chexpert", "negbio", "given"] = field(default="rules", repr=False)
     min_word_count: Positive
     min_fine_label_count: Positive
     max_words: Annotated[int, Range(3)]
@@ -84,14 +88,14 @@ class DataConfig:
             if self.count <= 0:
                 raise ConfigError("data.count: phantoms are made to order, say how many.")
             return
-        if self.views not in (known := VIEW_CHOICES[self.source]):
+        if self.views not in (known := view_choices(self.source)):
             raise ConfigError(f"data.views: expected one of {', '.join(known)} for {self.source}, got '{self.views}'.")
         if not self.folder:
             raise ConfigError(
                 f"data.folder: {self.source} needs the folder of its index. Make one: cxr-lens data --help."
             )
-        if self.source == "openi" and self.labels != "rules":
-            raise ConfigError("data.labels: only MIMIC-CXR ships labels; with openi it must be 'rules'.")
+        if self.labels not in (known := _LABELS[self.source]):
+            raise ConfigError(f"data.labels: of {self.source} it is {' or '.join(known)}, not '{self.labels}'.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,8 @@ import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Data that cannot be given away, beside the clone."""
+FIELD = SHARED.with_name("cases")
+"""Files from the field, there too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,10 @@ FORK = Need("processes that fork", "Linux or macOS", elsewhere=True)
 CASES = Need("files from the field", "they cannot be given away; here they are ../shared/cases", elsewhere=True)
 SIGNALS = Need("POSIX signals", "Linux or macOS", elsewhere=True)
 OPENI = Need("Open-i's studies", "docs/data.md says where to get them; here they are ../shared/data", elsewhere=True)
+NIH = Need("a part of ChestX-ray14", "docs/data.md says where to get it; here it is ../shared/data", elsewhere=True)
 CATBOOST = _extra("CatBoost", "study", elsewhere=True)
 REFERENCE = _extra("torchxrayvision's copy of Open-i's codes", "reference", elsewhere=True)
 POSTGRES = Need("a PostgreSQL server", "apt install postgresql: /usr/lib/postgresql, user postgres", elsewhere=True)
-
 ALL = [each for each in list(globals().values()) if isinstance(each, Need)]
 
 

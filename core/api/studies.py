@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 
-from core.studies.index import open_index
-from core.studies.indexed import IndexedSource
 from core.studies.phantom import PhantomSource
+from core.studies.source import Source
+from core.studies.sources import open_source
 from core.types import SPLITS, CXRLensError, FloatImage, Split, Study
-from core.views import VIEW_CHOICES
 
 PHANTOM = "phantom"
 
@@ -20,7 +17,7 @@ PHANTOM = "phantom"
 class Studies:
     """Studies with their images, of one split or of all; made one by one, as they are asked for."""
 
-    def __init__(self, source: PhantomSource | IndexedSource, splits: tuple[Split, ...] = SPLITS) -> None:
+    def __init__(self, source: Source, splits: tuple[Split, ...] = SPLITS) -> None:
         """Studies of a source."""
         self.source = source
         self._splits = {split: source.studies(split) for split in splits}
@@ -38,15 +35,13 @@ class Studies:
 
         Raises:
             IndexError: there are not so many.
-            CXRLensError: there is no such id; the message names the nearest.
+            CXRLensError: there is no such id; the message names those that look like it.
         """
         if isinstance(study, str):
-            found = next((each for each in self if each.study_id == study), None)
-            if found is not None:
-                return found
-            near = difflib.get_close_matches(study, [each.study_id for each in self], n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise CXRLensError(f"There is no study '{study}' among these {len(self)}.{hint}")
+            found = self.source.study(study)
+            if found.split not in self._splits:
+                raise CXRLensError(f"Study '{study}' is of the split {found.split}, not among these {len(self)}.")
+            return found
         at = study + len(self) if study < 0 else study
         for each in self._splits.values():
             if 0 <= at < len(each):
@@ -82,15 +77,14 @@ def studies(where: str | os.PathLike[str], *, views: str | None = None, count: i
     """Open studies.
 
     Args:
-        where: folder of an index, as ``cxr-lens data`` makes it; or "phantom".
-        views: which images of an index count, see `core.views`; the first choice of its kind unless given.
+        where: folder of an index, as ``cxr-lens data`` makes it; or any other source, see `core.studies.sources`.
+        views: which images of an index count, see `core.views`; "frontal" unless given.
         count: of phantoms.
         seed: of phantoms.
 
     Raises:
-        CXRLensError: the folder is no index, or has no such choice of views.
+        CXRLensError: there are no studies, or the index has no such choice of views.
     """
     if str(where) == PHANTOM:
         return Studies(PhantomSource(count=count, seed=seed))
-    folder = Path(where)
-    return Studies(IndexedSource(folder, views or next(iter(VIEW_CHOICES[open_index(folder).source]))))
+    return Studies(open_source(f"index:{views}:{where}" if views else str(where)))

@@ -12,10 +12,9 @@ from core.labels.rules import label_report
 from core.reviews.database import digest
 from core.reviews.design import REFERENCE, Case, Choice, choose, image_sha256
 from core.reviews.rubrics import ReviewError
-from core.studies.folder import FolderSource
-from core.studies.indexed import IndexedSource
+from core.studies import sources
 from core.studies.model_image import of_study
-from core.studies.phantom import PhantomSource
+from core.studies.source import Source
 from core.types import CXRLensError, FloatImage, Study, StudySource
 from core.views import view_in_words
 
@@ -25,10 +24,7 @@ if TYPE_CHECKING:
 IMAGE_SIZE = 512
 """Side of the image that a session's hashes and small pictures are made of, pixels; models read their own."""
 
-KINDS = (
-    "a folder of images named by study (STUDY.png, .jpg or .dcm), the folder of an index (docs/data.md), or "
-    "phantom:COUNT:SEED"
-)
+KINDS = sources.KINDS
 """What a source can be, for messages."""
 
 
@@ -51,44 +47,22 @@ def name_source(text: str) -> str:
     """`Design.source` of what a person writes: one of `KINDS`.
 
     Raises:
-        ReviewError: it is none; of a folder also what `open_source` raises.
+        CXRLensError: as `open_source`.
     """
-    kind, _, rest = text.partition(":")
-    folder = Path(text).expanduser()
-    if kind == "index":
-        views, _, where = rest.partition(":")
-        found = name_index(Path(where), views)
-    elif kind == "images":
-        found = name_images(Path(rest))
-    elif kind == "phantom":
-        found = text
-    elif (folder / "index.json").is_file():
-        found = name_index(folder, "frontal")
-    elif folder.is_dir():
-        found = name_images(folder)
-    else:
-        raise ReviewError(f"There are no images at '{text}'. It should be {KINDS}.")
-    open_source(found)
-    return found
+    return open_source(text).key
 
 
-def open_source(name: str) -> StudySource:
-    """Open what `Design.source` names.
+def open_source(name: str) -> Source:
+    """Open what `Design.source` names: studies with a reference report, where the source has reports.
 
     Raises:
-        ReviewError: it names nothing that can be opened; of an index also `ReleaseError`.
+        ReviewError: it names nothing.
+        CXRLensError: it cannot be opened; the message says why.
     """
-    if name.startswith("images:"):
-        return FolderSource(Path(name.removeprefix("images:")))
-    kind, *rest = name.split(":", 2)
-    if kind == "phantom" and len(rest) == 2 and all(part.isdigit() for part in rest):
-        return PhantomSource(count=int(rest[0]), seed=int(rest[1]))
-    if kind == "index" and len(rest) == 2:
-        return IndexedSource(Path(rest[1]), rest[0])
-    raise ReviewError(
-        f"The session's images cannot be found: its source is '{name}'. It should be phantom:COUNT:SEED, "
-        "index:VIEWS:FOLDER or images:FOLDER."
-    )
+    try:
+        return sources.open_source(name, findings_only=True)
+    except sources.SourceError as error:
+        raise ReviewError(str(error)) from error
 
 
 def session_image(source: StudySource, study_id: str) -> FloatImage:
@@ -96,8 +70,8 @@ def session_image(source: StudySource, study_id: str) -> FloatImage:
     return source.image(study_id, IMAGE_SIZE)
 
 
-_TOLD_NOWHERE = ("title", "mesh")
-"""Context that readers do not see: what Open-i calls a study, and its indexers' findings."""
+_TOLD_NOWHERE = ("title", "mesh", "visit")
+"""Context that readers do not see: what Open-i calls a study, its indexers' findings, the number of the visit."""
 
 
 def candidates(studies: Sequence[Study]) -> list[Case]:
@@ -111,17 +85,11 @@ def _context(study: Study) -> dict[str, str]:
     return {name: text for name, text in told.items() if text and name not in _TOLD_NOWHERE}
 
 
-def find_images(source: StudySource, cases: Sequence[Case], choice: Choice, seed: int) -> list[Case]:
+def find_images(source: Source, cases: Sequence[Case], choice: Choice, seed: int) -> list[Case]:
     """Choose among cases whose reports were written elsewhere, and find their images.
 
     Labels for stratifying, and what else a reader sees, come from the source where the cases have none, else labels
     from the reference report, by the rule labeler.
-
-    Args:
-        source: of the images.
-        cases: to choose from.
-        choice: how to choose.
-        seed: of the choice.
 
     Raises:
         ReviewError: a chosen case has no image there, or another one than its hash tells; also what `choose` raises.
@@ -150,8 +118,8 @@ def find_images(source: StudySource, cases: Sequence[Case], choice: Choice, seed
     return found
 
 
-def _described(source: StudySource, case: Case, choice: Choice) -> Case:
-    if isinstance(source, PhantomSource | IndexedSource):
+def _described(source: Source, case: Case, choice: Choice) -> Case:
+    if source.has_labels:
         try:
             study = source.study(case.study_id)
         except CXRLensError:  # without an image it is refused, if it is chosen
@@ -162,9 +130,9 @@ def _described(source: StudySource, case: Case, choice: Choice) -> Case:
     return case
 
 
-def _told_by_file(source: StudySource, case: Case) -> Mapping[str, str]:
+def _told_by_file(source: Source, case: Case) -> Mapping[str, str]:
     """The context, with what only the image's file tells: notes of its reader, and the view where nothing else says."""
-    if not isinstance(source, FolderSource | IndexedSource):
+    if source.synthetic:  # there is no file
         return case.context
     film = source.original(case.study_id)
     told = {"view": view_in_words(film.view), **case.context, "image": " ".join(film.warnings)}
@@ -176,7 +144,7 @@ def _named(ids: Collection[str], most: int = 10) -> str:
 
 
 def write_cases(
-    source: StudySource,
+    source: Source,
     studies: Sequence[Study],
     choice: Choice,
     seed: int,
@@ -189,11 +157,7 @@ def write_cases(
     """Choose studies and write their reports.
 
     Args:
-        source: of the images.
         studies: to choose from; of "disagreement", all of them are written, as nobody knows before which differ.
-        choice: how to choose.
-        seed: of the choice.
-        models: that write.
         reference: whether the human report takes part.
         guard: held while the models write the reports of one study.
         progress: called with (done, all) after each study.
@@ -212,7 +176,7 @@ def write_cases(
 
 
 def write_case(
-    source: StudySource,
+    source: Source,
     study: Study,
     case: Case,
     models: Sequence[ReportModel],

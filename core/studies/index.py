@@ -12,20 +12,24 @@ import contextlib
 import hashlib
 import itertools
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import whole_file, write_whole
 from core.tables import is_broken
-from core.types import SPLITS, CXRLensError
-from core.views import VIEW_CHOICES, ViewChoice
+from core.types import SPLITS, CXRLensError, Split
+from core.views import ViewChoice, view_choices
 
 INDEX_VERSION = "1"
 """Raise it whenever the same release would give another index."""
@@ -34,6 +38,8 @@ MAX_REPORT_CHARS = 100_000  # ours: some twenty times the longest report of eith
 _EXAMPLES = 5
 _CHECKED = 200  # ours: images that are looked for where a release is said to be
 _BATCH = 4096
+_GROUPS = 4  # ours: parts of the texts, of 4,096 studies each, that are kept in memory
+BOXES = "boxes.parquet"
 
 _STUDIES = pa.schema(
     [
@@ -93,6 +99,7 @@ class StudyEntry:
         context: what else is known, by name.
         images: in the order of the release.
         dropped: why it cannot be used, or "".
+        with_text: whether the study is of no use without a report.
     """
 
     study_id: str
@@ -103,18 +110,29 @@ class StudyEntry:
     context: Mapping[str, str]
     images: Sequence[ImageEntry]
     dropped: str = ""
+    with_text: bool = True
 
     def reason(self) -> str:
         """Why the study cannot be used, or ""."""
         if self.dropped:
             return self.dropped
-        if not self.findings and not self.impression:
+        if self.with_text and not self.findings and not self.impression:
             return "neither findings nor impression"
         if not self.split:
             return "in no split"
         if not any(not image.dropped for image in self.images):
             return "no usable image"
         return ""
+
+
+SHARES = (0.7, 0.1)
+"""Of a drawn split: train, validate; those of R2Gen's split of Open-i, 2,069 / 296 / 590."""
+
+
+def draw_split(subject: str, seed: int) -> Split:
+    """Draw a patient's split from seed and name alone, so that it does not depend on which others are there."""
+    place = int.from_bytes(hashlib.sha256(f"{seed} {subject}".encode()).digest()[:8], "big") / 2**64
+    return "train" if place < SHARES[0] else "validate" if place < sum(SHARES) else "test"
 
 
 def text_fault(*texts: str) -> str:
@@ -138,18 +156,51 @@ class Notes:
             self.examples.setdefault(what, []).append(example)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an index says of its data beside them, for pages.
+
+    Attributes:
+        title: for a reader.
+        reports: whether its studies have reports.
+        labels: of the 14 observations, a table beside the index: "rules", or "given" by whoever made the data.
+        traits: names in the context by which studies can be divided, beside sex and age.
+        visits: whether the context's "visit" counts each patient's studies in the order of time.
+        truth: what the boxes beside the index are, in words; "" where there are none.
+        credit: what must stand beside the images; "" where nothing must.
+    """
+
+    title: str
+    reports: bool = True
+    labels: str = "rules"
+    traits: tuple[str, ...] = ()
+    visits: bool = False
+    truth: str = ""
+    credit: str = ""
+
+
+_TITLES = {"openi": "Open-i", "mimic_cxr": "MIMIC-CXR"}
+
+
 def write_index(
-    out: Path, source: str, root: Path, options: Mapping[str, Any], entries: Iterable[StudyEntry], notes: Notes
+    out: Path,
+    source: str,
+    root: Path,
+    options: Mapping[str, Any],
+    entries: Iterable[StudyEntry],
+    notes: Notes,
+    told: Told | None = None,
 ) -> StudyIndex:
     """Write an index, streaming.
 
     Args:
         out: folder; made if missing. An index that is there is replaced, its image caches are kept.
-        source: "openi" or "mimic_cxr".
+        source: "openi", "mimic_cxr", "table" or "folder".
         root: of the images' paths.
         options: how the release was read.
         entries: unique by study and by image.
         notes: filled while `entries` are read.
+        told: what pages say of the data; of Open-i and MIMIC-CXR it is known.
 
     Raises:
         ReleaseError: not one study can be used.
@@ -158,10 +209,11 @@ def write_index(
     (out / "index.json").unlink(missing_ok=True)
     digest, order = hashlib.sha256(), hashlib.sha256()
     reasons: Counter[str] = Counter()
-    parts = (out / "studies.parquet.part", out / "images.parquet.part")
     with (
-        pq.ParquetWriter(parts[0], _STUDIES, compression="zstd") as studies,
-        pq.ParquetWriter(parts[1], _IMAGES, compression="zstd") as images,
+        whole_file(out / "studies.parquet") as of_studies,
+        whole_file(out / "images.parquet") as of_images,
+        pq.ParquetWriter(of_studies, _STUDIES, compression="zstd") as studies,
+        pq.ParquetWriter(of_images, _IMAGES, compression="zstd") as images,
     ):
         for batch in _batched(entries, _BATCH):
             study_rows = [_study_row(entry) for entry in batch]
@@ -174,20 +226,18 @@ def write_index(
                 order.update(row["image_id"].encode() + b"\n")
             studies.write_table(pa.Table.from_pylist(study_rows, _STUDIES))
             images.write_table(pa.Table.from_pylist(image_rows, _IMAGES))
-    if not reasons[""]:
-        for part in parts:
-            part.unlink()
-        why = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3) if count) or "it lists none"
-        raise ReleaseError(
-            f"No study of the release in {root} can be used: {why}. Is all of it there, unpacked? See docs/data.md."
-        )
-    parts[0].replace(out / "studies.parquet")
-    parts[1].replace(out / "images.parquet")
+        if not reasons[""]:
+            most = reasons.most_common(3)
+            why = "; ".join(f"{count:,} {reason}" for reason, count in most if count) or "it lists none"
+            raise ReleaseError(
+                f"No study of the release in {root} can be used: {why}. Is all of it there, unpacked? See docs/data.md."
+            )
     about = {
         "version": INDEX_VERSION,
         "source": source,
         "root": str(root.resolve()),
         "options": dict(options),
+        "told": asdict(told or Told(_TITLES[source])),
         "fingerprint": digest.hexdigest()[:16],
         "images": order.hexdigest()[:16],
     }
@@ -207,6 +257,9 @@ class StudyIndex:
         self.root = Path(about["root"])
         self.fingerprint: str = about["fingerprint"]
         self.image_order: str = about["images"]
+        self._group = lru_cache(maxsize=_GROUPS)(self._read_group)
+        told = about.get("told") or {"title": _TITLES.get(self.source, self.source)}  # older ones say nothing
+        self.told = Told(**{**told, "traits": tuple(told.get("traits", ()))})
 
     @cached_property
     def studies(self) -> pd.DataFrame:
@@ -233,11 +286,33 @@ class StudyIndex:
         """A row a study, as in `studies`: findings, impression, context."""
         return read_parquet(self.folder / "studies.parquet", ["findings", "impression", "context"])
 
+    def text(self, study: int) -> dict[str, Any]:
+        """Findings, impression and context of one row of `studies`; only the part of the table around it is read."""
+        which = int(np.searchsorted(self._starts, study, side="right")) - 1
+        return dict(self._group(which).slice(study - int(self._starts[which]), 1).to_pylist()[0])
+
+    def _read_group(self, which: int) -> pa.Table:
+        file = pq.ParquetFile(self.folder / "studies.parquet")
+        return file.read_row_group(which, columns=["findings", "impression", "context"], use_threads=False)
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        about = pq.ParquetFile(self.folder / "studies.parquet").metadata
+        rows = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+        return np.cumsum([0, *rows[:-1]])
+
+    @cached_property
+    def boxes(self) -> pd.DataFrame:
+        """A row a box: image_id, finding, observations ("|" between), left, top, width, height as fractions."""
+        path = self.folder / BOXES
+        columns = ["image_id", "finding", "observations", "left", "top", "width", "height"]
+        return read_parquet(path).to_pandas(use_threads=False) if path.is_file() else pd.DataFrame(columns=columns)
+
     def samples(self, views: str, unreadable: Sequence[int] = ()) -> pd.DataFrame:
         """The images that a choice of views takes, one a row, with the study's columns.
 
         Args:
-            views: a name in `VIEW_CHOICES`.
+            views: a name in `core.views.view_choices`.
             unreadable: rows of `images` that could not be read.
 
         Returns:
@@ -293,7 +368,7 @@ class StudyIndex:
         Raises:
             ReleaseError: this source has no such choice.
         """
-        known = VIEW_CHOICES[self.source]
+        known = view_choices(self.source)
         if views not in known:
             raise ReleaseError(f"views: '{views}' is not a choice for {self.source}. Known: {', '.join(known)}.")
         return known[views]
@@ -346,9 +421,8 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / "index.json.part"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ReleaseError(f"{folder} cannot be written into ({error.strerror}). Choose another with --out.") from error
 
@@ -360,7 +434,7 @@ def open_index(folder: Path) -> StudyIndex:
         ReleaseError: the folder holds none, an unfinished one, or one of another version.
     """
     path = folder / "index.json"
-    hint = "Make one: cxr-lens data openi (or mimic) --from RELEASE --out FOLDER."
+    hint = "Make one: cxr-lens data --help says how, of Open-i, MIMIC-CXR, any table or a folder."
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         version = about["version"]
@@ -438,7 +512,7 @@ def _image_row(study_id: str, image: ImageEntry) -> dict[str, Any]:
 
 def _census(index: StudyIndex, notes: Notes) -> dict[str, Any]:
     views = []
-    for name in VIEW_CHOICES[index.source]:
+    for name in view_choices(index.source):
         samples = index.samples(name)
         for split in SPLITS:
             part = samples[samples["split"] == split]
@@ -475,6 +549,4 @@ def _dropped(table: pd.DataFrame, key: str) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

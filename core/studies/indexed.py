@@ -1,4 +1,4 @@
-"""Studies of an index (Open-i, MIMIC-CXR) as a source: one image and its study's report are one `Study`."""
+"""Studies of an index as a source: one image and its study's report are one `Study`."""
 
 from __future__ import annotations
 
@@ -11,50 +11,66 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from core.labels.clusters import cluster_texts
+from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import ImageCache, open_image_cache, read_square, unreadable_images
 from core.studies.images import Radiograph, read_image
 from core.studies.index import INDEX_VERSION, ReleaseError, open_index
-from core.studies.label_table import LabelTable, label_index
+from core.studies.label_table import LabelTable, label_index, open_labels
 from core.studies.mimic_cxr import read_shipped_labels
-from core.types import CXRLensError, FloatImage, Split, Study
+from core.studies.source import Source, StudyImage, TrueFinding, UnknownStudyError
+from core.types import FloatImage, Mask, Split, Study
 
-Labels = Literal["rules", "chexpert", "negbio"]
+Labels = Literal["rules", "chexpert", "negbio", "given"]
 
 
-class IndexedSource:
-    """A `StudySource` over an index: studies with findings, images of the chosen views.
+class IndexedSource(Source):
+    """A source over an index: images of the chosen views, with their study's texts.
 
-    Texts are kept in their columnar form; a `Study` is made when it is asked for.
+    Texts are kept on disk and in their columnar form; a `Study` is made when it is asked for.
     """
 
     def __init__(
         self,
         folder: Path,
         views: str,
-        labels: Labels = "rules",
+        labels: Labels | None = None,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        findings_only: bool = True,
     ) -> None:
         """Open an index.
 
         Args:
             folder: of the index.
-            views: a name in `core.views.VIEW_CHOICES`.
-            labels: of the 14 observations: "rules" labels the findings; "chexpert" and "negbio" are MIMIC-CXR's own
-                tables, made from the impression where there is one; a study that they miss is left out.
+            views: a name in `core.views.view_choices`.
+            labels: of the 14 observations: "rules" labels the findings; "given" are those of a table; "chexpert" and
+                "negbio" are MIMIC-CXR's own tables, made from the impression where there is one. A study that a table
+                misses is left out. What the index says of itself, unless given.
             progress: called with (done, all) while reports are labelled for the first time.
+            findings_only: whether studies without findings are left out, as training and scores need it; of an index
+                without reports none is.
 
         Raises:
             ReleaseError: no index there, no such choice of views, or no such labels.
         """
         self.index = open_index(folder)
         self.index.choice(views)
+        told = self.index.told
         self.name = self.index.source
+        self.key = f"index:{views}:{folder.expanduser().absolute()}"
+        self.title = told.title
+        self.has_reports = told.reports
+        self.has_labels = told.reports or told.labels != "rules"
+        self.truth = told.truth
+        self.credit = told.credit
         self.views = views
-        self.labels = labels
+        self.labels = labels or told.labels
+        self._findings_only = findings_only and told.reports
         self._progress = progress
         self._caches: dict[int, ImageCache | None] = {}
 
@@ -65,19 +81,64 @@ class IndexedSource:
             INDEX_VERSION,
             self.index.fingerprint,
             self.views,
-            dict(self._labelled.versions),
+            dict(self._labelled.versions) if self.has_reports else {},
             hashlib.sha256(shipped.read_bytes()).hexdigest() if self.labels != "rules" else "",
             list(unreadable_images(self.index)),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
-    def studies(self, split: Split) -> Sequence[Study]:
+    def ids(self, split: Split) -> Sequence[str]:
         """All studies of a split, in the order of the release."""
-        return _Studies(self._study, [place for place, each in enumerate(self._samples["split"]) if each == split])
+        chosen = pc.equal(self._samples["split"], split)
+        return list(self._samples["sample_id"].filter(chosen).to_pylist())
+
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that have studies."""
+        there = set(pc.unique(self._samples["split"]).to_pylist())
+        return tuple(split for split in _SPLITS if split in there)
+
+    def studies(self, split: Split) -> Sequence[Study]:
+        """All studies of a split, in the order of the release; their reports are labelled now, if they were not."""
+        if self.has_reports:
+            _ = self._labelled
+        return _Studies(self._study, np.flatnonzero(self._column("split") == split).tolist())
 
     def study(self, study_id: str) -> Study:
-        """One study's text and labels."""
+        """One study's text and labels; where the index is not labelled yet, this report is, its fine labels left out.
+
+        Raises:
+            UnknownStudyError: there is no such study.
+        """
         return self._study(self._place(study_id))
+
+    def find(self, text: str, limit: int = 20, split: Split | None = None) -> list[str]:
+        """Find studies by a part of their id or of their patient's; see `Source.find`."""
+        samples = self._samples
+        chosen = samples if split is None else samples.filter(pc.equal(samples["split"], split))
+        wanted, found = text.strip(), list[str]()
+        for column, matches in (
+            ("sample_id", pc.starts_with),
+            ("sample_id", pc.match_substring),
+            ("subject_id", pc.match_substring),
+        ):
+            rows = pc.indices_nonzero(matches(chosen[column], wanted, ignore_case=True))[: limit + len(found)]
+            found = list(dict.fromkeys([*found, *chosen["sample_id"].take(rows).to_pylist()]))
+            if len(found) >= limit:
+                break
+        whole = [each for each in found if each.casefold() == wanted.casefold()]
+        if not whole and wanted and pc.index(chosen["sample_id"], wanted).as_py() >= 0:
+            whole = [wanted]
+        return list(dict.fromkeys([*whole, *found]))[:limit]
+
+    def images(self, study_id: str) -> tuple[StudyImage, ...]:
+        """All images of the study, whatever their view, then those of the patient's study before it."""
+        place = self._place(study_id)
+        study, read = self._at("study", place), self._at("image", place)
+        found = self._images_of(study, study_id, read)
+        earlier = self._earlier(study)
+        if earlier >= 0:
+            found += self._images_of(earlier, self.index.studies["study_id"].iat[earlier], -1)
+        return tuple(found)
 
     def image(self, study_id: str, size: int) -> FloatImage:
         """A study's image, (size, size), values in [0, 1] in steps of 1/255.
@@ -87,44 +148,108 @@ class IndexedSource:
             ReleaseError: the release was moved.
         """
         place = self._place(study_id)
-        image = self._samples["image"][place]
+        image = self._at("image", place)
         if size not in self._caches:
             self._caches[size] = open_image_cache(self.index, size)
         cache = self._caches[size]
-        if cache is not None and cache.read[image] == self._samples["bytes"][place]:
+        if cache is not None and cache.read[image] == self._at("bytes", place):
             square = cache.pixels[image]
         else:
-            square = read_square(self.index.file(self._samples["path"][place]), size, study_id)
+            square = read_square(self.index.file(self._at("path", place)), size, study_id)
         return square.astype(np.float32) / 255
 
-    def original(self, study_id: str) -> Radiograph:
-        """A study's image as it is on disk, with its pixel spacing and what is to be said of it.
+    def original(self, study_id: str, image_id: str = "") -> Radiograph:
+        """An image of a study as it is on disk; see `Source.original`.
 
         Raises:
+            UnknownStudyError: there is no such study, or it has no such image.
             ImageError: as `image`.
+            ReleaseError: as `image`.
         """
-        return read_image(self.index.file(self._samples["path"][self._place(study_id)]), name=study_id)
+        place = self._place(study_id)
+        path = self._at("path", place)
+        if image_id:
+            if image_id not in {each.image_id for each in self.images(study_id)}:
+                raise UnknownStudyError(f"Study {study_id} has no image {image_id[:60]!r}.")
+            images = self.index.images
+            path = images["path"][images["image_id"] == image_id].iat[0]
+        return read_image(self.index.file(path), name=image_id or study_id)
+
+    def masks(self, study_id: str, shape: tuple[int, int]) -> tuple[TrueFinding, ...]:
+        """The boxes of the image that models read; boxes of one finding are one mask."""
+        boxes = self.index.boxes
+        if boxes.empty:
+            return ()
+        image = self.index.images["image_id"].iat[self._at("image", self._place(study_id))]
+        found: list[TrueFinding] = []
+        for finding, rows in boxes[boxes["image_id"] == image].groupby("finding", sort=False):
+            mask: Mask = np.zeros(shape, dtype=np.bool_)
+            for row in rows.itertuples():
+                mask[_span(row.top, row.height, shape[0]), _span(row.left, row.width, shape[1])] = True
+            observations = tuple(filter(None, str(rows["observations"].iat[0]).split("|")))
+            found.append(TrueFinding(str(finding), observations, mask))
+        return tuple(found)
+
+    def traits(self, study: Study) -> dict[str, str]:
+        """What studies can be divided by: what the base says, and what the index names."""
+        more = {name.capitalize(): study.context.get(name, "") for name in self.index.told.traits}
+        return super().traits(study) | {name: value for name, value in more.items() if value}
 
     @cached_property
-    def _samples(self) -> dict[str, list[Any]]:
-        """Columns of `StudyIndex.samples`, as plain values: fast to look into."""
+    def _samples(self) -> pa.Table:
+        """Columns of `StudyIndex.samples`."""
         samples = self.index.samples(self.views, list(unreadable_images(self.index)))
-        samples = samples[samples["has_findings"]]
+        if self._findings_only:
+            samples = samples[samples["has_findings"]]
         if self.labels != "rules":
             samples = samples[samples["study_id"].isin(self._shipped["study_id"].to_pylist())]
         if samples.empty:
-            raise ReleaseError(f"{self.index.folder} has no study with findings and an image for views={self.views}.")
-        return {str(name): column.tolist() for name, column in samples.items()}
+            what = "study with findings and an image" if self._findings_only else "study with an image"
+            raise ReleaseError(f"{self.index.folder} has no {what} for views={self.views}.")
+        columns = ["sample_id", "image", "study", "path", "bytes", "view", "study_id", "subject_id", "split"]
+        return pa.Table.from_pandas(samples[columns], preserve_index=False, nthreads=1).combine_chunks()
 
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {study_id: place for place, study_id in enumerate(self._samples["sample_id"])}
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        return np.asarray(self._samples[name].to_numpy())
+
+    def _at(self, name: str, place: int) -> Any:
+        return self._samples[name][place].as_py()
 
     def _place(self, study_id: str) -> int:
-        place = self._places.get(study_id)
-        if place is None:
-            raise CXRLensError(f"no study {study_id!r} with views={self.views} in {self.index.folder}")
+        place = int(pc.index(self._samples["sample_id"], study_id).as_py())
+        if place < 0:
+            raise self._missing(study_id)
         return place
+
+    def _missing(self, study_id: str) -> UnknownStudyError:
+        """Say why there is no such study here: left out by the index, by the views, or never heard of."""
+        studies = self.index.studies
+        rows = studies[studies["study_id"] == study_id]
+        if rows.empty:
+            return self.unknown(study_id)
+        reason = rows["dropped"].iat[0] or f"it has no image for views={self.views}, or no findings"
+        return UnknownStudyError(f"Study {study_id!r} of {self.title} is left out: {reason}.")
+
+    def _images_of(self, study: int, study_id: str, read: int) -> list[StudyImage]:
+        images = self.index.images
+        rows = np.flatnonzero(((images["study"] == study) & (images["dropped"] == "")).to_numpy())
+        rows = rows[np.argsort(rows != read, kind="stable")]
+        return [
+            StudyImage(
+                study_id, images["image_id"].iat[row], images["view"].iat[row], bool(row == read), earlier=read < 0
+            )
+            for row in rows
+        ]
+
+    def _earlier(self, study: int) -> int:
+        """Row of the patient's usable study before one; -1 where there is none, or nothing tells the order."""
+        studies = self.index.studies
+        if not self.index.told.visits:
+            return -1
+        rows = np.flatnonzero((studies["subject_id"] == studies["subject_id"].iat[study]) & (studies["dropped"] == ""))
+        visits = {int(row): _visit(self.index.text(int(row))) for row in rows}
+        before = [row for row, visit in visits.items() if 0 <= visit < visits.get(study, -1)]
+        return max(before, key=lambda row: visits[row], default=-1)
 
     @cached_property
     def _shipped(self) -> pa.Table:
@@ -133,38 +258,57 @@ class IndexedSource:
         return read_shipped_labels(self.index, self.labels)
 
     @cached_property
+    def _shipped_rows(self) -> dict[str, int]:
+        return {study_id: place for place, study_id in enumerate(self._shipped["study_id"].to_pylist())}
+
+    @cached_property
     def _labelled(self) -> LabelTable:
         return label_index(self.index, progress=self._progress)
 
-    @cached_property
-    def _label_rows(self) -> npt.NDArray[np.int64]:
-        """For each sample, its row in the label table."""
-        return _rows_of(self._labelled.rows, self._samples["study_id"])
-
-    @cached_property
-    def _state_rows(self) -> npt.NDArray[np.int64]:
-        """For each sample, its row in the table that its states are from."""
-        return self._label_rows if self.labels == "rules" else _rows_of(self._shipped, self._samples["study_id"])
+    def _labels_there(self) -> LabelTable | None:
+        """The labels that are on disk already, whole; they are not made for this."""
+        if "_labelled" not in self.__dict__ and (found := open_labels(self.index)) is not None:
+            self.__dict__["_labelled"] = found  # as cached_property does
+        return self.__dict__.get("_labelled")
 
     def _study(self, place: int) -> Study:
-        samples = self._samples
-        texts = self.index.texts.slice(samples["study"][place], 1).to_pylist()[0]
-        labels = self._labelled.rows.slice(int(self._label_rows[place]), 1).to_pylist()[0]
+        row, study_id = self._at("study", place), self._at("study_id", place)
+        texts = self.index.text(row)
+        labels: dict[str, Any] = {"fine_labels": (), "cluster_texts": {}}
+        if self.has_reports and (table := self._labels_there()) is not None:
+            labels = table.row(row, study_id)
+        elif self.has_reports:
+            states = label_report(texts["findings"]).states
+            labels = {**states, "fine_labels": (), "cluster_texts": cluster_texts(texts["impression"])}
         states = labels
         if self.labels != "rules":
-            states = self._shipped.slice(int(self._state_rows[place]), 1).to_pylist()[0]
+            states = self._shipped.slice(self._shipped_rows[study_id], 1).to_pylist()[0]
         return Study(
-            study_id=samples["sample_id"][place],
-            subject_id=samples["subject_id"][place],
-            split=samples["split"][place],
-            view=samples["view"][place],
+            study_id=self._at("sample_id", place),
+            subject_id=self._at("subject_id", place),
+            split=self._at("split", place),
+            view=self._at("view", place),
             findings=texts["findings"],
             impression=texts["impression"],
-            labels={name: LabelState(states[name]) for name in OBSERVATIONS},
+            labels={name: LabelState(states.get(name, LabelState.BLANK)) for name in OBSERVATIONS},
             fine_labels=tuple(labels["fine_labels"]),
             cluster_texts=dict(labels["cluster_texts"]),
             context=dict(texts["context"]),
         )
+
+
+_SPLITS: tuple[Split, ...] = ("train", "validate", "test")
+
+
+def _span(start: float, length: float, side: int) -> slice:
+    """Rows or columns whose centres lie in a part of a side; at least one."""
+    first = min(max(round(start * side), 0), side - 1)
+    return slice(first, max(min(round((start + length) * side), side), first + 1))
+
+
+def _visit(text: dict[str, Any]) -> int:
+    visit = dict(text["context"]).get("visit", "")
+    return int(visit) if visit.isdecimal() else -1
 
 
 class _Studies(Sequence[Study]):
@@ -185,9 +329,3 @@ class _Studies(Sequence[Study]):
         if isinstance(index, slice):
             return _Studies(self._make, self._places[index])
         return self._make(int(self._places[index]))
-
-
-def _rows_of(table: pa.Table, study_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    rows = pd.Index(table["study_id"].to_pylist()).get_indexer(study_ids)
-    assert (rows >= 0).all(), "a study without labels"
-    return np.asarray(rows, dtype=np.int64)

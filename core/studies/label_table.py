@@ -9,20 +9,25 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import whole_file, write_whole
 from core.labels.clusters import cluster_texts
-from core.labels.fine import FINE_RULES_VERSION, ParserError, fine_labels, load_parser
+from core.labels.fine import fine_labels
+from core.labels.fine_parser import ParserError, load_parser
+from core.labels.fine_terms import FINE_RULES_VERSION
 from core.labels.rules import RULES_VERSION, label_reports
 from core.observations import OBSERVATIONS
 from core.studies.index import StudyIndex, read_parquet
 
 _ROWS = 4096
+_PARTS_KEPT = 4  # ours: in memory
 _STATE = pa.dictionary(pa.int32(), pa.string())
 _SCHEMA = pa.schema(
     [
@@ -34,18 +39,61 @@ _SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
 class LabelTable:
     """Labels of an index.
 
+    A row a study that was kept: study_id, a column of states an observation (of the findings), fine_labels (of the
+    findings), cluster_texts (of the impression).
+
     Attributes:
         versions: what decides them: "index", "rules", "fine" ("" where the parser of the extra `labels` was missing).
-        rows: a row a study that was kept: study_id, a column of states an observation (of the findings), fine_labels
-            (of the findings), cluster_texts (of the impression).
     """
 
-    versions: Mapping[str, str]
-    rows: pa.Table
+    def __init__(self, versions: Mapping[str, str], parts: Sequence[Path]) -> None:
+        """Use `label_index` or `open_labels`.
+
+        Args:
+            versions: what decides the labels.
+            parts: files, each of as many rows of the index.
+        """
+        self.versions = versions
+        self._parts = tuple(parts)
+        self._part = lru_cache(maxsize=_PARTS_KEPT)(self._read)
+
+    @property
+    def rows(self) -> pa.Table:
+        """All of it, read now."""
+        return pa.concat_tables([read_parquet(path) for path in self._parts]).unify_dictionaries()
+
+    def row(self, study: int, study_id: str) -> dict[str, Any]:
+        """One study's row.
+
+        Args:
+            study: its row in the index.
+            study_id: its id.
+        """
+        table, places = self._part(study // _ROWS)
+        return dict(table.slice(places[study_id], 1).to_pylist()[0])
+
+    def _read(self, part: int) -> tuple[pa.Table, dict[str, int]]:
+        table = read_parquet(self._parts[part])
+        return table, {study_id: place for place, study_id in enumerate(table["study_id"].to_pylist())}
+
+
+def open_labels(index: StudyIndex) -> LabelTable | None:
+    """The labels of an index that are on disk, if they are whole and made by the rules of now; nothing is labelled."""
+    folder = index.folder / "labels-rules"
+    versions = _versions_of(folder)
+    current = {"index": index.fingerprint, "rules": RULES_VERSION, "fine": versions.get("fine", "")}
+    if versions != current or versions["fine"] not in ("", FINE_RULES_VERSION):
+        return None
+    rows = pq.ParquetFile(index.folder / "studies.parquet").metadata.num_rows
+    parts = [_path(folder, number) for number in range(-(-rows // _ROWS))]
+    return LabelTable(versions, parts) if all(path.is_file() for path in parts) else None
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05}.parquet"
 
 
 def label_index(
@@ -63,22 +111,22 @@ def label_index(
     if _versions_of(folder) != versions:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        (folder / "about.json").write_text(json.dumps(versions), encoding="utf-8")
+        write_whole(folder / "about.json", json.dumps(versions))
     file = pq.ParquetFile(index.folder / "studies.parquet")
     columns = ["study_id", "findings", "impression", "dropped"]
     parts, done = [], 0
     for number, batch in enumerate(file.iter_batches(_ROWS, columns=columns, use_threads=False)):
-        path = folder / f"part-{number:05}.parquet"
+        path = _path(folder, number)
         parts.append(path)
         done += len(batch)
         if path.is_file():
             continue
-        partial = path.with_suffix(".partial")
-        pq.write_table(_label(batch, processes, fine=bool(versions["fine"])), partial)
-        partial.replace(path)
+        table = _label(batch, processes, fine=bool(versions["fine"]))
+        with whole_file(path) as fresh:
+            pq.write_table(table, fresh)
         if progress is not None:
             progress(done, file.metadata.num_rows)
-    return LabelTable(versions, pa.concat_tables([read_parquet(path) for path in parts]).unify_dictionaries())
+    return LabelTable(versions, parts)
 
 
 def _versions(folder: Path, index: StudyIndex) -> dict[str, str]:

@@ -24,6 +24,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import whole_file
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import unreadable_images
 from core.studies.index import (
@@ -105,7 +106,12 @@ def index_mimic_cxr(
     return write_index(out, "mimic_cxr", root, options, entries, notes)
 
 
-def read_shipped_labels(index: StudyIndex, labeler: Labeler) -> pa.Table:
+_WHERE_LABELS = {name: f"mimic-cxr-2.*-{name}.csv.gz was not there" for name in LABELERS} | {
+    "given": "no column of labels was named"
+}
+
+
+def read_shipped_labels(index: StudyIndex, labeler: str) -> pa.Table:
     """Labels that the release ships: study_id, and a column of states an observation.
 
     Raises:
@@ -114,8 +120,8 @@ def read_shipped_labels(index: StudyIndex, labeler: Labeler) -> pa.Table:
     path = index.folder / f"labels-{labeler}.parquet"
     if not path.is_file():
         raise ReleaseError(
-            f"{index.folder} has no labels of {labeler}: mimic-cxr-2.*-{labeler}.csv.gz was not there for it. "
-            "Get the table and make the index again, or set data.labels=rules."
+            f"{index.folder} has no labels of {labeler}: {_WHERE_LABELS[labeler]} for it. Make the index again with "
+            "them, or set data.labels=rules."
         )
     return read_parquet(path)
 
@@ -129,8 +135,8 @@ def write_annotation(index: StudyIndex, views: str, path: Path) -> int:
     samples = index.samples(views, list(unreadable_images(index)))
     samples = samples[samples["has_findings"]]
     findings = index.texts["findings"]
-    partial, count = path.with_name(path.name + ".part"), 0
-    with partial.open("w", encoding="utf-8") as file:
+    count = 0
+    with whole_file(path) as fresh, fresh.open("w", encoding="utf-8") as file:
         for place, (name, split) in enumerate((("train", "train"), ("val", "validate"), ("test", "test"))):
             file.write(f'{", " if place else "{"}"{name}": [')
             part = samples[samples["split"] == split]
@@ -148,7 +154,6 @@ def write_annotation(index: StudyIndex, views: str, path: Path) -> int:
                 count += 1
             file.write("]")
         file.write("}\n")
-    partial.replace(path)
     return count
 
 

@@ -13,16 +13,15 @@ DICOM headers do not decide on the view: many laterals of this collection are ma
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from core.studies.files import SUFFIXES, image_files, without_suffix
 from core.studies.index import (
     MAX_REPORT_CHARS,
     ImageEntry,
@@ -30,22 +29,20 @@ from core.studies.index import (
     ReleaseError,
     StudyEntry,
     StudyIndex,
+    draw_split,
     text_fault,
     write_index,
 )
 from core.tables import is_broken, plain_id, read_rows
 from core.types import Split
 
-SplitChoice = Literal["auto", "r2gen", "seeded"]
+SplitChoice = Literal["auto", "r2gen", "r2gen+", "seeded"]
 Removed = Literal["keep", "drop"]
 
-_SUFFIXES = (".dcm", ".png", ".jpg", ".jpeg")  # in this order where one image is there twice
-_SUFFIX = re.compile(r"(\.(dcm|png|jpe?g))+$", re.IGNORECASE)
 _XML_ID = re.compile(r"CXR(\d+)_(?:\1_)?(IM-.*)")
 _R2GEN_ID = re.compile(r"CXR(\d+)_(?:\1_)?IM-.*")
 _XXXX = re.compile(r"\S*XXXX\S*")
 _R2GEN_SPLITS: dict[str, Split] = {"train": "train", "val": "validate", "test": "test"}
-_SHARES = (0.7, 0.1)  # train, validate; those of R2Gen's split: 2,069 / 296 / 590
 _MAX_XML_BYTES = 4 * 2**20  # ours; the largest record has about 20 kB
 
 
@@ -93,8 +90,9 @@ def index_openi(
     Args:
         folder: that holds the release, or whose subfolders do.
         out: folder of the index.
-        split: "r2gen" takes the studies, ids and split of `annotation.json` and drops the rest; "seeded" draws a split
-            by patient, 70 / 10 / 20; "auto" is "r2gen" where the file is there.
+        split: "r2gen" takes the studies, ids and split of `annotation.json` and drops the rest; "r2gen+" keeps the rest
+            too, for training, so that the studies of validation and test stay R2Gen's; "seeded" draws a split by
+            patient, 70 / 10 / 20; "auto" is "r2gen" where the file is there.
         seed: of the drawn split.
         removed_words: "keep" leaves the collection's XXXX in the text, as published references have it; "drop" takes
             the words with XXXX out.
@@ -108,11 +106,12 @@ def index_openi(
     annotated = _read_annotation(layout.annotation) if layout.annotation else {}
     if split == "auto":
         split = "r2gen" if annotated else "seeded"
-    if split == "r2gen" and not annotated:
-        raise ReleaseError(f"{layout.root} holds no annotation.json, which the split 'r2gen' needs. Choose 'seeded'.")
+    if split != "seeded" and not annotated:
+        raise ReleaseError(f"{layout.root} holds no annotation.json, which the split '{split}' needs. Choose 'seeded'.")
     options = {"split": split, "seed": seed if split == "seeded" else None, "removed_words": removed_words}
     notes = Notes()
-    entries = _entries(layout, annotated if split == "r2gen" else {}, seed, removed_words, notes, progress)
+    known = {} if split == "seeded" else annotated
+    entries = _entries(layout, known, split == "r2gen+", seed, removed_words, notes, progress)
     return write_index(out, "openi", layout.root, options, entries, notes)
 
 
@@ -142,6 +141,7 @@ def _find(folder: Path) -> _Layout:
 def _entries(
     layout: _Layout,
     annotated: dict[str, _Annotated],
+    with_others: bool,
     seed: int,
     removed_words: Removed,
     notes: Notes,
@@ -167,7 +167,7 @@ def _entries(
                 notes.add("view unknown", key)
             path, size = files.pop(key, (None, 0))
             images.append(ImageEntry.of_file(key, view, path, size))
-        yield _entry(record, images, annotated, seed, removed_words)
+        yield _entry(record, images, annotated, with_others, seed, removed_words)
         if progress is not None:
             progress(count)
     for key in files:
@@ -177,7 +177,12 @@ def _entries(
 
 
 def _entry(
-    record: _Record, images: Sequence[ImageEntry], annotated: dict[str, _Annotated], seed: int, removed_words: Removed
+    record: _Record,
+    images: Sequence[ImageEntry],
+    annotated: dict[str, _Annotated],
+    with_others: bool,
+    seed: int,
+    removed_words: Removed,
 ) -> StudyEntry:
     texts = {"findings": record.findings, "impression": record.impression, **record.context}
     fault = record.fault or text_fault(*texts.values())
@@ -186,25 +191,19 @@ def _entry(
     if removed_words == "drop":
         texts = {name: _without_removed(text) for name, text in texts.items()}
     known = annotated.get(record.uid)
-    if annotated and known is None and not fault:
+    if annotated and known is None and not with_others and not fault:
         fault = "not in annotation.json"
     subject = f"CXR{record.uid}"
     return StudyEntry(
         study_id=known.study_id if known else subject,
         subject_id=subject,
-        split=known.split if known else _draw_split(subject, seed),
+        split=known.split if known else "train" if annotated else draw_split(subject, seed),
         findings=texts.pop("findings"),
         impression=texts.pop("impression"),
         context=texts,
         images=images,
         dropped=fault,
     )
-
-
-def _draw_split(subject: str, seed: int) -> Split:
-    """Draw a patient's split from seed and name alone, so that it does not depend on which others are there."""
-    place = int.from_bytes(hashlib.sha256(f"{seed} {subject}".encode()).digest()[:8], "big") / 2**64
-    return "train" if place < _SHARES[0] else "validate" if place < sum(_SHARES) else "test"
 
 
 def _without_removed(text: str) -> str:
@@ -351,7 +350,7 @@ def _uid(study_id: str) -> str:
 
 def _key(name: str) -> str:
     """Name an image alike in all forms: `CXR1_1_IM-0001-3001`, `1_IM-0001-3001.dcm.png` -> `1_IM-0001-3001`."""
-    stem = _SUFFIX.sub("", name)
+    stem = without_suffix(name)
     match = _XML_ID.fullmatch(stem)
     return f"{match[1]}_{match[2]}" if match else stem
 
@@ -359,7 +358,7 @@ def _key(name: str) -> str:
 def _image_files(root: Path, notes: Notes) -> dict[str, tuple[str, int]]:
     """Image key -> (path below root, bytes). R2Gen's own images are keyed by their folder too."""
     found: dict[str, tuple[str, int]] = {}
-    for path, size in sorted(_files(root), key=lambda file: (_SUFFIXES.index(file[0].suffix.lower()), file[0])):
+    for path, size in sorted(image_files(root), key=lambda file: (SUFFIXES.index(file[0].suffix.lower()), file[0])):
         key = _key(path.name)
         if _R2GEN_ID.fullmatch(path.parent.name):
             key = f"{path.parent.name}/{key}"
@@ -368,18 +367,3 @@ def _image_files(root: Path, notes: Notes) -> dict[str, tuple[str, int]]:
         else:
             found[key] = (str(path.relative_to(root)), size)
     return found
-
-
-def _files(root: Path) -> Iterable[tuple[Path, int]]:
-    """All image files below a folder, links followed, each folder once."""
-    visited: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        about = Path(folder).stat()
-        if (about.st_dev, about.st_ino) in visited:
-            folders.clear()
-            continue
-        visited.add((about.st_dev, about.st_ino))
-        for name in names:
-            path = Path(folder, name)
-            if path.suffix.lower() in _SUFFIXES and path.is_file():  # a broken link is no file
-                yield path, path.stat().st_size

@@ -8,8 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.cases import Row
 from dashboard.components.source import script, source
+from dashboard.services.cases import Row
 
 _COMPONENT = st.components.v2.component(
     "cxr_cases",

@@ -15,14 +15,14 @@ import pytest
 import sqlalchemy as sa
 
 from core.reviews.database import Database
-from core.reviews.design import Case, Design, image_sha256
+from core.reviews.design import Design
 from core.reviews.schema import events
-from core.reviews.sources import name_phantoms, open_source, session_image
-from core.reviews.store import Actor, create_session, first_admin, list_screens, read_screen, set_role
-from tests.browser.conftest import WAIT, Server, Watched, at, free_port, saved, start_server, sync_api, watch, with_key
+from core.reviews.store import create_session, first_admin, list_screens, read_screen, set_role
+from tests.browser.conftest import WAIT, Server, Watched, at, saved, start_server, sync_api, watch, with_key
+from tests.review_cases import ANNA, phantom_cases
+from tests.served import free_port
 
 expect = sync_api.expect
-ANNA = Actor("anna", "reader")
 TEXTS = {
     "secret-pair": "The heart is enlarged. There is a small left pleural effusion.",
     "reference": "The heart is normal in size. The lungs are <b>clear</b>.",
@@ -53,12 +53,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     database = Database(location)
     admin = first_admin(database, getpass.getuser())
     set_role(database, admin, "anna", "reader")
-    name = name_phantoms(40, 3)
-    source = open_source(name)
-    cases = [
-        Case(study.study_id, image_sha256(session_image(source, study.study_id)), TEXTS)
-        for study in source.studies("test")[:2]
-    ]
+    name, cases = phantom_cases(TEXTS)
 
     def create(rubric: str) -> str:
         design = Design("Trial", rubric, ("anna",), source=name, instructions="Mark what you would correct.")
@@ -201,8 +196,7 @@ def test_by_mouse_in_two_tabs_at_a_phones_width(browser: sync_api.Browser, trial
     saved(two)
     assert read_screen(trial.database, ANNA, screen).state == "done"
     for tab in (one, two):
-        tab.page.close()
-        assert tab.errors == []
+        tab.close()
 
 
 @pytest.mark.slow

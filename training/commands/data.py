@@ -1,7 +1,8 @@
-"""The commands ``cxr-lens data``: from a release on disk to an index, an image cache and labels."""
+"""The commands ``cxr-lens data``: from data on disk to an index, an image cache and labels."""
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from core.types import CXRLensError
 from training.console import AsJson, note, show
 
 if TYPE_CHECKING:
     from core.studies.index import StudyIndex
 
-app = typer.Typer(no_args_is_help=True, help="Read Open-i or MIMIC-CXR as they are on disk. See docs/data.md.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Read Open-i, MIMIC-CXR, or your own images and reports as they are on disk. See docs/data.md.",
+)
 
 
 From = Annotated[Path, typer.Option("--from", help="Folder of the release.")]
@@ -37,9 +42,10 @@ def openi(
     out: Out,
     views: Annotated[Literal["frontal", "both"], typer.Option(help="Images to cache.")] = "frontal",
     split: Annotated[
-        Literal["auto", "r2gen", "seeded"],
+        Literal["auto", "r2gen", "r2gen+", "seeded"],
         typer.Option(
-            help="r2gen: ids and split of annotation.json; seeded: drawn by patient; auto: r2gen if it is there."
+            help="r2gen: ids and split of annotation.json; r2gen+: the studies it lacks too, for training; seeded: "
+            "drawn by patient; auto: r2gen if it is there."
         ),
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Of a drawn split.")] = 0,
@@ -92,6 +98,126 @@ def mimic(
     _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
     count = write_annotation(index, views, out / "annotation.json")
     note(f"{count:,} images in {out / 'annotation.json'}")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def table(
+    context: typer.Context,
+    images: Annotated[Path, typer.Option(help="Folder of the images, in whatever folders below it.")],
+    reports: Annotated[
+        Path,
+        typer.Option(help="Table: .csv, .jsonl, .json or .parquet; or the folder of a release that --columns knows."),
+    ],
+    out: Out,
+    columns: Annotated[
+        str, typer.Option(help="Map of columns: chestx-ray14, chexpert-plus, padchest-gr, rexgradient-160k.")
+    ] = "",
+    id_: Annotated[str, typer.Option("--id", metavar="COLUMN", help="Study. Several rows of one are its images.")] = "",
+    image: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Name or path of an image. [default: found by the id]")
+    ] = "",
+    patient: Annotated[str, typer.Option(metavar="COLUMN", help="Patient. [default: each study is of another]")] = "",
+    findings: Annotated[str, typer.Option(metavar="COLUMN", help="The report's findings, or all of it.")] = "",
+    impression: Annotated[str, typer.Option(metavar="COLUMN", help="The report's impression.")] = "",
+    split: Annotated[
+        str, typer.Option(metavar="COLUMN", help="train, validate or test. [default: drawn by patient, 70 / 10 / 20]")
+    ] = "",
+    view: Annotated[str, typer.Option(metavar="COLUMN", help="PA, AP, lateral, in the usual spellings.")] = "",
+    age: Annotated[str, typer.Option(metavar="COLUMN", help="Age in years.")] = "",
+    sex: Annotated[str, typer.Option(metavar="COLUMN", help="F or M.")] = "",
+    order: Annotated[
+        str,
+        typer.Option(metavar="COLUMN", help="Number or date that puts a patient's studies in order; it is not kept."),
+    ] = "",
+    boxes: Annotated[
+        str, typer.Option(metavar="FILE", help="Table of boxes: image, finding, x, y, w, h, in pixels or as fractions.")
+    ] = "",
+    title: Annotated[str, typer.Option(help="What pages call the data. [default: name of the table]")] = "",
+    only_test: Annotated[
+        bool, typer.Option("--only-test", help="All studies are test studies: to read and judge, not to train.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of a drawn split.")] = 0,
+    views: Annotated[Literal["frontal", "all"], typer.Option(help="Images to cache.")] = "frontal",
+    size: Sizes = None,
+    no_images: NoImages = False,
+    processes: Processes = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Index your own images with a table of reports or labels, cache the images, print the census.
+
+    Further columns: --label:NAME COLUMN is an observation of the 14 (1, 0, -1 or blank), --trait:NAME COLUMN is what
+    studies can be divided by.
+    """
+    from core.studies.columns import Columns, release_columns
+    from core.studies.table import index_table
+
+    named = {
+        name: column
+        for name, column in {
+            "id": id_,
+            "image": image,
+            "patient": patient,
+            "findings": findings,
+            "impression": impression,
+            "split": split,
+            "view": view,
+            "age": age,
+            "sex": sex,
+            "order": order,
+        }.items()
+        if column
+    }
+    further = _further(context)
+    if not columns and not id_:
+        raise CXRLensError(
+            "Which column names the study? Say --id COLUMN; or --columns NAME for a release that is known."
+        )
+    chosen = release_columns(columns) if columns else Columns(title=reports.stem)
+    chosen = chosen.named(named, further["label"], further["trait"], title=title, boxes=boxes)
+    with _bar("study", "indexing") as progress:
+        index = index_table(images, reports, out, chosen, seed=seed, only_test=only_test, progress=progress)
+    _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
+
+
+def _further(context: typer.Context) -> dict[str, dict[str, str]]:
+    """Options whose names hold a name: `--label:Edema column`, `--trait:Ward=ward`."""
+    found: dict[str, dict[str, str]] = {"label": {}, "trait": {}}
+    words = list(context.args)
+    while words:
+        word = words.pop(0)
+        option, equals, column = word.partition("=")
+        kind, colon, name = option.removeprefix("--").partition(":")
+        if not option.startswith("--") or kind not in found or not colon or not name.strip():
+            known = [option for each in context.command.params for option in each.opts]
+            near = difflib.get_close_matches(option, [*known, "--label:NAME", "--trait:NAME"], n=1)
+            hint = f" Did you mean {near[0]}?" if near else " See cxr-lens data table --help."
+            raise CXRLensError(f"There is no option {option}.{hint}")
+        if not equals:
+            if not words:
+                raise CXRLensError(f"{option} needs the name of a column behind it.")
+            column = words.pop(0)
+        found[kind][name.strip()] = column
+    return found
+
+
+@app.command()
+def folder(
+    root: Annotated[Path, typer.Argument(help="Folder of DICOM, PNG and JPEG files, in whatever folders below it.")],
+    out: Out,
+    views: Annotated[Literal["frontal", "all"], typer.Option(help="Images to cache.")] = "frontal",
+    size: Sizes = None,
+    no_images: NoImages = False,
+    processes: Processes = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Index image files without a table, by their DICOM headers. Nothing that names a patient is kept but the paths."""
+    from tqdm import tqdm
+
+    from core.studies.tree import index_tree
+
+    with tqdm(unit="file", desc="reading headers") as bar:
+        index = index_tree(root, out, progress=lambda done: bar.update(done - bar.n))
+    _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
 
 
 @app.command()

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from core.studies.images import dicom_pixels, display
-from core.studies.images.dicom_header import DamagedHeaderError, Header, read_header
+from core.studies.images.dicom_header import (
+    DamagedHeaderError,
+    Header,
+    NotDicomError,
+    looks_like_dicom,
+    read_header,
+)
 from core.studies.images.picture import damaged, gray_of_deep_colours, grayscale
 from core.studies.images.png import DamagedPictureError
-from core.studies.images.radiograph import ImageError, Radiograph, finish
+from core.studies.images.radiograph import MAX_FILE_BYTES, ImageError, Radiograph, finish
 from core.types import FloatImage
 
 _RADIOGRAPHY = ("CR", "DX", "RG")  # computed, digital and film radiography; DICOM PS3.3 C.7.3.1.1.1
 _OTHERS = ("DR", "XR", "RF", "OT")  # what makers write for a radiograph besides
 _KINDS = ("CT", "MR", "US", "MG", "XA", "NM", "PT", "SR", "SC", "ES", "XC", "PX", "IO", "SM", "OP", "SEG", "PR", "KO")
 _RAW_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"  # Digital X-Ray Image Storage - For Processing
+
+_HEADER = 2**18  # ours: bytes; a radiograph's header is some kilobytes
 
 _CHEST = re.compile(r"CHEST|THORA[XC]|TORA[XC]|LUNG|PULM|POUMON|BRUSTKORB")
 _SPINE = re.compile(r"SPINE|COLUMN|WIRBEL|RACHIS")
@@ -49,6 +58,42 @@ def read_dicom(data: bytes, name: str) -> Radiograph:
         raise damaged(name, error) from None
     spacing = _pixel_spacing(header)
     return finish(pixels, name, bits=bits, kind="DICOM", notes=notes, pixel_spacing=spacing, view=view)
+
+
+def dicom_view(path: Path) -> str:
+    """A DICOM file's view, as its header has it: "PA", "AP" or "LATERAL"; "" where it says none, or cannot be read."""
+    try:
+        return _view(read_header(header_bytes(path))[0], [])
+    except (OSError, DamagedHeaderError, NotDicomError):
+        return ""
+
+
+def header_bytes(path: Path) -> bytes:
+    """So much of a DICOM file that its header is in it, at most what `core.studies.images.read_image` reads.
+
+    Raises:
+        OSError: it cannot be read.
+        NotDicomError: it is of another kind.
+        DamagedHeaderError: its header is damaged, or it is too large.
+    """
+    with path.open("rb") as file:
+        data = file.read(_HEADER)
+        if not looks_like_dicom(data):
+            raise NotDicomError
+        try:
+            read_header(data)
+        except (DamagedHeaderError, NotDicomError):  # it may go on
+            data += file.read(MAX_FILE_BYTES + 1 - len(data))
+            if len(data) > MAX_FILE_BYTES:
+                raise DamagedHeaderError("is too large to be a radiograph") from None
+            read_header(data)
+    return data
+
+
+def is_radiograph(header: Header) -> bool:
+    """Whether a header is of a kind that `read_dicom` reads."""
+    modality = header.text("Modality")
+    return header.get("PixelData") is not None and (not modality or modality in (*_RADIOGRAPHY, *_OTHERS))
 
 
 def _pixels(header: Header, syntax: str, layout: dicom_pixels.Layout, notes: list[str]) -> tuple[FloatImage, int]:

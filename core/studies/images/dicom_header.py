@@ -1,6 +1,7 @@
 """The tags of a DICOM file that are read at all: a keep-list, and bounds on everything else.
 
-No identifying tag is stored, shown or logged, because none is read. The walk is ours, for pydicom reads sequences
+No identifying tag is stored, shown or logged, because none is read, but by `read_identity`, for indexing, which has a
+list of its own. The walk is ours, for pydicom reads sequences
 whole, to any depth and number, and quotes irregular values in its log. Source: DICOM PS3.5 7.1 and 7.5, PS3.10 7.1.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from core.studies.images.radiograph import MAX_PIXELS
@@ -70,6 +71,15 @@ KEPT: dict[str, tuple[int, str]] = {
     "PixelData": (PIXELS, "OW"),
 }
 _KEPT_TAGS = dict(KEPT.values())
+IDENTITY: dict[str, tuple[int, str]] = {
+    "StudyDate": (0x00080020, "DA"),
+    "StudyTime": (0x00080030, "TM"),
+    "PatientID": (0x00100020, "LO"),
+    "PatientSex": (0x00100040, "CS"),
+    "PatientAge": (0x00101010, "AS"),
+    "StudyInstanceUID": (0x0020000D, "UI"),
+}
+"""Tags that tell whose image it is, and when it was made."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FORMATS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 
@@ -108,11 +118,12 @@ class Header:
     Attributes:
         little: byte order.
         elements: by tag; of one that comes twice, the first.
-        deflated: how many bytes the file had before it was inflated, 0 if it is not deflated.
+        kept: tags that are kept, with their kinds.
     """
 
     little: bool
     elements: dict[int, Element] = field(default_factory=dict)
+    kept: Mapping[int, str] = field(default_factory=lambda: _KEPT_TAGS)
 
     def get(self, name: str) -> Element | None:
         """A tag's element; None where it is missing or empty."""
@@ -161,8 +172,29 @@ def looks_like_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM" or data[:4] == b"DICM" or data[:2] in (b"\x08\0", b"\0\x08", b"\x02\0", b"\0\x02")
 
 
-def read_header(data: bytes) -> tuple[Header, str]:
+def read_identity(data: bytes) -> dict[str, str]:
+    """Read the tags of `IDENTITY`. Whoever asks keeps none of them as it is.
+
+    Returns:
+        values without blanks around them, by name; "" where there is none.
+
+    Raises:
+        NotDicomError, DamagedHeaderError: as `read_header`.
+    """
+    header, _ = read_header(data, {**_KEPT_TAGS, **dict(IDENTITY.values())})
+    found = {name: header.elements.get(tag) for name, (tag, _) in IDENTITY.items()}
+    return {
+        name: bytes(element.value[:256]).decode("latin-1").strip(" \0\r\n\t") if element else ""
+        for name, element in found.items()
+    }
+
+
+def read_header(data: bytes, kept: Mapping[int, str] | None = None) -> tuple[Header, str]:
     """Read the kept tags up to the pixels.
+
+    Args:
+        data: the file, or as much of its beginning as holds the header.
+        kept: tags that are kept, with their kinds; those of `KEPT` unless given.
 
     Returns:
         the tags, and the transfer syntax's UID, "" where the file says none.
@@ -182,7 +214,7 @@ def read_header(data: bytes) -> tuple[Header, str]:
         if syntax == DEFLATED:
             view, start = memoryview(_inflate(view[start:])), 0
         little, explicit = _order(view, start, syntax)
-        header = Header(little)
+        header = Header(little, kept=_KEPT_TAGS if kept is None else kept)
         _walk(view, start, header, explicit=explicit, budget=budget)
     except DamagedHeaderError:
         if prefixed:
@@ -250,9 +282,9 @@ def _walk(
                 return end
             # A sequence; without a known kind its items are implicit (PS3.5 6.2.2).
             items, at = _items(
-                view, start, end, header.little, explicit and vr != "UN", budget, depth + 1, keep and tag in _KEPT_TAGS
+                view, start, end, header.little, explicit and vr != "UN", budget, depth + 1, keep and tag in header.kept
             )
-            if keep and tag in _KEPT_TAGS:
+            if keep and tag in header.kept:
                 header.elements.setdefault(tag, Element("SQ", view[:0], items=items))
             continue
         stop = start + length
@@ -261,8 +293,8 @@ def _walk(
             return min(stop, end)
         if stop > end:
             raise DamagedHeaderError("is damaged or cut off")
-        if keep and tag in _KEPT_TAGS and tag not in header.elements:
-            standard = _KEPT_TAGS[tag]
+        if keep and tag in header.kept and tag not in header.elements:
+            standard = header.kept[tag]
             element = Element(standard if vr in ("", "UN") else vr, view[start:stop])
             if standard == "SQ":
                 element = Element("SQ", view[:0])

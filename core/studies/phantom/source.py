@@ -15,18 +15,20 @@ import numpy as np
 from PIL import Image
 from threadpoolctl import ThreadpoolController
 
+from core.files import whole_file, write_whole
+from core.studies.images import Radiograph
 from core.studies.phantom.anatomy import Anatomy, Exposure, draw_anatomy, draw_exposure
-from core.studies.phantom.findings import Fact, draw_facts
-from core.studies.phantom.grammar import (
-    Statement,
-    cluster_texts_of,
-    fine_labels_of,
-    labels_of,
-    write_findings,
-    write_impression,
-)
+from core.studies.phantom.findings import Fact, draw_facts, severity_of
+from core.studies.phantom.grammar import write_findings, write_impression
 from core.studies.phantom.render import expose, line_integral, mask_of
+from core.studies.phantom.statements import Statement, cluster_texts_of, fine_labels_of, labels_of
+from core.studies.source import Source, StudyImage, TrueFinding, UnknownStudyError
 from core.types import SPLITS, CXRLensError, FloatImage, Mask, Split, Study
+
+ORIGINAL_SIZE = 640
+"""Side of the image that stands for a phantom's film, pixels."""
+ORIGINAL_BITS = 12
+"""Its grey levels are 2 to this power."""
 
 PHANTOM_VERSION = "4"
 """Raise it whenever the same seed would give another study."""
@@ -162,10 +164,13 @@ def make_phantom(patient: int, visit: int, *, seed: int, size: int) -> PhantomSt
     return PhantomStudy(script.study, _image(patient, visit, seed, size), script.facts, masks, script.statements)
 
 
-class PhantomSource:
+class PhantomSource(Source):
     """A set of phantom studies. Any study is made from its name alone, without the others."""
 
     name = "phantom"
+    title = "Phantoms with known truth"
+    synthetic = True
+    truth = "outlines of what was drawn"
 
     def __init__(self, count: int = 2000, seed: int = 0) -> None:
         """Name the studies; nothing is drawn yet.
@@ -176,6 +181,7 @@ class PhantomSource:
         """
         self.count = count
         self.seed = seed
+        self.key = f"{self.name}:{count}:{seed}"
         ids: list[tuple[int, int]] = []
         patient = 0
         while len(ids) < count:
@@ -193,13 +199,23 @@ class PhantomSource:
         return tuple(self._keys)
 
     @cached_property
-    def _by_split(self) -> dict[Split, tuple[Study, ...]]:
-        studies = [self.study(study_id) for study_id in self._keys]
-        return {split: tuple(study for study in studies if study.split == split) for split in SPLITS}
+    def _by_split(self) -> dict[Split, tuple[str, ...]]:
+        found: dict[Split, list[str]] = {split: [] for split in SPLITS}
+        for study_id, (patient, _) in self._keys.items():
+            found[_visits(patient, self.seed)[1]].append(study_id)
+        return {split: tuple(ids) for split, ids in found.items()}
+
+    @cached_property
+    def _studies(self) -> dict[Split, tuple[Study, ...]]:
+        return {split: tuple(map(self.study, ids)) for split, ids in self._by_split.items()}
+
+    def ids(self, split: Split) -> tuple[str, ...]:
+        """All studies of a split, in order."""
+        return self._by_split[split]
 
     def studies(self, split: Split) -> tuple[Study, ...]:
         """All studies of a split; text and labels only, no image is drawn."""
-        return self._by_split[split]
+        return self._studies[split]
 
     def study(self, study_id: str) -> Study:
         """One study's text and labels."""
@@ -217,6 +233,57 @@ class PhantomSource:
         """A study's image, (size, size), values in [0, 1]."""
         return _image(*self._key(study_id), self.seed, size)
 
+    def for_model(self, study_id: str, size: int) -> FloatImage:
+        """A study's image, drawn at the size that a pair reads."""
+        return self.image(study_id, size)
+
+    def images(self, study_id: str) -> tuple[StudyImage, ...]:
+        """The study's image, and that of the patient's visit before it."""
+        patient, visit = self._key(study_id)
+        earlier = f"P{patient:06}-{visit - 1}"
+        found = [StudyImage(study_id, study_id, self.study(study_id).view, read=True)]
+        if visit > 1:
+            found.append(StudyImage(earlier, earlier, self.study(earlier).view, read=False, earlier=True))
+        return tuple(found)
+
+    def original(self, study_id: str, image_id: str = "") -> Radiograph:
+        """A study's image, drawn at 640 x 640 pixels; its size in the patient is not known."""
+        if image_id and image_id not in {each.image_id for each in self.images(study_id)}:
+            raise UnknownStudyError(f"Study {study_id} has no image {image_id[:60]!r}.")
+        shown = image_id or study_id
+        pixels = self.image(shown, ORIGINAL_SIZE)
+        sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
+        return Radiograph(pixels, None, ORIGINAL_BITS, "phantom", sha256, (), self.study(shown).view)
+
+    def masks(self, study_id: str, shape: tuple[int, int]) -> tuple[TrueFinding, ...]:
+        """Where each abnormality changes the image.
+
+        Args:
+            study_id: of the study.
+            shape: (side, side) of the masks, any.
+
+        Raises:
+            ValueError: it is no square.
+        """
+        if shape[0] != shape[1]:
+            raise ValueError(f"a phantom is square, not {shape}")
+        drawn = self.phantom(study_id, shape[0])
+        return tuple(
+            TrueFinding(
+                " ".join(part for part in (fact.side, fact.kind or fact.observation) if part),
+                (fact.observation,),
+                drawn.masks[fact.id],
+            )
+            for fact in drawn.facts
+            if drawn.masks[fact.id].any()
+        )
+
+    def traits(self, study: Study) -> dict[str, str]:
+        """What studies can be divided by: what the base says, and how bad the worst abnormality is."""
+        extents = [fact.extent for fact in self.facts(study.study_id)]
+        worst = severity_of("", max(extents)) if extents else "no abnormality"
+        return super().traits(study) | {"Worst severity": worst}
+
     def phantom(self, study_id: str, size: int) -> PhantomStudy:
         """A study with its image and masks."""
         patient, visit = self._key(study_id)
@@ -225,21 +292,13 @@ class PhantomSource:
     def _key(self, study_id: str) -> tuple[int, int]:
         key = self._keys.get(study_id)
         if key is None:
-            raise CXRLensError(f"no study {study_id!r} among the {self.count} phantom studies of seed {self.seed}")
+            raise self.unknown(study_id)
         return key
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def _write_png(path: Path, image: Image.Image) -> None:
-    partial = path.with_name(path.name + ".part")
-    image.save(partial, format="PNG")
-    partial.replace(path)
+    with whole_file(path, synced=False) as fresh:
+        image.save(fresh, format="PNG")
 
 
 def _csv(rows: list[dict[str, str]]) -> str:
@@ -266,7 +325,7 @@ def _write_study(out: Path, phantom: PhantomStudy) -> None:
         "facts": [asdict(fact) for fact in phantom.facts],
         "statements": [asdict(statement) for statement in phantom.statements],
     }
-    _write(out / "facts" / f"{study_id}.json", json.dumps(record, indent=1) + "\n")
+    write_whole(out / "facts" / f"{study_id}.json", json.dumps(record, indent=1) + "\n", synced=False)
     _write_png(out / "images" / f"{study_id}.png", Image.fromarray(np.rint(phantom.image * 255).astype(np.uint8)))
 
 
@@ -304,7 +363,7 @@ def write_phantom(
             raise CXRLensError(f"{out} holds another phantom set ({found}); choose an empty folder")
     for folder in ("images", "masks", "facts"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    _write(begun, json.dumps(described | {"complete": False}, indent=1) + "\n")
+    write_whole(begun, json.dumps(described | {"complete": False}, indent=1) + "\n")
     for done, study_id in enumerate(source.study_ids, start=1):
         if not (out / "images" / f"{study_id}.png").exists():
             _write_study(out, source.phantom(study_id, size))
@@ -313,6 +372,6 @@ def write_phantom(
     studies = [source.study(study_id) for study_id in source.study_ids]
     reports = [{"study_id": s.study_id, "findings": s.findings, "impression": s.impression} for s in studies]
     splits = [{"study_id": s.study_id, "subject_id": s.subject_id, "split": s.split} for s in studies]
-    _write(out / "reports.csv", _csv(reports))
-    _write(out / "splits.csv", _csv(splits))
-    _write(begun, json.dumps(described | {"complete": True}, indent=1) + "\n")
+    write_whole(out / "reports.csv", _csv(reports))
+    write_whole(out / "splits.csv", _csv(splits))
+    write_whole(begun, json.dumps(described | {"complete": True}, indent=1) + "\n")

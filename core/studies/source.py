@@ -1,0 +1,223 @@
+"""What every source of studies can do, and how it says what it cannot.
+
+Pages, reviews, training and commands ask a source, whatever it is: the phantom, an index, a folder, uploaded files, a
+DICOMweb server. `core.studies.sources` opens them by their names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.observations import OBSERVATIONS, LabelState
+from core.studies.images import Radiograph
+from core.studies.model_image import model_image
+from core.types import SPLITS, CXRLensError, FloatImage, Mask, Split, Study
+from core.views import view_in_words
+
+_COMPARED = 2000  # ours: ids that are compared letter by letter where one was mistyped
+_OLDEST = 125  # ours: years; what is above is a code or a slip
+_HALVES = 50  # ours: years
+
+
+class UnknownStudyError(CXRLensError):
+    """A source has no study, or no image, of that id."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyImage:
+    """One image that a viewer can show with a study.
+
+    Attributes:
+        study_id: of the study that it belongs to; of an earlier image, that earlier study.
+        image_id: unique in its source.
+        view: as `core.types.Study.view`.
+        read: whether this is the one that models read.
+        earlier: whether it is of an earlier study of the same patient.
+    """
+
+    study_id: str
+    image_id: str
+    view: str
+    read: bool
+    earlier: bool = False
+
+    @property
+    def title(self) -> str:
+        """For a reader: "PA view", "lateral view, earlier"."""
+        return (view_in_words(self.view) or "view not known") + (", earlier" if self.earlier else "")
+
+
+@dataclass(frozen=True, slots=True)
+class TrueFinding:
+    """Where a finding really is.
+
+    Attributes:
+        name: in words, "left pleural effusion".
+        observations: those of the 14 that it counts for; none where it has no counterpart.
+        mask: (H, W) on the study's original.
+    """
+
+    name: str
+    observations: tuple[str, ...]
+    mask: Mask
+
+
+class Source(ABC):
+    """Where studies come from. A `core.types.StudySource` that can be looked into.
+
+    Attributes:
+        name: what kind of source it is, for fingerprints and records.
+        key: its whole name; `core.studies.sources.open_source` opens the same source by it.
+        title: for a reader.
+        synthetic: whether its images are drawn, not taken of patients.
+        has_reports: whether its studies have a reference report.
+        has_labels: whether something is known of the 14 observations: from reports, or given.
+        truth: what `masks` are, in words: "outlines of what was drawn"; "" where there are none.
+        credit: what must stand beside its images; "" where nothing must.
+    """
+
+    name: str
+    key: str
+    title: str
+    synthetic: bool = False
+    has_reports: bool = True
+    has_labels: bool = True
+    truth: str = ""
+    credit: str = ""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of everything that decides the content."""
+
+    @abstractmethod
+    def ids(self, split: Split) -> Sequence[str]:
+        """Ids of a split, in a fixed order; no text is read."""
+
+    @abstractmethod
+    def study(self, study_id: str) -> Study:
+        """One study, without its pixels.
+
+        Raises:
+            UnknownStudyError: there is none of this id; the message names those that look like it.
+        """
+
+    @abstractmethod
+    def original(self, study_id: str, image_id: str = "") -> Radiograph:
+        """An image of a study as its file has it, with its pixel spacing and what is to be said of it.
+
+        Args:
+            study_id: of the study.
+            image_id: one of `images`; the one that models read unless given.
+
+        Raises:
+            CXRLensError: there is no such image, it is gone, or it cannot be read.
+        """
+
+    def studies(self, split: Split) -> Sequence[Study]:
+        """All studies of a split, in a fixed order."""
+        return tuple(self.study(study_id) for study_id in self.ids(split))
+
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that have studies."""
+        return tuple(split for split in SPLITS if len(self.ids(split)))
+
+    def find(self, text: str, limit: int = 20, split: Split | None = None) -> list[str]:
+        """Find studies by a part of their ids, whatever its case: the whole id first, then beginnings, then the rest.
+
+        Args:
+            text: typed; of "" the first studies are found.
+            limit: of ids.
+            split: to look in; all unless given.
+        """
+        ids = [study_id for each in ([split] if split else SPLITS) for study_id in self.ids(each)]
+        wanted = text.strip().casefold()
+        found = [study_id for study_id in ids if wanted in study_id.casefold()]
+        return sorted(found, key=lambda study_id: _rank(study_id, wanted))[:limit]
+
+    def images(self, study_id: str) -> tuple[StudyImage, ...]:
+        """The images of a study, then those of the patient's study before it; at least one is read by models.
+
+        Raises:
+            UnknownStudyError: there is no such study.
+        """
+        return (StudyImage(study_id, study_id, self.study(study_id).view, read=True),)
+
+    def image(self, study_id: str, size: int) -> FloatImage:
+        """The image that models read, (size, size), values in [0, 1] in steps of 1/255.
+
+        Raises:
+            CXRLensError: as `original`.
+        """
+        return model_image(self.for_model(study_id, size), size)[0]
+
+    def for_model(self, study_id: str, size: int) -> FloatImage:
+        """The image from which `model_image` makes the input of a pair: the original (H, W), whatever the size.
+
+        Raises:
+            CXRLensError: as `original`.
+        """
+        return self.original(study_id).pixels
+
+    def masks(self, study_id: str, shape: tuple[int, int]) -> tuple[TrueFinding, ...]:
+        """Where findings really are, on the image that models read.
+
+        Args:
+            study_id: of the study.
+            shape: (H, W) of the masks; that of the original, or smaller in the same proportion.
+        """
+        return ()
+
+    def traits(self, study: Study) -> dict[str, str]:
+        """What studies can be divided by, title -> value; what is not known of a study is left out."""
+        told = {"View": study.view, "Sex": sex_in_words(study.context.get("sex", ""))}
+        told["Age"] = age_group(study.context.get("age", ""))
+        return {name: value for name, value in told.items() if value}
+
+    def unknown(self, study_id: str) -> UnknownStudyError:
+        """The error of an id that this source does not have; it names those that look like it."""
+        return UnknownStudyError(f"There is no study {study_id[:60]!r} in {self.title}.{look_alikes(self, study_id)}")
+
+
+def look_alikes(source: Source, study_id: str) -> str:
+    """A sentence that names ids which look like one that there is not, with a blank before it; "" if none does."""
+    near = source.find("", _COMPARED + 1)
+    if len(near) > _COMPARED:  # of so many, only those that begin alike
+        beginnings = (source.find(study_id[:end], _COMPARED) for end in range(min(len(study_id), 60), 0, -1))
+        near = next((found for found in beginnings if found), [])
+    closest = difflib.get_close_matches(study_id[:60], near, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(closest)}?" if closest else ""
+
+
+def bare_study(study_id: str, view: str = "", split: Split = "test") -> Study:
+    """A study of which only its image is known."""
+    labels = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)
+    return Study(study_id, study_id, split, view, "", "", labels, (), {})
+
+
+def age_group(age: str) -> str:
+    """Age in two groups, from years as "63", "063Y", "63.0" or months as "011M"; "" where it is none."""
+    text = age.strip().upper().removesuffix(".0")
+    number, unit = (text[:-1], text[-1]) if text and text[-1] in "YMWD" else (text, "Y")
+    if not number.isdecimal():
+        return ""
+    years = int(number) if unit == "Y" else 0
+    return "" if years > _OLDEST else f"under {_HALVES}" if years < _HALVES else f"{_HALVES} and over"
+
+
+def sex_in_words(sex: str) -> str:
+    """Sex as "female" or "male"; "" where it is neither."""
+    return {"F": "female", "M": "male"}.get(sex.strip().upper()[:1], "")
+
+
+def hashed(parts: Sequence[str]) -> str:
+    """A fingerprint of texts."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _rank(study_id: str, wanted: str) -> int:
+    folded = study_id.casefold()
+    return 0 if folded == wanted else 1 if folded.startswith(wanted) else 2

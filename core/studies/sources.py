@@ -1,0 +1,197 @@
+"""The one place where studies are opened by a name: for pages, reviews, training, commands and the library.
+
+A name is what a person writes: ``phantom``, ``phantom:COUNT:SEED``, ``example`` for the radiographs that come along,
+the folder of an index, or a folder of images. Each source knows its whole name, its `key`, which never depends on where
+one stands.
+
+What a page may open is a `Catalogue`: sources that whoever runs the server named. An address holds their short names,
+never a path, so that nobody opens other folders of the server by writing an address.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from filelock import FileLock
+
+from core import paths
+from core.studies.columns import release_columns
+from core.studies.folder import FolderSource
+from core.studies.index import INDEX_VERSION
+from core.studies.indexed import IndexedSource
+from core.studies.phantom import PhantomSource
+from core.studies.source import Source
+from core.studies.table import index_table
+from core.types import CXRLensError
+
+KINDS = (
+    "phantom, phantom:COUNT:SEED, example, the folder of an index (docs/data.md), or a folder of images named by "
+    "study (STUDY.png, .jpg or .dcm)"
+)
+"""What a source can be, for messages."""
+
+_VIEWS = "frontal"
+_PHANTOMS = (2000, 0)  # count and seed of the demo's
+
+
+class SourceError(CXRLensError):
+    """A name of a source that names nothing, or nothing that can be opened."""
+
+
+def open_source(spec: str, *, findings_only: bool = False) -> Source:
+    """Open studies by a name.
+
+    Args:
+        spec: a name or a key, see above.
+        findings_only: whether studies without findings are left out of an index of reports; see `IndexedSource`.
+
+    Raises:
+        SourceError: it names nothing; the message names what looks like it.
+        CXRLensError: it cannot be opened; the message says why.
+    """
+    kind, _, rest = spec.partition(":")
+    opener = _OPENERS.get(kind)
+    if opener is not None and (rest or kind in _ALONE):
+        return opener(rest, findings_only)
+    folder = Path(spec).expanduser()
+    if not spec.strip():
+        raise SourceError(f"Which studies? It should be {KINDS}.")
+    if (folder / "index.json").is_file():
+        return _open_index(f":{folder}", findings_only)
+    if folder.is_dir():
+        return FolderSource(folder)
+    near = [each for each in _OPENERS if difflib.SequenceMatcher(None, kind, each).ratio() > 0.7]
+    hint = f" Did you mean {near[0]}?" if near else _looks_like(folder)
+    raise SourceError(f"There are no studies at '{spec}'.{hint} It should be {KINDS}.")
+
+
+def source_key(spec: str) -> str:
+    """The whole name of a source, as its `key` has it: absolute, and with everything that is left out of `spec`.
+
+    Raises:
+        CXRLensError: as `open_source`.
+    """
+    return open_source(spec).key
+
+
+def _open_phantom(rest: str, findings_only: bool) -> Source:
+    numbers = rest.split(":") if rest else []
+    if len(numbers) > 2 or not all(each.isdecimal() for each in numbers):
+        raise SourceError(f"'phantom:{rest}' should be phantom:COUNT:SEED, two whole numbers, as phantom:2000:0.")
+    count, seed = (*map(int, numbers), *_PHANTOMS[len(numbers) :])
+    if not 0 < count <= _MOST_PHANTOMS:
+        raise SourceError(f"phantom:{rest}: there can be 1 to {_MOST_PHANTOMS:,} phantoms.")
+    return PhantomSource(count, seed)
+
+
+_MOST_PHANTOMS = 1_000_000  # their ids have six digits
+
+
+def _open_index(rest: str, findings_only: bool) -> Source:
+    views, _, where = rest.partition(":")
+    folder = Path(where).expanduser()
+    return IndexedSource(folder, views or _VIEWS, findings_only=findings_only)
+
+
+def _open_images(rest: str, findings_only: bool) -> Source:
+    return FolderSource(Path(rest).expanduser())
+
+
+def _open_example(rest: str, findings_only: bool) -> Source:
+    """The radiographs that come with the code. Their index is made once for all, in the user's cache."""
+    if not paths.EXAMPLES.is_dir():
+        raise SourceError(f"The example radiographs are not there. {paths.how_to_restore(paths.EXAMPLES)}")
+    parts = [path.read_bytes() for path in sorted(paths.EXAMPLES.glob("*.csv"))]
+    made = hashlib.sha256(b"".join(parts) + str(paths.EXAMPLES).encode()).hexdigest()[:12]
+    folder = paths.cache() / f"example-{INDEX_VERSION}-{made}"
+    if not (folder / "index.json").is_file():
+        columns = replace(release_columns("chestx-ray14"), title="Example radiographs")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / "index.json").is_file():
+                index_table(paths.EXAMPLES / "images", paths.EXAMPLES, folder, columns, only_test=True)
+    source = IndexedSource(folder, _VIEWS)
+    source.key = "example"
+    return source
+
+
+_OPENERS: dict[str, Callable[[str, bool], Source]] = {
+    "phantom": _open_phantom,
+    "example": _open_example,
+    "index": _open_index,
+    "images": _open_images,
+}
+_ALONE = ("phantom", "example")
+"""Kinds whose name says enough."""
+
+
+def _looks_like(folder: Path) -> str:
+    """A sentence on the nearest name beside a folder that is not there."""
+    try:
+        names = [each.name for each in folder.parent.iterdir() if each.is_dir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(folder.name, names, n=1)
+    return f" Did you mean {folder.parent / near[0]}?" if near else ""
+
+
+class Catalogue:
+    """The sources that pages offer, by short names that can stand in an address."""
+
+    def __init__(self, specs: Iterable[str]) -> None:
+        """Name sources; none is opened yet.
+
+        Args:
+            specs: as `open_source` takes them; one that is there twice counts once.
+        """
+        self._specs: dict[str, str] = {}
+        for spec in dict.fromkeys(specs):
+            name = _short(spec)
+            if name in self._specs:
+                name = f"{name}-{hashlib.sha256(spec.encode()).hexdigest()[:4]}"
+            self._specs[name] = spec
+        self._open = lru_cache(maxsize=_KEPT_OPEN)(open_source)
+
+    @property
+    def specs(self) -> Mapping[str, str]:
+        """What `open_source` opens, by short name, in the order given."""
+        return dict(self._specs)
+
+    def open(self, name: str) -> Source:
+        """Open a source; one that was opened is kept.
+
+        Raises:
+            SourceError: there is none of this name; the message says which there are.
+            CXRLensError: it cannot be opened; the message says why.
+        """
+        if name not in self._specs:
+            near = difflib.get_close_matches(name, self._specs, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise SourceError(f"There are no studies '{name[:40]}' here.{hint} There are: {', '.join(self._specs)}.")
+        return self._open(self._specs[name])
+
+    def titles(self) -> dict[str, str]:
+        """What a reader calls each source; of one that cannot be opened, its short name."""
+        found = {}
+        for name in self._specs:
+            try:
+                found[name] = self.open(name).title
+            except CXRLensError:
+                found[name] = name
+        return found
+
+
+_KEPT_OPEN = 8  # ours
+
+
+def _short(spec: str) -> str:
+    """A name for addresses: what is last in a path, else the kind."""
+    kind, _, rest = spec.partition(":")
+    last = "" if kind in _ALONE else re.split(r"[/\\]", (rest or kind).rstrip("/\\"))[-1]
+    return re.sub(r"[^a-z0-9]+", "-", (last or kind).lower()).strip("-") or kind
