@@ -78,6 +78,7 @@ class Source(ABC):
         has_labels: whether something is known of the 14 observations: from reports, or given.
         truth: what `masks` are, in words: "outlines of what was drawn"; "" where there are none.
         credit: what must stand beside its images; "" where nothing must.
+        listed: whether `ids` names its studies; where not, they are found by `find` only.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Source(ABC):
     has_labels: bool = True
     truth: str = ""
     credit: str = ""
+    listed: bool = True
 
     @abstractmethod
     def fingerprint(self) -> str:
