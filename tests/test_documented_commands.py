@@ -34,6 +34,7 @@ from core.evaluation.clinical import clinical_statistics
 from core.evaluation.language import PROTOCOLS, language_statistics
 from core.evaluation.resampling import join
 from core.labels.rules import label_report
+from core.paths import EXAMPLES
 from core.reviews.database import Database
 from core.reviews.importing import IMPORT_COLUMNS
 from core.reviews.rubrics import Mark
@@ -132,6 +133,18 @@ class Place:
             )
         write_csv(root / "indiana_reports.csv", columns, rows)
         write_csv(root / "indiana_projections.csv", ("uid", "filename", "projection"), projections)
+        return root
+
+    @cached_property
+    def mine(self) -> Path:
+        """Fifty images of one's own, with a table of their reports."""
+        root = self.folder / "mine"
+        (root / "scans").mkdir(parents=True)
+        rows = [(f"S{number:02}", self.studies[number % STUDIES][1].findings) for number in range(50)]
+        write_csv(root / "reports.csv", ("study", "report"), rows)
+        for number, (name, _) in enumerate(rows):
+            pixels = np.random.default_rng(number).integers(0, 255, (48, 40), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "scans" / f"{name}.png")
         return root
 
     @cached_property
@@ -391,6 +404,10 @@ PYTEST = {
 
 TRAINING = "cxr-lens train --preset phantom"
 INDEX = "cxr-lens data openi --from FOLDER --out data/openi"
+TABLE = (
+    "cxr-lens data table --images scans --reports reports.csv --id study --findings report --out data/mine --only-test"
+)
+SCANS = {"scans": lambda place: place.mine / "scans", "reports.csv": lambda place: place.mine / "reports.csv"}
 CREATED = "cxr-lens review create design.toml --cases reports.jsonl --preset phantom"
 
 ROWS: dict[str, Row] = {
@@ -454,6 +471,16 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens data openi --from ../shared/data --out data/openi": Row(
         " --no-images", {"../shared/data": lambda place: place.openi}, says=f"{STUDIES} kept"
+    ),
+    TABLE: Row(" --size 64 --processes 1", SCANS, says="50 kept"),
+    "cxr-lens data table --images CXR8 --reports CXR8 --columns chestx-ray14 --out data/nih": Row(
+        " --size 64 --processes 1", _words(CXR8=lambda place: EXAMPLES), says="16 kept"
+    ),
+    "cxr-lens data folder EXPORTS --out data/exports": Row(
+        " --size 64 --processes 1", _words(EXPORTS=lambda place: place.mine / "scans"), says="50 kept"
+    ),
+    "cxr-lens data move data/mine --to FOLDER": Row(
+        given=_words(FOLDER=lambda place: place.mine / "scans"), says="reads its images from", after=TABLE
     ),
     "cxr-lens data mimic --from FOLDER --out data/mimic": Row(
         " --size 64 --processes 1", _words(FOLDER=lambda place: place.mimic), says=f"{STUDIES} kept"
@@ -768,6 +795,7 @@ def here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
 
     monkeypatch.chdir(place.folder)
     monkeypatch.setenv("CXR_REVIEWS", "reviews.sqlite")
+    monkeypatch.setenv("XDG_DATA_HOME", str(place.folder / "own"))
     monkeypatch.setattr(
         "core.evaluation.java.missing", lambda: "left out here: METEOR's program takes seconds to start"
     )

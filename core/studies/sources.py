@@ -148,6 +148,11 @@ def _looks_like(folder: Path) -> str:
     return f" Did you mean {folder.parent / near[0]}?" if near else ""
 
 
+def local_indexes() -> list[Path]:
+    """Folders of the indexes in ``data`` of the working directory, where ``cxr-lens data`` is told to put them."""
+    return sorted(path.parent for path in paths.INDEX.parent.glob("*/index.json"))
+
+
 class Catalogue:
     """The sources that pages offer, by short names that can stand in an address."""
 
