@@ -191,7 +191,7 @@ def look_alikes(source: Source, study_id: str) -> str:
         beginnings = (source.find(study_id[:end], _COMPARED) for end in range(min(len(study_id), 60), 0, -1))
         near = next((found for found in beginnings if found), [])
     closest = difflib.get_close_matches(study_id[:60], near, n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(closest)}?" if closest else ""
+    return f" Did you mean {' or '.join(map(repr, closest))}?" if closest else ""
 
 
 def bare_study(study_id: str, view: str = "", split: Split = "test") -> Study:
