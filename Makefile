@@ -68,10 +68,11 @@ test-all: browser ## run all tests, the slow ones too
 test-wheel: ## build the wheel, install it without extras outside the clone, and use it from an empty folder
 	PYTHON=$(PYTHON) CACHE=$(CACHE) .ci/wheel
 
-check: install ## lint and types
+check: install ## lint, types, and the JavaScript's tests
 	$(BIN)/ruff format --check core training dashboard tests
 	$(BIN)/ruff check core training dashboard tests
 	$(BIN)/mypy
+	PYTHON=$(BIN)/python CACHE=$(CACHE) .ci/javascript
 
 bench: install ## measure speeds, as ratios against a baseline of the same run; PARTS="rates one_image" measures only these
 	$(BIN)/python -m training.bench.speeds $(PARTS)

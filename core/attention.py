@@ -147,11 +147,11 @@ class WordInput(nn.Module):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.scale = math.sqrt(width)
         self.dropout = nn.Dropout(dropout)
-        place = torch.arange(max_words).unsqueeze(1)
+        position = torch.arange(max_words).unsqueeze(1)
         rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
         table = torch.zeros(max_words, width)
-        table[:, 0::2] = torch.sin(place * rate)
-        table[:, 1::2] = torch.cos(place * rate)[:, : width // 2]
+        table[:, 0::2] = torch.sin(position * rate)
+        table[:, 1::2] = torch.cos(position * rate)[:, : width // 2]
         self.register_buffer("positions", table, persistent=False)
 
     def forward(self, ids: Tensor, first: int = 0) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from pathlib import Path
 
+from core.files import sha256_of
 from core.types import CXRLensError
 
 
@@ -28,7 +28,7 @@ def package_file(package: str, relative: str, sha256: str, extra: str = "small")
     path = Path(str(module.__file__)).parent / relative
     if not path.is_file():
         raise WeightsError(f"{path} is missing; reinstall {package.replace('_', '-')}.")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sha256_of(path)
     if found != sha256:
         raise WeightsError(f"{path} has sha256 {found[:12]}, expected {sha256[:12]}; reinstall the package.")
     return path

@@ -1,7 +1,7 @@
 """Processes that train together: which one this is, and what they tell each other.
 
 Alone, every function here does nothing and costs nothing. Together, each must be called by all processes, in the same
-order. Items are dealt out like cards: process r of n has places r, r + n, r + 2 n, and so on.
+order. Items are dealt out like cards: process r of n has items r, r + n, r + 2 n, and so on.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def gather_rows(rows: Tensor) -> Tensor:
     """Rows (n, ...) of all processes, on the CPU, in the order they had before they were dealt out."""
     parts = gather(rows.cpu())
     whole = torch.empty(sum(map(len, parts)), *rows.shape[1:], dtype=rows.dtype)
-    for place, part in enumerate(parts):
-        whole[place :: len(parts)] = part
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
     return whole
 
 

@@ -54,7 +54,7 @@ class EncoderSpec:
         normalization: mean and standard deviation of the input channels, of values in [0, 1].
         source: where the paper describes it.
         sizes: shape by size.
-        token_names: what each token stands for, where tokens are no places in the image: CCVE's clusters.
+        token_names: what each token stands for, where tokens are not cells of the image: CCVE's clusters.
     """
 
     name: str
@@ -149,22 +149,12 @@ ENCODERS: Mapping[str, EncoderSpec] = {
             source="Nazarov et al. 2022, section 3.1, Direct Visual Encoding",
             sizes={
                 "paper": EncoderShape(
-                    image_size=224,
-                    num_tokens=49,
-                    width=1024,
-                    grids=((7, 7),),
-                    arch={"backbone": "densenet121.tv_in1k"},
+                    image_size=224, num_tokens=49, width=1024, grids=((7, 7),), arch={"backbone": "densenet121.tv_in1k"}
                 ),
                 "small": EncoderShape(
                     image_size=192, num_tokens=36, width=112, grids=((6, 6),), arch={**_LITE0, "pool": 2}
                 ),
-                "tiny": EncoderShape(
-                    image_size=128,
-                    num_tokens=16,
-                    width=128,
-                    grids=((4, 4),),
-                    arch=_TINY,
-                ),
+                "tiny": EncoderShape(image_size=128, num_tokens=16, width=128, grids=((4, 4),), arch=_TINY),
             },
         ),
         EncoderSpec(
@@ -186,13 +176,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
                 "small": EncoderShape(
                     image_size=192, num_tokens=72, width=112, grids=((6, 6), (6, 6)), arch={**_LITE0, "pool": 2}
                 ),
-                "tiny": EncoderShape(
-                    image_size=128,
-                    num_tokens=32,
-                    width=128,
-                    grids=((4, 4), (4, 4)),
-                    arch=_TINY,
-                ),
+                "tiny": EncoderShape(image_size=128, num_tokens=32, width=128, grids=((4, 4), (4, 4)), arch=_TINY),
             },
         ),
         EncoderSpec(
@@ -293,7 +277,7 @@ def encoder_parts(name: str) -> tuple[str, ...]:
 
 
 def token_names(name: str) -> tuple[str, ...]:
-    """What an encoder's tokens stand for, where they are no places in the image; of several jointly, one's."""
+    """What an encoder's tokens stand for, where they are not cells of the image; of several jointly, one's."""
     return next((ENCODERS[part].token_names for part in encoder_parts(name) if ENCODERS[part].token_names), ())
 
 

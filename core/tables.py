@@ -24,7 +24,6 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Read some columns of a CSV or CSV.GZ file, a row at a time.
 
     Args:
-        path: of the file.
         columns: names in the header, in any order.
 
     Yields:
@@ -40,7 +39,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
         with open_table(path) as file:
             reader = csv.reader(file, strict=True)  # a quote that is never closed would swallow rows
             header = [name.strip() for name in next(reader, [])]
-            places = _places(path, header, columns)
+            indices = _indices(path, header, columns)
             for row in reader:
                 line = reader.line_num
                 if len(row) != len(header):
@@ -50,7 +49,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
                         f"{path}, line {line}: {len(row)} fields where the header has {len(header)}. "
                         "The file is damaged or was cut off; get it again."
                     )
-                yield tuple(row[place].strip() for place in places)
+                yield tuple(row[index].strip() for index in indices)
     except OSError as error:  # gzip's BadGzipFile is one
         raise TableError(f"{path} cannot be read: {error.strerror or error}. Get it again.") from error
     except (EOFError, zlib.error, csv.Error) as error:
@@ -87,7 +86,7 @@ def open_table(path: Path) -> TextIO:
     return opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _places(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[int]:
+def _indices(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[int]:
     missing = [name for name in columns if name not in header]
     if missing:
         shown = ", ".join(name[:40] for name in header[:20]) or "nothing"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.files import write_whole
 from core.types import CXRLensError
 
 PAD, START, UNKNOWN, END, SENTENCE_END = range(5)
@@ -82,7 +83,7 @@ def word_spans(tokens: Sequence[str], text: str) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words a decoder can write. The id of a word is its place; the first five are special.
+    """The words a decoder can write. The id of a word is its index; the first five are special.
 
     Attributes:
         words: special tokens first, then words by falling frequency.
@@ -92,7 +93,7 @@ class Vocabulary:
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse a list without the special tokens in their places."""
+        """Refuse a list without the special tokens at their indices."""
         if self.words[: len(SPECIAL_TOKENS)] != SPECIAL_TOKENS:
             raise CXRLensError(f"A vocabulary must begin with {SPECIAL_TOKENS}, this one with {self.words[:5]}.")
         object.__setattr__(self, "_ids", {word: index for index, word in enumerate(self.words)})
@@ -114,7 +115,6 @@ class Vocabulary:
         """Turn a text into ids, START first and END last.
 
         Args:
-            text: any text.
             max_words: longest result, START and END counted; what is longer loses its last words, never its END.
             sentences: put SENTENCE_END after each sentence (for the CNN-RNN-RNN decoder).
         """
@@ -140,7 +140,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write as a JSON list."""
-        path.write_text(json.dumps(self.words, ensure_ascii=False, indent=0), encoding="utf-8")
+        write_whole(path, json.dumps(self.words, ensure_ascii=False, indent=0))
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:

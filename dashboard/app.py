@@ -13,8 +13,7 @@ if str(HERE.parent) not in sys.path:
 import streamlit as st  # noqa: E402
 
 from core.types import CXRLensError  # noqa: E402
-from dashboard import server, session  # noqa: E402
-from dashboard.reviews import access  # noqa: E402
+from dashboard import access, server, session  # noqa: E402
 
 st.set_page_config(page_title="CXR Lens", page_icon=str(HERE / "icon.svg"), layout="wide")
 if refusal := server.refusal():
@@ -31,14 +30,14 @@ page = st.navigation(
             icon=":material/radiology:",
             url_path="read",
             default=True,
-            help="One radiograph, its reference report and the generated reports side by side.",
+            help="One radiograph, its reference report and the generated reports, side by side.",
         ),
         st.Page(
             "app_pages/filters.py",
             title="Filters",
             icon=":material/filter_b_and_w:",
             url_path="filters",
-            help="The 13 filtered images of CCVE and how much the decoder attended to each.",
+            help="The 13 filtered images of CCVE, and how much the decoder looked at each.",
         ),
         st.Page(
             "app_pages/embeddings.py",
@@ -52,14 +51,14 @@ page = st.navigation(
             title="Cases",
             icon=":material/view_list:",
             url_path="cases",
-            help="Many studies and what chosen pairs wrote of them, side by side.",
+            help="Many studies, and what chosen models wrote about them, side by side.",
         ),
         st.Page(
             "app_pages/results.py",
             title="Results",
             icon=":material/table_chart:",
             url_path="results",
-            help="Scores of the bundles beside the paper's.",
+            help="Scores of the models beside the paper's.",
         ),
         st.Page("app_pages/reading.py", title="Reading", url_path="reading", visibility="hidden"),
         st.Page(
@@ -67,7 +66,7 @@ page = st.navigation(
             title="Review",
             icon=":material/rate_review:",
             url_path="review",
-            help="Review sessions: radiologists read, score and settle.",
+            help="Review sessions: radiologists read reports and mark errors.",
         ),
         st.Page(
             "app_pages/about.py",

@@ -8,7 +8,7 @@ import streamlit as st
 
 from core.registry import DECODERS, ENCODERS
 
-SOURCES = ("Phantom studies", "Your own image")
+SOURCES = ("Synthetic X-rays (demo)", "Your own image")
 ANY_FINDING = "Any finding"
 
 # In the address, written by their widgets; a pair's key is its encoder's name, its values are the decoders.
@@ -47,7 +47,7 @@ FILTER = "filter"
 
 # What is asked about on the Read page; in the address, written by `ask` and `ask_region`, the last by their widgets.
 ASKED = "asked"  # bundle whose report is asked about
-QUESTIONS = ("word", "sentence", "mention")  # one of them; places are counted from 1, a mention is an observation
+QUESTIONS = ("word", "sentence", "mention")  # one of them; they are counted from 1, a mention is an observation
 REGION = "region"  # left, top, right, bottom, fractions of the image
 _ASKED_OF = "asked_of"  # the case it was asked of
 HOW = "explain"
@@ -98,7 +98,7 @@ def write(name: str, value: str) -> None:
 
 
 def read_number(name: str, first: int, last: int) -> int | None:
-    """A number in the address counted from ``first``, as a place from 0; None where it is none, or beyond ``last``."""
+    """A number in the address counted from ``first``, as an index from 0; None where it is none, or beyond ``last``."""
     text = st.query_params.get(name, "")
     return int(text) - first if text.isdecimal() and first <= int(text) <= last else None
 
@@ -115,7 +115,7 @@ def write_picked() -> None:
 
 
 def ask(pair: str, kind: str, which: int | str) -> None:
-    """Ask about a word or sentence, by its place from 0, or about the mention of a finding. For callbacks."""
+    """Ask about a word or sentence, by its index from 0, or about the mention of a finding. For callbacks."""
     write(ASKED, pair)
     for name in QUESTIONS:
         write(name, "")
@@ -143,7 +143,7 @@ def ask_of(case: str) -> None:
 
 
 def open_study(study_id: str) -> None:
-    """Open a phantom study, also one that the finding chosen in the picker leaves out. For callbacks."""
+    """Open a study, also one that the finding chosen in the picker leaves out. For callbacks."""
     state = st.session_state
     state[STUDY], state[UNKNOWN_STUDY] = study_id, None
     state[FINDING], state[SOURCE] = ANY_FINDING, SOURCES[0]
@@ -156,6 +156,6 @@ def choose_all() -> None:
 
 
 def choose_one_decoder() -> None:
-    """Choose one decoder with every encoder: four reports that compare encoders."""
+    """Choose one decoder with every encoder: reports that compare encoders."""
     for encoder in ENCODERS:
         st.session_state[encoder] = [next(iter(DECODERS))]

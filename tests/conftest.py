@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -35,7 +36,12 @@ torch.set_num_threads(THREADS)
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLES = ROOT / "assets" / "bundles"
 
-pytest_plugins = ["tests.needs", "pytester"]
+pytest_plugins = ["tests.needs", "tests.review_cases", "pytester"]
+
+# A shell starts what runs in its background with SIGINT ignored, and Python and its children leave it so. Tests that
+# press Ctrl-C need it as it is at a terminal.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _ran: set[str] = set()

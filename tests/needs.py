@@ -18,6 +18,8 @@ import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Data that cannot be given away, beside the clone."""
+FIELD = SHARED.with_name("cases")
+"""Files from the field, there too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,6 @@ CATBOOST = _extra("CatBoost", "study", elsewhere=True)
 REFERENCE = _extra("torchxrayvision's copy of Open-i's codes", "reference", elsewhere=True)
 ORTHANC = Need("Orthanc with DICOMweb", "apt install orthanc orthanc-dicomweb", elsewhere=True)
 POSTGRES = Need("a PostgreSQL server", "apt install postgresql: /usr/lib/postgresql, user postgres", elsewhere=True)
-
 ALL = [each for each in list(globals().values()) if isinstance(each, Need)]
 
 

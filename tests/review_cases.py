@@ -3,28 +3,73 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+import sqlalchemy as sa
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from core.observations import OBSERVATIONS, LabelState
 from core.reviews import local_key
 from core.reviews.database import Database
-from core.reviews.design import Case, Design
+from core.reviews.design import Case, Design, image_sha256
 from core.reviews.rubrics import Mark
-from core.reviews.store import Actor, create_session, first_admin, list_screens, set_role
+from core.reviews.schema import events
+from core.reviews.sources import name_phantoms, open_source, session_image
+from core.reviews.store import (
+    Actor,
+    annotate,
+    create_session,
+    first_admin,
+    list_screens,
+    open_screen,
+    read_screen,
+    save_mark,
+    set_role,
+)
+from tests.mimic_tree import write_csv
 
 ROOT = Path(__file__).resolve().parent.parent
+ANNA, BORIS, RITA, RALF, ROOT_USER = (
+    Actor("anna", "reader"),
+    Actor("boris", "reader"),
+    Actor("rita", "researcher"),
+    Actor("ralf", "researcher"),
+    Actor("root", "admin"),
+)
 MODELS = ("reference", "pair-one", "pair-two")
 TEXTS = {
     "reference": "The heart is enlarged. There is a small left pleural effusion.",
     "pair-one": "The heart is normal in size. The lungs are clear.",
     "pair-two": "The heart is enlarged. No pneumothorax.",
 }
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A database with its users, which the pages use too; the login name is its admin."""
+    monkeypatch.setenv("CXR_REVIEWS", str(tmp_path / "reviews.sqlite"))
+    monkeypatch.setenv("LOGNAME", "root")
+    opened = open_file(tmp_path)
+    fill(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def trial(database: Database) -> str:
+    """Id of a session of anna and boris."""
+    return session(database)
+
+
+@pytest.fixture
+def screen(database: Database, trial: str) -> str:
+    """Id of anna's first screen in it."""
+    return screens_of(database, "anna", trial)[0]
 
 
 def cases(count: int = 6, models: Sequence[str] = MODELS) -> list[Case]:
@@ -49,15 +94,51 @@ def fill(database: Database, readers: Sequence[str] = ("anna", "boris", "carla")
         set_role(database, admin, name, "reader")
     set_role(database, admin, "rita", "researcher")
     set_role(database, admin, "ralf", "researcher")
-    return Actor("rita", "researcher")
+    return RITA
 
 
 def session(database: Database, count: int = 6, **changes: Any) -> str:
-    return create_session(database, Actor("rita", "researcher"), design(**changes), cases(count))
+    return create_session(database, RITA, design(**changes), cases(count))
 
 
 def screens_of(database: Database, reader: str, session_id: str) -> list[str]:
     return [screen for screen, _, _ in list_screens(database, Actor(reader, "reader"), session_id)]
+
+
+def name_on(database: Database, screen: str, who: Actor = ANNA) -> str:
+    """The letter of the first report on a screen."""
+    return read_screen(database, who, screen).reports[0][0]
+
+
+def all_events(database: Database) -> list[sa.Row]:
+    with database.read() as connection:
+        return list(connection.execute(sa.select(events).order_by(events.c.sequence)))
+
+
+def csv_of_marks(database: Database, rows: list[list[str]], columns: str = "screen,report,kind,value") -> Path:
+    """A file to import marks from, beside the database."""
+    path = Path(database.name).with_name("import.csv")
+    write_csv(path, columns.split(","), rows)
+    return path
+
+
+def finish(database: Database, who: Actor, screen: str, errors: int = 0) -> None:
+    """Read a screen: open it, mark omissions in its first report, and end it."""
+    shown = open_screen(database, who, screen)
+    for number in range(errors):
+        save_mark(database, who, screen, error(shown.reports[0][0]), key=f"{screen}-{number}")
+    version = read_screen(database, who, screen).version
+    annotate(database, who, screen, key=f"{screen}-done", version=version, state="done")
+
+
+def phantom_cases(
+    texts: Mapping[str, str] = TEXTS, bundles: Mapping[str, str] | None = None, count: int = 2
+) -> tuple[str, list[Case]]:
+    """The name of a source of phantoms, and cases of its first test studies with these reports."""
+    name = name_phantoms(40, 3)
+    source = open_source(name)
+    ids = [study.study_id for study in source.studies("test")[:count]]
+    return name, [Case(each, image_sha256(session_image(source, each)), texts, bundles or {}) for each in ids]
 
 
 def error(report: str, kind: str = "omission", significant: bool = True) -> Mark:

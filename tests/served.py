@@ -24,13 +24,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(command: Sequence[str], folder: Path, seconds: float = 90, **environment: str) -> Iterator[int]:
-    """Run a command that serves the dashboard, its port added, in a folder; the port, once it is healthy.
+def serving(
+    command: Sequence[str], folder: Path, log: Path, port: int = 0, seconds: float = 90, **environment: str
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run a command that serves the dashboard in a folder, on a port, a free one for 0.
+
+    Yields:
+        The port and the process, once it is healthy.
 
     Raises:
         RuntimeError: it ended, or is not healthy in time; with its log.
     """
-    port, log = free_port(), folder / "server.log"
+    port = port or free_port()
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, f"--server.port={port}"], cwd=folder, stdout=out, stderr=out, env=os.environ | environment
@@ -41,7 +46,7 @@ def serving(command: Sequence[str], folder: Path, seconds: float = 90, **environ
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"The server is not healthy:\n{log.read_text(errors='replace')}")
             time.sleep(0.1)
-        yield port
+        yield port, process
     finally:
         process.terminate()
         process.wait(20)

@@ -30,29 +30,12 @@ ROOMS = {
         "api",
     ),
     "training": ("modules", "stages", "paper", "explain", "bench", "commands"),
+    "dashboard": ("services", "components", "read", "maps", "results", "reviews", "app_pages"),
 }
 DOORS = {"training.plan", "training.cli"}
 """Modules outside the rooms that use them: what a preset costs, and the command line."""
+MOST_LINES = 500
 NEVER = {"core": {"streamlit", "plotly"}, "training": {"streamlit", "plotly"}, "dashboard": set()}
-
-
-def imports(path: Path) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module.split(".")[0], node.lineno
-
-
-@pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
-def test_imports_point_one_way(folder: str) -> None:
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for name, line in imports(path)
-        if (name in OURS - MAY_IMPORT[folder]) or name in NEVER[folder]
-    ]
-    assert not wrong, "\n".join(wrong)
 
 
 def modules_imported(path: Path) -> Iterator[tuple[str, int]]:
@@ -65,6 +48,21 @@ def modules_imported(path: Path) -> Iterator[tuple[str, int]]:
                 full = f"{node.module}.{alias.name}"
                 is_module = (ROOT / full.replace(".", "/")).with_suffix(".py").is_file()
                 yield (full if is_module else node.module), node.lineno
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    yield from ((name.split(".")[0], line) for name, line in modules_imported(path))
+
+
+@pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
+def test_imports_point_one_way(folder: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for name, line in imports(path)
+        if (name in OURS - MAY_IMPORT[folder]) or name in NEVER[folder]
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def room_of(module: str) -> int:
@@ -129,6 +127,12 @@ def test_nothing_is_unpickled() -> None:
                     assert safe.get("weights_only") == "True", f"{path}:{node.lineno}"
 
 
+def test_no_python_file_is_too_long() -> None:
+    files = [*ROOT.glob("*.py"), *(path for folder in (*OURS, "tests") for path in (ROOT / folder).rglob("*.py"))]
+    lines = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in files}
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
 def test_what_is_cited_of_the_paper_is_in_our_notes() -> None:
     notes = (ROOT / "docs" / "paper-notes.md").read_text(encoding="utf-8")
     sections = set(re.findall(r"^#+ (\d(?:\.\d)?)", notes, re.MULTILINE))
@@ -143,6 +147,12 @@ def test_what_is_cited_of_the_paper_is_in_our_notes() -> None:
     }
     assert cited
     assert {number for _, number in cited} <= sections, sorted(each for each in cited if each[1] not in sections)
+
+
+def test_no_javascript_file_is_too_long() -> None:
+    lines = {path: path.read_text(encoding="utf-8").count("\n") for path in (ROOT / "dashboard").rglob("*.js")}
+    assert len(lines) > 10
+    assert not {path.name: count for path, count in lines.items() if count > 500}
 
 
 def test_places_in_the_code_that_a_document_names_are_there() -> None:

@@ -8,8 +8,6 @@ import torch
 from core.decoders import Decoder, Memory, build_decoder
 from core.decoders.attention_shares import (
     cls_attention,
-    cls_mass,
-    layer_attention,
     report_attention,
     rollout,
     word_attention,
@@ -30,9 +28,8 @@ def memory_of(*layers: torch.Tensor, first: int = 1) -> Memory:
     return Memory(torch.zeros(1, 1, size, 4), slice(first, size), tuple(layer[None, None] for layer in layers))
 
 
-def test_layer_attention_by_hand() -> None:
-    torch.testing.assert_close(layer_attention(memory_of(ROWS)), torch.tensor([[[[0.75, 0.25]]]]))
-    torch.testing.assert_close(cls_mass(memory_of(ROWS)), torch.tensor([[[[0.4, 0.4, 0.2]]]]))
+def test_cls_attention_by_hand() -> None:
+    torch.testing.assert_close(cls_attention(memory_of(ROWS), layer=0, head=0), torch.tensor([[0.75, 0.25]]))
 
 
 def test_a_mean_is_taken_before_the_rest_is_left_out() -> None:
@@ -52,7 +49,6 @@ def test_rollout_by_hand() -> None:
 def test_without_a_cls_token_the_mean_of_the_columns_stands_in() -> None:
     rows = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
     torch.testing.assert_close(cls_attention(memory_of(rows, first=0)), torch.tensor([[0.6, 0.4]]))
-    torch.testing.assert_close(cls_mass(memory_of(rows, first=0)), torch.tensor([[[[0.0, 1.0, 0.0]]]]))
 
 
 def test_word_attention_by_hand() -> None:
@@ -81,10 +77,7 @@ def test_shares_sum_to_one_and_follow_their_tokens(name: str, visual: VisualToke
     moved = VisualTokens(visual.tokens[:, order], visual.grids, visual.sources)
     with torch.no_grad():
         memory, other = (decoder.encode(each, return_attention=True) for each in (visual, moved))
-    mass = cls_mass(memory)
-    torch.testing.assert_close(mass.sum(-1), torch.ones(3, 2, 4))
-    assert (mass[..., 2] > 0).all() == (name == "m2")
-    for read in (rollout, cls_attention, layer_attention):
+    for read in (rollout, cls_attention):
         shares = read(memory)
         assert (shares >= 0).all()
         torch.testing.assert_close(shares.sum(-1), torch.ones_like(shares[..., 0]))

@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.bundles.library import BundleError, BundleLibrary, _fill, read_card, rounded
+from core.bundles.card import BundleError, read_card
+from core.bundles.library import BundleLibrary, _fill
+from core.bundles.rounding import rounded
 from core.observations import OBSERVATIONS
 from core.registry import all_pairs
 from tests import needs
@@ -92,7 +94,7 @@ def test_a_truncated_file_is_refused(copy: Path) -> None:
 
 
 def test_a_missing_file_is_a_problem_that_leaves_the_others(copy: Path) -> None:
-    shutil.copytree(copy / NAME, copy / "phantom-fve-m2")
+    shutil.copytree(BUNDLES / "phantom-fve-m2", copy / "phantom-fve-m2")
     (copy / "phantom-fve-m2" / "model.safetensors").unlink()
     library = BundleLibrary(copy)
     missing = "Bundle phantom-fve-m2: phantom-fve-m2/model.safetensors is missing."
@@ -114,6 +116,51 @@ def test_another_encoder_in_the_shared_place_is_refused(copy: Path) -> None:
     card.write_text(json.dumps(content))
     with pytest.raises(BundleError, match="not the one these bundles were trained with"):
         BundleLibrary(copy).load(NAME)
+
+
+def test_a_folder_with_the_card_of_another_bundle_is_said_to_be_so(copy: Path) -> None:
+    shutil.copytree(copy / NAME, copy / "mine")
+    library = BundleLibrary(copy)
+    said = f"Bundle mine has the card of {NAME}: name the folder {NAME}, or put the right card there."
+    assert library.problems() == {"mine": said}
+    assert [card.name for card in library.cards()] == [NAME]
+    for ask in (library.load, library.verify, library.classes):
+        with pytest.raises(BundleError, match="has the card of"):
+            ask("mine")
+    assert library.load(NAME).card.name == NAME
+
+
+def test_a_shared_encoder_with_the_card_of_another_is_refused(copy: Path) -> None:
+    card = copy / "shared" / "phantom-fve" / "card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "name": "phantom-cve"}))
+    assert "Bundle phantom-fve has the card of phantom-cve" in BundleLibrary(copy).problems()[NAME]
+    with pytest.raises(BundleError, match="phantom-fve has the card of phantom-cve"):
+        BundleLibrary(copy).load(NAME)
+
+
+@pytest.mark.parametrize("name", ["shared", "shared/phantom-fve", f"../bundles/{NAME}", ".", ""])
+def test_a_name_that_is_no_folder_of_a_bundle_is_unknown(name: str, copy: Path) -> None:
+    for ask in (BundleLibrary(copy).load, BundleLibrary(copy).classes):
+        with pytest.raises(BundleError, match="There is no bundle"):
+            ask(name)
+
+
+def test_an_encoder_that_serves_one_pair_is_still_checked_for_the_next(copy: Path) -> None:
+    shutil.copytree(BUNDLES / "phantom-fve-m2", copy / "phantom-fve-m2")
+    card = copy / "phantom-fve-m2" / "card.json"
+    content = json.loads(card.read_text())
+    content["encoder"]["shared"] = {"phantom-fve": "0" * 64}
+    card.write_text(json.dumps(content))
+    library = BundleLibrary(copy)
+    library.load(NAME)
+    with pytest.raises(BundleError, match="not the one these bundles were trained with"):
+        library.load("phantom-fve-m2")
+
+
+def test_a_bundle_that_is_being_written_is_none_yet(copy: Path) -> None:
+    shutil.copytree(copy / NAME, copy / f".{NAME}.0123456789abcdef.part")
+    assert BundleLibrary(copy).problems() == {}
+    assert [card.name for card in BundleLibrary(copy).cards()] == [NAME]
 
 
 def test_an_unknown_bundle_is_answered_with_the_known(copy: Path) -> None:

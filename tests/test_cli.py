@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +17,14 @@ from core import __version__
 from core.bundles.library import BundleLibrary
 from core.studies.phantom import PhantomSource
 from tests import needs
-from tests.conftest import BUNDLES, ROOT
+from tests.commands import cxr_lens, in_its_own_process
+from tests.conftest import BUNDLES
 from tests.images import making
-from tests.test_images import windowed
+from tests.images.ramps import windowed
 from training.bench import speeds as bench
-from training.cli import main
 
 pytestmark = pytest.mark.numeric
 needs_bundles = needs.BUNDLES.unless(BUNDLES.is_dir())
-
-
-Answer = subprocess.CompletedProcess[str]
-Command = Callable[..., Answer]
-
-
-def in_a_process_of_its_own(*arguments: str) -> Answer:
-    command = [sys.executable, "-m", "training.cli", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def cxr_lens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command in this process: loading torch anew takes longer than most of these tests."""
-
-    def run(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["cxr-lens", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), output.out, output.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +38,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_bundles
 def test_report_prints_text(image: Path) -> None:
-    done = in_a_process_of_its_own("report", str(image), "--bundle", "phantom-fve-m2")
+    done = in_its_own_process("report", str(image), "--bundle", "phantom-fve-m2")
     assert done.returncode == 0
     assert "phantom-fve-m2 (trained on: Computed phantom radiographs" in done.stdout
     assert "Not for use in diagnostic procedures" in done.stdout
@@ -71,7 +46,7 @@ def test_report_prints_text(image: Path) -> None:
 
 
 @needs_bundles
-def test_report_prints_json_of_all_pairs(image: Path, cxr_lens: Command) -> None:
+def test_report_prints_json_of_all_pairs(image: Path) -> None:
     done = cxr_lens("report", str(image), "--json", "--beam-size", "1")
     content = json.loads(done.stdout)
     assert {each["bundle"] for each in content["reports"]} == {card.name for card in BundleLibrary(BUNDLES).cards()}
@@ -80,7 +55,7 @@ def test_report_prints_json_of_all_pairs(image: Path, cxr_lens: Command) -> None
 
 
 @needs_bundles
-def test_report_says_the_view_and_warns_of_a_lateral_one(tmp_path: Path, cxr_lens: Command) -> None:
+def test_report_says_the_view_and_warns_of_a_lateral_one(tmp_path: Path) -> None:
     path, arguments = tmp_path / "film.dcm", ("--bundle", "phantom-dve-transformer", "--beam-size", "1")
     path.write_bytes(windowed(ViewPosition="LL", PixelSpacing=[0.2, 0.1]))
     done = cxr_lens("report", str(path), *arguments)
@@ -97,7 +72,7 @@ def test_report_says_the_view_and_warns_of_a_lateral_one(tmp_path: Path, cxr_len
 
 
 @needs_bundles
-def test_report_tells_what_the_reader_of_the_file_knows(tmp_path: Path, cxr_lens: Command) -> None:
+def test_report_tells_what_the_reader_of_the_file_knows(tmp_path: Path) -> None:
     path = tmp_path / "IM000016"
     path.write_bytes(making.dicom(making.CHEST12, ViewPosition="LL", PhotometricInterpretation="MONOCHROME1"))
     asked = ("report", str(path), "--bundle", "phantom-fve-m2", "--beam-size", "1")
@@ -113,7 +88,7 @@ def test_report_tells_what_the_reader_of_the_file_knows(tmp_path: Path, cxr_lens
     ("content", "message"),
     [(b"", "empty"), (b"not an image at all", "not a PNG, JPEG or DICOM"), (b"\x89PNG\r\n\x1a\n", "study.png")],
 )
-def test_a_bad_image_is_one_line(content: bytes, message: str, tmp_path: Path, cxr_lens: Command) -> None:
+def test_a_bad_image_is_one_line(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "study.png"
     path.write_bytes(content)
     done = cxr_lens("report", str(path))
@@ -123,14 +98,14 @@ def test_a_bad_image_is_one_line(content: bytes, message: str, tmp_path: Path, c
 
 
 @needs_bundles
-def test_bundles_verify(tmp_path: Path, cxr_lens: Command) -> None:
+def test_bundles_verify(tmp_path: Path) -> None:
     done = cxr_lens("bundles", "--verify")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("verified") == len(BundleLibrary(BUNDLES).cards())
 
 
 @needs_bundles
-def test_a_damaged_bundle_makes_verify_fail(tmp_path: Path, cxr_lens: Command) -> None:
+def test_a_damaged_bundle_makes_verify_fail(tmp_path: Path) -> None:
     name = "phantom-dve-transformer"
     shutil.copytree(BUNDLES / name, tmp_path / name)
     path = tmp_path / name / "model.safetensors"
@@ -140,7 +115,7 @@ def test_a_damaged_bundle_makes_verify_fail(tmp_path: Path, cxr_lens: Command) -
     assert f"{name}: Bundle {name}: model.safetensors differs from the hash on its card" in done.stderr
 
 
-def test_no_bundles_is_an_error(tmp_path: Path, cxr_lens: Command) -> None:
+def test_no_bundles_is_an_error(tmp_path: Path) -> None:
     done = cxr_lens("bundles", "--bundles", str(tmp_path / "none"))
     assert done.returncode == 1
     assert "There is no bundle in" in done.stderr
@@ -155,25 +130,25 @@ def test_no_bundles_is_an_error(tmp_path: Path, cxr_lens: Command) -> None:
         (["train", "--preset", "phantom", "--seeds", "2", "--bundles", "x"], "--bundles: several seeds keep"),
     ],
 )
-def test_a_wrong_preset_key_is_one_line(arguments: list[str], message: str, cxr_lens: Command) -> None:
+def test_a_wrong_preset_key_is_one_line(arguments: list[str], message: str) -> None:
     done = cxr_lens(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_dry_run_prints_the_resolved_configuration(cxr_lens: Command) -> None:
+def test_dry_run_prints_the_resolved_configuration() -> None:
     done = cxr_lens("train", "--preset", "phantom", "--set", "report.epochs=3", "--dry-run")
     assert json.loads(done.stdout)["report"]["epochs"] == 3
 
 
-def test_evaluate_without_bundles_says_what_to_run(tmp_path: Path, cxr_lens: Command) -> None:
+def test_evaluate_without_bundles_says_what_to_run(tmp_path: Path) -> None:
     done = cxr_lens("evaluate", "--preset", "phantom", "--bundles", str(tmp_path), "--runs", str(tmp_path))
     assert done.returncode == 2
     assert "Run: cxr-lens train --preset phantom" in done.stderr
 
 
-def test_phantom_writes_studies(tmp_path: Path, cxr_lens: Command) -> None:
+def test_phantom_writes_studies(tmp_path: Path) -> None:
     done = cxr_lens("phantom", "--out", str(tmp_path / "set"), "-n", "6", "--seed", "3", "--size", "64")
     assert done.returncode == 0, done.stderr
     images = sorted((tmp_path / "set" / "images").glob("*.png"))
@@ -196,7 +171,7 @@ def test_a_part_of_the_benchmark_is_measured_alone(
     assert capsys.readouterr().out == "1 s\n2 s\n\n9 s\n\n"
 
 
-def test_commands_are_listed_in_the_order_in_which_a_person_needs_them(cxr_lens: Command) -> None:
+def test_commands_are_listed_in_the_order_in_which_a_person_needs_them() -> None:
     text = cxr_lens("--help").stdout
     places = [text.index(f" {name} ") for name in ("report", "dashboard", "bundles", "evaluate", "train", "agreement")]
     assert places == sorted(places)
@@ -235,7 +210,7 @@ def test_every_command_that_prints_a_table_has_json() -> None:
     }
 
 
-def test_version_and_completion(cxr_lens: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_and_completion(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cxr_lens("--version").stdout == f"cxr-lens {__version__}\n"
     # Typer asks which shell it was started from, and under a test runner there may be none.
     monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
@@ -243,7 +218,7 @@ def test_version_and_completion(cxr_lens: Command, monkeypatch: pytest.MonkeyPat
 
 
 @needs_bundles
-def test_json_of_bundles_and_of_no_review_session(cxr_lens: Command, tmp_path: Path) -> None:
+def test_json_of_bundles_and_of_no_review_session(tmp_path: Path) -> None:
     content = json.loads(cxr_lens("bundles", "--json").stdout)
     assert {each["name"] for each in content["bundles"]} == {card.name for card in BundleLibrary(BUNDLES).cards()}
     assert content["problems"] == {}
@@ -252,7 +227,7 @@ def test_json_of_bundles_and_of_no_review_session(cxr_lens: Command, tmp_path: P
 
 
 def test_quiet_leaves_results_and_verbose_says_where_an_error_arose(
-    cxr_lens: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXR_LENS_VERBOSITY", "0")
     texts = tmp_path / "reports.csv"
@@ -263,7 +238,7 @@ def test_quiet_leaves_results_and_verbose_says_where_an_error_arose(
     assert quiet.stdout == usual.stdout
     assert "say nothing" not in quiet.stderr
     assert "count as training reports" in quiet.stderr  # a warning is no note
-    phantoms = in_a_process_of_its_own("-q", "phantom", "--out", str(tmp_path / "phantoms"), "-n", "1", "--size", "64")
+    phantoms = in_its_own_process("-q", "phantom", "--out", str(tmp_path / "phantoms"), "-n", "1", "--size", "64")
     assert (phantoms.returncode, phantoms.stderr) == (0, "")  # no progress
     assert "ConfigError" in cxr_lens("-v", "plan", "--preset", "nobody").stderr
     assert "ConfigError" not in cxr_lens("plan", "--preset", "nobody").stderr

@@ -97,12 +97,6 @@ def test_wrong_keys_in_a_file_are_listed(tmp_path: Path) -> None:
         load_config(tmp_path, "mine")
 
 
-def test_broken_toml_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text("name = ")
-    with pytest.raises(ConfigError, match="not valid TOML"):
-        load_config(tmp_path, "mine")
-
-
 INDEX = {"source": "openi", "folder": "index", "views": "frontal", "min_word_count": 3, "min_fine_label_count": 10,
          "max_words": 60}  # fmt: skip
 

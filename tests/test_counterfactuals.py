@@ -9,18 +9,14 @@ import torch
 from core.bundles.pair import ReportModel
 from core.encoders.ccve import ClusterClipEncoder
 from core.explain import targets
-from core.explain.counterfactuals import differences, polygon, with_tokens_of, without_filters, without_region
+from core.explain.counterfactuals import differences, polygon, without_filters, without_region
 from core.explain.subject import Subject, open_subject
 from core.observations import CLUSTERS
 from core.text import Vocabulary, tokenize
 from core.types import CXRLensError
-from tests.tiny_models import snapshot, tiny_pair
+from tests.tiny_models import random_image, snapshot, tiny_pair
 
 pytestmark = pytest.mark.numeric
-
-
-def image(seed: int, height: int = 128, width: int = 128) -> np.ndarray:
-    return np.random.default_rng(seed).random((height, width)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +29,7 @@ def ccve(vocabulary: Vocabulary) -> Subject:
     model = tiny_pair("ccve", "m2", vocabulary, seed=3)
     with torch.no_grad():
         model.encoder.filters.gate.fill_(1.0)  # type: ignore[union-attr]
-    return open_subject(model, image(0))
+    return open_subject(model, random_image(0))
 
 
 def test_differences_by_hand() -> None:
@@ -57,7 +53,7 @@ def test_a_polygon_by_hand() -> None:
 
 
 def test_a_region_outside_the_image_is_refused(fve: ReportModel) -> None:
-    subject = open_subject(fve, image(0, 100, 128))
+    subject = open_subject(fve, random_image(0, 100, 128))
     with pytest.raises(CXRLensError, match="spans x 200 to 220 and y 5 to 20, the image 0 to 128 and 0 to 100"):
         polygon([(200, 5), (220, 5), (210, 20)], 100, 128)
     with pytest.raises(CXRLensError, match="three corners"):
@@ -72,7 +68,7 @@ def test_a_region_outside_the_image_is_refused(fve: ReportModel) -> None:
 
 @pytest.mark.parametrize("how", ["blank", "blur"])
 def test_covering_a_region_is_covering_the_image_there(how: str, fve: ReportModel) -> None:
-    picture = image(0, 100, 128)
+    picture = random_image(0, 100, 128)
     subject, before = open_subject(fve, picture), snapshot(fve)
     region = polygon([(20, 10), (90, 10), (90, 60), (20, 60)], 100, 128)
     reference = "No effusion. The heart is large."
@@ -123,7 +119,7 @@ def test_a_filter_that_is_off_lets_the_image_pass(ccve: Subject) -> None:
 
 def test_filters_that_are_not_there(ccve: Subject, fve: ReportModel) -> None:
     for ask, message in (
-        (lambda: without_filters(open_subject(fve, image(0)), ["Edema"]), "only CCVE"),
+        (lambda: without_filters(open_subject(fve, random_image(0)), ["Edema"]), "only CCVE"),
         (lambda: without_filters(ccve, ["Rickets"]), "no filter 'Rickets'. CCVE's filters: Enlarged"),
         (lambda: without_filters(ccve, []), "No filter was chosen"),
         (lambda: without_filters(ccve, ["Edema"], how="magic"), "not by 'magic'"),  # type: ignore[arg-type]
@@ -132,24 +128,11 @@ def test_filters_that_are_not_there(ccve: Subject, fve: ReportModel) -> None:
             ask()
 
 
-def test_all_tokens_of_another_study_give_its_report(fve: ReportModel, ccve: Subject) -> None:
-    subject, other = open_subject(fve, image(0)), open_subject(fve, image(1))
-    assert with_tokens_of(subject, other).after.ids == other.report.ids
-    itself = with_tokens_of(subject, subject, "fve.cdc")
-    assert (itself.report_change, itself.after.ids) == (0, subject.report.ids)
-    one, two = (with_tokens_of(subject, other, source) for source in ("fve.cdc", "fve.fgc"))
-    assert one.report_change != two.report_change
-    with pytest.raises(CXRLensError, match="no tokens of 'dve'. It has: fve.cdc, fve.fgc"):
-        with_tokens_of(subject, other, "dve")
-    with pytest.raises(CXRLensError, match="within one pair only"):
-        with_tokens_of(subject, ccve)
-
-
 def test_filters_of_a_joint_pair(vocabulary: Vocabulary) -> None:
     model = tiny_pair("fve+ccve", "m2", vocabulary)
     with torch.no_grad():
         model.encoder.encoders[1].filters.gate.fill_(1.0)  # type: ignore[union-attr, index]
-    subject = open_subject(model, image(0))
+    subject = open_subject(model, random_image(0))
     changes = [without_filters(subject, ["Edema"], how=how).report_change for how in ("token", "filter")]  # type: ignore[arg-type]
     assert all(np.isfinite(changes))
     assert 0 not in changes

@@ -8,14 +8,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
 import core.bundles.inference
 from core.bundles.library import BundleLibrary
@@ -25,17 +23,15 @@ from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS
 from core.text import to_text
 from core.views import lateral_note
-from dashboard import figures, services, settings
-from dashboard.components.report import in_words, segments
+from dashboard import figures, settings
 from dashboard.components.viewer import Overlay, pack
-from tests import needs
+from dashboard.services import bundles, studies
+from dashboard.services.reports import in_words, segments
+from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
 from tests.images import making
-from tests.test_images import windowed
+from tests.images.ramps import windowed
 
-APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 PAGES = ("read", "filters", "embeddings", "cases", "results", "about")
-
-needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
 
 
 def mention(observation: str, state: LabelState, text: str, word: str) -> Mention:
@@ -127,43 +123,21 @@ def test_study_map_shows_each_group_by_symbol_and_the_open_study() -> None:
 
 def test_the_dashboard_starts_without_torch() -> None:
     # Pages without inference must be quick; torch takes seconds.
-    code = "import sys, dashboard.services, dashboard.picker; assert 'torch' not in sys.modules"
+    code = "import sys, dashboard.services.reports, dashboard.components.picker; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=settings.REPOSITORY, check=True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the dashboard sets it for itself; here torch may already be imported. See `settings.threads`."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def run(page: str, **query: str) -> AppTest:
-    test = AppTest.from_file(APP, default_timeout=120)
-    for name, value in query.items():
-        test.query_params[name] = value
-    test.run()
-    if page != "read":
-        test.switch_page(f"app_pages/{page}.py").run()
-    assert not test.exception
-    return test
 
 
 @needs_bundles
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_runs(page: str) -> None:
-    test = run(page)
+    test = open_page(page)
     assert not test.error
     assert any("Research use only" in each.value for each in test.html)
 
 
 @needs_bundles
 def test_next_and_the_filter_choose_the_study() -> None:
-    test = run("read", finding="Pneumothorax")
+    test = open_page("read", finding="Pneumothorax")
     first = test.session_state["study"]
     assert "Pneumothorax" in test.selectbox(key="study_choice").options[0]
     test.button(key="next").click().run()
@@ -188,14 +162,14 @@ def test_reports_that_take_several_runs_encode_the_image_once(monkeypatch: pytes
 
     monkeypatch.setattr(core.bundles.inference, "encode_batch", counted)
     monkeypatch.setattr(core.bundles.inference, "write_from_tokens", slow)
-    study = list(services.studies())[-1]  # nobody has opened it
-    run("read", study=study)
+    study = list(studies.visible_studies())[-1]  # nobody has opened it
+    open_page("read", study=study)
     assert {name: encoded.count(name) for name in ENCODERS} == {"dve": 3, "fve": 1, "cve": 1, "ccve": 1}
 
 
 @needs_bundles
 def test_one_click_chooses_four_and_one_all_twelve() -> None:
-    test = run("read")
+    test = open_page("read")
     test.button(key="four").click().run()
     assert any("4 of 12" in each.value for each in test.caption)
     test.button(key="all").click().run()
@@ -205,10 +179,7 @@ def test_one_click_chooses_four_and_one_all_twelve() -> None:
 @pytest.fixture
 def two_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One demo bundle, and the same again as if it had learned from Open-i."""
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for name in ("phantom-fve-m2", "shared"):
-        (folder / name).symlink_to(settings.bundles() / name)
+    folder = linked_bundles(tmp_path / "bundles", "phantom-fve-m2", "shared")
     real = folder / "openi-fve-m2"
     shutil.copytree(settings.bundles() / "phantom-fve-m2", real)
     card = json.loads((real / "card.json").read_text())
@@ -221,16 +192,16 @@ def two_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @needs_bundles
 def test_the_family_fits_the_study_and_can_be_chosen(two_families: Path) -> None:
-    test = run("read")
+    test = open_page("read")
     assert test.session_state["family"] == "phantom"
-    assert any("no patients" in each.value for each in test.caption)
+    assert any("synthetic X-rays" in each.value or "no patients" in each.value for each in test.caption)
     test.button_group(key="family").set_value("openi").run()
     assert not test.exception
     assert any("Real radiographs of Open-i" in each.value for each in test.caption)
-    assert any("learned from real radiographs" in each.value for each in test.warning)
-    upload = services.upload_case(services.open_upload(_png(), "chest.png"), "chest.png")
-    assert services.family_for(upload) == "openi"
-    assert [card.name for card in services.cards("openi").values()] == ["openi-fve-m2"]
+    assert any("learned from real X-rays" in each.value for each in test.warning)
+    upload = studies.open_upload(_png(), "chest.png")
+    assert studies.family_for(upload) == "openi"
+    assert [card.name for card in bundles.cards("openi").values()] == ["openi-fve-m2"]
 
 
 def _png() -> bytes:
@@ -245,23 +216,23 @@ def test_an_upload_tells_its_view_and_what_the_ruler_measures(tmp_path: Path, mo
     monkeypatch.setenv("CXR_BUNDLES", str(tmp_path))
     said = read_upload("film.dcm", windowed(ViewPosition="LL", PixelSpacing=[0.2, 0.2]))
     assert "lateral view" in said and "the models know frontal views" in said
-    assert "the file says 0.2 mm a pixel" in said and "on the detector" in said
+    assert "the file gives 0.2 mm per pixel" in said and "on the detector" in said
     said = read_upload("film.dcm", windowed(ViewPosition="AP"))
     assert "AP view" in said and "lateral" not in said and "the ruler counts pixels" in said
     said = read_upload("chest.png", _png())
-    assert "the file does not tell the view" in said and "the ruler counts pixels" in said
-    shown = run("read")
-    said = " ".join(each.value for each in [*shown.markdown, *shown.caption])
+    assert "view not given in the file" in said and "the ruler counts pixels" in said
+    shown = open_page("read")
+    said = words_on(shown)
     assert "PA view" in said or "AP view" in said
     assert "ruler" not in said
 
 
 def read_upload(name: str, content: bytes) -> str:
     """All that the page says of an upload."""
-    test = run("read", source="Your own image")
+    test = open_page("read", source="Your own image")
     test.file_uploader[0].upload(name, content).run()
     assert not test.exception and not test.error
-    return " ".join(each.value for each in [*test.markdown, *test.caption, *test.warning])
+    return words_on(test)
 
 
 def test_a_lateral_view_is_no_surprise_to_a_pair_that_learned_from_such() -> None:
@@ -272,7 +243,7 @@ def test_a_lateral_view_is_no_surprise_to_a_pair_that_learned_from_such() -> Non
 
 @needs_bundles
 def test_a_bad_upload_gets_a_message_and_no_traceback() -> None:
-    test = run("read", source="Your own image")
+    test = open_page("read", source="Your own image")
     test.file_uploader[0].upload("chest.png", b"not a picture").run()
     assert not test.exception
     assert len(test.error) == 1
@@ -280,7 +251,7 @@ def test_a_bad_upload_gets_a_message_and_no_traceback() -> None:
 
 @needs_bundles
 def test_an_upload_of_any_name_is_read_and_its_notes_stand_beside_it() -> None:
-    test = run("read", source="Your own image")
+    test = open_page("read", source="Your own image")
     data = making.dicom(making.CHEST12, ViewPosition="LL", PhotometricInterpretation="MONOCHROME1")
     test.file_uploader[0].upload("IM000016", data).run()
     assert not test.exception
@@ -293,23 +264,20 @@ def test_an_upload_of_any_name_is_read_and_its_notes_stand_beside_it() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_without_bundles_every_page_says_so(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_BUNDLES", str(tmp_path / "none"))
-    test = run(page)
+    test = open_page(page)
     said = [each.value for each in [*test.error, *test.info]]
     assert any("none" in text or "CCVE" in text for text in said), said
 
 
 @needs_bundles
 def test_a_broken_bundle_is_named_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for source in settings.bundles().iterdir():
-        (folder / source.name).symlink_to(source)
+    folder = linked_bundles(tmp_path / "bundles")
     broken = next(path for path in sorted(folder.iterdir()) if (path / "card.json").is_file())
     whole = BundleLibrary(folder).cards()
     broken.unlink()
     broken.mkdir()
     (broken / "card.json").write_text("{")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
-    test = run("about")
+    test = open_page("about")
     assert [broken.name in each.value for each in test.error] == [True]
     assert len(test.expander) == len(whole) - 1

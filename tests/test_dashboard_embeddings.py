@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from streamlit.testing.v1 import AppTest
 
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.projection.job import compute
 from core.projection.methods import ProjectionConfig
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError, Study
-from dashboard import evaluation, figures, services, settings
-from tests import needs
-
-APP = str(settings.REPOSITORY / "dashboard" / "app.py")
-
-needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
+from dashboard import figures, settings
+from dashboard.services import bundles as catalogue
+from dashboard.services import embeddings, evaluations, studies
+from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def figure_of(count: int = 6, **changes: object) -> object:
@@ -115,21 +100,21 @@ def study(**states: LabelState) -> Study:
 
 def test_main_cluster() -> None:
     positive, uncertain = LabelState.POSITIVE, LabelState.UNCERTAIN
-    assert services.main_cluster(study()) == "No Finding"
-    assert services.main_cluster(study(Edema=uncertain, Support_Devices=positive)) == "Edema"
-    assert services.main_cluster(study(Support_Devices=positive)) == "Support Devices"
-    assert services.main_cluster(study(Pleural_Other=positive, Pleural_Effusion=positive)) == "Pleural Effusion"
-    assert services.main_cluster(study(Edema=positive, Fracture=positive)) == "Several"
-    assert services.main_cluster(study(Edema=LabelState.NEGATIVE)) == "No Finding"
+    assert studies.main_cluster(study()) == "No Finding"
+    assert studies.main_cluster(study(Edema=uncertain, Support_Devices=positive)) == "Edema"
+    assert studies.main_cluster(study(Support_Devices=positive)) == "Support Devices"
+    assert studies.main_cluster(study(Pleural_Other=positive, Pleural_Effusion=positive)) == "Pleural Effusion"
+    assert studies.main_cluster(study(Edema=positive, Fracture=positive)) == "Several"
+    assert studies.main_cluster(study(Edema=LabelState.NEGATIVE)) == "No Finding"
 
 
 def test_the_nearest_are_nearest_in_the_embedding_and_not_the_study_itself() -> None:
     features = np.array([[0, 0], [3, 0], [1, 0], [9, 9]], dtype=np.float32)
-    stored = services.Embeddings("dve", "pooled", ("a", "b", "c", "d"), (), features)
-    assert services.neighbours(stored, "a", 2) == [("c", 1.0), ("b", 3.0)]
-    assert services.neighbours(stored, "unknown", 2) == []
-    twice = services.Embeddings("ccve", "tokens", ("a", "a", "b", "b"), ("x", "y"), np.zeros((4, 2), np.float32))
-    assert services.neighbours(twice, "a", 5) == [("b", 0.0)]
+    stored = embeddings.Embeddings("dve", "pooled", ("a", "b", "c", "d"), (), features)
+    assert embeddings.neighbours(stored, "a", 2) == [("c", 1.0), ("b", 3.0)]
+    assert embeddings.neighbours(stored, "unknown", 2) == []
+    twice = embeddings.Embeddings("ccve", "tokens", ("a", "a", "b", "b"), ("x", "y"), np.zeros((4, 2), np.float32))
+    assert embeddings.neighbours(twice, "a", 5) == [("b", 0.0)]
 
 
 # The page.
@@ -138,10 +123,8 @@ def test_the_nearest_are_nearest_in_the_embedding_and_not_the_study_itself() -> 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo bundles, CCVE's file with the points of filters: two studies' clouds, drawn at random."""
-    folder = tmp_path_factory.mktemp("bundles")
-    for source in settings.bundles().iterdir():
-        if source.name not in ("phantom-embeddings-ccve.safetensors", "phantom-reports.jsonl"):
-            (folder / source.name).symlink_to(source)
+    without = ("phantom-embeddings-ccve.safetensors", "phantom-reports.jsonl")
+    folder = linked_bundles(tmp_path_factory.mktemp("embeddings") / "bundles", without=without)
     from safetensors import safe_open
 
     source = settings.bundles() / "phantom-embeddings-ccve.safetensors"
@@ -167,37 +150,23 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(**query: str) -> AppTest:
-    test = AppTest.from_file(APP, default_timeout=120)
-    test.switch_page("app_pages/embeddings.py")  # before the first run, as a link does: the Read page has its own map
-    for name, value in query.items():
-        test.query_params[name] = value
-    test.run()
-    assert not test.exception
-    return test
-
-
-def words(test: AppTest) -> str:
-    return "\n".join(str(each.value) for kind in ("markdown", "caption", "info", "warning") for each in test.get(kind))
-
-
 @needs_bundles
 def test_the_first_view_has_a_map_its_quality_and_the_neighbours() -> None:
-    test = run()
+    test = open_page("embeddings")
     assert not test.error
     assert len(test.get("plotly_chart")) == 1
-    assert "Trustworthiness" in words(test)
-    assert "without any order it would be" in words(test)
+    assert "Map quality (trustworthiness)" in words_on(test)
+    assert "at random it would be" in words_on(test)
     assert any("Nearest to" in each.value for each in test.subheader)
     assert any("cxr-cards" in each.value for each in test.html)
 
 
 @needs_bundles
 def test_the_address_restores_the_choice_and_names_strange_studies() -> None:
-    ids = list(services.studies())[:3]
-    test = run(picked=",".join([*ids, "P999999-9"]), encoder="CVE")
+    ids = list(studies.visible_studies())[:3]
+    test = open_page("embeddings", picked=",".join([*ids, "P999999-9"]), encoder="CVE")
     assert any("Chosen studies: 3" in each.value for each in test.subheader)
-    assert "1 of the studies in the address" in words(test)
+    assert "1 of the studies in the address" in words_on(test)
     assert ids in [each.value["Study"].tolist() for each in test.dataframe if "Study" in each.value]
     test.button(key="clear").click().run()
     assert "picked" not in test.query_params
@@ -206,69 +175,52 @@ def test_the_address_restores_the_choice_and_names_strange_studies() -> None:
 
 @needs_bundles
 def test_a_group_is_chosen_without_a_mouse_and_goes_into_the_address() -> None:
-    test = run(colour="Cardiomegaly")
+    test = open_page("embeddings", colour="Cardiomegaly")
     test.selectbox(key="group").select("present").run()
     assert not test.exception
     picked = test.session_state["picked"]
-    studies = services.studies()
+    known = studies.visible_studies()
     assert picked
-    assert all(studies[each].labels["Cardiomegaly"] is LabelState.POSITIVE for each in picked)
+    assert all(known[each].labels["Cardiomegaly"] is LabelState.POSITIVE for each in picked)
     assert test.query_params["picked"] in (",".join(picked), [",".join(picked)])
 
 
 @needs_bundles
 def test_filters_stand_beside_their_control(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_BUNDLES", str(bundles))
-    test = run(encoder="CCVE")
+    test = open_page("embeddings", encoder="CCVE")
     test.selectbox(key="points_ccve").select("tokens").run()
     assert not test.exception
     assert len(test.get("plotly_chart")) == 2
-    assert "Silhouette by filter " in words(test)
-    assert "Silhouette by untrained filters" in words(test)
-    assert "even without training" in words(test)
+    assert "Filters are " in words_on(test)
+    assert "Untrained filters are " in words_on(test)
+    assert "with or without training" in words_on(test)
 
 
 @needs_bundles
 def test_colours_by_what_a_pair_got_right(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_BUNDLES", str(bundles))
-    test = run(by="Right or wrong")
+    test = open_page("embeddings", by="Right or wrong")
     groups = set(test.selectbox(key="group").options)
     assert "found" in groups
     assert groups <= {"found", "missed", "invented", "opposite", "neither says it"}
     # The reports are the references: next to nothing is missed or invented.
-    outcomes = evaluation.pair_outcomes("phantom-dve-transformer")
+    outcomes = evaluations.pair_outcomes("phantom-dve-transformer")
     told = [outcome.value for found in outcomes.values() for outcome in found.values()]
     assert told.count("found") > 0.95 * len(told)
 
 
 @needs_bundles
 def test_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for source in settings.bundles().iterdir():
-        if source.name not in ("phantom-embeddings-cve.safetensors", "phantom-reports.jsonl"):
-            (folder / source.name).symlink_to(source)
+    without = ("phantom-embeddings-cve.safetensors", "phantom-reports.jsonl")
+    folder = linked_bundles(tmp_path / "bundles", without=without)
     (folder / "phantom-embeddings-cve.safetensors").write_bytes(b"not a file of tensors")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
-    assert "phantom-reports.jsonl is missing" in words(run(by="Right or wrong"))
-    test = run(encoder="CVE")
+    assert "phantom-reports.jsonl is missing" in words_on(open_page("embeddings", by="Right or wrong"))
+    test = open_page("embeddings", encoder="CVE")
     assert any("embeddings-cve.safetensors is damaged" in each.value for each in test.error)
     with pytest.raises(CXRLensError, match="no 'text'"):
-        services.embeddings("dve", "text")  # only CLIP's encoders read texts
-
-
-@pytest.mark.slow  # tests/browser/test_embeddings.py sees the same, and its progress
-@needs_bundles
-def test_tsne_is_computed_beside_the_page_and_then_there() -> None:
-    test = run(method="t-SNE")
-    for _ in range(120):
-        if len(test.get("plotly_chart")):
-            break
-        time.sleep(0.5)
-        test.run()
-    assert not test.exception
-    assert len(test.get("plotly_chart")) == 1
-    assert "Trustworthiness" in words(test)
+        embeddings.stored("dve", "text")  # only CLIP's encoders read texts
 
 
 # Data that a map cannot be made of, or that do not belong together.
@@ -277,17 +229,14 @@ def test_tsne_is_computed_beside_the_page_and_then_there() -> None:
 @pytest.fixture
 def ids() -> list[str]:
     """Forty test studies."""
-    return list(services.studies())[:40]
+    return list(studies.visible_studies())[:40]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The demo bundles without DVE's and CVE's embeddings."""
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for source in settings.bundles().iterdir():
-        if source.name not in ("phantom-embeddings-dve.safetensors", "phantom-embeddings-cve.safetensors"):
-            (folder / source.name).symlink_to(source)
+    without = ("phantom-embeddings-dve.safetensors", "phantom-embeddings-cve.safetensors")
+    folder = linked_bundles(tmp_path / "bundles", without=without)
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
     return folder
 
@@ -307,12 +256,12 @@ def test_tokens_of_a_grid_have_their_areas_and_single_studies_their_states(folde
     tokens = np.zeros((10, 16, 4))
     tokens[:, :, 0] = np.arange(16)
     store(folder, "dve", ids, pooled=noise(40, 4), tokens=tokens, states_m2=noise(40, 6))
-    assert services.embedding_kinds("dve") == {
-        "pooled": "All tokens, averaged",
-        "tokens": "Each token a point (10 studies)",
-        "states.m2": "States of M2, averaged over its report",
+    assert embeddings.kinds("dve") == {
+        "pooled": "One point per X-ray (image)",
+        "tokens": "One point per area of the X-ray (10 studies)",
+        "states.m2": "One point per X-ray (while M2 writes)",
     }
-    stored = services.embeddings("dve", "tokens")
+    stored = embeddings.stored("dve", "tokens")
     assert stored.study_ids == tuple(each for each in ids[:10] for _ in range(16))
     assert stored.parts[:16] == (
         "upper left", "upper centre", "upper centre", "upper right",
@@ -320,23 +269,25 @@ def test_tokens_of_a_grid_have_their_areas_and_single_studies_their_states(folde
         "lower left", "lower centre", "lower centre", "lower right",
     )  # fmt: skip
     assert stored.features[:16, 0].tolist() == list(range(16))
-    test = run()
+    test = open_page("embeddings")
     test.selectbox(key="points_dve").select("tokens").run()
     assert not test.exception
-    assert "Silhouette by place in the image" in words(test)
-    assert set(test.selectbox(key="group").options) <= set(services.AREAS)
-    test.selectbox(key="points_dve").select("states.m2").run()
+    assert "Areas of the image are " in words_on(test)
+    assert set(test.selectbox(key="group").options) <= set(embeddings.AREAS)
+    test.selectbox(key="points_dve").select("states.m2").open_page(
+        "embeddings",
+    )
     assert not test.exception
-    assert "Silhouette by main cluster" in words(test)
+    assert "Disease groups are " in words_on(test)
     store(folder, "dve", ids, pooled=noise(40, 4), tokens=noise(10, 15, 4))
     with pytest.raises(CXRLensError, match="neither 13 filters nor a square grid"):
-        services.embeddings("dve", "text")  # only CLIP's encoders read texts
+        embeddings.stored("dve", "text")  # only CLIP's encoders read texts
 
 
 @needs_bundles
 def test_tokens_one_after_another_are_a_row_a_study(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_BUNDLES", str(bundles))
-    joined, single = (services.embeddings("ccve", kind) for kind in ("joined", "tokens"))
+    joined, single = (embeddings.stored("ccve", kind) for kind in ("joined", "tokens"))
     assert joined.features.shape == (len(joined.study_ids), 13 * single.features.shape[1])
     assert np.array_equal(joined.features[7], single.features[7 * 13 : 8 * 13].ravel())
     assert joined.study_ids[7] == single.study_ids[7 * 13]
@@ -348,9 +299,11 @@ def test_few_and_equal_points_are_explained(folder: Path, ids: list[str]) -> Non
     store(folder, "dve", ids[:12], pooled=few)
     store(folder, "cve", ids, pooled=np.ones((40, 4)))
     compute(few, ProjectionConfig(method="t-SNE"))
-    assert "Perplexity 3 instead of 30: 12 points allow a third of their number." in words(run(method="t-SNE"))
-    told = run(encoder="CVE")
-    assert "All 40 embeddings are equal: there is nothing to map." in words(told)
+    assert "Perplexity 3 instead of 30: 12 points allow a third of their number." in words_on(
+        open_page("embeddings", method="t-SNE")
+    )
+    told = open_page("embeddings", encoder="CVE")
+    assert "All 40 embeddings are equal: there is nothing to map." in words_on(told)
     assert not [each for each in told.button if each.label == "Compute again"]  # it would change nothing
 
 
@@ -358,11 +311,11 @@ def test_few_and_equal_points_are_explained(folder: Path, ids: list[str]) -> Non
 def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: list[str]) -> None:
     store(folder, "dve", [*ids, "P999999-1", "P999999-2"], pooled=noise(42, 4))
     store(folder, "cve", ids[10:], pooled=noise(30, 4))
-    test = run(beside="CVE: All tokens, averaged")
+    test = open_page("embeddings", beside="CVE: One point per X-ray (image)")
     assert len(test.get("plotly_chart")) == 2
-    assert "2 of its 42 studies are not shown: they are not among the test studies" in words(test)
-    assert "The maps are of different studies: 42 and 30, 30 of them on both." in words(test)
-    assert "learned from different studies" not in words(test)
+    assert "2 of its 42 studies are not shown: they are not among the test studies" in words_on(test)
+    assert "The maps are of different studies: 42 and 30, 30 of them on both." in words_on(test)
+    assert "learned from different studies" not in words_on(test)
     store(folder, "dve", ["A-1", "A-2", "A-3"], pooled=noise(3, 4))
     name = "phantom-cve-m2"
     (folder / name).unlink()
@@ -373,9 +326,9 @@ def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: l
     card = json.loads((settings.REPOSITORY / "assets" / "bundles" / name / "card.json").read_text())
     card["data"]["fingerprint"] = "another"
     (folder / name / "card.json").write_text(json.dumps(card))
-    services._stamp.clear()  # type: ignore[attr-defined]  # it looks at the folder every two seconds
-    told = words(run())
-    assert "None of the 3 stored studies is among the test studies of these bundles" in told
+    catalogue._stamp.clear()  # type: ignore[attr-defined]  # it looks at the folder every two seconds
+    told = words_on(open_page("embeddings"))
+    assert "None of the 3 stored studies is among the test studies of these models" in told
     assert "DVE's bundle makes embeddings of 128 features, the stored ones have 4: they are of another bundle." in told
-    assert "These bundles learned from different studies" in told
+    assert "These models learned from different studies" in told
     assert "CVE + M2 (data another)" in told

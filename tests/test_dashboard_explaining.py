@@ -8,56 +8,53 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.bundles.card import Card
 from core.types import Attribution, CXRLensError, Geometry
-from dashboard import explaining, services, settings
-from dashboard.explaining import Question
-from tests.test_dashboard import needs_bundles, one_thread, run
+from dashboard.components.trust import verdict
+from dashboard.services import bundles, explanations, studies
+from dashboard.services.explanations import Question
+from tests.app_pages import linked_bundles, needs_bundles, open_page
 
 pytestmark = pytest.mark.numeric
 
-__all__ = ["one_thread"]  # a fixture of every test here
 PAIRS = ("phantom-fve-transformer", "phantom-ccve-transformer")
 
 
 @pytest.fixture(autouse=True)
 def two_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FVE and CCVE with one decoder: cells and filters."""
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for name in (*PAIRS, "shared"):
-        (folder / name).symlink_to(settings.bundles() / name)
-    monkeypatch.setenv("CXR_BUNDLES", str(folder))
+    monkeypatch.setenv("CXR_BUNDLES", str(linked_bundles(tmp_path / "bundles", *PAIRS, "shared")))
 
 
-def opened(encoder: str) -> tuple[services.Case, services.Card]:
-    case = services.phantom_case(next(iter(services.studies())))
-    return case, services.cards()[encoder, "transformer"]
+def opened(encoder: str) -> tuple[studies.Case, Card]:
+    case = studies.open_study(next(iter(studies.visible_studies())))
+    return case, bundles.cards()[encoder, "transformer"]
 
 
 def test_a_map_of_a_wide_image_covers_its_square_and_owns_up_to_padding() -> None:
     # The square of a radiograph twice as wide as tall: a quarter of it is padding above, a quarter below.
     values = np.array([[4, 4], [0, 0], [0, 0], [0, 0]], dtype=np.float32).repeat(2, axis=1)
     found = Attribution(values, True, "grad-cam", "word", Geometry(height=50, width=100, size=64), "dve")
-    drawn = explaining.heat_map((found,))
+    drawn = explanations.heat_map((found,))
     assert drawn is not None
     assert drawn.place == (-0.5, 0.0, 2.0, 1.0)
     assert drawn.padding == 1.0
     inside = Attribution(np.roll(values, 1, axis=0), True, "grad-cam", "word", found.geometry, "dve")
-    drawn = explaining.heat_map((inside,))
+    drawn = explanations.heat_map((inside,))
     assert drawn is not None
     assert drawn.padding == 0.0
     assert drawn.values[1].tolist() == [2.0] * 4  # half of the radiograph has all of it: twice the mean
-    assert explaining.heat_map((Attribution(np.ones(13, np.float32), False, "attention", "word"),)) is None
+    assert explanations.heat_map((Attribution(np.ones(13, np.float32), False, "attention", "word"),)) is None
 
 
 @pytest.mark.parametrize("box", [(1.2, 0.1, 1.5, 0.4), (0.5, 0.5, 0.4, 0.6), (float("nan"), 0, 1, 1)])
-def test_a_region_that_is_none_or_outside_is_refused(box: explaining.Box) -> None:
+def test_a_region_that_is_none_or_outside_is_refused(box: explanations.Box) -> None:
     with pytest.raises(CXRLensError, match="region"):
-        explaining.region_mask(box, np.zeros((40, 30), np.float32))
+        explanations.region_mask(box, np.zeros((40, 30), np.float32))
 
 
 def test_a_region_is_cut_at_the_edge_of_the_image() -> None:
-    mask = explaining.region_mask((0.5, -1.0, 3.0, 0.5), np.zeros((40, 30), np.float32))
+    mask = explanations.region_mask((0.5, -1.0, 3.0, 0.5), np.zeros((40, 30), np.float32))
     assert mask[:19, 16:].all()
     assert not mask[:, :14].any()
     assert not mask[22:].any()
@@ -66,53 +63,57 @@ def test_a_region_is_cut_at_the_edge_of_the_image() -> None:
 @needs_bundles
 def test_a_word_has_maps_with_cells_and_bars_with_filters() -> None:
     case, card = opened("fve")
-    found = explaining.answer(case, card, Question("word", 0), "attention")
-    drawn = explaining.heat_map(found)
+    found = explanations.answer(case, card, Question("word", 0), "attention")
+    drawn = explanations.heat_map(found)
     assert drawn is not None and drawn.values.shape == (4, 4) and not drawn.signed
     assert drawn.values.mean() == pytest.approx(1, abs=1e-5)
-    assert explaining.answer(case, card, Question("word", 0), "attention") is found
+    assert explanations.answer(case, card, Question("word", 0), "attention") is found
     case, card = opened("ccve")
-    assert "grad-cam" not in explaining.choices(case, card, Question("word", 0))
-    values = explaining.filter_values(explaining.answer(case, card, Question("word", 0), "attention"))
+    assert "grad-cam" not in explanations.choices(case, card, Question("word", 0))
+    values = explanations.filter_values(explanations.answer(case, card, Question("word", 0), "attention"))
     assert values is not None and values.shape == (13,)
     assert values.sum() == pytest.approx(1, abs=1e-4)
     with pytest.raises(CXRLensError, match="Grad-CAM"):
-        explaining.answer(case, card, Question("word", 0), "grad-cam")
+        explanations.answer(case, card, Question("word", 0), "grad-cam")
 
 
 @needs_bundles
 def test_trust_is_what_was_measured_or_says_that_nothing_was() -> None:
     _, ccve = opened("ccve")
-    assert "phantom studies" in explaining.trust(ccve, "attention", Question("word", 0))
-    assert "not measured" in explaining.trust(ccve, "occlusion", Question("word", 0))  # of pixels
+    found = explanations.trust(ccve, "attention", Question("word", 0))
+    sign, told = verdict(found, "nothing was measured")
+    assert found is not None and told == found.verdict and "phantom studies" in told
+    assert (sign == ":material/verified:") == (found.trust == "better")
+    assert explanations.trust(ccve, "occlusion", Question("word", 0)) is None  # of pixels
+    assert verdict(None, "nothing was measured") == (":material/help:", "nothing was measured")
 
 
 @needs_bundles
 def test_an_address_asks_about_a_word_and_errors_are_said() -> None:
-    test = run("read", asked=PAIRS[0], word="2", explain="Grad-CAM")
+    test = open_page("read", asked=PAIRS[0], word="2", explain="Grad-CAM")
     assert test.selectbox(key="explain").value == "Grad-CAM"
     assert any("comes from" in each.value for each in test.markdown)
-    test = run("read", asked=PAIRS[1], word="1")
+    test = open_page("read", asked=PAIRS[1], word="1")
     assert any("cxr-bars" in each.value for each in test.html)
-    test = run("read", asked=PAIRS[0], word="zebra")
+    test = open_page("read", asked=PAIRS[0], word="zebra")
     assert any("does not have the word 'zebra'" in each.value for each in test.error)
     test.button(key="close").click().run()
     assert not test.error
     assert "asked" not in test.query_params
-    test = run("read", asked="phantom-nobody", word="1")
-    assert any("not among these bundles" in each.value for each in test.warning)
+    test = open_page("read", asked="phantom-nobody", word="1")
+    assert any("not among these models" in each.value for each in test.warning)
 
 
 @needs_bundles
 def test_a_region_in_the_address_is_answered_or_refused() -> None:
-    test = run("read", region="0.2,0.4,0.5,0.8")
+    test = open_page("read", region="0.2,0.4,0.5,0.8")
     case, card = opened("fve")
-    changed = explaining.known_without(case, card, (0.2, 0.4, 0.5, 0.8), "blank")
+    changed = explanations.known_without(case, card, (0.2, 0.4, 0.5, 0.8), "blank")
     assert changed is not None
     assert len(changed.word_changes) == len(changed.before.words)
-    test = run("read", region="2,2,3,3")
+    test = open_page("read", region="2,2,3,3")
     assert any("outside the image" in each.value for each in test.error)
-    test = run("read", region="left")
+    test = open_page("read", region="left")
     assert any("four numbers" in each.value for each in test.warning)
 
 
@@ -120,16 +121,16 @@ def test_a_region_in_the_address_is_answered_or_refused() -> None:
 @pytest.mark.slow  # speeds
 def test_explanations_are_fast_enough(record_property) -> None:
     case, card = opened("fve")
-    explaining.answer(case, card, Question("word", 0), "attention")  # loads and encodes
+    explanations.answer(case, card, Question("word", 0), "attention")  # loads and encodes
     most = {"grad-cam": 0.5, "integrated-gradients": 3.0, "occlusion": 4.0}
     taken = dict.fromkeys(most, 99.0)
     for word in (1, 2, 3):
         for how in most:
             started = time.perf_counter()
-            explaining.answer(case, card, Question("word", word), how)
+            explanations.answer(case, card, Question("word", word), how)
             taken[how] = min(taken[how], time.perf_counter() - started)
     started = time.perf_counter()
-    explaining.answer(case, card, Question("word", 1), "occlusion")
+    explanations.answer(case, card, Question("word", 1), "occlusion")
     again = time.perf_counter() - started
     record_property("explanation_seconds", taken | {"again": again})
     assert all(taken[how] <= most[how] for how in most), taken

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
+from core.bundles.library import BundleLibrary
+from core.explain.filters import filter_views
 from core.observations import CLUSTERS
+from core.studies.phantom import PhantomSource
 from dashboard import settings
-from dashboard.components.filter_player import ABOVE, BELOW, MIDDLE, diverging, grey
+from dashboard.components import filter_player
+from dashboard.components.filter_pictures import ABOVE, BELOW, FULL_CHANGE, MIDDLE, change_picture, grey_picture
+from dashboard.services import bundles, filters, studies
 from tests import needs
-
-APP = str(settings.REPOSITORY / "dashboard" / "app.py")
+from tests.app_pages import open_page, words_on
 
 needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*ccve*/card.json")))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -38,70 +33,92 @@ def pixels(uri: str) -> np.ndarray:
 
 def test_pictures_by_hand() -> None:
     values = np.array([[-1.0, 0.0, 0.5, 1.0, 2.0]], dtype=np.float32)
-    assert pixels(grey(values, 0, 1)).tolist() == [[0, 0, 128, 255, 255]]
-    coloured = pixels(diverging(np.array([[-0.2, 0.0, 0.1, 0.9]], dtype=np.float32), 0.2))
+    assert pixels(grey_picture(values)).tolist() == [[0, 0, 128, 255, 255]]
+    before = np.full((1, 4), 0.5, dtype=np.float32)
+    change = np.array([[-FULL_CHANGE, 0.0, FULL_CHANGE / 2, 0.4]], dtype=np.float32)
+    coloured = pixels(change_picture(before + change, before))
     assert coloured[0, 0].tolist() == BELOW.tolist()
     assert coloured[0, 1].tolist() == MIDDLE.tolist()
     assert coloured[0, 3].tolist() == ABOVE.tolist()
     np.testing.assert_allclose(coloured[0, 2], (MIDDLE + ABOVE) / 2, atol=1)
-    # An image that does not change is the middle, however small the limit.
-    assert pixels(diverging(np.zeros((1, 1), dtype=np.float32), 0.0))[0, 0].tolist() == MIDDLE.tolist()
 
 
-def opened(**address: str) -> AppTest:
-    app = AppTest.from_file(APP, default_timeout=300).run()
-    for name, value in address.items():
-        app.query_params[name] = value
-    app = app.switch_page("app_pages/filters.py").run()
+@needs_bundles
+@pytest.mark.numeric
+def test_a_filter_that_hardly_changes_the_image_looks_unchanged_and_a_strong_one_does_not() -> None:
+    model = copy.deepcopy(BundleLibrary(settings.bundles()).load("phantom-ccve-m2"))
+    gate = model.encoder.filters.gate.data  # a filter adds this times what it makes of the image
+    gate[0], gate[1], gate[2] = 0.0, 1e-4, 20.0
+    faint = 0.3 + 0.2 * PhantomSource(200, 0).image("P000002-1", model.image_size)  # stretched, its noise would show
+    found = filter_views(model, faint)
+    unfiltered = pixels(grey_picture(found.image)).astype(int)
+    change = [np.abs(pixels(grey_picture(each)).astype(int) - unfiltered).max() for each in found.filtered[:3]]
+    assert change[0] <= 1 and change[1] <= 1
+    assert change[2] > 10
+    colours = [pixels(change_picture(each, found.image)).astype(int) for each in found.filtered[:3]]
+    assert all(np.abs(each - MIDDLE).max() <= 3 for each in colours[:2])
+    assert np.abs(colours[2] - MIDDLE).max() > 50
+
+
+@needs_bundles
+@pytest.mark.numeric
+def test_read_filters_and_bars_show_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(filter_player, "_COMPONENT", lambda data, **_: shown.append(data))
+    study = next(iter(studies.visible_studies()))
+    card = bundles.cards()["ccve", "transformer"]
+    expected = [grey_picture(each) for each in filters.views(studies.open_study(study), card).filtered]
+    address = {"study": study, "asked": card.name, "word": "1", "ccve": "Transformer", "cve": "", "dve": "", "fve": ""}
+    app = open_page("read", **address, pair="CCVE + Transformer")
+    for kind in ("cxr-tiles", "cxr-bars"):
+        (drawn,) = [each.value for each in app.html if f"class='{kind}'" in each.value]
+        assert all(uri in drawn for uri in expected), kind
+    app.switch_page("app_pages/filters.py").run()
     assert not app.exception
-    return app
-
-
-def words_on(app: AppTest) -> str:
-    return " ".join(each.value for kind in (app.markdown, app.caption, app.info) for each in kind)
+    assert shown[-1]["sides"][0]["images"] == expected
 
 
 @needs_bundles
 def test_the_page_says_what_is_shown_and_how_far_to_trust_it() -> None:
-    app = opened(pair="CCVE + M2")
+    app = open_page("filters", pair="CCVE + M2")
     said = words_on(app)
-    assert "CLS attention, rollout" in said
-    assert "One grey scale for all" in said
+    assert "Attention before the first word, rollout" in said
+    assert "the X-ray's own grey scale" in said
     assert "How far" in said
-    assert "phantom studies that training did not see" in said
+    assert "test studies" in said
     app.selectbox(key="layer").set_value("1").run()
     app.selectbox(key="head").set_value("2").run()
-    assert "CLS attention, layer 1, head 2" in words_on(app)
-    app.button_group(key="view").set_value("Difference to the input").run()
-    assert "Orange is brighter than the input" in words_on(app)
+    assert "Attention before the first word, layer 1, head 2" in words_on(app)
+    app.button_group(key="view").set_value("Difference from the original").run()
+    assert "Orange is brighter than the X-ray" in words_on(app)
     assert not app.exception
 
 
 @needs_bundles
 def test_a_decoder_without_a_cls_token_is_named() -> None:
-    app = opened(pair="CCVE + CNN-RNN-RNN")
+    app = open_page("filters", pair="CCVE + CNN-RNN-RNN")
     said = words_on(app)
     assert "no CLS token" in said
-    assert "mean attention of the report's words" in said
+    assert "mean over the report's words" in said
     assert app.selectbox(key="layer").options == ["Rollout", "Mean", "1"]
 
 
 @needs_bundles
 def test_switching_filters_off_writes_again_and_compares() -> None:
-    app = opened(pair="CCVE + M2")
-    assert "The report as it was becomes" not in words_on(app)
+    app = open_page("filters", pair="CCVE + M2")
+    assert "The report written before becomes" not in words_on(app)
     app.multiselect(key="off").set_value(list(CLUSTERS)).run()
     said = words_on(app)
     assert "All filters are off" in said
-    assert "The report as it was becomes **" in said
-    assert "The radiologist's report becomes" in said
+    assert "The report written before becomes **" in said
+    assert "The reference report becomes" in said
     assert not app.exception
 
 
 @needs_bundles
 @pytest.mark.slow
 def test_the_page_is_there_within_two_seconds(record_property: Callable[[str, object], None]) -> None:
-    app = opened()
+    app = open_page("filters")
     seconds = []
     for _ in range(3):
         began = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,8 +10,8 @@ import torch
 
 from core.attention import Attention
 from core.decoders import Decoder, build_decoder
-from core.decoders.attention_shares import layer_attention, rollout, word_attention
-from core.decoders.cnn_rnn_rnn import _places
+from core.decoders.attention_shares import cls_attention, rollout, word_attention
+from core.decoders.cnn_rnn_rnn import _positions
 from core.text import END, PAD, SENTENCE_END, START
 from core.types import VisualTokens
 
@@ -73,9 +74,9 @@ def test_cls_attention_is_as_defined(name: str, visual: VisualTokens) -> None:
     memory = decoder.encode(visual, return_attention=True)
     slots = 16 if name == "m2" else 0
     assert all(weights.shape == (3, 4, 7, 7 + slots) for weights in memory.attention)
-    rows = layer_attention(memory)
-    assert rows.shape == (3, 2, 4, 6)
-    torch.testing.assert_close(rows.sum(-1), torch.ones(3, 2, 4))
+    for layer, head in itertools.product(range(2), range(4)):
+        rows = memory.attention[layer][:, head, 0, 1:7]
+        torch.testing.assert_close(cls_attention(memory, layer, head), rows / rows.sum(1, keepdim=True))
     # Rollout by hand, with loops (paper-notes 2, item 3).
     expected = torch.empty(3, 6)
     for study in range(3):
@@ -124,7 +125,7 @@ def test_m2_memory_slots_begin_as_the_paper_says() -> None:
 
 
 def test_sentences_are_placed_by_hand() -> None:
-    sentence, word = _places(IDS[:1])
+    sentence, word = _positions(IDS[:1])
     assert sentence.tolist() == [[0, 0, 0, 0, 1, 1, 1, 2, 2]]
     assert word.tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 0]]
 

@@ -5,351 +5,39 @@
 
 from __future__ import annotations
 
-import getpass
-import importlib.util
-import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import tomllib
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 
-import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
-from core.config import DataConfig, from_dict
-from core.evaluation.clinical import clinical_statistics
-from core.evaluation.language import PROTOCOLS, language_statistics
-from core.evaluation.resampling import join
-from core.labels.rules import label_report
 from core.paths import EXAMPLES
-from core.reviews.database import Database
-from core.reviews.importing import IMPORT_COLUMNS
-from core.reviews.rubrics import Mark
-from core.reviews.store import (
-    Actor,
-    annotate,
-    first_admin,
-    list_screens,
-    list_sessions,
-    open_screen,
-    read_screen,
-    save_mark,
-    set_role,
-)
-from core.studies.phantom import PhantomSource
-from tests import cpus, documented, needs
-from tests.conftest import ROOT
+from tests import documented, needs
 from tests.documented import UnknownError, words_of
-from tests.mimic_tree import Exam, report, write_csv, write_tree
+from tests.documented.place import Place
+from tests.documented.programs import (
+    Row,
+    _words,
+    elsewhere,
+    labels_anew,
+    make,
+    pip,
+    process,
+    pytest_files,
+    streamlit,
+    there,
+    under_srun,
+)
+from tests.openi_tree import STUDIES
 from tests.test_training import FEW
-from training.bench import speeds as bench
 from training.cli import app
-from training.console import PRESETS
 
 pytestmark = pytest.mark.numeric
-
-STUDIES = 48
 SET = "".join(f" --set '{each}'" for each in (*FEW, "write.beam_size=1", "write.max_words=12"))
 ONE_PAIR = """ --set 'encoders=["cve"]' --set 'decoders=["transformer"]'"""
 TINY = " --set size=tiny --set pretrained=false"
 RUNS, OUT, ONE = " --runs runs", " --out results", " --jobs 1"
-
-
-ERROR = {"error": "omission", "significant": True}
-
-
-class Place:
-    """A folder with what the commands read, under the names that the documents use; made when it is asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.done: set[str] = set()
-        studies = PhantomSource(STUDIES, 0)
-        self.studies = [(split, each) for split in ("train", "validate", "test") for each in studies.studies(split)]
-        rows = [(each.study_id, split, each.findings, each.impression) for split, each in self.studies]
-        table = pd.DataFrame(rows, columns=["study_id", "split", "findings", "impression"])
-        table.to_csv(folder / "reports.csv", index=False)
-        table[["study_id", "findings"]].to_csv(folder / "one-column.csv", index=False)
-        table.to_parquet(folder / "reports.parquet")
-        table.to_csv(folder / "indiana_reports.csv", index=False)
-        pixels = studies.image(rows[0][0], 128)
-        Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(folder / "study.png")
-        self._write_session_files()
-
-    def _write_session_files(self) -> None:
-        (design,) = [each for each in documented.blocks("docs/reviews.md", "toml") if "rubric" in each]
-        (self.folder / "design.toml").write_text(design)
-        (self.folder / "random.toml").write_text(design.replace('how = "stratified"', 'how = "random"'))
-        models = tomllib.loads(design)["models"]
-        cases = [{"study_id": each.study_id} | dict.fromkeys(models, each.findings) for _, each in self.studies]
-        (self.folder / "reports.jsonl").write_text("\n".join(map(json.dumps, cases)))
-        scores = [(each.study_id, model, len(each.findings)) for _, each in self.studies for model in models]
-        write_csv(self.folder / "scores.csv", ("study", "model", "length"), scores)
-
-    @cached_property
-    def cases(self) -> str:
-        """A table of reports for a session, with a folder "pictures" of an image a study."""
-        models = tomllib.loads((self.folder / "random.toml").read_text())["models"]
-        rows = [(each.study_id, *[each.findings] * len(models)) for _, each in self.studies]
-        write_csv(self.folder / "cases.csv", ("study_id", *models), rows)
-        (self.folder / "pictures").mkdir(exist_ok=True)
-        for _, each in self.studies:
-            shutil.copy(self.folder / "study.png", self.folder / "pictures" / f"{each.study_id}.png")
-        return "cases.csv"
-
-    @cached_property
-    def preset(self) -> str:
-        """The phantom's preset as a file."""
-        return Path(shutil.copy(PRESETS / "phantom.toml", self.folder / "mine.toml")).name
-
-    @cached_property
-    def openi(self) -> Path:
-        """A release of Open-i in the form of its tables, with invented images."""
-        root = self.folder / "release-openi"
-        images = root / "images" / "images_normalized"
-        images.mkdir(parents=True)
-        columns = ("uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression")
-        rows, projections = [], []
-        for uid, (_, study) in enumerate(self.studies, 1):
-            name = f"{uid}_IM-0001-1001"
-            codes = "normal" if uid % 2 else "Cardiomegaly/mild"
-            rows.append((uid, codes, "", "PA", "Cough.", "None.", study.findings, study.impression))
-            projections.append((uid, f"{name}.dcm.png", "Frontal"))
-            Image.fromarray(np.random.default_rng(uid).integers(0, 255, (48, 40), dtype=np.uint8)).save(
-                images / f"{name}.dcm.png"
-            )
-        write_csv(root / "indiana_reports.csv", columns, rows)
-        write_csv(root / "indiana_projections.csv", ("uid", "filename", "projection"), projections)
-        return root
-
-    @cached_property
-    def mine(self) -> Path:
-        """Fifty images of one's own, with a table of their reports."""
-        root = self.folder / "mine"
-        (root / "scans").mkdir(parents=True)
-        rows = [(f"S{number:02}", self.studies[number % STUDIES][1].findings) for number in range(50)]
-        write_csv(root / "reports.csv", ("study", "report"), rows)
-        for number, (name, _) in enumerate(rows):
-            pixels = np.random.default_rng(number).integers(0, 255, (48, 40), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / "scans" / f"{name}.png")
-        return root
-
-    @cached_property
-    def mimic(self) -> Path:
-        """A release of MIMIC-CXR with invented patients."""
-        exams = [
-            Exam(10_000_000 + uid, 50_000_000 + uid, split, text=report(study.findings, study.impression))
-            for uid, (split, study) in enumerate(self.studies)
-        ]
-        return write_tree(self.folder / "release-mimic", exams)
-
-    @cached_property
-    def chexbert(self) -> str:
-        """A checkpoint with the names of the published one and random weights of a small network."""
-        from tests.test_chexbert import save, weights
-
-        return save(self.folder / "chexbert.pth", weights()).name
-
-    @property
-    def session(self) -> str:
-        """Id of the newest session, for which marks.csv has one mark of anna's."""
-        with self._newest_session() as (database, newest):
-            anna = Actor("anna", "reader")
-            screen = read_screen(database, anna, list_screens(database, anna, newest)[-1][0])
-        mark = (screen.id, screen.reports[0][0], "error", json.dumps(ERROR))
-        write_csv(self.folder / "marks.csv", IMPORT_COLUMNS, [mark])
-        return newest
-
-    @cached_property
-    def read_session(self) -> str:
-        """The same, after both readers read four studies, boris with more errors; carla is a user."""
-        with self._newest_session() as (database, newest):
-            set_role(database, first_admin(database, getpass.getuser()), "carla", "reader")
-            for name, errors in (("anna", 1), ("boris", 2)):
-                reader = Actor(name, "reader")
-                screens = [read_screen(database, reader, each) for each, *_ in list_screens(database, reader, newest)]
-                chosen = sorted({screen.study_id for screen in screens})[:4]
-                for screen in screens:
-                    if screen.study_id in chosen:
-                        self._finish(database, reader, screen.id, errors)
-        return newest
-
-    def _finish(self, database: Database, reader: Actor, screen_id: str, errors: int) -> None:
-        report_name = open_screen(database, reader, screen_id).reports[0][0]
-        for number in range(errors):
-            save_mark(database, reader, screen_id, Mark("error", report_name, ERROR), key=f"{screen_id}-{number}")
-        version = read_screen(database, reader, screen_id).version
-        annotate(database, reader, screen_id, key=f"{screen_id}-done", version=version, state="done")
-
-    @contextmanager
-    def _newest_session(self) -> Iterator[tuple[Database, str]]:
-        database = Database()
-        try:
-            yield database, list_sessions(database, first_admin(database, getpass.getuser()))[0].id
-        finally:
-            database.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """How a documented command is run.
-
-    Attributes:
-        more: what is added to make it small, and to keep results in the test's folder.
-        given: what stands for words that the reader replaces.
-        after: the command that has to be done before, as on the page; it is run first where it was not.
-        slow: whether it takes more than a few seconds.
-        says: a pattern of what it answers.
-        instead: runs it in another way; the argument is the documented words, the answer its output.
-        as_far: why it is not run whole; "" if it is.
-        needs: a mark where it needs what a machine may lack.
-    """
-
-    more: str = ""
-    given: Mapping[str, Callable[[Place], object]] = field(default_factory=dict)
-    after: str = ""
-    slow: bool = False
-    says: str = ""
-    instead: Callable[[list[str], Place], str] | None = None
-    as_far: str = ""
-    needs: pytest.MarkDecorator | None = None
-
-
-# ------------------------------------------------------------------------------------- programs other than cxr-lens
-
-
-KNOWN = {"PARTS": set(bench.PARTS), "CPUS": set(cpus.VARIANTS)}
-"""Values of make's variables, where they are names."""
-
-
-def make(words: list[str], place: Place) -> str:
-    """What a target would do; its help in earnest."""
-    command = ["make", *(["-n"] if words[1:] else []), *words[1:], f"VENV={Path(sys.executable).parents[1]}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for name, _, value in (each.partition("=") for each in words[2:] if "=" in each):
-        assert f"$({name})" in (ROOT / "Makefile").read_text()
-        if name in KNOWN:
-            assert set(value.split()) <= KNOWN[name]
-            assert value in done.stdout
-    return done.stdout
-
-
-def pip(words: list[str], place: Place) -> str:
-    """Whether what is asked for is ours: the extra is declared, the file of constraints is there."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    rest = words[2:]
-    assert words[1] == "install"
-    for flag, each in zip(["", *rest], rest, strict=False):
-        if flag == "-c":
-            assert (ROOT / each).is_file()
-        elif not each.startswith("-"):
-            asked = re.fullmatch(r"(?:\.|cxr-lens)(?:\[([a-z,]+)\])?", each)
-            assert asked, each
-            assert set(filter(None, (asked[1] or "").split(","))) <= set(extras), each
-    return ""
-
-
-def pytest_files(words: list[str], place: Place) -> str:
-    """Whether the files and the names of -k are there, and options are known; the tests themselves are run by name."""
-    arguments = words[words.index("pytest") + 1 :]
-    files = [ROOT / each for each in arguments if each.endswith(".py")]
-    tests = " ".join(each.read_text(encoding="utf-8") for each in files)
-    assert files or "-m" in arguments
-    flags = {"-m": 1, "-k": 1, "-s": 0, "-n0": 0, "-n": 1, "--dist": 1}
-    at = 0
-    while at < len(arguments):
-        each = arguments[at]
-        if each.startswith("-") and not each.startswith("--junitxml="):
-            if each == "-k":
-                assert re.search(rf"def test_\w*{arguments[at + 1].split()[0]}", tests)
-            if each == "-m" and arguments[at + 1] == "slow":
-                assert not files or "mark.slow" in tests
-            at += flags[each]
-        at += 1
-    return ""
-
-
-def streamlit(words: list[str], place: Place) -> str:
-    """The server answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = ["training.cli", *words[1:]] if words[0] == "cxr-lens" else words
-    command = [sys.executable, "-m", *words, f"--server.port={port}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CXR_REVIEWS": str(place.folder / "reviews.sqlite")}
-    with (place.folder / "server.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        try:
-            for _ in range(240):
-                assert server.poll() is None, (place.folder / "server.log").read_text()
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2) as answer:
-                        return str(answer.read().decode())
-                except OSError:
-                    time.sleep(0.25)
-        finally:
-            server.terminate()
-            server.wait(20)
-    return "no answer"
-
-
-def process(words: list[str], place: Place) -> str:
-    """In a process of its own: torchrun, a module of ours, or cxr-lens where it becomes another program."""
-    if words[0] == "cxr-lens":
-        words = ["python", "-m", "training.cli", *words[1:]]
-    if words[0] == "torchrun":
-        words = ["python", "-m", "torch.distributed.run", *words[1:]]
-    assert words[0] == "python"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    folder = ROOT if words[2].startswith("tests.") else place.folder
-    command = [sys.executable, *words[1:]]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def elsewhere(words: list[str], place: Place) -> str:
-    """Nothing: the row says where it is run."""
-    return ""
-
-
-def there(words: list[str], place: Place) -> str:
-    """Whether the module is there."""
-    assert importlib.util.find_spec(words[words.index("-m") + 1])
-    return ""
-
-
-def labels_anew(words: list[str], place: Place) -> str:
-    """The stored labels of a copy of the demo's reports."""
-    copied = str(shutil.copy(ROOT / "assets/bundles/phantom-reports.jsonl", place.folder / "phantom-reports.jsonl"))
-    (code,) = words[words.index("-c") + 1 :]
-    assert "assets/bundles/phantom-reports.jsonl" in code
-    exec(code.replace("assets/bundles/phantom-reports.jsonl", copied), {})
-    return ", ".join(each.name for each in place.folder.glob("phantom-labels*"))
-
-
-def under_srun(words: list[str], place: Place) -> str:
-    """What srun would start, as the only task."""
-    inner = words[words.index("cxr-lens") :]
-    assert all(each.startswith("--") for each in words[1 : words.index("cxr-lens")])
-    return process(inner, place)
-
-
-def _words(**given: Callable[[Place], object]) -> dict[str, Callable[[Place], object]]:
-    return given
 
 
 # --------------------------------------------------------------------------------------------------------- the table
@@ -375,7 +63,8 @@ EXPLAINED = f" --set data.count={STUDIES} --studies 1 --checked 0 --method grad-
 STUDY = " --studies 40 --components 8"
 PYTEST = {
     "pytest": (
-        "tests/test_rules.py",
+        "tests/test_rules.py tests/test_rules_on_reports.py",
+        "tests/test_rules_on_reports.py",
         "tests/test_resampling.py",
         "tests/test_language_metrics.py tests/test_java_metrics.py",
         "-m slow tests/test_chexbert.py",
@@ -390,13 +79,14 @@ PYTEST = {
     "python -m pytest": (
         "tests/test_rules.py",
         "-s -m slow tests/test_mimic_cxr.py",
-        "tests/test_review_pages.py",
+        "tests/test_review_pages.py tests/test_review_roles.py",
         "tests/browser/test_review.py",
-        'tests/test_review_store.py tests/test_review_analysis.py tests/test_review_design.py -m "not slow"',
-        "tests/test_reading.py tests/test_review_doors.py tests/browser/test_reading.py tests/browser/test_review.py "
-        "tests/browser/test_doors.py",
+        "tests/test_review_store.py tests/test_review_database.py tests/test_review_analysis.py "
+        "tests/test_review_design.py",
+        "tests/test_reading.py tests/test_review_doors.py tests/test_review_blinding.py tests/browser/test_reading.py "
+        "tests/browser/test_review.py tests/browser/test_doors.py",
         "-m slow -n 2 --dist loadfile",
-        "tests/test_review_store.py tests/test_reading.py -n0 -m slow -s",
+        "tests/test_review_at_once.py tests/test_reading.py -n0 -m slow -s",
         "tests/browser/test_many_readers.py -n0 -s",
         "tests/browser/test_reading.py -n0 -s",
     ),
@@ -681,99 +371,6 @@ def test_every_documented_command_has_a_row_and_every_row_a_command() -> None:
             told.setdefault(each.text, each.where)
     assert {where: text for text, where in told.items() if text not in ROWS} == {}, "no row says how to run these"
     assert set(ROWS) - set(told) == set(), "no page has these commands any more"
-
-
-def test_what_the_program_tells_its_users_to_run_is_there() -> None:
-    said = list(documented.messages())
-    assert len(said) > 30
-    for text, where in said:
-        try:
-            documented.check_mention(app, text)
-        except UnknownError as error:
-            pytest.fail(f"{where}: {error}")
-
-
-def test_every_extra_that_is_named_is_declared() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = list(documented.extras())
-    assert len(named) > 10
-    assert [each for each in named if each[0] not in declared] == []
-
-
-PAGE = """
-Prose with `cxr-lens bundles
---verify` and `core/bundles/library.py`.
-
-1. In a list:
-   ```
-   torchrun --nnodes 2 \\
-       -m training.cli train   # two machines
-   # nothing here
-   ```
-
-```
-$ cxr-lens data census data/openi
-openi, read from somewhere
-```
-
-```toml
-[data]
-```
-"""
-
-
-def test_commands_are_found_wherever_they_stand_on_a_page() -> None:
-    found = [(each.text, each.fenced, each.where) for each in documented.commands_of(PAGE, "page")]
-    assert found == [
-        ("torchrun --nnodes 2 -m training.cli train", True, "page:7"),
-        ("cxr-lens data census data/openi", True, "page:13"),
-        ("cxr-lens bundles --verify", False, "page:2"),
-    ]
-    with pytest.raises(documented.NotACommandError, match="page:2: 'studies -> labels' is no command"):
-        list(documented.commands_of("```\nstudies -> labels\n```\n", "page"))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "cxr-lens trian --preset phantom",
-        "cxr-lens data mimic-cxr --help",
-        "cxr-lens train --preset phantom --sedes 3",
-        "cxr-lens train --sedes 3",
-        "cxr-lens train --preset phantom --seeds three",
-        "cxr-lens table 2 phantom",
-        "cxr-lens label reports.csv --format html",
-    ],
-)
-def test_a_wrong_command_is_seen(text: str) -> None:
-    with pytest.raises(UnknownError):
-        documented.is_whole(app, words_of(text)[1:])
-
-
-def test_a_mention_may_lack_what_a_command_needs() -> None:
-    for text in ("cxr-lens", "cxr-lens table", "cxr-lens train --seeds 3", "cxr-lens evaluate --out"):
-        assert not documented.is_whole(app, words_of(text)[1:])
-    documented.check_mention(app, "data openi (or mimic) --from RELEASE --out FOLDER.")
-    for wrong in ("data mimic-cxr --help (docs/data.md).", "evaluate --output DIR writes it", "reviews list"):
-        with pytest.raises(UnknownError):
-            documented.check_mention(app, wrong)
-
-
-def test_the_other_blocks_of_the_documents_are_read_by_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    (preset,) = documented.blocks("docs/data.md", "toml")
-    assert from_dict(DataConfig, tomllib.loads(preset)["data"], "data").source == "openi"
-    for page in documented.PAGES:
-        for block in documented.blocks(str(page), "toml"):
-            tomllib.loads(block)
-    monkeypatch.setattr("core.evaluation.java.Meteor", nullcontext)
-    (example,) = documented.blocks("docs/metrics.md", "python")
-    references, reports = ["The heart is large. No effusion."] * 6, ["The heart is large."] * 5 + ["Clear lungs."]
-    states = [label_report(text).states for text in references]
-    theirs = join(
-        language_statistics(references, references, PROTOCOLS["wordpunct"]), clinical_statistics(states, states)
-    )
-    known = {"references": references, "reports": reports, "reference_states": states, "theirs": theirs}
-    exec(example, known | {"patients": list(range(6))})
 
 
 @pytest.fixture(scope="module")

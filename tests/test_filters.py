@@ -19,13 +19,9 @@ from core.explain.subject import Subject, open_subject
 from core.observations import CLUSTERS
 from core.text import Vocabulary
 from core.types import CXRLensError
-from tests.tiny_models import snapshot, tiny_pair
+from tests.tiny_models import random_image, snapshot, tiny_pair
 
 pytestmark = pytest.mark.numeric
-
-
-def image(seed: int, height: int = 128, width: int = 128) -> np.ndarray:
-    return np.random.default_rng(seed).random((height, width)).astype(np.float32)
 
 
 def pair(vocabulary: Vocabulary, decoder: str = "m2", gate: float = 1.0) -> ReportModel:
@@ -37,12 +33,12 @@ def pair(vocabulary: Vocabulary, decoder: str = "m2", gate: float = 1.0) -> Repo
 
 @pytest.fixture(scope="module")
 def subject(vocabulary: Vocabulary) -> Subject:
-    return open_subject(pair(vocabulary), image(0))
+    return open_subject(pair(vocabulary), random_image(0))
 
 
 def test_closed_gates_let_the_image_pass(vocabulary: Vocabulary) -> None:
     model = pair(vocabulary, gate=0.0)
-    wide = image(0, 60, 100)
+    wide = random_image(0, 60, 100)
     views = filter_views(model, wide)
     assert views.filtered.shape == (len(CLUSTERS), *views.image.shape)
     np.testing.assert_allclose(views.filtered, np.broadcast_to(views.image, views.filtered.shape), atol=1e-5)
@@ -65,7 +61,7 @@ def test_a_frequency_response_by_hand(vocabulary: Vocabulary) -> None:
             filters.second.weight[3 * k + channel, channel, 1, [0, 2]] = 0.5
             filters.second.bias[3 * k + channel] = -lift
         filters.gate.fill_(0.5)
-    gains = frequency_responses(model, image(0))
+    gains = frequency_responses(model, random_image(0))
     assert gains.shape == (len(CLUSTERS), FREQUENCIES)
     # |1 + 0.5 cos(2 pi fx)|, averaged over the same rings of the plane
     steps = np.fft.fftfreq(64)
@@ -96,7 +92,7 @@ def test_attention_is_what_the_report_was_written_with(subject: Subject) -> None
 
 
 def test_a_decoder_without_a_cls_token_says_so(vocabulary: Vocabulary) -> None:
-    found = filter_attention(open_subject(pair(vocabulary, "cnn_rnn_rnn"), image(1)), roll=True)
+    found = filter_attention(open_subject(pair(vocabulary, "cnn_rnn_rnn"), random_image(1)), roll=True)
     assert not found.has_cls
     assert found.summary.sum() == pytest.approx(1, abs=1e-5)
 
@@ -113,7 +109,7 @@ def test_the_control_has_other_filters_and_the_same_report(subject: Subject) -> 
 
 
 def test_other_encoders_have_no_filters(vocabulary: Vocabulary) -> None:
-    other = open_subject(tiny_pair("dve", "m2", vocabulary, seed=3), image(0))
+    other = open_subject(tiny_pair("dve", "m2", vocabulary, seed=3), random_image(0))
     for ask in (filter_attention, with_control, lambda each: filter_views(each.model, each.image)):
         with pytest.raises(CXRLensError, match="has no filters: only CCVE filters its image"):
             ask(other)

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.labels import fine
-from core.labels.fine import KIND_OF, FineMention, ParserError, fine_classes, fine_labels, fine_mentions, labels_of
+from core.labels import fine, fine_parser, fine_terms
+from core.labels.fine import FineMention, fine_classes, fine_labels, fine_mentions, labels_of
+from core.labels.fine_parser import ParserError
+from core.labels.fine_terms import KIND_OF
 from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.phantom import PhantomSource
@@ -230,9 +232,9 @@ def test_classes_of_phantoms_are_those_of_their_labels() -> None:
 
 
 def test_every_listed_modifier_has_one_kind_and_can_be_found() -> None:
-    listed = [modifier for kind in fine.KINDS for modifier in fine._TABLES[kind]]
+    listed = [modifier for kind in fine_terms.KINDS for modifier in fine_terms._TABLES[kind]]
     assert len(listed) == len(set(listed)) == len(KIND_OF)
-    for modifiers in fine._TABLES["several"].values():
+    for modifiers in fine_terms._TABLES["several"].values():
         assert set(modifiers) <= KIND_OF.keys()
 
 
@@ -262,9 +264,9 @@ def test_a_report_of_one_megabyte() -> None:
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    fine.load_parser.cache_clear()
+    fine_parser.load_parser.cache_clear()
     yield
-    fine.load_parser.cache_clear()
+    fine_parser.load_parser.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh")
@@ -276,7 +278,7 @@ def test_without_spacy_the_message_says_what_to_install(monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("fresh")
 def test_without_the_pipeline_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fine, "_PACKAGE", "no_such_pipeline")
+    monkeypatch.setattr(fine_parser, "_PACKAGE", "no_such_pipeline")
     with pytest.raises(ParserError, match="no-such-pipeline is not installed"):
         fine_labels(["Edema."])
 
@@ -284,20 +286,20 @@ def test_without_the_pipeline_the_message_says_what_to_install(monkeypatch: pyte
 @pytest.mark.usefixtures("fresh")
 def test_a_changed_pipeline_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = tmp_path / "changed_pipeline"
-    folder = package / fine._FOLDER
+    folder = package / fine_parser._FOLDER
     folder.mkdir(parents=True)
     (package / "__init__.py").write_text("raise AssertionError('its code must not run')")
     (folder / "config.cfg").write_text("[nlp]")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(fine, "_PACKAGE", "changed_pipeline")
+    monkeypatch.setattr(fine_parser, "_PACKAGE", "changed_pipeline")
     with pytest.raises(ParserError, match="reinstall changed-pipeline"):
         fine_labels(["Edema."])
 
 
 def test_a_folders_hash_depends_on_names_and_contents(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
-    first = fine.folder_hash(tmp_path)
+    first = fine_parser.folder_hash(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
-    second = fine.folder_hash(tmp_path)
+    second = fine_parser.folder_hash(tmp_path)
     (tmp_path / "b").write_bytes(b"2")
-    assert len({first, second, fine.folder_hash(tmp_path)}) == 3
+    assert len({first, second, fine_parser.folder_hash(tmp_path)}) == 3

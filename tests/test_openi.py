@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from xml.sax.saxutils import escape
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from core.config import DataConfig, from_dict
 from core.observations import OBSERVATIONS
@@ -25,101 +21,13 @@ from core.studies.indexed import IndexedSource
 from core.studies.openi import index_openi
 from core.types import SPLITS, CXRLensError, Split
 from tests import needs
-from tests.conftest import ROOT
+from tests.commands import in_its_own_process, run
 from tests.mimic_tree import write_csv
+from tests.openi_tree import R2GEN, png, r2gen_id, write_annotation, write_kaggle, write_projections, write_xml, xml
 from tests.test_mimic_cxr import drops, notes
-from training.cli import app
 from training.data import StudyData
 
 needs_data = needs.OPENI.unless((needs.SHARED / "openi").is_dir())
-
-# uid -> title, findings, impression, MeSH, images (name, projection)
-STUDIES: dict[int, tuple[str, str, str, str, list[tuple[str, str]]]] = {
-    1: ("PA and lateral", "The heart is large.", "Large heart.", "Cardiomegaly/mild",
-        [("1_IM-0001-4001", "Frontal"), ("1_IM-0001-3001", "Lateral")]),
-    2: ("Chest, 2 views", "Lungs are XXXX, and XXXX XXXX clear.", "No XXXX.", "normal",
-        [("2_IM-0652-1001", "Frontal"), ("2_IM-0652-1002", "Frontal"), ("2_IM-0652-2001", "Lateral")]),
-    3: ("Portable AP chest", "", "Left-sided effusion.", "Pleural Effusion/left", [("3_IM-1384-1001", "Frontal")]),
-    4: ("PA and lateral", "", "", "", [("4_IM-2050-1001", "Frontal")]),
-    5: ("PA and lateral", "Clear lungs.", "Normal.", "normal", [("5_IM-2117-2001", "Lateral")]),
-    6: ("PA and lateral", "Left rib fracture.", "Rib fracture.", "Fractures, Bone/left",
-        [("6_IM-2192-1001", "Frontal")]),
-}  # fmt: skip
-R2GEN: dict[str, list[int]] = {"train": [1, 2], "val": [5], "test": [6]}
-
-
-def png(number: int) -> bytes:
-    pixels = np.random.default_rng(number).integers(0, 255, (48, 40), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def r2gen_id(uid: int) -> str:
-    return f"CXR{uid}_{STUDIES[uid][4][0][0].partition('_')[2].rpartition('-')[0]}"
-
-
-def write_annotation(root: Path) -> None:
-    content = {
-        split: [
-            {
-                "id": r2gen_id(uid),
-                "report": STUDIES[uid][1],
-                "image_path": [f"{r2gen_id(uid)}/{place}.png" for place in range(2)],
-                "split": split,
-            }
-            for uid in uids
-        ]
-        for split, uids in R2GEN.items()
-    }
-    (root / "annotation.json").write_text(json.dumps(content))
-
-
-def write_projections(root: Path) -> None:
-    rows = [(uid, f"{name}.dcm.png", view) for uid, study in STUDIES.items() for name, view in study[4]]
-    write_csv(root / "indiana_projections.csv", ("uid", "filename", "projection"), rows)
-
-
-def write_kaggle(root: Path, suffix: str = ".dcm.png") -> Path:
-    images = root / "images" / "images_normalized"
-    images.mkdir(parents=True)
-    rows = [
-        (uid, mesh, "", title, "Cough.", "None.", findings, impression)
-        for uid, (title, findings, impression, mesh, _) in STUDIES.items()
-    ]
-    columns = ("uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression")
-    write_csv(root / "indiana_reports.csv", columns, rows)
-    write_projections(root)
-    for number, (name, _) in enumerate(image for study in STUDIES.values() for image in study[4]):
-        (images / f"{name}{suffix}").write_bytes(png(number))
-    return root
-
-
-def xml(uid: int) -> str:
-    title, findings, impression, mesh, images = STUDIES[uid]
-    # Most ids have the number once, some twice, as in the release.
-    ids = [f"CXR{uid}_{name}" if uid == 1 else f"CXR{name}" for name, _ in images]
-    texts = {"COMPARISON": "None.", "INDICATION": "Cough.", "FINDINGS": findings, "IMPRESSION": impression}
-    abstract = "".join(f'<AbstractText Label="{name}">{escape(text)}</AbstractText>' for name, text in texts.items())
-    codes = "".join(f"<major>{code}</major>" for code in mesh.split(";"))
-    pictures = "".join(f'<parentImage id="{each}"><caption>{title}</caption></parentImage>' for each in ids)
-    return (
-        f'<?xml version="1.0" encoding="utf-8"?><eCitation><uId id="CXR{uid}"/><MedlineCitation><Article><Abstract>'
-        f"{abstract}</Abstract></Article></MedlineCitation><MeSH>{codes}</MeSH>{pictures}</eCitation>"
-    )
-
-
-def write_xml(root: Path) -> Path:
-    (root / "ecgen-radiology").mkdir(parents=True)
-    (root / "NLMCXR_png").mkdir()
-    number = 0
-    for uid, study in STUDIES.items():
-        (root / "ecgen-radiology" / f"{uid}.xml").write_text(xml(uid), encoding="utf-8")
-        for name, _ in study[4]:
-            prefix = f"CXR{uid}_" if uid == 1 else "CXR"
-            (root / "NLMCXR_png" / f"{prefix}{name}.png").write_bytes(png(number))
-            number += 1
-    return root
 
 
 def all_studies(index: StudyIndex, views: str = "frontal") -> dict[str, tuple[str, str, str, str, dict[str, str]]]:
@@ -402,7 +310,7 @@ def test_labels_are_kept_and_made_anew_with_other_rules(tmp_path: Path, monkeypa
 def test_without_the_parser_fine_labels_are_empty_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.labels.fine import ParserError
+    from core.labels.fine_parser import ParserError
     from core.studies import label_table
 
     def missing() -> None:
@@ -431,7 +339,7 @@ def test_a_release_that_was_moved_is_said_and_its_new_place_offered(tmp_path: Pa
     (tmp_path / "other").mkdir()
     with pytest.raises(CXRLensError, match="is not the release"):
         move_index(index.folder, tmp_path / "other")
-    result = CliRunner().invoke(app, ["data", "move", str(index.folder), "--to", str(moved)])
+    result = run("data", "move", index.folder, "--to", moved)
     assert result.exit_code == 0, result.output
     again = IndexedSource(index.folder, "frontal")
     assert np.array_equal(again.image("CXR1", 32), image)
@@ -495,24 +403,11 @@ def test_the_shared_copy_has_r2gens_studies(tmp_path: Path) -> None:
 
 @needs_data
 def test_the_command_prints_the_census(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "training.cli",
-        "data",
-        "openi",
-        "--from",
-        str(needs.SHARED),
-        "--out",
-        str(tmp_path / "index"),
-    ]
-    done = subprocess.run([*command, "--no-images"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = in_its_own_process("data", "openi", "--from", needs.SHARED, "--out", tmp_path / "index", "--no-images")
     assert done.returncode == 0, done.stderr
     assert "3,599 listed" in done.stdout
-    census = [sys.executable, "-m", "training.cli", "data", "census", str(tmp_path / "index")]
-    assert subprocess.run(census, cwd=ROOT, capture_output=True, text=True, check=True).stdout == done.stdout
-    nothing = [*command[:-4], "--from", str(tmp_path), "--out", str(tmp_path / "other")]
-    wrong = subprocess.run(nothing, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert in_its_own_process("data", "census", tmp_path / "index").stdout == done.stdout
+    wrong = in_its_own_process("data", "openi", "--from", tmp_path, "--out", tmp_path / "other")
     assert wrong.returncode == 2
     assert "holds no Open-i release" in wrong.stderr
     assert "Traceback" not in wrong.stderr

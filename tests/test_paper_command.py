@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from core.paper.tables import TableName, read_table
 from tests import needs
+from tests.commands import run, setting
 from tests.test_training import FEW
 from training.backbones import BACKBONES
-from training.cli import app
 from training.commands.tables import again
 
 pytestmark = pytest.mark.numeric
@@ -21,7 +20,7 @@ PAIR = ['encoders=["cve"]', 'decoders=["transformer"]', *FEW]
 
 
 def _paper(folder: Path, preset: str, overrides: list[str], *more: str) -> list[str]:
-    options = [part for each in overrides for part in ("--set", each)]
+    options = setting(overrides)
     return ["paper", "--preset", preset, *options, "--runs", str(folder / "runs"), "--out", str(folder / "out"), *more]
 
 
@@ -32,7 +31,7 @@ def test_one_command_writes_every_table_and_does_nothing_twice(tmp_path: Path, m
         "core.evaluation.java.missing", lambda: "left out here: METEOR's program takes seconds to start"
     )
     command = _paper(tmp_path, "phantom", PAIR, "--jobs", "1")
-    done = CliRunner().invoke(app, command)
+    done = run(*command)
     assert done.exit_code == 0, done.output
     assert "study of CCVE compares all encoders; this run has none of dve, fve, ccve: left out" in done.output
     bundles = tmp_path / "runs" / "phantom" / "bundles"
@@ -54,7 +53,7 @@ def test_one_command_writes_every_table_and_does_nothing_twice(tmp_path: Path, m
         assert not any("meteor" in row.metrics for row in tables[name].rows)
 
     written = {path: path.read_bytes() for path in folder.iterdir()}
-    once_more = CliRunner().invoke(app, command)
+    once_more = run(*command)
     assert once_more.exit_code == 0, once_more.output
     assert "▸" not in once_more.output
     assert {path: path.read_bytes() for path in folder.iterdir()} == written
@@ -64,7 +63,7 @@ def test_what_the_study_needs_is_missed_before_hours_of_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    done = CliRunner().invoke(app, _paper(tmp_path, "phantom", FEW))
+    done = run(*_paper(tmp_path, "phantom", FEW))
     assert "catboost" in str(done.exception).lower()
     assert not (tmp_path / "runs").exists()
 
@@ -81,9 +80,9 @@ def test_ctrl_c_ends_long_work_with_a_word_about_how_to_go_on(
     monkeypatch.setattr("training.runs._begin", interrupted)
     monkeypatch.setattr("training.paper.ccve_study.ccve_study", interrupted)
     monkeypatch.setattr("training.paper.probes.require_catboost", lambda: None)
-    options = [part for each in FEW for part in ("--set", each)]
+    options = setting(FEW)
     jobs = [] if name in (["table", "3"], ["study", "ccve"]) else ["--jobs", "1"]
-    done = CliRunner().invoke(app, [*name, "--preset", "phantom", *options, "--runs", str(tmp_path), *jobs])
+    done = run(*name, "--preset", "phantom", *options, "--runs", str(tmp_path), *jobs)
     assert done.exit_code == 130
     assert "interrupted; run the same command again to go on" in done.stderr
     assert "Traceback" not in done.output
@@ -91,14 +90,14 @@ def test_ctrl_c_ends_long_work_with_a_word_about_how_to_go_on(
 
 def test_an_unknown_row_of_table_2_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
     command = ["table", "2", "--backbone", "resnet18", "--backbone", "resnet19", "--runs", str(tmp_path)]
-    done = CliRunner().invoke(app, command)
+    done = run(*command)
     assert str(done.exception).startswith("Unknown backbone 'resnet19'. Did you mean 'resnet18'?")
     assert "cdc" in str(done.exception)
     assert not any(tmp_path.iterdir())
 
 
 def test_several_seeds_have_no_one_folder_of_bundles(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, _paper(tmp_path, "phantom", PAIR, "--seeds", "2", "--bundles", str(tmp_path)))
+    done = run(*_paper(tmp_path, "phantom", PAIR, "--seeds", "2", "--bundles", str(tmp_path)))
     assert "several seeds keep theirs in their run folders" in str(done.exception)
 
 
@@ -115,7 +114,7 @@ def test_open_is_preset_from_nothing_to_the_study(tmp_path: Path) -> None:
         'decoders=["m2"]',
         "write.max_words=12",
     ]
-    done = CliRunner().invoke(app, _paper(tmp_path, "openi", few, "--jobs", "2"))
+    done = run(*_paper(tmp_path, "openi", few, "--jobs", "2"))
     assert done.exit_code == 0, done.output
     folder = tmp_path / "out" / "openi"
     assert len([row for row in read_table(folder / "table-1.json").rows if row.kind == "system"]) == 4

@@ -261,7 +261,8 @@ def test_wrong_placements_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 # The command thirty times by two processes each, which are forks of this one: it has imported what takes long.
 TWICE_THIRTY = """
 import json, os, socket, sys
-from training import chain, cli, evaluate, launch
+from training import cli, evaluate, launch
+from training.paper import chain
 
 def go(rank, port):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}

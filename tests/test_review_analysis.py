@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -23,7 +18,7 @@ from scipy import stats
 
 from core.observations import OBSERVATIONS, LabelState
 from core.reviews.adjudication import adjudicate
-from core.reviews.agreement import Scale, bradley_terry, fleiss_kappa, krippendorff_alpha
+from core.reviews.agreement import Scale, bradley_terry, coincidences, fleiss_kappa
 from core.reviews.analysis import Analysis, analyse, cohen, correlate, settle, strengths
 from core.reviews.answers import Results, load_results
 from core.reviews.database import Database
@@ -33,10 +28,9 @@ from core.reviews.store import Actor, annotate, close_session, read_screen, save
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
 from tests import needs
-from tests.review_cases import fill, open_file, screens_of, session
-from training.cli import main
+from tests.commands import cxr_lens
+from tests.review_cases import ANNA, RITA, screens_of, session
 
-RITA = Actor("rita", "researcher")
 SCALES: tuple[Scale, ...] = ("nominal", "ordinal", "interval")
 
 # ---------------------------------------------------------------------------------------------------- worked examples
@@ -61,6 +55,10 @@ def test_fleiss_own_example() -> None:
     assert fleiss_kappa(table) == pytest.approx(0.210, abs=5e-4)
     inter_rater = needs.DEVELOPER.package("statsmodels.stats.inter_rater")
     assert fleiss_kappa(table) == pytest.approx(inter_rater.fleiss_kappa(table), abs=1e-12)
+
+
+def krippendorff_alpha(ratings: np.ndarray, scale: Scale) -> float:
+    return coincidences(ratings, scale).scores()["alpha"]
 
 
 def test_krippendorffs_own_example() -> None:
@@ -149,14 +147,6 @@ def test_bradley_terry_of_two_models_is_the_log_odds_and_never_infinite() -> Non
 
 
 # -------------------------------------------------------------------------------------------------------- a session
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_file(tmp_path)
-    fill(opened)
-    yield opened
-    opened.close()
 
 
 def model_of(text: str) -> str:
@@ -341,12 +331,11 @@ def test_ties_alone_leave_models_equal() -> None:
 
 def test_exports_agree_and_run_nothing(database: Database, tmp_path: Path) -> None:
     trial = session(database, 2)
-    who = Actor("anna", "reader")
     texts = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "'); DROP TABLE marks; --", "{{ 7 * 7 }}"]
     for screen, text in zip(screens_of(database, "anna", trial), texts, strict=False):
-        name = read_screen(database, who, screen).reports[0][0]
-        save_mark(database, who, screen, Mark("error", name, {"error": "omission", "significant": True}), key=screen)
-        annotate(database, who, screen, key=f"d{screen}", version=1, state="done", comment=text)
+        name = read_screen(database, ANNA, screen).reports[0][0]
+        save_mark(database, ANNA, screen, Mark("error", name, {"error": "omission", "significant": True}), key=screen)
+        annotate(database, ANNA, screen, key=f"d{screen}", version=1, state="done", comment=text)
     close_session(database, RITA, trial)
     results = load_results(database, RITA, trial)
     files = export(results, analyse(results, resamples=100), tmp_path / "out", lambda _: np.zeros((4, 4), np.float32))
@@ -376,17 +365,8 @@ def test_exports_agree_and_run_nothing(database: Database, tmp_path: Path) -> No
 # --------------------------------------------------------------------------------------------------------- commands
 
 
-def cxr_lens(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in this process: a new one takes seconds to import."""
-    out, err = io.StringIO(), io.StringIO()
-    command = ["cxr-lens", "review", *arguments]
-    with patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(err):
-        try:
-            main()
-            code = 0
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else int(left.code is not None)
-    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+def review(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return cxr_lens("review", *arguments)
 
 
 def test_a_session_by_command_line(tmp_path: Path) -> None:
@@ -400,28 +380,28 @@ def test_a_session_by_command_line(tmp_path: Path) -> None:
         "pair-one": "There is edema.",
     }  # as `evaluate` writes
     cases_file.write_text(json.dumps(case) + "\n", encoding="utf-8")
-    made = cxr_lens("create", str(design_file), "--cases", str(cases_file), "--images", "phantom:1:0", *where)
+    made = review("create", str(design_file), "--cases", str(cases_file), "--images", "phantom:1:0", *where)
     assert made.returncode == 0, made.stderr
     session_id = made.stdout[:32]
     assert "2 screens for 1 readers" in made.stdout
     database = Database(tmp_path / "r.sqlite")
     screen = screens_of(database, "anna", session_id)[0]
-    name = read_screen(database, Actor("anna", "reader"), screen).reports[0][0]
+    name = read_screen(database, ANNA, screen).reports[0][0]
     database.close()
     marks = tmp_path / "marks.csv"
     value = '{""error"": ""omission"", ""significant"": true}'
     marks.write_text(f'screen,report,kind,value\n{screen},{name},error,"{value}"\n', encoding="utf-8")
-    assert "1 marks added" in cxr_lens("import-marks", session_id[:8], str(marks), *where).stdout
-    early = cxr_lens("export", session_id, "--out", str(tmp_path / "early"), *where)
+    assert "1 marks added" in review("import-marks", session_id[:8], str(marks), *where).stdout
+    early = review("export", session_id, "--out", str(tmp_path / "early"), *where)
     assert (early.returncode, "Traceback" in early.stderr) == (2, False)
     assert "review close" in early.stderr
-    assert cxr_lens("close", session_id, *where).returncode == 0
-    assert "closed      0 of     2 screens" in cxr_lens("list", *where).stdout
-    assert cxr_lens("export", session_id, "--out", str(tmp_path / "out"), *where).returncode == 0
+    assert review("close", session_id, *where).returncode == 0
+    assert "closed      0 of     2 screens" in review("list", *where).stdout
+    assert review("export", session_id, "--out", str(tmp_path / "out"), *where).returncode == 0
     assert (tmp_path / "out" / "report.html").is_file()
     copy = str(tmp_path / "copy.jsonl.gz")
-    assert "1 marks, " in cxr_lens("backup", copy, *where).stdout
-    restored = cxr_lens("restore", copy, "--database", str(tmp_path / "again.sqlite"))
+    assert "1 marks, " in review("backup", copy, *where).stdout
+    restored = review("restore", copy, "--database", str(tmp_path / "again.sqlite"))
     assert "1 sessions, 2 screens, 1 marks" in restored.stdout
 
 
@@ -438,7 +418,7 @@ def test_a_bad_design_is_one_line(tmp_path: Path, content: str, message: str) ->
     (tmp_path / "design.toml").write_text(content, encoding="utf-8")
     (tmp_path / "cases.jsonl").write_text("", encoding="utf-8")
     database = ("--database", str(tmp_path / "r.sqlite"))
-    done = cxr_lens("create", str(tmp_path / "design.toml"), "--cases", str(tmp_path / "cases.jsonl"), *database)
+    done = review("create", str(tmp_path / "design.toml"), "--cases", str(tmp_path / "cases.jsonl"), *database)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -31,11 +31,11 @@ from core.types import CXRLensError
 from dashboard.reviews import pictures
 from dashboard.reviews.pictures import draw
 from tests import needs
+from tests.commands import cxr_lens
 from tests.conftest import BUNDLES, ROOT
 from tests.images import making
+from tests.images.ramps import windowed
 from tests.review_cases import design, fill, screens_of
-from tests.test_images import windowed
-from tests.test_review_analysis import cxr_lens
 
 REPORTS = BUNDLES / "phantom-reports.jsonl"
 TEXTS = {"one": "There is edema.", "two": "The lungs are clear.", "reference": "The heart is large."}
@@ -64,7 +64,7 @@ def seen(where: Path, session_id: str, reader: str = "anna") -> dict[str, tuple[
 
 
 def create(tmp_path: Path, *arguments: str) -> Any:
-    return cxr_lens("create", *arguments, "--database", str(tmp_path / "r.sqlite"), "--as", "rita")
+    return cxr_lens("review", "create", *arguments, "--database", str(tmp_path / "r.sqlite"), "--as", "rita")
 
 
 def write_design(tmp_path: Path, more: str = "") -> str:

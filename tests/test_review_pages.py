@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from core.reviews.database import Database
 from core.reviews.design import Choice
 from core.reviews.metrics import automatic_metrics
 from core.reviews.progress import session_progress
-from core.reviews.rubrics import Mark, ReviewError
+from core.reviews.rubrics import ReviewError
 from core.reviews.sources import open_source
 from core.reviews.store import (
     Actor,
@@ -35,34 +34,26 @@ from core.reviews.store import (
     save_mark,
     spend,
 )
-from dashboard import settings
-from dashboard.reviews import access, results
-from tests import needs
-from tests.review_cases import cases, design, error, fill, open_app_page, open_file, screens_of, session
-
-RITA = Actor("rita", "researcher")
-
-needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json")))
-
-
-@pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """A database with its users, which the pages use too; the login name is its admin."""
-    monkeypatch.setenv("CXR_REVIEWS", str(tmp_path / "reviews.sqlite"))
-    monkeypatch.setenv("LOGNAME", "root")
-    opened = open_file(tmp_path)
-    fill(opened)
-    yield opened
-    opened.close()
+from dashboard import access
+from dashboard.reviews import results
+from tests.app_pages import needs_bundles, words_on
+from tests.review_cases import (
+    ANNA,
+    RALF,
+    RITA,
+    ROOT_USER,
+    cases,
+    design,
+    error,
+    finish,
+    open_app_page,
+    screens_of,
+    session,
+)
 
 
 def open_page(**address: str) -> AppTest:
     return open_app_page("review", **address)
-
-
-def text_of(app: AppTest) -> str:
-    parts = [*app.markdown, *app.caption, *app.error, *app.info, *app.warning, *app.subheader, *app.success]
-    return "\n".join(str(each.value) for each in parts)
 
 
 def read(database: Database, reader: str, session_id: str, *, count: int | None = None, errors: int = 1) -> None:
@@ -90,7 +81,7 @@ def test_a_reader_sees_what_waits_and_nothing_of_a_researcher(database: Database
     session(database, title="For carla", readers=("carla",))
     app = open_page(reader="anna")
     assert not app.exception
-    text = text_of(app)
+    text = words_on(app)
     assert "For anna" in text
     assert "For carla" not in text
     assert [button.label for button in app.button if button.key and button.key.startswith("read-")] == ["Begin"]
@@ -101,30 +92,30 @@ def test_a_reader_sees_what_waits_and_nothing_of_a_researcher(database: Database
 def test_without_a_name_the_page_asks_who_it_is(database: Database) -> None:
     session(database)
     app = open_page()
-    assert "Who are you?" in text_of(app)
+    assert "Who are you?" in words_on(app)
     assert not app.dataframe
     app.button(key="who-rita").click().run()
     assert app.query_params["reader"] == "rita"
-    assert "Trial" in text_of(app)
+    assert "Trial" in words_on(app)
     app.button(key="not-you").click().run()
-    assert "Who are you?" in text_of(app)
+    assert "Who are you?" in words_on(app)
 
 
 def test_a_name_that_is_not_there_is_refused(database: Database) -> None:
-    assert "There is no user 'mallory'" in text_of(open_page(reader="mallory"))
+    assert "There is no user 'mallory'" in words_on(open_page(reader="mallory"))
 
 
 def test_another_researchers_session_is_not_opened_by_its_address(database: Database) -> None:
     theirs = session(database, title="Secret of rita")
     app = open_page(reader="ralf", session=theirs)
     assert not app.exception
-    assert "Secret of rita" not in text_of(app)
+    assert "Secret of rita" not in words_on(app)
     with pytest.raises(NotAllowedError):
-        session_progress(database, Actor("ralf", "researcher"), theirs)
+        session_progress(database, RALF, theirs)
     with pytest.raises(NotAllowedError):
-        session_progress(database, Actor("anna", "reader"), theirs)
+        session_progress(database, ANNA, theirs)
     with pytest.raises(NotAllowedError):
-        list_users(database, Actor("anna", "reader"))
+        list_users(database, ANNA)
 
 
 def test_progress_counts_what_readers_did(database: Database) -> None:
@@ -133,12 +124,12 @@ def test_progress_counts_what_readers_did(database: Database) -> None:
     progress = session_progress(database, RITA, made)
     anna, boris = progress.readers
     assert (anna.reader, anna.screens, anna.done, anna.skipped, anna.seconds) == ("anna", 18, 3, 0, 57.0)
-    shown = [read_screen(database, Actor("anna", "reader"), each) for each in screens_of(database, "anna", made)[:3]]
+    shown = [read_screen(database, ANNA, each) for each in screens_of(database, "anna", made)[:3]]
     assert anna.marks == sum(len(screen.marks) for screen in shown)
     assert anna.pace == 19.0
     assert anna.last and not boris.last
     assert boris.pace is None
-    own = list_sessions(database, Actor("anna", "reader"), to_read=True)
+    own = list_sessions(database, ANNA, to_read=True)
     assert [(each.done, each.screens) for each in own] == [(3, 18)]
     assert list_sessions(database, RITA, to_read=True) == []
 
@@ -149,7 +140,7 @@ def test_a_researcher_closes_and_sees_results_and_files_equal_to_the_marks(datab
     read(database, "boris", made, errors=2)
     app = open_page(reader="rita", session=made)
     assert not app.exception
-    assert "pair-one" not in text_of(app)
+    assert "pair-one" not in words_on(app)
     assert app.button(key="close").disabled  # until one is sure
     app.checkbox(key="close-sure").check().run()
     app.button(key="close").click().run()
@@ -204,7 +195,7 @@ def test_disagreements_go_to_a_third_reader_on_the_page(database: Database) -> N
     # Once more: nothing is new, and the page says so.
     app.selectbox(key="adjudicator").select("carla").run()
     app.button(key="adjudicate").click().run()
-    assert "nothing new to settle" in text_of(app)
+    assert "nothing new to settle" in words_on(app)
 
 
 @needs_bundles
@@ -217,7 +208,7 @@ def test_a_session_is_designed_previewed_and_made(database: Database) -> None:
         next(button for button in app.button if button.label == label).click().run()
 
     press("Make the session")
-    assert "title" in text_of(app)
+    assert "title" in words_on(app)
     app.text_input(key="design-title").input("Pilot").run()
     app.multiselect(key="design-readers").set_value(["anna", "dora"]).run()
     app.number_input(key="design-count").set_value(2).run()
@@ -225,21 +216,21 @@ def test_a_session_is_designed_previewed_and_made(database: Database) -> None:
     models.set_value(["phantom-fve-cnn_rnn_rnn", "reference"]).run()
     app.number_input(key="design-repeats").set_value(3).run()
     press("Preview the first case")
-    assert "Lower repeats or washout" in text_of(app)
+    assert "Lower repeats or washout" in words_on(app)
     app.number_input(key="design-repeats").set_value(1).run()
     app.number_input(key="design-washout").set_value(2).run()
     press("Preview the first case")
     assert not app.exception
-    assert "First case of anna" in text_of(app)
+    assert "First case of anna" in words_on(app)
     assert "fve" not in " ".join(each.value for each in app.text)
     press("Make the session")
     assert not app.exception
-    (info,) = list_sessions(database, Actor("root", "admin"))
+    (info,) = list_sessions(database, ROOT_USER)
     assert (info.title, info.screens) == ("Pilot", 2 * (4 + 1))
-    assert list_users(database, Actor("root", "admin"))["dora"] == "reader"
-    screen = read_screen(database, Actor("anna", "reader"), screens_of(database, "anna", info.id)[0])
+    assert list_users(database, ROOT_USER)["dora"] == "reader"
+    screen = read_screen(database, ANNA, screens_of(database, "anna", info.id)[0])
     assert len(open_source(screen.source).image(screen.study_id, 64)) == 64
-    assert "Pilot" in text_of(app)
+    assert "Pilot" in words_on(app)
 
 
 def test_an_admin_adds_a_user_and_makes_a_backup(database: Database) -> None:
@@ -247,13 +238,13 @@ def test_an_admin_adds_a_user_and_makes_a_backup(database: Database) -> None:
     app.segmented_control(key="review_view").set_value("Users and backup").run()
     app.text_input(key="user-name").input("a/b").run()
     app.button(key="user-add").click().run()
-    assert "slash" in text_of(app)
+    assert "slash" in words_on(app)
     app.text_input(key="user-name").input("dora").run()
     app.button(key="user-add").click().run()
-    assert list_users(database, Actor("root", "admin"))["dora"] == "reader"
+    assert list_users(database, ROOT_USER)["dora"] == "reader"
     app.button(key="backup").click().run()
     assert not app.exception
-    assert "Checked: 0 sessions" in text_of(app)
+    assert "Checked: 0 sessions" in words_on(app)
 
 
 def test_a_broken_database_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +252,7 @@ def test_a_broken_database_is_a_message(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("CXR_REVIEWS", str(tmp_path / "broken.sqlite"))
     app = open_page()
     assert not app.exception
-    assert "not a sound database" in text_of(app)
+    assert "not a sound database" in words_on(app)
 
 
 # ------------------------------------------------------------------------------------------------------- who is who
@@ -417,19 +408,9 @@ def test_metrics_of_a_perfect_report_are_best_and_fall_with_errors(database: Dat
     same = {each.study_id: each.reports["reference"] for each in pool}
     pool = [replace(each, reports={**each.reports, "same": same[each.study_id]}) for each in pool]
     made = create_session(database, RITA, design(readers=("anna",), studies=Choice("random", 6)), pool)
-    who = Actor("anna", "reader")
-    for place, screen_id in enumerate(screens_of(database, "anna", made)):
-        screen = open_screen(database, who, screen_id)
-        ((name, text),) = screen.reports
-        if text == "The lungs are clear.":
-            save_mark(
-                database,
-                who,
-                screen_id,
-                Mark("error", name, {"error": "omission", "significant": True}),
-                key=f"error-{place}",
-            )
-        annotate(database, who, screen_id, key=f"{place}", version=screen.version, state="done")
+    for screen_id in screens_of(database, "anna", made):
+        ((_, text),) = read_screen(database, ANNA, screen_id).reports
+        finish(database, ANNA, screen_id, text == "The lungs are clear.")
     close_session(database, RITA, made)
     loaded = load_results(database, RITA, made)
     table = automatic_metrics(loaded)

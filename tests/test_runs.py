@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from core.paper.filter_map import FilterMap, map_path, write_map
 from core.paper.tables import Cell, PaperTable, Row, write_table
 from core.types import CXRLensError
-from dashboard import figures, runs, settings
+from dashboard import figures
 from dashboard.results.parts import read_query
 from dashboard.results.seeds import same_training
-from tests.test_dashboard import APP, needs_bundles
+from dashboard.services import evaluations
+from tests.app_pages import needs_bundles, open_page, words_on
 from tests.test_evaluation import CLEAR, EFFUSION, LARGE
 
 SCORED = {"f1": 0.5, "precision": 0.5, "recall": 0.5, "intervals": {"f1": [0.4, 0.6]}}
@@ -62,45 +62,45 @@ def test_runs_are_found_named_by_their_folder_and_damaged_ones_are_told(folder: 
     put(folder / "odd", results() | {"rows": [{"name": "x", "encoder": "nose", "decoder": "m2", "f1": 0.1}]})
     put(folder / "lacking", results() | {"rows": [{"name": "x", "encoder": "cve", "decoder": "m2"}]})
     put(folder / "explain", {"pairs": ["another command's results"]})
-    found, damaged = runs.runs()
+    found, damaged = evaluations.result_sets()
     assert list(found) == ["many/seed-2", "many/seed-1/real"]
     assert sorted(damaged) == ["many/cut", "many/lacking", "many/odd"]
     assert all("results.json is damaged" in message for message in damaged.values())
     assert found["many/seed-2"].seed == "2"
     assert list(found["many/seed-2"].rows) == [("dve", "transformer"), ("cve", "m2")]  # as in the paper's table
-    with pytest.raises(CXRLensError, match=r"put DIR/reports\.jsonl into .*seed-2 as reports\.jsonl"):
-        runs.reports(found["many/seed-2"])
+    with pytest.raises(CXRLensError, match=r"copy DIR/reports\.jsonl to .*seed-2.reports\.jsonl"):
+        evaluations.reports_of(found["many/seed-2"])
 
 
 def test_no_run_at_all_is_said(folder: Path) -> None:
     with pytest.raises(CXRLensError, match="No evaluation yet"):
-        runs.runs()
+        evaluations.result_sets()
 
 
 def test_reports_of_other_bundles_are_refused(folder: Path) -> None:
     put(folder / "x", results(), [{"study_id": "a", "reference": CLEAR, "one": CLEAR}])
     with pytest.raises(CXRLensError, match="has no reports of two: it is of other bundles"):
-        runs.reports(runs.runs()[0]["many/x"])
+        evaluations.reports_of(evaluations.result_sets()[0]["many/x"])
 
 
 def test_slices_and_the_paired_test_by_hand(folder: Path) -> None:
     put(folder / "x", results(), REPORTS)
-    run = runs.runs()[0]["many/x"]
-    ways = runs.ways_to_divide(run)
+    run = evaluations.result_sets()[0]["many/x"]
+    ways = evaluations.ways_to_divide(run)
     assert ways["Finding"]["Pleural Effusion"].tolist() == [True, True, False, False]
     assert ways["Number of findings"]["none"].tolist() == [False, False, True, False]
-    parts = {each.name: each for _, each in runs.slices(run, "two", "f1[Pleural Effusion]", "Finding")}
+    parts = {each.name: each for _, each in evaluations.scored_slices(run, "two", "f1[Pleural Effusion]", "Finding")}
     # Of the two with an effusion "two" finds one and invents none: 2 * 1 / (1 + 2).
     assert parts["Pleural Effusion"].score == pytest.approx(2 / 3)
     assert parts["Pleural Effusion"].count == 2
     assert parts["Cardiomegaly"].score == 0
-    scores = [each.score for _, each in runs.slices(run, "two", "micro_f1", None)]
+    scores = [each.score for _, each in evaluations.scored_slices(run, "two", "micro_f1", None)]
     assert scores == []  # none has ten studies
-    tested = runs.comparison(run, "one", "two", ["f1[Pleural Effusion]", "rouge_l"])
+    tested = evaluations.comparison(run, "one", "two", ["f1[Pleural Effusion]", "rouge_l"])
     # "one" has 2 of 2 right; "two" 1 of 2, and one of its 2 is invented: F1 1 less 1/2.
     assert tested["f1[Pleural Effusion]"].difference == pytest.approx(0.5)
-    assert runs.interval(run, "one", "f1") == (0.4, 0.6)  # the evaluation's own
-    low, high = runs.interval(run, "one", "f1[Pleural Effusion]") or (0, 0)
+    assert evaluations.interval(run, "one", "f1") == (0.4, 0.6)  # the evaluation's own
+    low, high = evaluations.interval(run, "one", "f1[Pleural Effusion]") or (0, 0)
     assert low <= high <= 1
 
 
@@ -112,13 +112,13 @@ def test_only_runs_of_one_family_and_the_same_studies_are_seeds_of_one_training(
     put(folder / "e", results(seed=5) | {"studies": 3})
     put(folder / "f", results(seed=6, fingerprint=""))
     put(folder / "g", results(seed=7, fingerprint=""))
-    groups = [[run.seed for run in group] for group in same_training(runs.runs()[0])]
+    groups = [[run.seed for run in group] for group in same_training(evaluations.result_sets()[0])]
     assert groups == [["1", "2"], ["3"], ["4"], ["5"], ["6"], ["7"]]
 
 
 def test_the_read_page_is_asked_for_the_named_pairs_only(folder: Path) -> None:
     put(folder / "a", results())
-    run = runs.runs()[0]["many/a"]
+    run = evaluations.result_sets()[0]["many/a"]
     assert read_query(run, ["one"]) == "dve=&fve=&cve=M2&ccve="
     assert read_query(run, ["one", "two"]) == "dve=Transformer&fve=&cve=M2&ccve="
 
@@ -147,48 +147,34 @@ def test_long_names_of_dots_stand_in_lines_and_short_ones_are_left() -> None:
     assert list(figure.layout.yaxis.tickvals) == list(figure.data[0].y)  # each name stays at its points
 
 
-def page(**query: str) -> AppTest:
-    """The Results page alone: other pages' studies are not drawn first."""
-    test = AppTest.from_file(str(settings.REPOSITORY / "dashboard" / "app_pages" / "results.py"), default_timeout=120)
-    for name, value in query.items():
-        test.query_params[name] = value
-    test.run()
-    assert not test.exception
-    return test
-
-
-def said(test: AppTest) -> str:
-    return "\n".join(each.value for each in [*test.markdown, *test.caption, *test.info, *test.error, *test.warning])
-
-
 def test_seeds_have_a_mean_and_a_spread_and_other_data_an_explanation(folder: Path) -> None:
     put(folder / "a", results(seed=1), REPORTS)
     put(folder / "b", results(seed=2, f1=0.7), REPORTS)
     put(folder / "c", results(seed=2, fingerprint="bb"), REPORTS)
     put(folder / "cut", "{")
-    test = page(view="Runs and seeds")
-    assert "Not compared with many/a: many/c" in said(test)
-    assert "many" in said(test) and "is damaged" in said(test)
-    table = test.dataframe[1].value.set_index("Pair")
+    test = open_page("results", view="Runs and seeds")
+    assert "Not compared with many/a: many/c" in words_on(test)
+    assert "many" in words_on(test) and "is damaged" in words_on(test)
+    table = test.dataframe[1].value.set_index("Model")
     assert table.loc["CVE + M2", "Mean"] == pytest.approx(0.6)
     assert table.loc["CVE + M2", "SD"] == pytest.approx(0.2 / 2**0.5)
     assert table.loc["DVE + Transformer", "SD"] == 0
-    alone = page(view="Runs and seeds", run="many/c")
-    assert "There is one seed (2) of many/c" in said(alone)
+    alone = open_page("results", view="Runs and seeds", run="many/c")
+    assert "There is one seed (2) of many/c" in words_on(alone)
 
 
-def test_a_run_shows_differences_to_the_paper_and_what_it_lacks(folder: Path) -> None:
+def test_a_run_stands_beside_the_paper_and_says_what_it_lacks(folder: Path) -> None:
     put(folder / "a", results(f1=0.316))
-    test = page()
-    table = test.dataframe[0].value.set_index("Pair")
+    test = open_page("results")
+    table = test.dataframe[0].value.set_index("Model")
     assert table.loc["CVE + M2", "Paper"] == pytest.approx(0.116)  # the paper's Table 1
-    assert table.loc["CVE + M2", "Difference"] == pytest.approx(0.2)
-    assert table.loc["CVE + M2", "Difference from"] == pytest.approx(0.4 - 0.116)
-    assert "cxr-lens evaluate --preset real --out DIR" in said(test)  # no reports
-    told = said(page(view="Tables and studies"))
+    assert table.loc["CVE + M2", "Ours"] == pytest.approx(0.316)
+    assert not [name for name in table if "Difference" in name]  # of other data, it would say nothing of the models
+    assert "cxr-lens evaluate --preset real --out DIR" in words_on(test)  # no reports
+    told = words_on(open_page("results", view="Tables and studies"))
     for command in ("table 2", "table 3", "study ccve", "study encoders"):
         assert f"`cxr-lens {command} --preset real` makes it" in told
-    assert "no scores by observation" in said(page(view="By observation"))
+    assert "no scores by observation" in words_on(open_page("results", view="By observation"))
 
 
 def test_scores_and_their_differences_are_two_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +189,7 @@ def test_scores_and_their_differences_are_two_tables(folder: Path, monkeypatch: 
     )  # fmt: skip
     write_table(folder / "tables", made)
     monkeypatch.setattr("dashboard.settings.result_tables", lambda: folder / "tables")
-    test = page(view="Tables and studies")
+    test = open_page("results", view="Tables and studies")
     scores, steps = (each.value for each in test.dataframe[-2:])
     assert scores["Row"].tolist() == ["FVE", "DVE"]
     assert "difference" not in scores
@@ -224,7 +210,7 @@ def test_the_chart_of_table_3_shows_what_is_clinical_not_its_first_score(
     )  # fmt: skip
     write_table(folder / "tables", made)
     monkeypatch.setattr("dashboard.settings.result_tables", lambda: folder / "tables")
-    test = page(view="Tables and studies")
+    test = open_page("results", view="Tables and studies")
     (chart,) = test.get("plotly_chart")
     assert "F1 of findings" in chart.proto.spec
     assert "BLEU-1" not in chart.proto.spec
@@ -246,21 +232,21 @@ def test_the_map_of_filters_stands_under_its_study_and_a_damaged_one_is_said(
         trained=places, random_filters=-places,
     )  # fmt: skip
     write_map(path, made)
-    test = page(view="Tables and studies")
+    test = open_page("results", view="Tables and studies")
     left, right = (json.loads(each.proto.spec) for each in test.get("plotly_chart")[-2:])
     assert [trace["name"] for trace in left["data"]] == ["Edema (2)", "Fracture (2)", "No Finding (2)"]
     assert left["data"][1]["text"] == ["s1<br>Fracture", "s2<br>Fracture"]
     assert right["data"][1]["text"] == left["data"][1]["text"]
-    assert "13 embeddings of each of 2 held-out studies" in said(test)
+    assert "13 embeddings of each of 2 held-out studies" in words_on(test)
     path.write_text("{")
-    assert "ccve-map.json is damaged" in said(page(view="Tables and studies"))
+    assert "ccve-map.json is damaged" in words_on(open_page("results", view="Tables and studies"))
 
 
 def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:
     put(folder / "a", results(), REPORTS)
-    test = page(view="Two pairs", first="CVE + M2", second="DVE + Transformer")
-    assert "CVE + M2 has fewer errors than DVE + Transformer in 2 studies" in said(test)
-    assert "DVE + Transformer has fewer errors than CVE + M2 in 1 studies" in said(test)
+    test = open_page("results", view="Two models", first="CVE + M2", second="DVE + Transformer")
+    assert "CVE + M2 has fewer errors than DVE + Transformer in 2 studies" in words_on(test)
+    assert "DVE + Transformer has fewer errors than CVE + M2 in 1 studies" in words_on(test)
     assert "METEOR" not in test.dataframe[0].value["Score"].tolist()
 
 
@@ -268,33 +254,27 @@ def test_meteor_is_shown_beside_the_tested_scores_where_both_pairs_have_it(folde
     content = results(meteor=0.3)
     content["rows"][1]["meteor"] = 0.2
     put(folder / "a", content, REPORTS)
-    test = page(view="Two pairs", first="CVE + M2", second="DVE + Transformer")
+    test = open_page("results", view="Two models", first="CVE + M2", second="DVE + Transformer")
     row = test.dataframe[0].value.set_index("Score").loc["METEOR"]
     assert row["Difference"] == pytest.approx(0.1)
-    assert row["Beyond chance"] == "not tested"
+    assert row["Significant after correction"] == "not tested"
     assert np.isnan(row["p"])
-    assert "its program does not run here" in said(test)
+    assert "its program does not run here" in words_on(test)
 
 
 def test_the_best_baseline_is_told_and_stands_in_the_table_of_all_scores(folder: Path) -> None:
     content = results(f1=0.7)
     content["baselines"] = [{"name": "constant report", "f1": 0.1}, {"name": "nearest training report", "f1": 0.6}]
     put(folder / "a", content)
-    assert "*nearest training report*, has 0.600: no better are DVE + Transformer." in said(page())
-    rows = page(table="All scores, with baselines").dataframe[0].value.set_index("Pair")
+    assert "*nearest training report*, has 0.600: no better are DVE + Transformer." in words_on(open_page("results"))
+    rows = open_page("results", table="All scores, with baselines").dataframe[0].value.set_index("Model")
     assert rows.loc["baseline: nearest training report", "Macro F1"] == 0.6
     assert rows.loc["CVE + M2", "Macro F1"] == 0.7
 
 
 @needs_bundles
 def test_the_address_restores_a_view() -> None:
-    test = AppTest.from_file(APP, default_timeout=120)  # links to other pages need the whole app
-    test.query_params["source"] = "Your own image"
-    test.run().switch_page("app_pages/results.py")
-    for name, value in {"view": "Slices", "of": "CVE + M2", "by_what": "View"}.items():
-        test.query_params[name] = value
-    test.run()
-    assert not test.exception
+    test = open_page("results", view="Slices", of="CVE + M2", by_what="View")
     assert test.selectbox(key="of").value == "phantom-cve-m2"
     content = test.dataframe[0].value
     assert sorted(content["Slice"]) == ["View: AP", "View: PA"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,14 @@ OURS = [sys.executable, "-P", "-m", "training.cli", "dashboard"]  # -P: as the c
 STREAMLIT = [sys.executable, "-P", "-m", "streamlit", "run"]
 
 
+@contextmanager
+def started(command: Sequence[str], folder: Path) -> Iterator[int]:
+    """The port of a dashboard that is started in a folder, which is the user's home."""
+    own = {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
+    with serving(command, folder, folder / "server.log", **own) as (port, _):
+        yield port
+
+
 @pytest.mark.parametrize("start", [OURS, [*STREAMLIT, str(APP)]], ids=["cxr-lens dashboard", "streamlit run"])
 def test_the_settings_hold_from_any_folder(start: list[str], tmp_path: Path) -> None:
     (tmp_path / ".streamlit").mkdir()  # of another project: it must not open the server
@@ -28,7 +38,7 @@ def test_the_settings_hold_from_any_folder(start: list[str], tmp_path: Path) -> 
     for name in ("core", "dashboard", "streamlit"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")
-    with serving(start, tmp_path, PYTHONPATH=str(ROOT), HOME=str(tmp_path)) as port:
+    with started(start, tmp_path) as port:
         assert not listens_elsewhere(port)
         session = next(messages(port)).new_session
     assert not session.config.gather_usage_stats
@@ -38,7 +48,7 @@ def test_the_settings_hold_from_any_folder(start: list[str], tmp_path: Path) -> 
 
 def test_an_option_of_streamlit_is_passed_on_and_wins(tmp_path: Path) -> None:
     options = ["--theme.base", "light", "--browser.gatherUsageStats=true", "--server.address", "0.0.0.0"]
-    with serving([*OURS, *options], tmp_path, PYTHONPATH=str(ROOT), HOME=str(tmp_path)) as port:
+    with started([*OURS, *options], tmp_path) as port:
         assert listens_elsewhere(port)
         page = messages(port)
         first = next(page)
@@ -53,7 +63,7 @@ def test_a_server_without_the_settings_serves_nothing_but_why(tmp_path: Path) ->
     other = tmp_path / "other.py"  # the settings stand beside our script, not beside this one
     other.write_text(f"import runpy\nrunpy.run_path({str(APP)!r}, run_name='__main__')\n")
     start = [*STREAMLIT, str(other), "--server.headless=true"]
-    with serving(start, tmp_path, PYTHONPATH=str(ROOT), HOME=str(tmp_path)) as port:
+    with started(start, tmp_path) as port:
         assert listens_elsewhere(port)
         served = list(messages(port))
     elements = [each.delta.new_element for each in served if each.WhichOneof("type") == "delta"]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as lightning
 import torch
 from safetensors.torch import load_file
-from torch import nn
-from typer.testing import CliRunner
 
 from core.config import ExperimentConfig, load_config
 from core.encoders import build_encoder
@@ -26,14 +20,14 @@ from core.encoders.label_text import LabelTextEncoder
 from core.observations import OBSERVATIONS
 from core.paper.tables import read_table
 from core.types import CXRLensError
-from training import runs
-from training.cli import PRESETS, app
+from tests.commands import run as run_command
+from tests.commands import setting
+from training.cli import PRESETS
 from training.commands.tables import PAPER
 from training.data import StudyData
-from training.modules.optimizers import augment
 from training.modules.report import ReportModule
 from training.paper.tables import table_2, table_3
-from training.runs import EpochSampler, StageError, fit, load_weights, loaders, run_stage
+from training.runs import StageError, load_weights, loaders
 from training.stages.backbone import backbone
 from training.stages.classifiers import classifier
 from training.stages.clip import clip
@@ -64,127 +58,6 @@ def few() -> ExperimentConfig:
 @pytest.fixture(scope="module")
 def run(few: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(few, tmp_path_factory.mktemp("runs"))
-
-
-class Regression(lightning.LightningModule):
-    """A small module with dropout: any lost random state shows in its weights."""
-
-    def __init__(self, stop_at: int | None = None, nan_at: int | None = None) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
-        self.stop_at, self.nan_at = stop_at, nan_at
-
-    def training_step(self, batch: dict[str, torch.Tensor], batch_index: int) -> torch.Tensor:
-        if self.current_epoch == self.stop_at:
-            raise KeyboardInterrupt
-        loss = (self.net(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean()
-        return loss * float("nan") if self.current_epoch == self.nan_at else loss
-
-    def validation_step(self, batch: dict[str, torch.Tensor], batch_index: int) -> None:
-        self.log("val_loss", (self.net(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean())
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=0.01)
-
-
-def train_regression(folder: Path, **faults: Any) -> Regression:
-    x = torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
-    torch.manual_seed(7)
-    module = Regression(**faults)
-    collate = lambda places: {"x": x[places]}  # noqa: E731
-    data = loaders((32, 32), (collate, collate), 8, seed=3)
-    fit(folder, module, data, epochs=5, monitor="val_loss", mode="min", patience=9, seed=3)
-    return module
-
-
-def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    whole = train_regression(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train_regression(tmp_path / "cut", stop_at=3)
-    assert (tmp_path / "cut" / "last.ckpt").is_file()
-    torch.rand(5)  # whatever happened to the random state meanwhile
-    resumed = train_regression(tmp_path / "cut")
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[key]), key
-
-
-def test_a_nan_loss_stops_with_a_message_and_keeps_the_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"loss became nan at epoch 2, batch 0.*learning_rate") as error:
-        train_regression(tmp_path, nan_at=2)
-    assert (tmp_path / "last.ckpt").is_file()
-    path = tmp_path / "nan-batch-epoch2-batch0.safetensors"
-    assert str(path) in str(error.value)
-    kept = load_file(path)["x"]
-    assert kept.shape == (8, 3)
-    everything = torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
-    sampler = EpochSampler(32, 3)
-    sampler.set_epoch(2)
-    assert torch.equal(kept, everything[list(sampler)[:8]])  # the very batch
-
-
-def test_an_empty_split_is_refused() -> None:
-    with pytest.raises(StageError, match="validation split has no study"):
-        loaders((4, 0), (lambda p: {}, lambda p: {}), 2, 0)
-
-
-def test_orders_differ_by_epoch_and_repeat_by_seed() -> None:
-    sampler, again = EpochSampler(50, 1), EpochSampler(50, 1)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    assert first != list(sampler)
-    assert first == list(again)
-    assert sorted(first) == list(range(50))
-
-
-def test_batches_of_like_lengths_hold_every_study_once() -> None:
-    lengths = torch.randint(5, 128, (203,), generator=torch.Generator().manual_seed(0)).tolist()
-    alone = EpochSampler(203, 1).group(lengths, 8)
-    order = list(alone)
-    assert sorted(order) == list(range(203))
-    assert list(EpochSampler(203, 1).group(lengths, 8)) == order
-
-    def padded(places: list[int]) -> int:
-        return sum(8 * max(lengths[place] for place in places[at : at + 8]) for at in range(0, 200, 8))
-
-    real = sum(lengths[place] for place in order[:200])
-    assert padded(order) < 1.15 * real < 1.4 * real < padded(list(EpochSampler(203, 1)))
-    longest = [max(lengths[place] for place in order[at : at + 8]) for at in range(0, 200, 8)]
-    assert longest != sorted(longest)  # long and short batches take turns
-    alone.set_epoch(1)
-    assert list(alone) != order
-
-
-def test_a_stage_is_skipped_resumed_or_begun_anew(tmp_path: Path) -> None:
-    done: list[list[str]] = []
-
-    def work(folder: Path) -> None:
-        done.append(sorted(path.name for path in folder.iterdir()))
-        (folder / "half").write_text("x")
-
-    def fail(folder: Path) -> None:
-        work(folder)
-        raise RuntimeError("power cut")
-
-    folder = tmp_path / "stage"
-    with pytest.raises(RuntimeError):
-        run_stage(folder, {"a": 1}, fail)
-    run_stage(folder, {"a": 1}, work)  # resumed: what was there stays
-    run_stage(folder, {"a": 1}, work)  # skipped
-    run_stage(folder, {"a": 2}, work)  # other inputs: begun anew
-    assert done == [["config.json"], ["config.json", "half"], ["config.json"]]
-    about = json.loads((folder / "config.json").read_text())
-    assert about["inputs"] == {"a": 2}
-    assert "torch" in about["versions"]
-
-
-def test_augmentation_keeps_range_and_side() -> None:
-    image = torch.zeros(64, 1, 32, 32)
-    image[:, :, 8:24, 20:28] = 1.0
-    torch.manual_seed(0)
-    moved = augment(image)
-    assert moved.min() >= 0
-    assert moved.max() <= 1
-    assert (moved[..., 16:].sum((1, 2, 3)) > 3 * moved[..., :16].sum((1, 2, 3))).all()  # never a flip
 
 
 def test_words_and_labels_are_counted_on_the_training_split_only(run: Run) -> None:
@@ -337,44 +210,15 @@ def test_every_size_has_a_backbone_for_its_encoders(tmp_path: Path) -> None:
         assert all(torch.equal(each.state_dict()["blocks.3.0.conv_dw.weight"], trained) for each in towers)
 
 
-def test_two_processes_do_a_stage_once(tmp_path: Path) -> None:
-    begun: list[int] = []
-
-    def work(folder: Path) -> None:
-        begun.append(1)
-        time.sleep(0.2)
-
-    threads = [threading.Thread(target=run_stage, args=(tmp_path / "stage", {"a": 1}, work)) for _ in range(3)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert len(begun) == 1
-
-
 def test_a_missing_stage_is_named(few: ExperimentConfig, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"model.safetensors is missing. Run the stage 'cdc_fve' first"):
         trained_encoder(Run(few, tmp_path), "fve")
 
 
-def test_progress_lines_replace_bars_side_by_side(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv(runs.QUIET, "1")
-    train_regression(tmp_path / "stage")
-    err = capsys.readouterr().err
-    assert err.count("val_loss") == 6  # five epochs and the summary
-
-
 @pytest.mark.slow
-def test_the_whole_chain_and_its_evaluation(few: ExperimentConfig, tmp_path: Path, capsys: Any) -> None:
-    from training.cli import app
-
-    command: Callable[..., Any] = app
-    arguments = ["train", "--preset", "phantom", "--runs", str(tmp_path), "--jobs", "2"]
-    for override in FEW:
-        arguments += ["--set", override]
-    command(arguments, standalone_mode=False)
+def test_the_whole_chain_and_its_evaluation(tmp_path: Path) -> None:
+    done = run_command("train", "--preset", "phantom", *setting(FEW), "--runs", tmp_path, "--jobs", "2")
+    assert done.exit_code == 0, done.output
     results = json.loads((tmp_path / "phantom" / "bundles" / "phantom-results.json").read_text())
     assert len(results["rows"]) == 12
     assert {row["name"] for row in results["baselines"]} == {
@@ -386,9 +230,9 @@ def test_the_whole_chain_and_its_evaluation(few: ExperimentConfig, tmp_path: Pat
 def test_seeds_share_images_and_give_mean_and_spread(few: ExperimentConfig, tmp_path: Path) -> None:
     """Two seeds, one pair: other weights, one set of images, and Table 1 with a standard deviation."""
     chosen = ['encoders=["dve"]', 'decoders=["transformer"]', "backbone.source=none", *FEW[:1], *FEW[4:]]
-    options = [part for each in chosen for part in ("--set", each)]
+    options = setting(chosen)
     command = ["train", "--preset", "phantom", *options, "--runs", str(tmp_path), "--jobs", "1", "--seeds", "2"]
-    done = CliRunner().invoke(app, command)
+    done = run_command(*command)
     assert done.exit_code == 0, done.output
     folder = tmp_path / "phantom"
     pair = "dve-transformer/model.safetensors"
@@ -407,10 +251,10 @@ def test_seeds_share_images_and_give_mean_and_spread(few: ExperimentConfig, tmp_
 @pytest.mark.slow
 def test_the_encoder_study_trains_both_ways_and_goes_on_where_it_stopped(few: ExperimentConfig, tmp_path: Path) -> None:
     chosen = ['encoders=["cve","ccve"]', 'decoders=["m2"]', *FEW]
-    options = [part for each in chosen for part in ("--set", each)]
+    options = setting(chosen)
     command = ["study", "encoders", "--preset", "phantom", *options, "--runs", str(tmp_path), "--jobs", "1"]
     command += ["--seeds", "2", "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, command)
+    done = run_command(*command)
     assert done.exit_code == 0, done.output
     made = read_table(tmp_path / "out" / "phantom" / "encoders.json")
     assert made.seeds == (1, 2)
@@ -422,7 +266,7 @@ def test_the_encoder_study_trains_both_ways_and_goes_on_where_it_stopped(few: Ex
         one, other = (each / "clip_ccve" / "model.safetensors" for each in (seed, seed / "drifting_norms"))
         assert one.read_bytes() == other.read_bytes()
     assert not (tmp_path / "phantom" / "seed-2" / "drifting_norms" / "images").exists()
-    again = CliRunner().invoke(app, command)
+    again = run_command(*command)
     assert "▸" not in again.output
     assert read_table(tmp_path / "out" / "phantom" / "encoders.json") == made
 

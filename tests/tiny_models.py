@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.bundles.pair import ReportModel
 from core.decoders import build_decoder
 from core.encoders import build_encoder
 from core.encoders.joint import JointEncoder, JointProjection
 from core.registry import ENCODERS, encoder_parts, token_width
 from core.text import Vocabulary
+from core.types import Report
 
+WORDS = ("no", "effusion", ".", "heart", "is", "large", ".")
 WRITE = {"beam_size": 1, "max_words": 12}
 
 
@@ -48,6 +52,16 @@ def tiny_pair(encoder: str, decoder: str, vocabulary: Vocabulary, seed: int = 0,
         content={},
     )
     return ReportModel(card, built, made.requires_grad_(False).eval(), vocabulary)
+
+
+def random_image(seed: int = 4, height: int = 128, width: int = 128) -> np.ndarray:
+    return np.random.default_rng(seed).random((height, width)).astype(np.float32)
+
+
+def report_of(vocabulary: Vocabulary, words: Sequence[str] = WORDS) -> Report:
+    """These words as if a pair had written them."""
+    ids = tuple(vocabulary.encode(" ".join(words), 99)[1:])
+    return Report(" ".join(words), tuple(words), -1.0, True, ids=ids)
 
 
 def snapshot(model: ReportModel) -> dict[str, Any]:

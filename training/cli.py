@@ -22,6 +22,7 @@ from training.commands import fine as fine_commands
 from training.commands import label as label_command
 from training.commands import review as review_commands
 from training.commands import tables as table_commands
+from training.commands import write as write_command
 from training.console import PRESETS, AsJson, Bundles, Jobs, Overrides, Preset, Runs
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *("report", "dashboard", "bundles", "review", "evaluate", "label", "explain-benchmark", "data", "phantom"),
+    *("report", "dashboard", "bundles", "write", "review", "evaluate", "label", "explain-benchmark", "data", "phantom"),
     *(
         "plan",
         "train",
@@ -68,6 +69,7 @@ app.add_typer(review_commands.app, name="review")
 app.add_typer(table_commands.tables, name="table")
 app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
+app.command()(write_command.write)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
@@ -238,8 +240,9 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""
+    from core.bundles.card import INTENDED_USE, no_bundle
     from core.bundles.inference import write_reports
-    from core.bundles.library import INTENDED_USE, BundleLibrary, no_bundle
+    from core.bundles.library import BundleLibrary
     from core.labels.rules import label_report
     from core.studies.images import read_image
     from core.studies.model_image import of_image
@@ -299,7 +302,8 @@ def list_bundles(
     as_json: AsJson = False,
 ) -> None:
     """List bundles, and what is wrong with any of them."""
-    from core.bundles.library import BundleError, BundleLibrary, no_bundle
+    from core.bundles.card import BundleError, no_bundle
+    from core.bundles.library import BundleLibrary
 
     library = BundleLibrary(bundles)
     problems = library.problems()

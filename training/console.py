@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,15 @@ Bundles = Annotated[
 ]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core, or 1 with a GPU.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where torch computes: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.", envvar="CXR_DEVICE"
+    ),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16"], typer.Option(help="bf16 computes in bfloat16 where that is safe; reports may differ.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _VERBOSITY = "CXR_LENS_VERBOSITY"

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from core.bundles.card import Card
 from core.bundles.inference import write_batch
-from core.bundles.library import BundleLibrary, Card
+from core.bundles.library import BundleLibrary
 from core.config import ExperimentConfig, to_dict
 from core.decoders.search import GenerateConfig
 from core.evaluation import java

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from core import paths
 from core.api.images import ImageLike, read
 from core.bundles.library import BundleLibrary
-from core.explain.methods import METHODS, explain, on_image
+from core.explain.methods import METHODS, explain
+from core.explain.on_image import on_image
 from core.explain.subject import Subject, open_subject
 from core.explain.targets import WordTarget, mention, sentence, whole_report, word
 from core.labels.rules import LabeledReport, label_report
@@ -93,12 +94,12 @@ class Explanation:
 
     @property
     def has_map(self) -> bool:
-        """Whether its values are places in the image, and not filters."""
+        """Whether its values are of the image, and not of filters."""
         return all(part.geometry is not None for part in self.parts)
 
     @property
     def map(self) -> FloatImage:
-        """(H, W) of the radiograph, see `core.explain.methods.on_image`.
+        """(H, W) of the radiograph, see `core.explain.on_image.on_image`.
 
         Raises:
             CXRLensError: its values are of CCVE's filters; see `filters`.
@@ -107,7 +108,7 @@ class Explanation:
 
     @property
     def filters(self) -> npt.NDArray[np.float32] | None:
-        """(13,): value of each of CCVE's filters; None where values are places."""
+        """(13,): value of each of CCVE's filters; None where values are of the image."""
         return next((part.values for part in self.parts if part.geometry is None), None)
 
     def __repr__(self) -> str:

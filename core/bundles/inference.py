@@ -24,7 +24,6 @@ def write_reports(
     """Write the report of one radiograph with each model, one after another, as every page and command does.
 
     Args:
-        models: pairs.
         image: of a study or a file: `model_image.of_study`, `model_image.of_image`.
         beam_size: 1 is greedy; None, like all else of how it is written, is as in the model's card.
 
@@ -43,7 +42,6 @@ def write_batch(
     A report does not depend on its batch, but for the last digits of a library's sums, which may settle a tie.
 
     Args:
-        models: pairs.
         images: of a side in pixels, (B, 1, side, side), as `model_image` makes them.
         beam_size: as of `write_reports`.
 
@@ -70,9 +68,7 @@ def decoder_states(model: ReportModel, visual: VisualTokens, config: GenerateCon
     """What the decoder's last layer holds while it writes: the mean over the words of its own report.
 
     Args:
-        model: a pair.
         visual: tokens (B, N, D) that its encoder made.
-        config: how its reports are written.
 
     Returns:
         (B, width); 0 for a study of which it writes nothing.

@@ -18,7 +18,7 @@ from core.text import Vocabulary, to_text
 from core.types import FloatImage, Report, VisualTokens
 
 if TYPE_CHECKING:
-    from core.bundles.library import Card
+    from core.bundles.card import Card
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def write_from_tokens(model: ReportModel, visual: VisualTokens, config: Generate
 
 def to_report(vocabulary: Vocabulary, hypothesis: Hypothesis, memory: Memory, cls: Tensor | None = None) -> Report:
     """A hypothesis as its reader sees it; attention rows are kept for the words that show."""
-    shown = [place for place, index in enumerate(hypothesis.ids) if vocabulary.decode([index])]
+    shown = [position for position, index in enumerate(hypothesis.ids) if vocabulary.decode([index])]
     words = tuple(vocabulary.decode(hypothesis.ids))
     attention = None
     if hypothesis.attention is not None and words:

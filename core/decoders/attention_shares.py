@@ -15,21 +15,6 @@ from core.decoders.base import Memory
 from core.types import CXRLensError
 
 
-def layer_attention(memory: Memory) -> Tensor:
-    """Share of each visual token in the CLS token's attention, by layer and head.
-
-    Args:
-        memory: encoded with its attention.
-
-    Returns:
-        (B, L, A, N), rows sum to 1 over the visual tokens.
-
-    Raises:
-        ValueError: the memory has no attention.
-    """
-    return _shares(_cls_rows(memory), memory.visual)
-
-
 def cls_attention(memory: Memory, layer: int | None = None, head: int | None = None) -> Tensor:
     """Share of each visual token in the CLS token's attention, of a layer, of a head, or the mean over them.
 
@@ -41,21 +26,6 @@ def cls_attention(memory: Memory, layer: int | None = None, head: int | None = N
         ValueError: the memory has no attention.
     """
     return _shares(_choose(_cls_rows(memory), layer, head), memory.visual)
-
-
-def cls_mass(memory: Memory) -> Tensor:
-    """Where the CLS token's attention goes, by layer and head: itself, visual tokens, memory slots.
-
-    Returns:
-        (B, L, A, 3), rows sum to 1; without a CLS token the first is 0.
-
-    Raises:
-        ValueError: the memory has no attention.
-    """
-    rows, visual = _cls_rows(memory), memory.visual
-    return torch.stack(
-        [rows[..., part].sum(-1) for part in (slice(visual.start), visual, slice(visual.stop, None))], -1
-    )
 
 
 def rollout(memory: Memory) -> Tensor:

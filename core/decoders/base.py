@@ -97,7 +97,6 @@ def build_decoder(name: str, size: Size, *, token_width: int, vocabulary_size: i
 
     Args:
         name: key in the registry.
-        size: "paper", "small" or "tiny".
         token_width: D of the encoder's tokens.
         vocabulary_size: V.
         changes: to the size's numbers.

@@ -161,7 +161,7 @@ class HierarchicalDecoder(Decoder):
         """Predict the word after each of ids (B, T); all sentences of all reports are read side by side."""
         image = memory.levels[:, 0]  # (B, N, width)
         summary = self.dropout(image.mean(1))
-        sentence, word = _places(ids)  # (B, T) each
+        sentence, word = _positions(ids)  # (B, T) each
         count = int(sentence.max()) + 1
 
         cell = (torch.zeros_like(summary), torch.zeros_like(summary))
@@ -184,13 +184,13 @@ class HierarchicalDecoder(Decoder):
 
         # Longest sentence first: those that still go on at a word are then the first rows, and no padding is read.
         real = ((ids != PAD) & (ids != END)).nonzero()  # (words, 2): report and position
-        place, row = word[real[:, 0], real[:, 1]], real[:, 0] * count + sentence[real[:, 0], real[:, 1]]
+        position, row = word[real[:, 0], real[:, 1]], real[:, 0] * count + sentence[real[:, 0], real[:, 1]]
         length = torch.bincount(row, minlength=len(ids) * count)
         rank = length.argsort(descending=True, stable=True).argsort()[row]
-        real = real[(place * len(length) + rank).argsort()]  # all first words, then all second ones, ...
+        real = real[(position * len(length) + rank).argsort()]  # all first words, then all second ones, ...
         hidden = state = gates.new_zeros(int((length > 0).sum()), summary.shape[1])
         before, after, states = [], [], []
-        for part in gates[real[:, 0], real[:, 1]].split(torch.bincount(place).tolist()):
+        for part in gates[real[:, 0], real[:, 1]].split(torch.bincount(position).tolist()):
             hidden, state = hidden[: len(part)], state[: len(part)]
             before.append(hidden)
             hidden, state = self.read(part, (hidden, state))
@@ -211,7 +211,7 @@ class HierarchicalDecoder(Decoder):
         """Logits (B, V) of the word after ids (B, T), with the planner's decisions applied, without a cache."""
         output = self.decode(memory, ids)
         assert output.stop_logits is not None
-        sentence, word = _places(ids)
+        sentence, word = _positions(ids)
         at = sentence[:, -1].clamp(max=output.stop_logits.shape[1] - 1)
         stop = output.stop_logits.gather(1, at.unsqueeze(1)).squeeze(1)
         return self._decide(output.logits[:, -1], ids[:, -1], stop, sentence[:, -1], word[:, -1])
@@ -273,8 +273,8 @@ def _is_boundary(ids: Tensor) -> Tensor:
     return (ids == START) | (ids == SENTENCE_END)
 
 
-def _places(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Sentence and word place of each of ids (B, T), counted from 0; a boundary is word 0 of its sentence."""
+def _positions(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Sentence and word index of each of ids (B, T), counted from 0; a boundary is word 0 of its sentence."""
     boundary = _is_boundary(ids)
     sentence = boundary.long().cumsum(1) - 1
     time = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)

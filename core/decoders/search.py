@@ -77,7 +77,6 @@ def generate(
     Args:
         decoder: in evaluation mode.
         visual: tokens (B, N, D), or a memory already made of them.
-        config: how.
         return_attention: keep the winning beam's weights; needs the cache.
         cached: False recomputes every prefix; the reference for tests and benchmarks.
 
@@ -115,6 +114,8 @@ class _Search:
         self.words: list[Tensor] = []
         self.parents: list[Tensor] = []
         self.attention: list[Tensor] = []
+        self.history = torch.empty(studies, beams, 0, dtype=torch.long, device=device)
+        """Words of each hypothesis so far, START left out; kept only where repeats are blocked."""
         self.pool: list[list[tuple[float, float, int, int]]] = [[] for _ in range(studies)]
         self.offsets = (torch.arange(studies, device=device) * beams).unsqueeze(1)
 
@@ -131,8 +132,8 @@ class _Search:
         if self.config.no_repeat_ngram:
             self._block_repeats(log_probabilities)
         total = (self.scores.unsqueeze(2) + log_probabilities).flatten(1)
-        best, places = total.topk(min(2 * self.beams, total.shape[1]), dim=1, sorted=True)
-        beam, word = places // vocabulary, places % vocabulary
+        best, flat = total.topk(min(2 * self.beams, total.shape[1]), dim=1, sorted=True)
+        beam, word = flat // vocabulary, flat % vocabulary
         if attention is not None:
             self.attention.append(attention)
         self._finish(best, beam, word)
@@ -141,6 +142,9 @@ class _Search:
         self.scores, order = going.topk(self.beams, dim=1, sorted=True)
         self.parents.append(beam.gather(1, order))
         self.words.append(word.gather(1, order))
+        if self.config.no_repeat_ngram:
+            before = self.history.gather(1, self.parents[-1].unsqueeze(2).expand_as(self.history))
+            self.history = torch.cat([before, self.words[-1].unsqueeze(2)], dim=2)
         return (self.parents[-1] + self.offsets).flatten()
 
     def _finish(self, best: Tensor, beam: Tensor, word: Tensor) -> None:
@@ -183,15 +187,16 @@ class _Search:
     def _block_repeats(self, log_probabilities: Tensor) -> None:
         """Forbid words that would complete an n-gram which the hypothesis already has."""
         size = self.config.no_repeat_ngram
-        if len(self.words) < size:
+        if self.history.shape[2] < size:
             return
-        for study in range(self.studies):
-            for beam in range(self.beams):
-                ids = self._read(study, len(self.words), beam, 0.0, finished=False).ids
-                prefix = ids[len(ids) - size + 1 :] if size > 1 else ()
-                for start in range(len(ids) - size + 1):
-                    if ids[start : start + size - 1] == prefix:
-                        log_probabilities[study, beam, ids[start + size - 1]] = -math.inf
+        grams = self.history.unfold(2, size, 1)  # (studies, beams, grams, size)
+        last = self.history[:, :, self.history.shape[2] - size + 1 :]
+        comes_again = (grams[..., :-1] == last.unsqueeze(2)).all(3)
+        vocabulary = log_probabilities.shape[2]
+        # Words that may come go to a column of their own, beyond the vocabulary.
+        words = torch.where(comes_again, grams[..., -1], vocabulary)
+        blocked = torch.zeros(*log_probabilities.shape[:2], vocabulary + 1, dtype=torch.bool, device=words.device)
+        log_probabilities.masked_fill_(blocked.scatter_(2, words, value=True)[..., :vocabulary], -math.inf)
 
 
 class _Prefixes:

@@ -130,7 +130,6 @@ def build_encoder(name: str, size: Size, *, pretrained: bool = False, **changes:
 
     Args:
         name: key in the registry.
-        size: "paper", "small" or "tiny".
         pretrained: fetch the backbone's published weights; they come from a hub or an installed package.
         changes: further keyword arguments of the encoder (numbers of classes, vocabulary size, modes).
 

@@ -80,7 +80,7 @@ class SharedStemFilters(nn.Module):
 
 
 class ClusterClipEncoder(ContrastiveEncoder):
-    """Thirteen filtered images, thirteen embeddings. Tokens are filters, not places: there is no grid."""
+    """Thirteen filtered images, thirteen embeddings. Tokens are filters, not image cells: there is no grid."""
 
     source = "ccve"
 
@@ -103,9 +103,6 @@ class ClusterClipEncoder(ContrastiveEncoder):
         """Build filters and CLIP.
 
         Args:
-            normalize: the input.
-            clip: arguments of ``ClipModel``.
-            fetch: load published weights.
             vocabulary: of the text tower, where it reads words.
             filters: see the two classes.
             hidden: channels between the two convolutions.
@@ -135,8 +132,8 @@ class ClusterClipEncoder(ContrastiveEncoder):
     def encode(self, images: Tensor) -> VisualTokens:
         """Encode images (B, 1, H, H); tokens (B, 13, D), not L2-normalised."""
         count = len(images) * K
-        places = range(0, count, self.chunk)
-        embeddings = torch.cat([self._embed(images, start, min(count, start + self.chunk)) for start in places])
+        starts = range(0, count, self.chunk)
+        embeddings = torch.cat([self._embed(images, start, min(count, start + self.chunk)) for start in starts])
         return VisualTokens(embeddings.unflatten(0, (-1, K)), (), (self.source,) * K)
 
     def _embed(self, images: Tensor, start: int, end: int) -> Tensor:

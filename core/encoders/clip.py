@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.cache import BoundedCache
 from core.encoders.base import Encoder
 from core.encoders.pretrained import timm_backbone
 from core.packages import WeightsError, package_file
@@ -168,7 +168,7 @@ class TextTower(nn.Module):
         return embedding
 
 
-_LOADING = threading.Lock()  # of MiniLM, by one thread at a time
+_MINILM: BoundedCache[torch.device, Any] = BoundedCache(4)
 
 
 @functools.cache
@@ -194,9 +194,8 @@ def _wordpieces() -> Any:
     return tokenizer
 
 
-@functools.cache
-def _minilm(device: torch.device) -> Any:
-    """MiniLM as its package has it, once a process and device; without weights on the meta device."""
+def _load_minilm(device: torch.device) -> Any:
+    """MiniLM as its package has it; without weights on the meta device."""
     try:
         from transformers import BertConfig, BertModel
     except ImportError as error:
@@ -214,8 +213,7 @@ def _minilm(device: torch.device) -> Any:
 @torch.no_grad()
 def _embed_with_minilm(ids: Tensor) -> Tensor:
     """Mean of MiniLM's states over the word pieces of each text: (B, 384) of ids (B, 77)."""
-    with _LOADING:
-        bert = _minilm(ids.device)
+    bert = _MINILM.get_or_make(ids.device, lambda: _load_minilm(ids.device))
     keep = ids != 0
     means = torch.empty(len(ids), _MINILM_WIDTH, device=ids.device)
     for rows in keep.sum(1).argsort().split(16):  # texts of like length together: little padding to compute

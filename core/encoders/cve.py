@@ -40,9 +40,6 @@ class ClipEncoder(ContrastiveEncoder):
         """Build CLIP.
 
         Args:
-            normalize: the input.
-            clip: arguments of ``ClipModel``.
-            fetch: load published weights.
             vocabulary: of the text tower, where it reads words.
             feature: "dense" gives the paper's 9 x 9 x 640, "layer4" the published code's 9 x 9 x 2560.
             pool: see ``grid_tokens``.

@@ -29,7 +29,6 @@ def timm_backbone(
 
     Args:
         name: timm's name, with the tag of its weights.
-        fetch: load the weights.
         pretrained: "hub" (timm's own source), "package" (an installed one), None (there are none).
         stages: keep so many of an EfficientNet's stages, stage n ends at stride 2 ** n; None keeps all.
         untrained_stages: of its first stages, whose weights shall not learn; their norms follow the data.

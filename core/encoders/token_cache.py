@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core.encoders import Encoder
-from core.files import DiskError, write_whole
+from core.files import DiskError, remove_forgotten, whole_file, write_whole
 from core.types import CXRLensError, VisualTokens
 
 Progress = Callable[[int, int], None]
@@ -67,14 +67,14 @@ class TokenCache:
         """Grids and sources, with the tokens of no study."""
         return VisualTokens(torch.zeros(0, *self.shards[0].shape[1:]), self.grids, self.sources)
 
-    def tokens(self, places: list[int]) -> Tensor:
-        """Tokens (len(places), N, D) float32."""
-        rows = np.stack([self.shards[place // SHARD][place % SHARD] for place in places])
+    def tokens(self, indices: list[int]) -> Tensor:
+        """Tokens (len(indices), N, D) float32 of some studies."""
+        rows = np.stack([self.shards[index // SHARD][index % SHARD] for index in indices])
         return torch.from_numpy(rows).float()
 
 
 def _shards(folder: Path, key: str, studies: int) -> list[Path]:
-    return [folder / f"{key}-{place:05}.npy" for place in range(-(-studies // SHARD))]
+    return [folder / f"{key}-{shard:05}.npy" for shard in range(-(-studies // SHARD))]
 
 
 @torch.inference_mode()
@@ -91,14 +91,13 @@ def write_token_cache(
 ) -> None:
     """Encode images once and for all; interrupted, it goes on with the first shard that is not whole.
 
-    Several processes may write one cache, each every so manieth shard; whoever writes the last one finishes it.
+    Several processes may write one cache: process r of n writes shards r, r + n, r + 2 n and so on. Whoever writes the
+    last one finishes it.
 
     Args:
-        folder: of the cache.
         key: hash of the encoder's weights and of the studies.
         encoder: frozen.
-        images: images (B, 1, H, H) of studies from a place to another, on the encoder's device.
-        studies: their number.
+        images: images (B, 1, H, H) of the studies from one index up to another, exclusive, on the encoder's device.
         progress: called with (done, all) of this process's studies.
         rank: which process this is.
         ranks: how many there are.
@@ -115,15 +114,16 @@ def write_token_cache(
     if rank == 0:
         for path in set(folder.glob("*.npy")) - set(paths):
             path.unlink()  # of other weights
+        remove_forgotten(folder)
     first: VisualTokens = encoder(images(0, 1))
     _refuse_without_room(folder, paths, studies * first.tokens[0].numel() * 2)
     own = range(rank, len(paths), ranks)
-    total = sum(min(SHARD, studies - place * SHARD) for place in own)
+    total = sum(min(SHARD, studies - shard * SHARD) for shard in own)
     done = 0
-    for place in own:
-        start, end = place * SHARD, min(studies, (place + 1) * SHARD)
-        if not paths[place].is_file():
-            _write_shard(paths[place], _encode(encoder, images, start, end))
+    for shard in own:
+        start, end = shard * SHARD, min(studies, (shard + 1) * SHARD)
+        if not paths[shard].is_file():
+            _write_shard(paths[shard], _encode(encoder, images, start, end))
         done += end - start
         if progress:
             progress(done, total)
@@ -133,8 +133,8 @@ def write_token_cache(
 
 
 def _encode(encoder: Encoder, images: Callable[[int, int], Tensor], start: int, end: int) -> npt.NDArray[np.float16]:
-    places = range(start, end, BATCH)
-    tokens = torch.cat([encoder(images(place, min(end, place + BATCH))).tokens.half().cpu() for place in places])
+    first = range(start, end, BATCH)
+    tokens = torch.cat([encoder(images(each, min(end, each + BATCH))).tokens.half().cpu() for each in first])
     if not tokens.isfinite().all():
         raise CXRLensError(
             f"The encoder's tokens of studies {start} to {end - 1} are no numbers, or too large for float16. Its "
@@ -145,17 +145,12 @@ def _encode(encoder: Encoder, images: Callable[[int, int], Tensor], start: int, 
 
 
 def _write_shard(path: Path, values: npt.NDArray[np.float16]) -> None:
-    """Write a shard whole or not at all."""
-    part = path.with_suffix(".part")
     try:
-        with part.open("wb") as file:
+        with whole_file(path) as fresh, fresh.open("wb") as file:
             np.save(file, values)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
+    except DiskError as error:
         raise DiskError(
-            f"{path} could not be written: {error.strerror or error}. Shards that are whole were kept: free some "
-            "space, and run the same command again to go on."
+            f"{error} Shards that are whole were kept: free some space, and run the same command again to go on."
         ) from error
 
 

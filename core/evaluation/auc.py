@@ -59,15 +59,14 @@ def macro_aucs(
         systems: by name, scores (n, K).
         subjects: (n,) the patient of each study; patients are drawn.
         resamples: R.
-        seed: of the draws.
 
     Returns:
         name -> (mean AUC, draws (at most R,)).
     """
     groups = np.unique(np.asarray(subjects), return_inverse=True)[1]
     units = int(groups.max()) + 1
-    places = np.random.default_rng(seed).integers(units, size=(resamples, units))
-    times = np.stack([np.bincount(row, minlength=units) for row in places])[:, groups]
+    drawn = np.random.default_rng(seed).integers(units, size=(resamples, units))
+    times = np.stack([np.bincount(row, minlength=units) for row in drawn])[:, groups]
     weights = np.vstack([np.ones(len(groups)), times])
     result = {}
     for name, scores in systems.items():

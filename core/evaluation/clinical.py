@@ -125,10 +125,10 @@ def clinical_statistics(
         counts = sums[..., : 3 * count].reshape(*sums.shape[:-1], 3, count)
         each = _precision_recall_f1(*np.moveaxis(counts, -2, 0))  # (..., count, 3)
         averages: list[FloatArray] = []
-        for places in (list(range(count)), five):
-            micro = _precision_recall_f1(*np.moveaxis(counts[..., places].sum(-1), -1, 0))
-            macro = each[..., places, :].mean(-2) if places else micro
-            whole = places is not five or len(five) == len(FIVE_OBSERVATIONS)
+        for columns in (list(range(count)), five):
+            micro = _precision_recall_f1(*np.moveaxis(counts[..., columns].sum(-1), -1, 0))
+            macro = each[..., columns, :].mean(-2) if columns else micro
+            whole = columns is not five or len(five) == len(FIVE_OBSERVATIONS)
             averages += [macro, micro] if whole else [np.full_like(micro, np.nan)] * 2
         examples = sums[..., 3 * count : 3 * count + 3] / sums[..., -1:]
         return np.concatenate([*averages, examples, each[..., 2]], -1)
@@ -167,9 +167,9 @@ def _positive(
     try:
         rows = [[states[name] in counted for name in observations] for states in studies]
     except KeyError as error:
-        place = next(i for i, states in enumerate(studies) if error.args[0] not in states)
+        index = next(i for i, states in enumerate(studies) if error.args[0] not in states)
         raise CXRLensError(
-            f"The labels of {what} {place} have no state for {error}. Give all observations that are scored: "
+            f"The labels of {what} {index} have no state for {error}. Give all observations that are scored: "
             f"{', '.join(observations)}."
         ) from error
     return np.array(rows, dtype=bool).reshape(len(studies), len(observations))

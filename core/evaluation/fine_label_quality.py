@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.evaluation.label_quality import CodedReport
-from core.labels.fine import KIND_OF, FineMention, fine_mentions
+from core.labels.fine import FineMention, fine_mentions
+from core.labels.fine_terms import KIND_OF
 from core.labels.mesh import read_code, states_of_codes
 from core.observations import NO_FINDING, OBSERVATIONS, LabelState
 
@@ -137,9 +138,9 @@ def disagreements(
     for uid, label in random.Random(0).sample(cases, min(count, len(cases))):
         report, each = by_uid[uid]
         about = [item for item in each if label.endswith(f" {item.mention.observation.lower()}")]
-        places = dict.fromkeys((item.mention.sentence_start, item.mention.sentence_end) for item in about)
+        spans = dict.fromkeys((item.mention.sentence_start, item.mention.sentence_end) for item in about)
         parts.append(f"CXR{uid}: {label}\n  {'; '.join(report.codes)}")
-        parts += [f"  {' '.join(report.text[start:end].split())}" for start, end in places]
+        parts += [f"  {' '.join(report.text[start:end].split())}" for start, end in spans]
     return "\n".join(parts)
 
 

@@ -186,7 +186,7 @@ def sentence_counts(
 
 
 def halves_table(counts: Mapping[str, Mapping[str, tuple[int, int]]]) -> str:
-    """Write `sentence_counts` as a Markdown table; which sentences are wrong is not told, or a half were looked at."""
+    """Write `sentence_counts` as a Markdown table, without the wrong sentences, which rules must not see."""
     lines = ["| topic | development | right | held out | right |", "|---|---:|---:|---:|---:|"]
     for topic, halves in counts.items():
         cells = [

@@ -196,13 +196,13 @@ def rouge_l_statistics(references: Sequence[Report], generated: Sequence[Report]
 
 def common_subsequence(first: Report, second: Report) -> int:
     """Length of the longest common subsequence, with a bit for each token of ``first`` (Hyyro 2004)."""
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for index, token in enumerate(first):
-        places[token] = places.get(token, 0) | 1 << index
+        positions[token] = positions.get(token, 0) | 1 << index
     ones = (1 << len(first)) - 1
     row = ones
     for token in second:
-        matches = row & places.get(token, 0)
+        matches = row & positions.get(token, 0)
         row = ((row + matches) | (row - matches)) & ones
     return (row ^ ones).bit_count()
 

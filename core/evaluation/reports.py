@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from core.evaluation.clinical import clinical_statistics
 from core.evaluation.language import language_statistics
 from core.evaluation.resampling import Comparison, Interval, StudyStatistics, intervals, join
 from core.evaluation.resampling import compare as compare_statistics
-from core.files import read_json_lines
+from core.files import DiskError, read_json_lines, sha256_of, whole_file
 from core.labels.compare import Outcome, compare
 from core.labels.rules import RULES_VERSION, label_report
 from core.observations import OBSERVATIONS, LabelState
@@ -110,7 +110,6 @@ class Evaluation:
         """A system's score on groups of studies, the worst first.
 
         Args:
-            system: name of a system.
             groups: name -> (n,) which studies; empty ones are left out.
             score: a name of :meth:`scored`. Of an observation, which a slice may not have at all, better
                 ``micro_f1`` than the macro mean, which counts it as 0.
@@ -118,15 +117,15 @@ class Evaluation:
         whole = self.scored(system, score)
         found = []
         for name, chosen in groups.items():
-            places = np.flatnonzero(chosen)
-            if not len(places):
+            indices = np.flatnonzero(chosen)
+            if not len(indices):
                 continue
-            part = StudyStatistics(whole.names, whole.values[places], whole.from_sums)
-            subjects = [self.subjects[place] for place in places]
+            part = StudyStatistics(whole.names, whole.values[indices], whole.from_sums)
+            subjects = [self.subjects[index] for index in indices]
             ends = Interval(np.nan, np.nan)
             if len(set(subjects)) > 1:
                 ends = intervals(part, subjects=subjects, resamples=400)[score]
-            found.append(Slice(name, len(places), part.scores()[score], ends.low, ends.high))
+            found.append(Slice(name, len(indices), part.scores()[score], ends.low, ends.high))
         return sorted(found, key=lambda each: each.score)
 
     def against(self, first: str, second: str, scores: Sequence[str]) -> Mapping[str, Comparison]:
@@ -149,7 +148,6 @@ def read_evaluation(
     """Read a family's ``reports.jsonl``, as the evaluation writes it, and label its reports.
 
     Args:
-        path: of the file.
         truth: study id -> its patient and its states, where they are known better than the reference's text tells;
             studies that are not in it are left out. None labels the references, each study its own patient.
         cache: folder in which labels are kept, by the content of the file and the version of the rules; those that
@@ -160,7 +158,7 @@ def read_evaluation(
         CXRLensError: the file is missing or damaged, has a study twice, a text that is none, or no study that is known.
     """
     study_ids, texts, key = _read_reports(path)
-    chosen = [place for place, study_id in enumerate(study_ids) if truth is None or study_id in truth]
+    chosen = [index for index, study_id in enumerate(study_ids) if truth is None or study_id in truth]
     if not chosen:
         raise CXRLensError(f"{path} has no study that is known here. Evaluate again with these data.")
     codes = _stored_codes(_beside(path), key, texts)
@@ -170,9 +168,10 @@ def read_evaluation(
         if codes is None:
             codes = _label(texts, progress)
             if kept is not None:
-                _store(kept, key, codes)
-    study_ids = tuple(study_ids[place] for place in chosen)
-    texts = {name: tuple(each[place] for place in chosen) for name, each in texts.items()}
+                with suppress(OSError, DiskError):  # then the next reader waits, as this one did
+                    _store(kept, key, codes)
+    study_ids = tuple(study_ids[index] for index in chosen)
+    texts = {name: tuple(each[index] for index in chosen) for name, each in texts.items()}
     labelled = {name: tuple(map(_named, rows[chosen])) for name, rows in zip(texts, codes, strict=True)}
     references, read = texts.pop("reference"), labelled.pop("reference")
     return Evaluation(
@@ -203,7 +202,7 @@ def _beside(path: Path) -> Path:
 def _read_reports(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], str]:
     """Study ids, texts by system, the reference's first, and what names the labels of this content."""
     try:
-        key = f"{hashlib.sha256(path.read_bytes()).hexdigest()[:24]}-{RULES_VERSION}"
+        key = f"{sha256_of(path)[:24]}-{RULES_VERSION}"
         rows = list(read_json_lines(path))
     except FileNotFoundError:
         raise CXRLensError(
@@ -267,24 +266,22 @@ def _shape(texts: Mapping[str, Sequence[str]]) -> tuple[int, int, int]:
 
 def _store(path: Path, key: str, codes: npt.NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".part")
-    with fresh.open("wb") as file:
+    with whole_file(path) as fresh, fresh.open("wb") as file:
         np.savez_compressed(file, codes=codes, key=np.array(key))
-    fresh.rename(path)
 
 
 def _label(
     texts: Mapping[str, Sequence[str]], progress: Callable[[int, int], None] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Places in ``LabelState`` of each observation of each report, (systems, studies, 14)."""
+    """Indices into ``LabelState`` of each observation of each report, (systems, studies, 14)."""
     codes = np.zeros(_shape(texts), dtype=np.uint8)
     known: dict[str, list[int]] = {}
     for system, reports in enumerate(texts.values()):
-        for place, text in enumerate(reports):
+        for index, text in enumerate(reports):
             if text not in known:
                 states = label_report(text).states
                 known[text] = [_STATES.index(states[name]) for name in OBSERVATIONS]
-            codes[system, place] = known[text]
+            codes[system, index] = known[text]
         if progress is not None:
             progress((system + 1) * len(reports), codes.shape[0] * codes.shape[1])
     return codes

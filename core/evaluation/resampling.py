@@ -115,7 +115,6 @@ def intervals(
     Args:
         system: what its studies add.
         subjects: the patient of each study. If given, patients are drawn, each with all its studies.
-        resamples: how often to draw.
         seed: equal seeds draw the same studies for every system.
         level: share of resamples inside.
 
@@ -150,11 +149,6 @@ class Comparison:
     p_bootstrap: float
     p_permutation: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval of the difference does not contain 0."""
-        return self.low > 0 or self.high < 0
-
 
 def compare(
     first: StudyStatistics,
@@ -170,11 +164,9 @@ def compare(
     Both p-values count the observed outcome as one of the resamples, so none is below 1 / (resamples + 1).
 
     Args:
-        first: a system.
         second: another, on the same studies in the same order.
         subjects: as in :func:`intervals`; patients are drawn, and change sides, with all their studies.
         resamples: how often to draw, and how often to permute.
-        seed: of both.
         level: of the interval.
 
     Raises:
@@ -246,8 +238,8 @@ def _draws(system: StudyStatistics, subjects: Sequence[str] | None, resamples: i
     units = int(groups.max()) + 1
     random = np.random.default_rng([seed, 0])
     for rows in _blocks(len(groups), resamples):
-        places = random.integers(units, size=(rows, units)) + units * np.arange(rows)[:, None]
-        times = np.bincount(places.ravel(), minlength=rows * units).reshape(rows, units)
+        drawn = random.integers(units, size=(rows, units)) + units * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
         yield times[:, groups].astype(np.float64)
 
 

@@ -27,7 +27,7 @@ class LabeledReports:
 
     def reordered(self, order: Sequence[int]) -> LabeledReports:
         """For study i the report of study ``order[i]``."""
-        return LabeledReports([self.texts[place] for place in order], [self.states[place] for place in order])
+        return LabeledReports([self.texts[index] for index in order], [self.states[index] for index in order])
 
 
 def system_statistics(

@@ -1,4 +1,4 @@
-"""What would it have written if: filters off, a region covered, tokens of another study."""
+"""What would it have written if: filters off, a region covered."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from core.bundles.pair import write_from_tokens
 from core.encoders.ccve import ClusterClipEncoder, IndependentFilters, SharedStemFilters
 from core.explain.filters import filter_tokens
-from core.explain.methods import baseline_image
+from core.explain.passes import baseline_image
 from core.explain.subject import Subject, encode, twin, with_image
 from core.explain.targets import WordTarget, whole_report
 from core.explain.targets import reference as reference_target
 from core.observations import CLUSTERS
 from core.studies.images import fit_square
-from core.types import CXRLensError, Mask, Report, VisualTokens
+from core.types import CXRLensError, Mask, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,6 @@ def without_region(
     """Cover a region of the image.
 
     Args:
-        subject: pair, image, report.
         region: (H, W) of the original image, True inside; see :func:`polygon`.
         how: "blank" fills it with the image's mean grey, "blur" with the image without detail.
         reference: the radiologist's report.
@@ -123,42 +122,11 @@ def without_region(
     return _compare(subject, changed, f"region {word}: {share:.1%} of the image", reference)
 
 
-def with_tokens_of(
-    subject: Subject, other: Subject, source: str | None = None, *, reference: str | None = None
-) -> Counterfactual:
-    """Give the decoder another study's tokens.
-
-    Args:
-        subject: pair, image, report.
-        other: the same pair with the other study.
-        source: whose tokens are swapped: an encoder or a tower ("fve.cdc"); None swaps all.
-        reference: the radiologist's report of ``subject``.
-
-    Raises:
-        CXRLensError: the pairs differ, or there is no such source.
-    """
-    if other.model.card.name != subject.model.card.name:
-        raise CXRLensError(
-            f"Tokens can be swapped within one pair only; these are {subject.model.card.name} and "
-            f"{other.model.card.name}."
-        )
-    sources = tuple(dict.fromkeys(subject.visual.sources))
-    if source is not None and source not in sources:
-        raise CXRLensError(f"{subject.model.card.name} has no tokens of '{source}'. It has: {', '.join(sources)}.")
-    swapped = torch.tensor([source in (None, each) for each in subject.visual.sources])
-    tokens = torch.where(swapped[None, :, None], other.visual.tokens, subject.visual.tokens)
-    visual = VisualTokens(tokens, subject.visual.grids, subject.visual.sources)
-    change = f"tokens of another study: {source or ', '.join(sources)}"
-    return _compare(subject, replace(subject, visual=visual), change, reference)
-
-
 def polygon(points: Sequence[tuple[float, float]], height: int, width: int) -> Mask:
     """A drawn region.
 
     Args:
         points: corners (x, y), pixels of the original image, x to the right and y down; what is outside is cut off.
-        height: of the image.
-        width: of the image.
 
     Returns:
         (height, width), True inside.
@@ -223,7 +191,7 @@ def _compare(subject: Subject, changed: Subject, change: str, reference: str | N
         before=subject.report,
         after=after,
         difference=differences(subject.report.words, after.words),
-        word_changes=own[list(subject.word_places)].numpy(),
+        word_changes=own[list(subject.word_positions)].numpy(),
         report_change=float(own.sum()),
         reference_change=theirs,
     )

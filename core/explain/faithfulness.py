@@ -15,7 +15,8 @@ import torch
 from scipy.stats import spearmanr
 from torch.nn import functional
 
-from core.explain.methods import BATCH, Baseline, baseline_image, content_share, on_square
+from core.explain.on_image import content_share, on_square
+from core.explain.passes import BATCH, Baseline, baseline_image
 from core.explain.subject import Subject, encode, token_runs, twin, with_image
 from core.explain.targets import Target
 from core.types import Attribution
@@ -68,10 +69,7 @@ def cover_curve(
     arXiv:1806.07421). Cells of padding are left out: covering them changes nothing.
 
     Args:
-        subject: pair, image, report.
-        target: what is asked.
         attributions: over cells or pixels.
-        kind: deletion or insertion.
         baseline: what covers.
         batch: covered images at once.
 
@@ -114,7 +112,6 @@ def erasure(subject: Subject, target: Target, values: npt.NDArray[np.floating], 
     """Set tokens to 0, the most important ones or all others, and average over ``SHARES`` of them.
 
     Args:
-        subject: pair, image, report.
         target: words.
         values: (N,) importance of each token; see :func:`token_values`.
         batch: sets of tokens at once.
@@ -160,7 +157,6 @@ def randomised(subject: Subject, parts: Sequence[Part], seed: int) -> Subject:
     Args:
         subject: stays as it is.
         parts: what is shuffled.
-        seed: of the order.
     """
     generator = torch.Generator().manual_seed(seed)
     model = twin(subject.model, own_weights=True)
@@ -182,11 +178,7 @@ def sanity(
     """How alike an explanation is to that of a randomised model: a rank correlation, near 0 for a sound method.
 
     Args:
-        subject: pair, image, report.
-        found: its explanation.
-        explain: the method that found it.
         parts: see :func:`randomised`, as ``seed``.
-        seed: of the shuffling.
     """
     return agreement(found, explain(randomised(subject, parts, seed)))
 
@@ -203,12 +195,8 @@ def stability(
     """How alike an explanation is to those of slightly noisy images, for the same words: mean rank correlation.
 
     Args:
-        subject: pair, image, report.
-        found: its explanation.
-        explain: the method that found it.
         noise: standard deviation, grey levels run from 0 to 1; padding stays black.
         repeats: noisy images.
-        seed: of the noise.
     """
     generator = torch.Generator().manual_seed(seed)
     content = torch.from_numpy(content_share(subject.geometry, tuple(subject.square.shape[2:])))

@@ -15,7 +15,7 @@ from core.encoders import Encoder
 from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.joint import JointEncoder
 from core.encoders.random_filters import with_random_filters
-from core.explain.methods import is_word
+from core.explain.attention import is_word
 from core.explain.subject import Subject, TokenRun, encode, token_runs, twin
 from core.studies.model_image import model_image
 from core.text import START
@@ -149,7 +149,7 @@ def filter_attention(
         summary = (rollout(memory) if roll else cls_attention(memory, layer, head))[0]
     else:
         summary = report_attention(
-            words, [is_word(subject, subject.report.ids[place]) for place in subject.word_places]
+            words, [is_word(subject, subject.report.ids[position]) for position in subject.word_positions]
         )
     return FilterAttention(summary[run.columns].numpy(), words[:, run.columns].numpy(), has_cls)
 
@@ -164,9 +164,9 @@ def with_control(subject: Subject, seed: int = 0) -> Subject:
     model = twin(subject.model)
     encoder = model.encoder
     if isinstance(encoder, JointEncoder):
-        for place, part in enumerate(encoder.encoders):
+        for index, part in enumerate(encoder.encoders):
             if isinstance(part, ClusterClipEncoder):
-                encoder.encoders[place] = with_random_filters(part, seed)
+                encoder.encoders[index] = with_random_filters(part, seed)
     else:
         assert isinstance(encoder, ClusterClipEncoder)
         model = replace(model, encoder=with_random_filters(encoder, seed))
@@ -179,4 +179,4 @@ def _word_rows(subject: Subject) -> Tensor:
     with torch.no_grad():
         output = subject.model.decoder.decode(subject.model.decoder.encode(subject.visual), ids, return_attention=True)
     assert output.attention is not None
-    return output.attention[0].permute(2, 0, 1, 3)[list(subject.word_places)]
+    return output.attention[0].permute(2, 0, 1, 3)[list(subject.word_positions)]

@@ -72,7 +72,7 @@ def _best_iou(evidence: npt.NDArray[np.float64], mask: Mask) -> float:
 
 def centre_prior(size: int) -> npt.NDArray[np.float32]:
     """A Gaussian in the middle, a quarter of the side wide: what a map is worth that does not look at the image."""
-    place = (np.arange(size) + 0.5) / size - 0.5
-    profile = np.exp(-0.5 * (place / 0.25) ** 2)
+    offset = (np.arange(size) + 0.5) / size - 0.5
+    profile = np.exp(-0.5 * (offset / 0.25) ** 2)
     prior: npt.NDArray[np.float32] = np.outer(profile, profile).astype(np.float32)
     return prior

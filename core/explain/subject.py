@@ -41,10 +41,10 @@ class Subject:
     write: GenerateConfig
 
     @property
-    def word_places(self) -> tuple[int, ...]:
-        """Where the report's words stand in its ids."""
+    def word_positions(self) -> tuple[int, ...]:
+        """Indices of the report's words among its ids."""
         decode = self.model.vocabulary.decode
-        return tuple(place for place, index in enumerate(self.report.ids) if decode([index]))
+        return tuple(position for position, index in enumerate(self.report.ids) if decode([index]))
 
 
 @dataclass(frozen=True, slots=True)

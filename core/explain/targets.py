@@ -80,12 +80,12 @@ class WordTarget:
     Attributes:
         name: for the reader.
         ids: the text up to the last word asked about, START left out.
-        places: of these ids that are asked about; their log-probabilities are summed.
+        positions: of these ids that are asked about; their log-probabilities are summed.
     """
 
     name: str
     ids: tuple[int, ...]
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
 
     def of_images(self, subject: Subject, images: Tensor) -> Tensor:
         """See ``Target``."""
@@ -96,12 +96,12 @@ class WordTarget:
         return self.by_word(subject, tokens).sum(1)
 
     def by_word(self, subject: Subject, tokens: Tensor) -> Tensor:
-        """Log-probability (B, places) of each word asked about, for tokens (B, N, D)."""
+        """Log-probability (B, words) of each word asked about, for tokens (B, N, D)."""
         visual, decoder = subject.visual, subject.model.decoder
         memory = decoder.encode(VisualTokens(tokens, visual.grids, visual.sources))
         ids = torch.tensor([START, *self.ids[:-1]], device=tokens.device)
-        logits = decoder.decode(memory, ids.expand(len(tokens), -1)).logits[:, list(self.places)]
-        asked = torch.tensor([self.ids[place] for place in self.places], device=tokens.device)
+        logits = decoder.decode(memory, ids.expand(len(tokens), -1)).logits[:, list(self.positions)]
+        asked = torch.tensor([self.ids[position] for position in self.positions], device=tokens.device)
         return logits.float().log_softmax(2).gather(2, asked.expand(len(tokens), -1).unsqueeze(2)).squeeze(2)
 
     def maps(self, subject: Subject) -> list[FeatureMap]:
@@ -124,7 +124,7 @@ class WordTarget:
 
     def unit(self, scores: Tensor) -> Tensor:
         """Probability of a word: the geometric mean over the words asked about."""
-        return (scores / len(self.places)).exp()
+        return (scores / len(self.positions)).exp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ def word(subject: Subject, which: int | str) -> WordTarget:
 
     Args:
         subject: with the report.
-        which: its place among the report's words, or the word itself; then its first mention.
+        which: its index among the report's words, or the word itself; then its first mention.
 
     Raises:
         CXRLensError: the report has no such word.
@@ -266,7 +266,7 @@ def word(subject: Subject, which: int | str) -> WordTarget:
 
 
 def sentence(subject: Subject, which: int) -> WordTarget:
-    """A sentence of the report, by its place.
+    """A sentence of the report, by its index.
 
     Raises:
         CXRLensError: the report has no such sentence.
@@ -295,9 +295,9 @@ def mention(subject: Subject, observation: str) -> WordTarget:
         raise CXRLensError(f"The report does not speak of {observation}. It speaks of: {known}.")
     order = (LabelState.POSITIVE, LabelState.UNCERTAIN, LabelState.NEGATIVE)
     chosen = min(found, key=lambda each: order.index(each.state))
-    places = _places_of(subject.report.words, _spans(text, chosen))
-    words = " ".join(subject.report.words[place] for place in places)
-    return _of_words(subject, f"{chosen.state} mention of {observation}: {words}", places)
+    positions = _touched(subject.report.words, _spans(text, chosen))
+    words = " ".join(subject.report.words[position] for position in positions)
+    return _of_words(subject, f"{chosen.state} mention of {observation}: {words}", positions)
 
 
 def mention_sentence(subject: Subject, observation: str) -> WordTarget:
@@ -306,7 +306,7 @@ def mention_sentence(subject: Subject, observation: str) -> WordTarget:
     Raises:
         CXRLensError: the report does not speak of it.
     """
-    first = subject.word_places.index(mention(subject, observation).places[0])
+    first = subject.word_positions.index(mention(subject, observation).positions[0])
     ends = 0
     for index, words in enumerate(split_sentences(subject.report.words)):
         ends += len(words)
@@ -346,8 +346,8 @@ def _of_all(subject: Subject, name: str, ids: Sequence[int]) -> WordTarget:
 
 
 def _of_words(subject: Subject, name: str, words: Iterable[int]) -> WordTarget:
-    places = tuple(subject.word_places[each] for each in words)
-    return WordTarget(name, subject.report.ids[: max(places) + 1], places)
+    positions = tuple(subject.word_positions[each] for each in words)
+    return WordTarget(name, subject.report.ids[: max(positions) + 1], positions)
 
 
 def _spans(text: str, found: Mention) -> list[tuple[int, int]]:
@@ -355,22 +355,22 @@ def _spans(text: str, found: Mention) -> list[tuple[int, int]]:
     spans = [(found.start, found.end)]
     if found.reason:
         starts = [
-            place for place in range(found.sentence_start, found.sentence_end) if text.startswith(found.reason, place)
+            start for start in range(found.sentence_start, found.sentence_end) if text.startswith(found.reason, start)
         ]
         if starts:
-            nearest = min(starts, key=lambda place: max(place - found.end, found.start - place - len(found.reason)))
+            nearest = min(starts, key=lambda start: max(start - found.end, found.start - start - len(found.reason)))
             spans.append((nearest, nearest + len(found.reason)))
     return spans
 
 
-def _places_of(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[int]:
-    """Places of the words, joined by spaces, that touch one of the spans of characters."""
-    places, start = [], 0
-    for place, each in enumerate(words):
+def _touched(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Indices of the words, joined by spaces, that touch one of the spans of characters."""
+    positions, start = [], 0
+    for position, each in enumerate(words):
         if any(first < start + len(each) and start < last for first, last in spans):
-            places.append(place)
+            positions.append(position)
         start += len(each) + 1
-    return places
+    return positions
 
 
 # -------------------------------------------------------------------------------------------------- other numbers asked
@@ -424,18 +424,6 @@ def similarity(subject: Subject, text: str, cluster: str | None = None) -> Simil
     with torch.no_grad():
         embedding = functional.normalize(tower(ids), dim=1)[0]
     return SimilarityTarget(text, embedding, cluster)
-
-
-def filter_similarities(subject: Subject, text: str) -> Tensor:
-    """Likeness of each of CCVE's filtered images to a text: cosines (13,).
-
-    Raises:
-        CXRLensError: as ``similarity``, or no CCVE.
-    """
-    encoder, fitted = _ccve(subject, subject.square)
-    target = similarity(subject, text)
-    with torch.no_grad():
-        return functional.normalize(encoder.encode(fitted).tokens[0], dim=1) @ target.embedding
 
 
 # -------------------------------------------------------------------------------------------------- parts of an encoder

@@ -103,20 +103,20 @@ class CheXbert:
             for each text, states by observation name; all 14 are there.
         """
         lines = [" ".join(text.split()).encode("utf-8", "replace").decode() for text in texts]
-        order = sorted(range(len(lines)), key=lambda place: len(lines[place]), reverse=True)
+        order = sorted(range(len(lines)), key=lambda index: len(lines[index]), reverse=True)
         labels: list[dict[str, LabelState]] = [{} for _ in lines]
         for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            encoded = self._tokenizer.encode_batch([lines[place] for place in places])
+            indices = order[start : start + batch_size]
+            encoded = self._tokenizer.encode_batch([lines[index] for index in indices])
             ids = pad_sequence([torch.tensor(item.ids) for item in encoded], batch_first=True)
             mask = pad_sequence([torch.ones(len(item.ids)) for item in encoded], batch_first=True)
             logits = self._network(ids.to(self._device), mask.to(self._device))
             classes = torch.stack([head.argmax(1) for head in logits], dim=1).tolist()
-            for place, row in zip(places, classes, strict=True):
-                states = dict(zip(HEADS, (CLASSES[index] for index in row), strict=True))
-                labels[place] = {name: states[name] for name in OBSERVATIONS}
+            for index, row in zip(indices, classes, strict=True):
+                states = dict(zip(HEADS, (CLASSES[code] for code in row), strict=True))
+                labels[index] = {name: states[name] for name in OBSERVATIONS}
             if progress is not None:
-                progress(start + len(places), len(order))
+                progress(start + len(indices), len(order))
         return labels
 
 

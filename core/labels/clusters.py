@@ -33,11 +33,11 @@ def cluster_texts(impression: str) -> dict[str, str]:
     sentences: dict[str, dict[tuple[int, int], None]] = {}
     for mention in report.mentions:
         if mention.state in ASSERTED:
-            place = (mention.sentence_start, mention.sentence_end)
-            sentences.setdefault(CLUSTER_OF[mention.observation], {})[place] = None
+            span = (mention.sentence_start, mention.sentence_end)
+            sentences.setdefault(CLUSTER_OF[mention.observation], {})[span] = None
     texts = {
-        cluster: " ".join(_line(impression[start:end]) for start, end in sorted(places))
-        for cluster, places in sentences.items()
+        cluster: " ".join(_line(impression[start:end]) for start, end in sorted(spans))
+        for cluster, spans in sentences.items()
     }
     if report.states[NO_FINDING] is LabelState.POSITIVE:
         texts[NO_FINDING] = _without(impression, sentences.get(SUPPORT_DEVICES, {}))
@@ -50,10 +50,10 @@ def count_clusters(texts: Iterable[Mapping[str, str]]) -> dict[str, int]:
     return {cluster: counts[cluster] for cluster in CLUSTERS}
 
 
-def _without(text: str, places: Iterable[tuple[int, int]]) -> str:
+def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
     """Cut sentences out of a text."""
     kept, edge = "", 0
-    for start, end in sorted(places):
+    for start, end in sorted(spans):
         kept, edge = kept + text[edge:start], end
     return _line(kept + text[edge:])
 

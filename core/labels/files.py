@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import DiskError, remove_forgotten, sha256_of, whole_file
 from core.labels.report_text import is_one_report
 from core.labels.rules import LabeledReport
 from core.observations import OBSERVATIONS, LabelState
@@ -163,7 +163,6 @@ def find_reports(path: Path, columns: Sequence[str] = (), kept: Sequence[str] = 
     """Look into a file and find out where its reports are.
 
     Args:
-        path: of the file.
         columns: of the reports; none: the only column, or the only one with a usual name.
         kept: columns to copy.
 
@@ -218,11 +217,9 @@ def label_file(
     """Label a file's reports into another file.
 
     Args:
-        reports: where they are.
         out: .csv, .parquet or .jsonl; it appears when everything is labelled.
-        form: "states": row number, kept columns, the state of each observation, the evidence (places are characters of
+        form: "states": row number, kept columns, the state of each observation, the evidence (as characters of
             the report); "chexpert" and "chexbert": kept columns, then the table of that tool, codes 1, 0, -1, blank.
-        label: the labeler.
         version: of the labeler; parts of another version are made anew.
         census: of the reports, taken before.
         progress: called with the number of rows that are done.
@@ -249,17 +246,19 @@ def label_file(
                 outcome.resumed += len(rows)
             else:
                 table = _label(rows, done, reports, form, label)
-                pq.write_table(table, path.with_suffix(".partial"))
-                path.with_suffix(".partial").replace(path)
+                with whole_file(path) as fresh:
+                    pq.write_table(table, fresh)
             done += len(rows)
             if progress is not None:
                 progress(done)
-        partial = out.with_name(out.name + ".partial")
-        _join(paths, partial, out.suffix, outcome)
-        partial.replace(out)
+        remove_forgotten(out.parent, out.name)
+        with whole_file(out) as fresh:
+            _join(paths, fresh, out.suffix, outcome)
         shutil.rmtree(folder)
     except OSError as error:
         raise CXRLensError(f"{out} cannot be written: {error.strerror or error}. What is done is kept.") from error
+    except DiskError as error:
+        raise CXRLensError(f"{error} What is done is kept: run the same command again to go on.") from error
     return outcome
 
 
@@ -334,9 +333,7 @@ def _list(names: Sequence[str]) -> str:
 
 def _prepare(folder: Path, reports: ReportFile, form: Format, version: str) -> None:
     """Make the folder of parts; parts of other reports, settings or rules are thrown away."""
-    with reports.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    about = json.dumps([digest, reports.columns, reports.kept, form, version, _PART])
+    about = json.dumps([sha256_of(reports.path), reports.columns, reports.kept, form, version, _PART])
     note = folder / "about.json"
     if note.is_file() and note.read_text(encoding="utf-8") == about:
         return
@@ -354,8 +351,8 @@ def _label(
     empty = LabeledReport(dict.fromkeys(OBSERVATIONS, LabelState.BLANK), ())
     labeled = [next(given) if text else empty for text in texts]
     kept = {
-        name: pa.array([_utf8(values[place]) for _, values in rows], pa.string())
-        for place, name in enumerate(reports.kept)
+        name: pa.array([_utf8(values[index]) for _, values in rows], pa.string())
+        for index, name in enumerate(reports.kept)
     }
     if form == "states":
         return pa.table(

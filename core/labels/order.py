@@ -23,5 +23,5 @@ def abnormal_first(text: str) -> str:
 def _place(sentence: list[str]) -> tuple[bool, int]:
     mentions = label_report(to_text(sentence)).mentions
     found = [mention for mention in mentions if mention.state in ASSERTED]
-    places = [OBSERVATIONS.index(mention.observation) for mention in found or mentions]
-    return not found, min(places, default=len(OBSERVATIONS))
+    indices = [OBSERVATIONS.index(mention.observation) for mention in found or mentions]
+    return not found, min(indices, default=len(OBSERVATIONS))

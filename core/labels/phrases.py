@@ -96,26 +96,26 @@ class Scanner(Generic[Meaning]):
         ]
         self._tried: dict[str, list[tuple[int, re.Pattern[str], list[Meaning]]]] = {}
 
-    def scan(self, text: str, places: Iterable[int], end: int) -> list[Found[Meaning]]:
+    def scan(self, text: str, positions: Iterable[int], end: int) -> list[Found[Meaning]]:
         """Return what is found, by its beginning.
 
         Args:
             text: lower case.
-            places: of `starts`.
+            positions: of `starts`.
             end: of the part of the text that is searched.
         """
         free = [0] * len(self._tracks)
         found: list[Found[Meaning]] = []
-        for place in places:
-            key = text[place : place + _KEY]
+        for position in positions:
+            key = text[position : position + _KEY]
             tried = self._tried.get(key)
             if tried is None:
                 tried = self._tried[key] = self._compile(key)
             for track, pattern, meanings in tried:
-                if place >= free[track] and (match := pattern.match(text, place, end)):
+                if position >= free[track] and (match := pattern.match(text, position, end)):
                     assert match.lastindex is not None
                     free[track] = match.end()
-                    found.append(Found(place, match.end(), meanings[match.lastindex - 1]))
+                    found.append(Found(position, match.end(), meanings[match.lastindex - 1]))
         return found
 
     def _compile(self, key: str) -> list[tuple[int, re.Pattern[str], list[Meaning]]]:
@@ -135,26 +135,26 @@ def _beginnings(phrase: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _alternatives(tokens: Sequence[str], place: int) -> tuple[set[str], bool, int]:
-    """First letters of alternatives, whether one may be empty, and the place of the bracket that closes them."""
+def _alternatives(tokens: Sequence[str], index: int) -> tuple[set[str], bool, int]:
+    """First letters of alternatives, whether one may be empty, and the index of the bracket that closes them."""
     found: set[str] = set()
     some_empty = False
     empty = True  # so far, this alternative
-    while place < len(tokens) and tokens[place][0] != ")":
-        token = tokens[place]
+    while index < len(tokens) and tokens[index][0] != ")":
+        token = tokens[index]
         if token == "|":
             some_empty, empty = some_empty or empty, True
         elif token in ("(", ">("):
-            inner, nothing, place = _alternatives(tokens, place + 1)
+            inner, nothing, index = _alternatives(tokens, index + 1)
             if token == "(":
                 if empty:
                     found |= inner
-                empty = empty and (nothing or tokens[place] in (")?", ")*"))
+                empty = empty and (nothing or tokens[index] in (")?", ")*"))
         elif empty and token != "*":
             found |= _BEGIN.get(token, {token[:_KEY]})
             empty = token in ("~ ", "... ", "$")
-        place += 1
-    return found, some_empty or empty, place
+        index += 1
+    return found, some_empty or empty, index
 
 
 _BEGIN = {**{token: {""} for token in _SPECIAL}, "#": set("0123456789"), ", ": {","}, ",": {","}}

@@ -51,26 +51,26 @@ class ReadText:
     Attributes:
         text: what is read.
         statements: that count or speak of another part of the body, in order.
-        places: of each character of `text`, where it stands in what was given; None if they are the same.
+        offsets: of each character of `text`, its index in what was given; None if they are the same.
     """
 
     text: str
     statements: tuple[Statement, ...]
-    places: Sequence[int] | None
+    offsets: Sequence[int] | None
 
     def original(self, start: int, end: int) -> tuple[int, int]:
         """Where a span of `text`, not empty, stands in what was given."""
-        return (start, end) if self.places is None else (self.places[start], self.places[end - 1] + 1)
+        return (start, end) if self.offsets is None else (self.offsets[start], self.offsets[end - 1] + 1)
 
 
 def read_text(given: str) -> ReadText:
     """Make a report plain and cut it into statements."""
-    text, places = _plain(given)
+    text, offsets = _plain(given)
     text = _marks(text)
     if "\n" in text:
         text = _joined_lines(text)
-    lower = _lower(text)
-    return ReadText(lower, tuple(_statements(text, lower)), places)
+    lower = lowered(text)
+    return ReadText(lower, tuple(_statements(text, lower)), offsets)
 
 
 def is_one_report(text: str) -> bool:
@@ -128,21 +128,21 @@ def _plain_character(character: str) -> str:
 
 def _plain(given: str) -> tuple[str, list[int] | None]:
     """Mend characters, line ends, words divided at line ends, "n't" and known slips; tell where each character was."""
-    text, places = given, None
+    text, offsets = given, None
     if not text.isascii():
         parts = [_plain_character(character) if character > "\x7f" else character for character in text]
         if any(len(part) != 1 for part in parts):
-            places = [place for place, part in enumerate(parts) for _ in part]
+            offsets = [index for index, part in enumerate(parts) for _ in part]
         text = "".join(parts)
     if "\r" in text or "\x0b" in text or "\x0c" in text:
         text = _LINE_ENDS.sub(lambda found: "\n".rjust(len(found[0])), text)
     if "-\n" in text:
-        text, places = _edit(text, places, _DIVIDED, _undivided)
+        text, offsets = _edit(text, offsets, _DIVIDED, _undivided)
     if "n't" in text or "N'T" in text:
-        text, places = _edit(text, places, _NOT, lambda found: f"{_WHOLE.get(found[1].lower(), found[1])} not")
+        text, offsets = _edit(text, offsets, _NOT, lambda found: f"{_WHOLE.get(found[1].lower(), found[1])} not")
     if not SLIPS.keys().isdisjoint(_WORD.findall(text.lower())):
-        text, places = _edit(text, places, _WORD, _without_slip)
-    return text, places
+        text, offsets = _edit(text, offsets, _WORD, _without_slip)
+    return text, offsets
 
 
 _WHOLE = {"ca": "can", "wo": "will"}
@@ -161,12 +161,12 @@ def _without_slip(found: re.Match[str]) -> str:
 
 
 def _edit(
-    text: str, places: list[int] | None, pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str]
+    text: str, offsets: list[int] | None, pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str]
 ) -> tuple[str, list[int] | None]:
     """Replace what a pattern finds, and keep where each character was."""
     parts: list[str] = []
     moved: list[int] = []
-    known: Sequence[int] = range(len(text)) if places is None else places
+    known: Sequence[int] = range(len(text)) if offsets is None else offsets
     edge = 0
     for found in pattern.finditer(text):
         new, old = replace(found), found[0]
@@ -175,15 +175,15 @@ def _edit(
         start, last = found.start(), len(old) - 1
         parts += [text[edge:start], new]
         moved += known[edge:start]
-        moved += [known[start + min(place, last)] for place in range(len(new) - 1)]
+        moved += [known[start + min(index, last)] for index in range(len(new) - 1)]
         moved.append(known[start + last])
         edge = found.end()
     if not parts:
-        return text, places
+        return text, offsets
     return "".join([*parts, text[edge:]]), [*moved, *known[edge:]]
 
 
-def _lower(text: str) -> str:
+def lowered(text: str) -> str:
     """Lower-case without moving any character."""
     lower = text.lower()
     if len(lower) == len(text):
@@ -199,8 +199,8 @@ def _slips() -> dict[str, str]:
     slips: dict[str, str] = {}
     words: list[str] = _TABLES["slips"]["words"]
     for word in words:
-        for place in range(1, len(word) - 1):
-            head, letter, tail = word[:place], word[place], word[place + 1 :]
+        for index in range(1, len(word) - 1):
+            head, letter, tail = word[:index], word[index], word[index + 1 :]
             made = [word[0] + word, head + tail[0] + letter + tail[1:], head + tail, head + letter + letter + tail]
             if letter in "aeiou":
                 made += [head + vowel + tail for vowel in "aeiou"]
@@ -332,7 +332,7 @@ def _joined_lines(text: str) -> str:
 
 
 def _is_full(line: str, following: str, width: int) -> bool:
-    """Whether the next word had no place in a line."""
+    """Whether the next word had no room in a line."""
     word = following.split(" ", 1)[0]
     return len(line) >= _WRAPPED and len(line.rstrip()) + 1 + len(word) > width
 
@@ -401,13 +401,13 @@ def _statements(text: str, lower: str) -> Iterator[Statement]:
     following = _following(openings)
     section: Section = "counted"
     filled = False  # whether the section has said something
-    for place, (start, end) in enumerate(spans):
-        opening, body = openings[place], start
+    for index, (start, end) in enumerate(spans):
+        opening, body = openings[index], start
         if opening is not None:
             section, filled, body = _SECTION_OF[opening[0]], False, opening[1]
         elif filled and section != "counted":
-            gap = lower[spans[place - 1][1] - 1 : start]
-            if _is_over(gap, following[place], one_line="\n" not in lower.strip()):
+            gap = lower[spans[index - 1][1] - 1 : start]
+            if _is_over(gap, following[index], one_line="\n" not in lower.strip()):
                 section = "counted"
         filled = filled or bool(lower[body:end].strip())
         if section != "not counted":
@@ -485,8 +485,8 @@ def _label_starts(lower: str, ends: Sequence[int]) -> Iterator[int]:
     """Entries of a checklist behind the first: "Pneumothorax: none Pleural effusion: small"."""
     begin = 0
     for found in _LABELS.finditer(lower):
-        place = bisect_right(ends, found.start())
-        begin = max(begin, ends[place - 1] if place else 0, found.start() - 80)
+        index = bisect_right(ends, found.start())
+        begin = max(begin, ends[index - 1] if index else 0, found.start() - 80)
         if _VALUE.search(lower, begin, found.start()):
             begin = found.start()
             yield begin

@@ -2,7 +2,7 @@
 
 Method of CheXpert (Irvin et al. 2019, arXiv:1901.07031), without a parser: find phrases, drop those that are not
 meant, then decide each by the first stage that applies: hypothetical ("if there is"), uncertainty that looks like
-negation ("cannot exclude"), negation, uncertainty. A cue reaches from its place to the end of its clause. One mention
+negation ("cannot exclude"), negation, uncertainty. A cue reaches from its start to the end of its clause. One mention
 of an observation outweighs another: positive over uncertain over negative. All phrases are in `rules.toml`.
 
 What is a sentence, and which ones count, says `report_text.py`.
@@ -64,7 +64,7 @@ class LabeledReport:
 
     Attributes:
         states: by observation name; all 14 names are there.
-        mentions: by place in the text. One observation can have several; none for No Finding.
+        mentions: by position in the text. One observation can have several; none for No Finding.
     """
 
     states: Mapping[str, LabelState]
@@ -89,7 +89,7 @@ def label_report(text: str) -> LabeledReport:
         says_something = (
             says_something or bool(found) or _CHEST.search(read.text, statement.body, statement.end) is not None
         )
-    if read.places is not None:
+    if read.offsets is not None:
         mentions = [_moved(mention, read) for mention in mentions]
     states = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)
     for mention in mentions:
@@ -100,7 +100,7 @@ def label_report(text: str) -> LabeledReport:
 
 
 def _moved(mention: Mention, read: ReadText) -> Mention:
-    """The same mention with its places in the text that was given."""
+    """The same mention with its positions in the text that was given."""
     start, end = read.original(mention.start, mention.end)
     sentence_start, sentence_end = read.original(mention.sentence_start, mention.sentence_end)
     return replace(mention, start=start, end=end, sentence_start=sentence_start, sentence_end=sentence_end)
@@ -204,7 +204,7 @@ _TAIL = re.compile(r"\s*(?:[.,;:)]|in size|compared|since|from|$)")
 
 @dataclass(frozen=True, slots=True)
 class _Phrase:
-    """A place where an observation is spoken of; `structure` if normal anatomy is."""
+    """A position where an observation is spoken of; `structure` if normal anatomy is."""
 
     lexicon: _Lexicon
     start: int
@@ -212,9 +212,9 @@ class _Phrase:
     structure: bool
 
 
-def _phrases(lower: str, places: Sequence[int], start: int, end: int) -> list[_Phrase]:
+def _phrases(lower: str, positions: Sequence[int], start: int, end: int) -> list[_Phrase]:
     """Find the findings and structures of a statement that are meant, in order."""
-    found = _PHRASES.scan(lower, places, end)
+    found = _PHRASES.scan(lower, positions, end)
     phrases: list[_Phrase] = []
     for first, last, (lexicon, kind) in found:
         if kind == "unmention":
@@ -241,14 +241,14 @@ def _phrases(lower: str, places: Sequence[int], start: int, end: int) -> list[_P
 
 def _read_statement(lower: str, start: int, end: int) -> list[Mention]:
     """Decide every mention of a statement."""
-    places = starts(lower, start, end)
-    phrases = _phrases(lower, places, start, end)
+    positions = starts(lower, start, end)
+    phrases = _phrases(lower, positions, start, end)
     if not phrases:
         return []
-    cues = _CUES.scan(lower, places, end)
+    cues = _CUES.scan(lower, positions, end)
     phrases, value = _entry(lower, start, end, phrases, cues)
     structures = [phrase for phrase in phrases if phrase.structure]
-    qualities = _QUALITIES.scan(lower, places, end) if structures else []
+    qualities = _QUALITIES.scan(lower, positions, end) if structures else []
     mentions: list[Mention] = []
     listed: _Phrase | None = None  # a device that a cue before it denies
     for phrase in phrases:
@@ -420,6 +420,6 @@ def _alternatives(lower: str, mentions: list[Mention]) -> list[Mention]:
             and first.end < second.start
             and (joined := _ALTERNATIVE.fullmatch(lower, first.end, second.start))
         ):
-            for place in (index, index + 1):
-                decided[place] = replace(mentions[place], state=LabelState.UNCERTAIN, reason=joined[1])
+            for each in (index, index + 1):
+                decided[each] = replace(mentions[each], state=LabelState.UNCERTAIN, reason=joined[1])
     return decided

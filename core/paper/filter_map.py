@@ -43,11 +43,11 @@ class FilterMap:
     random_filters: Floats
 
     def __post_init__(self) -> None:
-        """Refuse maps of other shapes, and places that are no numbers."""
+        """Refuse maps of other shapes, and coordinates that are no numbers."""
         expected = (len(self.studies), len(self.filters), 2)
         for each in (self.trained, self.random_filters):
             if each.shape != expected or not np.isfinite(each).all():
-                raise FilterMapError(f"expected finite places of shape {expected}, got shape {each.shape}.")
+                raise FilterMapError(f"expected finite coordinates of shape {expected}, got shape {each.shape}.")
 
 
 def map_path(folder: Path, family: str) -> Path:
@@ -56,7 +56,7 @@ def map_path(folder: Path, family: str) -> Path:
 
 
 def write_map(path: Path, content: FilterMap) -> None:
-    """Write it in one piece, places to a hundredth."""
+    """Write it in one piece, coordinates to a hundredth."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {
         "studies": content.studies,

@@ -223,7 +223,6 @@ def paper_numbers(folder: Path, name: TableName) -> dict[tuple[str, ...], dict[s
 
     Args:
         folder: of the CSV files, ``assets/paper``.
-        name: of the table.
 
     Returns:
         key of a row -> metric -> number. Keys: 1 (encoder, decoder), 2 (timm's name,), 3 (input,), ccve (encoder,

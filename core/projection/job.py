@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core import paths
+from core.files import DiskError, remove_forgotten, whole_file, write_whole
 from core.projection.methods import Progress, ProjectionConfig, check_features, place, project
 from core.projection.quality import trustworthiness
 from core.types import CXRLensError, Projection
@@ -78,10 +79,10 @@ def _save(key: str, found: Projection) -> None:
     from safetensors.numpy import save_file
 
     folder = _writable(cache_folder())
+    remove_forgotten(folder)
     about = json.dumps({"method": found.method, "parameters": dict(found.parameters)})
-    fresh = folder / f"{key}.{os.getpid()}.part"
-    save_file({"coordinates": np.ascontiguousarray(found.coordinates)}, fresh, {"about": about})
-    fresh.replace(folder / f"{key}.safetensors")
+    with whole_file(folder / f"{key}.safetensors") as fresh:
+        save_file({"coordinates": np.ascontiguousarray(found.coordinates)}, fresh, {"about": about})
     kept = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
     for path in kept[:-MOST_FILES]:
         path.unlink(missing_ok=True)
@@ -109,10 +110,8 @@ def compute(
 
     Args:
         features: (n, D).
-        config: how.
         new: (m, D), points to place into the map of ``features``; the result then has these only.
         threads: of t-SNE.
-        progress: told how far it is.
 
     Returns:
         The map; ``parameters`` has its "trustworthiness" too.
@@ -215,7 +214,7 @@ class ProjectionJob:
 
 
 def _end_with_parent(folder: Path) -> None:
-    """Wait for the end of standard input, which the one who asked for the map holds, then end, leaving nothing."""
+    """End this process, and leave nothing, when the process that started it ends: our standard input closes then."""
     os.read(0, 1)  # not of sys.stdin, whose lock would stop the interpreter from ending
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
@@ -226,10 +225,8 @@ def _work(folder: Path) -> int:
     from safetensors import safe_open
 
     def tell(share: float, what: str) -> None:
-        fresh = folder / "progress.part"
-        with contextlib.suppress(OSError):  # the folder goes when the job is cancelled
-            fresh.write_text(json.dumps([share, what]), encoding="utf-8")
-            fresh.replace(folder / "progress.json")
+        with contextlib.suppress(DiskError):  # the folder goes when the job is cancelled
+            write_whole(folder / "progress.json", json.dumps([share, what]), synced=False)
 
     with safe_open(folder / "input.safetensors", framework="numpy") as file:
         config: dict[str, Any] = json.loads(file.metadata()["config"])
@@ -243,7 +240,7 @@ def _work(folder: Path) -> int:
             progress=tell,
         )
     except CXRLensError as error:
-        (folder / "error.txt").write_text(str(error), encoding="utf-8")
+        write_whole(folder / "error.txt", str(error))
         return 1
     return 0
 

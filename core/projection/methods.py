@@ -146,9 +146,7 @@ def project(
 
     Args:
         features: (n, D).
-        config: how.
         threads: of t-SNE. UMAP is seeded and takes one.
-        progress: told how far it is.
 
     Returns:
         The map; ``parameters`` has what was really used, and under "notes" what had to be reduced and why.
@@ -280,8 +278,8 @@ def _umap(reduced: Floats, config: ProjectionConfig, tell: Progress) -> Floats:
     further: dict[str, Any] = {"init": "pca" if len(reduced) < 100 else "spectral"}
     if len(reduced) < _EXACT:
         # UMAP takes the true neighbours of so few points too, but by a call of Python a pair: 15 s of 4,000.
-        distances, places = NearestNeighbors(n_neighbors=config.neighbours).fit(reduced).kneighbors(reduced)
-        further["precomputed_knn"] = (places.astype(np.int32), distances.astype(np.float32))
+        distances, neighbours = NearestNeighbors(n_neighbors=config.neighbours).fit(reduced).kneighbors(reduced)
+        further["precomputed_knn"] = (neighbours.astype(np.int32), distances.astype(np.float32))
     with _quiet():
         return np.asarray(_umap_model(config, **further).fit_transform(reduced), dtype=np.float32)
 

@@ -45,7 +45,7 @@ def _squared_distances(points: Floats) -> npt.NDArray[np.floating]:
 
 
 def nearest(points: Floats, count: int) -> npt.NDArray[np.int64]:
-    """Places of each point's nearest others, (n, count), nearest first; fewer where there are not so many."""
+    """Indices of each point's nearest others, (n, count), nearest first; fewer where there are not so many."""
     from sklearn.neighbors import NearestNeighbors
 
     count = min(count, len(points) - 1)

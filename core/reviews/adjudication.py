@@ -15,7 +15,8 @@ from core.reviews.database import Database
 from core.reviews.design import Case, models_of, plan, read_design
 from core.reviews.rubrics import RUBRICS, ReviewError
 from core.reviews.schema import cases, screens, users
-from core.reviews.store import NO_ROLE, Actor, owned_session, record, screen_row
+from core.reviews.store.actors import NO_ROLE, Actor
+from core.reviews.store.sessions import owned_session, screen_row
 
 Dispute = dict[str, Any]
 
@@ -82,7 +83,7 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
         connection.execute(screens.insert(), added)
         after = {"adjudicator": adjudicator, "screens": [row["id"] for row in added]}
         key = f"adjudicate/{session_id}/{adjudicator}/{len(settled)}"
-        record(database, connection, who.name, key, "adjudicate", session_id=session_id, after=after)
+        database.record(connection, who.name, key, "adjudicate", session_id=session_id, after=after)
     return len(added)
 
 

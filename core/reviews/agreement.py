@@ -36,8 +36,6 @@ def estimates(
     Args:
         statistics: a row a unit.
         subjects: the study of each unit; a study is drawn with all its units.
-        resamples: how often to draw.
-        seed: of the draws.
 
     Returns:
         by name; intervals are NaN with fewer than two studies, or where a tenth of the resamples has no value.
@@ -50,8 +48,8 @@ def estimates(
         return {name: Estimate(value) for name, value in values.items()}
     if any(np.isnan(each.low) for each in found.values()):  # some resamples have no value: leave those out
 
-        def score(places: npt.NDArray[np.int64]) -> FloatArray:
-            return statistics.from_sums(statistics.values[places].sum(0))
+        def score(drawn: npt.NDArray[np.int64]) -> FloatArray:
+            return statistics.from_sums(statistics.values[drawn].sum(0))
 
         ends = np.stack(bootstrap(score, subjects, resamples=resamples, seed=seed)).T
         found = {name: Interval(*pair) for name, pair in zip(values, ends.tolist(), strict=True)}
@@ -108,11 +106,6 @@ def coincidences(ratings: FloatArray, scale: Scale) -> StudyStatistics:
     return StudyStatistics(("alpha",), each.reshape(len(ratings), size * size), alpha)
 
 
-def krippendorff_alpha(ratings: FloatArray, scale: Scale) -> float:
-    """Krippendorff's alpha; arguments and NaN as in `coincidences`."""
-    return coincidences(ratings, scale).scores()["alpha"]
-
-
 def _distance(levels: FloatArray, totals: FloatArray, scale: Scale) -> FloatArray:
     if scale == "nominal":
         return 1 - np.eye(len(levels))
@@ -159,10 +152,8 @@ def bootstrap(
     """Percentile interval (95 %) of a statistic that is no function of sums, such as a rank correlation.
 
     Args:
-        statistic: of the places of the drawn rows, (values,).
+        statistic: of the indices of the drawn rows, (values,).
         subjects: the study of each row; a study is drawn with all its rows.
-        resamples: how often to draw.
-        seed: of the draws.
 
     Returns:
         lower and upper ends, (values,) each; NaN where a tenth of the resamples has no value.

@@ -70,7 +70,7 @@ class Support:
 
 @dataclass(frozen=True, slots=True)
 class ReaderAgreement:
-    """Between readers, on one question.
+    """Agreement between readers, on one question.
 
     Attributes:
         question: a kind of error, an observation, "preference", "support".
@@ -91,7 +91,7 @@ class ReaderAgreement:
 
 @dataclass(frozen=True, slots=True)
 class SelfAgreement:
-    """Of a reader with the own first reading.
+    """Agreement of a reader's repeated readings with the first ones.
 
     Attributes:
         reader: who.
@@ -131,7 +131,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class MetricCorrelation:
-    """Of an automatic metric with the readers' mean number of significant errors (a good metric falls as errors rise).
+    """Correlation of an automatic metric with the readers' mean number of significant errors: below 0 if it is good.
 
     Attributes:
         metric: its name.
@@ -177,10 +177,7 @@ def analyse(results: Results, metrics: pd.DataFrame | None = None, *, resamples:
     """Work out all figures of a session.
 
     Args:
-        results: of a closed session.
         metrics: columns "study", "model" and one for each automatic metric, a row a report.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         ReviewError: the metrics lack a column, or the rubric counts no errors to compare them with.
@@ -241,14 +238,14 @@ def _errors(results: Results, *, resamples: int, seed: int) -> tuple[ErrorCount,
     rows = []
     for model, of_model in readings.groupby("model", sort=True):
         of_it = found[found["model"] == model]
-        place = {screen: index for index, screen in enumerate(of_model["screen"])}
+        row_of = {screen: index for index, screen in enumerate(of_model["screen"])}
         names = [(error, significant) for error in (*ERROR_KINDS, ANY_ERROR) for significant in (True, False)]
         counts = np.zeros((len(of_model), len(names) + 1))
         counts[:, -1] = 1
         for screen, value in zip(of_it["screen"], of_it["value"], strict=True):
             for column, (error, significant) in enumerate(names):
                 if error in (value["error"], ANY_ERROR) and (value["significant"] or not significant):
-                    counts[place[screen], column] += 1
+                    counts[row_of[screen], column] += 1
         labels = tuple(f"{error}/{significant}" for error, significant in names)
         means = StudyStatistics(labels, counts, lambda sums: sums[..., :-1] / sums[..., -1:])
         found_means = estimates(means, of_model["study"].tolist(), resamples=resamples, seed=seed)
@@ -266,16 +263,16 @@ def strengths(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) ->
     if answers.empty:
         return ()
     models = sorted({model for question in answers["question"] for model in question.split(" / ")})
-    place = {model: index for index, model in enumerate(models)}
+    index_of = {model: index for index, model in enumerate(models)}
     size = len(models)
     wins, ties = np.zeros((len(answers), size, size)), np.zeros(size, np.int64)
     for row, (question, value) in enumerate(zip(answers["question"], answers["value"], strict=True)):
-        first, second = (place[model] for model in question.split(" / "))
+        first, second = (index_of[model] for model in question.split(" / "))
         if value == "tie":
             wins[row, first, second] = wins[row, second, first] = 0.5
             ties[[first, second]] += 1
         else:
-            winner = place[value]
+            winner = index_of[value]
             wins[row, winner, first + second - winner] = 1
     statistics = StudyStatistics(
         tuple(models),
@@ -286,7 +283,7 @@ def strengths(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) ->
     whole = (wins == 1).sum(0)
     rows = [
         Strength(model, int(whole[index].sum()), int(whole[:, index].sum()), int(ties[index]), found[model])
-        for model, index in place.items()
+        for model, index in index_of.items()
     ]
     return tuple(sorted(rows, key=lambda row: -row.log_strength.value))
 
@@ -299,16 +296,16 @@ def _support(answers: pd.DataFrame, *, resamples: int, seed: int) -> tuple[Suppo
             ("mean",), np.column_stack([values, np.ones(len(values))]), lambda sums: sums[..., :1] / sums[..., 1:]
         )
         mean = estimates(means, group["study"].tolist(), resamples=resamples, seed=seed)["mean"]
-        counts = tuple(int((values == place).sum()) for place in range(len(SUPPORT)))
+        counts = tuple(int((values == index).sum()) for index in range(len(SUPPORT)))
         rows.append(Support(str(model), counts, mean))
     return tuple(rows)
 
 
 def _codes(answers: pd.DataFrame) -> pd.DataFrame:
-    """Answers with numbers for values: of models and states their place in sorted order."""
+    """Answers with numbers for values: of models and states their index in sorted order."""
     values = answers["value"]
     if any(isinstance(value, str) for value in values):
-        order = {value: place for place, value in enumerate(sorted(set(values)))}
+        order = {value: index for index, value in enumerate(sorted(set(values)))}
         values = values.map(order)
     return answers.assign(code=values.astype(np.float64))
 
@@ -451,8 +448,8 @@ def correlate(
         scored = both[both[name].notna()]
         metric, errors = scored[name].to_numpy(np.float64), scored["errors"].to_numpy(np.float64)
 
-        def both_ways(places: np.ndarray, metric: FloatArray = metric, errors: FloatArray = errors) -> FloatArray:
-            one, other = metric[places], errors[places]
+        def both_ways(drawn: np.ndarray, metric: FloatArray = metric, errors: FloatArray = errors) -> FloatArray:
+            one, other = metric[drawn], errors[drawn]
             if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
                 return np.array([NAN, NAN])
             return np.array([stats.kendalltau(one, other).statistic, stats.spearmanr(one, other).statistic])

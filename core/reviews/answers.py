@@ -14,7 +14,8 @@ from sqlalchemy.engine import Connection
 from core.reviews.database import Database
 from core.reviews.rubrics import ERROR_KINDS, RUBRICS, SUPPORT, ReviewError, Rubric
 from core.reviews.schema import AnyRow, cases, events, marks, screens
-from core.reviews.store import Actor, owned_session
+from core.reviews.store.actors import Actor
+from core.reviews.store.sessions import owned_session
 
 ANY_ERROR = "all kinds"
 
@@ -53,7 +54,7 @@ class Results:
         marks: `MARK_COLUMNS`; those that stand.
         screens: `SCREEN_COLUMNS`; "finished" is the number of the event that finished it, 0 where nothing did.
         answers: `ANSWER_COLUMNS`; of finished screens. Values are numbers of significant errors, models, states, or
-            places in `SUPPORT`.
+            indices into `SUPPORT`.
         reports: study -> model -> text.
         contexts: study -> what readers saw beside its image, by name: age, indication, view, notes of its file.
         warnings: what the analyst should know.

@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import json
 import sqlite3
-import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -21,10 +20,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from core.files import DiskError, whole_file
 from core.reviews.database import Database, event_hash
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import TABLES, events, marks, screens
-from core.reviews.store import MARK_FIELDS, SCREEN_FIELDS, Actor, require_role
+from core.reviews.store.actors import Actor, require_role
+from core.reviews.store.changes import MARK_FIELDS, SCREEN_FIELDS
 
 FORMAT = "cxr-lens-reviews"
 SCHEMA = "0002"
@@ -99,24 +100,14 @@ def backup(database: Database, who: Actor, path: Path) -> Verified:
     """
     with database.read() as connection:
         require_role(connection, who, "admin")
-    _refuse_existing(path)
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _new_file(path, "No backup was made; choose another folder.") as fresh:
         if path.name.endswith(".jsonl.gz"):
-            verified = _dump(database, partial)
-        elif path.suffix != ".sqlite":
+            return _dump(database, fresh)
+        if path.suffix != ".sqlite":
             raise ReviewError(f"{path}: a backup is a .jsonl.gz, or of a SQLite database also a .sqlite.")
-        elif not database.is_sqlite:
+        if not database.is_sqlite:
             raise ReviewError(f"{path}: a PostgreSQL database is backed up as .jsonl.gz.")
-        else:
-            verified = _copy(Path(str(database.url.database)), partial)
-        partial.rename(path)
-    except (OSError, sqlite3.Error) as error:
-        raise ReviewError(f"{path} cannot be written ({error}). No backup was made; choose another place.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return verified
+        return _copy(Path(str(database.url.database)), fresh)
 
 
 def restore(location: str | Path, path: Path) -> Verified:
@@ -124,7 +115,6 @@ def restore(location: str | Path, path: Path) -> Verified:
 
     Args:
         location: file or URL to restore into.
-        path: of the backup.
 
     Raises:
         ReviewError: the backup is damaged, or the database already holds something.
@@ -135,27 +125,30 @@ def restore(location: str | Path, path: Path) -> Verified:
         return _load(location, path)
     if "://" in str(location):
         raise ReviewError(f"{path}: a copy of a SQLite file is restored to a file. For PostgreSQL make a .jsonl.gz.")
-    target = Path(location)
-    _refuse_existing(target)
-    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        verified = _copy(path, partial)
-        partial.rename(target)
-    except (OSError, sqlite3.Error) as error:
-        raise ReviewError(f"{path} cannot be restored to {target} ({error}). Nothing was changed.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return verified
+    with _new_file(Path(location), f"{path} was not restored.") as fresh:
+        return _copy(path, fresh)
 
 
-def _refuse_existing(path: Path) -> None:
+@contextmanager
+def _new_file(path: Path, otherwise: str) -> Iterator[Path]:
+    """A private file that gets its name when it is whole, and never replaces another."""
+    exists = ReviewError(f"{path} exists and is not written over. Move it away, or choose another name.")
     if path.exists():
-        raise ReviewError(f"{path} exists and is not written over. Move it away, or choose another name.")
+        raise exists
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReviewError(f"{path.parent} cannot be made ({error.strerror}). {otherwise}") from error
+    try:
+        with whole_file(path, replace=False, private=True) as fresh:
+            yield fresh
+    except FileExistsError:
+        raise exists from None
+    except (DiskError, sqlite3.Error) as error:
+        raise ReviewError(f"{path}: {error} {otherwise}") from error
 
 
 def _copy(source: Path, target: Path) -> Verified:
-    target.touch(mode=0o600)
     address = f"{source.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True)) as one, closing(sqlite3.connect(target)) as other:
         one.backup(other)
@@ -174,7 +167,6 @@ def _dump(database: Database, target: Path) -> Verified:
     with database.read() as connection:
         verified = _verify(connection, database.name)  # in the same view as the rows below
         hashed = hashlib.sha256()
-        target.touch(mode=0o600)
         with gzip.open(target, "wt", encoding="utf-8") as file:
 
             def write(content: Any) -> None:
@@ -206,10 +198,10 @@ def _load(location: str | Path, path: Path) -> Verified:
                 raise ReviewError(f"{database.name} already holds {', '.join(filled)}; restore into an empty database.")
             by_name = {table.name: table for table in TABLES}
             with _lines(path) as lines:
-                for place, content in enumerate(lines, 2):
+                for number, content in enumerate(lines, 2):
                     table = by_name.get(content[0]) if isinstance(content, list) and len(content) == 2 else None
                     if table is None or set(content[1]) != set(table.c.keys()):
-                        raise ReviewError(f"{path}, line {place}: not a row of a review. Nothing was restored.")
+                        raise ReviewError(f"{path}, line {number}: not a row of a review. Nothing was restored.")
                     connection.execute(table.insert().values(content[1]))
             return _verify(connection, database.name)  # raises before anything is committed
     finally:

@@ -111,6 +111,12 @@ class Database:
         connection.execute(_NEW_EVENT, row)
         return int(row["sequence"])
 
+    def record(self, connection: Connection, by: str, key: str, action: str, **fields: Any) -> None:
+        """Write an event that is no change of a mark or a screen; its key names what was done and who did it."""
+        asked = digest([action, fields.get("after")])
+        # Names hold no slash, so no key that a caller makes up is one of these.
+        self.append(connection, actor=by, action=action, key=f"/{by}/{key}", request=asked, **fields)
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Let the writers of this process go one after another, as they came.
@@ -158,7 +164,7 @@ class Database:
                 file.touch(mode=0o600)  # marks and reports are for their owner only
         except OSError as error:
             raise ReviewError(
-                f"{file} cannot be made ({error.strerror}). Choose another place with CXR_REVIEWS."
+                f"{file} cannot be made ({error.strerror}). Choose another file with CXR_REVIEWS."
             ) from error
         self._use_wal(file)
         engine = sa.create_engine(self.url, connect_args={"timeout": self.wait_seconds}, pool_size=10, max_overflow=30)
@@ -249,6 +255,24 @@ def event_hash(row: Mapping[str, Any], before: str) -> str:
 def digest(values: Any) -> str:
     """SHA-256 of plain values in one canonical form."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def check_text(name: str, text: str, limit: int, *, empty: bool = True) -> None:
+    """Refuse a text that is too long, or that no database can keep.
+
+    Raises:
+        ReviewError: what is wrong with it.
+    """
+    if not isinstance(text, str) or len(text) > limit or (not empty and not text.strip()):
+        raise ReviewError(f"{name}: a text of {'0' if empty else '1'} to {limit:,} characters is needed.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ReviewError(
+            f"{name}: the text holds half a character at position {error.start}. Type it again."
+        ) from error
+    if "\0" in text:
+        raise ReviewError(f"{name}: the text holds a zero character. Type it again.")
 
 
 def _url(location: str) -> URL:

@@ -148,7 +148,7 @@ class Screen:
     Attributes:
         study_id: of the case.
         shown: (blinded name, model) of each report, in the order shown.
-        repeats: place of the screen in the same list that it repeats, or None.
+        repeats: index in the same list of the screen that it repeats, or None.
     """
 
     study_id: str
@@ -219,8 +219,6 @@ def plan(design: Design, cases: Sequence[Case], secret: str = "") -> dict[str, l
     """Lay out every reader's screens, in order.
 
     Args:
-        design: of the session.
-        cases: the chosen ones.
         secret: of the session; empty for one that was made when sessions had none, and for a preview.
 
     Raises:
@@ -261,7 +259,7 @@ def _screens(
     design: Design, cases: Sequence[Case], models: Sequence[str], reader: str, salt: Sequence[object]
 ) -> list[Screen]:
     shuffled = _by_hash(models, str, *salt, reader, "names")
-    blinded = {model: _letters(place) for place, model in enumerate(shuffled)}
+    blinded = {model: _letters(index) for index, model in enumerate(shuffled)}
     size = design.reports_per_screen or design.questions.reports_per_screen
 
     def groups(study_id: str) -> Sequence[Sequence[str]]:
@@ -284,7 +282,7 @@ def _screens(
 
 
 def _with_repeats(design: Design, screens: list[Screen], reader: str, salt: Sequence[object]) -> list[Screen]:
-    """Put hidden repeats after the last first reading that they must keep their distance from."""
+    """Append hidden repeats, each at least `washout` screens after the first reading of the same."""
     if not design.repeats:
         return screens
     early = range(max(0, len(screens) - design.washout))
@@ -295,7 +293,7 @@ def _with_repeats(design: Design, screens: list[Screen], reader: str, salt: Sequ
         )
     chosen = sorted(_by_hash(early, str, *salt, reader, "repeats")[: design.repeats])
     # All at the end and in the order of the first reading: each is at least `washout` screens away from its first.
-    return screens + [Screen(screens[place].study_id, screens[place].shown, place) for place in chosen]
+    return screens + [Screen(screens[index].study_id, screens[index].shown, index) for index in chosen]
 
 
 def _by_hash(items: Sequence[Item], name: Any, *salt: object) -> list[Item]:
@@ -305,10 +303,10 @@ def _by_hash(items: Sequence[Item], name: Any, *salt: object) -> list[Item]:
     return sorted(items, key=key)
 
 
-def _letters(place: int) -> str:
+def _letters(index: int) -> str:
     """0 -> A, 25 -> Z, 26 -> AA."""
     name = ""
-    while place >= 0:
-        name = chr(ord("A") + place % 26) + name
-        place = place // 26 - 1
+    while index >= 0:
+        name = chr(ord("A") + index % 26) + name
+        index = index // 26 - 1
     return name

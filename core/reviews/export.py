@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from core import __version__
-from core.bundles.library import INTENDED_USE
+from core.bundles.card import INTENDED_USE
+from core.files import write_whole
 from core.reviews.analysis import Analysis, settle
 from core.reviews.answers import Results
 from core.reviews.rubrics import ReviewError, answer_in_words, question_in_words
@@ -37,8 +38,6 @@ def export(
     text that a spreadsheet would take for a formula has an apostrophe before it; JSON and Parquet hold texts as typed.
 
     Args:
-        results: of a closed session.
-        analysis: of the same.
         folder: made if missing; files of the same names are replaced.
         picture: study -> image (H, W) in [0, 1] for the HTML page; without it the page has no pictures.
 
@@ -57,35 +56,28 @@ def export(
             [{"study": study, **about} for study, about in sorted(results.contexts.items())]
         ).fillna(""),
     }
-    files = []
+    contents: dict[str, bytes] = {}
+    for name, table in tables.items():
+        contents[f"{name}.csv"] = _csv(table)
+        contents[f"{name}.json"] = _json({"use": INTENDED_USE, name: table.to_dict("records")})
+        contents[f"{name}.parquet"] = _parquet(table)
+    about = {
+        "use": INTENDED_USE,
+        "session": results.session_id,
+        "software": __version__,
+        "design": dict(results.design),
+        "warnings": list(results.warnings),
+        "analysis": asdict(analysis),
+    }
+    contents["analysis.json"] = _json(about)
+    contents["report.html"] = _html(results, analysis, picture).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, table in tables.items():
-            files += [
-                _write(folder / f"{name}.csv", _csv(table)),
-                _write(folder / f"{name}.json", _json({"use": INTENDED_USE, name: table.to_dict("records")})),
-                _write(folder / f"{name}.parquet", _parquet(table)),
-            ]
-        about = {
-            "use": INTENDED_USE,
-            "session": results.session_id,
-            "software": __version__,
-            "design": dict(results.design),
-            "warnings": list(results.warnings),
-            "analysis": asdict(analysis),
-        }
-        files.append(_write(folder / "analysis.json", _json(about)))
-        files.append(_write(folder / "report.html", _html(results, analysis, picture).encode()))
     except OSError as error:
-        raise ReviewError(f"{folder} cannot be written ({error.strerror}). Choose another folder.") from error
-    return files
-
-
-def _write(path: Path, content: bytes) -> Path:
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(content)
-    partial.replace(path)
-    return path
+        raise ReviewError(f"{folder} cannot be made ({error.strerror}). Choose another folder.") from error
+    for name, content in contents.items():
+        write_whole(folder / name, content)
+    return [folder / name for name in contents]
 
 
 def _flat(value: Any) -> Any:

@@ -13,7 +13,10 @@ import sqlalchemy as sa
 from core.reviews.database import Database, digest
 from core.reviews.rubrics import RUBRICS, Mark, ReviewError, check_mark, slot_of
 from core.reviews.schema import events, screens
-from core.reviews.store import Actor, Change, case_of, mark_of, owned_session, texts_of, write_change
+from core.reviews.store.actors import Actor
+from core.reviews.store.changes import Change, mark_of, write_change
+from core.reviews.store.screens import case_of, texts_of
+from core.reviews.store.sessions import owned_session
 
 IMPORT_COLUMNS = ("screen", "report", "kind", "value")
 """``report`` is the blinded name; ``value`` is JSON, as in `rubrics.Mark`."""

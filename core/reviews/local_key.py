@@ -12,10 +12,11 @@ import os
 import re
 import secrets
 import stat
-import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from core import paths
+from core.files import DiskError, whole_file
 from core.types import CXRLensError
 
 TOKEN = "token"
@@ -57,7 +58,7 @@ def local_address(port: int) -> str:
 
 
 def same(given: str, right: str) -> bool:
-    """Whether two secrets are equal, in a time that tells nothing of either."""
+    """Whether two secrets are equal; the comparison takes the same time whether they are or not."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), right.encode())
 
 
@@ -72,7 +73,7 @@ def _key() -> str:
 
 
 def _read(path: Path) -> str | None:
-    """The key; None where there is none that only its owner can have read."""
+    """The key; None where there is none, or somebody else could have read it."""
     try:
         # A link could lead to a file that somebody else knows; a pipe would never answer.
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -89,26 +90,16 @@ def _read(path: Path) -> str | None:
 
 
 def _make(path: Path) -> str:
-    """Make a key, in the place of whatever stands there; of two programs that do so at once, both get the same."""
-    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    """Make a key, instead of whatever is there; of two programs that do so at once, both get the same."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(file, secrets.token_hex(32).encode())
-        finally:
-            os.close(file)
-        try:
-            if os.path.lexists(path) and _read(path) is None:
-                path.unlink(missing_ok=True)
-            os.link(fresh, path)  # whole or not at all, and never over another's
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink(missing_ok=True)
-    except OSError as error:
+        if os.path.lexists(path) and _read(path) is None:
+            path.unlink(missing_ok=True)
+        with suppress(FileExistsError), whole_file(path, replace=False, private=True) as fresh:
+            fresh.write_text(secrets.token_hex(32), encoding="ascii")
+    except (OSError, DiskError) as error:
         raise CXRLensError(
-            f"Review sessions stay closed: the key of this machine cannot be kept in {path} ({error.strerror}). "
+            f"Review sessions stay closed: the key of this machine cannot be kept ({error}). "
             "Name a file that you can write with CXR_KEY."
         ) from error
     found = _read(path)

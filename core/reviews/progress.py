@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from core.reviews.database import Database
 from core.reviews.design import Design, read_design
 from core.reviews.schema import events, marks, screens
-from core.reviews.store import Actor, owned_session
+from core.reviews.store.actors import Actor
+from core.reviews.store.sessions import owned_session
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,8 +130,6 @@ def check_mark(mark: Mark, rubric: Rubric, reports: Mapping[str, str]) -> None:
     """Refuse a mark that the rubric has no question for.
 
     Args:
-        mark: of a reader.
-        rubric: of the session.
         reports: text of each report on the screen, by blinded name.
 
     Raises:

@@ -91,12 +91,6 @@ def find_images(source: Source, cases: Sequence[Case], choice: Choice, seed: int
     Labels for stratifying, and what else a reader sees, come from the source where the cases have none, else labels
     from the reference report, by the rule labeler.
 
-    Args:
-        source: of the images.
-        cases: to choose from.
-        choice: how to choose.
-        seed: of the choice.
-
     Raises:
         ReviewError: a chosen case has no image there, or another one than its hash tells; also what `choose` raises.
     """
@@ -163,11 +157,7 @@ def write_cases(
     """Choose studies and write their reports.
 
     Args:
-        source: of the images.
         studies: to choose from; of "disagreement", all of them are written, as nobody knows before which differ.
-        choice: how to choose.
-        seed: of the choice.
-        models: that write.
         reference: whether the human report takes part.
         guard: held while the models write the reports of one study.
         progress: called with (done, all) after each study.

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from core.files import write_whole
 from core.studies.images import ImageError, fit_square, read_image
 from core.studies.index import ReleaseError, StudyIndex
 from core.studies.model_image import grey_levels
@@ -191,6 +192,6 @@ def _writable(index: StudyIndex, size: int) -> ImageCache:
         about.unlink(missing_ok=True)
         for path, dtype, shape in ((pixels, np.uint8, (count, size, size)), (read, np.int64, (count,))):
             np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()  # type: ignore[no-untyped-call]
-        about.write_text(json.dumps(_about(index, size)), encoding="utf-8")
+        write_whole(about, json.dumps(_about(index, size)))
     opened = [np.lib.format.open_memmap(path, mode="r+") for path in (pixels, read)]  # type: ignore[no-untyped-call]
     return ImageCache(*opened)

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import whole_file, write_whole
 from core.tables import is_broken
 from core.types import SPLITS, CXRLensError, Split
 from core.views import ViewChoice, view_choices
@@ -207,10 +209,11 @@ def write_index(
     (out / "index.json").unlink(missing_ok=True)
     digest, order = hashlib.sha256(), hashlib.sha256()
     reasons: Counter[str] = Counter()
-    parts = (out / "studies.parquet.part", out / "images.parquet.part")
     with (
-        pq.ParquetWriter(parts[0], _STUDIES, compression="zstd") as studies,
-        pq.ParquetWriter(parts[1], _IMAGES, compression="zstd") as images,
+        whole_file(out / "studies.parquet") as of_studies,
+        whole_file(out / "images.parquet") as of_images,
+        pq.ParquetWriter(of_studies, _STUDIES, compression="zstd") as studies,
+        pq.ParquetWriter(of_images, _IMAGES, compression="zstd") as images,
     ):
         for batch in _batched(entries, _BATCH):
             study_rows = [_study_row(entry) for entry in batch]
@@ -223,15 +226,12 @@ def write_index(
                 order.update(row["image_id"].encode() + b"\n")
             studies.write_table(pa.Table.from_pylist(study_rows, _STUDIES))
             images.write_table(pa.Table.from_pylist(image_rows, _IMAGES))
-    if not reasons[""]:
-        for part in parts:
-            part.unlink()
-        why = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3) if count) or "it lists none"
-        raise ReleaseError(
-            f"No study of the release in {root} can be used: {why}. Is all of it there, unpacked? See docs/data.md."
-        )
-    parts[0].replace(out / "studies.parquet")
-    parts[1].replace(out / "images.parquet")
+        if not reasons[""]:
+            most = reasons.most_common(3)
+            why = "; ".join(f"{count:,} {reason}" for reason, count in most if count) or "it lists none"
+            raise ReleaseError(
+                f"No study of the release in {root} can be used: {why}. Is all of it there, unpacked? See docs/data.md."
+            )
     about = {
         "version": INDEX_VERSION,
         "source": source,
@@ -421,9 +421,8 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / "index.json.part"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ReleaseError(f"{folder} cannot be written into ({error.strerror}). Choose another with --out.") from error
 
@@ -550,6 +549,4 @@ def _dropped(table: pd.DataFrame, key: str) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -17,8 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import whole_file, write_whole
 from core.labels.clusters import cluster_texts
-from core.labels.fine import FINE_RULES_VERSION, ParserError, fine_labels, load_parser
+from core.labels.fine import fine_labels
+from core.labels.fine_parser import ParserError, load_parser
+from core.labels.fine_terms import FINE_RULES_VERSION
 from core.labels.rules import RULES_VERSION, label_reports
 from core.observations import OBSERVATIONS
 from core.studies.index import StudyIndex, read_parquet
@@ -108,7 +111,7 @@ def label_index(
     if _versions_of(folder) != versions:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        (folder / "about.json").write_text(json.dumps(versions), encoding="utf-8")
+        write_whole(folder / "about.json", json.dumps(versions))
     file = pq.ParquetFile(index.folder / "studies.parquet")
     columns = ["study_id", "findings", "impression", "dropped"]
     parts, done = [], 0
@@ -118,9 +121,9 @@ def label_index(
         done += len(batch)
         if path.is_file():
             continue
-        partial = path.with_suffix(".partial")
-        pq.write_table(_label(batch, processes, fine=bool(versions["fine"])), partial)
-        partial.replace(path)
+        table = _label(batch, processes, fine=bool(versions["fine"]))
+        with whole_file(path) as fresh:
+            pq.write_table(table, fresh)
         if progress is not None:
             progress(done, file.metadata.num_rows)
     return LabelTable(versions, parts)

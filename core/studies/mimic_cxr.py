@@ -24,6 +24,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import whole_file
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import unreadable_images
 from core.studies.index import (
@@ -134,8 +135,8 @@ def write_annotation(index: StudyIndex, views: str, path: Path) -> int:
     samples = index.samples(views, list(unreadable_images(index)))
     samples = samples[samples["has_findings"]]
     findings = index.texts["findings"]
-    partial, count = path.with_name(path.name + ".part"), 0
-    with partial.open("w", encoding="utf-8") as file:
+    count = 0
+    with whole_file(path) as fresh, fresh.open("w", encoding="utf-8") as file:
         for place, (name, split) in enumerate((("train", "train"), ("val", "validate"), ("test", "test"))):
             file.write(f'{", " if place else "{"}"{name}": [')
             part = samples[samples["split"] == split]
@@ -153,7 +154,6 @@ def write_annotation(index: StudyIndex, views: str, path: Path) -> int:
                 count += 1
             file.write("]")
         file.write("}\n")
-    partial.replace(path)
     return count
 
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.registry import DECODERS, ENCODERS, all_pairs, pair_title
-from dashboard import services, settings
+from core.registry import DECODERS, ENCODERS, all_pairs
+from dashboard import settings
+from dashboard.services import bundles
 
 st.subheader("What CXR Lens is")
 st.markdown(
-    f"CXR Lens writes draft reports of chest radiographs with {len(all_pairs())} pairs of {len(ENCODERS)} image "
-    f"encoders and {len(DECODERS)} report decoders, and shows how each came to what it wrote. It rebuilds and extends "
-    "Nazarov et al. 2022, which compares how the image is encoded."
+    f"CXR Lens writes draft reports of chest radiographs with {len(all_pairs())} models: {len(ENCODERS)} image "
+    f"encoders, each with {len(DECODERS)} report decoders. It shows what stands behind each report. It rebuilds and "
+    "extends Nazarov et al. 2022, which compares ways to encode the image."
 )
 
 st.subheader("Limits")
 st.markdown(
     "- **Not a medical device.** Research use only; not for use in diagnostic procedures.\n"
-    "- Bundles named phantom-… learned from **synthetic phantoms**. About real radiographs they know nothing.\n"
-    "- Bundles named openi-… learned from about 2,000 studies of **one collection**, mostly normal. They miss most of "
-    "what is rare, and write of what is not there; their scores are on the Results page.\n"
-    "- Findings are marked by a rule-based labeler. It can miss or misread a sentence; read the text.\n"
+    "- Models named phantom-… learned from **synthetic X-rays**. They know nothing of real ones.\n"
+    "- Models named openi-… learned from about 2,000 studies of **one collection**, mostly normal. They miss most rare "
+    "findings and write of findings that are not there; their scores are on the Results page.\n"
+    "- Findings are marked by rules that read the text. They can miss or misread a sentence: read it yourself.\n"
     "- Attention shows where a model looked, not why it wrote a word.\n"
-    "- An uploaded image stays in the memory of the session and is not stored."
+    "- An uploaded image stays in the memory of the browser session and is not stored."
 )
 
 st.subheader("Encoders and decoders")
@@ -37,12 +38,19 @@ with right:
         st.caption(decoder.source)
 
 st.subheader("Model cards")
-st.caption(f"Read from `{settings.bundles()}`.")
-for name, message in services.problems().items():
+st.caption(f"The folder of models is `{settings.bundles()}`.")
+for name, message in bundles.problems().items():
     st.error(f"**{name}**: {message}", icon=":material/error:")
-for card in [card for family in services.families() for card in services.cards(family).values()]:
-    with st.expander(f"{pair_title(card.encoder, card.decoder)} · {card.name}"):
-        data = ", ".join(f"{key}: {value}" for key, value in card.data.items())
+
+
+def in_words(value: object) -> str:
+    """A value of a card; of several, each with its name."""
+    return ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)
+
+
+for card in [card for family in bundles.families() for card in bundles.cards(family).values()]:
+    with st.expander(f"{bundles.title_of(card)} · {card.name}"):
+        data = "; ".join(f"{key}: {in_words(value)}" for key, value in card.data.items())
         metrics = ", ".join(
             f"{key} {value:.3f}" for key, value in card.metrics.items() if isinstance(value, int | float)
         )

@@ -6,8 +6,8 @@ import streamlit as st
 
 from core.evaluation.reports import Evaluation
 from core.registry import DECODERS
-from dashboard import case_figure, cases, evaluation, services
 from dashboard.components.case_table import case_table
+from dashboard.services import bundles, case_figure, cases, evaluations, studies
 
 ROWS = 8  # studies on a page: few enough to turn within half a second
 TABLE, PAGE, FIGURE = "case_table", cases.KEYS["page"], "figure"
@@ -70,38 +70,38 @@ def ask(found: Evaluation, family: str) -> tuple[cases.Question, str, dict[str, 
     """The controls.
 
     Returns:
-        What is looked for, the slice's name, and the titles of the chosen pairs by name.
+        What is looked for, the slice's name, and the titles of the chosen models by name.
     """
-    order = [card.name for card in services.cards(family).values()]
+    order = [card.name for card in bundles.cards(family).values()]
     systems = sorted(found.texts, key=lambda name: order.index(name) if name in order else len(order))
-    names = {evaluation.title_of(name): name for name in systems}
+    names = {evaluations.title_of(name): name for name in systems}
     titles = {name: title for title, name in names.items()}
     chosen = st.multiselect(
-        "Pairs",
+        "Models",
         list(names),
         default=[titles[name] for name in in_first_decoder(systems)],
         key=cases.KEYS["pairs"],
         bind="query-params",
-        placeholder="Choose pairs",
+        placeholder="Choose models",
     )
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         observation = st.selectbox(
             "Observation", cases.OBSERVATION_CHOICES, key=cases.KEYS["observation"], bind="query-params", width=230
         )
         outcome = st.selectbox(
-            "A pair's outcome",
+            "What a model made of it",
             cases.OUTCOME_CHOICES,
             key=cases.KEYS["outcome"],
             bind="query-params",
             width=150,
-            help="At least one of the chosen pairs found, missed, invented or reversed the observation.",
+            help="Studies where at least one of the chosen models found, missed, invented or reversed the observation.",
         )
         agreement = st.selectbox(
             "Agreement", cases.AGREEMENTS, key=cases.KEYS["agreement"], bind="query-params", width=180
         )
         part = st.selectbox(
             "Studies",
-            [cases.ALL_STUDIES, *cases.slices(found)],
+            [cases.ALL_STUDIES, *cases.named_slices(found)],
             key=cases.KEYS["slice"],
             bind="query-params",
             width=230,
@@ -138,27 +138,32 @@ def pager(at: int, count: int) -> None:
             disabled=at >= pages - 1,
             key="page_on",
         )
-        studies = "1 study" if count == 1 else f"{count} studies"
-        st.markdown(f"**{studies}** · page {at + 1} of {pages}", width="content")
+        number = "1 study" if count == 1 else f"{count} studies"
+        st.markdown(f"**{number}** · page {at + 1} of {pages}", width="content")
         st.caption(
-            "In the table: `J` `K` or arrows from study to study, `X` into the figure, Enter opens it.", width="content"
+            "Keys in the table: `J` `K` or arrows for the next study, `X` adds it to the figure, Enter opens it.",
+            width="content",
         )
 
 
 def export(found: Evaluation, titles: dict[str, str], shown: list[int], family: str, question: str) -> None:
     """The chosen studies, or those on this page, as a figure."""
-    hidden = services.kept_back()
-    places = {study_id: place for place, study_id in enumerate(found.study_ids) if study_id not in hidden}
-    kept = [places[each] for each in st.session_state[FIGURE] if each in places]
-    lost = [each for each in st.session_state[FIGURE] if each not in places]
+    hidden = studies.kept_back()
+    indices = {study_id: index for index, study_id in enumerate(found.study_ids) if study_id not in hidden}
+    kept = [indices[each] for each in st.session_state[FIGURE] if each in indices]
+    lost = [each for each in st.session_state[FIGURE] if each not in indices]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        what = f"**Figure**: {len(kept)} chosen" if kept else "**Figure**: no study is chosen, so those on this page"
+        what = (
+            f"**Figure** of the {len(kept)} chosen studies"
+            if kept
+            else "**Figure** of the studies on this page (none is chosen)"
+        )
         st.markdown(what, width="content")
 
         def drawn() -> case_figure.Figure:
             rows = cases.rows(found, list(titles), (kept or shown)[:MOST])
-            bundles = [cases.bundle_id(name) for name in titles]
-            return case_figure.Figure(family, list(titles.values()), bundles, rows, question)
+            wrote = [cases.bundle_id(name) for name in titles]
+            return case_figure.Figure(family, list(titles.values()), wrote, rows, question)
 
         for name, write, mime in (
             ("PDF", case_figure.to_pdf, "application/pdf"),
@@ -173,31 +178,31 @@ def export(found: Evaluation, titles: dict[str, str], shown: list[int], family: 
                 key=f"figure_{name}",
                 on_click="ignore",
             )
-        st.button("Empty the figure", key="figure_empty", on_click=empty_figure, disabled=not st.session_state[FIGURE])
+        st.button("Clear the choice", key="figure_empty", on_click=empty_figure, disabled=not st.session_state[FIGURE])
     if lost:
         st.caption(f":material/info: Not among these studies, so not in the figure: {', '.join(lost[:5])}.")
     if len(kept) > MOST:
-        st.caption(f":material/info: A figure has at most {MOST} studies; it takes the first {MOST}.")
+        st.caption(f":material/info: A figure has at most {MOST} studies: these are the first {MOST}.")
 
 
 @st.fragment  # a turn of the page draws no control of the search anew
-def show_page(found: Evaluation, titles: dict[str, str], places: list[int], family: str, question: str) -> None:
+def show_page(found: Evaluation, titles: dict[str, str], indices: list[int], family: str, question: str) -> None:
     """The studies of one page, the ways to others, and the figure.
 
     Args:
         found: the evaluation.
         titles: of the chosen pairs, by name.
-        places: of all the studies that were found, in order.
+        indices: of all the studies that were found, in order.
         family: of the bundles.
         question: how they were found, in words.
     """
     state = st.session_state
-    state[PAGE] = min(max(state[PAGE], 0), max(len(places) - 1, 0) // ROWS)
+    state[PAGE] = min(max(state[PAGE], 0), max(len(indices) - 1, 0) // ROWS)
     write_address()
-    pager(state[PAGE], len(places))
-    shown = places[state[PAGE] * ROWS :][:ROWS]
-    known = services.studies()
-    pictured = all(found.study_ids[place] in known for place in shown)
+    pager(state[PAGE], len(indices))
+    shown = indices[state[PAGE] * ROWS :][:ROWS]
+    known = studies.visible_studies()
+    pictured = all(found.study_ids[index] in known for index in shown)
     if shown:
         st.html(case_figure.LEGEND)
         case_table(
@@ -205,40 +210,46 @@ def show_page(found: Evaluation, titles: dict[str, str], places: list[int], fami
             cases.rows(found, list(titles), shown),
             chosen=state[FIGURE],
             links=pictured,
-            ends=(state[PAGE] == 0, (state[PAGE] + 1) * ROWS >= len(places)),
+            ends=(state[PAGE] == 0, (state[PAGE] + 1) * ROWS >= len(indices)),
             key=TABLE,
             on_choose=choose,
             on_turn=turn_by_key,
         )
     else:
-        st.info("No study fits. Take a filter back: any observation, any outcome, or fewer words.")
+        st.info("No study fits. Loosen the search: any observation, any outcome, or fewer words.")
     if not pictured:
         st.caption(
-            ":material/info: These are patients' radiographs, which are not shipped: reports without pictures, and no "
-            "links to the Read page."
+            ":material/info: The radiographs of these studies are not here, so there are no pictures and no links to "
+            "the Read page."
         )
     export(found, titles, shown, family, question)
     # The reader looks at this page now; the next one's pictures are drawn and its reports read meanwhile.
-    cases.rows(found, list(titles), places[(state[PAGE] + 1) * ROWS :][:ROWS])
+    cases.rows(found, list(titles), indices[(state[PAGE] + 1) * ROWS :][:ROWS])
 
 
 remember()
 st.subheader("Reports side by side")
-families = evaluation.families()
-family = services.PHANTOM
+families = evaluations.families()
+family = next(iter(families), bundles.PHANTOM)
 if len(families) > 1:
     family = st.segmented_control(
-        "Data", families, default=families[0], required=True, key=cases.KEYS["family"], bind="query-params"
+        "Data",
+        families,
+        default=families[0],
+        required=True,
+        format_func=lambda name: bundles.family_title(name).capitalize(),
+        key=cases.KEYS["family"],
+        bind="query-params",
     )
-found = evaluation.evaluation(family)
+found = evaluations.read_reports(family)
 question, part, titles = ask(found, family)
 if not titles:
-    st.info("No pair is chosen. Choose pairs above.")
+    st.info("No model is chosen. Choose models above.")
     st.stop()
-within = None if part == cases.ALL_STUDIES else cases.slices(found)[part]
-places = cases.matching(found, question, within)
+within = None if part == cases.ALL_STUDIES else cases.named_slices(found)[part]
+indices = cases.matching(found, question, within)
 state = st.session_state
 if state.get(ASKED, (family, question, part)) != (family, question, part):
     state[PAGE] = 0
 state[ASKED] = (family, question, part)
-show_page(found, titles, places, family, cases.describe(question, part))
+show_page(found, titles, indices, family, cases.describe(question, part))

@@ -8,42 +8,40 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from core.bundles.library import Card
+from core.bundles.card import Card
 from core.explain.counterfactuals import Counterfactual
-from core.explain.measured import Measured
 from core.observations import CLUSTERS
-from dashboard import figures, filtering, picker, services, session
-from dashboard.components.filter_player import Side, diverging, filter_player, grey
+from dashboard import figures, session
+from dashboard.components import picker
+from dashboard.components.filter_pictures import CHANGE_SCALE, GREY_SCALE, Values, change_picture, grey_picture
+from dashboard.components.filter_player import Side, filter_player
+from dashboard.components.trust import verdict
+from dashboard.services import filters, reports
+from dashboard.services.studies import Case
 
 PLAYER, SHOWN = "filter_player", "filters_shown"
-PICTURE, CHANGE = "Filtered image", "Difference to the input"
+PICTURE, CHANGE = "Filtered image", "Difference from the original"
 ROLLOUT, MEAN = "Rollout", "Mean"
-HOW = {"token": "The decoder gets nothing from it", "filter": "The image passes unfiltered"}
+HOW = {"token": "Remove its picture", "filter": "Replace it with the original"}
 UNCHANGED = 1 / 255  # mean change of a pixel below which a filter passes the image as it is: one level of a screen
-SIGNS = {
-    "better": ":material/verified:",
-    "usual": ":material/rule:",
-    "unproven": ":material/help:",
-    "worse": ":material/block:",
-}
 
 
-def choose_pair(case: services.Case | None) -> Card | None:
+def choose_pair(case: Case | None) -> Card | None:
     """The CCVE pair whose filters and report are shown."""
-    pairs = filtering.pairs(case)
+    pairs = filters.pairs(case)
     if not pairs:
-        st.error("No bundle with the CCVE encoder can be read. The Read page names the bundles and what to do.")
+        st.error("No model with the CCVE encoder can be read. The Read page names the damaged ones and what to do.")
         return None
     if st.session_state.get(session.MAP_PAIR) not in pairs:  # the Embeddings page has other pairs under this name
         st.session_state[session.MAP_PAIR] = next(iter(pairs))
-    title = st.segmented_control("Pair", list(pairs), required=True, key=session.MAP_PAIR, bind="query-params")
+    title = st.segmented_control("Model", list(pairs), required=True, key=session.MAP_PAIR, bind="query-params")
     return pairs[title or next(iter(pairs))]
 
 
 def choose_attention(layers: int, heads: int) -> tuple[int | None, int | None, bool]:
     """Layer and head, None for the mean, and whether the summary is the rollout."""
     choices = [ROLLOUT, MEAN, *(str(each + 1) for each in range(layers))]
-    layer = _choice("Layer", choices, session.FILTER_LAYER, "Rollout follows the CLS token through all layers.")
+    layer = _choice("Layer", choices, session.FILTER_LAYER, "Rollout follows the attention through all layers.")
     head = MEAN
     if layer != ROLLOUT and heads > 1:
         head = _choice("Head", [MEAN, *(str(each + 1) for each in range(heads))], session.FILTER_HEAD)
@@ -66,48 +64,37 @@ def what_is_shown(card: Card, has_cls: bool, layer: int | None, head: int | None
     part = ", ".join(each for each in of if each) or "mean of layers and heads"
     if not has_cls:
         return "Mean of all words", (
-            "This decoder has no CLS token. The summary is the **mean attention of the report's words** "
-            f"({part}), which is not the same thing."
+            "This decoder does not look at the filters before the first word (it has no CLS token). "
+            f"The summary (Σ) is the **mean over the report's words** instead ({part})."
         )
-    summary = "CLS attention, rollout" if rolled else f"CLS attention, {part}"
+    summary = f"Attention before the first word, {'rollout' if rolled else part}"
     return summary, (
-        f"Summary (Σ): **{summary}**, what the decoder's summary token gathered before the first word. "
-        f"Words: where the decoder looked while it wrote each ({part})."
+        f"Summary (Σ): **{summary}**: where the decoder looked before it wrote (its CLS token). "
+        f"Words: where it looked while it wrote each ({part})."
     )
 
 
-def show_trust(found: Measured | None, card: Card) -> None:
-    """How far the bars can be believed, in one sentence."""
-    if found is None:
-        st.info(
-            f"How far the attention to filters can be believed was not measured for {card.name}. "
-            "Looking at a filter is not yet using it: compare with what changes when it is switched off.",
-            icon=":material/help:",
-        )
-        return
-    st.info(
-        f"**How far to trust the CLS attention of this pair.** {found.verdict}",
-        icon=SIGNS[found.trust],
+def show_trust(card: Card) -> None:
+    """How far the bars can be trusted, in one sentence."""
+    sign, told = verdict(
+        filters.trust(card),
+        "This was not measured for this model. Attention to a filter is not proof of use: see what changes when it is "
+        "switched off.",
     )
+    st.info(f"**How far to trust this model's attention to filters.** {told}", icon=sign)
 
 
-def sides(pictures: filtering.Pictures, looks: filtering.Looks, view: str) -> tuple[Side, Side, str]:
-    """Trained and untrained filters on one scale, and the scale in words."""
-    both = (pictures.trained, pictures.control)
-    if view == CHANGE:
-        limit = max(float(np.quantile([np.abs(each - pictures.image) for each in both], 0.995)), UNCHANGED)
-        drawn = [[diverging(image - pictures.image, limit) for image in each] for each in both]
-        scale = (
-            f"Orange is brighter than the input, blue is darker; full colour is {limit:.1%} of the grey scale, for all."
-        )
-    else:
-        low, high = (float(np.quantile(both, share)) for share in (0.005, 0.995))
-        low, high = min(low, 0.0), max(high, 1.0)
-        drawn = [[grey(image, low, high) for image in each] for each in both]
-        scale = f"One grey scale for all: black is {low:.2f}, white is {high:.2f}, where the radiograph has 0 to 1."
-    trained = Side(drawn[0], pictures.trained_response, looks.trained.summary, looks.trained.words)
-    control = Side(drawn[1], pictures.control_response, looks.control.summary, looks.control.words)
-    return trained, control, scale
+def sides(pictures: filters.Pictures, looks: filters.Looks, view: str) -> tuple[Side, Side, str]:
+    """Trained and untrained filters, and the scale of the pictures in words."""
+
+    def drawn(images: Values) -> list[str]:
+        if view == CHANGE:
+            return [change_picture(image, pictures.image) for image in images]
+        return [grey_picture(image) for image in images]
+
+    trained = Side(drawn(pictures.trained), pictures.trained_response, looks.trained.summary, looks.trained.words)
+    control = Side(drawn(pictures.control), pictures.control_response, looks.control.summary, looks.control.words)
+    return trained, control, CHANGE_SCALE if view == CHANGE else GREY_SCALE
 
 
 def remember() -> None:
@@ -121,28 +108,28 @@ def remember() -> None:
 
 
 @st.fragment
-def show_filters(case: services.Case, card: Card) -> None:
+def show_filters(case: Case, card: Card) -> None:
     """The tiles, the words, and what can be changed about them."""
-    pictures = filtering.pictures(case, card)
-    report = filtering.report(case, card)
+    pictures = filters.pictures(case, card)
+    report = reports.report_of(case, card)
     shown = f"{case.key} {card.name}"
     if st.session_state.setdefault(SHOWN, shown) != shown:  # the word in the address was of another report
         session.write(session.FILTER_WORD, "")
         st.session_state[SHOWN] = shown
-    needed = filtering.needed(case, card)
+    needed = filters.needed(case, card)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         view = st.segmented_control(
             "Pictures", [PICTURE, CHANGE], default=PICTURE, required=True, key=session.FILTER_VIEW, bind="query-params"
         )
-        layer, head, rolled = choose_attention(*filtering.layers_and_heads(case, card))
+        layer, head, rolled = choose_attention(*filters.layers_and_heads(case, card))
         beside = st.toggle(
-            "Untrained filters beside",
+            "Show untrained filters beside them",
             value=True,
             key=session.FILTER_CONTROL,
             bind="query-params",
-            help="The same pair with filters drawn anew, as before training. Only what differs from these was learned.",
+            help="The same model with random filters, as before training. Only what differs from these was learned.",
         )
-    looks = filtering.looks(case, card, layer, head, rolled)
+    looks = filters.looks(case, card, layer, head, rolled)
     summary, about = what_is_shown(card, looks.trained.has_cls, layer, head, rolled)
     trained, control, scale = sides(pictures, looks, view or PICTURE)
     player = st.container()  # drawn last: its tiles show what is switched off below
@@ -152,6 +139,9 @@ def show_filters(case: services.Case, card: Card) -> None:
     with right:
         show_one(card, pictures, looks, needed)
     with player:
+        still = int((pictures.change < UNCHANGED).sum())
+        if still:
+            st.markdown(f"**{still} of the {len(CLUSTERS)} filters pass this image almost unchanged.**")
         filter_player(
             shown,
             CLUSTERS,
@@ -159,7 +149,7 @@ def show_filters(case: services.Case, card: Card) -> None:
             trained,
             control if beside else None,
             summary=summary,
-            image=grey(pictures.image, 0.0, 1.0),
+            image=grey_picture(pictures.image),
             notes=[_note(*each) for each in zip(pictures.change, needed, strict=True)],
             off=off,
             word=session.read_number(session.FILTER_WORD, 1, len(report.words)),
@@ -167,24 +157,22 @@ def show_filters(case: services.Case, card: Card) -> None:
             on_change=remember,
             key=PLAYER,
         )
-        still = int((pictures.change < UNCHANGED).sum())
-        same = f"**{still} of the 13 filters pass this image almost unchanged.** " if still else ""
         st.caption(
-            f"{about} The mark on a bar is the summary.  \n{same}{scale} The curve under a tile: how strongly the "
-            "filter passes detail, coarse (left) to fine (right); the faint line is unchanged, dashes are the "
-            "untrained filter.  \nKeys: ← → word by word, space plays, Home and End, Escape for the summary."
+            f"{about} The mark on a bar is the summary.  \n{scale} The curve under a picture: how strongly the filter "
+            "passes detail, from coarse (left) to fine (right); the faint line means unchanged, the dashes are the "
+            "untrained filter.  \nKeys: ← → word by word, Space plays, Home and End, Escape for the summary."
         )
 
 
 def _note(change: float, needed: float) -> str:
-    moved = "image unchanged" if change < UNCHANGED else f"image changed by {change:.1%}"
-    return f"{moved} · report {_likelier(-needed)} without it"
+    moved = "picture unchanged" if change < UNCHANGED else f"picture changed by {change:.1%}"
+    return f"{moved}; report {_likelier(-needed)} if removed"
 
 
 def _likelier(change: float) -> str:
     """A change of log-likelihood as a factor a reader can picture."""
     if abs(change) < 0.05:
-        return "as likely"
+        return "just as likely"
     factor = float(np.exp(min(abs(change), 20.0)))
     times = f"{factor:.2g}" if factor < 100 else f"{factor:.0f}" if abs(change) < 9 else "over 8,000"
     return f"{times} times {'likelier' if change > 0 else 'less likely'}"
@@ -196,7 +184,7 @@ def chosen_filter() -> str:
     return name if name in CLUSTERS else CLUSTERS[0]
 
 
-def show_switches(case: services.Case, card: Card) -> list[str]:
+def show_switches(case: Case, card: Card) -> list[str]:
     """Switch filters off and write the report again; returns those that are off."""
     st.subheader("What if a filter were off?")
     off = st.multiselect(
@@ -218,16 +206,16 @@ def show_switches(case: services.Case, card: Card) -> list[str]:
         label_visibility="collapsed",
     )
     if not off:
-        st.caption("Choose filters: the report is written again without them, and compared word by word.")
+        st.caption("Choose filters: the report is written again without them, and the two are compared word by word.")
         return []
     if len(off) == len(CLUSTERS) and how == "token":
         st.caption("All filters are off: the decoder sees nothing of this image.")
     with st.spinner("Writing the report again …"):
-        found = filtering.switch_off(case, card, off, how or "token")
+        found = filters.switch_off(case, card, off, how or "token")
     st.html(comparison(found))
-    told = [f"The report as it was becomes **{_likelier(found.report_change)}**."]
+    told = [f"The report written before becomes **{_likelier(found.report_change)}**."]
     if found.reference_change is not None:
-        told.append(f"The radiologist's report becomes **{_likelier(found.reference_change)}**.")
+        told.append(f"The reference report becomes **{_likelier(found.reference_change)}**.")
     words = sorted(zip(found.word_changes, found.before.words, strict=True))[:3]
     lost = [f"“{word}” ({_likelier(float(change))})" for change, word in words if change < -0.05]
     if lost:
@@ -250,32 +238,32 @@ def comparison(found: Counterfactual) -> str:
     return f"{style}<p>{' '.join(parts)}</p>{legend}"
 
 
-def show_one(card: Card, pictures: filtering.Pictures, looks: filtering.Looks, needed: filtering.Values) -> None:
+def show_one(card: Card, pictures: filters.Pictures, looks: filters.Looks, needed: Values) -> None:
     """One filter: what it was trained on, what it lets pass, looked at and needed."""
     name = chosen_filter()
-    place = CLUSTERS.index(name)
+    index = CLUSTERS.index(name)
     st.subheader(f"The filter of {name}")
-    learned = filtering.learned(card, name)
+    learned = filters.learned(card, name)
     said = (
-        f"Trained on images whose impression has a sentence about **{name}**, and on nothing else: CLIP learned to "
-        "bring image and sentence together through this filter."
+        f"This filter learned only from images whose impression has a sentence about **{name}**: CLIP was trained to "
+        "match such a sentence with the image seen through it."
     )
     if learned.of:
-        said += f" Of {learned.of} phantom studies that training did not see, {learned.studies} have such a sentence."
+        said += f" Of the {learned.of} test studies, {learned.studies} have such a sentence."
     st.markdown(said)
     if learned.examples:
         st.markdown("\n".join(f"> {each}\n" for each in learned.examples))
     elif not learned.of:
-        st.caption("This family learned from patients: their sentences are not shown.")
+        st.caption("These models learned from patients' reports, so no sentences are shown.")
     order = np.argsort(-needed, kind="stable")
-    rank, seen = int(np.flatnonzero(order == place)[0]) + 1, float(looks.trained.summary[place])
+    rank, seen = int(np.flatnonzero(order == index)[0]) + 1, float(looks.trained.summary[index])
     st.markdown(
-        f"Here it gets **{seen:.1%}** of the attention (untrained: {float(looks.control.summary[place]):.1%}; an even "
-        f"share is {1 / len(CLUSTERS):.1%}). Without it the report is **{_likelier(-float(needed[place]))}**: rank "
+        f"Here it gets **{seen:.1%}** of the attention (untrained: {float(looks.control.summary[index]):.1%}; an even "
+        f"share is {1 / len(CLUSTERS):.1%}). Without it the report is **{_likelier(-float(needed[index]))}**: rank "
         f"{rank} of {len(CLUSTERS)} by how much the report needs it."
     )
     st.plotly_chart(
-        figures.frequency_response(pictures.trained_response[place], pictures.control_response[place], height=190),
+        figures.frequency_response(pictures.trained_response[index], pictures.control_response[index], height=190),
         key="response",
         width="stretch",
         config={"displayModeBar": False},
@@ -287,7 +275,7 @@ card = choose_pair(case)
 if card is not None and case is not None:
     st.caption(
         "CCVE passes the radiograph through 13 learned filters, one for each cluster of findings, before CLIP encodes "
-        "each of the 13 images to a token. The bars: how much the decoder looks at each."
+        "each of the 13 pictures. The bars: how much the decoder looks at each."
     )
-    show_trust(filtering.trust(card), card)
+    show_trust(card)
     show_filters(case, card)

@@ -9,8 +9,8 @@ import streamlit as st
 from core.reviews.rubrics import StorageError
 from core.reviews.store import list_sessions, read_screen
 from core.types import CXRLensError
+from dashboard import access
 from dashboard.components.reading import plate, reading
-from dashboard.reviews import access
 from dashboard.reviews.pictures import plates
 from dashboard.reviews.reading import refused, respond
 

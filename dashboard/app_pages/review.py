@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.reviews import access, design_form, sessions
+from dashboard import access
+from dashboard.reviews import design_form, sessions
 
 VIEWS = ("Sessions", "New session", "Users and backup")
 VIEW = "review_view"
@@ -22,7 +23,9 @@ if who.role != "reader":
     if made:
         st.session_state[VIEW] = VIEWS[0]
         st.query_params[sessions.SESSION] = made
-        st.success("The session is made. Its readers find it under *Waiting for you*.", icon=":material/check:")
+        st.success(
+            "The session is made. Its readers find it on this page under *Waiting for you*.", icon=":material/check:"
+        )
     view = st.segmented_control(
         "View",
         VIEWS if who.role == "admin" else VIEWS[:2],
@@ -34,6 +37,6 @@ if who.role != "reader":
     if view == VIEWS[0]:
         sessions.show_own(who)
     elif view == VIEWS[1]:
-        design_form.show(who)
+        design_form.show_form(who)
     else:
         sessions.show_keeping(who)

@@ -8,14 +8,14 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.cases import Row
-from dashboard.components.source import source
+from dashboard.components.source import script, source
+from dashboard.services.cases import Row
 
 _COMPONENT = st.components.v2.component(
     "cxr_cases",
     html="<div class='cases'>\n</div>",
     css=source("marks.css", "case_table.css"),
-    js=source("dom.js", "marks.js", "case_table.js"),
+    js=script("case_table.js"),
 )
 
 

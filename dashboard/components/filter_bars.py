@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from dashboard.components.tiles import data_uri
+from dashboard.components.filter_pictures import grey_picture
 
 _STYLE = """
 <style>
@@ -31,7 +31,7 @@ def filter_bars(
     """Show values of filters, the strongest first.
 
     Args:
-        images: (K, H, W), values in [0, 1].
+        images: (K, H, W), in the grey levels of the radiograph: 0 is black, 1 is white.
         names: K.
         values: (K,); shares that sum to 1, or, where signed, changes of the words' log-likelihood.
         signed: bars go left for what speaks against the words.
@@ -48,14 +48,15 @@ def filter_bars(
             side, text, middle = f"left:0;width:{length:.1f}%", f"{value:.0%}", ""
         kind = " class='against'" if value < 0 else ""
         rows.append(
-            f"<img src='{data_uri(images[index])}' alt=''><span>{name}</span>"
+            f"<img src='{grey_picture(images[index])}' alt=''><span>{name}</span>"
             f"<span class='track' aria-hidden='true'>{middle}<i{kind} style='{side}'></i></span>"
             f"<span class='value'>{text}</span>"
         )
     what = (
-        "Change of the words' log-likelihood by filter: right, orange, speaks for the words; left, blue, against."
+        "How much each filter speaks for these words (orange, right) or against them (blue, left): change of their "
+        "log-likelihood."
         if signed
-        else "Share of each filter."
+        else f"Share of each filter; an even share is {1 / len(names):.1%}."
     )
     st.html(f"{_STYLE}<div class='cxr-bars' role='group' aria-label='By filter'>{''.join(rows)}</div>")
     st.caption(what)

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import streamlit as st
-from PIL import Image
 
-from dashboard.components.source import source
+from dashboard.components.filter_pictures import Values
+from dashboard.components.source import script, source
 
 _COMPONENT = st.components.v2.component(
     "cxr_filter_player",
     html="<div class='player'>\n</div>",
     css=source("filter_player.css"),
-    js=source("dom.js", "filter_player.js"),
+    js=script("filter_player.js"),
 )
-Values = npt.NDArray[np.float32]
-
-BELOW, ABOVE = np.array([0x56, 0xB4, 0xE9]), np.array([0xE6, 0x9F, 0x00])
-"""Ends of the diverging scale: darker than the input, brighter. They differ also in lightness from the middle."""
-
-MIDDLE = np.array([0x16, 0x19, 0x1D])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +34,6 @@ class Side:
     responses: Values
     summary: Values
     words: Values
-
-
-def grey(image: Values, low: float, high: float) -> str:
-    """An image (H, W) as a data URI; ``low`` is black, ``high`` is white."""
-    return _uri(np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255)
-
-
-def diverging(difference: Values, limit: float) -> str:
-    """A difference (H, W) as a data URI: blue is darker, orange brighter, ``limit`` the full colour."""
-    share = np.clip(difference / max(limit, 1e-6), -1, 1)[..., None]
-    return _uri(MIDDLE + np.maximum(share, 0) * (ABOVE - MIDDLE) + np.maximum(-share, 0) * (BELOW - MIDDLE))
-
-
-def _uri(values: npt.NDArray[np.floating]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(np.round(values).astype(np.uint8)).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def filter_player(
@@ -81,7 +55,7 @@ def filter_player(
     """Show the tiles, the words, and what plays through them.
 
     Args:
-        shown: names study and pair; while it stays the same the place in the report is kept.
+        shown: names study and pair; while it stays the same the word that is shown is kept.
         names: of the filters.
         words: of the report.
         trained: the filters.
@@ -90,7 +64,7 @@ def filter_player(
         image: the radiograph before the filters.
         notes: a line under each tile.
         off: filters that are switched off.
-        word: place of the word that is shown at first; None for the summary.
+        word: index of the word that is shown at first; None for the summary.
         chosen: filter whose tile is marked.
         on_change: called when a reader stopped at a word or chose a tile; ``st.session_state[key]`` has ``word`` (-1 is
             the summary) and ``filter``.

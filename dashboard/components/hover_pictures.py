@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 
 import streamlit as st
 
-from dashboard.components.source import source
+from dashboard.components.source import script, source
 
 _COMPONENT = st.components.v2.component(
     "cxr_hover_pictures",
     html="<img class='picture' hidden>\n",
     css=source("hover_pictures.css"),
-    js=source("hover_pictures.js"),
+    js=script("hover_pictures.js"),
 )
 
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.components.source import source
+from dashboard.components.source import script, source
 
 _READING = st.components.v2.component(
     "cxr_reading",
-    html=source("reading.html").replace("<!-- viewer -->", source("viewer.html")),
-    css=source("viewer.css", "reading.css"),
-    js=source("dom.js", "viewer.js", "reading.js"),
+    html=source("reading/reading.html").replace("<!-- viewer -->", source("viewer/viewer.html")),
+    css=source("viewer/viewer.css", "reading/reading.css"),
+    js=script("reading/mount.js"),
 )
-_PLATE = st.components.v2.component("cxr_plate", html="<i hidden></i>", js=source("plate.js"))
+_PLATE = st.components.v2.component("cxr_plate", html="<i hidden></i>", js=script("plate.js"))
 
 
 def reading(answer: Mapping[str, Any], *, key: str) -> None:

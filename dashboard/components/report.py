@@ -14,68 +14,17 @@ import streamlit as st
 from core.labels.compare import Outcome
 from core.labels.rules import LabeledReport
 from core.observations import NO_FINDING, LabelState
-from core.text import split_sentences, word_spans
+from core.text import split_sentences
 from core.types import Report
-from dashboard.components.source import source
+from dashboard.components.source import script, source
+from dashboard.services.reports import in_words, segments
 
 _COMPONENT = st.components.v2.component(
     "cxr_reports",
     html="<div class='reports'>\n</div>",
     css=source("marks.css", "report.css"),
-    js=source("dom.js", "marks.js", "report.js"),
+    js=script("report.js"),
 )
-
-
-def segments(text: str, labels: LabeledReport, outcomes: Mapping[str, Outcome] | None = None) -> list[dict[str, Any]]:
-    """Cut a text into plain and marked pieces, in order; joined they are the text.
-
-    A mark carries its observation, what the text says of it, and the outcome against the reference where there is one.
-    Of mentions that overlap, the first counts.
-    """
-    pieces: list[dict[str, Any]] = []
-    end = 0
-    for mention in sorted(labels.mentions, key=lambda mention: (mention.start, -mention.end)):
-        if mention.start < end:
-            continue
-        if mention.start > end:
-            pieces.append({"text": text[end : mention.start]})
-        piece = {
-            "text": text[mention.start : mention.end],
-            "observation": mention.observation,
-            "state": mention.state.value,
-        }
-        outcome = (outcomes or {}).get(mention.observation)
-        # An agreed "no effusion" beside a later positive mention must not be marked as the finding itself.
-        if outcome is not None and mention.state is labels.states[mention.observation]:
-            piece["outcome"] = outcome.value
-        pieces.append(piece)
-        end = mention.end
-    if end < len(text):
-        pieces.append({"text": text[end:]})
-    return pieces
-
-
-def in_words(pieces: Sequence[dict[str, Any]], words: Sequence[str]) -> list[dict[str, Any]]:
-    """Cut pieces of a report into its words; a word belongs to the piece in which it starts.
-
-    Returns:
-        pieces with "words", each (space before, word), and "first", the place of its first word in the report.
-    """
-    text = "".join(piece["text"] for piece in pieces)
-    spans = word_spans(words, text)
-    cut: list[dict[str, Any]] = []
-    place = end = stop = 0
-    for piece in pieces:
-        stop += len(piece["text"])
-        own: list[tuple[str, str]] = []
-        while place < len(spans) and spans[place][0] < stop:
-            start = spans[place][0]
-            own.append((text[end:start], text[slice(*spans[place])]))
-            end, place = spans[place][1], place + 1
-        if own:
-            kept = {key: value for key, value in piece.items() if key != "text"}
-            cut.append({**kept, "first": place - len(own), "words": own})
-    return cut
 
 
 def card(
@@ -85,7 +34,7 @@ def card(
     labels: LabeledReport,
     outcomes: Mapping[str, Outcome] | None,
 ) -> dict[str, Any]:
-    """One generated report for `reports`.
+    """One generated report for `report_cards`.
 
     Args:
         name: of the bundle; what a click tells.
@@ -109,12 +58,12 @@ def card(
         "counts": None
         if outcomes is None
         else {kind.value: sum(outcome is kind for outcome in findings.values()) for kind in Outcome},
-        "note": "" if report.finished else "Cut at the length limit.",
+        "note": "" if report.finished else "Ends here: longest length reached.",
     }
 
 
 def reference_card(sections: Sequence[tuple[str, str, LabeledReport]]) -> dict[str, Any]:
-    """The reference report for `reports`: (name, text, labels) of each section."""
+    """The reference report for `report_cards`: (name, text, labels) of each section."""
     return {
         "title": "Reference report",
         "sections": [{"name": name, "pieces": segments(text, labels)} for name, text, labels in sections if text],
@@ -127,7 +76,7 @@ def overview(
     cells: Sequence[Mapping[str, str]],
     reference: Mapping[str, LabelState] | None,
 ) -> dict[str, Any]:
-    """Who says what, for `reports`: observations down, pairs across.
+    """Who says what, for `report_cards`: observations down, pairs across.
 
     Args:
         rows: observations.
@@ -149,7 +98,7 @@ def overview(
     }
 
 
-def reports(
+def report_cards(
     cards: Sequence[dict[str, Any]],
     *,
     reference: dict[str, Any] | None,

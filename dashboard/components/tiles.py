@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import streamlit as st
-from PIL import Image
+
+from dashboard.components.filter_pictures import grey_picture
 
 _STYLE = """
 <style>
@@ -37,14 +36,14 @@ def tiles(
     """Show images with their names and, where known, weights.
 
     Args:
-        images: (K, H, W), values in [0, 1].
+        images: (K, H, W), in the grey levels of the radiograph: 0 is black, 1 is white.
         names: K.
         weights: (K,), sum 1; a bar as long as the largest weight's fills the tile.
         smallest: width of a tile, pixels.
     """
     figures = []
     for index, name in enumerate(names):
-        source = data_uri(images[index])
+        source = grey_picture(images[index])
         caption, weight, bar = html.escape(name).replace("mediastinum", "&shy;mediastinum"), "", ""
         if weights is not None:
             share = float(weights[index])
@@ -54,10 +53,3 @@ def tiles(
         frame = f"<div class='frame'><img src='{source}' alt='{alt}'>{weight}</div>"
         figures.append(f"<figure>{frame}{bar}<figcaption>{caption}</figcaption></figure>")
     st.html(f"{_STYLE}<div class='cxr-tiles' style='--tile:{smallest}px'>{''.join(figures)}</div>")
-
-
-def data_uri(image: npt.NDArray[np.float32]) -> str:
-    """An image (H, W), values in [0, 1], as a PNG in a URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

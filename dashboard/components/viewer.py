@@ -13,13 +13,13 @@ import numpy.typing as npt
 import streamlit as st
 
 from core.types import FloatImage
-from dashboard.components.source import source
+from dashboard.components.source import script, source
 
 _COMPONENT = st.components.v2.component(
     "cxr_viewer",
-    html=source("viewer.html"),
-    css=source("viewer.css"),
-    js=source("viewer.js", "viewer_mount.js"),
+    html=source("viewer/viewer.html"),
+    css=source("viewer/viewer.css"),
+    js=script("viewer/mount.js"),
 )
 
 
@@ -152,17 +152,7 @@ class Panel:
     signed: bool
 
 
-_HEAT = st.components.v2.component(
-    "cxr_heat",
-    html="<span></span>",
-    js="""
-export default function ({ data }) {
-  window.cxrLensHeat = data
-  window.dispatchEvent(new CustomEvent("cxr-lens-heat", { detail: data }))
-  return () => (window.cxrLensHeat = null)
-}
-""",
-)
+_HEAT = st.components.v2.component("cxr_heat", html="<i hidden></i>", js=script("heat.js"))
 
 
 def heat_maps(panels: Sequence[Panel], *, study: str, region: Sequence[float] | None = None, key: str = "heat") -> None:

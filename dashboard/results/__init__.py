@@ -1,1 +1,1 @@
-"""What the Results page shows: a module a view, each with one function ``show``."""
+"""In: an evaluation on disk. Out: what the Results page shows of it, a module a view."""

@@ -9,27 +9,27 @@ from core.labels.compare import Outcome
 from core.observations import OBSERVATIONS
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
-from dashboard import runs
 from dashboard.components.score_table import export
-from dashboard.results.parts import by_f1, cases_link, pick, pick_pair, show_studies, table
-from dashboard.runs import Run
+from dashboard.results.parts import by_f1, cases_link, pick, pick_pair, score_table, show_studies
+from dashboard.services import evaluations
+from dashboard.services.evaluations import ResultSet
 
 MEASURES = {"F1": 2, "Precision": 0, "Recall": 1}
 CELLS = "by_observation"
 
 
-def show(run: Run) -> None:
+def show_observations(results: ResultSet) -> None:
     """Draw the view."""
-    observed = {row["name"]: row["by_observation"] for row in run.rows.values() if row.get("by_observation")}
+    observed = {row["name"]: row["by_observation"] for row in results.rows.values() if row.get("by_observation")}
     if not observed:
-        st.info(f"This evaluation has no scores by observation. `{run.content.get('command', '')}` writes them.")
+        st.info(f"This evaluation has no scores by observation. `{results.content.get('command', '')}` writes them.")
         return
     measure = st.segmented_control(
         "Score", list(MEASURES), default="F1", required=True, key="measure", bind="query-params"
     )
     first = next(iter(observed.values()))
     listed = [name for name in OBSERVATIONS if name in first]
-    titles = {name: run.titles[name] for name in observed}
+    titles = {name: results.titles[name] for name in observed}
     content = pd.DataFrame(
         [
             {"Observation": name, "Studies": first[name][3]}
@@ -41,21 +41,21 @@ def show(run: Run) -> None:
     def follow() -> None:
         cells = st.session_state[CELLS].selection.cells
         if cells:
-            place, column = cells[0]
-            st.session_state["observation"] = content["Observation"][place]
+            index, column = cells[0]
+            st.session_state["observation"] = content["Observation"][index]
             chosen = [name for name, title in titles.items() if title == column]
             if chosen:
                 st.session_state["of"] = chosen[0]
 
-    table(
+    score_table(
         content,
-        f"{measure} by observation and pair",
+        f"{measure} by observation and model",
         shaded=list(titles.values()),
         digits=2,
         wide="Observation",
         heads={
-            run.titles[row["name"]]: (DECODERS[decoder].title, ENCODERS[encoder].title)
-            for (encoder, decoder), row in run.rows.items()
+            results.titles[row["name"]]: (DECODERS[decoder].title, ENCODERS[encoder].title)
+            for (encoder, decoder), row in results.rows.items()
             if row["name"] in titles
         },
         key=CELLS,
@@ -63,15 +63,15 @@ def show(run: Run) -> None:
         selection_mode="single-cell",
     )
     st.caption(
-        "The lighter, the better. Studies: how many have the finding in the reference; below about 20, a score says "
-        "little. Choose a cell to see its studies."
+        "The lighter, the better. Studies: how many have the finding in the reference; below about 20 a score says "
+        "little. Click a cell to see its studies."
     )
-    export(content, f"{measure} by observation, {run.name}", name="by-observation")
+    export(content, f"{measure} by observation, {results.name}", name="by-observation")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         observation = pick("Observation", listed, "observation", "Pleural Effusion", width=240)
-        pair = pick_pair(run, "Pair", "of", by_f1(run)[0])
+        pair = pick_pair(results, "Model", "of", by_f1(results)[0])
         outcome = st.segmented_control(
-            "What became of it",
+            "What the model made of it",
             [each.value for each in Outcome],
             default=Outcome.MISSED.value,
             required=True,
@@ -79,15 +79,15 @@ def show(run: Run) -> None:
             bind="query-params",
         )
     try:
-        found = runs.reports(run)
+        found = evaluations.reports_of(results)
     except CXRLensError as error:
         st.info(str(error))
         return
     counts = {each: len(found.where(pair, observation, each)) for each in Outcome}
     study_ids = set(found.where(pair, observation, Outcome(outcome)))
-    places = [place for place, study_id in enumerate(found.study_ids) if study_id in study_ids]
-    st.markdown(f"**{observation}, {outcome} by {titles[pair]}: {len(places)} studies**")
+    indices = [index for index, study_id in enumerate(found.study_ids) if study_id in study_ids]
+    st.markdown(f"**{observation}, {outcome} by {titles[pair]}: {len(indices)} studies**")
     st.caption(" · ".join(f"{name.value} {count}" for name, count in counts.items()))
-    if places:
-        cases_link("All of them on the Cases page", run, [pair], observation=observation, outcome=outcome)
-    show_studies(run, found, places, [outcome] * len(places), [pair], "There is no such study.")
+    if indices:
+        cases_link("All of them on the Cases page", results, [pair], observation=observation, outcome=outcome)
+    show_studies(results, found, indices, [outcome] * len(indices), [pair], "There is no such study.")

@@ -14,9 +14,9 @@ from core.evaluation.reports import Evaluation
 from core.observations import LabelState, findings
 from core.paper.tables import PRINTED
 from core.registry import DECODERS, ENCODERS
-from dashboard import cases, services
 from dashboard.components.study_cards import StudyCard, study_cards
-from dashboard.runs import Run
+from dashboard.services import cases, studies
+from dashboard.services.evaluations import ResultSet
 
 _FIRST = ("f1", "precision", "recall")
 SCORES = titles(*dict.fromkeys((*_FIRST, *(name for name in PRINTED if name != "auc"))))
@@ -32,21 +32,23 @@ _SHADES = ((27, 58, 92), (32, 98, 134), (64, 140, 142), (146, 178, 116), (236, 2
 
 def pick(label: str, options: Sequence[str], key: str, default: str, **more: Any) -> str:
     """A choice that stands in the address."""
-    if key in st.session_state and st.session_state[key] not in options:  # of another run, or another way to divide
+    if (
+        key in st.session_state and st.session_state[key] not in options
+    ):  # of another evaluation, or another way to divide
         del st.session_state[key]
     index = options.index(default) if default in options else 0
     return str(st.selectbox(label, options, index=index, key=key, bind="query-params", **more))
 
 
-def pick_pair(run: Run, label: str, key: str, default: str, **more: Any) -> str:
-    """A choice among a run's pairs; returns the bundle's name."""
-    titles = run.titles
+def pick_pair(results: ResultSet, label: str, key: str, default: str, **more: Any) -> str:
+    """A choice among an evaluation's models; returns the bundle's name."""
+    titles = results.titles
     return pick(label, list(titles), key, default, format_func=lambda name: titles[name], width=240, **more)
 
 
-def by_f1(run: Run) -> list[str]:
-    """Names of a run's pairs, the one with the best macro F1 first."""
-    return [row["name"] for row in sorted(run.rows.values(), key=lambda row: -row["f1"])]
+def by_f1(results: ResultSet) -> list[str]:
+    """Names of an evaluation's models, the one with the best macro F1 first."""
+    return [row["name"] for row in sorted(results.rows.values(), key=lambda row: -row["f1"])]
 
 
 def shade(value: Any) -> str:
@@ -57,7 +59,7 @@ def shade(value: Any) -> str:
     return f"background-color: rgb({red} {green} {blue}); color: {'#10151c' if float(value) >= 0.6 else '#f0f2f5'}"
 
 
-def table(
+def score_table(
     content: pd.DataFrame,
     alt: str,
     *,
@@ -104,64 +106,69 @@ def findings_line(states: Mapping[str, LabelState]) -> str:
 
 
 def show_studies(
-    run: Run, found: Evaluation, places: Sequence[int], notes: Sequence[str], pairs: Sequence[str], empty: str
+    results: ResultSet,
+    found: Evaluation,
+    indices: Sequence[int],
+    notes: Sequence[str],
+    pairs: Sequence[str],
+    empty: str,
 ) -> None:
     """The first of some studies; each opens on the Read page with some pairs' reports.
 
     Args:
-        run: whose reports.
-        found: its evaluation.
-        places: of the studies in it.
+        results: whose reports.
+        found: the reports.
+        indices: of the studies in them.
         notes: one a study.
         pairs: names of the bundles whose reports are shown there.
         empty: what to say where there is no study.
     """
-    hidden = services.kept_back()
-    allowed = [pair for pair in zip(places, notes, strict=True) if found.study_ids[pair[0]] not in hidden]
-    places, notes = [place for place, _ in allowed], [note for _, note in allowed]
-    if not places:
+    hidden = studies.kept_back()
+    allowed = [pair for pair in zip(indices, notes, strict=True) if found.study_ids[pair[0]] not in hidden]
+    indices, notes = [index for index, _ in allowed], [note for _, note in allowed]
+    if not indices:
         st.caption(empty)
         return
-    more = f"The first {MOST_CARDS} of {len(places)}. " if len(places) > MOST_CARDS else ""
-    places, notes = list(places)[:MOST_CARDS], list(notes)[:MOST_CARDS]
-    known = services.studies()
-    if not all(found.study_ids[place] in known for place in places):
-        st.caption(f"{more}The Read page has phantoms only, so these studies cannot be opened there.")
-        rows = zip(places, notes, strict=True)
+    more = f"The first {MOST_CARDS} of {len(indices)}. " if len(indices) > MOST_CARDS else ""
+    indices, notes = list(indices)[:MOST_CARDS], list(notes)[:MOST_CARDS]
+    known = studies.visible_studies()
+    if not all(found.study_ids[index] in known for index in indices):
+        st.caption(f"{more}The images of these studies are not here, so they cannot be opened on the Read page.")
+        rows = zip(indices, notes, strict=True)
         listed = [
             {"Study": found.study_ids[at], "": note, "Reference": findings_line(found.truth[at])} for at, note in rows
         ]
-        table(pd.DataFrame(listed), "Studies")
+        score_table(pd.DataFrame(listed), "Studies")
         return
     st.caption(f"{more}A picture opens its study on the Read page.")
-    pictures = services.thumbnails([found.study_ids[place] for place in places])
+    pictures = studies.thumbnails([found.study_ids[index] for index in indices])
     study_cards(
         [
-            StudyCard(found.study_ids[place], picture, note, findings_line(found.truth[place]))
-            for place, note, picture in zip(places, notes, pictures, strict=True)
+            StudyCard(found.study_ids[index], picture, note, findings_line(found.truth[index]))
+            for index, note, picture in zip(indices, notes, pictures, strict=True)
         ],
-        query=read_query(run, pairs),
+        query=read_query(results, pairs),
     )
 
 
-def read_query(run: Run, pairs: Sequence[str]) -> str:
+def read_query(results: ResultSet, pairs: Sequence[str]) -> str:
     """What the Read page's address says of the pairs that are shown: its choices by title, none for other encoders."""
     chosen: dict[str, list[str]] = {encoder: [] for encoder in ENCODERS}
-    for (encoder, decoder), row in run.rows.items():
+    for (encoder, decoder), row in results.rows.items():
         if row["name"] in pairs:
             chosen[encoder].append(DECODERS[decoder].title)
     return urlencode([(encoder, title) for encoder, titles in chosen.items() for title in titles or [""]])
 
 
-def cases_link(label: str, run: Run, pairs: Sequence[str], **state: str) -> None:
+def cases_link(label: str, results: ResultSet, pairs: Sequence[str], **state: str) -> None:
     """A link to all the studies in question on the Cases page.
 
     Args:
         label: of the link.
-        run: whose reports.
+        results: whose reports.
         pairs: names of bundles.
         state: ``observation``, ``outcome``, ``slice``, ``agreement``, ``order``, as that page has them.
     """
-    if run.name == run.family:  # that page has the evaluations beside the bundles
-        query = cases.address(pairs, family=run.family, **state)
+    if results.name == results.family:  # that page has the evaluations beside the bundles
+        query = cases.address(pairs, family=results.family, **state)
         st.page_link("app_pages/cases.py", label=label, icon=":material/view_list:", query_params=query)

@@ -15,8 +15,8 @@ from core.paper.filter_map import FilterMapError, map_path, read_map
 from core.paper.tables import TABLES, PaperTable, Row, TableName, paper_numbers, read_tables
 from dashboard import figures, settings
 from dashboard.components.score_table import export
-from dashboard.results.parts import table
-from dashboard.runs import Run
+from dashboard.results.parts import score_table
+from dashboard.services.evaluations import ResultSet
 
 SHOWN: tuple[TableName, ...] = ("2", "3", "ccve", "encoders")
 COMMANDS: dict[TableName, str] = {"2": "table 2", "3": "table 3", "ccve": "study ccve", "encoders": "study encoders"}
@@ -25,15 +25,15 @@ ABOUT: dict[TableName, str] = {
     "3": "Reports written from the true fine labels as text, without any image: what perfect labels would be worth.",
     "ccve": "What can be read from CCVE's 13 embeddings of a study, without any decoder.",
     "encoders": "The paper puts FVE first, then DVE, CVE, CCVE by clinical F1. Here over several training seeds, and "
-    "with CLIP's batch norms still, as here, or drifting, as in the published code.",
+    "with CLIP's batch normalisation frozen, as here, or changing, as in the published code.",
 }
 DRAWN: dict[TableName, str] = {"3": "f1"}
 """The score that a table's chart shows, where that is not the table's first."""
 
 
-def show(run: Run) -> None:
+def show_tables(results: ResultSet) -> None:
     """Draw the view."""
-    ours, problems = read_tables(settings.result_tables(), run.family)
+    ours, problems = read_tables(settings.result_tables(), results.family)
     for problem in problems:
         st.error(problem, icon=":material/error:")
     for name in SHOWN:
@@ -42,8 +42,8 @@ def show(run: Run) -> None:
         if name in ours:
             _ours(ours[name])
         else:
-            _papers(name, run)
-        if name == "ccve" and (path := map_path(settings.result_tables(), run.family)).is_file():
+            _papers(name, results)
+        if name == "ccve" and (path := map_path(settings.result_tables(), results.family)).is_file():
             _filter_map(path)
 
 
@@ -57,7 +57,7 @@ def _ours(content: PaperTable) -> None:
         # The chart's axis has the whole titles; as heads of five columns each they would be cut off.
         order = sorted(content.metrics, key=lambda key: key != first)  # what is drawn comes first
         heads = {key: METRICS[key].head if key in METRICS else content.metrics[key] for key in order}
-        table(_frame(rows, heads), content.title, wide="Row")
+        score_table(_frame(rows, heads), content.title, wide="Row")
     seeds = f"{len(content.seeds)} seed{'s' * (len(content.seeds) != 1)}" if content.seeds else "seed not recorded"
     st.caption(
         f"{content.n:,} held-out studies, {seeds}. Data: {content.data} The paper's numbers are of MIMIC-CXR. "
@@ -116,12 +116,12 @@ def _filter_map(path: Path) -> None:
     ids = [study for study in content.studies for _ in content.filters]
     groups = list(content.filters) * len(content.studies)
     st.markdown(f"**t-SNE of 13 embeddings of each of {len(content.studies)} held-out studies (paper's Figure 4)**")
-    halves = {"trained": ("CCVE", content.trained), "random": ("Filters that learned nothing", content.random_filters)}
-    for column, (key, (title, places)) in zip(st.columns(2), halves.items(), strict=True):
+    halves = {"trained": ("CCVE", content.trained), "random": ("Untrained filters (control)", content.random_filters)}
+    for column, (key, (title, points)) in zip(st.columns(2), halves.items(), strict=True):
         column.caption(title)
         column.plotly_chart(
             figures.scatter_map(
-                places.reshape(-1, 2).astype(np.float32),
+                points.reshape(-1, 2).astype(np.float32),
                 ids,
                 [f"{study}<br>{group}" for study, group in zip(ids, groups, strict=True)],
                 groups,
@@ -138,15 +138,15 @@ def _filter_map(path: Path) -> None:
         )
     used = ", ".join(f"{name} {value}" for name, value in content.settings.items())
     st.caption(
-        f"{used}. A point is a study through one filter. Clusters by filter mean something only as far as they differ "
-        "from the control's: images filtered in two ways differ without any training."
+        f"{used}. A point is a study through one filter. Groups by filter mean something only as far as they differ "
+        "from the control's: differently filtered images differ without any training."
     )
 
 
-def _papers(name: TableName, run: Run) -> None:
+def _papers(name: TableName, results: ResultSet) -> None:
     st.info(
-        f"{run.name} has no such table yet. `cxr-lens {COMMANDS[name]} --preset {run.family}` makes it from the data. "
-        "The paper's numbers alone:",
+        f"{results.name} has no such table yet. `cxr-lens {COMMANDS[name]} --preset {results.family}` makes it from "
+        "the data. The paper's numbers alone:",
         icon=":material/info:",
     )
     numbers = paper_numbers(settings.paper_tables(), name)
@@ -155,5 +155,5 @@ def _papers(name: TableName, run: Run) -> None:
         for key, values in numbers.items()
     ]
     content = pd.DataFrame(rows)
-    table(content, f"The paper's numbers of {TABLES[name]}", wide="Row")
+    score_table(content, f"The paper's numbers of {TABLES[name]}", wide="Row")
     export(content, f"Nazarov et al. 2022, {TABLES[name]} (MIMIC-CXR)", name=f"paper-table-{name}")

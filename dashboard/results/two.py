@@ -1,4 +1,4 @@
-"""Two pairs on the same studies: the paired test, and the studies in which they differ most."""
+"""Two models on the same studies: the paired test, and the studies in which they differ most."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ import streamlit as st
 
 from core.evaluation.metrics import METRICS, titles
 from core.evaluation.resampling import holm
-from dashboard import cases, figures, runs
+from dashboard import figures
 from dashboard.components.score_table import export
-from dashboard.results.parts import by_f1, cases_link, pick_pair, show_studies, table
-from dashboard.runs import Run
+from dashboard.results.parts import by_f1, cases_link, pick_pair, score_table, show_studies
+from dashboard.services import cases, evaluations
+from dashboard.services.evaluations import ResultSet
 
 TESTED = titles(*(metric.name for metric in METRICS.values() if metric.tested))
 METEOR = "METEOR"
 
 
-def show(run: Run) -> None:
+def show_two(results: ResultSet) -> None:
     """Draw the view."""
-    found = runs.reports(run)
-    if len(run.rows) < 2:
-        st.info("This evaluation has one pair; there is nothing to compare it with.")
+    found = evaluations.reports_of(results)
+    if len(results.rows) < 2:
+        st.info("This evaluation has one model; there is nothing to compare it with.")
         return
-    best = by_f1(run)
+    best = by_f1(results)
     with st.container(horizontal=True):
-        first = pick_pair(run, "First pair", "first", best[0])
-        second = pick_pair(run, "Second pair", "second", best[1])
+        first = pick_pair(results, "First model", "first", best[0])
+        second = pick_pair(results, "Second model", "second", best[1])
     if first == second:
-        st.info("Choose two different pairs.")
+        st.info("Choose two different models.")
         return
-    one, other = run.titles[first], run.titles[second]
-    tests = runs.comparison(run, first, second, list(TESTED))
+    one, other = results.titles[first], results.titles[second]
+    tests = evaluations.comparison(results, first, second, list(TESTED))
     ours, theirs = (found.scored(name, *TESTED).scores() for name in (first, second))
     adjusted = holm({score: each.p_permutation for score, each in tests.items()})
-    meteor = _meteor(run, first, second)
+    meteor = _meteor(results, first, second)
     content = pd.DataFrame(
         [
             {
@@ -48,7 +49,7 @@ def show(run: Run) -> None:
                 "To": tests[score].high,
                 "p": tests[score].p_permutation,
                 "p (Holm)": adjusted[score],
-                "Beyond chance": "yes" if adjusted[score] < 0.05 else "no",
+                "Significant after correction": "yes" if adjusted[score] < 0.05 else "no",
             }
             for score, title in TESTED.items()
         ]
@@ -56,11 +57,11 @@ def show(run: Run) -> None:
     )
     main = tests["f1"]
     st.markdown(
-        f"Macro F1: **{one} {main.difference:+.3f}** against {other} (95 % interval {main.low:+.3f} to "
+        f"Difference in macro F1: **{one} {main.difference:+.3f}** against {other} (95 % interval {main.low:+.3f} to "
         f"{main.high:+.3f}; p = {main.p_permutation:.3f}, {adjusted['f1']:.3f} corrected for {len(TESTED)} scores)."
     )
     dots = figures.Dots(
-        f"{one} less {other}",
+        f"{one} minus {other}",
         *([getattr(tests[score], end) for score in TESTED] for end in ("difference", "low", "high")),
     )
     st.plotly_chart(
@@ -71,28 +72,31 @@ def show(run: Run) -> None:
         config={"displayModeBar": False},
         alt=f"Differences between {one} and {other}; the table below has the same numbers",
     )
-    table(content, f"{one} against {other}", wide="Score")
+    score_table(content, f"{one} against {other}", wide="Score")
     st.caption(
-        "Both on the same studies. Interval: paired bootstrap over patients. p: paired permutation test; Holm: "
-        f"corrected for these {len(TESTED)} scores, not for looking at several pairs. About these two trained models."
-        + (f" {METEOR} is the evaluation's; its program does not run here, so it has no test." if meteor else "")
+        "Both on the same studies. Interval: paired bootstrap over patients. p: paired permutation test; Holm's "
+        f"correction is for these {len(TESTED)} scores, not for comparing several models. This is about "
+        "these two trained models, not about their designs."
+        + (f" {METEOR} is taken from the evaluation and not tested: its program does not run here." if meteor else "")
     )
-    export(content, f"{one} against {other}, {run.name}", name="two-pairs")
-    cases_link("Where they disagree, on the Cases page", run, [first, second], agreement=cases.DISAGREE)
+    export(content, f"{one} against {other}, {results.name}", name="two-pairs")
+    cases_link("Where they disagree, on the Cases page", results, [first, second], agreement=cases.DISAGREE)
     gap = found.errors[second] - found.errors[first]
     for better, worse, sign in ((first, second, 1), (second, first, -1)):
         order = np.argsort(-sign * gap, kind="stable")
-        places = [int(place) for place in order if sign * gap[place] > 0]
-        st.markdown(f"**{run.titles[better]} has fewer errors than {run.titles[worse]} in {len(places)} studies**")
-        notes = [f"{found.errors[better][place]} against {found.errors[worse][place]} errors" for place in places]
-        show_studies(run, found, places, notes, [first, second], "In none.")
+        indices = [int(index) for index in order if sign * gap[index] > 0]
+        st.markdown(
+            f"**{results.titles[better]} has fewer errors than {results.titles[worse]} in {len(indices)} studies**"
+        )
+        notes = [f"{found.errors[better][index]} against {found.errors[worse][index]} errors" for index in indices]
+        show_studies(results, found, indices, notes, [first, second], "There is no such study.")
 
 
-def _meteor(run: Run, first: str, second: str) -> list[dict[str, Any]]:
+def _meteor(results: ResultSet, first: str, second: str) -> list[dict[str, Any]]:
     """METEOR's row, from the evaluation's own scores; none where it was not scored."""
-    scores = {row["name"]: row.get("meteor") for row in run.rows.values()}
+    scores = {row["name"]: row.get("meteor") for row in results.rows.values()}
     ours, theirs = scores[first], scores[second]
     if ours is None or theirs is None:
         return []
-    values = {run.titles[first]: ours, run.titles[second]: theirs, "Difference": ours - theirs}
-    return [{"Score": METEOR} | values | {"Beyond chance": "not tested"}]
+    values = {results.titles[first]: ours, results.titles[second]: theirs, "Difference": ours - theirs}
+    return [{"Score": METEOR} | values | {"Significant after correction": "not tested"}]

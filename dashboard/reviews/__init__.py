@@ -1,1 +1,1 @@
-"""Review sessions on pages: who is signed in, designing, reading, results."""
+"""In: the store of review sessions. Out: what the Review and the reading page show, from design to results."""

@@ -11,8 +11,8 @@ from core.reviews.design import REFERENCE, Choice, Design
 from core.reviews.rubrics import RUBRICS, ReviewError
 from core.reviews.store import Actor, create_session, list_users, set_role
 from core.types import CXRLensError
-from dashboard import session
-from dashboard.reviews import access, pool
+from dashboard import access, session
+from dashboard.reviews import pool
 
 HOW = {
     "random": "At random",
@@ -30,7 +30,7 @@ MADE = "reviews_made"
 _PREVIEW = access.OF_ONE_USER + "preview"
 
 
-def show(who: Actor) -> None:
+def show_form(who: Actor) -> None:
     """Draw the form; makes a session when it is sent."""
     design, pool_size, problem = _ask(who)
     left, right = st.columns([1, 1], vertical_alignment="center", width=520)
@@ -61,7 +61,11 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
     with st.container(border=True):
         left, right = st.columns([3, 2], gap="medium")
         values["title"] = left.text_input(
-            "Title", key="design-title", max_chars=200, placeholder="Readers see it", help="Say nothing of models."
+            "Title",
+            key="design-title",
+            max_chars=200,
+            placeholder="Readers see it",
+            help="Readers see the title: do not name models in it.",
         )
         values["rubric"] = right.selectbox(
             "What readers do", list(RUBRICS), format_func=lambda name: TITLES.get(name, name), key="design-rubric"
@@ -75,15 +79,15 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
                 key="design-readers",
                 accept_new_options=may_add,
                 placeholder="Choose, or type a new name" if may_add else "Choose",
-                help="Each has an order of cases and names of reports of the own.",
+                help="Each reader gets their own order of cases and their own names of reports (A, B, …).",
             )
         )
     with st.container(border=True):
         named = pool.sources()
         left, middle, right = st.columns([2, 2, 1], gap="medium")
         source = left.selectbox("Studies from", list(named), format_func=lambda name: named[name], key="design-source")
-        how = middle.selectbox("Which", list(HOW), format_func=lambda name: HOW[name], key="design-how")
-        count = right.number_input("How many", 0, 10_000, 20, key="design-count", help="0: all that fit")
+        how = middle.selectbox("Choose them", list(HOW), format_func=lambda name: HOW[name], key="design-how")
+        count = right.number_input("Number of studies", 0, 10_000, 20, key="design-count", help="0: all studies")
         ids: tuple[str, ...] = ()
         pool_size = 0
         if how == "listed":
@@ -95,7 +99,7 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
                 help="Separated by spaces, commas or lines. Those chosen on the Embeddings page are filled in.",
             )
             ids = tuple(dict.fromkeys(re.split(r"[\s,;]+", text.strip()))) if text.strip() else ()
-            st.caption(f"{len(ids)} studies listed. Lasso some on the Embeddings page to have them here.")
+            st.caption(f"{len(ids)} studies listed. Studies that you lasso on the Embeddings page are filled in here.")
         elif how == "disagreement":
             pool_size = st.number_input(
                 "Compare the reports of this many studies",
@@ -103,7 +107,7 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
                 10_000,
                 40,
                 key="design-pool",
-                help="All their reports are written now, then those chosen that differ in the most observations.",
+                help="All their reports are written now; the studies whose reports differ most are chosen.",
             )
         values["studies"] = Choice(how, 0 if how == "listed" else count, ids)
         values["source"] = source
@@ -122,9 +126,9 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
                 )
             )
             if not cards and explained:
-                st.caption("No bundle was trained on these studies, so there is nothing to explain.")
+                st.caption("No model here learned from such studies, so there is nothing to explain.")
             elif not cards:
-                st.caption("No bundle was trained on these studies; only the human reports can be judged.")
+                st.caption("No model here learned from such studies, so only the reference reports can be judged.")
     with st.container(border=True):
         _ask_details(values, rubric.name)
     try:
@@ -136,24 +140,34 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
 def _ask_details(values: dict[str, Any], rubric: str) -> None:
     one, two, three, four = st.columns(4, gap="medium")
     values["minutes"] = one.number_input(
-        "Time limit, minutes", 0, 600, 0, key="design-minutes", help="Of active time of each reader; 0: none"
+        "Time limit, minutes", 0, 600, 0, key="design-minutes", help="Active time of each reader; 0: no limit"
     )
     values["repeats"] = two.number_input(
-        "Hidden repeats", 0, 1000, 0, key="design-repeats", help="Screens that each reader sees again, unmarked"
+        "Hidden repeats",
+        0,
+        1000,
+        0,
+        key="design-repeats",
+        help="Cases that each reader sees a second time, without being told",
     )
     values["washout"] = three.number_input(
-        "Screens in between", 0, 1000, 10, key="design-washout", help="Fewest between a screen and its repeat"
+        "Other cases before a repeat", 0, 1000, 10, key="design-washout", help="At least this many"
     )
     values["seed"] = four.number_input(
-        "Seed", 0, 2**31, 0, key="design-seed", help="Decides which studies are chosen; names and orders are drawn anew"
+        "Random seed",
+        0,
+        2**31,
+        0,
+        key="design-seed",
+        help="Decides which studies are chosen; names and orders are drawn anew",
     )
     if rubric == "preference":
         values["comparisons"] = st.number_input(
-            "Comparisons a study", 0, 1000, 0, key="design-comparisons", help="0: every pair of reports"
+            "Comparisons per study", 0, 1000, 0, key="design-comparisons", help="0: every pair of reports"
         )
     elif rubric == "report-quality":
         values["reports_per_screen"] = st.number_input(
-            "Reports on a screen", 1, 12, 1, key="design-reports", help="Of the same radiograph, side by side"
+            "Reports on a screen", 1, 12, 1, key="design-reports", help="All of the same radiograph, side by side"
         )
     elif rubric == "explanation-helpfulness":
         values["explanation"] = "attention"
@@ -189,7 +203,9 @@ def _step(done: int, total: int) -> str:
 
 
 def _show_preview(design: Design, study: Any, image: Any, reports: list[tuple[str, str]]) -> None:
-    st.markdown(f"**First case of {design.readers[0]}**, as it may look: names and orders are drawn for each session")
+    st.markdown(
+        f"**First case of {design.readers[0]}, as an example**: names and order are drawn when the session is made"
+    )
     left, right = st.columns([2, 3], gap="medium")
     left.image(image, width=420, clamp=True, alt=f"Radiograph of study {study.study_id}")
     with right:
@@ -199,4 +215,4 @@ def _show_preview(design: Design, study: Any, image: Any, reports: list[tuple[st
                 st.markdown(f"**Report {name}**")
                 st.text(text)
         if not reports:
-            st.caption("The image alone, with 14 observations to answer.")
+            st.caption("The image alone; the reader answers 14 observations.")

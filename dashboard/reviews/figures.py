@@ -64,8 +64,8 @@ def drift(series: Mapping[str, Sequence[float]], title: str) -> go.Figure:
         title: of the quantity.
     """
     figure = go.Figure()
-    for place, (reader, values) in enumerate(series.items()):
-        colour, symbol = _READERS[place % len(_READERS)]
+    for index, (reader, values) in enumerate(series.items()):
+        colour, symbol = _READERS[index % len(_READERS)]
         figure.add_scatter(
             x=list(range(1, len(values) + 1)),
             y=list(values),
@@ -74,7 +74,7 @@ def drift(series: Mapping[str, Sequence[float]], title: str) -> go.Figure:
             line={"color": colour, "width": 1},
             marker={"symbol": symbol, "color": colour, "size": 8},
         )
-    figure.update_xaxes(title="Screen, in the order of finishing")
+    figure.update_xaxes(title="Case, in the order of finishing")
     figure.update_yaxes(title=title, rangemode="tozero")
     figure.update_layout(
         height=280, margin={"l": 10, "r": 10, "t": 10, "b": 40}, legend={"orientation": "h", "y": 1.15}

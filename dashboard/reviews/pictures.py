@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
-from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import streamlit as st
 from PIL import Image
 
+from core.cache import BoundedCache
 from core.observations import CLUSTERS
 from core.reviews.database import Database, digest
 from core.reviews.design import REFERENCE, image_sha256
 from core.reviews.rubrics import ReviewError
-from core.reviews.sources import open_source, session_image
+from core.reviews.sources import session_image
 from core.reviews.store import Actor, ReaderScreen, check_image, writers
 from core.studies.folder import FolderSource
 from core.studies.images import Radiograph, fit_square
@@ -28,7 +27,9 @@ from core.studies.model_image import of_image
 from core.text import sentence_spans, split_sentences
 from core.types import CXRLensError, FloatImage, Geometry, StudySource
 from dashboard.components.viewer import Overlay, pack
-from dashboard.services import VIEW_SIZE, model_in_use
+from dashboard.reviews.pool import open_named
+from dashboard.services.bundles import model_in_use
+from dashboard.services.studies import VIEW_SIZE
 
 if TYPE_CHECKING:
     from core.bundles.pair import ReportModel
@@ -49,14 +50,30 @@ Writers = Mapping[str, tuple[str, str]]
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A report of a screen, and who wrote it, which stays on the server.
+
+    Attributes:
+        name: blinded.
+        text: of the report.
+        model: that wrote it.
+        bundle: hash of the model's bundle, empty if it is not known.
+    """
+
+    name: str
+    text: str
+    model: str
+    bundle: str
+
+
 class Plates:
     """Packed images by what they show; one that is not there yet is being drawn."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="plates")
-        self._drawn: OrderedDict[object, Future[bytes]] = OrderedDict()
-        self._lock = Lock()
+        self._drawn: BoundedCache[object, Future[bytes]] = BoundedCache(MOST_PLATES)
 
     def close(self) -> None:
         """Draw no more."""
@@ -65,13 +82,10 @@ class Plates:
     def ask(self, screen: ReaderScreen, by: Writers) -> Future[bytes]:
         """The image of a screen, now or later; its error is a `CXRLensError`, which the next asking tries anew."""
         key = (screen.source, screen.study_id, screen.image_sha256, screen.explanation, screen.reports, *by.items())
-        with self._lock:
-            found = self._drawn.get(key)
-            if found is None or (found.done() and found.exception() is not None):
-                found = self._drawn[key] = self._pool.submit(draw, screen, by)
-            self._drawn.move_to_end(key)
-            while len(self._drawn) > MOST_PLATES:
-                self._drawn.popitem(last=False)[1].cancel()
+        found = self._drawn.get_or_make(key, lambda: self._pool.submit(draw, screen, by))
+        if found.done() and found.exception() is not None:
+            found = self._pool.submit(draw, screen, by)
+            self._drawn.put(key, found)
         return found
 
 
@@ -115,23 +129,21 @@ def draw(screen: ReaderScreen, by: Writers) -> bytes:
             reason is in the log only, as it may name the study or the model.
     """
     try:
-        source = _source(screen.source)
+        source = open_named(screen.source)
         sha256 = image_sha256(session_image(source, screen.study_id))
         shown = _view(source, screen.study_id)
     except CXRLensError as error:
         _LOG.warning("No image for screen %s: %s", screen.id, error)
         raise ReviewError(
-            "This session's images cannot be found, or this one cannot be read. Skip the case with that reason, and "
-            "tell the people who made the session; the marks made so far are safe."
+            "The images of this session cannot be found, or this one cannot be read. Skip the case, give that as the "
+            "reason, and tell the people who made the session. The marks made so far are saved."
         ) from error
     check_image(screen, sha256)
     overlays = [
         overlay
         for name, text in screen.reports
         if screen.explanation
-        for overlay in explanation(
-            screen.explanation, name, text, source, screen.study_id, shown.pixels.shape, *by[name]
-        )
+        for overlay in explanation(screen, Written(name, text, *by[name]), source, shown.pixels.shape)
     ]
     return pack(
         shown.pixels,
@@ -141,11 +153,6 @@ def draw(screen: ReaderScreen, by: Writers) -> bytes:
         spacing=shown.spacing,
         shrunk=shown.shrunk,
     )
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _source(name: str) -> StudySource:
-    return open_source(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,82 +191,66 @@ def _view(source: StudySource, study_id: str) -> _Shown:
     return _Shown(np.asarray(smaller), film.bits, spacing, shrunk)
 
 
-def explanation(
-    method: str,
-    name: str,
-    text: str,
-    source: StudySource,
-    study_id: str,
-    shape: tuple[int, ...],
-    model: str,
-    bundle: str,
-) -> list[Overlay]:
+def explanation(screen: ReaderScreen, report: Written, source: StudySource, shape: tuple[int, ...]) -> list[Overlay]:
     """For each sentence of a report the region, or the filter's picture, that stands behind it.
 
     Args:
-        method: name in `core.explain.methods.METHODS`.
-        name: blinded name of the report.
-        text: of the report.
+        screen: that shows the report, with the method of its explanation.
+        report: of the screen.
         source: of the image.
-        study_id: of the image.
         shape: (H, W) of the image that is shown.
-        model: that wrote it.
-        bundle: hash of the model's bundle, empty if it is not known.
 
     Raises:
         ReviewError: it cannot be shown. The reason is in the log only, as it may name the model.
     """
     try:
-        if model == REFERENCE:
+        if report.model == REFERENCE:
             raise ReviewError("a human report has no explanation")
-        return _maps(method, name, text, source, study_id, shape, model, bundle)
+        return _maps(screen, report, source, shape)
     except CXRLensError as error:
-        _LOG.warning("No explanation of %s (%s): %s", model, method, error)
+        _LOG.warning("No explanation of %s (%s): %s", report.model, screen.explanation, error)
         raise ReviewError(
-            f"What stands behind report {name} cannot be shown: its writer is not there as it was, or has no such "
-            "explanation. Skip the case with that reason."
+            f"What report {report.name} is based on cannot be shown: the model that wrote it is not here, has changed, "
+            "or cannot explain its reports in this way. Skip the case, and give that as the reason."
         ) from error
 
 
-def _maps(
-    method: str,
-    name: str,
-    text: str,
-    source: StudySource,
-    study_id: str,
-    shape: tuple[int, ...],
-    model: str,
-    bundle: str,
-) -> list[Overlay]:
-    from core.bundles.inference import filtered_images
-    from core.explain.methods import METHODS, explain, on_image  # bring torch
+def _maps(screen: ReaderScreen, report: Written, source: StudySource, shape: tuple[int, ...]) -> list[Overlay]:
+    from core.explain.filters import filter_views
+    from core.explain.methods import METHODS, explain  # bring torch
+    from core.explain.on_image import on_image
     from core.explain.targets import sentence
 
-    spans, overlays = sentence_spans(text), []
-    with model_in_use(model) as opened:
-        if bundle and bundle != digest(dict(opened.card.content)):
+    spans, overlays = sentence_spans(report.text), []
+    with model_in_use(report.model) as opened:
+        if report.bundle and report.bundle != digest(dict(opened.card.content)):
             raise ReviewError("the bundle has changed")
-        subject = _writer(opened, source, study_id, text)
+        subject = _writer(opened, source, screen.study_id, report.text)
         if len(split_sentences(subject.report.words)) != len(spans):
             raise ReviewError("the bundle writes another report now")
         square = _square_on(shape)
         # A map lies over what the pair was given: the film itself, or a square, padding included.
         over_film = square if subject.image.shape[0] == subject.image.shape[1] else _WHOLE
         for which, (start, _) in enumerate(spans):
-            parts = explain(subject, sentence(subject, which), method)
+            parts = explain(subject, sentence(subject, which), screen.explanation)
             kind: Literal["heat", "picture"]
             if parts[0].values.ndim == 1:
                 shares = np.abs(parts[0].values) / max(float(np.abs(parts[0].values).sum()), 1e-9)
                 best = np.argsort(-shares, kind="stable")[:3]
                 words = "Filter " + ", ".join(f"{CLUSTERS[each]} {shares[each]:.0%}" for each in best)
-                kind, values, place = "picture", filtered_images(opened, subject.image)[best[0]], square
+                kind, place = "picture", square
+                values = filter_views(opened, subject.image).filtered[best[0]]
             else:
-                words, kind, place = f"{METHODS[method].title}: yellow most, violet least", "heat", over_film
+                words, kind, place = (
+                    f"{METHODS[screen.explanation].title}: yellow most, violet least",
+                    "heat",
+                    over_film,
+                )
                 heat = np.clip(on_image(parts), 0, None)
                 heat = heat[:: max(heat.shape[0] // MAP_SIZE, 1), :: max(heat.shape[1] // MAP_SIZE, 1)]
                 heat = heat / max(float(heat.max()), 1e-9)
                 values = np.where(heat < FAINTEST, 0, heat)
-            overlays.append(Overlay(words, f"{name}/{start}", kind, values, place))
+            overlays.append(Overlay(words, f"{report.name}/{start}", kind, values, place))
     return overlays
 
 

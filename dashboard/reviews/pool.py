@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 
-from core.bundles.library import Card
-from core.registry import pair_title
+from core.bundles.card import Card
 from core.reviews.design import REFERENCE, Case, Design, choose, plan
 from core.reviews.sources import candidates, name_index, name_phantoms, open_source, session_image, write_cases
 from core.studies.model_image import of_study
 from core.types import CXRLensError, FloatImage, Study, StudySource
-from dashboard import services, settings
+from dashboard import settings
+from dashboard.services import bundles
+from dashboard.services import studies as studies_here
 
 
 def sources() -> dict[str, str]:
     """Title of each source of studies by its name in a design."""
-    found = {name_phantoms(*services.phantom_numbers()): "Held-out phantoms"}
+    found = {name_phantoms(*studies_here.phantom_numbers()): "Synthetic X-rays (demo)"}
     folder = settings.index()
     if folder is not None:
         found[name_index(folder, "frontal")] = f"Your studies in {folder.name}, test split"
@@ -44,15 +45,15 @@ def picture(name: str) -> Callable[[str], FloatImage]:
 def writers(source: str) -> list[Card]:
     """Bundles whose training fits the source."""
     phantom = source.startswith("phantom:")
-    return [card for card in services.library_cards() if (card.family == "phantom") is phantom]
+    return [card for card in bundles.library_cards() if bundles.synthetic(card.family) is phantom]
 
 
 def title_of(model: str, cards: Sequence[Card]) -> str:
     """A model's name for a person."""
     if model == REFERENCE:
-        return "Reference report (human)"
+        return "Reference report"
     card = next((card for card in cards if card.name == model), None)
-    return model if card is None else pair_title(card.encoder, card.decoder)
+    return model if card is None else bundles.title_of(card)
 
 
 def write(design: Design, pool: int, progress: Callable[[int, int], None]) -> list[Case]:
@@ -71,9 +72,9 @@ def write(design: Design, pool: int, progress: Callable[[int, int], None]) -> li
         known,
         design.studies,
         design.seed,
-        services.load_models([name for name in design.models if name != REFERENCE]),
+        bundles.load_models([name for name in design.models if name != REFERENCE]),
         reference=True,  # also where it takes no part: automatic metrics compare with it
-        guard=services.inference,
+        guard=bundles.inference,
         progress=progress,
     )
 
@@ -91,13 +92,13 @@ def preview(design: Design) -> tuple[Study, FloatImage, list[tuple[str, str]]]:
     laid_out = [Case(each.study_id, "", dict.fromkeys(design.models, "not written yet")) for each in chosen]
     first = plan(design, laid_out)[design.readers[0]][0]
     study = known[first.study_id]
-    models = services.load_models([model for _, model in first.shown if model != REFERENCE])
+    models = bundles.load_models([model for _, model in first.shown if model != REFERENCE])
     texts = {REFERENCE: study.findings}
     source = open_named(design.source)
     if models:
         from core.bundles.inference import write_reports
 
-        with services.inference():
+        with bundles.inference():
             texts |= {name: report.text for name, report in write_reports(models, of_study(source, study.study_id))}
     if any(not texts[model].strip() for _, model in first.shown):
         raise CXRLensError(f"Study {study.study_id} has an empty report. Choose other studies or models.")

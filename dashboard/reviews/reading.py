@@ -73,8 +73,8 @@ def respond(database: Database, who: Actor, session_id: str, request: Request | 
         ids = [screen for screen, _, _ in known.screens]
         if answer["at"] not in ids:
             answer["at"] = next_screen(database, who, session_id) or ids[-1]
-        place = ids.index(answer["at"])
-        wanted = [answer["at"], *_texts(request.get("want")), *ids[place + 1 : place + 2]]
+        position = ids.index(answer["at"])
+        wanted = [answer["at"], *_texts(request.get("want")), *ids[position + 1 : position + 2]]
         if answer["ack"] is not None and answer["ack"]["screen"] in ids:
             wanted.insert(0, answer["ack"]["screen"])
         wanted = [screen for screen in dict.fromkeys(wanted) if screen in ids][:MOST_SCREENS]
@@ -174,7 +174,7 @@ def _do(database: Database, who: Actor, change: Mapping[str, Any]) -> dict[str, 
     try:
         does = _DO.get(str(change.get("do")))
         if does is None:
-            raise ReviewError(f"The page sent '{change.get('do')}', which is no change. Load the page again.")
+            raise ReviewError(f"The page sent '{change.get('do')}', which it should not. Load the page again.")
         ack |= does(database, who, screen, key, change)
     except StorageError as error:
         ack |= {"status": "again", "message": str(error)}
@@ -185,7 +185,10 @@ def _do(database: Database, who: Actor, change: Mapping[str, Any]) -> dict[str, 
     except CXRLensError as error:
         ack |= {"status": "refused", "message": str(error)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        ack |= {"status": "refused", "message": f"The page sent what cannot be read ({error!r}). Load the page again."}
+        ack |= {
+            "status": "refused",
+            "message": f"The page sent something that cannot be read ({error!r}). Load it again.",
+        }
     return ack
 
 

@@ -22,19 +22,20 @@ from core.reviews.metrics import automatic_metrics
 from core.reviews.rubrics import SUPPORT, answer_in_words, question_in_words
 from core.reviews.store import Actor, unblind
 from core.types import CXRLensError
-from dashboard.reviews import access, figures, pool
+from dashboard import access
+from dashboard.reviews import figures, pool
 
 RESAMPLES = 1000
 
 
-def show(who: Actor, session_id: str) -> None:
+def show_results(who: Actor, session_id: str) -> None:
     """Draw the results of a closed session."""
     results = load_results(access.database(), who, session_id)  # asks each time whether this user may
     analysis = _analysed(session_id, results)
     for warning in results.warnings:
         st.warning(warning, icon=":material/info:")
     if results.answers.empty:
-        st.info("No screen was finished in this session, so there is nothing to count.")
+        st.info("No case was finished in this session, so there is nothing to count.")
     _show_errors(analysis)
     _show_strengths(analysis)
     _show_support(analysis)
@@ -67,7 +68,7 @@ def number(value: Any) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}"
 
 
-def _table(rows: Iterable[dict[str, Any]], alt: str) -> None:
+def _plain_table(rows: Iterable[dict[str, Any]], alt: str) -> None:
     st.dataframe(pd.DataFrame(list(rows)), hide_index=True, height="content", alt=alt)
 
 
@@ -82,16 +83,16 @@ def _show_errors(analysis: Analysis) -> None:
     total = {row.model: row for row in analysis.errors if row.error == ANY_ERROR and row.significant}
     ranked = sorted(total.values(), key=lambda row: row.per_report.value)
     _plot(
-        figures.forest([(row.model, row.per_report) for row in ranked], "Clinically significant errors a report"),
+        figures.forest([(row.model, row.per_report) for row in ranked], "Clinically significant errors per report"),
         "errors",
-        "Clinically significant errors a report by model, with 95 % intervals",
+        "Clinically significant errors per report, by model, with 95 % intervals",
     )
     st.caption("Fewest first. Mean of all readings, with the 95 % interval over studies (bootstrap).")
     counts = {(row.model, row.error, row.significant): row.errors for row in analysis.errors}
     kinds = list(dict.fromkeys(row.error for row in analysis.errors))
-    _table(
+    _plain_table(
         (
-            {"Model": row.model, "Readings": row.readings, "Significant a report": number(row.per_report)}
+            {"Model": row.model, "Readings": row.readings, "Significant errors per report": number(row.per_report)}
             | {
                 kind.capitalize(): f"{counts[row.model, kind, True]} of {counts[row.model, kind, False]}"
                 for kind in kinds
@@ -100,7 +101,7 @@ def _show_errors(analysis: Analysis) -> None:
         ),
         "Errors by model and kind",
     )
-    st.caption("3 of 5: five errors marked, three of them clinically significant.")
+    st.caption("“3 of 5” means: five errors marked, three of them clinically significant.")
 
 
 def _show_strengths(analysis: Analysis) -> None:
@@ -114,7 +115,7 @@ def _show_strengths(analysis: Analysis) -> None:
         "strengths",
         "Bradley-Terry strength by model",
     )
-    _table(
+    _plain_table(
         (
             {
                 "Model": row.model,
@@ -127,14 +128,16 @@ def _show_strengths(analysis: Analysis) -> None:
         ),
         "Comparisons by model",
     )
-    st.caption("A difference of 1 means odds of 2.7 to 1 to be preferred. 95 % intervals over studies.")
+    st.caption(
+        "A strength higher by 1 means: preferred 2.7 times as often as the other. Intervals: 95 %, over studies."
+    )
 
 
 def _show_support(analysis: Analysis) -> None:
     if not analysis.support:
         return
     st.subheader("Do explanations support their sentences?")
-    _table(
+    _plain_table(
         (
             {"Model": row.model}
             | dict(zip((name.capitalize() for name in SUPPORT), row.counts, strict=True))
@@ -148,7 +151,7 @@ def _show_support(analysis: Analysis) -> None:
 def _show_agreement(analysis: Analysis) -> None:
     if analysis.agreement:
         st.subheader("Agreement between readers")
-        _table(
+        _plain_table(
             (
                 {
                     "Question": row.question.capitalize(),
@@ -162,15 +165,17 @@ def _show_agreement(analysis: Analysis) -> None:
             ),
             "Agreement by question",
         )
-        st.caption("1: full agreement, 0: as by chance, –: all gave the same answer, or too few to say.")
+        st.caption(
+            "1: full agreement; 0: no more than by chance; –: all gave the same answer, or there are too few answers."
+        )
     if analysis.self_agreement:
-        st.subheader("Agreement of readers with themselves")
-        _table(
+        st.subheader("Agreement of each reader with themselves")
+        _plain_table(
             (
                 {
                     "Reader": row.reader,
                     "Answers given twice": row.answers,
-                    "Equal": f"{row.equal:.0%}",
+                    "Same answer": f"{row.equal:.0%}",
                     "Cohen's kappa": number(row.kappa),
                 }
                 for row in analysis.self_agreement
@@ -188,7 +193,7 @@ def _show_settled(results: Results, analysis: Analysis) -> None:
     )
     table = settle(results)
     with st.expander("The questions"):
-        _table(
+        _plain_table(
             (
                 {
                     "Study": row["study"],
@@ -213,8 +218,8 @@ def _show_drift(results: Results, analysis: Analysis) -> None:
     done = results.screens[(results.screens["state"] == "done") & ~results.screens["repeat"]]
     done = done[~done["adjudication"]].sort_values("finished")
     seconds = {str(reader): group["seconds"].tolist() for reader, group in done.groupby("reader", sort=True)}
-    _plot(figures.drift(seconds, "Seconds a screen"), "drift", "Seconds a screen over the session, by reader")
-    _table(
+    _plot(figures.drift(seconds, "Seconds per case"), "drift", "Seconds per case over the session, by reader")
+    _plain_table(
         (
             {
                 "Reader": row.reader,
@@ -222,7 +227,7 @@ def _show_drift(results: Results, analysis: Analysis) -> None:
                 "First half": number(row.first_half),
                 "Second half": number(row.second_half),
                 "Spearman's rho": number(row.rho),
-                "p": number(row.p),
+                "p": "–" if math.isnan(row.p) else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
             }
             for row in analysis.drift
         ),
@@ -250,7 +255,7 @@ def _show_metrics(results: Results, analysis: Analysis) -> Analysis:
         "Kendall's tau of each metric with the readers' number of errors",
     )
     st.caption("A good metric falls as readers count more significant errors: the further left of 0, the better.")
-    _table(
+    _plain_table(
         (
             {
                 "Metric": row.metric,
@@ -268,7 +273,7 @@ def _show_metrics(results: Results, analysis: Analysis) -> Analysis:
 def _show_names(who: Actor, session_id: str) -> None:
     with st.expander("Which model each name stood for"):
         names = unblind(access.database(), who, session_id)
-        _table(
+        _plain_table(
             (
                 {"Reader": reader, "Name": name, "Model": model}
                 for reader, of_reader in names.items()
@@ -279,10 +284,12 @@ def _show_names(who: Actor, session_id: str) -> None:
 
 
 def _show_files(results: Results, analysis: Analysis) -> None:
-    st.subheader("Take away")
+    st.subheader("Download")
     title, session_id = results.design["title"], results.session_id
     source = str(results.design["source"])
-    pictures = source != "" and st.checkbox("Pictures of the discussed cases in the report", value=True, key="pictures")
+    pictures = source != "" and st.checkbox(
+        "Put pictures of the discussed cases into the report", value=True, key="pictures"
+    )
     key = f"{access.OF_ONE_USER}files-{session_id}-{pictures}"
     if st.button("Prepare the files", icon=":material/inventory_2:", key="prepare"):
         with st.spinner("Writing the files …"):
@@ -293,7 +300,7 @@ def _show_files(results: Results, analysis: Analysis) -> None:
     found: dict[str, bytes] | None = st.session_state.get(key)
     if found is None:
         st.caption(
-            "Marks, screens, answers and settled answers as CSV, JSON and Parquet; figures as JSON; a report in HTML."
+            "Marks, cases, answers and settled answers as CSV, JSON and Parquet; figures as JSON; a report as HTML."
         )
         return
     stem = "".join(sign if sign.isalnum() else "-" for sign in title).strip("-").lower() or "session"
@@ -301,9 +308,7 @@ def _show_files(results: Results, analysis: Analysis) -> None:
         st.download_button("All files (zip)", _zip(found), f"{stem}.zip", icon=":material/download:", key="zip")
         st.download_button("Report (HTML)", found["report.html"], f"{stem}.html", "text/html", key="html")
         st.download_button("Marks (CSV)", found["marks.csv"], f"{stem}-marks.csv", "text/csv", key="csv")
-    st.caption(
-        "To have the report as PDF, open it and print it to a file. Each file says that it is for research only."
-    )
+    st.caption("For a PDF, open the report and print it to a file. Each file says that it is for research only.")
 
 
 def files_of(results: Results, analysis: Analysis, source: str) -> dict[str, bytes]:

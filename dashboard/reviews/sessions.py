@@ -28,8 +28,9 @@ from core.reviews.store import (
     unblind,
 )
 from core.types import CXRLensError
-from dashboard.reviews import access, results
+from dashboard import access
 from dashboard.reviews.design_form import HOW, TITLES
+from dashboard.reviews.results import show_results
 
 READING = "app_pages/reading.py"
 SESSION = "session"
@@ -58,7 +59,7 @@ def show_waiting(who: Actor) -> None:
     if waiting or who.role == "reader":
         st.subheader("Waiting for you")
     if not waiting and who.role == "reader":
-        st.info("No session waits for you. A researcher makes one and names you as its reader.")
+        st.info("No session is waiting for you. A researcher makes one and names you as its reader.")
     for info in waiting:
         _show_task(who, info)
     closed = [each for each in found if each.state == "closed"]
@@ -71,7 +72,7 @@ def show_waiting(who: Actor) -> None:
                 except ReviewError as error:
                     st.caption(str(error))
                     continue
-                st.caption("The names of the reports stood for:")
+                st.caption("These models wrote the reports:")
                 st.dataframe(
                     pd.DataFrame([{"Name": name, "Model": names[name]} for name in sorted(names)]),
                     hide_index=True,
@@ -87,7 +88,7 @@ def _show_task(who: Actor, info: SessionInfo) -> None:
         left, right = st.columns([4, 1], vertical_alignment="center")
         with left:
             st.markdown(f"**{_plain(info.title)}**")
-            st.caption("Settle what other readers answered differently." if settling else RUBRICS[info.rubric].question)
+            st.caption("Other readers disagreed: decide who is right." if settling else RUBRICS[info.rubric].question)
             st.progress(info.done / max(info.screens, 1), f"{info.done} of {info.screens} cases")
         verb = "Read again" if screen_id is None else "Go on" if info.done else "Settle" if settling else "Begin"
         with right:
@@ -128,12 +129,17 @@ def show_own(who: Actor) -> None:
     """A researcher's sessions, an admin's all: a table, and one of them below."""
     found = list_sessions(access.database(), who)
     if not found:
-        st.info("There is no session yet. Make one under *New session*.")
+        st.info(
+            "There is no session yet. In a session, radiologists judge reports without knowing who wrote them. "
+            "Make one under *New session*."
+        )
         return
     by_id = {each.id: each for each in found}
     asked = st.query_params.get(SESSION)
     if asked is not None and asked not in by_id:
-        st.warning("The session in the address is not there, or not yours. Showing another.", icon=":material/info:")
+        st.warning(
+            "The session in the address does not exist or is not yours. Showing another.", icon=":material/info:"
+        )
         asked = None
     st.dataframe(
         pd.DataFrame(
@@ -181,7 +187,7 @@ def show_session(who: Actor, session_id: str) -> None:
         with right:
             _offer_closing(who, progress)
     else:
-        results.show(who, session_id)
+        show_results(who, session_id)
 
 
 def _show_readers(progress: SessionProgress) -> None:
@@ -203,7 +209,7 @@ def _reader_row(each: ReaderProgress) -> dict[str, object]:
         "Flagged": each.flagged,
         "Marks": each.marks,
         "Time": minutes(each.seconds),
-        "A case": "–" if each.pace is None else minutes(each.pace),
+        "Time per case": "–" if each.pace is None else minutes(each.pace),
         "Last change": day(each.last),
     }
 
@@ -215,8 +221,10 @@ def _show_design(progress: SessionProgress) -> None:
         "Studies": f"{progress.studies}, {HOW[design.studies.how].lower()}",
         "From": design.source or "a file of cases",
         "Models": ", ".join(design.models) or "all there are",
-        "Seed": design.seed,
-        "Hidden repeats": f"{design.repeats}, at least {design.washout} screens apart" if design.repeats else "none",
+        "Random seed": design.seed,
+        "Hidden repeats": f"{design.repeats}, after at least {design.washout} other cases"
+        if design.repeats
+        else "none",
         "Time limit": f"{design.minutes} min" if design.minutes else "none",
         "Instructions": design.instructions or "none",
         "Made": f"{day(progress.created)} by {progress.owner}",
@@ -233,10 +241,10 @@ def _show_design(progress: SessionProgress) -> None:
 def _offer_adjudication(who: Actor, progress: SessionProgress) -> None:
     with st.container(border=True, height="stretch"):
         st.markdown("**Settle disagreements**")
-        st.caption("A third reader sees what two readers answered differently: the answers, but not whose they are.")
+        st.caption("A third reader gets what two readers answered differently: both answers, but not whose they are.")
         known = [name for name in list_users(access.database(), who) if name not in progress.design.readers]
         reader = st.selectbox("Third reader", known, index=None, key="adjudicator", placeholder="Choose")
-        if st.button("Give the disagreements", icon=":material/balance:", disabled=reader is None, key="adjudicate"):
+        if st.button("Send the disagreements", icon=":material/balance:", disabled=reader is None, key="adjudicate"):
             try:
                 added = adjudicate(access.database(), who, progress.id, str(reader))
             except CXRLensError as error:
@@ -250,16 +258,16 @@ def _offer_closing(who: Actor, progress: SessionProgress) -> None:
     with st.container(border=True, height="stretch"):
         st.markdown("**Close the session**")
         st.caption(
-            "Nothing can be marked afterwards, and names of models are revealed to you and the readers. "
-            "It cannot be taken back."
+            "After that nothing can be marked, and you and the readers see which model wrote which report. "
+            "This cannot be undone."
         )
         left = sum(each.screens - each.done - each.skipped for each in progress.readers)
         sure = st.checkbox(
-            f"Close it, with {left} screens unread" if left else "Close it; all screens are read", key="close-sure"
+            f"Close it, with {left} cases unread" if left else "Close it; all cases are read", key="close-sure"
         )
         if st.button("Close and unblind", icon=":material/lock:", disabled=not sure, key="close"):
             close_session(access.database(), who, progress.id)
-            st.session_state[NOTE] = "The session is closed. Names are revealed."
+            st.session_state[NOTE] = "The session is closed. The names of the models are shown below."
             st.rerun()
 
 
@@ -286,7 +294,10 @@ def show_keeping(who: Actor) -> None:
         else:
             name = st.text_input("Name", key="user-name", max_chars=200)
             role = st.selectbox(
-                "Role", (*get_args(Role), NO_ROLE), key="user-role", help="none: may come in no more; the marks stay"
+                "Role",
+                (*get_args(Role), NO_ROLE),
+                key="user-role",
+                help="none: this user can no longer come in; the marks stay",
             )
             if st.button("Add or change", key="user-add", icon=":material/person_add:"):
                 try:
@@ -295,14 +306,14 @@ def show_keeping(who: Actor) -> None:
                     st.error(str(error), icon=":material/error:")
                 else:
                     st.session_state[NOTE] = (
-                        f"{name} has no role any more." if role == NO_ROLE else f"{name} is {role}."
+                        f"{name} can no longer come in." if role == NO_ROLE else f"{name} is {role}."
                     )
                     st.rerun()
     with right, st.container(border=True):
         st.markdown("**Backup**")
         st.caption(
-            f"Of {access.database().name}. All sessions, marks and events in one file, checked when it is written; "
-            "readers go on meanwhile. `cxr-lens review restore FILE --database NEW` reads it."
+            f"Copies all sessions, marks and events of {access.database().name} into one file and checks it; readers "
+            "can go on meanwhile. `cxr-lens review restore FILE --database NEW` reads it."
         )
         if st.button("Make a backup", key="backup", icon=":material/backup:"):
             try:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +16,7 @@ from core.reviews import local_key
 from dashboard import settings
 from tests import needs
 from tests.browser.find import NoBrowserError, start
+from tests.served import serving
 
 WAIT = 60_000  # milliseconds: other work may be going on
 
@@ -57,6 +54,11 @@ class Watched:
         """Go to a review page with the key of this machine."""
         self.open(with_key(self.url, path))
 
+    def close(self) -> None:
+        """Close the page, on which nothing may have gone wrong."""
+        self.page.close()
+        assert self.errors == []
+
     def settle(self) -> None:
         """Wait until the app is idle: its status is read from the app's own attribute."""
         self.page.wait_for_selector('[data-testid="stApp"]')
@@ -64,47 +66,12 @@ class Watched:
         self.page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=60_000)
 
 
-def free_port() -> int:
-    """A port of the loopback device that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start_server(folder: Path, *options: str, port: int = 0, **environment: str) -> Generator[Server, None, None]:
     """Run the dashboard on a loopback port, a free one for 0, until the generator is closed."""
-    port = port or free_port()
-    log = folder / "server.log"
-    own = {"CXR_CACHE": str(folder / "cache"), "CXR_REVIEWS": str(folder / "reviews.sqlite")}
-    environment = own | environment
-    command = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", f"--server.port={port}", *options]
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, cwd=settings.REPOSITORY, stdout=out, stderr=out, env=os.environ | environment
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            for _ in range(120):
-                if process.poll() is not None:
-                    pytest.fail(f"The server ended:\n{log.read_text()}")
-                if _healthy(url):
-                    break
-                time.sleep(0.25)
-            else:
-                pytest.fail(f"The server did not start:\n{log.read_text()}")
-            yield Server(url, log, psutil.Process(process.pid))
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def _healthy(url: str) -> bool:
-    # The body counts: any unknown path answers 200 with the start page.
-    try:
-        with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
-            return bool(answer.read().strip() == b"ok")
-    except OSError:
-        return False
+    own = {"CXR_CACHE": str(folder / "cache"), "CXR_REVIEWS": str(folder / "reviews.sqlite")} | environment
+    command, log = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", *options], folder / "server.log"
+    with serving(command, settings.REPOSITORY, log, port, **own) as (port, process):
+        yield Server(f"http://127.0.0.1:{port}", log, psutil.Process(process.pid))
 
 
 @pytest.fixture(scope="session")
@@ -166,8 +133,7 @@ def guarded(opener: sync_api.Browser | sync_api.BrowserContext, server: Server) 
     watched = watch(opener, server.url)
     yield watched
     assert watched.page.get_by_text("Traceback").count() == 0
-    watched.page.close()
-    assert watched.errors == []
+    watched.close()
     assert "Traceback" not in server.log.read_text()[before:]
 
 
@@ -193,3 +159,9 @@ def at(watched: Watched, position: int) -> None:
 def saved(watched: Watched) -> None:
     """Wait until the reading page says that all is saved."""
     sync_api.expect(watched.page.locator(".saved")).to_have_attribute("data-state", "saved", timeout=WAIT)
+
+
+def overhang(page: sync_api.Page) -> int:
+    """Pixels by which something sticks out of the page's main part, sideways."""
+    main = "document.querySelector('[data-testid=stMain]')"
+    return int(page.evaluate(f"{main}.scrollWidth - {main}.clientWidth"))

@@ -31,7 +31,8 @@ from core.reviews.store import (
     spend,
 )
 from core.text import sentence_spans
-from dashboard import services, settings
+from dashboard import settings
+from dashboard.services import studies
 from tests.browser.conftest import start_server, watch
 from tests.browser.find import start
 
@@ -43,7 +44,7 @@ PAGES = {
     "read-filters": "?asked=phantom-ccve-m2&word=1",
     "read-region": "?region=0.55,0.5,0.9,0.9",
     "filters": "filters",
-    "filters-difference": "filters?view=Difference+to+the+input&off=Support+Devices",
+    "filters-difference": "filters?view=Difference+from+the+original&off=Support+Devices",
     "embeddings": "embeddings",
     "embeddings-tsne": "embeddings?encoder=FVE&method=t-SNE&by=Main+cluster",
     "embeddings-chosen": "embeddings?picked=P000002-1,P000004-2,P000012-1,P000021-1,P000030-2,P000035-1"
@@ -68,7 +69,7 @@ RESEARCHER, READERS = "rita", ("anna", "boris")
 
 def review_pages(location: Path) -> Mapping[str, str]:
     """Pages of three review sessions, made here: on the bundles' reports in assets, with marks by lot."""
-    source = name_phantoms(*services.phantom_numbers())
+    source = name_phantoms(*studies.phantom_numbers())
     opened = open_source(source)
     lines = (settings.bundles() / "phantom-reports.jsonl").read_text(encoding="utf-8").splitlines()[:6]
     pool = []

@@ -49,8 +49,7 @@ def test_the_keyboard_goes_through_studies_and_pages_and_fills_a_figure(
     with other.page.expect_download(timeout=60_000) as pdf:
         other.page.get_by_role("button", name="PDF").click()
     assert pdf.value.path().read_bytes().startswith(b"%PDF")
-    other.page.close()
-    assert other.errors == []
+    other.close()
 
 
 def test_from_a_table_of_results_to_the_reports_to_the_read_page(shared: Watched) -> None:

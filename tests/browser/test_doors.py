@@ -14,15 +14,15 @@ from websockets.sync.client import connect
 
 from core.reviews import local_key
 from core.reviews.database import Database
-from core.reviews.design import Case, Design, image_sha256
-from core.reviews.sources import name_phantoms, open_source, session_image
+from core.reviews.design import Case, Design
 from core.reviews.store import NO_ROLE, Actor, create_session, first_admin, list_screens, read_screen, set_role
-from tests.browser.conftest import WAIT, Server, at, free_port, saved, start_server, sync_api, watch, with_key
+from tests.browser.conftest import WAIT, Server, at, saved, start_server, sync_api, watch, with_key
 from tests.browser.proxy import reverse_proxy
+from tests.review_cases import ANNA, phantom_cases
+from tests.served import free_port
 
 expect = sync_api.expect
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
-ANNA = Actor("anna", "reader")
 BUNDLE = "0123456789abcdef" * 4
 TEXTS = {
     "secret-pair": "The heart is enlarged. There is a small left pleural effusion.",
@@ -58,12 +58,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     database = Database(folder / "reviews.sqlite")
     admin = first_admin(database, getpass.getuser())
     set_role(database, admin, "anna", "reader")
-    name = name_phantoms(40, 3)
-    source = open_source(name)
-    cases = [
-        Case(study.study_id, image_sha256(session_image(source, study.study_id)), TEXTS, {"secret-pair": BUNDLE})
-        for study in source.studies("test")[:2]
-    ]
+    name, cases = phantom_cases(TEXTS, {"secret-pair": BUNDLE})
     design = Design("Trial", "report-quality", ("anna",), source=name)
     made = create_session(database, admin, design, cases)
     for server in start_server(folder):

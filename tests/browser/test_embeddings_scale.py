@@ -100,7 +100,7 @@ def test_first_paint_of_4000_studies_and_fluid_20000_points(
         began = time.perf_counter()
         arrive()
         charts.first.wait_for(state="attached", timeout=300_000)
-        expect(page.get_by_text("Trustworthiness")).to_be_visible(timeout=300_000)
+        expect(page.get_by_text("Map quality")).to_be_visible(timeout=300_000)
         taken = time.perf_counter() - began
         watched.settle()
         return taken

@@ -17,11 +17,9 @@ from websockets.sync.client import connect
 
 from core.reviews.backup import verify
 from core.reviews.database import Database
-from core.reviews.design import Case, image_sha256
-from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import Actor, create_session, first_admin, read_screen, set_role
 from tests.browser.conftest import Server, start_server, with_key
-from tests.review_cases import TEXTS, at_a_pace, design, screens_of
+from tests.review_cases import at_a_pace, design, phantom_cases, screens_of
 
 READERS, MARKS = 20, 100
 
@@ -71,12 +69,7 @@ class Tab:
 @pytest.mark.timeout(600)
 def test_twenty_readers_mark_two_thousand_times_on_one_server(tmp_path: Path) -> None:
     names = tuple(f"reader {number}" for number in range(READERS))
-    source = name_phantoms(40, 3)
-    opened = open_source(source)
-    pool = [
-        Case(study.study_id, image_sha256(session_image(opened, study.study_id)), TEXTS)
-        for study in opened.studies("test")[:2]
-    ]
+    source, pool = phantom_cases()
     with closing(Database(tmp_path / "reviews.sqlite")) as database:
         admin = first_admin(database, "root")
         for name in names:

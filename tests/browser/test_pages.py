@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import Server, watch
+from tests.browser.conftest import Server, overhang, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -30,10 +30,5 @@ def test_shows_no_error_and_nothing_sticks_out(
     expect(watched.page.get_by_text(PAGES[path]).first).to_be_visible(timeout=30_000)
     expect(watched.page.get_by_role("note").filter(has_text="Research use only")).to_be_visible()
     assert watched.page.get_by_test_id("stException").count() == 0
-    overhang = watched.page.evaluate(
-        "() => { const main = document.querySelector('[data-testid=stMain]');"
-        " return main.scrollWidth - main.clientWidth }"
-    )
-    assert overhang <= 0
-    watched.page.close()
-    assert watched.errors == []
+    assert overhang(watched.page) <= 0
+    watched.close()

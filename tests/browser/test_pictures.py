@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from dashboard.services import studies
+from dashboard.services.studies import visible_studies
 from tests.browser.conftest import WAIT, Server, Watched, watch
-from tests.test_images import windowed
+from tests.images.ramps import windowed
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -75,7 +75,7 @@ PAGES = {
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
 def test_no_picture_is_distorted(browser: Browser, server: Server, path: str, width: int, height: int) -> None:
-    ids = list(studies())
+    ids = list(visible_studies())
     watched = watch(browser, server.url, width, height)
     watched.open(path.format(two=",".join(ids[:2])))
     page = watched.page
@@ -107,8 +107,7 @@ def test_a_stretched_picture_would_be_noticed(browser: Browser) -> None:
 def page(browser: Browser, server: Server) -> Iterator[Watched]:
     watched = watch(browser, server.url)
     yield watched
-    watched.page.close()
-    assert watched.errors == []
+    watched.close()
 
 
 def upload(watched: Watched, path: Path) -> None:

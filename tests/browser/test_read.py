@@ -158,7 +158,7 @@ def test_a_finding_is_followed_through_all_reports(watched: Watched) -> None:
 
 def test_an_address_restores_study_and_pairs(watched: Watched) -> None:
     watched.open()
-    watched.page.get_by_role("button", name="One of each encoder").click()
+    watched.page.get_by_role("button", name="Same decoder, each encoder").click()
     expect(cards(watched)).to_have_count(4)
     watched.page.get_by_role("button", name="Next").click()
     watched.settle()
@@ -184,7 +184,7 @@ def test_reads_an_uploaded_image_and_warns(watched: Watched, tmp_path: Path, wri
     expect(viewer(watched)).to_have_attribute("data-window", str(levels))
     expect(cards(watched)).to_have_count(12, timeout=60_000)
     expect(watched.page.get_by_text("Open-i (Indiana University)").first).to_be_visible()
-    expect(watched.page.get_by_text("No reference report")).to_be_visible()
+    expect(watched.page.get_by_text("There is no radiologist's report")).to_be_visible()
     assert "Invented" not in watched.page.content()
 
 
@@ -194,7 +194,7 @@ def test_reads_a_real_radiograph(watched: Watched) -> None:
     expect(cards(watched)).to_have_count(12, timeout=60_000)
     expect(watched.page.get_by_text("Open-i (Indiana University)").first).to_be_visible()
     watched.page.get_by_role("radio", name="phantoms").click()  # the other family: possible, and warned of
-    expect(watched.page.get_by_text("These models learned from computed phantoms")).to_be_visible(timeout=60_000)
+    expect(watched.page.get_by_text("These models learned from synthetic X-rays only")).to_be_visible(timeout=60_000)
     expect(cards(watched)).to_have_count(12, timeout=60_000)
     assert watched.errors == []
 

@@ -15,14 +15,14 @@ import pytest
 import sqlalchemy as sa
 
 from core.reviews.database import Database
-from core.reviews.design import Case, Design, image_sha256
+from core.reviews.design import Design
 from core.reviews.schema import events
-from core.reviews.sources import name_phantoms, open_source, session_image
-from core.reviews.store import Actor, create_session, first_admin, list_screens, read_screen, set_role
-from tests.browser.conftest import WAIT, Server, Watched, at, free_port, saved, start_server, sync_api, watch, with_key
+from core.reviews.store import create_session, first_admin, list_screens, read_screen, set_role
+from tests.browser.conftest import WAIT, Server, Watched, at, saved, start_server, sync_api, watch, with_key
+from tests.review_cases import ANNA, phantom_cases
+from tests.served import free_port
 
 expect = sync_api.expect
-ANNA = Actor("anna", "reader")
 TEXTS = {
     "secret-pair": "The heart is enlarged. There is a small left pleural effusion.",
     "reference": "The heart is normal in size. The lungs are <b>clear</b>.",
@@ -31,12 +31,13 @@ TEXTS = {
 
 @dataclass
 class Trial:
-    """A server with a database of two sessions."""
+    """A server with a database of three sessions."""
 
     server: Server
     database: Database
     quality: str
     preference: str
+    hasty: str
 
     def marks(self, screen: str) -> list[dict[str, object]]:
         return [dict(saved.mark.value) for saved in read_screen(self.database, ANNA, screen).marks]
@@ -52,20 +53,15 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     database = Database(location)
     admin = first_admin(database, getpass.getuser())
     set_role(database, admin, "anna", "reader")
-    name = name_phantoms(40, 3)
-    source = open_source(name)
-    cases = [
-        Case(study.study_id, image_sha256(session_image(source, study.study_id)), TEXTS)
-        for study in source.studies("test")[:2]
-    ]
+    name, cases = phantom_cases(TEXTS)
 
     def create(rubric: str) -> str:
         design = Design("Trial", rubric, ("anna",), source=name, instructions="Mark what you would correct.")
         return create_session(database, admin, design, cases)
 
-    quality, preference = create("report-quality"), create("preference")
+    sessions = [create(rubric) for rubric in ("report-quality", "preference", "report-quality")]
     for server in start_server(folder, CXR_REVIEWS=str(location)):
-        yield Trial(server, database, quality, preference)
+        yield Trial(server, database, *sessions)
     database.close()
 
 
@@ -143,6 +139,40 @@ def test_a_session_by_keyboard_broken_off_and_resumed(browser: sync_api.Browser,
     assert "Traceback" not in trial.server.log.read_text()
 
 
+def test_nothing_is_lost_or_refused_of_what_is_done_in_haste(browser: sync_api.Browser, trial: Trial) -> None:
+    watched = enter(browser, trial, trial.hasty)
+    at(watched, 0)
+    screens = trial.screens(trial.hasty)
+    field = watched.page.locator(".typing textarea")
+    # A comment, and before it is saved the button to another case.
+    press(watched, "c")
+    watched.page.keyboard.type("half a comm")
+    watched.page.locator(".places button").nth(1).click()
+    at(watched, 1)
+    expect(field).to_be_hidden()
+    # A comment, and in the middle of it the button to skip: the reason is a field of its own.
+    press(watched, "c")
+    watched.page.keyboard.type("rotated")
+    watched.page.locator('[data-go="skip"]').click()
+    expect(field).to_have_value("")
+    expect(watched.page.locator(".typing label span")).to_contain_text("skipped")
+    watched.page.keyboard.type("not a chest")
+    press(watched, "Enter")
+    at(watched, 2)
+    # A key three times, sooner than one is saved.
+    press(watched, "1")
+    saved(watched)
+    press(watched, "s", "s", "s")
+    saved(watched)
+    expect(watched.page.locator(".notice")).to_be_hidden()
+    assert [value["significant"] for value in trial.marks(screens[2])] == [False]
+    first, second = (read_screen(trial.database, ANNA, screen) for screen in screens[:2])
+    assert (first.comment, second.comment) == ("half a comm", "rotated")
+    assert (second.state, second.skip_reason) == ("skipped", "not a chest")
+    watched.page.close()
+    assert watched.errors == []
+
+
 def test_by_mouse_in_two_tabs_at_a_phones_width(browser: sync_api.Browser, trial: Trial) -> None:
     one, two = (enter(browser, trial, trial.preference, 390, 844) for _ in range(2))
     for tab in (one, two):
@@ -166,8 +196,7 @@ def test_by_mouse_in_two_tabs_at_a_phones_width(browser: sync_api.Browser, trial
     saved(two)
     assert read_screen(trial.database, ANNA, screen).state == "done"
     for tab in (one, two):
-        tab.page.close()
-        assert tab.errors == []
+        tab.close()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import Server, Watched, watch
+from tests.browser.conftest import Server, Watched, overhang, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -38,15 +38,15 @@ def test_a_cell_of_the_table_leads_to_its_studies_and_to_its_pair_on_the_read_pa
     study = card.locator("b").inner_text()
     card.click()
     expect(watched.page.locator("[data-study]")).to_have_attribute("data-study", study, timeout=60_000)
-    expect(watched.page.get_by_text("1 of 12 pairs")).to_be_visible(timeout=60_000)
+    expect(watched.page.get_by_text("1 of 12 models")).to_be_visible(timeout=60_000)
 
 
 def test_a_point_of_the_chart_chooses_its_pair(watched: Watched) -> None:
     watched.open("results")
-    expect(watched.page.get_by_text("Where FVE + M2 errs most")).to_be_visible(timeout=60_000)
+    expect(watched.page.get_by_text("Where FVE + M2 makes most errors")).to_be_visible(timeout=60_000)
     point = watched.page.locator(".js-plotly-plot .scatterlayer .trace").first.locator("path.point").first
     point.click(force=True)  # plotly takes clicks on the layer above its points
-    expect(watched.page.get_by_text("Where DVE + Transformer errs most")).to_be_visible(timeout=60_000)
+    expect(watched.page.get_by_text("Where DVE + Transformer makes most errors")).to_be_visible(timeout=60_000)
     watched.settle()
     assert "of=DVE" in watched.page.url
 
@@ -66,17 +66,10 @@ def test_slices_and_two_pairs_are_there_and_can_be_saved(watched: Watched) -> No
     expect(watched.page.get_by_text("Choose two different pairs.")).to_be_visible(timeout=60_000)
 
 
-@pytest.mark.parametrize("view", ["By observation", "Slices", "Two pairs", "Tables and studies", "Runs and seeds"])
+@pytest.mark.parametrize("view", ["By observation", "Slices", "Two models", "Tables and studies", "Runs and seeds"])
 def test_on_a_phone_nothing_sticks_out(browser: Browser, server: Server, view: str) -> None:
     watched = watch(browser, server.url, 390, 844)
     watched.open(f"results?{urlencode({'view': view})}")
     expect(watched.page.get_by_test_id("stDataFrame").first).to_be_visible(timeout=60_000)
-    assert (
-        watched.page.evaluate(
-            "() => { const main = document.querySelector('[data-testid=stMain]');"
-            " return main.scrollWidth - main.clientWidth }"
-        )
-        <= 0
-    )
-    watched.page.close()
-    assert watched.errors == []
+    assert overhang(watched.page) <= 0
+    watched.close()

@@ -17,9 +17,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from core.reviews.database import Database
-from core.reviews.design import Case, image_sha256
 from core.reviews.rubrics import ERROR_KINDS
-from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import (
     Actor,
     actor,
@@ -35,8 +33,9 @@ from core.reviews.store import (
 )
 from dashboard import settings
 from tests import needs
-from tests.browser.conftest import WAIT, Server, Watched, at, free_port, saved, start_server, watch
-from tests.review_cases import cases, design, error, fill, screens_of, session
+from tests.browser.conftest import WAIT, Server, Watched, at, overhang, saved, start_server, watch
+from tests.review_cases import ROOT_USER, cases, design, error, fill, phantom_cases, screens_of, session
+from tests.served import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
@@ -145,8 +144,7 @@ def whole_session(browser: Browser, server: Server, session_id: str, cases_of_ea
             at(boris, position + 1)
     expect(boris.page.locator(".sheet")).to_contain_text("All cases are read", timeout=WAIT)
     saved(boris)
-    boris.page.close()
-    assert boris.errors == []
+    boris.close()
 
     anna = enter(browser, server, "anna", "Go on", middle)
     expect(anna.page.locator(".marks li")).to_have_count(len(half))
@@ -159,8 +157,7 @@ def whole_session(browser: Browser, server: Server, session_id: str, cases_of_ea
         anna.page.keyboard.press("n")
     expect(anna.page.locator(".sheet")).to_contain_text("All cases are read", timeout=WAIT)
     saved(anna)
-    anna.page.close()
-    assert anna.errors == []
+    anna.close()
 
     root = watch(browser, server.url)
     root.open_review(f"review?reader=root&session={session_id}")
@@ -239,15 +236,12 @@ def local(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_two_readers_read_a_session_and_its_files_hold_what_they_marked(browser: Browser, local: Server) -> None:
-    source = name_phantoms(40, 3)
-    opened = open_source(source)
     texts = {
         "secret-one": "The heart is enlarged. No pneumothorax.",
         "secret-two": "The heart is normal. There is a left pleural effusion.",
         "reference": "The lungs are clear. No effusion.",
     }
-    study = opened.studies("test")[0].study_id
-    pool = [Case(study, image_sha256(session_image(opened, study)), texts)]
+    source, pool = phantom_cases(texts, count=1)
     with closing(database_of(local)) as database:
         admin = first_admin(database, "root")
         for name in ("anna", "boris"):
@@ -282,7 +276,7 @@ def test_a_session_made_on_the_page_with_reports_of_the_bundles(browser: Browser
     assert watched.errors == []
     page.close()
     with closing(database_of(local)) as database:
-        (info,) = list_sessions(database, Actor("root", "admin"))
+        (info,) = list_sessions(database, ROOT_USER)
     assert (info.title, info.screens) == ("Pilot", 2 * 2 * 3)
     whole_session(browser, local, info.id, 6)
 
@@ -322,11 +316,7 @@ def test_readers_and_results_at_a_desk_and_on_a_phone(browser: Browser, local: S
             expect(watched.page.get_by_role("note").filter(has_text="Research use only")).to_be_visible(timeout=WAIT)
             expected = {"asks": "Who are you?", "reader": "Waiting for you", "results": "Take away"}[name]
             expect(watched.page.get_by_role("heading", name=expected)).to_be_visible(timeout=WAIT)
-            overhang = watched.page.evaluate(
-                "() => { const main = document.querySelector('[data-testid=stMain]');"
-                " return main.scrollWidth - main.clientWidth }"
-            )
-            assert overhang <= 0, name
+            assert overhang(watched.page) <= 0, name
             assert watched.page.get_by_test_id("stException").count() == 0
             assert watched.errors == []
             watched.page.close()

@@ -157,7 +157,9 @@ def explanations(library: BundleLibrary) -> list[tuple[str, float, float]]:
     from captum.attr import LayerGradCam
 
     from core.explain import targets
-    from core.explain.methods import attention, grad_cam, integrated_gradients, occlusion
+    from core.explain.attention import attention
+    from core.explain.gradients import grad_cam, integrated_gradients
+    from core.explain.perturbations import occlusion
     from core.explain.subject import open_subject
     from core.text import START
 

@@ -39,7 +39,8 @@ def fine_labels(
     """Count the fine labels of training reports and print the classes, each with an example."""
     from tqdm import tqdm
 
-    from core.labels.fine import fine_classes, fine_mentions, load_parser
+    from core.labels.fine import fine_classes, fine_mentions
+    from core.labels.fine_parser import load_parser
 
     if out is not None and out.suffix not in (".csv", ".md"):
         raise CXRLensError(f"--out {out}: the table is written as .csv or .md.")

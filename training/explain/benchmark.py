@@ -21,12 +21,15 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from core.bundles.library import BundleLibrary, Card
+from core.bundles.card import Card
+from core.bundles.library import BundleLibrary
 from core.config import ExperimentConfig
 from core.explain import targets
 from core.explain.faithfulness import CELLS, cover_curve, erasure, sanity, stability, token_values
+from core.explain.gradients import cam_layers
 from core.explain.localisation import centre_prior, localise
-from core.explain.methods import cam_layers, explain, on_square, possible
+from core.explain.methods import explain, possible
+from core.explain.on_image import on_square
 from core.explain.subject import Subject, open_subject
 from core.labels.rules import label_report
 from core.observations import ASSERTED, CLUSTERS

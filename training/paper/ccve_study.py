@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from core.bundles.library import BundleLibrary, Card
+from core.bundles.card import Card
+from core.bundles.library import BundleLibrary
 from core.encoders import Encoder
 from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.random_filters import with_random_filters

@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.bundles import library as bundle
+from core.bundles.card import INTENDED_USE
 from core.bundles.inference import decoder_states
+from core.bundles.library import BundleLibrary, compute_expected, write_bundle
+from core.bundles.rounding import rounded
 from core.config import to_dict
 from core.decoders.search import GenerateConfig
 from core.encoders import Encoder
@@ -65,7 +67,7 @@ def export(run: Run, out: Path) -> None:
     for name in run.config.encoders:
         for decoder_name in run.config.decoders:
             _export_pair(run, name, decoder_name, out)
-    library = bundle.BundleLibrary(out)
+    library = BundleLibrary(out)
     for card in library.cards():
         library.verify(card.name)
     if run.config.data.source == "phantom":  # embeddings of patients' radiographs are not ours to give away
@@ -83,7 +85,7 @@ def card(run: Run, name: str) -> dict[str, Any]:
         "size": run.config.size,
         "created": datetime.date.today().isoformat(),
         "licence": LICENCES[data.source],
-        "intended_use": bundle.INTENDED_USE,
+        "intended_use": INTENDED_USE,
         "data": {
             "name": data.source,
             "description": DESCRIPTIONS[data.source],
@@ -108,10 +110,10 @@ def _saved_arguments(run: Run, name: str) -> dict[str, Any]:
 def _export_encoder(run: Run, name: str, out: Path) -> None:
     encoder = trained_encoder(run, name)
     about = {"name": name, "changes": _saved_arguments(run, name), **objective_of(name).about(run)}
-    bundle.write_bundle(
+    write_bundle(
         out / "shared" / _shared_name(run, name),
         {**card(run, _shared_name(run, name)), "encoder": about},
-        {"model.safetensors": bundle.rounded(encoder.state_dict(), "encoder.")},
+        {"model.safetensors": rounded(encoder.state_dict(), "encoder.")},
         {},
     )
 
@@ -120,7 +122,7 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
     stage = run.folder / f"{encoder_name}-{decoder_name}"
     decoder = new_decoder(run, encoder_name, decoder_name)
     load_weights(stage, "decoder", decoder)
-    tensors = bundle.rounded(decoder.state_dict(), "decoder.")
+    tensors = rounded(decoder.state_dict(), "decoder.")
     parts = encoder_parts(encoder_name)
     cached = reads_cache(run.config, encoder_name)
     changes = {} if cached else _saved_arguments(run, encoder_name)
@@ -131,7 +133,7 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
     own = new_join(run, encoder_name) if about["shared"] else new_encoder(run, encoder_name)
     if own is not None:
         load_weights(stage, "encoder", own)
-        tensors |= bundle.rounded(own.state_dict(), "encoder.")
+        tensors |= rounded(own.state_dict(), "encoder.")
     name = f"{run.config.name}-{encoder_name}-{decoder_name}"
     side = image_size(encoder_name, run.config.size)
     summary = json.loads((stage / "summary.json").read_text(encoding="utf-8"))
@@ -146,12 +148,12 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
     }
     texts = {"vocab.json": json.dumps(run.data.vocabulary.words, ensure_ascii=False, indent=0)}
     folder = out / name
-    bundle.write_bundle(folder, content, {"model.safetensors": tensors}, texts)
-    expected = bundle.compute_expected(bundle.BundleLibrary(out).load(name), _specimen(side))
-    bundle.write_bundle(folder, content, {"model.safetensors": tensors, "expected.safetensors": expected}, texts)
+    write_bundle(folder, content, {"model.safetensors": tensors}, texts)
+    expected = compute_expected(BundleLibrary(out).load(name), _specimen(side))
+    write_bundle(folder, content, {"model.safetensors": tensors, "expected.safetensors": expected}, texts)
 
 
-def _export_embeddings(run: Run, name: str, library: bundle.BundleLibrary, out: Path) -> None:
+def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -> None:
     """Embeddings of held-out studies; the dashboard reads them.
 
     "pooled" (n, D) is the mean of all tokens, "pooled.<source>" that of one tower's where there are several;
@@ -192,7 +194,7 @@ def _export_embeddings(run: Run, name: str, library: bundle.BundleLibrary, out: 
         parts = [replace(own, tokens=each) for each in own.tokens.split(64)]
         tensors[f"states.{decoder}"] = torch.cat([decoder_states(model, part, write) for part in parts])
     save_file(
-        {key: value.contiguous() for key, value in bundle.rounded(tensors, "").items()},
+        {key: value.contiguous() for key, value in rounded(tensors, "").items()},
         out / f"{family}-embeddings-{name}.safetensors",
         {"study_ids": json.dumps([each.study_id for each in studies])},
     )

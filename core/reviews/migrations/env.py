@@ -1,4 +1,4 @@
-"""Run by Alembic: migrate over the connection, and in the transaction, that `core.reviews.store` opened."""
+"""Run by Alembic: migrate over the connection, and in the transaction, that `core.reviews.database` opened."""
 
 from __future__ import annotations
 

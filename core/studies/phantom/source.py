@@ -15,18 +15,13 @@ import numpy as np
 from PIL import Image
 from threadpoolctl import ThreadpoolController
 
+from core.files import whole_file, write_whole
 from core.studies.images import Radiograph
 from core.studies.phantom.anatomy import Anatomy, Exposure, draw_anatomy, draw_exposure
 from core.studies.phantom.findings import Fact, draw_facts, severity_of
-from core.studies.phantom.grammar import (
-    Statement,
-    cluster_texts_of,
-    fine_labels_of,
-    labels_of,
-    write_findings,
-    write_impression,
-)
+from core.studies.phantom.grammar import write_findings, write_impression
 from core.studies.phantom.render import expose, line_integral, mask_of
+from core.studies.phantom.statements import Statement, cluster_texts_of, fine_labels_of, labels_of
 from core.studies.source import Source, StudyImage, TrueFinding, UnknownStudyError
 from core.types import SPLITS, CXRLensError, FloatImage, Mask, Split, Study
 
@@ -301,17 +296,9 @@ class PhantomSource(Source):
         return key
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def _write_png(path: Path, image: Image.Image) -> None:
-    partial = path.with_name(path.name + ".part")
-    image.save(partial, format="PNG")
-    partial.replace(path)
+    with whole_file(path, synced=False) as fresh:
+        image.save(fresh, format="PNG")
 
 
 def _csv(rows: list[dict[str, str]]) -> str:
@@ -338,7 +325,7 @@ def _write_study(out: Path, phantom: PhantomStudy) -> None:
         "facts": [asdict(fact) for fact in phantom.facts],
         "statements": [asdict(statement) for statement in phantom.statements],
     }
-    _write(out / "facts" / f"{study_id}.json", json.dumps(record, indent=1) + "\n")
+    write_whole(out / "facts" / f"{study_id}.json", json.dumps(record, indent=1) + "\n", synced=False)
     _write_png(out / "images" / f"{study_id}.png", Image.fromarray(np.rint(phantom.image * 255).astype(np.uint8)))
 
 
@@ -376,7 +363,7 @@ def write_phantom(
             raise CXRLensError(f"{out} holds another phantom set ({found}); choose an empty folder")
     for folder in ("images", "masks", "facts"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    _write(begun, json.dumps(described | {"complete": False}, indent=1) + "\n")
+    write_whole(begun, json.dumps(described | {"complete": False}, indent=1) + "\n")
     for done, study_id in enumerate(source.study_ids, start=1):
         if not (out / "images" / f"{study_id}.png").exists():
             _write_study(out, source.phantom(study_id, size))
@@ -385,6 +372,6 @@ def write_phantom(
     studies = [source.study(study_id) for study_id in source.study_ids]
     reports = [{"study_id": s.study_id, "findings": s.findings, "impression": s.impression} for s in studies]
     splits = [{"study_id": s.study_id, "subject_id": s.subject_id, "split": s.split} for s in studies]
-    _write(out / "reports.csv", _csv(reports))
-    _write(out / "splits.csv", _csv(splits))
-    _write(begun, json.dumps(described | {"complete": True}, indent=1) + "\n")
+    write_whole(out / "reports.csv", _csv(reports))
+    write_whole(out / "splits.csv", _csv(splits))
+    write_whole(begun, json.dumps(described | {"complete": True}, indent=1) + "\n")

@@ -1,0 +1,142 @@
+"""What a bundle says of itself, and whether its files are those it was written with; weights are not read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.files import sha256_of
+from core.paths import BUNDLES, how_to_restore
+from core.types import CXRLensError
+
+SCHEMA = 3
+INTENDED_USE = "Research only. Not a medical device. Not for use in diagnostic procedures."
+
+
+class BundleError(CXRLensError):
+    """A bundle is missing, incomplete, edited, or of another version; the message names it and the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a bundle says of itself; reading it loads no weights.
+
+    Attributes:
+        name: of the bundle, which is its folder's.
+        family: what it was trained on, "phantom" or "openi".
+        size: "paper", "small" or "tiny".
+        encoder: key in the registry.
+        decoder: key in the registry.
+        data: name, description, fingerprint and numbers of the training studies.
+        metrics: on held-out studies, with the command that computes them.
+        write: how its reports were written when it was scored.
+        intended_use: what it is for, and not for.
+        licence: of the weights.
+        created: ISO date.
+        content: the whole of card.json.
+    """
+
+    name: str
+    family: str
+    size: str
+    encoder: str
+    decoder: str
+    data: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    write: Mapping[str, Any]
+    intended_use: str
+    licence: str
+    created: str
+    content: Mapping[str, Any]
+
+    @property
+    def trained_with(self) -> Mapping[str, Any]:
+        """Settings of its training data, as of `core.config.DataConfig`; empty where the card does not tell them."""
+        config: Mapping[str, Any] = self.content.get("config", {})
+        settings: Mapping[str, Any] = config.get("data", {})
+        return settings
+
+
+def read_card(folder: Path) -> Card:
+    """Read and check a bundle's card.
+
+    Raises:
+        BundleError: as of `read_content`, or a missing field.
+    """
+    content = read_content(folder)
+    try:
+        return Card(
+            name=content["name"],
+            family=content["family"],
+            size=content["size"],
+            encoder=content["encoder"]["name"],
+            decoder=content["decoder"]["name"],
+            data=content["data"],
+            metrics=content["metrics"],
+            write=content["write"],
+            intended_use=content["intended_use"],
+            licence=content["licence"],
+            created=content["created"],
+            content=content,
+        )
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"Bundle {folder.name}: card.json has no field {error}. {how_to_restore(folder)}") from error
+
+
+def no_bundle(folder: Path) -> BundleError:
+    """What to say where a folder has no bundle at all."""
+    if folder.resolve() == BUNDLES:
+        return BundleError(f"There is no bundle in {folder}. {how_to_restore(folder)}")
+    return BundleError(
+        f"There is no bundle in {folder}. Name a folder of bundles (--bundles, CXR_BUNDLES), or train some: "
+        "cxr-lens train --preset phantom."
+    )
+
+
+def check_files(folder: Path) -> None:
+    """Compare every file of a bundle with the hash on its card.
+
+    Raises:
+        BundleError: a file is missing or differs.
+    """
+    for file, expected in read_content(folder)["sha256"].items():
+        path = folder / file
+        if not path.is_file():
+            raise BundleError(f"Bundle {folder.name}: {file} is missing. {how_to_restore(path)}")
+        if sha256_of(path) != expected:
+            raise BundleError(
+                f"Bundle {folder.name}: {file} differs from the hash on its card; it was edited or cut short. "
+                f"{how_to_restore(path)}"
+            )
+
+
+def read_content(folder: Path) -> dict[str, Any]:
+    """Read the card of a bundle or of a shared encoder as it is written.
+
+    Raises:
+        BundleError: no card, not JSON, another schema, or the card of another bundle.
+    """
+    path = folder / "card.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"Bundle {folder.name}: card.json is missing. {how_to_restore(path)}") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"Bundle {folder.name}: card.json is not valid JSON ({error}). {how_to_restore(path)}"
+        ) from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise BundleError(
+            f"Bundle {folder.name} has schema {found}, this version of CXR Lens reads {SCHEMA}. "
+            "Update CXR Lens, or train the bundle again."
+        )
+    if content.get("name", folder.name) != folder.name:
+        raise BundleError(
+            f"Bundle {folder.name} has the card of {content['name']}: name the folder {content['name']}, or put the "
+            "right card there."
+        )
+    return content

@@ -1,0 +1,282 @@
+"""Screens as their reader sees them: which is next, what it shows, how far the reader is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from core.reviews.database import Database
+from core.reviews.rubrics import RUBRICS, Mark, ReviewError
+from core.reviews.schema import AnyRow, cases, marks, screens, sessions
+from core.reviews.store.actors import Actor, Role, not_there, require_role
+
+ScreenState = Literal["pending", "done", "skipped"]
+
+# What every change asks of the database is put together once: that takes SQLAlchemy longer than SQLite takes to answer,
+# and readers wait for both.
+_OWN_SCREEN = sa.select(screens).where(
+    screens.c.id == sa.bindparam("screen"), screens.c.reader == sa.bindparam("reader")
+)
+_SESSION = sa.select(sessions).where(sessions.c.id == sa.bindparam("session"))
+_CASE = sa.select(cases).where(cases.c.session_id == sa.bindparam("session"), cases.c.study_id == sa.bindparam("study"))
+_SHOWN_MARKS = (
+    sa.select(marks).where(marks.c.screen_id == sa.bindparam("screen"), ~marks.c.deleted).order_by(marks.c.slot)
+)
+_OWN_SCREENS = (
+    sa.select(screens.c.id, screens.c.state, screens.c.flagged, screens.c.seconds)
+    .where(screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader"))
+    .order_by(screens.c.position)
+)
+_COUNT_AND_SECONDS = sa.select(sa.func.count(), sa.func.sum(screens.c.seconds)).where(
+    screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedMark:
+    """A mark as it is stored.
+
+    Attributes:
+        slot: names the question it answers; give it to change or remove the mark.
+        mark: the answer.
+        version: give it too; it rises with each change.
+    """
+
+    slot: str
+    mark: Mark
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderScreen:
+    """What a reader sees: nothing of models, other readers or repeats.
+
+    Attributes:
+        id: of the screen.
+        session_id: of its session.
+        position: from 0.
+        screens: how many this reader has.
+        study_id: of the case.
+        image_sha256: `design.image_sha256` of its image.
+        source: where the image comes from, for `sources.open_source`.
+        context: what is known beside it.
+        reports: (blinded name, text) in the order shown.
+        rubric: of the session, a name in `RUBRICS`.
+        question: of the rubric.
+        title: of the session.
+        instructions: of the session.
+        explanation: name of the explanation that is shown; empty for none.
+        marks: those that stand.
+        disputed: of an adjudicator: the questions, each with the answers given, in no order.
+        state: "pending", "done" or "skipped".
+        skip_reason: why it was skipped.
+        flagged: for the researcher to look at.
+        comment: free text; escape it where it is shown.
+        seconds: of active reading so far.
+        seconds_left: of the session's time limit, None without one.
+        version: give it to `annotate`.
+    """
+
+    id: str
+    session_id: str
+    position: int
+    screens: int
+    study_id: str
+    image_sha256: str
+    source: str
+    context: Mapping[str, str]
+    reports: tuple[tuple[str, str], ...]
+    rubric: str
+    question: str
+    title: str
+    instructions: str
+    explanation: str
+    marks: tuple[SavedMark, ...]
+    disputed: tuple[Mapping[str, Any], ...]
+    state: ScreenState
+    skip_reason: str
+    flagged: bool
+    comment: str
+    seconds: float
+    seconds_left: float | None
+    version: int
+
+
+def next_screen(database: Database, who: Actor, session_id: str) -> str | None:
+    """The id of the first screen that is still to do, which is where a reader goes on; None at the end."""
+    query = (
+        sa.select(screens.c.id)
+        .where(screens.c.session_id == session_id, screens.c.reader == who.name, screens.c.state == "pending")
+        .order_by(screens.c.position)
+        .limit(1)
+    )
+    with database.read() as connection:
+        require_role(connection, who, *get_args(Role))
+        return connection.scalar(query)
+
+
+def list_screens(database: Database, who: Actor, session_id: str) -> list[tuple[str, ScreenState, bool]]:
+    """(id, state, flagged) of the actor's own screens of a session, in order."""
+    with database.read() as connection:
+        require_role(connection, who, *get_args(Role))
+        rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name})
+        return [(row.id, row.state, row.flagged) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a reader is in a session.
+
+    Attributes:
+        state: of the session, "open" or "closed".
+        screens: (id, state, flagged) of the reader's own, in order.
+        seconds: of active reading so far.
+    """
+
+    state: str
+    screens: tuple[tuple[str, ScreenState, bool], ...]
+    seconds: float
+
+
+def progress(database: Database, who: Actor, session_id: str) -> Progress:
+    """How far the actor is in a session to read.
+
+    Raises:
+        NotAllowedError: there is no such session, or nothing in it for this actor.
+    """
+    with database.read() as connection:
+        require_role(connection, who, *get_args(Role))
+        rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name}).all()
+        session = connection.execute(_SESSION, {"session": session_id}).first()
+    if not rows or session is None:
+        raise not_there(who, "session", session_id)
+    found = tuple((row.id, row.state, row.flagged) for row in rows)
+    return Progress(session.state, found, sum(row.seconds for row in rows))
+
+
+def writers(database: Database, who: Actor, screen_id: str) -> dict[str, tuple[str, str]]:
+    """Blinded name -> (model, hash of its bundle), to draw its explanation on the server. Never for the reader's eyes.
+
+    Raises:
+        NotAllowedError: it is not the actor's screen.
+    """
+    with database.read() as connection:
+        screen, _ = own_screen(connection, who, screen_id)
+    return {blinded: (model, screen.bundles.get(model, "")) for blinded, model in screen.shown}
+
+
+def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
+    """One own screen with its marks.
+
+    Raises:
+        NotAllowedError: it is not the actor's.
+    """
+    with database.read() as connection:
+        screen, session = own_screen(connection, who, screen_id)
+        case = case_of(connection, screen)
+        rows = connection.execute(_SHOWN_MARKS, {"screen": screen_id}).all()
+        total, left = _count_and_seconds_left(connection, screen, session)
+    return ReaderScreen(
+        id=screen.id,
+        session_id=screen.session_id,
+        position=screen.position,
+        screens=total,
+        study_id=screen.study_id,
+        image_sha256=screen.image_sha256,
+        source=session.design["source"],
+        context=case.context,
+        reports=tuple(texts_of(screen, case).items()),
+        rubric=session.design["rubric"],
+        question=RUBRICS[session.design["rubric"]].question,
+        title=session.title,
+        instructions=session.design["instructions"],
+        explanation=session.design["explanation"],
+        marks=tuple(saved(row.slot, dict(row._mapping)) for row in rows),
+        disputed=tuple(screen.disputed or ()),
+        state=screen.state,
+        skip_reason=screen.skip_reason,
+        flagged=screen.flagged,
+        comment=screen.comment,
+        seconds=screen.seconds,
+        seconds_left=left,
+        version=screen.version,
+    )
+
+
+def open_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
+    """Open a screen to read it; the first opening is an event.
+
+    Raises:
+        NotAllowedError: it is not the actor's.
+        ReviewError: the reader's time is over; screens opened before stay open.
+    """
+    with database.write() as connection:
+        screen, session = own_screen(connection, who, screen_id)
+        if session.state == "open":
+            open_first(database, connection, who, screen, session)
+    return read_screen(database, who, screen_id)
+
+
+def open_first(database: Database, connection: Connection, who: Actor, screen: AnyRow, session: AnyRow) -> None:
+    """Note that a screen is opened, if it was not before.
+
+    Raises:
+        ReviewError: the reader's time is over.
+    """
+    if screen.opened:
+        return
+    _, left = _count_and_seconds_left(connection, screen, session)
+    if left is not None and left <= 0:
+        raise ReviewError("Your time for this session is over. What you marked is saved; thank you.")
+    connection.execute(screens.update().where(screens.c.id == screen.id).values(opened=True))
+    where = {"session_id": screen.session_id, "screen_id": screen.id}
+    database.record(connection, who.name, f"open/{screen.id}", "open", **where, after={"opened": True})
+
+
+def own_screen(connection: Connection, who: Actor, screen_id: str) -> tuple[AnyRow, AnyRow]:
+    """An own screen and its session. Researchers and admins can read too, but only their own screens."""
+    require_role(connection, who, *get_args(Role))
+    screen = connection.execute(_OWN_SCREEN, {"screen": screen_id, "reader": who.name}).first()
+    if screen is None:
+        raise not_there(who, "screen", screen_id)
+    return screen, connection.execute(_SESSION, {"session": screen.session_id}).one()
+
+
+def _count_and_seconds_left(connection: Connection, screen: AnyRow, session: AnyRow) -> tuple[int, float | None]:
+    """How many screens the reader has, and what is left of the time limit; None without one."""
+    whose = {"session": screen.session_id, "reader": screen.reader}
+    count, spent = connection.execute(_COUNT_AND_SECONDS, whose).one()
+    limit = session.design["minutes"]
+    return count, float(limit * 60 - spent) if limit else None
+
+
+def case_of(connection: Connection, screen: AnyRow) -> AnyRow:
+    """The case that a screen shows."""
+    return connection.execute(_CASE, {"session": screen.session_id, "study": screen.study_id}).one()
+
+
+def texts_of(screen: AnyRow, case: AnyRow) -> dict[str, str]:
+    """Text by blinded name, in the order shown."""
+    return {blinded: case.reports[model] for blinded, model in screen.shown}
+
+
+def saved(slot: str, fields: Mapping[str, Any]) -> SavedMark:
+    """A mark from its columns."""
+    return SavedMark(slot, Mark(fields["kind"], fields["report"], fields["value"]), fields["version"])
+
+
+def check_image(screen: ReaderScreen, found_sha256: str) -> None:
+    """Refuse an image that is not the one the session was made with.
+
+    Raises:
+        ReviewError: its hash differs.
+    """
+    if screen.image_sha256 and screen.image_sha256 != found_sha256:
+        raise ReviewError(
+            "The image of this case is not the one this session was made with. Skip the case with that reason, and "
+            "tell the people who made the session; the marks made so far are safe."
+        )

@@ -1,0 +1,100 @@
+// The keys of the reading page: what they do, and what the page says of them.
+import { answer, move, moveWord, nextMark, remove, significance } from "./answering.js"
+
+export const KEYS = {
+  always: [
+    ["N", "finish the case, go to the next"], ["P", "previous case"], ["G", "first case not read yet"], ["U", "undo"],
+    ["F", "flag the case"], ["C", "comment"], ["X", "skip with a reason, or take that back"],
+    ["V", "keys work on the image; Esc: on the report again"], ["I", "instructions"], ["?", "these keys"],
+  ],
+  image: [
+    ["V", "first, so that the keys work on the image"], ["W M R", "window, pan, ruler"],
+    ["← ↑ ↓ →", "pan; with Shift: window and level"], ["1 – 4", "presets"], ["+ − 0", "zoom in, out, reset"],
+    ["I", "invert"], ["R, arrows, Enter", "ruler: move, start, draw, end"],
+  ],
+  error: [
+    ["↑ ↓", "sentence before, after; above the first: the whole report"], ["← →", "word before, after; with Shift: several words"],
+    ["1 – 6", "mark an error of that kind there"], ["M", "choose a mark; again: the next"],
+    ["S", "clinically significant or not, of the chosen mark"], ["Delete", "remove the chosen mark"],
+  ],
+  preference: [["1", "the first report"], ["2", "the second report"], ["3", "no difference"]],
+  helpfulness: [
+    ["↑ ↓", "sentence before, after"], ["1", "does not support"], ["2", "partly supports"], ["3", "supports"],
+    ["H", "hide or show what is highlighted"],
+  ],
+  label: [
+    ["↑ ↓", "observation before, after"], ["1", "cannot be judged"], ["2", "absent"], ["3", "uncertain"], ["4", "present"],
+  ],
+}
+const ACTS = { n: "next", p: "previous", u: "undo", f: "flag", c: "comment", x: "skip", g: "first", i: "instructions", "?": "help", h: "heat" }
+const ZOOM = { "+": "in", "=": "in", "-": "out", 0: "reset" }
+const FIELDS = "input, textarea, select, [contenteditable], [role=combobox]"
+
+// The digit of a key, 1 to 9: by its place, since on a French keyboard another sign comes without Shift.
+export function digitOf({ code, key }) {
+  const digit = /^(?:Digit|Numpad)([1-9])$/.exec(code ?? "")?.[1] ?? (/^[1-9]$/.test(key) ? key : null)
+  return digit && Number(digit)
+}
+
+export function pressed(page, event) {
+  if (!page.data || !page.root.isConnected) return
+  const target = event.composedPath()[0]
+  const mine = page.root.contains(target)
+  if (!mine && target instanceof HTMLElement && target.matches(FIELDS)) return
+  const take = () => {
+    event.preventDefault()
+    event.stopImmediatePropagation()
+  }
+  if (target === page.$(".typing textarea")) return whileTyping(page, event, take)
+  if (event.ctrlKey || event.metaKey || event.altKey) return
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key
+  if (page.overs) return overSheet(page, key, take)
+  if (page.onImage) return onImage(page, key, event, take)
+  if ((key === "Enter" || key === " ") && mine && target.matches("button")) return
+  const digit = event.shiftKey ? null : digitOf(event)
+  const does = digit ? () => answer(page, digit) : meaning(page, key, event.shiftKey)
+  if (!does) return
+  take()
+  does()
+}
+
+function meaning(page, key, shift) {
+  if (Object.hasOwn(ACTS, key)) return () => page.act(ACTS[key])
+  if (Object.hasOwn(ZOOM, key)) return () => page.viewer.act(ZOOM[key])
+  return {
+    v: () => page.giveImage(true), s: () => significance(page), m: () => nextMark(page),
+    Delete: () => remove(page), Backspace: () => remove(page),
+    y: () => page.conflict && page.useMine(), Escape: () => page.say(""),
+    ArrowUp: () => move(page, -1), ArrowDown: () => move(page, 1),
+    ArrowLeft: () => moveWord(page, -1, shift), ArrowRight: () => moveWord(page, 1, shift),
+  }[key]
+}
+
+function whileTyping(page, event, take) {
+  const done = event.key === "Enter" && (event.ctrlKey || event.metaKey || (page.typing === "skip" && !event.shiftKey))
+  if (event.key === "Escape") {
+    take()
+    page.untyped()
+  } else if (done) {
+    take()
+    page.typed(true)
+  } else event.stopPropagation() // Streamlit must not take C and R for itself
+}
+
+function overSheet(page, key, take) {
+  const close = ["Enter", "Escape", " ", "?"].includes(key)
+  if (!close && !(page.overs === "end" && (key === "g" || key === "p"))) return
+  take()
+  page.over(null)
+  if (key === "g") page.act("first")
+}
+
+function onImage(page, key, event, take) {
+  if (key === "Escape" || key === "v") {
+    take()
+    page.giveImage(false)
+  } else if (key !== "Tab") {
+    page.viewer.key(event)
+    event.stopImmediatePropagation()
+  }
+}

@@ -1,0 +1,357 @@
+// The reading page of a review session. Every change goes into an outbox that is kept in the browser's storage; the
+// first of it is sent until the server says that it is stored, then the next. What is shown is what the server knows
+// with the outbox on top.
+import { make } from "../dom.js"
+import { Viewer } from "../viewer/viewer.js"
+import { answer } from "./answering.js"
+import { drawCase } from "./drawing.js"
+import { act, listen } from "./events.js"
+import { Outbox } from "./outbox.js"
+import { firstChoice, kindOf, missing } from "./questions.js"
+import { ReadingClock } from "./reading_clock.js"
+import { Sender } from "./sender.js"
+import { onTop, slotOf } from "./settling.js"
+import { sheetOf } from "./sheets.js"
+import { browserStorage } from "./storage.js"
+import { drawTop } from "./top.js"
+
+const TELL_TIME_EVERY = 20 // seconds
+
+export class Reading {
+  constructor(root) {
+    this.root = root
+    this.viewer = new Viewer(root.querySelector(".viewer"))
+    this.sender = new Sender(this)
+    this.clock = new ReadingClock()
+    this.screens = new Map() // what the server knows of each case
+    this.plates = {} // by case: "ready", "waiting", or what is wrong with its image
+    this.at = null
+    this.seen = new Set() // cases that were opened
+    this.chosen = firstChoice()
+    this.heat = true // what is highlighted is shown
+    this.typing = null // "comment" or "skip", while the field is open
+    this.pressed = false // a button of the mouse
+    this.pause = 0 // timer that saves a comment
+    this.events = new AbortController()
+    listen(this, this.events.signal)
+    this.timer = setInterval(() => this.tick(), 1000)
+  }
+
+  $(selector) {
+    return this.root.querySelector(selector)
+  }
+
+  close() {
+    this.sender.close()
+    this.leave()
+    this.events.abort()
+    this.viewer.close()
+    clearInterval(this.timer)
+    clearTimeout(this.pause)
+  }
+
+  // What was typed is kept, and the next page may take over the outbox at once.
+  leave() {
+    if (this.typing === "comment") this.typed(false)
+    this.outbox?.keep(0)
+  }
+
+  // ------------------------------------------------------------------------------------------------- server's answers
+
+  receive(data, setStateValue) {
+    this.sender.set = setStateValue
+    if (data.tick === this.lastAnswer && this.at) return
+    this.lastAnswer = data.tick
+    if (data.session && (this.data?.session !== data.session || this.data.reader !== data.reader)) {
+      this.outbox = new Outbox(data.session, data.reader)
+      this.at = null
+      this.screens.clear()
+    }
+    const first = !this.data
+    if (data.session) this.data = data
+    Object.assign(this.plates, data.plates)
+    for (const [id, screen] of Object.entries(data.screens ?? {})) this.screens.set(id, screen)
+    this.sender.heard(data)
+    if (data.ack && this.outbox) this.acknowledge(data.ack)
+    if (data.problem) this.say(data.problem)
+    if (!this.at && data.at && this.data) this.enter(first)
+    this.draw()
+    this.sender.send()
+  }
+
+  // Open the case at which the reader stopped, or that was open when the page loaded itself anew.
+  enter(first) {
+    const { places, at } = this.data
+    const read = places.filter(([, state]) => state !== "pending").length
+    if (first) this.over(read === places.length ? "end" : read ? null : "instructions")
+    const storage = browserStorage("sessionStorage")
+    const before = storage.getItem(`${this.outbox.prefix}at`)
+    storage.removeItem(`${this.outbox.prefix}at`)
+    this.go(places.some(([id]) => id === before) ? before : at)
+  }
+
+  // A server that was started anew knows nothing of this page, and answers no request of it: load it again.
+  async recover() {
+    if (this.typing || !this.outbox.survives) return // nothing may be lost
+    const health = await fetch(new URL("_stcore/health", document.baseURI), { cache: "no-store" }).catch(() => null)
+    if (!health?.ok || !this.sender.silent || this.events.signal.aborted) return
+    browserStorage("sessionStorage").setItem(`${this.outbox.prefix}at`, this.at)
+    location.reload()
+  }
+
+  acknowledge(ack) {
+    const change = this.sender.acknowledged(ack)
+    if (!change) return
+    if (ack.status === "saved") {
+      this.savedAt = new Date()
+    } else if (change.do === "open") {
+      this.seen.delete(change.screen)
+      if (change.screen === this.at && this.seen.has(this.from)) this.go(this.from)
+      if (this.data.open) this.over("time", ack.message)
+    } else if (ack.status === "conflict") {
+      this.conflict = change
+      const mine = change.do === "mark" || change.do === "annotate" ? "Use mine instead (Y)" : ""
+      this.say(`${ack.message} What you see is what is there now.`, mine)
+    } else if (change.do !== "time") {
+      const typed = change.fields?.comment || change.fields?.skip_reason // nobody should have to type it again
+      this.say(`Not saved: ${ack.message}${typed ? ` You had typed: “${typed}”` : ""}`)
+      if (change.fields?.state && ack.screen) this.go(ack.screen)
+    }
+  }
+
+  // The answer to the last request is late.
+  late() {
+    drawTop(this)
+  }
+
+  // Screens and images that are needed now or next.
+  lacking() {
+    const ids = this.data.places.map(([id]) => id)
+    const place = ids.indexOf(this.at)
+    const near = [ids[place + 1], ids[place + 2], ids[place - 1]].filter(Boolean)
+    return {
+      screens: near.filter((id) => !this.screens.has(id)),
+      plates: [this.at, ...near].filter((id) => id && !this.plate(id) && !this.trouble(id)),
+    }
+  }
+
+  change(fields) {
+    if (fields.fields?.state) this.tellTime() // before the case is finished or skipped, so that "saved" means its time too
+    const change = this.outbox.add({ screen: this.at, ...fields })
+    this.draw()
+    this.sender.send()
+    return change
+  }
+
+  plate(id) {
+    return window.cxrLensPlates?.get(id)
+  }
+
+  // What is wrong with the image of a case; null if nothing is, as far as is known.
+  trouble(id) {
+    const state = this.plates[id]
+    return !state || state === "ready" || state === "waiting" ? null : state
+  }
+
+  // --------------------------------------------------------------------------------------------------- what is shown
+
+  view(id = this.at) {
+    const screen = this.screens.get(id)
+    return screen ? onTop(screen, this.outbox.changes, this.outbox.slots) : null
+  }
+
+  get kind() {
+    return kindOf(this.data.rubric)
+  }
+
+  stateOf([id, state, flagged]) {
+    const view = this.view(id)
+    return view ? [view.state, view.flagged] : [state, flagged]
+  }
+
+  // A mark is named by its change until it is saved, then by its slot.
+  is(mark, id) {
+    return mark.id === id || mark.id === this.outbox.slots.get(id)
+  }
+
+  find(id) {
+    return this.view()?.marks.find((mark) => this.is(mark, id))
+  }
+
+  go(id) {
+    if (id === this.at) return
+    if (this.typing === "comment") this.typed(false)
+    this.tellTime()
+    this.clock.skip()
+    this.from = this.at
+    this.at = id
+    this.typing = null
+    this.chosen = firstChoice(this.kind, this.view(id), this.data.choices.observations)
+    if (this.data.open && !this.seen.has(id)) {
+      this.seen.add(id)
+      this.outbox.add({ screen: id, do: "open" })
+    }
+    this.draw()
+    this.root.focus({ preventScroll: true })
+    this.sender.send()
+  }
+
+  step(by) {
+    const ids = this.data.places.map(([id]) => id)
+    const next = ids[ids.indexOf(this.at) + by]
+    if (next) this.go(next)
+    else if (by > 0) this.over("end")
+  }
+
+  next() {
+    const view = this.view()
+    if (!view) return
+    if (this.data.open && view.state === "pending") {
+      const lack = missing(this.kind, view, this.data.choices.observations)
+      if (lack && this.warned !== this.at) {
+        this.warned = this.at
+        this.say(`Not answered yet: ${lack}. Answer, skip with a reason (X), or press N again to leave the case open.`)
+        return
+      }
+      if (!lack) this.change({ do: "annotate", fields: { state: "done" } })
+    }
+    this.say("")
+    this.step(1)
+  }
+
+  choose(what) {
+    this.chosen = { ...this.chosen, ...what }
+    this.draw()
+  }
+
+  answer(number) {
+    answer(this, number)
+  }
+
+  draw() {
+    if (!this.data || !this.at) return
+    this.undrawn = this.pressed // what is being clicked must stay until it is let go
+    if (this.pressed) return
+    drawTop(this)
+    drawCase(this)
+  }
+
+  say(words, button = "") {
+    const notice = this.$(".notice")
+    notice.hidden = !words
+    if (!words) this.conflict = null
+    const mine = make("button", { type: "button", text: button })
+    mine.onclick = () => this.useMine()
+    const close = make("button", { type: "button", text: "Esc", title: "Close" })
+    close.onclick = () => this.say("")
+    notice.replaceChildren(make("span", { text: words }), ...(button ? [mine] : []), close)
+  }
+
+  // Made anew upon what is there now; the refused one stays in the record.
+  useMine() {
+    const mine = this.conflict
+    this.say("")
+    if (!mine) return
+    const { do: what, screen, slot, mark, fields } = mine
+    this.change({ do: what, screen, ...(slot || mark ? { slot: slot || slotOf(mark), mark } : { fields }) })
+  }
+
+  over(what, words = "") {
+    this.countTime()
+    this.overs = what
+    const over = this.$(".over")
+    over.hidden = !what
+    if (!what) return this.root.focus({ preventScroll: true })
+    const sheet = over.querySelector(".sheet")
+    sheet.classList.toggle("wide", what === "help")
+    const done = make("button", { type: "button", className: "primary", text: what === "instructions" ? "Start (Enter)" : "Close (Enter)" })
+    done.onclick = () => this.over(null)
+    sheet.replaceChildren(...sheetOf(this, what, words), done)
+    sheet.focus()
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- typing
+
+  type(what) {
+    if (this.typing === "comment") this.typed(false)
+    this.typing = what
+    this.draw()
+  }
+
+  typed(final) {
+    const text = this.$(".typing textarea").value
+    const what = this.typing
+    if (what === "comment" && this.view() && text !== this.view().comment) this.comment(text)
+    if (!final) return
+    this.typing = null
+    if (what === "skip" && text.trim()) this.change({ do: "annotate", fields: { state: "skipped", skip_reason: text } })
+    this.draw()
+    this.root.focus({ preventScroll: true })
+    if (what === "skip" && text.trim()) this.step(1)
+  }
+
+  // A comment that waits to be sent is changed where it waits.
+  comment(text) {
+    const last = this.outbox.changes.at(-1)
+    if (last && !last.settled && last.screen === this.at && last.fields && "comment" in last.fields) {
+      last.fields.comment = text
+      this.outbox.keep()
+    } else this.change({ do: "annotate", fields: { comment: text } })
+  }
+
+  untyped() {
+    if (this.typing === "comment") return this.typed(true)
+    this.typing = null
+    this.draw()
+    this.root.focus({ preventScroll: true })
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ time
+
+  countTime() {
+    if (!this.data) return
+    this.clock.count(document.visibilityState === "visible" && !this.overs && this.data.open && this.seen.has(this.at))
+  }
+
+  tick() {
+    if (!this.data || !this.at) return
+    this.outbox.adopt()
+    this.countTime()
+    if (this.clock.active >= TELL_TIME_EVERY) this.tellTime()
+    drawTop(this)
+    this.sender.send()
+  }
+
+  tellTime() {
+    if (!this.at || !this.data?.open) return
+    this.countTime()
+    const seconds = this.clock.take()
+    if (!seconds) return
+    this.data.seconds += seconds
+    if (this.data.seconds_left !== null) this.data.seconds_left -= seconds
+    this.outbox.add({ screen: this.at, do: "time", seconds })
+    this.sender.send()
+  }
+
+  // Another tab may have changed something.
+  lookAgain() {
+    this.sender.look = true
+    this.sender.send()
+  }
+
+  giveImage(on) {
+    this.onImage = on
+    this.$(".image-keys").hidden = !on
+    ;(on ? this.$("canvas") : this.root).focus({ preventScroll: true })
+  }
+
+  act(name) {
+    act(this, name)
+  }
+
+  firstOpen() {
+    const open = this.data.places.find((place) => this.stateOf(place)[0] === "pending")
+    if (open) this.go(open[0])
+    else this.over("end")
+  }
+}

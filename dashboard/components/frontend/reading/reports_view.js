@@ -1,0 +1,83 @@
+// The reports of a case with what is marked and chosen in them, and the observations of one that has no report.
+import { make } from "../dom.js"
+import { clicked, preferred } from "./answering.js"
+import { piecesOf, spanOf, textOf, within, wordsOf } from "./words.js"
+
+export function reports(page, view) {
+  return view.reports.map((report, at) => {
+    const head = heading(page, view, report, at)
+    const marks = view.marks.filter((mark) => mark.report === report.name)
+    const text = make("p")
+    report.sentences.forEach((_, number) => text.append(sentenceOf(page, view, report, at, number, marks), " "))
+    const chosen = page.kind === "preference" && preferred(view) === at
+    if (chosen) head.append(make("small", { text: " ✓ preferred" }))
+    return make("article", { className: chosen ? "preferred" : "" }, head, text)
+  })
+}
+
+function heading(page, view, report, at) {
+  const place = view.reports.length === 2 && page.kind === "preference" ? `${at + 1} · ` : ""
+  const model = page.data.names?.[report.name]
+  const head = make("h4", { text: `${place}Report ${report.name}${model ? ` (${model})` : ""}` })
+  if (page.kind === "error") {
+    head.className = page.chosen.report === at && page.chosen.sentence < 0 ? "here whole" : "whole"
+    head.append(make("small", { text: " whole report" }))
+    head.onclick = () => page.choose({ report: at, sentence: -1, words: null, mark: null })
+  }
+  return head
+}
+
+function sentenceOf(page, view, report, at, number, marks) {
+  const sentence = report.sentences[number]
+  const words = wordsOf(report.text, sentence)
+  const here = page.chosen.report === at && page.chosen.sentence === number && page.kind !== "preference"
+  const range = here && page.chosen.words ? spanOf(sentence, words, page.chosen.words) : null
+  const box = make("span", { className: `sentence${here ? (range ? " near here" : " here") : ""}`, "data-sentence": number })
+  for (const span of piecesOf(sentence, words, marks.map(({ value }) => value.span ?? []))) {
+    const piece = make("span", { text: textOf(report.text, span) })
+    if (range && within(span, range)) piece.classList.add("word-here")
+    if (page.kind === "error") showMarks(page, view, piece, span, marks)
+    const word = words.findIndex((each) => within(span, each))
+    piece.onclick = (event) => {
+      event.stopPropagation()
+      clicked(page, at, number, word, event.shiftKey)
+    }
+    box.append(piece)
+  }
+  const answer = page.kind === "helpfulness" && marks.find(({ value }) => value.span?.[0] === sentence[0])
+  if (answer) {
+    box.dataset.support = answer.value.support
+    box.append(make("sup", { text: answer.value.support }))
+  }
+  return box
+}
+
+function showMarks(page, view, piece, span, marks) {
+  for (const mark of marks.filter(({ value }) => value.span && within(span, value.span))) {
+    piece.classList.add("marked")
+    if (mark.value.significant) piece.classList.add("significant")
+    if (page.is(mark, page.chosen.mark)) piece.classList.add("chosen")
+    if (span[1] === mark.value.span[1]) piece.append(make("sup", { text: String(view.marks.indexOf(mark) + 1) }))
+  }
+}
+
+export function observations(page, view) {
+  const { observations: names, states } = page.data.choices
+  const rows = names.map((name, row) => {
+    const given = view.marks.find(({ value }) => value.observation === name)?.value.state
+    const disputed = view.disputed.some(({ question }) => question === name)
+    const className = `${row === page.chosen.row ? "here" : ""}${disputed ? " disputed-row" : ""}`
+    const line = make("tr", { className }, make("th", { scope: "row", text: `${disputed ? "◆ " : ""}${name}` }))
+    states.forEach(([state, words], index) => {
+      const title = `${words} (${index + 1})`
+      const button = make("button", { type: "button", "aria-pressed": String(given === state), title, text: words })
+      button.onclick = () => {
+        page.chosen.row = row
+        page.answer(index + 1)
+      }
+      line.append(make("td", {}, button))
+    })
+    return line
+  })
+  return [make("table", { className: "observations" }, ...rows)]
+}

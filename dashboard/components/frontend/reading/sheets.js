@@ -1,0 +1,56 @@
+// What lies over the page until it is closed: the keys, the instructions, the end, the end of the reader's time.
+import { make } from "../dom.js"
+import { KEYS } from "./keys.js"
+
+const SHEETS = { help, instructions, end, time }
+
+// Elements of a sheet; ``words`` are the server's, of the sheet "time".
+export function sheetOf(page, what, words) {
+  return SHEETS[what](page, words)
+}
+
+function help({ kind }) {
+  const titles = { [kind]: "Answer", always: "Case", image: "Image" }
+  const columns = Object.entries(titles).map(([name, title]) => {
+    const keys = KEYS[name].flatMap(([key, does]) => [make("dt", {}, make("kbd", { text: key })), make("dd", { text: does })])
+    return make("section", {}, make("h4", { text: title }), make("dl", {}, ...keys))
+  })
+  return [make("h3", { text: "Keys" }), make("div", { className: "keys-columns" }, ...columns)]
+}
+
+function instructions({ data }) {
+  const minutes = Math.round(data.seconds_left / 60)
+  const limit = data.seconds_left === null ? "" : ` You have ${minutes} minutes of reading time; it runs only while you read.`
+  return [
+    make("h3", { text: data.title }),
+    make("p", { className: "instructions", text: data.instructions || "There are no special instructions." }),
+    make("p", { text: data.question }),
+    make("p", {
+      text: `${data.places.length} cases.${limit} Every mark is saved at once; you can stop at any time and go on later, ` +
+        "on another machine too. Press ? for the keys.",
+    }),
+  ]
+}
+
+function end(page) {
+  const states = page.data.places.map((place) => page.stateOf(place))
+  const count = (wanted) => states.filter(([state]) => state === wanted).length
+  const open = count("pending")
+  const flagged = states.filter(([, each]) => each).length
+  const next = !page.data.open ? "The session is closed."
+    : open ? "G goes to the first case that is not read."
+    : "You can go back and change answers until the session is closed."
+  return [
+    make("h3", { text: open ? "This is the last case" : "All cases are read. Thank you." }),
+    make("p", { text: `${count("done")} done, ${count("skipped")} skipped, ${open} not read, ${flagged} flagged.` }),
+    make("p", { text: next }),
+  ]
+}
+
+function time(_, words) {
+  return [
+    make("h3", { text: "Your time is over" }),
+    make("p", { text: words }),
+    make("p", { text: "You can still finish and change the cases that you opened." }),
+  ]
+}

@@ -1,0 +1,68 @@
+// The line above the case: where the reader is, how long it takes, whether all is saved, and a button a case.
+import { make } from "../dom.js"
+import { minutes } from "./reading_clock.js"
+
+const STATES = { pending: "not read", done: "done", skipped: "skipped" }
+
+export function drawTop(page) {
+  const { data } = page
+  if (!data || !page.at) return
+  const states = data.places.map((place) => page.stateOf(place))
+  const ids = data.places.map(([id]) => id)
+  const read = states.filter(([state]) => state !== "pending").length
+  page.$(".title").textContent = data.title
+  page.$(".case").textContent = `Case ${ids.indexOf(page.at) + 1} of ${ids.length} · ${read} read`
+  page.$(".pace").textContent = pace(data, page.clock.active, read, ids.length)
+  drawSaved(page)
+  drawPlaces(page, ids, states)
+}
+
+// What is known of time, in words: ``active`` are seconds that were not told yet.
+export function pace({ open, seconds, seconds_left: left }, active, read, cases) {
+  if (!open) return "closed: nothing can be changed"
+  const parts = []
+  if (read) {
+    const each = (seconds + active) / read
+    parts.push(`${Math.round(each)} s a case`)
+    if (read < cases) parts.push(`about ${Math.max(1, Math.round((each * (cases - read)) / 60))} min to go`)
+  }
+  if (left !== null) parts.push(`${minutes(left - active)} of your time left`)
+  return parts.join(" · ")
+}
+
+function drawSaved(page) {
+  const { unsaved } = page.sender
+  const { changes } = page.outbox
+  const saved = page.$(".saved")
+  const waiting = changes.filter(({ do: what }) => what !== "time" && what !== "open").length
+  saved.dataset.state = unsaved ? "unsaved" : waiting ? "saving" : "saved"
+  saved.title = unsaved
+  if (unsaved) saved.textContent = `Not saved yet (${changes.length} waiting)`
+  else if (waiting) saved.textContent = "Saving …"
+  else saved.textContent = page.savedAt ? `✓ Saved ${page.savedAt.toLocaleTimeString([], { hour12: false })}` : "✓ All saved"
+  if (unsaved && page.saidUnsaved !== unsaved) page.say(unsaved)
+  else if (!unsaved && page.saidUnsaved) page.say("")
+  page.saidUnsaved = unsaved
+}
+
+function drawPlaces(page, ids, states) {
+  const places = page.$(".places")
+  if (places.childElementCount !== ids.length) {
+    places.replaceChildren(...ids.map((id) => {
+      const button = make("button", { type: "button", tabindex: -1 })
+      button.onclick = () => page.go(id)
+      return button
+    }))
+  }
+  ids.forEach((id, index) => {
+    const [state, flagged] = states[index]
+    const button = places.children[index]
+    button.dataset.state = state
+    button.dataset.flagged = String(flagged)
+    const words = `Case ${index + 1}: ${STATES[state]}${flagged ? ", flagged" : ""}`
+    button.title = words
+    button.setAttribute("aria-label", words)
+    if (id === page.at) button.setAttribute("aria-current", "true")
+    else button.removeAttribute("aria-current")
+  })
+}

@@ -1,0 +1,360 @@
+// The reference, the table of findings and the cards of generated reports. Text goes in as text, never as markup.
+// A finding that is pointed at, or whose row is clicked, is followed through all of them. A word, sentence or finding
+// that is clicked (or Enter) is asked about: the server hears of it by the trigger "ask".
+
+import { make } from "./dom.js"
+import { SIGNS, WORDS, sign } from "./marks.js"
+
+const KINDS = { word: "the word", sentence: "its sentence", finding: "the marked finding" }
+const roots = new WeakMap()
+
+function marked(piece) {
+  const kind = piece.outcome ?? piece.state
+  const mark = make("mark", {
+    "data-state": piece.state, "data-observation": piece.observation, title: `${piece.observation}: ${WORDS[kind]}`,
+  })
+  if (piece.outcome) {
+    mark.dataset.outcome = piece.outcome
+    mark.append(sign(piece.outcome), "\u2060") // the sign stays on its word's line
+  }
+  return mark
+}
+
+// A piece of a generated report: each word can be reached.
+function spoken(piece) {
+  const box = piece.observation ? marked(piece) : make("span", { className: "words" })
+  const kind = WORDS[piece.outcome ?? piece.state]
+  const [lead] = piece.words[0]
+  piece.words.forEach(([before, text], place) => {
+    if (place) box.append(before)
+    const word = make("span", { className: "word", text, role: "button", tabindex: -1, "data-word": piece.first + place })
+    if (kind) word.setAttribute("aria-label", `${text}, ${piece.observation}: ${kind}`)
+    box.append(word)
+  })
+  return [lead, box]
+}
+
+function read(piece) {
+  if (!piece.observation) return make("span", { className: "words", text: piece.text })
+  const mark = marked(piece)
+  mark.append(piece.text)
+  return mark
+}
+
+function referenceCard(data) {
+  const article = make("article", { className: "reference", "aria-label": data.title }, make("header", {}, make("h4", { text: data.title })))
+  for (const section of data.sections) {
+    const name = make("span", { className: "section", text: section.name })
+    article.append(make("p", {}, name, ...section.pieces.map(read)))
+  }
+  return article
+}
+
+function card(data) {
+  const header = make("header", {}, make("h4", { text: data.title }))
+  const article = make("article", { className: "card", "aria-label": data.title, "data-name": data.name }, header)
+  if (data.waiting) {
+    article.classList.add("waiting")
+    article.setAttribute("aria-busy", "true")
+    article.append(make("i"), make("i"), make("i"))
+    return article
+  }
+  if (data.error) {
+    article.append(make("p", { className: "note", text: `⚠ ${data.error}` }))
+    return article
+  }
+  if (data.counts) {
+    const counts = make("span", { className: "counts" })
+    for (const kind of ["found", "missed", "invented", "opposite"]) {
+      const number = data.counts[kind]
+      const words = `${number} ${kind}`
+      counts.append(make("span", { className: number ? "" : "none", title: words, "aria-label": words }, sign(kind), String(number)))
+    }
+    header.append(counts)
+  }
+  if (data.pieces.length) {
+    const text = make("p", {
+      className: "text", role: "group",
+      "aria-label": `Report of ${data.title}. Arrow keys choose a word, Enter asks where it comes from, Shift and Enter asks about its sentence.`,
+    }, ...data.pieces.flatMap(spoken))
+    text.querySelector(".word").tabIndex = 0
+    article.append(text)
+  } else {
+    article.append(make("p", { text: "(The model wrote nothing.)" }))
+  }
+  if (data.without) article.append(...without(data, article))
+  if (data.missed.length) {
+    const list = make("p", { className: "missed", text: "Missed: " })
+    for (const name of data.missed) {
+      list.append(make("mark", { "data-outcome": "missed", "data-observation": name, title: `${name}: missed` }, sign("missed"), name), " ")
+    }
+    article.append(list)
+  }
+  if (data.note) article.append(make("p", { className: "note", text: `⚠ ${data.note}` }))
+  return article
+}
+
+// How far the log-likelihood of a word moves without a region, in words; from a factor of two on.
+const HALF = Math.log(2)
+function moved(change) {
+  const times = Math.exp(Math.abs(change))
+  const factor = times >= 1000 ? "over 1000" : times >= 10 ? times.toFixed(0) : times.toFixed(1)
+  return `${factor} times ${change < 0 ? "less" : "more"} likely without the region`
+}
+
+// Marks the words that depend on a region, and tells what is written without it.
+function without({ without: { changes, difference, reference } }, article) {
+  let marks = 0
+  article.querySelectorAll(".word").forEach((word, at) => {
+    if (!(Math.abs(changes[at]) >= HALF)) return
+    marks += 1
+    word.dataset.moved = changes[at] < 0 ? (changes[at] < -Math.log(10) ? "much-less" : "less") : "more"
+    word.title = moved(changes[at])
+    word.setAttribute("aria-label", `${word.getAttribute("aria-label") ?? word.textContent}, ${moved(changes[at])}`)
+  })
+  const words = marks
+    ? `${marks} ${marks === 1 ? "word becomes" : "words become"} at least twice less (▾) or more (▴) likely without the region.`
+    : "No word becomes less than half, or more than twice, as likely without the region."
+  const parts = [make("p", { className: "note", text: words })]
+  if (reference !== null) {
+    const most = 7 // e to the 7th is over 1000
+    const times = Math.exp(Math.min(Math.abs(reference), most)).toFixed(1)
+    const way = `becomes ${times} times ${reference < 0 ? "less" : "more"} likely${Math.abs(reference) > most ? " or more" : ""}`
+    parts[0].append(` The reference report ${Math.abs(reference) < HALF ? "stays about as likely" : way}.`)
+  }
+  const same = difference.every(([kind]) => kind === "same")
+  const text = make("p", { className: "again" }, make("span", { className: "section", text: "Written again without the region" }))
+  if (same) text.append("the same report")
+  else for (const [kind, run] of difference) text.append(make({ same: "span", removed: "del", added: "ins" }[kind], { text: run }), " ")
+  return [...parts, text]
+}
+
+function overview(data) {
+  const kinds = data.compared ? ["found", "missed", "invented", "opposite"] : ["positive", "uncertain", "negative"]
+  const legend = make("div", { className: "legend", role: "note", "aria-label": "Legend" })
+  for (const kind of kinds) legend.append(make("span", {}, sign(kind), WORDS[kind]))
+  legend.append(make("span", { className: "hint", text: "Point at a finding to follow it through all reports; click its row to keep it." }))
+
+  const groups = []
+  for (const { group } of data.columns) {
+    if (groups.at(-1)?.name === group) groups.at(-1).span++
+    else groups.push({ name: group, span: 1 })
+  }
+  const top = make("tr", {}, make("th", { rowspan: 2, scope: "col", "aria-label": "Finding" }))
+  if (data.compared) top.append(make("th", { rowspan: 2, scope: "col", className: "edge", text: "Ref", title: "Reference report" }))
+  for (const { name, span } of groups) {
+    top.append(make("th", { colspan: span, scope: "colgroup", className: "edge", text: name }))
+  }
+  const edge = (index) => (data.columns[index - 1]?.group === data.columns[index].group ? "" : "edge")
+  const second = make("tr", {}, ...data.columns.map(({ name }, index) =>
+    make("th", { scope: "col", className: edge(index), text: name })))
+  const body = make("tbody")
+  for (const { observation, reference, cells } of data.rows) {
+    const row = make("tr", { "data-observation": observation, tabindex: 0 }, make("th", { scope: "row", text: observation }))
+    if (data.compared) {
+      row.append(make("td", { className: "edge", text: SIGNS[reference] ?? "", "aria-label": WORDS[reference] }))
+    }
+    cells.forEach((kind, index) => {
+      const { group, name } = data.columns[index]
+      const words = `${observation}, ${name} + ${group}: ${WORDS[kind] ?? "nothing to compare"}`
+      const cell = make("td", { className: `${edge(index)} ${kind ? "" : "quiet"}`, title: words, "aria-label": words })
+      cell.append(kind ? sign(kind) : "·")
+      row.append(cell)
+    })
+    body.append(row)
+  }
+  const box = make("div", { className: "overview" }, legend)
+  if (data.rows.length) {
+    box.append(make("div", { className: "scroll" }, make("table", {}, make("thead", {}, top, second), body)))
+  } else {
+    const where = data.compared ? "neither in the reference nor in any report" : "in no report"
+    box.append(make("p", { text: `No abnormal finding, ${where}.` }))
+  }
+  return box
+}
+
+class Reports {
+  constructor(root) {
+    this.root = root
+    this.built = new Map() // what was drawn of each part, so that only what changed is drawn anew
+    this.grid = make("div", { className: "grid" })
+    this.kind = "word"
+    this.pinned = null
+    this.events = new AbortController()
+    const on = (name, call) => root.addEventListener(name, call, { signal: this.events.signal })
+    const observation = (event) => event.target.closest?.("[data-observation]")?.dataset.observation ?? null
+    on("pointerover", (event) => this.follow(observation(event) ?? this.pinned))
+    on("pointerleave", () => this.follow(this.pinned))
+    on("focusin", (event) => this.follow(observation(event) ?? this.pinned))
+    on("click", (event) => this.click(event))
+    on("keydown", (event) => this.key(event))
+  }
+
+  close() {
+    this.events.abort()
+  }
+
+  // The element of a part, drawn anew only if its data changed.
+  part(name, data, draw) {
+    const text = JSON.stringify(data)
+    const before = this.built.get(name)
+    if (before?.text === text) return before.element
+    const element = draw(data)
+    this.built.set(name, { text, element })
+    return element
+  }
+
+  show({ cards, reference, overview: table, asked }, ask) {
+    this.ask = ask
+    this.cards = new Map(cards.map((each) => [each.name, each]))
+    const parts = []
+    if (reference) parts.push(this.part("reference", reference, referenceCard))
+    const written = cards.filter((each) => !each.waiting).length
+    if (written < cards.length) {
+      const words = written ? `Writing reports: ${written} of ${cards.length}` : "Loading the models"
+      parts.push(make("div", { className: "progress", role: "status" }, make("progress", { max: cards.length, value: written, "aria-label": words }), words))
+    }
+    if (table) parts.push(this.part("overview", table, overview))
+    if (written) parts.push(this.part("kinds", this.kind, () => this.kinds()))
+    if (cards.length) parts.push(this.grid)
+    putInPlace(this.grid, cards.map((each) => this.part(each.name, each, card)))
+    putInPlace(this.root, parts)
+    this.mark(asked)
+    this.follow(this.pinned)
+  }
+
+  kinds() {
+    const box = make("div", { className: "kinds", role: "group", "aria-label": "What a click asks about" }, "Click to ask where it comes from:")
+    for (const [kind, words] of Object.entries(KINDS)) {
+      box.append(make("button", { type: "button", text: words, "data-kind": kind, "aria-pressed": String(kind === this.kind) }))
+    }
+    return box
+  }
+
+  mark(asked) {
+    for (const word of this.root.querySelectorAll(".asked")) {
+      word.classList.remove("asked")
+      word.removeAttribute("aria-pressed")
+    }
+    for (const article of this.grid.children) article.classList.toggle("open", article.dataset.name === asked?.pair)
+    const data = this.cards.get(asked?.pair)
+    if (!data?.pieces) return
+    for (const word of this.words(asked.pair)) {
+      const at = Number(word.dataset.word)
+      const chosen =
+        asked.kind === "word" ? at === asked.which
+        : asked.kind === "sentence" ? sentenceOf(data, at) === asked.which
+        : word.closest("[data-observation]")?.dataset.observation === asked.which
+      if (!chosen) continue
+      word.classList.add("asked")
+      word.setAttribute("aria-pressed", "true")
+    }
+  }
+
+  words(name) {
+    return [...this.root.querySelectorAll(`article[data-name="${CSS.escape(name)}"] .word`)]
+  }
+
+  follow(observation) {
+    if (observation === this.followed) return
+    this.followed = observation
+    this.root.classList.toggle("following", Boolean(observation))
+    for (const element of this.root.querySelectorAll("[data-observation]")) {
+      element.classList.toggle("followed", element.dataset.observation === observation)
+    }
+  }
+
+  pin(observation) {
+    this.pinned = observation === this.pinned ? null : observation
+    this.follow(this.pinned)
+  }
+
+  click(event) {
+    const kind = event.target.closest("[data-kind]")?.dataset.kind
+    const word = event.target.closest(".word")
+    const row = event.target.closest("[data-observation]")
+    if (kind) {
+      this.kind = kind
+      for (const button of this.root.querySelectorAll("[data-kind]")) {
+        button.setAttribute("aria-pressed", String(button.dataset.kind === kind))
+      }
+    } else if (word) {
+      this.choose(word)
+      this.question(word, event.shiftKey ? "sentence" : this.kind)
+    } else if (row) this.pin(row.dataset.observation)
+  }
+
+  question(word, kind) {
+    const pair = word.closest("article").dataset.name
+    const at = Number(word.dataset.word)
+    const observation = word.closest("[data-observation]")?.dataset.observation
+    let which = at
+    if (kind === "sentence") which = sentenceOf(this.cards.get(pair), at)
+    if (kind === "finding") {
+      if (observation) which = observation
+      else kind = "word" // nothing is marked here
+    }
+    const asked = { pair, kind, which }
+    this.mark(asked)
+    this.ask(asked)
+  }
+
+  choose(word) {
+    for (const other of word.closest("article").querySelectorAll('.word[tabindex="0"]')) other.tabIndex = -1
+    word.tabIndex = 0
+    word.focus({ preventScroll: true })
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return
+    const word = event.target.closest(".word")
+    const enter = event.key === "Enter" || event.key === " "
+    if (!word) {
+      const row = event.target.closest("tr[data-observation]")
+      if (row && enter) this.pin(row.dataset.observation)
+      else if (event.key === "Escape") this.pin(this.pinned)
+      else return
+    } else if (enter) this.question(word, event.shiftKey ? "sentence" : this.kind)
+    else {
+      const { name } = word.closest("article").dataset
+      const words = this.words(name)
+      const { sentences } = this.cards.get(name)
+      const at = words.indexOf(word)
+      const sentence = sentenceOf(this.cards.get(name), at)
+      const target = {
+        ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: words.length - 1,
+        ArrowUp: at > sentences[sentence] ? sentences[sentence] : sentences[sentence - 1], ArrowDown: sentences[sentence + 1],
+      }
+      if (!(event.key in target)) return
+      if (words[target[event.key]]) this.choose(words[target[event.key]])
+    }
+    event.preventDefault()
+    event.stopPropagation()
+  }
+}
+
+function sentenceOf(data, at) {
+  return data.sentences.findLastIndex((start) => start <= at)
+}
+
+// Put children in place, and touch only those that changed: focus and selection stay.
+function putInPlace(parent, children) {
+  children.forEach((child, index) => {
+    if (parent.childNodes[index] !== child) parent.insertBefore(child, parent.childNodes[index] ?? null)
+  })
+  while (parent.childNodes.length > children.length) parent.lastChild.remove()
+}
+
+export default function mount(component) {
+  const { data, parentElement, setTriggerValue } = component
+  let state = roots.get(parentElement)
+  if (!state) {
+    state = new Reports(parentElement.querySelector(".reports"))
+    roots.set(parentElement, state)
+  }
+  state.show(data, (asked) => setTriggerValue("ask", asked))
+  return () => {
+    state.close()
+    roots.delete(parentElement)
+  }
+}

@@ -1,0 +1,190 @@
+"""In: points chosen on a map. Out: their studies as a table and pictures, and the studies nearest to the open one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from core.observations import NO_FINDING, findings
+from core.registry import ENCODERS
+from core.types import CXRLensError, Study
+from dashboard import session
+from dashboard.components.hover_pictures import hover_pictures
+from dashboard.components.study_cards import StudyCard, study_cards
+from dashboard.maps.controls import CLUSTER, Colouring
+from dashboard.services import embeddings, studies
+from dashboard.services.studies import Case
+
+NEAREST = 6
+CARDS = 24  # pictures shown at first, and more at each click
+
+SHOWN, HOVERED, HOVER = "cards_shown", "hovered", "hover_pictures"
+ROUND = "map_round"  # counts choices; in each figure, so that the browser forgets an older choice of its own
+
+
+def describe(study: Study) -> str:
+    """Findings in one line."""
+    return ", ".join(findings(study.labels)) or NO_FINDING
+
+
+# --------------------------------------------------------------------------------------------------------- the choice
+
+
+def pick(chart: str) -> None:
+    """Callback: what was chosen on a chart; one point also opens its study."""
+    state = st.session_state
+    ids: dict[str, None] = {}
+    for point in state[chart]["selection"]["points"]:
+        data = point.get("customdata")
+        if data:
+            ids[data if isinstance(data, str) else data[0]] = None
+    # A chart that is drawn anew reports an empty choice; only the chart the choice was made on can take it back.
+    if not ids and state[session.PICKED_ON] != chart:
+        return
+    if len(ids) == 1:
+        # Its study opens, so the cross moves and the chart is drawn anew: no chart may take this choice back.
+        choose(tuple(ids))
+        session.open_study(next(iter(ids)))
+    else:
+        choose(tuple(ids), chart)
+
+
+def choose(ids: Sequence[str], chart: str = "") -> None:
+    """Make a choice of studies that all charts and the table follow."""
+    state = st.session_state
+    state[session.PICKED], state[session.PICKED_ON] = tuple(ids), chart
+    state[ROUND] = state.get(ROUND, 0) + 1
+    state[SHOWN] = CARDS
+
+
+def _choose_group(groups: dict[str, list[str]]) -> None:
+    """Callback of the keyboard's way to choose: all studies of a group."""
+    choose(list(dict.fromkeys(groups.get(st.session_state["group"], ()))))
+
+
+def constant_choice(chart: str, signature: object) -> tuple[tuple[str, ...], int]:
+    """The choice that is drawn into a chart's figure, and its round.
+
+    A chart loses its selection as soon as its figure changes. So the figure of the chart on which a choice is made
+    stays as it is; the other one is drawn anew with it, and so are both after any other change.
+    """
+    state, name = st.session_state, f"baked_{chart}"
+    before = state.get(name)
+    if before is None or before[0] != signature or state[session.PICKED_ON] != chart:
+        state[name] = before = (signature, state[session.PICKED], state.get(ROUND, 0))
+    return before[1], before[2]
+
+
+# ------------------------------------------------------------------------------------------------------ what it shows
+
+
+def show_picked(colouring: Colouring, groups: dict[str, list[str]]) -> None:
+    """The chosen studies as a table and as pictures."""
+    known = studies.visible_studies()
+    picked = [each for each in st.session_state[session.PICKED] if each in known]
+    st.subheader(f"Chosen studies: {len(picked)}" if picked else "Chosen studies")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox(
+            "Choose a whole group",
+            list(groups),
+            index=None,
+            placeholder="A group of the legend",
+            key="group",
+            on_change=_choose_group,
+            args=(groups,),
+            width=260,
+        )
+        st.button("Clear", icon=":material/close:", key="clear", on_click=choose, args=((),), disabled=not picked)
+    strange = len(set(st.session_state[session.PICKED]).difference(studies.all_studies()))
+    if strange:
+        st.warning(f"{strange} of the studies in the address are not among the test studies.")
+    if len(picked) > session.MOST_PICKED:
+        st.caption(f"More than {session.MOST_PICKED:,} studies: a copied link will not hold this choice.")
+    if not picked:
+        st.caption("Draw a lasso or a box around points of a map, or choose a group; with the pan tool, click a point.")
+        return
+    rows = [
+        {
+            "Read": f"./?study={each}",
+            "Study": each,
+            "Findings": describe(known[each]),
+            CLUSTER: studies.main_cluster(known[each]),
+            "View": known[each].view,
+            "Split": known[each].split,
+        }
+        | ({f"{colouring.pair}: {colouring.finding}": colouring.outcomes.get(each, "–")} if colouring.outcomes else {})
+        for each in picked
+    ]
+
+    def open_row() -> None:
+        chosen = st.session_state["picked_table"]["selection"]["rows"]
+        if chosen:
+            session.open_study(picked[chosen[0]])
+
+    st.dataframe(
+        pd.DataFrame(rows),
+        key="picked_table",
+        hide_index=True,
+        height=min(38 + 35 * len(rows), 300),
+        on_select=open_row,
+        selection_mode="single-row",
+        column_config={
+            "Read": st.column_config.LinkColumn("Read", display_text="Open", width=60, help="Opens the Read page")
+        },
+        alt="The chosen studies",
+    )
+    shown = picked[: st.session_state.get(SHOWN, CARDS)]
+    pictures = studies.thumbnails(shown)
+    study_cards(
+        [StudyCard(each, picture, "", describe(known[each])) for each, picture in zip(shown, pictures, strict=True)]
+    )
+    if len(shown) < len(picked):
+        st.button(f"Show more of {len(picked)}", key="more", on_click=_show_more)
+
+
+def _show_more() -> None:
+    st.session_state[SHOWN] = st.session_state.get(SHOWN, CARDS) + CARDS
+
+
+def show_neighbours(source: tuple[str, str], case: Case) -> None:
+    """The studies nearest to the open one in the embedding itself, with their reports."""
+    known = studies.visible_studies()
+    encoder, kind = source
+    st.subheader(f"Nearest to {case.title}")
+    try:
+        stored = embeddings.stored(encoder, kind)
+        found = embeddings.neighbours(stored, case.title, NEAREST)
+        if not found and kind == embeddings.POOLED:
+            found = embeddings.neighbours_of_case(stored, case, NEAREST)
+    except CXRLensError as error:
+        st.info(str(error), icon=":material/info:")
+        return
+    found = [(each, distance) for each, distance in found if each in known]
+    if not found:
+        st.caption(f"{case.title} is not among the stored studies.")
+        return
+    of = "their points averaged" if stored.parts else "measured before they are put on the map"
+    st.caption(
+        f"The test studies most alike for {ENCODERS[encoder].title}, {of}. "
+        f"The open study: {describe(case.study) if case.study else 'no reference report'}."
+    )
+    pictures = studies.thumbnails([each for each, _ in found])
+    study_cards(
+        [
+            StudyCard(each, picture, f"distance {distance:.2f}", describe(known[each]), known[each].findings)
+            for (each, distance), picture in zip(found, pictures, strict=True)
+        ]
+    )
+
+
+@st.fragment
+def show_hovered() -> None:
+    """The radiograph of the point under the pointer."""
+    wanted = [each for each in [st.session_state.get(HOVERED)] if each in studies.visible_studies()]
+    hover_pictures(dict(zip(wanted, studies.thumbnails(wanted), strict=True)), key=HOVER, on_ask=_hear_hover)
+
+
+def _hear_hover() -> None:
+    st.session_state[HOVERED] = st.session_state[HOVER]["ask"]

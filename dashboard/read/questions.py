@@ -1,0 +1,234 @@
+"""In: a question in the address. Out: its answer by method, as maps for the viewer, bars of filters, or work to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core.bundles.card import Card
+from core.observations import CLUSTERS
+from core.registry import token_names
+from core.types import Attribution, CXRLensError
+from dashboard import session
+from dashboard.components.filter_bars import filter_bars
+from dashboard.components.trust import verdict
+from dashboard.components.viewer import Panel
+from dashboard.services import bundles, explanations, filters
+from dashboard.services.explanations import Box, Choice, Question
+from dashboard.services.studies import Case
+
+METHODS, MODELS = "methods", "models"
+COMPARED = ("attention", "grad-cam", "integrated-gradients", "occlusion")
+MOST_PANELS = 6
+MUCH_PADDING = 0.1
+SLICE = 1.0  # seconds of writing between two drawings
+
+
+# ------------------------------------------------------------------------------------------------------------- words
+
+
+def question_of(cards: Mapping[tuple[str, str], Card]) -> tuple[Card, Question] | None:
+    """What the address asks about; a message where there is no such model."""
+    name = st.query_params.get(session.ASKED)
+    kind = next((each for each in session.QUESTIONS if each in st.query_params), None)
+    if not name or not kind:
+        return None
+    card = next((card for card in cards.values() if card.name == name), None)
+    if card is None:
+        st.warning(f"The address asks about '{name}', which is not among these models.", icon=":material/info:")
+        return None
+    which: int | str = st.query_params[kind]
+    if kind == "mention":
+        return card, Question("finding", which)
+    if str(which).isdecimal():
+        which = int(which) - 1
+    return card, Question("sentence" if kind == "sentence" else "word", which)
+
+
+@dataclass
+class Work:
+    """What is asked and not known yet, and where its progress is shown."""
+
+    place: DeltaGenerator
+    jobs: list[tuple[Card, Question, str]]
+
+
+def show_answer(case: Case, card: Card, question: Question, chosen: Sequence[Card]) -> tuple[Work, list[Panel]]:
+    """Where words come from: method, meaning, trust; returns what is still to be computed, and maps for the viewer."""
+    work = Work(st.empty(), [])
+    try:
+        words = explanations.words_of(case, card, question)
+        options = explanations.choices(case, card, question)
+    except CXRLensError as error:
+        st.error(str(error), icon=":material/error:")
+        st.button("Close", on_click=session.close_question, key="close")
+        return work, []
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"Where **{words}** comes from · {bundles.title_of(card)}", width="stretch")
+        st.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
+    titles = {option.title: key for key, option in options.items()}  # what the address shows
+    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:  # another encoder's method
+        st.session_state[session.HOW] = next(iter(titles))
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        how = titles[st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=230)]
+        compare = st.segmented_control(
+            "Side by side", [METHODS, MODELS], key=session.COMPARE, bind="query-params", width="content"
+        )
+    st.caption(options[how].about)
+    try:
+        measured = explanations.trust(card, how, question)
+        st.caption(" ".join(verdict(measured, "How far to trust this was not measured for these models.")))
+    except CXRLensError as error:
+        st.warning(str(error))
+    asked = [(card, question, how, options[how])]
+    if compare == METHODS:
+        asked += [
+            (card, question, key, option)
+            for key, option in options.items()
+            if key != how and key in COMPARED and (not token_names(card.encoder) or not option.quick)
+        ]
+    elif compare == MODELS:
+        asked += _other_models(case, card, question, how, words, chosen)
+    panels = []
+    for each, about, key, option in asked:
+        try:
+            found = explanations.known(case, each, about, key)
+            if found is None and option.quick:
+                found = explanations.answer(case, each, about, key)
+        except CXRLensError as error:
+            st.error(str(error), icon=":material/error:")
+            continue
+        if found is None:
+            work.jobs.append((each, about, key))
+            continue
+        drawn = explanations.heat_map(found)
+        if drawn is None:
+            _show_filter_values(case, each, question, found)
+        elif not drawn.values.any():
+            st.info(
+                f"{option.title} of {bundles.title_of(each)} is empty: nothing in the image counts for these words."
+            )
+        else:
+            label = bundles.title_of(each) if compare == MODELS else option.title
+            panels.append(Panel(label, drawn.values, drawn.place, drawn.signed))
+            if drawn.padding > MUCH_PADDING:
+                st.caption(f":material/warning: {drawn.padding:.0%} of {label} lies on padding outside the radiograph.")
+    return work, panels
+
+
+def _other_models(
+    case: Case, card: Card, question: Question, how: str, words: str, chosen: Sequence[Card]
+) -> list[tuple[Card, Question, str, Choice]]:
+    """The same question to other models that write the same word, or speak of the same finding."""
+    if question.kind == "sentence":
+        st.info("Sentences differ between models. Ask about a word or a finding to compare models.")
+        return []
+    same = Question(question.kind, words if question.kind == "word" else question.which)
+    found: list[tuple[Card, Question, str, Choice]] = []
+    silent = []
+    for other in chosen:
+        if other.name == card.name or len(found) == MOST_PANELS - 1:
+            continue
+        try:
+            option = explanations.choices(case, other, same).get(how)
+        except CXRLensError:
+            silent.append(bundles.title_of(other))
+            continue
+        if option is not None:
+            found.append((other, same, how, option))
+    if silent:
+        st.caption(f"Not in the reports of {', '.join(silent)}.")
+    return found
+
+
+def _show_filter_values(case: Case, card: Card, question: Question, found: tuple[Attribution, ...]) -> None:
+    """CCVE's answer by filter, with the way to the Filters page."""
+    values = explanations.filter_values(found)
+    if values is None:
+        return
+    filter_bars(filters.views(case, card).filtered, CLUSTERS, values, signed=found[0].signed)
+    title = next((title for title, each in filters.pairs(case).items() if each.name == card.name), None)
+    query = {"study": case.title} if case.study else {}
+    if title:
+        query[session.MAP_PAIR] = title
+    if question.kind == "word" and isinstance(question.which, int):
+        query[session.FILTER_WORD] = str(question.which + 1)
+    st.page_link("app_pages/filters.py", label="See the filters", icon=":material/filter_b_and_w:", query_params=query)
+
+
+def compute(case: Case, work: Work) -> None:
+    """Answer what is asked, with progress. A click elsewhere ends it: Streamlit raises at the next progress."""
+    card, question, how = work.jobs[0]
+    with work.place.container():
+        bar = st.progress(0.0, text=f"Computing: {bundles.title_of(card)}")
+        st.button("Cancel", on_click=session.close_question, key="cancel")
+
+    def progress(done: int, total: int) -> None:
+        bar.progress(done / total, text=f"Computing: {done} of {total}")
+
+    try:
+        explanations.answer(case, card, question, how, progress)
+    except CXRLensError as error:
+        work.place.error(str(error), icon=":material/error:")
+        return
+    st.rerun()
+
+
+# ------------------------------------------------------------------------------------------------------------ regions
+
+
+def region_of() -> Box | None:
+    """The region in the address; a message where it is none."""
+    text = st.query_params.get(session.REGION)
+    if not text:
+        return None
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError:
+        st.warning(f"The address has a region '{text}'; it needs four numbers, as 0.2,0.5,0.4,0.8.")
+        return None
+    return left, top, right, bottom
+
+
+def cover_of() -> str:
+    """What a region is covered by."""
+    return str(st.session_state.get(session.COVER, "blank"))
+
+
+def show_region() -> None:
+    """What is asked about a region."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown("**Area covered.** Words that lost half their probability are marked ▾.", width="stretch")
+        st.segmented_control(
+            "Covered by",
+            ["blank", "blur"],
+            default="blank",
+            required=True,
+            key=session.COVER,
+            bind="query-params",
+            label_visibility="collapsed",
+            format_func=lambda cover: {"blank": "Even grey", "blur": "Blur"}[cover],
+            width="content",
+        )
+        st.button("Clear", on_click=session.ask_region, args=(None,), key="clear", icon=":material/close:")
+
+
+def write_without(case: Case, unknown: Sequence[Card], region: Box, place: DeltaGenerator) -> None:
+    """Write reports without the region for a moment, then draw the page again with them."""
+    end = time.monotonic() + SLICE
+    what = "Writing the reports with the area covered"
+    bar = place.progress(0.0, text=what)
+    try:
+        for done, each in enumerate(unknown, start=1):
+            explanations.without(case, each, region, "blur" if cover_of() == "blur" else "blank")
+            bar.progress(done / len(unknown), text=f"{what}: {len(unknown) - done} left")
+            if time.monotonic() > end:
+                break
+    except CXRLensError as error:
+        place.error(str(error), icon=":material/error:")
+        return
+    st.rerun()

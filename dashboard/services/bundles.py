@@ -1,0 +1,213 @@
+"""In: the folder of bundles. Out: their cards by family, loaded models, and the lock that guards them.
+
+Models are shared by all sessions, so one lock guards inference.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from core.bundles.card import Card, no_bundle
+from core.bundles.library import BundleLibrary
+from core.registry import all_pairs, pair_title
+from core.types import CXRLensError
+from dashboard import settings
+
+if TYPE_CHECKING:
+    from core.bundles.pair import ReportModel
+
+# Read when torch is first imported, which is later and not here: see `settings.threads`.
+os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads()))
+
+PHANTOM = "phantom"
+
+
+@dataclass(frozen=True, slots=True)
+class _Catalogue:
+    """The bundles of a folder as they were when it was last changed.
+
+    ``broken`` fills as bundles fail to load, ``kept`` has those that garbage collection passes over.
+    """
+
+    library: BundleLibrary
+    cards: Mapping[str, Mapping[tuple[str, str], Card]]  # by family
+    problems: Mapping[str, str]
+    broken: dict[str, str] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
+
+
+def _catalogue() -> _Catalogue:
+    folder = str(settings.bundles())
+    catalogue: _Catalogue = _read_catalogue(folder, _stamp(folder))
+    return catalogue
+
+
+@st.cache_data(ttl=2, max_entries=8, show_spinner=False)  # a page asks ten times while it draws
+def _stamp(folder: str) -> str:
+    """Changes with any file of a folder."""
+    files = sorted(path for path in Path(folder).glob("**/*") if path.is_file())
+    return hashlib.sha256(repr([(str(path), path.stat().st_mtime_ns) for path in files]).encode()).hexdigest()
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _read_catalogue(folder: str, stamp: str) -> _Catalogue:
+    library = BundleLibrary(Path(folder))
+    problems = library.problems()
+    found = {(card.family, card.encoder, card.decoder): card for card in library.cards() if card.name not in problems}
+    families = sorted({family for family, *_ in found}, key=lambda family: (not synthetic(family), family))
+    cards = {
+        family: {pair: found[family, *pair] for pair in all_pairs() if (family, *pair) in found} for family in families
+    }
+    if not cards and not problems:
+        problems["No bundles"] = str(no_bundle(Path(folder)))
+    return _Catalogue(library, cards, problems)
+
+
+def families() -> tuple[str, ...]:
+    """Families of usable bundles, each trained on one source of studies; phantoms first."""
+    return tuple(_catalogue().cards)
+
+
+def synthetic(family: str) -> bool:
+    """Did the models of a family learn from computed images, and not from patients'?"""
+    return family == PHANTOM
+
+
+def family_title(family: str) -> str:
+    """What a family learned from, for the reader."""
+    if synthetic(family):
+        return "synthetic X-rays"
+    return f"real X-rays ({ {'openi': 'Open-i', 'mimic-cxr': 'MIMIC-CXR'}.get(family, family) })"
+
+
+def card_named(name: str) -> Card | None:
+    """Card of a usable bundle of any family."""
+    return next((card for card in library_cards() if card.name == name), None)
+
+
+def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
+    """Usable bundles of a family, the first unless named, by (encoder, decoder), in the order of the registry."""
+    known = _catalogue().cards
+    return known.get(next(iter(known), PHANTOM) if family is None else family, {})
+
+
+def title_of(card: Card) -> str:
+    """Of a pair, for the reader."""
+    return pair_title(card.encoder, card.decoder)
+
+
+def mixed_data(family: str = PHANTOM) -> str:
+    """What to say where bundles of one family learned from different studies; "" where all learned from the same."""
+    of: dict[str, list[str]] = {}
+    for card in cards(family).values():
+        of.setdefault(str(card.data.get("fingerprint", "")), []).append(title_of(card))
+    if len(of) < 2:
+        return ""
+    told = "; ".join(f"{', '.join(names)} (data {fingerprint or 'not recorded'})" for fingerprint, names in of.items())
+    return (
+        f"These models learned from different studies: {told}. A study that one has never seen may have taught "
+        "another: do not compare their maps, reports and scores."
+    )
+
+
+def problems() -> Mapping[str, str]:
+    """Message of each bundle that cannot be used, by name; one entry if there is no bundle at all."""
+    return _catalogue().problems
+
+
+def library_cards() -> list[Card]:
+    """Cards of all usable bundles, of every family."""
+    catalogue = _catalogue()
+    return [card for card in catalogue.library.cards() if card.name not in catalogue.problems]
+
+
+def bundle_key(card: Card) -> str:
+    """Names a bundle and its content."""
+    hashes = json.dumps([card.content.get("sha256"), card.content.get("encoder")], sort_keys=True)
+    return f"{card.name}-{hashlib.sha256(hashes.encode()).hexdigest()[:16]}"
+
+
+@st.cache_resource(show_spinner=False)
+def _inference_lock() -> threading.Lock:
+    return threading.Lock()
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """Hold the lock that guards the shared models."""
+    with _inference_lock():
+        yield
+
+
+def load_models(names: Sequence[str]) -> list[ReportModel]:
+    """Load bundles by name, in this order.
+
+    Raises:
+        CXRLensError: one is not there, or is damaged.
+    """
+    found = {name: card_named(name) for name in names}
+    if missing := [name for name, card in found.items() if card is None]:
+        raise CXRLensError(f"There is no usable bundle {', '.join(missing)} in {settings.bundles()}.")
+    with inference():
+        return [open_model(card) for card in found.values() if card is not None]
+
+
+def open_model(card: Card) -> ReportModel:
+    """Load a bundle.
+
+    Raises:
+        CXRLensError: it is damaged.
+    """
+    catalogue = _catalogue()
+    if card.name in catalogue.broken:  # hashing it again would take seconds, at every click
+        raise CXRLensError(catalogue.broken[card.name])
+    try:
+        return catalogue.library.load(card.name)
+    except CXRLensError as error:
+        catalogue.broken[card.name] = str(error)
+        raise
+
+
+@contextmanager
+def model_in_use(name: str) -> Iterator[ReportModel]:
+    """A bundle by its name; nobody else uses a model meanwhile.
+
+    Raises:
+        CXRLensError: it is not there, or damaged.
+    """
+    with inference():
+        yield _catalogue().library.load(name)
+
+
+def broken() -> Mapping[str, str]:
+    """Message of each bundle that could not be loaded since the folder was last changed, by name."""
+    return _catalogue().broken
+
+
+def open_usable(chosen: Sequence[Card]) -> tuple[list[ReportModel], dict[str, str]]:
+    """Load bundles; those that cannot be loaded come back as name -> message."""
+    models, damaged = [], {}
+    for card in chosen:
+        try:
+            models.append(open_model(card))
+        except CXRLensError as error:
+            damaged[card.name] = str(error)
+    kept = _catalogue().kept
+    if not kept.issuperset(model.card.name for model in models):
+        kept.update(model.card.name for model in models)
+        # Python's own collections, which come while reports are written, would look through all parts of all models
+        # each time, and nobody is served meanwhile. Streamlit's, after every run, is off (.streamlit/config.toml).
+        gc.collect()
+        gc.freeze()
+    return models, damaged

@@ -1,0 +1,276 @@
+"""In: a question about a report's words, or a region. Out: maps, shares of filters, the report without the region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import streamlit as st
+
+from core.bundles.card import Card
+from core.cache import BoundedCache
+from core.explain.measured import Measured, measured
+from core.registry import token_names
+from core.types import Attribution, CXRLensError, FloatImage
+from dashboard import settings
+from dashboard.services import bundles
+from dashboard.services.studies import Case
+from dashboard.services.subjects import subject
+
+if TYPE_CHECKING:
+    from core.encoders.token_cache import Progress
+    from core.explain.counterfactuals import Counterfactual
+    from core.explain.subject import Subject
+    from core.explain.targets import WordTarget
+
+
+MOST_ANSWERS = 400
+"""Kept of all sessions; up to 150 kB each."""
+SMOOTH = 0.04
+"""Gaussian over maps of pixels, share of the side: as the benchmark smooths them before it scores their place."""
+TOKENS = ".tokens"
+"""After a method's name: over what the decoder reads, where the method could also run over pixels."""
+LIMITS = {
+    "attention": "That is not proof that the model used what is there.",
+    "cls-attention": "It cannot tell one word from another.",
+    "grad-cam": "It cannot show detail: its cells are coarse.",
+    "integrated-gradients": "It cannot show anatomy: single pixels are noisy.",
+    "smoothgrad": "It cannot tell what speaks for the words from what speaks against them.",
+    "occlusion": "It cannot see evidence that lies in two places at once: each covers for the other.",
+    "random-masks": "It is an estimate: small differences mean nothing.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a reader asks about.
+
+    Attributes:
+        kind: a word or a sentence of the report, or the mention of a finding.
+        which: the index, from 0; the observation's name for a finding; a word itself, for its first mention.
+    """
+
+    kind: Literal["word", "sentence", "finding"]
+    which: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A way to explain.
+
+    Attributes:
+        title: for the reader.
+        about: what it means and what it cannot show, a line.
+        quick: it takes a fraction of a second: no progress is needed.
+    """
+
+    title: str
+    about: str
+    quick: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """An answer over the image.
+
+    Attributes:
+        values: (h, w), cells of the model's square input, in multiples of the mean strength over the radiograph.
+        place: of the square on the radiograph: top, left, height, width, fractions of the radiograph.
+        signed: below 0 speaks against the words.
+        padding: share of the map that lies on padding, outside the radiograph.
+    """
+
+    values: npt.NDArray[np.float32]
+    place: tuple[float, float, float, float]
+    signed: bool
+    padding: float
+
+
+def _target(opened: Subject, question: Question) -> WordTarget:
+    from core.explain import targets
+
+    if question.kind == "sentence":
+        return targets.sentence(opened, int(question.which))
+    if question.kind == "finding":
+        return targets.mention(opened, str(question.which))
+    return targets.word(opened, question.which)
+
+
+def words_of(case: Case, card: Card, question: Question) -> str:
+    """The words that are asked about.
+
+    Raises:
+        CXRLensError: the report does not have them.
+    """
+    return _target(subject(case, card), question).name.split(": ", 1)[-1]
+
+
+def choices(case: Case, card: Card, question: Question) -> dict[str, Choice]:
+    """How a question can be answered for this pair, by key; the quickest first.
+
+    Raises:
+        CXRLensError: the report does not have these words.
+    """
+    from core.explain.methods import METHODS, possible
+
+    opened = subject(case, card)
+    found = {}
+    for name, overs in possible(opened, _target(opened, question)).items():
+        for over in overs:
+            pixels_too = "pixels" in METHODS[name].over
+            cells = "filters" if not opened.visual.grids else "cells"
+            title = METHODS[name].title + (f" of {cells}" if over == "tokens" and pixels_too else "")
+            key = name + (TOKENS if over == "tokens" and pixels_too else "")
+            found[key] = Choice(title, f"{METHODS[name].summary} {LIMITS[name]}", over == "tokens")
+    return found
+
+
+@st.cache_resource(show_spinner=False)
+def _answers() -> BoundedCache[tuple[str, str, Question, str], tuple[Attribution, ...]]:
+    """Answers by (bundle with its content, image, question, method)."""
+    return BoundedCache(MOST_ANSWERS)
+
+
+def known(case: Case, card: Card, question: Question, how: str) -> tuple[Attribution, ...] | None:
+    """An answer that is there already."""
+    return _answers().get((bundles.bundle_key(card), case.key, question, how))
+
+
+def answer(
+    case: Case, card: Card, question: Question, how: str, progress: Progress | None = None
+) -> tuple[Attribution, ...]:
+    """Explain words of a pair's report.
+
+    Args:
+        case: the image.
+        card: of the pair.
+        question: the words.
+        how: key of ``choices``.
+        progress: called with (done, total); what it raises stops the work.
+
+    Raises:
+        CXRLensError: the report does not have these words, the method cannot serve them, or the model gives NaN.
+    """
+    from core.explain.methods import METHODS, explain
+
+    def make() -> tuple[Attribution, ...]:
+        method = how.removesuffix(TOKENS)
+        opened = subject(case, card)
+        target = _target(opened, question)
+        if method in METHODS and how not in choices(case, card, question):
+            name = METHODS[method].title
+            raise CXRLensError(f"{name} cannot explain {bundles.title_of(card)}. Choose another method.")
+        over = None if method not in METHODS else "tokens" if how != method else METHODS[method].over[0]
+        return explain(opened, target, method, over=over, progress=progress)
+
+    return _answers().get_or_make((bundles.bundle_key(card), case.key, question, how), make)
+
+
+def heat_map(found: tuple[Attribution, ...]) -> HeatMap | None:
+    """An answer as a map over the radiograph; None where it is about filters."""
+    from scipy.ndimage import gaussian_filter
+
+    from core.explain.on_image import content_share, on_square, padding_share
+
+    placed = [each for each in found if each.geometry is not None]
+    if not placed or placed[0].geometry is None:
+        return None
+    side = max(max(each.values.shape) for each in placed)
+    values = on_square(placed, side)
+    if not placed[0].source:  # of pixels
+        values = gaussian_filter(values, SMOOTH * side)
+    geometry = placed[0].geometry
+    inside = content_share(geometry, values.shape)
+    mean = float((np.abs(values) * inside).sum() / inside.sum())
+    top, left, height, width = geometry.content
+    return HeatMap(
+        values=np.asarray(values / mean if mean > 0 else values, dtype=np.float32),
+        place=(-top / height, -left / width, 1 / height, 1 / width),
+        signed=placed[0].signed,
+        padding=padding_share(placed),
+    )
+
+
+def filter_values(found: tuple[Attribution, ...]) -> npt.NDArray[np.float32] | None:
+    """An answer by CCVE's filters, (13,); None where it is about places."""
+    return next((each.values for each in found if each.geometry is None), None)
+
+
+def trust(card: Card, how: str, question: Question) -> Measured | None:
+    """What was measured of a method for this encoder; None where nothing was.
+
+    Raises:
+        CXRLensError: the file of what was measured is damaged.
+    """
+    from core.explain.methods import METHODS
+
+    kind = "sentence" if question.kind == "sentence" else "mention"
+    method, over_tokens = how.removesuffix(TOKENS), how.endswith(TOKENS)
+    filters = bool(token_names(card.encoder))
+    name = method if over_tokens == filters or method == how else f"{method}-cells"
+    if filters and not over_tokens and METHODS[method].over[0] == "pixels":
+        name = ""  # CCVE's maps of pixels were not measured, its rankings of filters were
+    return measured(
+        settings.explanations(), card.family, card.encoder, name, kind, card.decoder if filters else ""
+    ) or measured(settings.explanations(), card.family, card.encoder, name, kind)
+
+
+Box = tuple[float, float, float, float]
+"""A region: left, top, right, bottom, fractions of the radiograph."""
+
+
+@st.cache_resource(show_spinner=False)
+def _without() -> BoundedCache[tuple[str, str, Box, str], Counterfactual]:
+    """What is written without a region, by (bundle with its content, image, region, cover)."""
+    return BoundedCache(MOST_ANSWERS)
+
+
+def region_mask(box: Box, image: FloatImage) -> npt.NDArray[np.bool_]:
+    """A region on an image (H, W).
+
+    Raises:
+        CXRLensError: it lies outside the image, or is none.
+    """
+    from core.explain.counterfactuals import polygon
+
+    height, width = image.shape
+    left, top, right, bottom = box[0] * width, box[1] * height, box[2] * width, box[3] * height
+    if not np.isfinite(box).all() or right <= left or bottom <= top:
+        raise CXRLensError(
+            "This region is empty or lies outside the image. Draw a rectangle on the image; in an address, give four "
+            "numbers from 0 to 1."
+        )
+    return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], height, width)
+
+
+def known_without(case: Case, card: Card, box: Box, cover: str) -> Counterfactual | None:
+    """What a pair writes without a region, if that is known already."""
+    return _without().get((bundles.bundle_key(card), case.key, box, cover))
+
+
+def without(case: Case, card: Card, box: Box, cover: Literal["blank", "blur"]) -> Counterfactual:
+    """What a pair writes without a region of the image.
+
+    Raises:
+        CXRLensError: the region lies outside the image, the bundle is broken, or the model gives NaN.
+    """
+    from core.explain.counterfactuals import without_region
+
+    def make() -> Counterfactual:
+        opened = subject(case, card)
+        reference = case.study.findings if case.study else None
+        return without_region(opened, region_mask(box, opened.image), how=cover, reference=reference)
+
+    return _without().get_or_make((bundles.bundle_key(card), case.key, box, cover), make)
+
+
+def for_card(changed: Counterfactual) -> Mapping[str, object]:
+    """A counterfactual as the card of a report shows it."""
+    return {
+        "changes": [round(float(change), 2) for change in changed.word_changes],
+        "difference": [(part.kind, " ".join(part.words)) for part in changed.difference],
+        "reference": changed.reference_change,
+    }

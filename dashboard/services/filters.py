@@ -1,0 +1,210 @@
+"""In: a case and a bundle with CCVE. Out: the image through each filter, how much each is looked at, and is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import streamlit as st
+
+from core.bundles.card import Card
+from core.explain.measured import Measured, measured
+from core.observations import CLUSTERS
+from core.registry import token_names
+from dashboard import settings
+from dashboard.services import bundles, studies
+from dashboard.services.studies import Case
+from dashboard.services.subjects import control, subject
+
+if TYPE_CHECKING:
+    from core.explain.counterfactuals import Counterfactual
+    from core.explain.filters import FilterAttention, FilterViews
+
+
+EXAMPLES = 3
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """A radiograph through the trained filters and through filters that learned nothing.
+
+    Attributes:
+        image: (H, W), before the filters, as the encoder gets it.
+        trained: (13, H, W), grey levels of the image: 0 is black, 1 is white.
+        control: the same of the untrained filters.
+        trained_response: (13, F), gain by frequency, from even grey to 0.5 cycles a pixel.
+        control_response: the same of the untrained filters.
+    """
+
+    image: Values
+    trained: Values
+    control: Values
+    trained_response: Values
+    control_response: Values
+
+    @property
+    def change(self) -> Values:
+        """Mean absolute change of a pixel by each trained filter, (13,), share of the grey scale."""
+        changes: Values = np.abs(self.trained - self.image).mean((1, 2))
+        return changes
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Attention to the filters, of the pair and of the same pair with untrained filters."""
+
+    trained: FilterAttention
+    control: FilterAttention
+
+
+def pairs(case: Case | None) -> dict[str, Card]:
+    """Usable pairs that read CCVE's filters, by their title; those of the family that fits the case first.
+
+    Only those of other families are named by it, so that an address stays what it was when a family is added.
+    """
+    families = bundles.families()
+    if case is not None:
+        families = tuple(sorted(families, key=lambda family: family != studies.family_for(case)))
+    found = [card for family in families for card in bundles.cards(family).values() if token_names(card.encoder)]
+    others = {family: f" · {bundles.family_title(family)}" for family in families[1:]}
+    return {bundles.title_of(card) + others.get(card.family, ""): card for card in found}
+
+
+def first_pair(family: str | None = None) -> Card | None:
+    """The bundle whose filters are shown: the family's first pair that reads CCVE's filters."""
+    return next((card for (encoder, _), card in bundles.cards(family).items() if token_names(encoder)), None)
+
+
+def views(case: Case, card: Card) -> FilterViews:
+    """Pass the case through the filters: on every page these pictures, in the radiograph's own grey levels."""
+    found: FilterViews = _views(bundles.bundle_key(card), case.key, card, case)
+    return found
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _views(bundle: str, image: str, _card: Card, _case: Case) -> FilterViews:
+    from core.explain.filters import filter_views
+
+    with bundles.inference():
+        model = bundles.open_model(_card)
+        return filter_views(model, studies.pixels(_case)(model.image_size))
+
+
+def pictures(case: Case, card: Card) -> Pictures:
+    """Pass the case through the filters, and through filters that learned nothing."""
+    found: Pictures = _pictures(bundles.bundle_key(card), case.key, card, case)
+    return found
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _pictures(bundle: str, image: str, _card: Card, _case: Case) -> Pictures:
+    from core.explain.filters import filter_views, frequency_responses
+
+    both, seen = (subject(_case, _card), control(_case, _card)), views(_case, _card)
+    with bundles.inference():
+        untrained = filter_views(both[1].model, both[1].image)
+        responses = [frequency_responses(each.model, each.image) for each in both]
+    return Pictures(seen.image, seen.filtered, untrained.filtered, *responses)
+
+
+def looks(case: Case, card: Card, layer: int | None, head: int | None, roll: bool) -> Looks:
+    """Attention to the filters, of the report's words and in summary; see ``core.explain.filters.filter_attention``.
+
+    Raises:
+        CXRLensError: there is no such layer or head.
+    """
+    found: Looks = _looks(bundles.bundle_key(card), case.key, layer, head, roll, card, case)
+    return found
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _looks(bundle: str, image: str, layer: int | None, head: int | None, roll: bool, _card: Card, _case: Case) -> Looks:
+    from core.explain.filters import filter_attention
+
+    both = subject(_case, _card), control(_case, _card)
+    with bundles.inference():
+        return Looks(*(filter_attention(each, layer, head, roll=roll) for each in both))
+
+
+def layers_and_heads(case: Case, card: Card) -> tuple[int, int]:
+    """How many layers of the pair's decoder, and heads of each, look at the filters."""
+    from core.explain.filters import attention_shape
+
+    trained = subject(case, card)
+    with bundles.inference():
+        return attention_shape(trained)
+
+
+def needed(case: Case, card: Card) -> Values:
+    """How far the log-likelihood of the report falls without each filter's token, (13,)."""
+    falls: Values = _needed(bundles.bundle_key(card), case.key, card, case)
+    return falls
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _needed(bundle: str, image: str, _card: Card, _case: Case) -> Values:
+    from core.explain.methods import explain
+    from core.explain.targets import whole_report
+
+    trained = subject(_case, _card)
+    with bundles.inference():
+        found = explain(trained, whole_report(trained), "occlusion", over="tokens")
+    return next(each.values for each in found if each.geometry is None)
+
+
+def switch_off(case: Case, card: Card, off: Sequence[str], how: Literal["token", "filter"]) -> Counterfactual:
+    """Write the report again without some filters.
+
+    Raises:
+        CXRLensError: a filter is unknown.
+    """
+    ordered = tuple(name for name in CLUSTERS if name in off)
+    found: Counterfactual = _switch_off(bundles.bundle_key(card), case.key, ordered, how, card, case)
+    return found
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _switch_off(
+    bundle: str, image: str, off: tuple[str, ...], how: Literal["token", "filter"], _card: Card, _case: Case
+) -> Counterfactual:
+    from core.explain.counterfactuals import without_filters
+
+    trained = subject(_case, _card)
+    reference = _case.study.findings if _case.study else None
+    with bundles.inference():
+        return without_filters(trained, off, how=how, reference=reference)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a filter was trained on.
+
+    Attributes:
+        cluster: its name.
+        studies: studies of the test split whose impression has the cluster.
+        of: of how many.
+        examples: sentences of such impressions; none for families that learned from patients.
+    """
+
+    cluster: str
+    studies: int
+    of: int
+    examples: tuple[str, ...]
+
+
+def learned(card: Card, cluster: str) -> Learned:
+    """What a filter was trained on, with examples where they are of no patient."""
+    if not bundles.synthetic(card.family):
+        return Learned(cluster, 0, 0, ())
+    known = studies.visible_studies()
+    texts = [study.cluster_texts[cluster] for study in known.values() if cluster in study.cluster_texts]
+    return Learned(cluster, len(texts), len(known), tuple(dict.fromkeys(texts))[:EXAMPLES])
+
+
+def trust(card: Card) -> Measured | None:
+    """What was measured of the pair's CLS attention; None for a family that was not measured."""
+    return measured(settings.explanations(), card.family, "ccve", "cls-attention", "report", card.decoder)

@@ -1,0 +1,86 @@
+"""The command ``cxr-lens write``: the reports of a whole source of studies in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from core.paths import BUNDLES
+from core.types import Split
+from training import console
+from training.console import AsJson, Bundles, Device, Jobs, Precision
+
+if TYPE_CHECKING:
+    from core.evaluation.writing import Census
+
+WHAT = "phantom:COUNT:SEED, the folder of an index or of images (docs/bring-your-own.md)."
+
+
+def write(
+    source: Annotated[str, typer.Argument(help=f"Where the studies are: {WHAT}")],
+    out: Annotated[Path, typer.Option(help="File to write: .jsonl or .csv.")],
+    bundle: Annotated[
+        list[str] | None, typer.Option("--bundle", help="Name of a bundle; may come again. Default: all.")
+    ] = None,
+    bundles: Bundles = BUNDLES,
+    split: Annotated[Split | None, typer.Option(help="Only these studies.")] = None,  # type: ignore[valid-type]
+    batch: Annotated[int, typer.Option(min=1, help="Images that are encoded together.")] = 16,
+    beam_size: Annotated[
+        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Default: as the bundle's card says.")
+    ] = None,
+    jobs: Jobs = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    devices: Annotated[int | None, typer.Option(min=1, help="Processes a node, each with a GPU of its own.")] = None,
+    num_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines; start the command on each: docs/scale.md.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the reports of all studies of a source into one file. Interrupted, it goes on where it stopped."""
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from core import ranks
+    from core.bundles.card import no_bundle
+    from core.bundles.library import BundleLibrary
+    from core.devices import open_device
+    from core.evaluation.writing import Work, write_source
+    from core.studies.sources import open_source
+    from training.launch import automatic_jobs, leave, place
+
+    names = tuple(bundle or [card.name for card in BundleLibrary(bundles).cards()])
+    if not names:
+        raise no_bundle(bundles)
+    key = open_source(source).key
+    where = str(open_device(device))
+    if devices or num_nodes:
+        accelerator: Literal["cpu", "gpu"] = "cpu" if where == "cpu" else "gpu"
+        where = str(place(accelerator, devices, num_nodes).device)
+    work = Work(key, split, bundles, names, batch, beam_size, where, precision)
+    with tqdm(desc="writing", unit="study", disable=not ranks.is_first() or console.is_quiet()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        census = write_source(work, out, jobs or (1 if where != "cpu" else automatic_jobs()), progress)
+    if ranks.is_first():
+        console.show({"out": out, **asdict(census)}, as_json, lambda: _table(out, census))
+    leave()
+
+
+def _table(out: Path, census: Census) -> str:
+    """What was written, for a reader."""
+    lines = [f"{census.written:,} of {census.studies:,} studies in {out}"]
+    lines += [f"  not written: {study_id}: {why}" for study_id, why in list(census.unreadable.items())[:20]]
+    if len(census.unreadable) > 20:
+        lines.append(f"  and {len(census.unreadable) - 20:,} more: see {out}.about.json")
+    width = max(map(len, census.pairs))
+    lines.append(f"{'':{width}}  words  empty    cut  distinct")
+    for name, each in census.pairs.items():
+        lines.append(f"{name:{width}} {each.words:6.1f} {each.empty:6,} {each.cut:6,} {each.distinct:9.0%}")
+    return "\n".join(lines)
