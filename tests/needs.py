@@ -77,6 +77,7 @@ OPENI = Need("Open-i's studies", "docs/data.md says where to get them; here they
 NIH = Need("a part of ChestX-ray14", "docs/data.md says where to get it; here it is ../shared/data", elsewhere=True)
 CATBOOST = _extra("CatBoost", "study", elsewhere=True)
 REFERENCE = _extra("torchxrayvision's copy of Open-i's codes", "reference", elsewhere=True)
+ORTHANC = Need("Orthanc with DICOMweb", "apt install orthanc orthanc-dicomweb", elsewhere=True)
 POSTGRES = Need("a PostgreSQL server", "apt install postgresql: /usr/lib/postgresql, user postgres", elsewhere=True)
 ALL = [each for each in list(globals().values()) if isinstance(each, Need)]
 

@@ -113,7 +113,7 @@ def test_an_index_needs_neither_count_nor_seed() -> None:
         ({"views": "ap"}, "data.views: expected one of frontal, both for openi, got 'ap'"),
         ({"source": "mimic_cxr", "views": "both"}, "data.views: expected one of ap, frontal, all for mimic_cxr"),
         ({"folder": ""}, "data.folder: openi needs the folder of its index. Make one: cxr-lens data"),
-        ({"labels": "chexpert"}, "data.labels: only MIMIC-CXR ships labels"),
+        ({"labels": "chexpert"}, "data.labels: of openi it is rules, not 'chexpert'"),
         ({"labels": "chexbert"}, "labels: expected one of rules, chexpert, negbio"),
         ({"source": "phantom"}, "data.count: phantoms are made to order"),
         ({"source": "iu_xray"}, "source: expected one of phantom, openi, mimic_cxr"),

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 from typer.testing import CliRunner
 
+from core.paths import EXAMPLES
 from tests import documented, needs
 from tests.documented import UnknownError, words_of
 from tests.documented.place import STUDIES, Place
@@ -92,6 +93,10 @@ PYTEST = {
 
 TRAINING = "cxr-lens train --preset phantom"
 INDEX = "cxr-lens data openi --from FOLDER --out data/openi"
+TABLE = (
+    "cxr-lens data table --images scans --reports reports.csv --id study --findings report --out data/mine --only-test"
+)
+SCANS = {"scans": lambda place: place.mine / "scans", "reports.csv": lambda place: place.mine / "reports.csv"}
 CREATED = "cxr-lens review create design.toml --cases reports.jsonl --preset phantom"
 
 ROWS: dict[str, Row] = {
@@ -155,6 +160,16 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens data openi --from ../shared/data --out data/openi": Row(
         " --no-images", {"../shared/data": lambda place: place.openi}, says=f"{STUDIES} kept"
+    ),
+    TABLE: Row(" --size 64 --processes 1", SCANS, says="50 kept"),
+    "cxr-lens data table --images CXR8 --reports CXR8 --columns chestx-ray14 --out data/nih": Row(
+        " --size 64 --processes 1", _words(CXR8=lambda place: EXAMPLES), says="16 kept"
+    ),
+    "cxr-lens data folder EXPORTS --out data/exports": Row(
+        " --size 64 --processes 1", _words(EXPORTS=lambda place: place.mine / "scans"), says="50 kept"
+    ),
+    "cxr-lens data move data/mine --to FOLDER": Row(
+        given=_words(FOLDER=lambda place: place.mine / "scans"), says="reads its images from", after=TABLE
     ),
     "cxr-lens data mimic --from FOLDER --out data/mimic": Row(
         " --size 64 --processes 1", _words(FOLDER=lambda place: place.mimic), says=f"{STUDIES} kept"
@@ -376,6 +391,7 @@ def here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
 
     monkeypatch.chdir(place.folder)
     monkeypatch.setenv("CXR_REVIEWS", "reviews.sqlite")
+    monkeypatch.setenv("XDG_DATA_HOME", str(place.folder / "own"))
     monkeypatch.setattr(
         "core.evaluation.java.missing", lambda: "left out here: METEOR's program takes seconds to start"
     )
