@@ -7,12 +7,16 @@ import os
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.studies.index import open_index
 from core.studies.indexed import IndexedSource
 from core.studies.phantom import PhantomSource
 from core.types import SPLITS, CXRLensError, FloatImage, Split, Study
 from core.views import VIEW_CHOICES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PHANTOM = "phantom"
 
@@ -61,6 +65,24 @@ class Studies:
             CXRLensError: it cannot be read.
         """
         return self.source.image(study if isinstance(study, str) else study.study_id, size)
+
+    def table(self) -> pd.DataFrame:
+        """A row a study, by its id: patient, split, view, findings, impression, and the state of each observation."""
+        import pandas as pd
+
+        rows = [
+            {
+                "study_id": each.study_id,
+                "subject_id": each.subject_id,
+                "split": each.split,
+                "view": each.view,
+                "findings": each.findings,
+                "impression": each.impression,
+                **{name: str(state) for name, state in each.labels.items()},
+            }
+            for each in self
+        ]
+        return pd.DataFrame(rows).set_index("study_id")
 
     def split(self, name: Split) -> Studies:
         """Those of "train", "validate" or "test".
