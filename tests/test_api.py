@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -174,6 +174,7 @@ def test_a_map_colours_where_it_is_strong_and_leaves_the_film_elsewhere() -> Non
     assert (np.asarray(drawing.film_with_map(pixels, values * 0, side=64)) == grey[..., None]).all()
 
 
+@settings(max_examples=50)
 @given(st.text(alphabet="<>&'\"ab pleural effusion.", max_size=80))
 def test_a_text_is_shown_as_it_is_whatever_it_holds(text: str) -> None:
     shown = cxr_lens.label(text)._repr_html_()

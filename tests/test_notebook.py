@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,26 @@ from tests import notebook  # noqa: E402, it imports them
 pytestmark = [pytest.mark.numeric, needs.BUNDLES.unless(BUNDLES.is_dir())]
 
 MOST_BYTES = 300_000
-PICTURES = 4
+PICTURES = 3
+
+
+def cpu_seconds() -> float:
+    """Of processes that this one started and that have ended: what else the machine does is not counted."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, float]:
     fresh = notebook.read()
-    begun = time.monotonic()
+    begun = cpu_seconds()
     notebook.run(fresh, tmp_path_factory.mktemp("notebook"))
-    return fresh, time.monotonic() - begun
+    return fresh, cpu_seconds() - begun
 
 
 def test_every_cell_runs_in_a_minute_and_shows_what_it_is_kept_with(ran: tuple[Any, float]) -> None:
     fresh, seconds = ran
-    assert seconds < 60  # on two idle cores a third of it
+    assert 1 < seconds < 60  # about 14
     cells = [(old, new) for old, new in zip(notebook.read().cells, fresh.cells, strict=True) if new.cell_type == "code"]
     assert 9 <= len(cells) <= 11
     for kept, new in cells:
