@@ -43,7 +43,7 @@ suppress_warnings = [
 nb_execution_mode = "off"  # the notebook is kept with what it shows; tests/test_notebook.py runs it
 
 default_role = "code"  # single backticks in docstrings are code, as on all other pages
-autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_google_docstring, napoleon_numpy_docstring = True, False

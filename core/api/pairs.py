@@ -73,7 +73,7 @@ class WrittenReport:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the reader of the file has to say of the image."""
+        """Sentences about the image and its file, for instance that the view is lateral."""
         return self.image.warnings
 
     def __repr__(self) -> str:
@@ -108,7 +108,7 @@ class Explanation:
 
     @property
     def has_map(self) -> bool:
-        """Whether its values are places in the image, and not filters."""
+        """Whether its values belong to places in the image, and not to filters."""
         return all(part.geometry is not None for part in self.parts)
 
     @property
@@ -164,15 +164,15 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """Of the bundle."""
+        """Name of the bundle."""
         return self.card.name
 
     def write(self, image: ImageLike, *, beam_size: int | None = None) -> WrittenReport:
-        """Write the findings of a radiograph, as every page and command does.
+        """Write the findings of a radiograph, with the same words as all pages and commands.
 
         Args:
             image: see `cxr_lens.read`.
-            beam_size: hypotheses kept; 1 is greedy. As the bundle's card says unless given.
+            beam_size: hypotheses kept by the search; 1 is greedy. By default that of the bundle's card.
 
         Raises:
             ImageError: the image cannot be used.
@@ -197,15 +197,15 @@ class Pair:
         method: str = "random-masks",
         **options: Any,
     ) -> Explanation:
-        """Explain a report that this pair wrote; the whole of it, or what is asked about.
+        """Explain a report that this pair wrote: a word, a sentence, the mention of a finding, or the whole report.
 
         Args:
             report: of `write`.
-            word: the word itself, or its index.
-            sentence: its index.
+            word: the word itself, or its index from 0.
+            sentence: its index from 0.
             finding: an observation that the report mentions.
             method: a key of `core.explain.methods.METHODS`; "rise" is "random-masks".
-            options: of the method, as ``seed`` or ``progress``.
+            options: of the method, such as ``seed`` or ``progress``.
 
         Raises:
             CXRLensError: another pair wrote it, the report has no such words, or the method cannot serve this pair.
@@ -242,7 +242,7 @@ def _target(subject: Subject, of_word: str | int | None, of_sentence: int | None
 
 
 def bundles(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
-    """Names of the trained pairs in a folder; of the demo's unless given, or where CXR_BUNDLES says."""
+    """Names of the trained pairs in a folder; by default of the folder that CXR_BUNDLES names, or those that ship."""
     return tuple(card.name for card in BundleLibrary(_folder(folder)).cards())
 
 
@@ -251,8 +251,8 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, device: str
 
     Args:
         name: see `bundles`.
-        folder: of bundles; the demo's unless given, or where CXR_BUNDLES says.
-        device: torch's name of where it computes.
+        folder: of bundles; by default that which CXR_BUNDLES names, or that of the bundles that ship.
+        device: where it computes, as torch names it: "cpu", "cuda".
 
     Raises:
         CXRLensError: there is no such pair, it is damaged, or there is no such device.

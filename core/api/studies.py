@@ -22,7 +22,7 @@ PHANTOM = "phantom"
 
 
 class Studies:
-    """Studies with their images, of one split or of all; made one by one, as they are asked for."""
+    """Studies with their images, of one split or of all; each is made when it is needed."""
 
     def __init__(self, source: PhantomSource | IndexedSource, splits: tuple[Split, ...] = SPLITS) -> None:
         """Studies of a source."""
@@ -67,7 +67,7 @@ class Studies:
         return self.source.image(study if isinstance(study, str) else study.study_id, size)
 
     def table(self) -> pd.DataFrame:
-        """A row a study, by its id: patient, split, view, findings, impression, and the state of each observation."""
+        """One row for each study, by its id: patient, split, view, texts, and the state of each observation."""
         import pandas as pd
 
         rows = [
@@ -85,7 +85,7 @@ class Studies:
         return pd.DataFrame(rows).set_index("study_id")
 
     def split(self, name: Split) -> Studies:
-        """Those of "train", "validate" or "test".
+        """Only the studies of "train", "validate" or "test".
 
         Raises:
             CXRLensError: another name.

@@ -50,7 +50,7 @@ def label(text: str) -> LabeledText:
         text: a whole report, or a section of one.
 
     Raises:
-        CXRLensError: it is no text.
+        CXRLensError: it is not a string.
     """
     if not isinstance(text, str):
         raise CXRLensError(f"A report is a text, not a value of type {type(text).__name__}.")
