@@ -1,12 +1,15 @@
-"""Files that are whole or not there: texts replaced in one step, arrays whose space is taken before they are filled."""
+"""Files and folders that are whole or not there, and arrays whose space is taken before they are filled."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import sys
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +17,145 @@ import numpy as np
 
 from core.types import CXRLensError
 
+_FORGOTTEN = 3600
+"""Seconds after which a file that a writer has not touched is what a killed process left."""
+
 
 class DiskError(CXRLensError):
     """A file cannot be written: no space, no right. What was there before stays."""
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text in one piece: a reader sees the old file or the new one. Several processes may write it at once.
+@contextmanager
+def whole_file(path: Path, *, replace: bool = True, private: bool = False) -> Iterator[Path]:
+    """Write a file in one piece: a reader sees the old file or the new one, also after a power cut.
+
+    Several processes may write it at once; the last one to finish stays.
+
+    Args:
+        path: of the file; its folder exists.
+        replace: False leaves a file that is there meanwhile as it is.
+        private: only the owner may read it.
+
+    Yields:
+        An empty file of this writer alone, beside `path`. It gets its name when the block ends, and goes if it fails.
+
+    Raises:
+        DiskError: it cannot be written.
+        FileExistsError: it is there, and is not to be replaced.
+    """
+    fresh = _beside(path)
+    try:
+        with _disk_errors(path):
+            fresh.touch(mode=0o600 if private else 0o666, exist_ok=False)
+            yield fresh
+            _to_disk(fresh)
+            if replace:
+                os.replace(fresh, path)  # noqa: PTH105 - in one step also where the target exists
+        if not replace:
+            _give_name(fresh, path)
+        _folder_to_disk(path.parent)
+    finally:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Write a folder in one piece; an older one of that name is replaced when the new one is whole.
+
+    Args:
+        path: of the folder; the folder that it stands in exists.
+
+    Yields:
+        An empty folder of this writer alone, beside `path`. It gets its name when the block ends, and goes if it fails.
 
     Raises:
         DiskError: it cannot be written.
     """
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # of this writer alone
+    fresh, before = _beside(path), _beside(path)
     try:
-        fresh.write_text(text, encoding="utf-8")
-        os.replace(fresh, path)  # noqa: PTH105 - in one step also where the target exists
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise DiskError(
-            f"{path} could not be written: {error.strerror or error}. What was there is unchanged."
-        ) from error
+        with _disk_errors(path):
+            fresh.mkdir()
+            yield fresh
+            for each in sorted(fresh.rglob("*")):
+                if each.is_file():
+                    _to_disk(each)
+            if path.exists():
+                path.rename(before)
+            try:
+                fresh.rename(path)
+            except OSError:
+                if before.exists():
+                    before.rename(path)
+                raise
+        _folder_to_disk(path.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a text (as UTF-8) or bytes in one piece, as `whole_file` does.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    with whole_file(path) as fresh:
+        fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove_forgotten(folder: Path) -> None:
+    """Remove what writers of `whole_file` left in a folder when they were killed, an hour ago or more."""
+    for path in folder.glob(".*.part"):
+        with suppress(OSError):  # another process removes it too
+            if time.time() - path.stat().st_mtime > _FORGOTTEN:
+                path.unlink()
+
+
+def _beside(path: Path) -> Path:
+    """A name of this writer alone. It ends so that no search for files of a kind finds it."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.part")
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Tell of a write that failed, whichever library wrote."""
+    try:
+        yield
+    except Exception as error:
+        safetensors = sys.modules.get("safetensors")  # it tells of a full disk by an error of its own
+        if not isinstance(error, (OSError, safetensors.SafetensorError) if safetensors else OSError):
+            raise
+        why = getattr(error, "strerror", None) or error
+        raise DiskError(f"{path} could not be written: {why}. What was there is unchanged.") from error
+
+
+def _give_name(fresh: Path, path: Path) -> None:
+    """Name a file unless the name is taken."""
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links, as of many sticks
+        if os.path.lexists(path):
+            raise FileExistsError(f"{path} exists.") from None
+        with _disk_errors(path):
+            fresh.rename(path)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _folder_to_disk(folder: Path) -> None:
+    """Make sure of a name that was given; systems that cannot open a folder see to it themselves."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -125,10 +125,10 @@ def test_without_space_the_old_table_stays(tmp_path: Path, monkeypatch: pytest.M
     before = path.read_bytes()
 
     def full(self: Path, *_: object, **__: object) -> int:
-        self.write_bytes(b"half")
+        self.open("wb").write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DiskError, match="No space left on device"):
         write_table(tmp_path, example())
     assert path.read_bytes() == before
