@@ -56,7 +56,7 @@ from tests.mimic_tree import Exam, report, write_csv, write_tree
 from tests.test_training import FEW
 from training.bench import speeds as bench
 from training.cli import app
-from training.console import PRESETS
+from training.options import PRESETS
 
 pytestmark = pytest.mark.numeric
 

@@ -103,9 +103,9 @@ class Stage:
     memory: float
     disk: float
 
-    def hours(self, tera: float, devices: int) -> float:
-        """Hours on ``devices`` that do ``tera`` x 10^12 operations a second each."""
-        return self.items * self.epochs * self.operations / (tera * 1e12 * devices) / 3600
+    def hours(self, tflops: float, gpus: int) -> float:
+        """Hours on so many GPUs that reach ``tflops`` each."""
+        return self.items * self.epochs * self.operations / (tflops * 1e12 * gpus) / 3600
 
 
 class Saved:
@@ -311,7 +311,7 @@ def study_stage(config: ExperimentConfig, counts: Counts, studies: int = 1500) -
 
 
 def _vocabulary(words: int) -> Vocabulary:
-    return Vocabulary((*SPECIAL_TOKENS, *(f"word{place}" for place in range(words))))
+    return Vocabulary((*SPECIAL_TOKENS, *(f"word{index}" for index in range(words))))
 
 
 def _images(name: str, config: ExperimentConfig, batch: int) -> Tensor:
@@ -368,8 +368,8 @@ def costs(
     more: list[Stage],
     config: ExperimentConfig,
     counts: Counts,
-    tera: float,
-    devices: int,
+    tflops: float,
+    gpus: int,
     cores: int,
 ) -> dict[str, Any]:
     """The plan in plain values: what is assumed and measured, then lines in their order.
@@ -403,7 +403,7 @@ def costs(
                 "items": row.items,
                 "epochs": row.epochs,
                 "operations": row.operations,
-                "hours": row.hours(tera, devices),
+                "hours": row.hours(tflops, gpus),
                 "memory": row.memory,
                 "disk": row.disk,
             }
@@ -413,24 +413,24 @@ def costs(
         lines.append(
             {
                 "sum": command,
-                "hours": hours + sum(row.hours(tera, devices) for row in done),
+                "hours": hours + sum(row.hours(tflops, gpus) for row in done),
                 "memory": max(row.memory for row in done),
                 "disk": disk + sum(row.disk for row in done),
             }
         )
-    assumed = {"devices": devices, "tera": tera, "cores": cores, "samples": counts.samples, "words": counts.words}
+    assumed = {"gpus": gpus, "tflops": tflops, "cores": cores, "samples": counts.samples, "words": counts.words}
     return {"preset": config.name, "assumed": assumed, "measured": rates, "lines": lines}
 
 
-def table(plan: Mapping[str, Any]) -> str:
+def plan_markdown(plan: Mapping[str, Any]) -> str:
     """What `costs` gives, as Markdown."""
     assumed, measured = plan["assumed"], plan["measured"]
     lines = [
-        f"Assumed: {assumed['devices']} GPU(s) that do {assumed['tera']:g} x 10^12 operations a second each, "
+        f"Assumed: {assumed['gpus']} GPU(s) that reach {assumed['tflops']:g} TFLOPS each, "
         f"{assumed['cores']} CPU cores, {assumed['samples']:,} samples, reports of {assumed['words']} words. Measured "
         f"here: {measured['images']:.1f} radiographs and {measured['reports']:,.0f} reports a second and core.",
         "",
-        "| stage | items | epochs | 10^9 operations an item | hours | GPU memory, GB | disk, GB |",
+        "| stage | items | epochs | GFLOPs an item | hours | GPU memory, GB | disk, GB |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for line in plan["lines"]:

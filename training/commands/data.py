@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from training.console import AsJson, note, show
+from training.console import note, print_result, print_text, progress_bar
+from training.options import AsJson, Folder, Processes, Seed
 
 if TYPE_CHECKING:
     from core.studies.index import StudyIndex
 
 app = typer.Typer(no_args_is_help=True, help="Read Open-i or MIMIC-CXR as they are on disk. See docs/data.md.")
 
-
 From = Annotated[Path, typer.Option("--from", help="Folder of the release.")]
-Out = Annotated[Path, typer.Option(help="Folder of the index; made if missing.")]
 Index = Annotated[Path, typer.Argument(help="Folder of an index.")]
 Sizes = Annotated[
     list[int] | None,
     typer.Option("--size", min=32, max=2048, help="Side of cached images, pixels; may come again. [default: 224, 288]"),
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Do not cache images; do it later by the same command.")]
-Processes = Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")]
 
 _SIZES = (224, 288)  # of the paper's encoders
 
@@ -34,7 +31,7 @@ _SIZES = (224, 288)  # of the paper's encoders
 @app.command()
 def openi(
     release: From,
-    out: Out,
+    out: Folder,
     views: Annotated[Literal["frontal", "both"], typer.Option(help="Images to cache.")] = "frontal",
     split: Annotated[
         Literal["auto", "r2gen", "seeded"],
@@ -42,7 +39,7 @@ def openi(
             help="r2gen: ids and split of annotation.json; seeded: drawn by patient; auto: r2gen if it is there."
         ),
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="Of a drawn split.")] = 0,
+    seed: Seed = 0,
     removed_words: Annotated[Literal["keep", "drop"], typer.Option(help="What becomes of XXXX in reports.")] = "keep",
     size: Sizes = None,
     no_images: NoImages = False,
@@ -50,18 +47,16 @@ def openi(
     as_json: AsJson = False,
 ) -> None:
     """Index Open-i (XML release, Kaggle tables or R2Gen's annotation.json), cache its images, print the census."""
-    from tqdm import tqdm
-
     from core.studies.openi import index_openi
 
-    with tqdm(unit="report", desc="reading") as bar:
+    with progress_bar("report", "reading") as tell:
         index = index_openi(
             release,
             out,
             split=split,
             seed=seed,
             removed_words=removed_words,
-            progress=lambda done: bar.update(done - bar.n),
+            progress=lambda done: tell(done, None),
         )
     _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
 
@@ -69,7 +64,7 @@ def openi(
 @app.command()
 def mimic(
     release: From,
-    out: Out,
+    out: Folder,
     reports: Annotated[
         Path | None, typer.Option(help="Folder of the reports, or mimic-cxr-reports.zip. [default: that of the images]")
     ] = None,
@@ -87,7 +82,7 @@ def mimic(
     """Index MIMIC-CXR(-JPG), write annotation.json, cache its images, print the census."""
     from core.studies.mimic_cxr import index_mimic_cxr, write_annotation
 
-    with _bar("study", "reading") as progress:
+    with progress_bar("study", "reading") as progress:
         index = index_mimic_cxr(release, out, reports=reports, exceptions=exceptions, progress=progress)
     _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
     count = write_annotation(index, views, out / "annotation.json")
@@ -107,7 +102,7 @@ def move(index: Index, to: Annotated[Path, typer.Option(help="Folder in which th
     """Tell an index that its release was moved. What was made from it, caches and labels, stays."""
     from core.studies.index import move_index
 
-    typer.echo(f"{index} reads its images from {move_index(index, to).root}")
+    print_text(f"{index} reads its images from {move_index(index, to).root}")
 
 
 @app.command()
@@ -117,10 +112,10 @@ def labels(index: Index, processes: Processes = 0) -> None:
     from core.studies.label_table import label_index
 
     opened = open_index(index)
-    with _bar("study", "labelling") as progress:
+    with progress_bar("study", "labelling") as progress:
         table = label_index(opened, processes or os.cpu_count() or 1, progress)
     versions = ", ".join(f"{name} {version or 'none'}" for name, version in table.versions.items() if name != "index")
-    typer.echo(f"{table.rows.num_rows:,} studies labelled in {index} ({versions})")
+    print_text(f"{table.rows.num_rows:,} studies labelled in {index} ({versions})")
 
 
 def _finish(index: StudyIndex, views: str, sizes: Sequence[int] | None, processes: int, as_json: bool) -> None:
@@ -128,7 +123,7 @@ def _finish(index: StudyIndex, views: str, sizes: Sequence[int] | None, processe
 
     if sizes is not None:
         images = index.samples(views)["image"].tolist()
-        with _bar("image", "caching") as progress:
+        with progress_bar("image", "caching") as progress:
             write_image_cache(index, sizes, images, processes or os.cpu_count() or 1, progress)
     _print_census(index, as_json)
 
@@ -142,18 +137,4 @@ def _print_census(index: StudyIndex, as_json: bool) -> None:
     if unreadable:
         lines.append(f"\n{len(unreadable):,} image files cannot be read and are left out (unreadable.jsonl):")
         lines += [f"  {message}" for message in unreadable[:5]]
-    show({**census, "unreadable": unreadable}, as_json, lambda: "\n".join(lines))
-
-
-@contextmanager
-def _bar(unit: str, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for work that tells (done, all)."""
-    from tqdm import tqdm
-
-    with tqdm(unit=unit, desc=what) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield tell
+    print_result({**census, "unreadable": unreadable}, as_json, lambda: "\n".join(lines))

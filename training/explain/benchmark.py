@@ -28,12 +28,17 @@ from core.explain.faithfulness import CELLS, cover_curve, erasure, sanity, stabi
 from core.explain.localisation import centre_prior, localise
 from core.explain.methods import cam_layers, explain, on_square, possible
 from core.explain.subject import Subject, open_subject
+from core.files import write_whole
 from core.labels.rules import label_report
 from core.observations import ASSERTED, CLUSTERS
+from core.registry import lookup
 from core.studies.phantom import PhantomSource, PhantomStudy
 from core.types import Attribution, FloatImage, Mask
-from training.explain.summary import PRIORS, RUNS, compact, summarise, table
-from training.runs import StageError, content_hash, use_threads_for
+from training.evaluate import cards_of
+from training.explain.summary import PRIORS, VARIANTS, benchmark_markdown, compact, summarise
+from training.identity import content_hash
+from training.run_folder import StageError
+from training.threads import use_threads_for
 
 RANDOM_MAPS, RANDOM_RANKINGS = 3, 20
 """Draws that stand for one random map, and for one random ranking of filters."""
@@ -108,7 +113,7 @@ def explain_benchmark(
         bundles: their folder.
         out: where parts and results go.
         settings: how large.
-        methods: keys of ``RUNS``; empty is all.
+        methods: keys of ``VARIANTS``; empty is all.
         names: of bundles; empty is all of the preset's family.
         jobs: processes.
 
@@ -149,9 +154,9 @@ def explain_benchmark(
     out.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(out / "findings.csv", index=False)
     pd.DataFrame(results["rows"]).to_csv(out / "table.csv", index=False)
-    (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    (out / "table.md").write_text(table(results), encoding="utf-8")
-    (out / "measured.json").write_text(json.dumps(compact(results)), encoding="utf-8")
+    write_whole(out / "results.json", json.dumps(results, indent=1))
+    write_whole(out / "table.md", benchmark_markdown(results))
+    write_whole(out / "measured.json", json.dumps(compact(results)))
     return results
 
 
@@ -198,17 +203,14 @@ def _prepare(
 ) -> tuple[Job, list[Card], list[str]]:
     if config.data.source != "phantom":
         raise StageError(f"The true place of a finding is known on the phantom only, not on '{config.data.source}'.")
-    unknown = [each for each in methods if each not in RUNS]
-    if unknown:
-        raise StageError(f"There is no method '{unknown[0]}'. Known: {', '.join(RUNS)}.")
-    cards = [card for card in BundleLibrary(bundles).cards() if card.family == config.name]
-    missing = set(names) - {card.name for card in cards}
-    if missing or not cards:
-        what = f"no bundle '{min(missing)}'" if missing else f"no bundle of the family '{config.name}'"
-        raise StageError(f"{bundles} has {what}. Run: cxr-lens train --preset {config.name}")
+    for each in methods:
+        lookup(VARIANTS, each, "method")
+    cards = cards_of(config.name, bundles)
+    for name in names:
+        lookup({card.name: card for card in cards}, name, f"bundle of {bundles},")
     study_ids = visible_studies(PhantomSource(config.data.count, config.data.seed), settings.studies)
     job = Job(config, settings, bundles, out / "parts", study_ids)
-    return job, [card for card in cards if not names or card.name in names], list(methods or RUNS)
+    return job, [card for card in cards if not names or card.name in names], list(methods or VARIANTS)
 
 
 def visible_studies(source: PhantomSource, count: int) -> tuple[str, ...]:
@@ -249,9 +251,7 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
                 left -= question.mask is not None
                 rows.append({"encoder": card.encoder, "decoder": card.decoder, "method": method, **row})
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".part")
-    fresh.write_text(json.dumps({"key": key, "seconds": time.perf_counter() - began, "rows": rows}), encoding="utf-8")
-    fresh.replace(path)
+    write_whole(path, json.dumps({"key": key, "seconds": time.perf_counter() - began, "rows": rows}))
     return rows
 
 
@@ -301,14 +301,14 @@ def _row(
     elif not _can(subject, question, method):
         return None
     else:
-        options = dict(RUNS[method].options)
+        options = dict(VARIANTS[method].options)
         if method in ("smoothgrad", "random-masks"):
             options["seed"] = seed
         if method == "layer-grad-cam":
             options["layer"] = cam_layers(subject, question.target)[-2]
 
         def run(of: Subject) -> tuple[Attribution, ...]:
-            return explain(of, question.target, RUNS[method].method, **options)
+            return explain(of, question.target, VARIANTS[method].method, **options)
 
         explained = run(subject)
         measured = _measure(subject, question, explained)
@@ -323,7 +323,10 @@ def _row(
 
 def _can(subject: Subject, question: Question, method: str) -> bool:
     """Whether a run serves a question; of CCVE, which has no image cells, only filters are asked, as they come."""
-    over, wanted = possible(subject, question.target).get(RUNS[method].method, ()), RUNS[method].options.get("over")
+    over, wanted = (
+        possible(subject, question.target).get(VARIANTS[method].method, ()),
+        VARIANTS[method].options.get("over"),
+    )
     if not subject.visual.grids:
         return over[:1] == ("tokens",) and wanted is None
     return bool(over) and wanted in (None, *over)

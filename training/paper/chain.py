@@ -10,9 +10,9 @@ from core.config import ExperimentConfig
 from core.evaluation.reports import write_labels
 from training.evaluate import evaluate
 from training.launch import ONE, Placement
-from training.runs import use_threads_for
 from training.stages.chain import run_all
 from training.stages.run import Run
+from training.threads import use_threads_for
 
 
 def runs_of(config: ExperimentConfig, seeds: int, runs: Path, placement: Placement = ONE) -> list[Run]:

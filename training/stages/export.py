@@ -1,4 +1,4 @@
-"""Stage: trained pairs as bundles, weights rounded to 8 bits; embeddings of held-out studies beside them."""
+"""Stage: trained pairs as bundles, weights quantised to 8 bits; embeddings of held-out studies beside them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from core.registry import ENCODERS, encoder_parts, image_size
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
-from training.runs import load_weights
+from training.run_folder import load_weights
 from training.stages.encoders import objective_of, trained_encoder
 from training.stages.models import (
     batches,
@@ -58,7 +58,7 @@ LICENCES = {
 
 
 def export(run: Run, out: Path) -> None:
-    """Write all pairs as bundles into ``out``, weights rounded to 8 bits; they are verified afterwards."""
+    """Write all pairs as bundles into ``out``, weights quantised to 8 bits; they are verified afterwards."""
     for name in frozen_parts(run.config):
         if reads_cache(run.config, name):
             _export_encoder(run, name, out)
