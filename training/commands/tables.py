@@ -101,11 +101,11 @@ def table_2(
     as_json: AsJson = False,
 ) -> None:
     """Train seven image classifiers of the 14 observations; done ones are skipped, an interrupted one resumes."""
+    run = _run(preset, overrides, runs)
     from training.launch import automatic_jobs
     from training.paper import tables as made
     from training.stages.chain import side_by_side
 
-    run = _run(preset, overrides, runs)
     names = backbone or made.rows_of_table_2(run.config)
     command = again("table 2", preset, overrides) + "".join(f" --backbone {name}" for name in backbone or [])
     with resumable():
@@ -122,10 +122,11 @@ def table_3(
     as_json: AsJson = False,
 ) -> None:
     """Train a Transformer that writes findings from the true fine labels, and score it on held-out studies."""
+    run = _run(preset, overrides, runs)
     from training.paper import tables as made
 
     with resumable():
-        table = made.table_3(_run(preset, overrides, runs), PAPER, again("table 3", preset, overrides))
+        table = made.table_3(run, PAPER, again("table 3", preset, overrides))
         _finish(table, out, as_json)
 
 
@@ -144,9 +145,9 @@ def study_ccve(
     as_json: AsJson = False,
 ) -> None:
     """What CCVE's 13 embeddings know: PCA and CatBoost as in the paper, a linear probe, other encoders, controls."""
+    run = _run(preset, overrides, runs)
     from training.paper import ccve_study as study
 
-    run = _run(preset, overrides, runs)
     command = again("study ccve", preset, overrides) + (f" --components {components}" if components else "")
     command += (f" --variance {variance:g}" if variance != 0.7 else "") + f" --studies {most}"
     settings = study.StudyConfig(components=components, variance=variance, studies=most)
@@ -181,10 +182,10 @@ def study_encoders(
     as_json: AsJson = False,
 ) -> None:
     """Does the paper's order of encoders hold? Trains what is missing; done stages are skipped."""
+    run = _run(preset, overrides, runs)
     from training.launch import automatic_jobs
     from training.paper import encoder_study as study
 
-    run = _run(preset, overrides, runs)
     command = again("study encoders", preset, overrides) + f" --seeds {seeds}"
     command += f" --drifting {drifting}" if drifting != "both" else ""
     names = {"both": study.DRIFTING, "none": ()}.get(drifting, (drifting,))

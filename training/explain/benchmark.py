@@ -36,7 +36,7 @@ from core.studies.phantom import PhantomSource, PhantomStudy
 from core.types import Attribution, FloatImage, Mask
 from training.evaluate import cards_of
 from training.explain.summary import PRIORS, VARIANTS, benchmark_markdown, compact, summarise
-from training.identity import content_hash
+from training.identity import content_hash, stage_identity
 from training.run_folder import StageError
 from training.threads import use_threads_for
 
@@ -235,8 +235,18 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
     """Explain all studies of a pair by one method, or read what was done before."""
     library = BundleLibrary(job.bundles)
     card = next(card for card in library.cards() if card.name == name)
-    about = [card.content["sha256"], card.content["encoder"], _source(job).fingerprint(), job.study_ids]
-    key = content_hash([*about, card.write, asdict(job.settings), name, method])
+    made_of = stage_identity(
+        "explanation",
+        weights=card.content["sha256"],
+        encoder=card.content["encoder"],
+        write=card.write,
+        data=_source(job).fingerprint(),
+        studies=job.study_ids,
+        settings=asdict(job.settings),
+        pair=name,
+        method=method,
+    )
+    key = content_hash(made_of)
     path = job.parts / f"{name}--{method}.json"
     if path.is_file():
         saved = json.loads(path.read_text(encoding="utf-8"))

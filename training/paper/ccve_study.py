@@ -117,8 +117,8 @@ def ccve_study(
         StageError: CatBoost or a bundle is missing, there are fewer studies than PCA components, or no class has
             both kinds.
     """
-    require_catboost()
     cards = _first_pairs(family, bundles)
+    require_catboost()
     most = config.studies or None
     labels = usable({split: data.coarse_targets(split).numpy()[:most] for split in SPLITS}, OBSERVATIONS)
     require_components(config.components, len(labels.targets["train"]), "training studies")

@@ -20,6 +20,7 @@ from core.decoders.search import GenerateConfig
 from core.encoders import Encoder
 from core.encoders.clip import ContrastiveEncoder
 from core.encoders.random_filters import with_random_filters
+from core.files import whole_file
 from core.registry import ENCODERS, encoder_parts, image_size
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
@@ -191,11 +192,9 @@ def _export_embeddings(run: Run, name: str, library: bundle.BundleLibrary, out: 
         own = visual if model.encoder is encoder else tokens_of(model.encoder)  # DVE learns with its decoder
         parts = [replace(own, tokens=each) for each in own.tokens.split(64)]
         tensors[f"states.{decoder}"] = torch.cat([decoder_states(model, part, write) for part in parts])
-    save_file(
-        {key: value.contiguous() for key, value in bundle.rounded(tensors, "").items()},
-        out / f"{family}-embeddings-{name}.safetensors",
-        {"study_ids": json.dumps([each.study_id for each in studies])},
-    )
+    kept = {key: value.contiguous() for key, value in bundle.rounded(tensors, "").items()}
+    with whole_file(out / f"{family}-embeddings-{name}.safetensors") as fresh:
+        save_file(kept, fresh, {"study_ids": json.dumps([each.study_id for each in studies])})
 
 
 def _specimen(size: int) -> Tensor:
