@@ -8,6 +8,7 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from core.bundles.library import read_card
 from core.config import ExperimentConfig, from_dict, load_config, to_dict
 from core.paths import ASSETS, BUNDLES
 from core.registry import ENCODERS
+from core.types import CXRLensError
 from tests import needs
 from tests.test_config import fields
 from training import identity, run_folder
@@ -27,6 +29,7 @@ from training.data import StudyData
 from training.identity import VERSIONS, content_hash, why_anew
 from training.options import PRESETS
 from training.paper.tables import stages_of_table_2
+from training.plan import stages as planned
 from training.run_folder import run_stage
 from training.stages.chain import run_all
 from training.stages.label_text import label_text_decoder
@@ -269,6 +272,19 @@ def test_what_does_not_matter_changes_nothing(recorded: Recorded, seed: Any, tmp
     before = recorded(config)
     assert recorded(from_dict(ExperimentConfig, shuffled(to_dict(config)))) == before
     assert recorded(config, shared=tmp_path_factory.mktemp("elsewhere")) == before
+
+
+def test_an_encoder_of_an_unknown_objective_is_refused_before_any_stage(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = replace(ENCODERS["cve"], objective="impresions")  # type: ignore[arg-type]
+    monkeypatch.setitem(ENCODERS, "cve", row)  # type: ignore[call-overload]
+    monkeypatch.setattr(StudyData, "fingerprint", lambda _: pytest.fail("studies were read"))
+    message = "Unknown objective of the encoder cve, 'impresions'. Did you mean 'impressions'"
+    with pytest.raises(CXRLensError, match=message):
+        recorded(config_of())
+    with pytest.raises(CXRLensError, match=message):
+        planned(config_of())
 
 
 # ------------------------------------------------------------------------------------------------------------ why anew

@@ -11,7 +11,7 @@ from training.backbones import BACKBONES
 from training.options import PRESETS
 from training.plan import (
     Counts,
-    Stage,
+    StageCost,
     backbone_stage,
     costs,
     decoder_stage,
@@ -79,14 +79,14 @@ def test_what_paper_adds_to_train(config: ExperimentConfig) -> None:
 
 
 def test_the_plan_sums_what_each_command_costs(config: ExperimentConfig) -> None:
-    row = Stage("x", items=1_000_000, epochs=36, operations=1e9, memory=2e9, disk=1e9)
+    row = StageCost("x", items=1_000_000, epochs=36, operations=1e9, memory=2e9, disk=1e9)
     lines = plan_markdown(costs([row], [row, row], config, COUNTS, 10, 1, 16)).splitlines()
     assert lines[-4].startswith("| **all of `train`** | | | | **1** | **2.0** |")
     assert lines[-1].startswith("| **all of `paper`** | | | | **3** | **2.0** |")
 
 
 def test_hours() -> None:
-    stage = Stage("x", items=1_000_000, epochs=36, operations=1e9, memory=0, disk=0)
+    stage = StageCost("x", items=1_000_000, epochs=36, operations=1e9, memory=0, disk=0)
     assert stage.hours(tflops=10, gpus=1) == pytest.approx(1.0)
     assert stage.hours(tflops=10, gpus=4) == pytest.approx(0.25)
 
