@@ -136,17 +136,22 @@ class EvaluationJob(Job):
         """
         self.asked = asked
         folder = asked.folder / f"job-{os.getpid()}-{time.monotonic_ns()}"
-        try:
-            home().mkdir(parents=True, exist_ok=True)
-            asked.folder.mkdir(mode=0o700, exist_ok=True)
-            folder.mkdir()
-        except OSError as error:
-            raise CXRLensError(
-                f"Evaluations cannot be kept in {home()} ({error.strerror}). Set CXR_EVALUATIONS to a folder that can "
-                "be written."
-            ) from error
-        write_whole(asked.folder / "about.json", json.dumps(asdict(asked), indent=1))
+        _make(folder, asked)
         super().__init__("core.evaluation.own", folder, "The evaluation", "What is written is kept: go on with it.")
+
+
+def _make(folder: Path, asked: Asked) -> None:
+    """Make a folder in that of an evaluation, or that itself, and say there what was asked for."""
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        asked.folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CXRLensError(
+            f"Evaluations cannot be kept in {home()} ({error.strerror}). Set CXR_EVALUATIONS to a folder that can be "
+            "written."
+        ) from error
+    write_whole(asked.folder / "about.json", json.dumps(asdict(asked), indent=1))
 
 
 def evaluate_source(asked: Asked, progress: Progress) -> None:
@@ -164,6 +169,7 @@ def evaluate_source(asked: Asked, progress: Progress) -> None:
     def told(done: int, total: int) -> None:
         progress(_SHARE * done / total, f"Writing: {done:,} of {total:,} studies")
 
+    _make(folder, asked)
     progress(0.0, "Opening the studies and the models")
     device = os.environ.get("CXR_DEVICE") or "auto"
     census = write_source(asked.work(device), folder / "reports.jsonl", progress=told)
