@@ -282,6 +282,10 @@ def without_pictures(source_name: str | None, rows: Sequence[cases.Row]) -> list
     told = []
     if strange := [row.study_id for row in rows if not row.here]:
         told.append(f"Not among {sources.names()[source_name]} any more: {', '.join(strange)}.")
+    if changed := [row.study_id for row in rows if row.changed]:
+        told.append(
+            f"Another report in {sources.names()[source_name]} now: {', '.join(changed)}. Write and score again below."
+        )
     if gone := [row.study_id for row in rows if row.here and row.picture is None]:
         told.append(f"The image is gone, or cannot be read: {', '.join(gone)}.")
     return told

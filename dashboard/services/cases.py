@@ -93,6 +93,7 @@ class Row:
         reference: pieces of the reference report; None where there is none.
         cells: one a pair.
         here: whether it opens on the Read page.
+        changed: whether its source has another report of it now than the reference.
     """
 
     study_id: str
@@ -101,6 +102,7 @@ class Row:
     reference: Sequence[Mapping[str, Any]] | None
     cells: Sequence[Cell]
     here: bool = False
+    changed: bool = False
 
 
 def _asked(outcomes: Outcomes, observation: str) -> dict[str, Outcome]:
@@ -210,6 +212,9 @@ def rows(found: Evaluation, pairs: Sequence[str], indices: Sequence[int], source
                 reports.segments(reference, reports.label(reference)) if found.referenced else None,
                 [_cell(found, name, index) for name in pairs],
                 study_id in pictures,
+                found.referenced
+                and study_id in pictures
+                and studies.study(study_id, source_name).findings != reference,
             )
         )
     return made

@@ -250,7 +250,8 @@ def read_reports(results: ResultSet) -> Evaluation:
     name = source_of(results)
     source = None if name is None else sources.source(name)
     facts = "" if results.own is None else str(results.own.folder / "studies.jsonl")
-    return _read_reports(*_stamp(results), "" if source is None else source.key, facts, source)
+    key = "" if source is None else sources.content_key(source)
+    return _read_reports(*_stamp(results), key, facts, source)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading what the reports say …")
