@@ -154,7 +154,7 @@ def test_a_table_of_ones_own_from_the_button_to_cases_results_and_read(
     index = films(here / "ward", 12)
     monkeypatch.setenv("CXR_SOURCES", str(index))
     first = open_page("cases", source="index")
-    assert "There are no reports of Ward films yet" in words_on(first)
+    assert "No model has written the reports of Ward films yet" in words_on(first)
     assert "learned from synthetic X-rays: on these studies their reports mean little" in words_on(first)
     (button,) = [each for each in first.button if each.key == "own_start"]
     assert button.label == "Write and score the reports of these 12 studies with these 2 models"
@@ -163,7 +163,7 @@ def test_a_table_of_ones_own_from_the_button_to_cases_results_and_read(
     (found,), _ = evaluations.with_reports("index")
     assert any("no constant and no nearest training report" in each for each in found.content["told"])
     assert [each["name"] for each in found.content["baselines"]] == ["shuffled images"]
-    assert found.name == "Ward films (synthetic X-rays)"
+    assert found.name == "Ward films, models for synthetic X-rays"
     ways = evaluations.divide(evaluations.read_reports(found))
     assert {name: int(mask.sum()) for name, mask in ways["Scanner"].items()} == {"A": 6, "B": 6}
     assert set(ways["Sex"]) == {"female", "male"}

@@ -35,7 +35,7 @@ def offer_evaluation(source_name: str, *, why: str = "") -> None:
         return
     for asked in own.unfinished(source_name):
         _go_on(asked)
-    _begin(source_name, why or f"There are no reports of {sources.names()[source_name]} yet.")
+    _begin(source_name, why or f"No model has written the reports of {sources.names()[source_name]} yet.")
 
 
 @st.fragment(run_every=1.0)

@@ -105,7 +105,7 @@ def result_sets() -> tuple[dict[str, ResultSet], dict[str, str]]:
     asked: dict[str, Asked] = {}
     for each in own.evaluations():
         if each.whole:
-            name = f"{each.title} ({bundles.family_title(each.family)})"
+            name = f"{each.title}, models for {bundles.family_title(each.family)}"
             name = name if name not in files else f"{name} {each.folder.name[:4]}"
             asked[name], files[name] = each, (each.folder / "results.json", each.folder / "reports.jsonl")
     found, damaged = {}, {}
