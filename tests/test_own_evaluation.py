@@ -19,6 +19,7 @@ from core.evaluation import own, results
 from core.evaluation.own import Asked, EvaluationJob, SourceFacts, ask, evaluate_source, read_facts
 from core.observations import LabelState
 from core.studies.columns import Columns
+from core.studies.openi import index_openi
 from core.studies.sources import open_source
 from core.studies.table import index_table
 from core.types import CXRLensError, Split
@@ -26,6 +27,7 @@ from dashboard.services import cases, evaluations
 from dashboard.services import own as jobs
 from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
 from tests.conftest import BUNDLES
+from tests.openi_tree import write_kaggle
 from training.data import StudyData
 from training.evaluate import evaluate
 from training.options import PRESETS
@@ -236,6 +238,29 @@ def test_reports_of_studies_that_the_source_lacks_are_counted(here: Path, monkey
     assert "**3 studies**" in words_on(app)
 
 
+def test_results_follow_the_source_and_offer_the_reports_that_do_not_come_along(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = index_openi(write_kaggle(here / "release"), here / "openi").folder
+    monkeypatch.setenv("CXR_BUNDLES", str(BUNDLES))
+    monkeypatch.setenv("CXR_SOURCES", str(index))
+    app = open_page("results")
+    assert "Evaluated on **Phantoms with known truth**: 400 studies." in words_on(app)
+    assert not [each for each in app.button if each.key == "own_start"]
+    app.pills(key="source_choice").set_value("openi").run()
+    assert not app.exception
+    assert "Evaluated on **Open-i**: 590 studies." in words_on(app)
+    assert app.selectbox(key="run").value == "openi"
+    (button,) = [each for each in app.button if each.key == "own_start"]
+    assert "Write and score the reports of" in button.label
+    assert "press the button there" in words_on(app)  # where the studies would be
+    app.pills(key="source_choice").set_value("phantom").run()
+    assert "Evaluated on **Phantoms with known truth**" in words_on(app)
+    app.selectbox(key="run").set_value("openi").run()  # any evaluation can be looked at
+    assert "Evaluated on **Open-i**" in words_on(app)
+    assert [each.key for each in open_page("cases", source="openi").button if each.key == "own_start"]
+
+
 @pytest.mark.parametrize("damage", ["{", '{"source": 1}', "[]", ""])
 def test_a_damaged_evaluation_is_passed_over(here: Path, damage: str) -> None:
     folder = own.home() / "0123456789abcdef"
@@ -254,6 +279,11 @@ def test_what_cannot_be_evaluated_is_said(here: Path, monkeypatch: pytest.Monkey
     other = Asked(mine.source, mine.title, None, mine.bundles, mine.family, {PAIRS[0]: {"card.json": "0"}})
     with pytest.raises(CXRLensError, match="The bundles were changed meanwhile"):
         evaluate_source(other, ignore)
+    index = films(here / "lost", 5)
+    for path in (here / "lost" / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(CXRLensError, match="None of the 5 studies has an image that can be read"):
+        evaluate_source(asked(str(index), pairs=PAIRS[:1]), ignore)
     (here / "file").write_text("x")
     monkeypatch.setenv("CXR_EVALUATIONS", str(here / "file" / "evaluations"))
     with pytest.raises(CXRLensError, match="Set CXR_EVALUATIONS to a folder"):

@@ -158,7 +158,7 @@ def evaluate_source(asked: Asked, progress: Progress) -> None:
     """Write the reports, and score them, as far as that is not done yet.
 
     Raises:
-        CXRLensError: the source or a bundle cannot be opened, a bundle is another, or there is nothing to write.
+        CXRLensError: the source or a bundle cannot be opened, a bundle is another, or no study can be read.
     """
     folder = asked.folder
     source = open_source(asked.source)
@@ -192,6 +192,9 @@ def _score(
     rows = [row for _, row in read_json_lines(asked.folder / "reports.jsonl")]
     studies = [source.study(row["study_id"]) for row in rows]
     told = []
+    if census.unreadable and not rows:
+        name, why = next(iter(census.unreadable.items()))
+        raise CXRLensError(f"None of the {census.studies} studies has an image that can be read. {name}: {why}")
     if census.unreadable:
         first = "; ".join(f"{name}: {why}" for name, why in islice(census.unreadable.items(), _NAMED))
         told.append(f"{len(census.unreadable)} of {census.studies} studies have no image that can be read: {first}")

@@ -13,7 +13,7 @@ from dashboard.results.seeds import show_seeds
 from dashboard.results.slices import show_slices
 from dashboard.results.tables import show_tables
 from dashboard.results.two import show_two
-from dashboard.services import bundles, evaluations
+from dashboard.services import bundles, evaluations, own
 
 VIEWS = {
     "Table 1": show_table_1,
@@ -23,6 +23,7 @@ VIEWS = {
     "Tables and studies": show_tables,
 }
 RUNS = "Runs and seeds"
+RUN, SHOWN = "run", "results_source"
 
 chosen = choose_source()
 found, damaged = evaluations.result_sets()
@@ -38,12 +39,20 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         bind="query-params",
         label_visibility="collapsed",
     )
-    order = sorted(found, key=lambda name: sources_of[name] != chosen)
-    name = pick("Evaluation", order, "run", order[0], width=300) if len(found) > 1 else next(iter(found), "")
+    # Those of the chosen source first, and of these those whose studies can be looked at.
+    order = sorted(found, key=lambda name: (sources_of[name] != chosen, not found[name].reports.is_file()))
+    if st.session_state.setdefault(SHOWN, chosen) != chosen:  # another source: its own evaluation
+        st.session_state[SHOWN] = chosen
+        if of_source:
+            st.session_state[RUN] = order[0]
+    name = pick("Evaluation", order, RUN, order[0], width=300) if len(found) > 1 else next(iter(found), "")
 for message in damaged.values():
     st.error(message, icon=":material/error:")
 if not of_source and bundles.families():
     offer_evaluation(chosen)
+elif not any(found[each].reports.is_file() for each in of_source) and bundles.families():
+    with st.expander("The reports of these studies are not here yet", expanded=own.under_way(chosen) is not None):
+        offer_evaluation(chosen)
 if not found:
     if not damaged and not bundles.families():
         raise evaluations.no_evaluation()

@@ -13,7 +13,8 @@ from core.bundles.card import Card
 from core.evaluation import own
 from core.evaluation.own import Asked, EvaluationJob
 from core.studies.folder import UploadSource
-from core.types import CXRLensError
+from core.studies.source import Source
+from core.types import CXRLensError, Split
 from dashboard import settings
 from dashboard.services import bundles, sources, studies
 
@@ -53,8 +54,12 @@ def best_family(source_name: str) -> str:
 def count(source_name: str) -> int:
     """How many studies would be written."""
     source = sources.source(source_name)
-    split = studies.shown_split(source)
-    return sum(len(source.ids(each)) for each in ([split] if split else source.splits()))
+    return _count(sources.content_key(source), studies.shown_split(source), source)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _count(key: str, split: Split | None, _source: Source) -> int:
+    return sum(len(_source.ids(each)) for each in ([split] if split else _source.splits()))
 
 
 def start(source_name: str, cards: Sequence[Card]) -> None:
