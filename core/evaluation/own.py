@@ -210,8 +210,8 @@ def _score(
     elif len(set(subjects)) < 2:
         told.append("One patient alone has no scores: they are means over several.")
     else:
-        baselines, why = _baselines(source, studies, asked.split, progress)
-        told += why
+        baselines, lacking = _baselines(source, studies, asked.split, progress)
+        told += lacking
         progress(0.9, "Scoring")
         written = {card.name: label_texts([row[card.name] for row in rows]) for card in cards}
         references = references_of(studies)

@@ -128,16 +128,14 @@ def ask(found: Evaluation, family: str) -> tuple[cases.Question, str, dict[str, 
             )
         agreements = cases.AGREEMENTS if found.referenced else cases.PLAIN_AGREEMENTS
         agreement = pick("Agreement", agreements, cases.KEYS["agreement"], agreements[0], width=180)
-        parts = [cases.ALL_STUDIES, *cases.named_slices(found)]
-        part = pick("Studies", parts, cases.KEYS["slice"], cases.ALL_STUDIES, width=230)
+        slices = [cases.ALL_STUDIES, *cases.named_slices(found)]
+        part = pick("Studies", slices, cases.KEYS["slice"], cases.ALL_STUDIES, width=230)
         text = st.text_input(
             "Words", key=cases.KEYS["text"], bind="query-params", placeholder="in any report", max_chars=100, width=190
         )
         orders = cases.ORDERS if found.referenced else cases.PLAIN_ORDERS
-        order = pick("Order", orders, cases.KEYS["order"], orders[0], width=180)
-    question = cases.Question(
-        tuple(names[title] for title in chosen), observation, outcome, agreement, text or "", order
-    )
+        by = pick("Order", orders, cases.KEYS["order"], orders[0], width=180)
+    question = cases.Question(tuple(names[title] for title in chosen), observation, outcome, agreement, text or "", by)
     return question, part, {names[title]: title for title in chosen}
 
 
@@ -291,31 +289,34 @@ def without_pictures(source_name: str | None, rows: Sequence[cases.Row]) -> list
     return told
 
 
+def show(results: ResultSet) -> None:
+    """The studies of an evaluation, as the reader looks for them."""
+    found = evaluations.read_reports(results)
+    for told in (evaluations.strange_bundles(results), *evaluations.told_of(results, found)):
+        if told:
+            st.caption(f":material/info: {told}")
+    question, part, titles = ask(found, results.family)
+    if not titles:
+        st.info("No model is chosen. Choose models above.")
+        return
+    within = None if part == cases.ALL_STUDIES else cases.named_slices(found)[part]
+    indices = cases.matching(found, question, within)
+    now = (results.name, question, part)
+    if st.session_state.get(ASKED, now) != now:
+        st.session_state[PAGE] = 0
+    st.session_state[ASKED] = now
+    source_name, title = evaluations.source_of(results), evaluations.source_title(results)
+    show_page(Shown(found, titles, indices, source_name, title, cases.describe(question, part)))
+
+
 remember()
 chosen = choose_source()
 st.subheader("Reports side by side")
 results = choose_evaluation(chosen)
 if results is None:
     offer_evaluation(chosen)
-    st.stop()
-found = evaluations.read_reports(results)
-source_name = evaluations.source_of(results)
-for told in (evaluations.strange_bundles(results), *evaluations.told_of(results, found)):
-    if told:
-        st.caption(f":material/info: {told}")
-question, part, titles = ask(found, results.family)
-if not titles:
-    st.info("No model is chosen. Choose models above.")
-    st.stop()
-within = None if part == cases.ALL_STUDIES else cases.named_slices(found)[part]
-indices = cases.matching(found, question, within)
-state = st.session_state
-now = (results.name, question, part)
-if state.get(ASKED, now) != now:
-    state[PAGE] = 0
-state[ASKED] = now
-title = evaluations.source_title(results)
-show_page(Shown(found, titles, indices, source_name, title, cases.describe(question, part)))
-if own.under_way(chosen) is not None or not own.why_not(chosen):
-    with st.expander("Reports of these studies by other models", expanded=own.under_way(chosen) is not None):
-        offer_evaluation(chosen, why="What other models write about them is a further evaluation.")
+else:
+    show(results)
+    if own.under_way(chosen) is not None or not own.why_not(chosen):
+        with st.expander("Reports of these studies by other models", expanded=own.under_way(chosen) is not None):
+            offer_evaluation(chosen, why="What other models write about them is a further evaluation.")

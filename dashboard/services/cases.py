@@ -105,7 +105,7 @@ class Row:
     changed: bool = False
 
 
-def _asked(outcomes: Outcomes, observation: str) -> dict[str, Outcome]:
+def _asked(outcomes: Outcomes, observation: str) -> dict[str, Outcome | LabelState]:
     """The outcomes that count: one observation's, or all but No Finding's, which follows from the others."""
     if observation != ANY:
         return {observation: outcomes[observation]} if observation in outcomes else {}

@@ -297,6 +297,9 @@ def pair_outcomes(name: str, source_name: str | None = None) -> Mapping[str, Map
         found = read_reports(results)
         if name in found.outcomes and found.referenced:
             return dict(zip(found.study_ids, found.outcomes[name], strict=True))
+    for results in result_sets()[0].values():
+        if source_of(results) == wanted and not results.reports.is_file():
+            read_reports(results)  # says what is missing
     title = sources.names().get(wanted, wanted)
     raise CXRLensError(
         f"There is no evaluation of {name} with the reports of {title}. Write and score them on the Cases page."
