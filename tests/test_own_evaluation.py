@@ -106,6 +106,7 @@ def test_scores_are_those_of_the_command_and_facts_are_kept(here: Path) -> None:
     assert (mine.folder / "results.json").stat().st_mtime_ns == before  # done before
 
 
+@pytest.mark.slow  # two processes that load models; what is kept through an interruption is in tests/test_writing.py
 def test_a_killed_job_goes_on_and_its_end_is_the_same(here: Path) -> None:
     mine = asked(str(films(here / "many", 66, reports=False)), pairs=PAIRS[:1])
     job = EvaluationJob(mine)
@@ -206,10 +207,12 @@ def test_a_table_of_ones_own_from_the_button_to_cases_results_and_read(
 def test_without_reference_reports_the_models_stand_beside_each_other(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CXR_SOURCES", str(films(here / "plain", 3, reports=False)))
+    folder = films(here / "plain", 3, reports=False)
+    monkeypatch.setenv("CXR_SOURCES", str(folder))
     first = open_page("cases", source="images")
     assert "so there will be no scores" in words_on(first)
-    app = start("cases", "images")
+    evaluate_source(asked(str(folder)), ignore)
+    app = open_page("cases", source="images")
     assert "These studies have no reference reports, so there is nothing to score against." in words_on(app)
     assert "**3 studies**" in words_on(app)
     assert not [each for each in app.selectbox if each.label == "What a model made of it"]
