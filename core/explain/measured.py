@@ -135,8 +135,8 @@ def verdict(trust: Trust, numbers: Mapping[str, Interval], gains: Mapping[str, I
             "worse": "Do not read it as the place of the finding",
         }[trust]
         found = (
-            f"its peak hit the finding {100 * hit:.0f} times in 100, the image's centre would hit it {100 * middle:.0f} "
-            "times"
+            f"its peak hit the finding {100 * hit:.0f} times in 100, the image's centre would hit it "
+            f"{100 * middle:.0f} times"
         )
     return f"{advice}: in tests on {studies} synthetic X-rays, {found}.{_caution(numbers)}"
 
