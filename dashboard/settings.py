@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from core import paths
+from core.studies.sources import local_indexes
 
 REPOSITORY = paths.CODE
 
@@ -50,12 +51,14 @@ def roles() -> Path:
 
 
 def index() -> Path | None:
-    """Folder of an index of the user's own studies, for review sessions: CXR_INDEX, or data/openi where it is there.
+    """Folder of an index of the user's own studies, for review sessions: CXR_INDEX, or one in ``data``.
 
-    That is below the working directory, as `cxr-lens data` makes it.
+    That is below the working directory, where `cxr-lens data` is told to put it: data/openi, or else the first.
     """
-    folder = Path(os.environ.get("CXR_INDEX") or paths.INDEX)
-    return folder if os.environ.get("CXR_INDEX") or (folder / "index.json").is_file() else None
+    if os.environ.get("CXR_INDEX"):
+        return Path(os.environ["CXR_INDEX"])
+    there = local_indexes()
+    return paths.INDEX if paths.INDEX in there else next(iter(there), None)
 
 
 def explanations() -> Path:

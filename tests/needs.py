@@ -65,6 +65,8 @@ def _extra(what: str, name: str, *, elsewhere: bool = False) -> Need:
 BROWSER = Need("a browser", "install Chromium, Chrome or Edge, or name its program in CXR_BROWSER")
 BUNDLES = Need("the demo bundles", "they are in assets/bundles of a whole clone")
 DEVELOPER = _extra("packages to compare with", "dev")
+SITE = _extra("the generator of the documentation", "docs")
+NOTEBOOK = _extra("a notebook's kernel", "dev")
 SMALL = _extra("ImageNet's and MiniLM's weights", "small")
 PARSER = _extra("spaCy and its English pipeline", "labels")
 METRICS = _extra("METEOR and its Java", "metrics")
@@ -77,6 +79,7 @@ OPENI = Need("Open-i's studies", "docs/data.md says where to get them; here they
 NIH = Need("a part of ChestX-ray14", "docs/data.md says where to get it; here it is ../shared/data", elsewhere=True)
 CATBOOST = _extra("CatBoost", "study", elsewhere=True)
 REFERENCE = _extra("torchxrayvision's copy of Open-i's codes", "reference", elsewhere=True)
+ORTHANC = Need("Orthanc with DICOMweb", "apt install orthanc orthanc-dicomweb", elsewhere=True)
 POSTGRES = Need("a PostgreSQL server", "apt install postgresql: /usr/lib/postgresql, user postgres", elsewhere=True)
 ALL = [each for each in list(globals().values()) if isinstance(each, Need)]
 

@@ -12,9 +12,10 @@ from functools import partial
 import pytest
 from typer.testing import CliRunner
 
+from core.paths import EXAMPLES
 from tests import documented, needs
 from tests.documented import UnknownError, words_of
-from tests.documented.place import Place
+from tests.documented.place import STUDIES, Place
 from tests.documented.programs import (
     Row,
     _words,
@@ -28,7 +29,6 @@ from tests.documented.programs import (
     there,
     under_srun,
 )
-from tests.openi_tree import STUDIES
 from tests.test_training import FEW
 from training.cli import app
 
@@ -93,6 +93,10 @@ PYTEST = {
 
 TRAINING = "cxr-lens train --preset phantom"
 INDEX = "cxr-lens data openi --from FOLDER --out data/openi"
+TABLE = (
+    "cxr-lens data table --images scans --reports reports.csv --id study --findings report --out data/mine --only-test"
+)
+SCANS = {"scans": lambda place: place.mine / "scans", "reports.csv": lambda place: place.mine / "reports.csv"}
 CREATED = "cxr-lens review create design.toml --cases reports.jsonl --preset phantom"
 
 ROWS: dict[str, Row] = {
@@ -114,6 +118,8 @@ ROWS: dict[str, Row] = {
     "make dependencies": Row(instead=make, says="tests.dependencies", as_far="tests/test_dependencies.py compares"),
     "pip install --require-hashes": Row(instead=elsewhere, as_far=PIP),
     'pip install -e ".[study]" -c constraints.txt': Row(instead=pip, as_far=PIP),
+    "make docs": Row(instead=make, says="sphinx .*build/docs", as_far="tests/test_site.py builds it"),
+    "make notebook": Row(instead=make, says="tests.notebook", as_far="tests/test_notebook.py runs it"),
     "make demo": Row(instead=make, says="train --preset phantom --bundles assets/bundles", as_far="an hour"),
     "make bench": Row(instead=make, says="training.bench.speeds", as_far=LONG_BENCH),
     "pip install -e . -c constraints.txt": Row(instead=pip, as_far=PIP),
@@ -156,6 +162,16 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens data openi --from ../shared/data --out data/openi": Row(
         " --no-images", {"../shared/data": lambda place: place.openi}, says=f"{STUDIES} kept"
+    ),
+    TABLE: Row(" --size 64 --processes 1", SCANS, says="50 kept"),
+    "cxr-lens data table --images CXR8 --reports CXR8 --columns chestx-ray14 --out data/nih": Row(
+        " --size 64 --processes 1", _words(CXR8=lambda place: EXAMPLES), says="16 kept"
+    ),
+    "cxr-lens data folder EXPORTS --out data/exports": Row(
+        " --size 64 --processes 1", _words(EXPORTS=lambda place: place.mine / "scans"), says="50 kept"
+    ),
+    "cxr-lens data move data/mine --to FOLDER": Row(
+        given=_words(FOLDER=lambda place: place.mine / "scans"), says="reads its images from", after=TABLE
     ),
     "cxr-lens data mimic --from FOLDER --out data/mimic": Row(
         " --size 64 --processes 1", _words(FOLDER=lambda place: place.mimic), says=f"{STUDIES} kept"
@@ -377,6 +393,7 @@ def here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
 
     monkeypatch.chdir(place.folder)
     monkeypatch.setenv("CXR_REVIEWS", "reviews.sqlite")
+    monkeypatch.setenv("XDG_DATA_HOME", str(place.folder / "own"))
     monkeypatch.setattr(
         "core.evaluation.java.missing", lambda: "left out here: METEOR's program takes seconds to start"
     )

@@ -21,7 +21,7 @@ from tests import needs
 from tests.conftest import BUNDLES, ROOT
 from training.explain import benchmark
 from training.explain.benchmark import Settings, explain_benchmark, visible_studies
-from training.explain.summary import compact, interval, summarise, table
+from training.explain.summary import benchmark_markdown, compact, interval, summarise
 
 pytestmark = pytest.mark.numeric
 
@@ -74,7 +74,7 @@ def test_the_verdicts_by_hand() -> None:
     assert best["difference"] == pytest.approx(0.6)
     verdicts = {each["method"]: each["verdict"] for each in results["filters"]}
     assert verdicts == {"cls-attention": "beats random", "attention": "worse than random"}
-    text = table(results)
+    text = benchmark_markdown(results)
     assert (
         "FVE: Grad-CAM, asked for the sentence that names it, points at the finding in 100%, the centre prior in 40%"
         in text
@@ -179,10 +179,12 @@ def config() -> ExperimentConfig:
 
 
 def test_what_cannot_be_measured_is_refused(config: ExperimentConfig, tmp_path: Path) -> None:
-    with pytest.raises(CXRLensError, match="no method 'tea-leaves'. Known: attention"):
+    with pytest.raises(CXRLensError, match="Unknown method 'tea-leaves'. Known: attention"):
         explain_benchmark(config, BUNDLES, tmp_path, SETTINGS, methods=["tea-leaves"])
-    with pytest.raises(CXRLensError, match="no bundle 'phantom-xyz'"):
-        explain_benchmark(config, BUNDLES, tmp_path, SETTINGS, names=["phantom-xyz"])
+    with pytest.raises(CXRLensError, match="'grad-kam'. Did you mean 'grad-cam'"):
+        explain_benchmark(config, BUNDLES, tmp_path, SETTINGS, methods=["grad-kam"])
+    with pytest.raises(CXRLensError, match="Unknown bundle of .*'phantom-fve-m3'. Did you mean 'phantom-fve-m2'"):
+        explain_benchmark(config, BUNDLES, tmp_path, SETTINGS, names=["phantom-fve-m3"])
     with pytest.raises(CXRLensError, match="no bundle of the family 'phantom'. Run: cxr-lens train"):
         explain_benchmark(config, tmp_path, tmp_path, SETTINGS)
     real = replace(config, data=replace(config.data, source="openi", folder="index", views="frontal"))

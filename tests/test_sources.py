@@ -19,7 +19,7 @@ from core.studies.sources import Catalogue, SourceError, open_source, source_key
 from core.types import SPLITS, CXRLensError, StudySource
 from core.views import lateral_note, plain_view, view_choices
 from tests.conftest import ROOT
-from tests.test_openi import png, write_kaggle
+from tests.openi_tree import png, write_kaggle
 
 
 def pictures(folder: Path, *names: str) -> Path:

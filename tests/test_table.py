@@ -31,7 +31,7 @@ from core.studies.tree import index_tree
 from core.tables import TableError
 from core.types import SPLITS, CXRLensError, Study
 from tests import needs
-from tests.test_openi import png
+from tests.openi_tree import png
 from training.cli import app
 from training.data import StudyData
 

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from core.config import DataConfig
+from core.config import DataConfig, identity
 from core.files import new_array, write_whole
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.indexed import IndexedSource
@@ -24,7 +25,9 @@ from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
 from core.text import Vocabulary
 from core.types import SPLITS, Split, Study, StudySource
-from training.runs import StageError, content_hash, say
+from training.console import note
+from training.identity import content_hash
+from training.run_folder import StageError
 
 
 def study_source(config: DataConfig) -> StudySource:
@@ -35,7 +38,7 @@ def study_source(config: DataConfig) -> StudySource:
         Path(config.folder),
         config.views,
         config.labels,
-        lambda done, total: say(f"  labelled {done:,} of {total:,} reports"),
+        lambda done, total: note(f"  labelled {done:,} of {total:,} reports"),
     )
 
 
@@ -77,8 +80,16 @@ class StudyData:
         return tuple(kept)
 
     def fingerprint(self) -> str:
-        """Hash of source and config."""
-        return content_hash([self.source.fingerprint(), self.config])
+        """Hash of the studies and their labels, as the cards of bundles have it."""
+        return self.source.fingerprint()
+
+    def identity(self) -> dict[str, Any]:
+        """What decides what is learned from the studies, as plain values.
+
+        Where an index lies changes nothing, and the fingerprint tells which studies there are.
+        """
+        told = ("source", "count", "seed", "folder", "views", "labels")
+        return {"studies": self.fingerprint(), **identity(self.config, told)}
 
     def coarse_targets(self, split: Split) -> Tensor:
         """(studies, 14): 1 where positive; uncertain and blank count as 0 (paper-notes 4.1)."""
@@ -91,14 +102,14 @@ class StudyData:
         return torch.tensor(rows, dtype=torch.float32)
 
     def pairs(self, split: Split) -> list[tuple[int, int, str]]:
-        """(place of the study, 0, impression) of studies that have one."""
-        return [(place, 0, study.impression) for place, study in enumerate(self.studies[split]) if study.impression]
+        """(index of the study, 0, impression) of studies that have one."""
+        return [(index, 0, study.impression) for index, study in enumerate(self.studies[split]) if study.impression]
 
     def cluster_pairs(self, split: Split) -> list[tuple[int, int, str]]:
-        """(place of the study, place of the cluster, the impression's sentences of that cluster)."""
+        """(index of the study, index of the cluster, the impression's sentences of that cluster)."""
         return [
-            (place, CLUSTERS.index(cluster), text)
-            for place, study in enumerate(self.studies[split])
+            (index, CLUSTERS.index(cluster), text)
+            for index, study in enumerate(self.studies[split])
             for cluster, text in study.cluster_texts.items()
         ]
 
@@ -127,7 +138,7 @@ class StudyData:
                 values = np.lib.format.open_memmap(path, mode="r+")
         if values is None:
             values = new_array(path, np.uint8, (total, size, size))
-        say(f"  rendering {total - done} {split} studies at {size} px")
+        note(f"  rendering {total - done} {split} studies at {size} px")
         ids = [study.study_id for study in self.studies[split]]
         with ProcessPoolExecutor(initializer=_one_thread) as pool:
             for start in range(done, total, 256):

@@ -78,6 +78,7 @@ class Source(ABC):
         has_labels: whether something is known of the 14 observations: from reports, or given.
         truth: what `masks` are, in words: "outlines of what was drawn"; "" where there are none.
         credit: what must stand beside its images; "" where nothing must.
+        listed: whether `ids` names its studies; where not, they are found by `find` only.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Source(ABC):
     has_labels: bool = True
     truth: str = ""
     credit: str = ""
+    listed: bool = True
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -189,7 +191,7 @@ def look_alikes(source: Source, study_id: str) -> str:
         beginnings = (source.find(study_id[:end], _COMPARED) for end in range(min(len(study_id), 60), 0, -1))
         near = next((found for found in beginnings if found), [])
     closest = difflib.get_close_matches(study_id[:60], near, n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(closest)}?" if closest else ""
+    return f" Did you mean {' or '.join(map(repr, closest))}?" if closest else ""
 
 
 def bare_study(study_id: str, view: str = "", split: Split = "test") -> Study:

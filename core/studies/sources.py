@@ -1,8 +1,8 @@
 """The one place where studies are opened by a name: for pages, reviews, training, commands and the library.
 
 A name is what a person writes: ``phantom``, ``phantom:COUNT:SEED``, ``example`` for the radiographs that come along,
-the folder of an index, or a folder of images. Each source knows its whole name, its `key`, which never depends on where
-one stands.
+the folder of an index, a folder of images, or ``dicomweb:URL``. Each source knows its whole name, its `key`, which
+never depends on where one stands.
 
 What a page may open is a `Catalogue`: sources that whoever runs the server named. An address holds their short names,
 never a path, so that nobody opens other folders of the server by writing an address.
@@ -31,8 +31,8 @@ from core.studies.table import index_table
 from core.types import CXRLensError
 
 KINDS = (
-    "phantom, phantom:COUNT:SEED, example, the folder of an index (docs/data.md), or a folder of images named by "
-    "study (STUDY.png, .jpg or .dcm)"
+    "phantom, phantom:COUNT:SEED, example, the folder of an index (docs/data.md), a folder of images named by study "
+    "(STUDY.png, .jpg or .dcm), or dicomweb:URL"
 )
 """What a source can be, for messages."""
 
@@ -121,13 +121,20 @@ def _open_example(rest: str, findings_only: bool) -> Source:
     return source
 
 
+def _open_dicomweb(rest: str, findings_only: bool) -> Source:
+    from core.studies.dicomweb import open_dicomweb  # brings requests
+
+    return open_dicomweb(rest)
+
+
 _OPENERS: dict[str, Callable[[str, bool], Source]] = {
     "phantom": _open_phantom,
     "example": _open_example,
     "index": _open_index,
     "images": _open_images,
+    "dicomweb": _open_dicomweb,
 }
-_ALONE = ("phantom", "example")
+_ALONE = ("phantom", "example", "dicomweb")
 """Kinds whose name says enough."""
 
 
@@ -139,6 +146,11 @@ def _looks_like(folder: Path) -> str:
         return ""
     near = difflib.get_close_matches(folder.name, names, n=1)
     return f" Did you mean {folder.parent / near[0]}?" if near else ""
+
+
+def local_indexes() -> list[Path]:
+    """Folders of the indexes in ``data`` of the working directory, where ``cxr-lens data`` is told to put them."""
+    return sorted(path.parent for path in paths.INDEX.parent.glob("*/index.json"))
 
 
 class Catalogue:

@@ -28,9 +28,9 @@ from core.reviews.store import (
 from core.studies.phantom import PhantomSource
 from tests import documented
 from tests.mimic_tree import Exam, report, write_csv, write_tree
-from tests.openi_tree import Study, write_kaggle
+from tests.openi_tree import Study, png, write_kaggle
 from tests.review_cases import ANNA, finish
-from training.console import PRESETS
+from training.options import PRESETS
 
 STUDIES = 48
 
@@ -96,6 +96,17 @@ class Place:
             for uid, (_, study) in enumerate(self.studies, 1)
         }
         return write_kaggle(self.folder / "release-openi", studies=studies)
+
+    @cached_property
+    def mine(self) -> Path:
+        """Fifty images of one's own, with a table of their reports."""
+        root = self.folder / "mine"
+        (root / "scans").mkdir(parents=True)
+        rows = [(f"S{number:02}", self.studies[number % STUDIES][1].findings) for number in range(50)]
+        write_csv(root / "reports.csv", ("study", "report"), rows)
+        for number, (name, _) in enumerate(rows):
+            (root / "scans" / f"{name}.png").write_bytes(png(number))
+        return root
 
     @cached_property
     def mimic(self) -> Path:

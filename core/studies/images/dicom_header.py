@@ -78,6 +78,7 @@ IDENTITY: dict[str, tuple[int, str]] = {
     "PatientSex": (0x00100040, "CS"),
     "PatientAge": (0x00101010, "AS"),
     "StudyInstanceUID": (0x0020000D, "UI"),
+    "SOPInstanceUID": (0x00080018, "UI"),
 }
 """Tags that tell whose image it is, and when it was made."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
