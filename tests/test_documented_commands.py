@@ -167,6 +167,12 @@ ROWS: dict[str, Row] = {
     "cxr-lens data table --images CXR8 --reports CXR8 --columns chestx-ray14 --out data/nih": Row(
         " --size 64 --processes 1", _words(CXR8=lambda place: EXAMPLES), says="16 kept"
     ),
+    "cxr-lens write data/mine --out reports.jsonl": Row(
+        " --bundle phantom-fve-m2 --jobs 1", after=TABLE, slow=True, says="50 of 50 studies in reports.jsonl"
+    ),
+    "cxr-lens write data/mine --bundle openi-fve-m2 --bundle openi-ccve-m2 --out reports.jsonl": Row(
+        " --jobs 1", after=TABLE, slow=True, says="50 of 50 studies in reports.jsonl"
+    ),
     "cxr-lens data folder EXPORTS --out data/exports": Row(
         " --size 64 --processes 1", _words(EXPORTS=lambda place: place.mine / "scans"), says="50 kept"
     ),
