@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.studies.census import Notes
 from core.studies.folder import FolderSource, UploadSource
 from core.studies.images import read_image
-from core.studies.index import Notes, ReleaseError, StudyEntry, Told, write_index
+from core.studies.index import ReleaseError, StudyEntry, Told, write_index
 from core.studies.openi import index_openi
 from core.studies.source import Source, UnknownStudyError, age_group, sex_in_words
 from core.studies.sources import Catalogue, SourceError, open_source, source_key

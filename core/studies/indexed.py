@@ -19,7 +19,7 @@ from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import ImageCache, open_image_cache, read_square, unreadable_images
 from core.studies.images import Radiograph, read_image
-from core.studies.index import INDEX_VERSION, ReleaseError, open_index
+from core.studies.index import INDEX_VERSION, ReleaseError, open_index, sample_ids
 from core.studies.label_table import LabelTable, label_index, open_labels
 from core.studies.mimic_cxr import read_shipped_labels
 from core.studies.source import Source, StudyImage, TrueFinding, UnknownStudyError
@@ -197,23 +197,37 @@ class IndexedSource(Source):
 
     @cached_property
     def _samples(self) -> pa.Table:
-        """Columns of `StudyIndex.samples`."""
-        samples = self.index.samples(self.views, list(unreadable_images(self.index)))
+        """A row a sample: sample_id, image and study (rows of the index), subject_id, split; the rest is looked up."""
+        index = self.index
+        rows, number = index.chosen(self.views, list(unreadable_images(index)))
+        study = index.images["study"].to_numpy()[rows]
         if self._findings_only:
-            samples = samples[samples["has_findings"]]
+            kept = index.studies["has_findings"].to_numpy()[study]
+            rows, number, study = rows[kept], number[kept], study[kept]
+        ids = pa.array(index.studies["study_id"], pa.string()).take(pa.array(study))
         if self.labels != "rules":
-            samples = samples[samples["study_id"].isin(self._shipped["study_id"].to_pylist())]
-        if samples.empty:
+            kept = pc.is_in(ids, self._shipped["study_id"].combine_chunks()).to_numpy(zero_copy_only=False)
+            rows, number, study, ids = rows[kept], number[kept], study[kept], ids.filter(pa.array(kept))
+        if not len(rows):
             what = "study with findings and an image" if self._findings_only else "study with an image"
-            raise ReleaseError(f"{self.index.folder} has no {what} for views={self.views}.")
-        columns = ["sample_id", "image", "study", "path", "bytes", "view", "study_id", "subject_id", "split"]
-        return pa.Table.from_pandas(samples[columns], preserve_index=False, nthreads=1).combine_chunks()
+            raise ReleaseError(f"{index.folder} has no {what} for views={self.views}.")
+        names = pa.array(sample_ids(ids.to_pylist(), number)) if number.any() else ids
+        others = {
+            name: pa.array(index.studies[name], pa.string()).take(pa.array(study)) for name in ("subject_id", "split")
+        }
+        return pa.table({"sample_id": names, "image": rows, "study": study, **others})
 
     def _column(self, name: str) -> npt.NDArray[Any]:
         return np.asarray(self._samples[name].to_numpy())
 
     def _at(self, name: str, place: int) -> Any:
-        return self._samples[name][place].as_py()
+        """A value of a sample, or of its image or study."""
+        if name in self._samples.column_names:
+            return self._samples[name][place].as_py()
+        of_image = name in self.index.images.columns
+        table = self.index.images if of_image else self.index.studies
+        value = table[name].iat[self._at("image" if of_image else "study", place)]
+        return value.item() if isinstance(value, np.generic) else value
 
     def _place(self, study_id: str) -> int:
         place = int(pc.index(self._samples["sample_id"], study_id).as_py())

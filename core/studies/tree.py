@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core import paths
+from core.studies.census import Notes
 from core.studies.files import image_files, without_suffix
 from core.studies.images.dicom import dicom_view, header_bytes, is_radiograph
 from core.studies.images.dicom_header import DamagedHeaderError, NotDicomError, read_header, read_identity
 from core.studies.index import (
     ImageEntry,
-    Notes,
     ReleaseError,
     StudyEntry,
     StudyIndex,
