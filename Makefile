@@ -15,12 +15,12 @@ GPU_SIDE := torch|torchvision|triton|nvidia-.*|cuda-.*
 version = $(shell sed -n 's/^$(1)==\([^ ]*\).*/\1/p' requirements.lock)
 cpu_build = "$(1)==$(version)+cpu ; sys_platform != 'darwin'" "$(1)==$(version) ; sys_platform == 'darwin'"
 
-EXTRAS := dev small labels metrics
+EXTRAS := dev docs small labels metrics
 COMPILE := $(CACHE)/lock-tools/bin/uv pip compile --quiet --custom-compile-command "make lock" pyproject.toml \
 	--universal --python-version 3.11 --fork-strategy fewest
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock dependencies browser run test test-cpus test-all test-wheel check bench demo screenshots
+.PHONY: help install lock dependencies browser run test test-cpus test-all test-wheel check docs notebook bench demo screenshots
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,10 +69,16 @@ test-wheel: ## build the wheel, install it without extras outside the clone, and
 	PYTHON=$(PYTHON) CACHE=$(CACHE) .ci/wheel
 
 check: install ## lint, types, and the JavaScript's tests
-	$(BIN)/ruff format --check core training dashboard tests
-	$(BIN)/ruff check core training dashboard tests
+	$(BIN)/ruff format --check core training dashboard tests docs cxr_lens
+	$(BIN)/ruff check core training dashboard tests docs cxr_lens
 	$(BIN)/mypy
 	PYTHON=$(BIN)/python CACHE=$(CACHE) .ci/javascript
+
+docs: install ## build the documentation as a site: build/docs/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/docs.cache . build/docs
+
+notebook: install ## run docs/notebook.ipynb and keep what it shows
+	$(BIN)/python -m tests.notebook
 
 bench: install ## measure speeds, as ratios against a baseline of the same run; PARTS="rates one_image" measures only these
 	$(BIN)/python -m training.bench.speeds $(PARTS)

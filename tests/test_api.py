@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +12,18 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import cxr_lens
+from core.api import drawing
 from core.bundles.inference import write_reports
 from core.bundles.library import BundleLibrary
 from core.studies.images import ImageError
 from core.studies.model_image import of_image
 from core.types import CXRLensError
-from tests import needs
+from tests import documented, needs
 from tests.conftest import BUNDLES, ROOT
 from tests.images import making
 
@@ -137,7 +142,59 @@ def test_a_word_is_explained_where_it_is_and_nothing_else(
         cxr_lens.load("phantom-dve-m2").explain(report)
 
 
+def test_a_notebook_sees_the_film_the_marked_text_and_the_map(
+    pair: cxr_lens.Pair, report: cxr_lens.WrittenReport, film: np.ndarray
+) -> None:
+    shown = report._repr_html_()
+    assert shown.count("data:image/jpeg;base64,") == 1
+    assert "Research use only" in shown
+    for mention in report.labeled.mentions:
+        assert f'title="{mention.observation}: {mention.state}' in shown
+    found = pair.explain(report, sentence=0, method="occlusion")
+    assert found.picture(side=200).size == (200, 200)
+    assert "data:image/jpeg;base64," in found._repr_html_()
+    filters = cxr_lens.load("phantom-ccve-m2")
+    bars = filters.explain(filters.write(film), sentence=0, method="attention")
+    assert len(bars.filter_names) == 13 == bars._repr_html_().count("<tr>")
+    with pytest.raises(CXRLensError, match="show them as bars"):
+        bars.picture()
+
+
+def test_a_map_colours_where_it_is_strong_and_leaves_the_film_elsewhere() -> None:
+    pixels = np.linspace(0, 1, 64 * 32, dtype=np.float32).reshape(64, 32)
+    values = np.zeros((64, 32), dtype=np.float32)
+    values[10:20, 5:15], values[40:50, 5:15] = 3, -1.5
+    picture = np.asarray(drawing.film_with_map(pixels, values, side=64)).astype(int)
+    grey = np.asarray(drawing.film(pixels, side=64)).astype(int)
+    assert picture.shape == (64, 32, 3)
+    assert (picture[30] == grey[30, :, None]).all()
+    speaks_for, against = picture[15, 10], picture[45, 10]
+    assert speaks_for[0] > speaks_for[2] + 100
+    assert 40 < against[2] - against[0] < speaks_for[0] - speaks_for[2]
+    assert (np.asarray(drawing.film_with_map(pixels, values * 0, side=64)) == grey[..., None]).all()
+
+
+@settings(max_examples=50)
+@given(st.text(alphabet="<>&'\"ab pleural effusion.", max_size=80))
+def test_a_text_is_shown_as_it_is_whatever_it_holds(text: str) -> None:
+    shown = cxr_lens.label(text)._repr_html_()
+    (words,) = re.findall(r"<div>(.*?)</div>", shown, re.DOTALL)
+    assert html.unescape(re.sub(r"</?span[^>]*>", "", words)) == text
+    assert not re.search(r"<(?!/?(div|span)\b)", shown)
+
+
+def test_readme_s_five_lines_run(film: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(film).save("film.png")
+    (lines,) = documented.blocks("README.md", "python")
+    exec(lines, {})
+    assert Image.open("why.png").size[0] > 100
+
+
 def test_reports_are_labelled_and_scored() -> None:
+    with pytest.raises(CXRLensError, match="not a value of type NoneType"):
+        cxr_lens.label(None)
+    assert cxr_lens.label("No edema.").labels == {"Edema": "negative", "No Finding": "positive"}
     labels = cxr_lens.label("Small left effusion. No pneumothorax.").states
     assert (str(labels["Pleural Effusion"]), str(labels["Pneumothorax"])) == ("positive", "negative")
     references = ["Small left effusion.", "The lungs are clear.", "Large heart."]
@@ -154,6 +211,9 @@ def test_reports_are_labelled_and_scored() -> None:
 def test_studies_are_counted_and_found() -> None:
     studies = cxr_lens.studies("phantom", count=40)
     assert len(studies) == 40
+    table = studies.table()
+    assert list(table.index) == [each.study_id for each in studies]
+    assert (table["Edema"] == [str(each.labels["Edema"]) for each in studies]).all()
     assert repr(studies).startswith("40 studies of phantom (")
     first = studies[0]
     assert studies[first.study_id] == first

@@ -151,7 +151,7 @@ def test_patients_reports_that_are_not_here_are_explained(tmp_path: Path, monkey
     if not (folder / "openi-results.json").exists():
         shutil.copy(settings.bundles() / "phantom-results.json", folder / "openi-results.json")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
-    test = page(family="openi")
+    test = page(family=cases.data_title("openi"))
     assert any("cxr-lens evaluate" in each.value for each in test.error)
     test.segmented_control(key=cases.KEYS["family"]).set_value("phantom").run()
     assert "400 studies" in heading(test)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from core.config import ConfigError, DataConfig, ExperimentConfig, from_dict, load_config, to_dict
-from training.cli import PRESETS
+from core.config import ConfigError, DataConfig, ExperimentConfig, Range, from_dict, load_config, to_dict
+from core.registry import ENCODERS
+from training.options import PRESETS
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.toml")))
@@ -66,7 +72,8 @@ def test_joint_encoders_cannot_drift() -> None:
 
 def test_an_unknown_preset_is_answered_with_the_known() -> None:
     with pytest.raises(
-        ConfigError, match="There is no preset 'phantm': it is neither one of openi, paper, phantom nor the path"
+        ConfigError,
+        match="no preset 'phantm': it is neither one of openi, paper, phantom nor the path.*Did you mean 'phantom'",
     ):
         load_config(PRESETS, "phantm")
 
@@ -124,8 +131,76 @@ def test_contradictions_of_an_index_are_named(change: dict[str, str], message: s
         from_dict(DataConfig, {**INDEX, **change})
 
 
-def test_where_an_index_lies_is_no_part_of_a_run() -> None:
-    assert str(from_dict(DataConfig, INDEX)) == str(from_dict(DataConfig, {**INDEX, "folder": "elsewhere"}))
+def fields(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Full names and types of all fields of a config."""
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            yield from fields(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
+
+
+NUMBERS = {
+    name: hint
+    for name, hint in fields(ExperimentConfig)
+    if (typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint) in (int, float)
+}
+
+
+def test_every_number_of_a_preset_declares_its_range() -> None:
+    assert len(NUMBERS) > 45
+    for name, hint in NUMBERS.items():
+        ranges = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Range)]
+        assert len(ranges) == 1, f"{name} says no range"
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_outside_its_range_is_refused_by_its_name(name: str) -> None:
+    (limit,) = NUMBERS[name].__metadata__
+    whole = NUMBERS[name].__origin__ is int
+    below = limit.low if limit.above else limit.low - 1
+    for wrong in (below, -(10**400), 10**400, *(() if whole else (math.nan, math.inf, -math.inf, 0.0 - 1e-9))):
+        values = to_dict(load_config(PRESETS, "phantom"))
+        *parents, last = name.split(".")
+        table = values
+        for parent in parents:
+            table = table[parent]
+        table[last] = int(wrong) if whole else wrong
+        with pytest.raises(ConfigError, match=rf"^{re.escape(name)}: must be (at least|above|at most) "):
+            from_dict(ExperimentConfig, values)
+
+
+@pytest.mark.parametrize("text", ["1" + "0" * 400, "1" + "0" * 5000])
+def test_a_number_of_hundreds_of_digits_is_a_message(text: str) -> None:
+    with pytest.raises(ConfigError, match="report.epochs: "):
+        load_config(PRESETS, "phantom", [f"report.epochs={text}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encoders=['fvee']", "Did you mean 'fve'"),
+        ("decoders=['transformers']", "Did you mean 'transformer'"),
+        ("report.epoch=3", "Did you mean 'report.epochs'"),
+        ("epochs=3", "epochs: no such key"),
+        ("clip.negatives=bach", "Did you mean 'batch'"),
+        ("size=tinny", "Did you mean 'tiny'"),
+        ("encoders=[]", "encoders: name at least one, and each once"),
+        ("decoders=['m2','m2']", "decoders: name at least one, and each once"),
+        ('name="../elsewhere"', "name: '../elsewhere' names folders"),
+        ('name=""', "name: '' names folders"),
+    ],
+)
+def test_what_is_unknown_is_answered_with_the_nearest(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(PRESETS, "phantom", [override])
+
+
+def test_a_row_that_lacks_the_size_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {name: each for name, each in ENCODERS["cve"].sizes.items() if name != "small"}
+    monkeypatch.setitem(ENCODERS, "cve", dataclasses.replace(ENCODERS["cve"], sizes=sizes))  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="size: cve has no size 'small', only paper, tiny. Leave it out of encoders"):
+        load_config(PRESETS, "phantom", ["size=small"])
 
 
 @pytest.mark.parametrize(

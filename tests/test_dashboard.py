@@ -23,7 +23,7 @@ from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS
 from core.text import to_text
 from core.views import lateral_note
-from dashboard import figures, settings
+from dashboard import settings
 from dashboard.components.viewer import Overlay, pack
 from dashboard.services import bundles, studies
 from dashboard.services.reports import in_words, segments
@@ -104,23 +104,6 @@ def test_pack_puts_16_bit_pixels_and_overlays_where_the_browser_looks_for_them()
     assert header["overlays"][0]["place"] == [0, 0, 0.5, 1]
 
 
-def test_study_map_shows_each_group_by_symbol_and_the_open_study() -> None:
-    figure = figures.study_map(
-        np.array([[0, 0], [1, 1], [2, 2]], dtype=np.float32),
-        ["a", "b", "c"],
-        ["present", "not present", "present"],
-        finding="Edema",
-        here=np.array([5, 6], dtype=np.float32),
-        here_name="d",
-        explained=(0.4, 0.2),
-        height=300,
-    )
-    assert [trace.name for trace in figure.data] == ["Edema: present", "Edema: not present", "this study"]
-    assert list(figure.data[0].text) == ["a", "c"]
-    assert (figure.data[2].x[0], figure.data[2].y[0]) == (5, 6)
-    assert len({trace.marker.symbol for trace in figure.data}) == 3
-
-
 def test_the_dashboard_starts_without_torch() -> None:
     # Pages without inference must be quick; torch takes seconds.
     code = "import sys, dashboard.services.reports, dashboard.components.picker; assert 'torch' not in sys.modules"
@@ -194,7 +177,7 @@ def two_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_family_fits_the_study_and_can_be_chosen(two_families: Path) -> None:
     test = open_page("read")
     assert test.session_state["family"] == "phantom"
-    assert any("synthetic X-rays" in each.value or "no patients" in each.value for each in test.caption)
+    assert any("These models learned from 3,154 synthetic X-rays." in each.value for each in test.caption)
     test.button_group(key="family").set_value("openi").run()
     assert not test.exception
     assert any("Real radiographs of Open-i" in each.value for each in test.caption)

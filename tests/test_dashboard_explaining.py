@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,11 +81,48 @@ def test_a_word_has_maps_with_cells_and_bars_with_filters() -> None:
 
 
 @needs_bundles
+def test_two_who_click_at_once_wait_for_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    import core.explain.methods as methods
+
+    explain, begun = methods.explain, []
+
+    def counted(*arguments: Any, **options: Any) -> tuple[Attribution, ...]:
+        begun.append(threading.get_ident())
+        time.sleep(0.2)  # the other asks meanwhile
+        return explain(*arguments, **options)
+
+    monkeypatch.setattr(methods, "explain", counted)
+    case, card = opened("fve")
+    explanations.words_of(case, card, Question("word", 2))
+    with ThreadPoolExecutor(2) as threads:
+        jobs = [threads.submit(explanations.answer, case, card, Question("word", 2), "attention") for _ in range(2)]
+        first, second = (job.result() for job in jobs)
+    assert first is second
+    assert len(begun) == 1
+
+
+@needs_bundles
+def test_an_answer_that_is_interrupted_is_not_kept() -> None:
+    class StopError(Exception):
+        """As Streamlit ends a run at the next progress."""
+
+    def interrupt(done: int, total: int) -> None:
+        raise StopError
+
+    case, card = opened("fve")
+    question = Question("word", 3)
+    with pytest.raises(StopError):
+        explanations.answer(case, card, question, "occlusion", interrupt)
+    assert explanations.known(case, card, question, "occlusion") is None
+    assert explanations.answer(case, card, question, "attention")
+
+
+@needs_bundles
 def test_trust_is_what_was_measured_or_says_that_nothing_was() -> None:
     _, ccve = opened("ccve")
     found = explanations.trust(ccve, "attention", Question("word", 0))
     sign, told = verdict(found, "nothing was measured")
-    assert found is not None and told == found.verdict and "phantom studies" in told
+    assert found is not None and told == found.verdict and "synthetic X-rays" in told
     assert (sign == ":material/verified:") == (found.trust == "better")
     assert explanations.trust(ccve, "occlusion", Question("word", 0)) is None  # of pixels
     assert verdict(None, "nothing was measured") == (":material/help:", "nothing was measured")

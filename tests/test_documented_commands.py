@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from core.paths import EXAMPLES
 from tests import documented, needs
 from tests.documented import UnknownError, words_of
-from tests.documented.place import Place
+from tests.documented.place import STUDIES, Place
 from tests.documented.programs import (
     Row,
     _words,
@@ -29,7 +29,6 @@ from tests.documented.programs import (
     there,
     under_srun,
 )
-from tests.openi_tree import STUDIES
 from tests.test_training import FEW
 from training.cli import app
 
@@ -119,6 +118,8 @@ ROWS: dict[str, Row] = {
     "make dependencies": Row(instead=make, says="tests.dependencies", as_far="tests/test_dependencies.py compares"),
     "pip install --require-hashes": Row(instead=elsewhere, as_far=PIP),
     'pip install -e ".[study]" -c constraints.txt': Row(instead=pip, as_far=PIP),
+    "make docs": Row(instead=make, says="sphinx .*build/docs", as_far="tests/test_site.py builds it"),
+    "make notebook": Row(instead=make, says="tests.notebook", as_far="tests/test_notebook.py runs it"),
     "make demo": Row(instead=make, says="train --preset phantom --bundles assets/bundles", as_far="an hour"),
     "make bench": Row(instead=make, says="training.bench.speeds", as_far=LONG_BENCH),
     "pip install -e . -c constraints.txt": Row(instead=pip, as_far=PIP),

@@ -15,11 +15,11 @@ from core.config import ExperimentConfig, load_config
 from core.labels.rules import label_report
 from core.observations import OBSERVATIONS
 from core.paper.tables import PaperTable, Row, read_table, write_table
-from training.cli import PRESETS
 from training.commands.tables import PAPER, again
 from training.data import StudyData
-from training.paper.encoder_study import table
-from training.runs import StageError
+from training.options import PRESETS
+from training.paper.encoder_study import encoder_table
+from training.run_folder import StageError
 
 pytestmark = pytest.mark.numeric
 
@@ -84,7 +84,7 @@ def drifted(config: ExperimentConfig, data: StudyData, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="module")
 def made(config: ExperimentConfig, data: StudyData, folders: Sequence[Path], drifted: Sequence[Path]) -> PaperTable:
-    return table(config, data, folders, drifted, PAPER, "again")
+    return encoder_table(config, data, folders, drifted, PAPER, "again")
 
 
 def by_name(made: PaperTable) -> dict[str, Row]:
@@ -139,7 +139,7 @@ def test_drift_is_a_control_with_its_own_order(made: PaperTable) -> None:
 def test_one_encoder_may_drift_alone(
     config: ExperimentConfig, data: StudyData, folders: Sequence[Path], drifted: Sequence[Path]
 ) -> None:
-    made = table(config, data, folders, drifted, PAPER, "again", ("cve",))
+    made = encoder_table(config, data, folders, drifted, PAPER, "again", ("cve",))
     assert [row.name for row in made.rows if row.kind == "control"] == [
         "CVE less CVE, norms drifting, M2",
         "DVE less CVE, norms drifting, M2",
@@ -149,7 +149,7 @@ def test_one_encoder_may_drift_alone(
 def test_without_drift_one_seed_has_no_interval_over_seeds(
     config: ExperimentConfig, data: StudyData, folders: Sequence[Path], tmp_path: Path
 ) -> None:
-    made = table(config, data, folders[:1], [], PAPER, "again")
+    made = encoder_table(config, data, folders[:1], [], PAPER, "again")
     assert not any("drifting" in note for note in made.notes)
     assert not [row for row in made.rows if row.kind == "control"]
     assert "over_seeds" not in by_name(made)["FVE less DVE, M2"].metrics
@@ -176,7 +176,7 @@ def test_what_is_wrong_with_an_evaluation_is_said(
     if changed is not None:
         path.write_text(changed)
     with pytest.raises(StageError, match=message):
-        table(config, data, [folder], [], PAPER, "again")
+        encoder_table(config, data, [folder], [], PAPER, "again")
 
 
 def test_a_command_stands_beside_its_table_as_a_shell_reads_it() -> None:

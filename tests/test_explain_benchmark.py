@@ -21,7 +21,7 @@ from tests import needs
 from tests.conftest import BUNDLES, ROOT
 from training.explain import benchmark
 from training.explain.benchmark import Settings, explain_benchmark, visible_studies
-from training.explain.summary import compact, interval, summarise, table
+from training.explain.summary import benchmark_markdown, compact, interval, summarise
 
 pytestmark = pytest.mark.numeric
 
@@ -74,7 +74,7 @@ def test_the_verdicts_by_hand() -> None:
     assert best["difference"] == pytest.approx(0.6)
     verdicts = {each["method"]: each["verdict"] for each in results["filters"]}
     assert verdicts == {"cls-attention": "beats random", "attention": "worse than random"}
-    text = table(results)
+    text = benchmark_markdown(results)
     assert (
         "FVE: Grad-CAM, asked for the sentence that names it, points at the finding in 100%, the centre prior in 40%"
         in text
@@ -135,8 +135,8 @@ def test_what_was_measured_is_read_back_with_a_verdict(tmp_path: Path) -> None:
     assert found is not None
     assert found.gains["centre"] == (0.5, 0.5, 0.5)
     assert (found.questions, found.studies) == (20, 20)
-    assert "its highest point lay on the finding in 100% of cases" in found.verdict
-    assert "middle of the image would do so in 50%" in found.verdict
+    assert "its peak hit the finding 100 times in 100" in found.verdict
+    assert "the image's centre would hit it 50 times" in found.verdict
     assert "shuffled weights gives nearly the same picture" in found.verdict
     ours, theirs, both = (
         measured(tmp_path, "phantom", "ccve", "cls-attention", "report", decoder)
@@ -146,7 +146,7 @@ def test_what_was_measured_is_read_back_with_a_verdict(tmp_path: Path) -> None:
     assert theirs is not None
     assert both is not None
     assert (ours.trust, theirs.trust, both.trust) == ("better", "worse", "unproven")
-    assert "made the words 3.0 points less likely, filters drawn at random 2.0 points less likely" in ours.verdict
+    assert "lowered the words' probability by 3.0 percentage points, random filters lowered it by 2.0" in ours.verdict
 
 
 def test_what_was_not_measured_is_none_and_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -179,10 +179,12 @@ def config() -> ExperimentConfig:
 
 
 def test_what_cannot_be_measured_is_refused(config: ExperimentConfig, tmp_path: Path) -> None:
-    with pytest.raises(CXRLensError, match="no method 'tea-leaves'. Known: attention"):
+    with pytest.raises(CXRLensError, match="Unknown method 'tea-leaves'. Known: attention"):
         explain_benchmark(config, BUNDLES, tmp_path, SETTINGS, methods=["tea-leaves"])
-    with pytest.raises(CXRLensError, match="no bundle 'phantom-xyz'"):
-        explain_benchmark(config, BUNDLES, tmp_path, SETTINGS, names=["phantom-xyz"])
+    with pytest.raises(CXRLensError, match="'grad-kam'. Did you mean 'grad-cam'"):
+        explain_benchmark(config, BUNDLES, tmp_path, SETTINGS, methods=["grad-kam"])
+    with pytest.raises(CXRLensError, match="Unknown bundle of .*'phantom-fve-m3'. Did you mean 'phantom-fve-m2'"):
+        explain_benchmark(config, BUNDLES, tmp_path, SETTINGS, names=["phantom-fve-m3"])
     with pytest.raises(CXRLensError, match="no bundle of the family 'phantom'. Run: cxr-lens train"):
         explain_benchmark(config, tmp_path, tmp_path, SETTINGS)
     real = replace(config, data=replace(config.data, source="openi", folder="index", views="frontal"))

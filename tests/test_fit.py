@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from training import runs
+from training.console import QUIET
+from training.fit import fit
+from training.loaders import EpochSampler, loaders
 from training.modules.optimizers import augment
-from training.runs import EpochSampler, StageError, fit, loaders, run_stage
+from training.run_folder import StageError, run_stage
 
 pytestmark = pytest.mark.numeric
 
@@ -128,7 +130,7 @@ def test_a_stage_is_skipped_resumed_or_begun_anew(tmp_path: Path) -> None:
     run_stage(folder, {"a": 2}, work)  # other inputs: begun anew
     assert done == [["config.json"], ["config.json", "half"], ["config.json"]]
     about = json.loads((folder / "config.json").read_text())
-    assert about["inputs"] == {"a": 2}
+    assert about["identity"] == {"a": 2}
     assert "torch" in about["versions"]
 
 
@@ -160,7 +162,7 @@ def test_two_processes_do_a_stage_once(tmp_path: Path) -> None:
 def test_progress_lines_replace_bars_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(runs.QUIET, "1")
+    monkeypatch.setenv(QUIET, "1")
     train_regression(tmp_path / "stage")
     err = capsys.readouterr().err
     assert err.count("val_loss") == 6  # five epochs and the summary

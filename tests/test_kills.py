@@ -39,10 +39,10 @@ TABLES = {
 HELD = """
 import json, sys, time
 from pathlib import Path
-from training import cli, runs
+from training import cli, run_folder
 
 preset, seen, stages = Path(sys.argv.pop(1)), Path(sys.argv.pop(1)), json.loads(sys.argv.pop(1))
-write_whole = runs.write_whole
+write_whole = run_folder.write_whole
 
 def held(path, text):
     stage = path.parent.relative_to(preset).as_posix() if path.name == "done.json" else ""
@@ -50,7 +50,7 @@ def held(path, text):
         time.sleep(0.01)
     write_whole(path, text)
 
-runs.write_whole = held
+run_folder.write_whole = held
 cli.main()
 """
 

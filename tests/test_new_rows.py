@@ -20,7 +20,7 @@ from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
 from tests.app_pages import open_page
 from tests.test_training import FEW
-from training.console import PRESETS
+from training.options import PRESETS
 from training.paper.chain import run_chain
 from training.plan import stages
 from training.stages.run import Run

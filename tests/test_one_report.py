@@ -43,8 +43,9 @@ from tests.conftest import BUNDLES
 from tests.openi_tree import Study, write_annotation, write_kaggle
 from tests.tiny_models import tiny_pair
 from training import evaluate as scoring
-from training.cli import PRESETS, main
+from training.cli import main
 from training.data import StudyData, to_images
+from training.options import PRESETS
 
 NAMES = ("phantom-dve-transformer", "phantom-fve-m2")
 pytestmark = pytest.mark.numeric

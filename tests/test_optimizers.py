@@ -15,11 +15,12 @@ from torch.optim import AdamW
 from core.config import ClassifierConfig, identity, load_config
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
-from training.cli import PRESETS
+from training.fit import fit
+from training.loaders import ClassAwareSampler, loaders
 from training.losses import AUCMarginLoss
 from training.modules.classifier import ClassifierModule, class_aucs
 from training.modules.optimizers import PESG, SharpnessAwareAdamW
-from training.runs import ClassAwareSampler, fit, loaders
+from training.options import PRESETS
 
 pytestmark = pytest.mark.numeric
 

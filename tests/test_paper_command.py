@@ -77,7 +77,7 @@ def test_ctrl_c_ends_long_work_with_a_word_about_how_to_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.runs._begin", interrupted)
+    monkeypatch.setattr("training.run_folder._begin", interrupted)
     monkeypatch.setattr("training.paper.ccve_study.ccve_study", interrupted)
     monkeypatch.setattr("training.paper.probes.require_catboost", lambda: None)
     options = setting(FEW)

@@ -16,7 +16,7 @@ from core.registry import ENCODERS, token_width
 from core.types import VisualTokens
 from tests.conftest import ROOT
 from training.backbones import BACKBONES, build_classifier, settings_of
-from training.cli import PRESETS
+from training.options import PRESETS
 from training.paper.tables import rows_of_table_2
 
 pytestmark = pytest.mark.numeric

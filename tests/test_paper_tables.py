@@ -26,7 +26,7 @@ from core.paper.tables import (
 )
 from tests.conftest import ROOT
 from training.paper.tables import read_results, table_1
-from training.runs import StageError
+from training.run_folder import StageError
 
 PAPER = ROOT / "assets" / "paper"
 

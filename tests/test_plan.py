@@ -8,8 +8,18 @@ from torch import nn
 
 from core.config import ExperimentConfig, load_config
 from training.backbones import BACKBONES
-from training.cli import PRESETS
-from training.plan import Counts, Stage, backbone_stage, costs, decoder_stage, measure, table, table_stages, token_stage
+from training.options import PRESETS
+from training.plan import (
+    Counts,
+    StageCost,
+    backbone_stage,
+    costs,
+    decoder_stage,
+    measure,
+    plan_markdown,
+    table_stages,
+    token_stage,
+)
 
 COUNTS = Counts(train=70, validate=10, test=20, vocabulary=50, words=12)
 
@@ -39,7 +49,7 @@ def test_operations_of_a_convolution_count_its_groups(groups: int, transposed: b
     assert operations == 3 * forward  # and the gradients of weights and of images
 
 
-# Multiply-adds of one forward pass as timm's and the papers' tables have them, in 10^9.
+# Multiply-adds of one forward pass as timm's and the papers' tables have them, in GFLOPs.
 @pytest.mark.parametrize(
     ("name", "published"),
     [
@@ -69,16 +79,16 @@ def test_what_paper_adds_to_train(config: ExperimentConfig) -> None:
 
 
 def test_the_plan_sums_what_each_command_costs(config: ExperimentConfig) -> None:
-    row = Stage("x", items=1_000_000, epochs=36, operations=1e9, memory=2e9, disk=1e9)
-    lines = table(costs([row], [row, row], config, COUNTS, 10, 1, 16)).splitlines()
+    row = StageCost("x", items=1_000_000, epochs=36, operations=1e9, memory=2e9, disk=1e9)
+    lines = plan_markdown(costs([row], [row, row], config, COUNTS, 10, 1, 16)).splitlines()
     assert lines[-4].startswith("| **all of `train`** | | | | **1** | **2.0** |")
     assert lines[-1].startswith("| **all of `paper`** | | | | **3** | **2.0** |")
 
 
 def test_hours() -> None:
-    stage = Stage("x", items=1_000_000, epochs=36, operations=1e9, memory=0, disk=0)
-    assert stage.hours(tera=10, devices=1) == pytest.approx(1.0)
-    assert stage.hours(tera=10, devices=4) == pytest.approx(0.25)
+    stage = StageCost("x", items=1_000_000, epochs=36, operations=1e9, memory=0, disk=0)
+    assert stage.hours(tflops=10, gpus=1) == pytest.approx(1.0)
+    assert stage.hours(tflops=10, gpus=4) == pytest.approx(0.25)
 
 
 def test_tokens_of_all_studies_in_half_precision(config: ExperimentConfig) -> None:

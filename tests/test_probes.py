@@ -19,13 +19,15 @@ from core.evaluation.auc import both_kinds, macro_aucs, weighted_aucs
 from core.evaluation.resampling import intervals
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.paper.filter_map import FilterMapError, map_path, read_map, write_map
+from core.paths import BUNDLES
 from tests import needs
-from training.cli import BUNDLES, PRESETS
 from training.data import StudyData
+from training.options import PRESETS
 from training.paper.ccve_study import (
     RANDOM,
     StudyConfig,
     _encoders,
+    _first_pairs,
     _matched,
     _shuffled,
     ccve_study,
@@ -45,7 +47,7 @@ from training.paper.probes import (
     require_catboost,
     usable,
 )
-from training.runs import StageError
+from training.run_folder import StageError
 
 pytestmark = pytest.mark.numeric
 
@@ -190,7 +192,19 @@ def test_more_components_than_there_can_be_are_refused(count: int, width: int, a
         reduce(features, asked, 0.7)
 
 
-def test_the_study_refuses_too_many_components_before_it_looks_for_bundles(tmp_path: Path) -> None:
+def test_the_study_looks_for_bundles_before_it_reads_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.paper.ccve_study.require_catboost", lambda: None)
+    with pytest.raises(StageError, match="has no bundle of the family 'phantom'. Run: cxr-lens train"):
+        ccve_study(None, tmp_path, "phantom", StudyConfig(), tmp_path, tmp_path, "again")  # type: ignore[arg-type]
+    with pytest.raises(StageError, match="share of variance to keep is between 0 and 1, not 1.5"):
+        StudyConfig(variance=1.5)
+
+
+def test_the_study_refuses_too_many_components_before_it_encodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.paper.ccve_study.require_catboost", lambda: None)
+    monkeypatch.setattr("training.paper.ccve_study._first_pairs", lambda *_: {})
     data = StudyData(load_config(PRESETS, "phantom", ["data.count=48"]).data, tmp_path)
     with pytest.raises(StageError, match=r"2,000 components from \d+ training studies"):
         ccve_study(data, tmp_path, "phantom", StudyConfig(components=2000), tmp_path, tmp_path, "again")
@@ -342,7 +356,7 @@ def test_the_control_of_other_studies_labels_is_a_mean_near_one_half(
 
 
 def test_the_random_control_has_ccves_clip_and_other_filters() -> None:
-    encoders = _encoders(BUNDLES, "phantom")
+    encoders = _encoders(BUNDLES, _first_pairs("phantom", BUNDLES))
     (trained, key), (random, random_key) = encoders["ccve"], encoders[RANDOM]
     assert key != random_key
     ours, theirs = trained.state_dict(), random.state_dict()

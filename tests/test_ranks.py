@@ -28,12 +28,14 @@ from core.text import END, PAD, SPECIAL_TOKENS, Vocabulary
 from core.types import CXRLensError, VisualTokens
 from tests import needs
 from tests.test_training import FEW
-from training.cli import PRESETS
+from training.fit import SameNorms, fit
 from training.launch import ONE, Placement, leave, place
+from training.loaders import loaders, pad
 from training.modules.classifier import ClassifierModule
 from training.modules.clip import ClipModule
 from training.modules.report import ReportModule
-from training.runs import SameNorms, StageError, fit, loaders, pad, run_stage, save_weights
+from training.options import PRESETS
+from training.run_folder import StageError, run_stage, save_weights
 from training.stages.clip import clip
 from training.stages.run import Run
 
@@ -301,7 +303,7 @@ def test_the_command_trains_with_two_processes(tmp_path: Path) -> None:
     assert first.stdout.count("constant report") == 1  # one process speaks
     keys = {path.parent.name: json.loads(path.read_text())["key"] for path in tmp_path.glob("phantom/*/done.json")}
     run = Run(load_config(PRESETS, "phantom", [*FEW, *pair]), tmp_path / "phantom")
-    assert clip(run, "cve") == keys["clip_cve"]  # one process finds the stage done
+    assert clip(run, "cve")["clip_cve"] == keys["clip_cve"]  # one process finds the stage done
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "done before, skipped" in again.stderr

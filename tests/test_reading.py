@@ -267,7 +267,7 @@ def test_each_sentence_has_its_region_or_filter_and_a_changed_writer_is_not_name
         (screen, {blinded: (by[blinded][0], "0" * 64)}),  # another bundle of that name
         (screen, {blinded: ("phantom-gone", "")}),
     ):
-        with pytest.raises(ReviewError, match=f"behind report {blinded} cannot be shown") as raised:
+        with pytest.raises(ReviewError, match=f"What report {blinded} is based on cannot be shown") as raised:
             draw(changed, writer)
         assert "phantom" not in str(raised.value)
     with pytest.raises(ReviewError, match="not the one this session was made with"):
@@ -312,7 +312,7 @@ def test_the_page_without_an_image_or_a_session_says_so(database: Database) -> N
     trial = session(database)  # its images come from nowhere
     app = open_app_page("reading", reader="anna", session=trial)
     assert not app.exception
-    assert "images cannot be found" in answer_of(app)["plates"][answer_of(app)["at"]]
+    assert "images of this session cannot be found" in answer_of(app)["plates"][answer_of(app)["at"]]
     foreign = open_app_page("reading", reader="anna", session="0" * 32)
     assert not foreign.exception and "There is no session" in foreign.error[0].value
     assert [button.label for button in open_app_page("reading", reader="anna").button if "Trial" in button.label]

@@ -258,14 +258,14 @@ def test_pages_keep_studies_of_open_sessions_from_their_readers(
     shown = everything(reader).replace(studies.KEPT_BACK.format(wanted), "")
     assert wanted not in shown.replace(f"Not among these studies, so not in the figure: {wanted}, {other}.", "")
     if page == "read":
-        assert "is kept from you here until the session is closed" in words_on(reader)
+        assert "is hidden here until that session is closed" in words_on(reader)
     researcher = page_as(page, RITA, monkeypatch, **address)
-    assert "is kept from you" not in words_on(researcher)
+    assert "is hidden here" not in words_on(researcher)
     if page == "read":
         assert wanted in everything(researcher)
     close_session(database, RITA, reading_phantoms)
     access._kept_back.clear()
-    assert "is kept from you" not in words_on(page_as(page, ANNA, monkeypatch, **address))
+    assert "is hidden here" not in words_on(page_as(page, ANNA, monkeypatch, **address))
 
 
 def test_lists_and_searches_leave_them_out(
@@ -282,18 +282,18 @@ def test_lists_and_searches_leave_them_out(
         found.study_ids[p] in PHANTOMS for p in places[:60]
     )
     assert not set(PHANTOMS) & set(studies.visible_studies())
-    with pytest.raises(CXRLensError, match="kept from you"):
+    with pytest.raises(CXRLensError, match="hidden here"):
         studies.open_study(PHANTOMS[0])
 
 
 def test_on_ones_own_machine_the_reader_of_this_browser_counts(
     database: Database, reading_phantoms: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "is kept from you" not in words_on(open_app_page("read", study=PHANTOMS[0]))  # nobody is chosen
+    assert "is hidden here" not in words_on(open_app_page("read", study=PHANTOMS[0]))  # nobody is chosen
     app = open_app_page("review", reader="anna")
     assert app.session_state[access._SEEN] == ANNA
     from streamlit.runtime.context import ContextProxy, StreamlitCookies
 
     cookies = StreamlitCookies({access._reader_cookie(): "anna"})
     monkeypatch.setattr(ContextProxy, "cookies", property(lambda self: cookies))
-    assert "is kept from you" in words_on(open_app_page("read", study=PHANTOMS[0]))
+    assert "is hidden here" in words_on(open_app_page("read", study=PHANTOMS[0]))

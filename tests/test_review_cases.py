@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -296,3 +298,30 @@ def test_what_the_reader_of_a_file_knows_reaches_readers_and_the_export(tmp_path
     export(results, analyse(results, resamples=10), tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "studies.json").read_text(encoding="utf-8"))["studies"]
     assert "lateral view" in next(row["image"] for row in rows if row["study"] == "s2")
+
+
+def test_what_several_ask_for_at_once_is_drawn_once_and_a_failure_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[str] = []
+
+    def draw(screen: SimpleNamespace, by: object) -> bytes:
+        begun.append(screen.study_id)
+        time.sleep(0.1)
+        if begun == ["lost"]:
+            raise ReviewError("it is not there yet")
+        return screen.study_id.encode()
+
+    monkeypatch.setattr(pictures, "draw", draw)
+    ask = pictures.Plates().ask
+    lost, found = (
+        SimpleNamespace(source="s", study_id=name, image_sha256="", explanation="", reports=())
+        for name in ("lost", "found")
+    )
+    with pytest.raises(ReviewError):
+        ask(lost, {}).result()  # type: ignore[arg-type]
+    assert ask(lost, {}).result() == b"lost"  # type: ignore[arg-type]
+    with ThreadPoolExecutor(8) as threads:
+        jobs = list(threads.map(lambda _: ask(found, {}), range(8)))  # type: ignore[arg-type]
+    assert {job.result() for job in jobs} == {b"found"}
+    assert begun == ["lost", "lost", "found"]

@@ -147,7 +147,7 @@ def test_a_researcher_closes_and_sees_results_and_files_equal_to_the_marks(datab
     assert not app.exception
     assert session_progress(database, RITA, made).state == "closed"
     tables = [table.value for table in app.dataframe]
-    errors = next(table for table in tables if "Significant a report" in table)
+    errors = next(table for table in tables if "Significant errors per report" in table)
     found = dict(zip(errors["Model"], errors["Omission"], strict=True))
     # 6 studies, one error each by anna and two by boris; none in the reference.
     assert found == {"reference": "0 of 0", "pair-one": "18 of 18", "pair-two": "18 of 18"}

@@ -22,12 +22,13 @@ from core.paper.tables import read_table
 from core.types import CXRLensError
 from tests.commands import run as run_command
 from tests.commands import setting
-from training.cli import PRESETS
 from training.commands.tables import PAPER
 from training.data import StudyData
+from training.loaders import loaders
 from training.modules.report import ReportModule
+from training.options import PRESETS
 from training.paper.tables import table_2, table_3
-from training.runs import StageError, load_weights, loaders
+from training.run_folder import StageError, load_weights
 from training.stages.backbone import backbone
 from training.stages.classifiers import classifier
 from training.stages.clip import clip
@@ -91,8 +92,6 @@ def test_pairs_train_export_and_verify(pair: tuple[str, str], run: Run, tmp_path
     stage = run.folder / f"{encoder}-{decoder}"
     assert {"config.json", "done.json", "model.safetensors", "summary.json"} <= {each.name for each in stage.iterdir()}
     assert not list(stage.glob("*.ckpt"))
-    inputs = json.loads((stage / "config.json").read_text())["inputs"]
-    assert ("version" in inputs) == ("+" in encoder)  # a layer of that kind learned at another rate before
     config = load_config(PRESETS, "phantom", [*FEW, f"encoders=['{encoder}']", f"decoders=['{decoder}']"])
     export(Run(config, run.folder), tmp_path)
     library = BundleLibrary(tmp_path)
@@ -138,7 +137,7 @@ def test_a_decoder_keeps_the_epoch_that_its_preset_watches(run: Run, few: Experi
     assert summary["best"] == pytest.approx(max(watched))
     assert len(watched) == 2
     before = json.loads((stage / "done.json").read_text())["key"]
-    assert train_decoder(run, "ccve", "transformer") != before  # another choice, another stage
+    assert train_decoder(run, "ccve", "transformer")["ccve-transformer"] != before  # another choice, another stage
 
 
 def test_a_card_of_patients_data_names_its_licence_and_no_folder(tmp_path: Path) -> None:
@@ -164,9 +163,9 @@ def test_a_trained_encoder_is_the_one_its_decoder_saw(run: Run) -> None:
 def test_stages_write_what_they_were_given(run: Run) -> None:
     classifier(run, "fve", "cdc")
     about = json.loads((run.folder / "cdc_fve" / "config.json").read_text())
-    assert about["inputs"]["seed"] == 1
-    assert about["inputs"]["data"] == run.data.fingerprint()
-    assert about["inputs"]["classifier"]["epochs"] == 2
+    assert about["identity"]["seed"] == 1
+    assert about["identity"]["data"]["studies"] == run.data.fingerprint()
+    assert about["identity"]["classifier"]["epochs"] == 2
     weights = load_file(run.folder / "cdc_fve" / "model.safetensors")
     assert all(key.startswith("cdc.") for key in weights)
 
@@ -195,7 +194,7 @@ def test_the_backbone_learns_the_training_split_where_asked(tmp_path: Path) -> N
     assert len(head) == len(OBSERVATIONS) + len(run.data.fine_labels)
     before = json.loads((tmp_path / "backbone" / "done.json").read_text())["key"]
     other = Run(load_config(PRESETS, "phantom", [*FEW, "backbone.source=train", "data.seed=9"]), tmp_path)
-    assert backbone(other) != before  # other studies, another backbone
+    assert backbone(other)["backbone"] != before  # other studies, another backbone
 
 
 def test_every_size_has_a_backbone_for_its_encoders(tmp_path: Path) -> None:

@@ -23,7 +23,25 @@ from training.commands import label as label_command
 from training.commands import review as review_commands
 from training.commands import tables as table_commands
 from training.commands import write as write_command
-from training.console import PRESETS, AsJson, Bundles, Jobs, Overrides, Preset, Runs
+from training.console import print_result, print_text, progress_bar, resumable, warn
+from training.options import (
+    AsJson,
+    BundleNames,
+    Bundles,
+    Devices,
+    Folder,
+    Jobs,
+    NewBundles,
+    Nodes,
+    Overrides,
+    PhantomCount,
+    Preset,
+    Runs,
+    Seed,
+    Seeds,
+    given_by_user,
+    read_preset,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,14 +94,10 @@ fine_commands.register(app)
 app.command()(explain_command.explain_benchmark)
 dashboard_command.register(app)
 
-Seeds = Annotated[
-    int, typer.Option(min=1, help="Trainings, each with the next seed; more than one give mean and spread.")
-]
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        _out(f"cxr-lens {__version__}")
+        print_text(f"cxr-lens {__version__}")
         raise typer.Exit
 
 
@@ -107,19 +121,17 @@ def common(
 
 @app.command()
 def phantom(
-    out: Annotated[Path, typer.Option(help="Folder to write into.")],
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Studies.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same studies.")] = 0,
+    out: Folder,
+    count: PhantomCount = 2000,
+    seed: Seed = 0,
     size: Annotated[int, typer.Option(min=32, max=2048, help="Side of the images, pixels.")] = 512,
 ) -> None:
     """Write phantom studies: images, masks, reports, facts, splits. Interrupted, it goes on where it stopped."""
-    from tqdm import tqdm
-
     from core.studies.phantom import write_phantom
 
-    with tqdm(total=count, unit="study") as bar:
-        write_phantom(out, count, seed, size, lambda done, _: bar.update(done - bar.n))
-    _out(f"{count} phantom studies in {out}")
+    with progress_bar("study") as tell:
+        write_phantom(out, count, seed, size, tell)
+    print_text(f"{count} phantom studies in {out}")
 
 
 @app.command()
@@ -127,14 +139,10 @@ def train(
     preset: Preset,
     overrides: Overrides = None,
     runs: Runs = RUNS,
-    bundles: table_commands.NewBundles = None,
+    bundles: NewBundles = None,
     jobs: Jobs = 0,
-    devices: Annotated[
-        int | None, typer.Option(min=1, help="Processes a node, each with a GPU of its own, or on the CPU.")
-    ] = None,
-    num_nodes: Annotated[
-        int | None, typer.Option(min=1, help="Machines; start the command on each: docs/scale.md.")
-    ] = None,
+    devices: Devices = None,
+    num_nodes: Nodes = None,
     accelerator: Annotated[
         Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")
     ] = "auto",
@@ -147,11 +155,11 @@ def train(
     Several processes, started by --devices, torchrun or srun, share each stage's batches and give the same result.
     """
     from core import ranks
-    from core.config import load_config, to_dict
+    from core.config import to_dict
 
-    config = load_config(PRESETS, preset, overrides or [])
+    config = read_preset(preset, overrides)
     if dry_run:
-        _out(json.dumps(to_dict(config), indent=2))
+        print_text(json.dumps(to_dict(config), indent=2))
         return
     from training.launch import automatic_jobs, leave, place
     from training.paper.chain import run_chain, runs_of
@@ -159,10 +167,10 @@ def train(
     table_commands.refuse_one_folder(bundles, seeds)
     chosen = runs_of(config, seeds, runs, place(accelerator, devices, num_nodes))
     for run in chosen:
-        with table_commands.resumable():
+        with resumable():
             scores = run_chain(run, bundles or run.folder / "bundles", jobs or automatic_jobs())
         if ranks.is_first() and not as_json:
-            _out((scores / "table.md").read_text(encoding="utf-8"))
+            print_text((scores / "table.md").read_text(encoding="utf-8"))
     if ranks.is_first():
         _finish_seeds(chosen, runs, table_commands.again("train", preset, overrides, seeds), as_json)
     leave()
@@ -172,25 +180,24 @@ def train(
 def plan(
     preset: Preset,
     overrides: Overrides = None,
-    tera: Annotated[
-        float, typer.Option(min=0.001, help="10^12 operations a second that a GPU really does; assumed, not measured.")
+    tflops: Annotated[
+        float, typer.Option(min=0.001, help="TFLOPS that a GPU really reaches; assumed, not measured.")
     ] = 60.0,
-    devices: Annotated[int, typer.Option(min=1, help="GPUs.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs, of all machines together.")] = 1,
     cores: Annotated[int, typer.Option(min=1, help="CPU cores that read images and label reports.")] = 16,
     as_json: AsJson = False,
 ) -> None:
     """Compute what a preset costs on MIMIC-CXR: bytes, hours and GPU memory of each stage (docs/scale.md)."""
-    from core.config import load_config
+    config = read_preset(preset, overrides)  # before torch comes, which takes seconds
+    from training.plan import MIMIC_CXR, costs, plan_markdown, stages, table_stages
 
-    config = load_config(PRESETS, preset, overrides or [])  # before torch comes, which takes seconds
-    from training.plan import MIMIC_CXR, costs, stages, table, table_stages
-
-    found = costs(stages(config), table_stages(config), config, MIMIC_CXR, tera, devices, cores)
-    console.show(found, as_json, lambda: table(found))
+    found = costs(stages(config), table_stages(config), config, MIMIC_CXR, tflops, gpus, cores)
+    print_result(found, as_json, lambda: plan_markdown(found))
 
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     preset: Preset,
     overrides: Overrides = None,
     bundles: Bundles = BUNDLES,
@@ -204,35 +211,36 @@ def evaluate(
 
     With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
     """
-    from core.config import load_config
-
-    config = load_config(PRESETS, preset, overrides or [])
+    config = read_preset(preset, overrides)
+    from training.evaluate import cards_of, evaluation_markdown
     from training.evaluate import evaluate as score
-    from training.evaluate import table
     from training.launch import automatic_jobs
     from training.paper.chain import runs_of
-    from training.runs import use_threads_for
+    from training.threads import use_threads_for
 
+    table_commands.refuse_one_folder(out, seeds, "--out")
+    if given_by_user(context, "bundles"):
+        table_commands.refuse_one_folder(bundles, seeds)
     chosen = runs_of(config, seeds, runs)
     use_threads_for(chosen[0].config.size)
     data, jobs = chosen[0].data, jobs or automatic_jobs()
+    for run in chosen if seeds > 1 else ():
+        cards_of(config.name, run.folder / "bundles")  # missed now, not when the seeds before it are scored
     if seeds == 1:
         results = score(chosen[0].config, data, bundles, out, jobs)
-        console.show(results, as_json, lambda: table(results))
+        print_result(results, as_json, lambda: evaluation_markdown(results))
         return
     for run in chosen:
         results = score(run.config, data, run.folder / "bundles", run.folder / "evaluate", jobs)
         if not as_json:
-            _out(table(results))
+            print_text(evaluation_markdown(results))
     _finish_seeds(chosen, runs, table_commands.again("evaluate", preset, overrides, seeds), as_json)
 
 
 @app.command()
 def report(
     image: Annotated[Path, typer.Argument(help="PNG, JPEG or DICOM file.")],
-    bundle: Annotated[
-        list[str] | None, typer.Option("--bundle", help="Name of a bundle; may come again. Default: all.")
-    ] = None,
+    bundle: BundleNames = None,
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
     beam_size: Annotated[
@@ -247,7 +255,7 @@ def report(
     from core.studies.images import read_image
     from core.studies.model_image import of_image
     from core.views import view_in_words
-    from training.runs import use_threads_for
+    from training.threads import use_threads_for
 
     radiograph = read_image(image, name=image.name)
     library = BundleLibrary(bundles)
@@ -257,12 +265,12 @@ def report(
     models = [library.load(name) for name in names]
     notes = list(radiograph.warnings)
     if not as_json:
-        _out(f"{image.name}: {view_in_words(radiograph.view) or 'the file does not tell the view'}\n")
+        print_text(f"{image.name}: {view_in_words(radiograph.view) or 'the file does not tell the view'}\n")
     for note in notes:
         if as_json:
-            _err(f"note: {note}")
+            warn(f"note: {note}")
         else:
-            _out(f"Note: {note}\n")
+            print_text(f"Note: {note}\n")
     for model in models:
         use_threads_for(model.card.size)
     results: list[dict[str, Any]] = []
@@ -280,7 +288,7 @@ def report(
             }
         )
         if not as_json:
-            _out(f"{name} (trained on: {card.data['description']})\n  {written.text}\n")
+            print_text(f"{name} (trained on: {card.data['description']})\n  {written.text}\n")
     if as_json:
         about = {
             "image": image.name,
@@ -290,9 +298,9 @@ def report(
             "intended_use": INTENDED_USE,
             "reports": results,
         }
-        _out(json.dumps(about, indent=2))
+        print_text(json.dumps(about, indent=2))
     else:
-        _out(RESEARCH_ONLY)
+        print_text(RESEARCH_ONLY)
 
 
 @app.command(name="bundles")
@@ -320,13 +328,13 @@ def list_bundles(
                 problems[card.name] = str(error)
         rows.append(row)
         if not as_json:
-            _out(line)
+            print_text(line)
     if as_json:
-        console.show({"bundles": rows, "problems": problems}, as_json, str)
+        print_result({"bundles": rows, "problems": problems}, as_json, str)
     for name, message in problems.items():
-        _err(f"{name}: {message}")
+        warn(f"{name}: {message}")
     if not rows and not problems:
-        _err(str(no_bundle(bundles)))
+        warn(str(no_bundle(bundles)))
     if problems or not rows:
         raise typer.Exit(1)
 
@@ -340,20 +348,12 @@ def _finish_seeds(chosen: Sequence[Run], runs: Path, command: str, as_json: bool
         return
     results = [read_results(run.folder / "evaluate" / "results.json") for run in chosen]
     if len(chosen) == 1:
-        console.show(results[0], as_json, str)
+        print_result(results[0], as_json, str)
         return
     table = table_1(results, PAPER, command)
     path = write_table(runs / chosen[0].config.name / "tables", table)
-    console.show({"seeds": results, "table": to_dict(table)}, as_json, lambda: to_markdown(table))
+    print_result({"seeds": results, "table": to_dict(table)}, as_json, lambda: to_markdown(table))
     console.note(f"written: {path}, and beside it .csv and .md")
-
-
-def _out(text: str) -> None:
-    console.out(text)
-
-
-def _err(text: str) -> None:
-    console.warn(text)
 
 
 def main() -> None:
@@ -366,7 +366,7 @@ def main() -> None:
             raise
         if console.is_verbose():
             traceback.print_exc()
-        _err(f"cxr-lens: {message}")
+        warn(f"cxr-lens: {message}")
         sys.exit(2)
 
 

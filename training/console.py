@@ -1,4 +1,4 @@
-"""What the commands share: options of one meaning, results on stdout, notes on stderr."""
+"""What is told: results on stdout; notes, progress and warnings on stderr."""
 
 from __future__ import annotations
 
@@ -7,37 +7,15 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import typer
 
-PRESETS = Path(__file__).resolve().parent / "presets"
-"""Folder of the presets that come with the code."""
-
-Preset = Annotated[str, typer.Option(help="Name of a preset (phantom, openi, paper), or path of a TOML file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the preset.")
-]
-Bundles = Annotated[
-    Path,
-    typer.Option(
-        help="Folder of bundles.", envvar="CXR_BUNDLES", show_default="those that come with cxr-lens", show_envvar=True
-    ),
-]
-Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
-Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core, or 1 with a GPU.")]
-Device = Annotated[
-    str,
-    typer.Option(
-        help="Where torch computes: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.", envvar="CXR_DEVICE"
-    ),
-]
-Precision = Annotated[
-    Literal["fp32", "bf16"], typer.Option(help="bf16 computes in bfloat16 where that is safe; reports may differ.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+QUIET = "CXR_LENS_QUIET"
+"""Set in the processes of stages that train side by side."""
 
 _VERBOSITY = "CXR_LENS_VERBOSITY"
 """-1 is quiet, 1 is verbose; in the environment, for the processes that a command starts."""
@@ -61,14 +39,14 @@ def is_verbose() -> bool:
     return os.environ.get(_VERBOSITY) == "1"
 
 
-def out(text: str) -> None:
+def print_text(text: str) -> None:
     """Print a result."""
     typer.echo(text)
 
 
-def show(value: Any, as_json: bool, text: Callable[[], str]) -> None:
+def print_result(value: Any, as_json: bool, text: Callable[[], str]) -> None:
     """Print a result: plain values as JSON, or its text."""
-    out(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) if as_json else text())
+    print_text(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) if as_json else text())
 
 
 def _plain(value: Any) -> Any:
@@ -85,11 +63,51 @@ def _plain(value: Any) -> Any:
 
 
 def note(text: str) -> None:
-    """Tell how it goes, unless the user wants it quiet."""
-    if not is_quiet():
+    """Tell how it goes, unless the user wants it quiet; of processes that train together, only the first speaks."""
+    if _speaks() and not is_quiet():
         warn(text)
 
 
 def warn(text: str) -> None:
     """Tell what must be known."""
     typer.echo(text, err=True)
+
+
+def has_no_bars() -> bool:
+    """Whether stages train side by side, this process leaves the talking to another, or the user wants none."""
+    return QUIET in os.environ or is_quiet() or not _speaks()
+
+
+def _speaks() -> bool:
+    if "torch" not in sys.modules:  # without it no processes train together, and it takes seconds to come
+        return True
+    from core import ranks
+
+    return ranks.is_first()
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ctrl-C ends work that can go on with a word about how."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if _speaks():
+            warn("cxr-lens: interrupted; run the same command again to go on.")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def progress_bar(
+    unit: str, what: str | None = None, *, hidden: bool = False
+) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar for work that tells how many are done, and of how many where it knows."""
+    from tqdm import tqdm  # reads TQDM_DISABLE when it is imported
+
+    with tqdm(unit=unit, desc=what, disable=hidden) as bar:
+
+        def tell(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell

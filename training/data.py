@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +17,21 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from core.config import DataConfig
+from core.config import DataConfig, identity
 from core.files import new_array, write_whole
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.indexed import IndexedSource
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
+from core.studies.source import Source
 from core.text import Vocabulary
-from core.types import SPLITS, Split, Study, StudySource
-from training.runs import StageError, content_hash, say
+from core.types import SPLITS, Split, Study
+from training.console import note
+from training.identity import content_hash
+from training.run_folder import StageError
 
 
-def study_source(config: DataConfig) -> StudySource:
+def study_source(config: DataConfig) -> Source:
     """The source that a config names."""
     if config.source == "phantom":
         return PhantomSource(config.count, config.seed)
@@ -35,7 +39,7 @@ def study_source(config: DataConfig) -> StudySource:
         Path(config.folder),
         config.views,
         config.labels,
-        lambda done, total: say(f"  labelled {done:,} of {total:,} reports"),
+        lambda done, total: note(f"  labelled {done:,} of {total:,} reports"),
     )
     if not source.has_reports:
         raise StageError(f"{config.folder} has images without reports: nothing could be learned to write from it.")
@@ -55,7 +59,7 @@ class StudyData:
     folder: Path
 
     @cached_property
-    def source(self) -> StudySource:
+    def source(self) -> Source:
         """Where studies come from."""
         return study_source(self.config)
 
@@ -80,8 +84,16 @@ class StudyData:
         return tuple(kept)
 
     def fingerprint(self) -> str:
-        """Hash of source and config."""
-        return content_hash([self.source.fingerprint(), self.config])
+        """Hash of the studies and their labels, as the cards of bundles have it."""
+        return self.source.fingerprint()
+
+    def identity(self) -> dict[str, Any]:
+        """What decides what is learned from the studies, as plain values.
+
+        Where an index lies changes nothing, and the fingerprint tells which studies there are.
+        """
+        told = ("source", "count", "seed", "folder", "views", "labels")
+        return {"studies": self.fingerprint(), **identity(self.config, told)}
 
     def coarse_targets(self, split: Split) -> Tensor:
         """(studies, 14): 1 where positive; uncertain and blank count as 0 (paper-notes 4.1)."""
@@ -94,14 +106,14 @@ class StudyData:
         return torch.tensor(rows, dtype=torch.float32)
 
     def pairs(self, split: Split) -> list[tuple[int, int, str]]:
-        """(place of the study, 0, impression) of studies that have one."""
-        return [(place, 0, study.impression) for place, study in enumerate(self.studies[split]) if study.impression]
+        """(index of the study, 0, impression) of studies that have one."""
+        return [(index, 0, study.impression) for index, study in enumerate(self.studies[split]) if study.impression]
 
     def cluster_pairs(self, split: Split) -> list[tuple[int, int, str]]:
-        """(place of the study, place of the cluster, the impression's sentences of that cluster)."""
+        """(index of the study, index of the cluster, the impression's sentences of that cluster)."""
         return [
-            (place, CLUSTERS.index(cluster), text)
-            for place, study in enumerate(self.studies[split])
+            (index, CLUSTERS.index(cluster), text)
+            for index, study in enumerate(self.studies[split])
             for cluster, text in study.cluster_texts.items()
         ]
 
@@ -130,7 +142,7 @@ class StudyData:
                 values = np.lib.format.open_memmap(path, mode="r+")
         if values is None:
             values = new_array(path, np.uint8, (total, size, size))
-        say(f"  rendering {total - done} {split} studies at {size} px")
+        note(f"  rendering {total - done} {split} studies at {size} px")
         ids = [study.study_id for study in self.studies[split]]
         with ProcessPoolExecutor(initializer=_one_thread) as pool:
             for start in range(done, total, 256):
@@ -146,7 +158,7 @@ def to_images(values: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(values)).unsqueeze(1).float() / 255  # a copy: what is mapped cannot be written
 
 
-_SOURCES: dict[DataConfig, StudySource] = {}
+_SOURCES: dict[DataConfig, Source] = {}
 
 
 def _one_thread() -> None:

@@ -23,12 +23,15 @@ from core.evaluation.clinical import ClinicalProtocol, clinical_scores
 from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS
 from core.evaluation.metrics import METRICS
 from core.evaluation.scoring import LabeledReports, language_scores, score_systems
+from core.files import write_whole
 from core.labels.rules import label_report
-from core.registry import image_size
+from core.registry import did_you_mean, image_size
 from core.text import to_text, tokenize
 from core.types import Study
+from training.console import note
 from training.data import StudyData, to_images
-from training.runs import StageError, say, use_threads_for
+from training.run_folder import StageError
+from training.threads import use_threads_for
 
 BATCH = 50
 CONSTANT, NEAREST, SHUFFLED = "constant report", "nearest training report", "shuffled images"
@@ -59,12 +62,7 @@ def evaluate(
     Raises:
         StageError: there is no bundle of this family.
     """
-    library = BundleLibrary(bundles)
-    cards = [card for card in library.cards() if card.family == config.name]
-    if not cards:
-        raise StageError(
-            f"{bundles} has no bundle of the family '{config.name}'. Run: cxr-lens train --preset {config.name}"
-        )
+    cards = cards_of(config.name, bundles)
     _tell_other_settings(config, cards)
     studies, references, subjects = _held_out(config, data)
     baselines = _baselines(data, studies)
@@ -74,10 +72,12 @@ def evaluate(
     systems |= {card.name: _label(written[card.name]) for card in cards}
     if out is not None:  # before scoring: they take the longest
         out.mkdir(parents=True, exist_ok=True)
-        with (out / "reports.jsonl").open("w", encoding="utf-8") as file:
-            for place, study in enumerate(studies):
-                line = {"study_id": study.study_id, "reference": study.findings}
-                file.write(json.dumps(line | {card.name: systems[card.name].texts[place] for card in cards}) + "\n")
+        lines = [
+            {"study_id": study.study_id, "reference": study.findings}
+            | {card.name: systems[card.name].texts[row] for card in cards}
+            for row, study in enumerate(studies)
+        ]
+        write_whole(out / "reports.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     order = _paired_with_another(len(studies))
     lacking = java.missing()
     with ExitStack() as stack:
@@ -119,9 +119,25 @@ def evaluate(
         "published": published,
     }
     if out is not None:
-        (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-        (out / "table.md").write_text(table(results), encoding="utf-8")
+        write_whole(out / "results.json", json.dumps(results, indent=1))
+        write_whole(out / "table.md", evaluation_markdown(results))
     return results
+
+
+def cards_of(family: str, bundles: Path) -> list[Card]:
+    """The cards of a family of bundles.
+
+    Raises:
+        StageError: there is none; the message names the nearest family that is there.
+    """
+    cards = BundleLibrary(bundles).cards()
+    found = [card for card in cards if card.family == family]
+    if not found:
+        raise StageError(
+            f"{bundles} has no bundle of the family '{family}'.{did_you_mean(family, {card.family for card in cards})} "
+            f"Run: cxr-lens train --preset {family}"
+        )
+    return found
 
 
 def score_texts(config: ExperimentConfig, data: StudyData, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -140,7 +156,7 @@ INTERVALS = (
 )
 
 
-def table(results: Mapping[str, Any]) -> str:
+def evaluation_markdown(results: Mapping[str, Any]) -> str:
     """The results as a Markdown table: the pairs, then the baselines."""
     numbers = [metric.name for metric in METRICS.values() if metric.in_table]
     heads = ["encoder", "decoder", *(METRICS[name].title for name in (*numbers, "f1", "f1_5"))]
@@ -187,7 +203,7 @@ def _tell_other_settings(config: ExperimentConfig, cards: Sequence[Card]) -> Non
     asked = GenerateConfig(**to_dict(config.write))
     for card in cards:
         if GenerateConfig(**card.write) != asked:
-            say(
+            note(
                 f"  {card.name} writes as its card says ({GenerateConfig(**card.write)}), not as 'write' of the "
                 "preset. Train again to put the preset's into the card."
             )
@@ -253,7 +269,7 @@ def _baselines(data: StudyData, studies: Sequence[Study]) -> dict[str, tuple[str
         CONSTANT: (f"training report {constant.study_id} for every study", [rewrite(constant)] * len(studies)),
         NEAREST: (
             f"nearest image at {NEAREST_SIZE} px, by correlation",
-            [rewrite(train[place]) for place in nearest],
+            [rewrite(train[row]) for row in nearest],
         ),
     }
 
@@ -267,11 +283,11 @@ def _nearest(data: StudyData, count: int) -> list[int]:
         return flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-6)
 
     similarity = vectors("test")[:count] @ vectors("train").T
-    return [int(place) for place in similarity.argmax(1)]
+    return [int(row) for row in similarity.argmax(1)]
 
 
 def _paired_with_another(count: int) -> list[int]:
-    """A seeded order in which no study keeps its own place."""
+    """A seeded order in which no study keeps its own index."""
     order = np.random.default_rng(0).permutation(count)
     shifted = np.empty(count, dtype=int)
     shifted[order] = np.roll(order, 1)

@@ -33,7 +33,7 @@ from core.encoders.fve import FineGrainedEncoder
 from core.encoders.label_text import LabelTextEncoder
 from core.encoders.token_cache import BATCH
 from core.observations import CLUSTERS
-from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, token_width
+from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, lookup, token_width
 from core.text import END, SENTENCE_END, SPECIAL_TOKENS, START, Vocabulary
 from core.types import VisualTokens
 from training.backbones import build_classifier, settings_of
@@ -84,7 +84,7 @@ ADAM_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageCost:
     """What one stage costs.
 
     Attributes:
@@ -103,9 +103,9 @@ class Stage:
     memory: float
     disk: float
 
-    def hours(self, tera: float, devices: int) -> float:
-        """Hours on ``devices`` that do ``tera`` x 10^12 operations a second each."""
-        return self.items * self.epochs * self.operations / (tera * 1e12 * devices) / 3600
+    def hours(self, tflops: float, gpus: int) -> float:
+        """Hours on so many GPUs that reach ``tflops`` each."""
+        return self.items * self.epochs * self.operations / (tflops * 1e12 * gpus) / 3600
 
 
 class Saved:
@@ -173,7 +173,7 @@ def encoder_on_meta(name: str, config: ExperimentConfig, counts: Counts) -> Enco
         return build_encoder(name, config.size, **encoder_class(name).arguments(config, data))  # type: ignore[arg-type]
 
 
-def classifier_stages(name: str, config: ExperimentConfig, counts: Counts) -> list[Stage]:
+def classifier_stages(name: str, config: ExperimentConfig, counts: Counts) -> list[StageCost]:
     """Cost of CDC and FGC; the margin loss costs what cross-entropy does."""
     encoder = encoder_on_meta(name, config, counts)
     assert isinstance(encoder, FineGrainedEncoder)
@@ -183,7 +183,7 @@ def classifier_stages(name: str, config: ExperimentConfig, counts: Counts) -> li
     ]
 
 
-def backbone_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
+def backbone_stage(name: str, config: ExperimentConfig, counts: Counts) -> StageCost:
     """Cost of a row of Table 2; SAM goes forward and backward twice a step."""
     with torch.device("meta"):
         normalize, network = build_classifier(name, config.size, pretrained=False)
@@ -192,16 +192,16 @@ def backbone_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage
 
 def _classifier(
     name: str, normalize: Normalize, network: ImageClassifier, settings: ClassifierConfig, counts: Counts
-) -> Stage:
+) -> StageCost:
     batch, side = settings.batch_size, normalize.image_size
     images = torch.zeros(batch, 1, side, side, device="meta")
     operations, saved = measure(network, lambda: network(normalize(images)).float().square().mean())
     passes = 2 if settings.optimizer == "sam" else 1
     memory = _training_memory(network, saved)
-    return Stage(name, counts.train, settings.epochs, passes * operations / batch, memory, _weights(network))
+    return StageCost(name, counts.train, settings.epochs, passes * operations / batch, memory, _weights(network))
 
 
-def clip_stage(name: str, config: ExperimentConfig, counts: Counts, settings: ClipConfig, texts: float) -> Stage:
+def clip_stage(name: str, config: ExperimentConfig, counts: Counts, settings: ClipConfig, texts: float) -> StageCost:
     """Cost of a CLIP whose images have each so many texts, the contrast included."""
     encoder = encoder_on_meta(name, config, counts)
     assert isinstance(encoder, ContrastiveEncoder)
@@ -217,10 +217,10 @@ def clip_stage(name: str, config: ExperimentConfig, counts: Counts, settings: Cl
     operations, saved = measure(encoder, loss)
     pairs = round(counts.impressions * texts)
     memory = _training_memory(encoder, saved)
-    return Stage(f"clip_{name}", pairs, settings.epochs, operations / batch, memory, _weights(encoder))
+    return StageCost(f"clip_{name}", pairs, settings.epochs, operations / batch, memory, _weights(encoder))
 
 
-COSTS: Mapping[str, Callable[[str, ExperimentConfig, Counts], list[Stage]]] = {
+COSTS: Mapping[str, Callable[[str, ExperimentConfig, Counts], list[StageCost]]] = {
     "labels": classifier_stages,
     "impressions": lambda name, config, counts: [clip_stage(name, config, counts, config.clip, 1)],
     "sentences": lambda name, config, counts: [clip_stage(name, config, counts, config.cluster_clip, counts.sentences)],
@@ -228,7 +228,7 @@ COSTS: Mapping[str, Callable[[str, ExperimentConfig, Counts], list[Stage]]] = {
 """Of the stages of a frozen encoder, by what it learns."""
 
 
-def token_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
+def token_stage(name: str, config: ExperimentConfig, counts: Counts) -> StageCost:
     """Cost of a frozen encoder over all studies, once; memory: weights, filtered images, the widest layer."""
     encoder = encoder_on_meta(name, config, counts).freeze()
     widest = 0
@@ -250,10 +250,10 @@ def token_stage(name: str, config: ExperimentConfig, counts: Counts) -> Stage:
         filtered = (encoder.chunk + 2 * len(CLUSTERS)) * 3 * images[0].nbytes
     memory = 4 * sum(each.numel() for each in encoder.parameters()) + filtered + widest
     disk = counts.samples * shape.num_tokens * shape.width * 2
-    return Stage(f"tokens_{name}", counts.samples, 1, counter.get_total_flops() / BATCH, memory, disk)
+    return StageCost(f"tokens_{name}", counts.samples, 1, counter.get_total_flops() / BATCH, memory, disk)
 
 
-def decoder_stage(encoder_name: str, decoder_name: str, config: ExperimentConfig, counts: Counts) -> Stage:
+def decoder_stage(encoder_name: str, decoder_name: str, config: ExperimentConfig, counts: Counts) -> StageCost:
     """Cost of a decoder on cached tokens, or with DVE; validation writes reports, see docs/scale.md."""
     settings, parts = config.report, encoder_parts(encoder_name)
     frozen = all(ENCODERS[part].frozen for part in parts)
@@ -283,10 +283,10 @@ def decoder_stage(encoder_name: str, decoder_name: str, config: ExperimentConfig
         operations += round(more / settings.batch_size)
         memory, disk = memory + _training_memory(encoder, kept), disk + _weights(encoder)
     epochs = settings.epochs if frozen else settings.epochs_direct
-    return Stage(f"{encoder_name}-{decoder_name}", counts.train, epochs, operations, memory, disk)
+    return StageCost(f"{encoder_name}-{decoder_name}", counts.train, epochs, operations, memory, disk)
 
 
-def label_text_stage(config: ExperimentConfig, counts: Counts) -> Stage:
+def label_text_stage(config: ExperimentConfig, counts: Counts) -> StageCost:
     """Cost of Table 3's model."""
     settings, width = config.report, int(DECODERS[LABEL_TEXT_DECODER].sizes[config.size]["width"])
     with torch.device("meta"):
@@ -299,19 +299,21 @@ def label_text_stage(config: ExperimentConfig, counts: Counts) -> Stage:
         both, lambda: report_loss(decoder(encoder(labels), ids[:, :-1]), ids, settings.stop_weight)["loss"]
     )
     memory = _training_memory(both, saved)
-    return Stage("table3", counts.train, settings.epochs, operations / settings.batch_size, memory, _weights(both))
+    return StageCost("table3", counts.train, settings.epochs, operations / settings.batch_size, memory, _weights(both))
 
 
-def study_stage(config: ExperimentConfig, counts: Counts, studies: int = 1500) -> Stage:
+def study_stage(config: ExperimentConfig, counts: Counts, studies: int = 1500) -> StageCost:
     """Cost of encoding for the CCVE study: every encoder once, CCVE again with random filters. Probes run on a CPU."""
     costs = [token_stage(name, config, counts) for name in (*ENCODERS, "ccve")]
     seen = min(studies, counts.train) + min(studies, counts.validate) + min(studies, counts.test)
     operations, disk = (sum(getattr(each, what) for each in costs) for what in ("operations", "disk"))
-    return Stage("study_ccve", seen, 1, operations, max(each.memory for each in costs), disk * seen / counts.samples)
+    return StageCost(
+        "study_ccve", seen, 1, operations, max(each.memory for each in costs), disk * seen / counts.samples
+    )
 
 
 def _vocabulary(words: int) -> Vocabulary:
-    return Vocabulary((*SPECIAL_TOKENS, *(f"word{place}" for place in range(words))))
+    return Vocabulary((*SPECIAL_TOKENS, *(f"word{index}" for index in range(words))))
 
 
 def _images(name: str, config: ExperimentConfig, batch: int) -> Tensor:
@@ -323,16 +325,20 @@ def _weights(module: nn.Module) -> float:
     return 4.0 * sum(each.numel() for each in module.state_dict().values())
 
 
-def stages(config: ExperimentConfig, counts: Counts = MIMIC_CXR) -> list[Stage]:
+def _costs_of(name: str) -> Callable[[str, ExperimentConfig, Counts], list[StageCost]]:
+    return lookup(COSTS, ENCODERS[name].objective or "", f"objective of the encoder {name},")
+
+
+def stages(config: ExperimentConfig, counts: Counts = MIMIC_CXR) -> list[StageCost]:
     """All stages of a preset that need a GPU, in their order."""
     frozen = list(dict.fromkeys(p for name in config.encoders for p in encoder_parts(name) if ENCODERS[p].frozen))
-    rows = [row for name in frozen for row in COSTS[ENCODERS[name].objective or ""](name, config, counts)]
+    rows = [row for name in frozen for row in _costs_of(name)(name, config, counts)]
     rows += [token_stage(name, config, counts) for name in frozen]
     rows += [decoder_stage(e, d, config, counts) for e in config.encoders for d in config.decoders]
     return rows
 
 
-def table_stages(config: ExperimentConfig, counts: Counts = MIMIC_CXR) -> list[Stage]:
+def table_stages(config: ExperimentConfig, counts: Counts = MIMIC_CXR) -> list[StageCost]:
     """What ``cxr-lens paper`` adds to them: the rows of Table 2, Table 3's model, the study of CCVE."""
     names = [name for name in rows_of_table_2(config) if name != "cdc"]  # CDC is among the stages before
     rows = [backbone_stage(name, config, counts) for name in names]
@@ -364,12 +370,12 @@ def measured_rates(side: int = 288, files: int = 3) -> dict[str, float]:
 
 
 def costs(
-    rows: list[Stage],
-    more: list[Stage],
+    rows: list[StageCost],
+    more: list[StageCost],
     config: ExperimentConfig,
     counts: Counts,
-    tera: float,
-    devices: int,
+    tflops: float,
+    gpus: int,
     cores: int,
 ) -> dict[str, Any]:
     """The plan in plain values: what is assumed and measured, then lines in their order.
@@ -395,7 +401,7 @@ def costs(
         },
     ]
     hours, disk = labelling + reading, counts.file_bytes + cached
-    done: list[Stage] = []
+    done: list[StageCost] = []
     for command, part in (("train", rows), ("paper", more)):
         lines += [
             {
@@ -403,7 +409,7 @@ def costs(
                 "items": row.items,
                 "epochs": row.epochs,
                 "operations": row.operations,
-                "hours": row.hours(tera, devices),
+                "hours": row.hours(tflops, gpus),
                 "memory": row.memory,
                 "disk": row.disk,
             }
@@ -413,24 +419,24 @@ def costs(
         lines.append(
             {
                 "sum": command,
-                "hours": hours + sum(row.hours(tera, devices) for row in done),
+                "hours": hours + sum(row.hours(tflops, gpus) for row in done),
                 "memory": max(row.memory for row in done),
                 "disk": disk + sum(row.disk for row in done),
             }
         )
-    assumed = {"devices": devices, "tera": tera, "cores": cores, "samples": counts.samples, "words": counts.words}
+    assumed = {"gpus": gpus, "tflops": tflops, "cores": cores, "samples": counts.samples, "words": counts.words}
     return {"preset": config.name, "assumed": assumed, "measured": rates, "lines": lines}
 
 
-def table(plan: Mapping[str, Any]) -> str:
+def plan_markdown(plan: Mapping[str, Any]) -> str:
     """What `costs` gives, as Markdown."""
     assumed, measured = plan["assumed"], plan["measured"]
     lines = [
-        f"Assumed: {assumed['devices']} GPU(s) that do {assumed['tera']:g} x 10^12 operations a second each, "
+        f"Assumed: {assumed['gpus']} GPU(s) that reach {assumed['tflops']:g} TFLOPS each, "
         f"{assumed['cores']} CPU cores, {assumed['samples']:,} samples, reports of {assumed['words']} words. Measured "
         f"here: {measured['images']:.1f} radiographs and {measured['reports']:,.0f} reports a second and core.",
         "",
-        "| stage | items | epochs | 10^9 operations an item | hours | GPU memory, GB | disk, GB |",
+        "| stage | items | epochs | GFLOPs an item | hours | GPU memory, GB | disk, GB |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for line in plan["lines"]:

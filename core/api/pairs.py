@@ -6,41 +6,46 @@ import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from core import paths
+from core.api import drawing
 from core.api.images import ImageLike, read
+from core.api.texts import LabeledText, label
 from core.bundles.library import BundleLibrary
 from core.explain.methods import METHODS, explain
 from core.explain.on_image import on_image
 from core.explain.subject import Subject, open_subject
 from core.explain.targets import WordTarget, mention, sentence, whole_report, word
-from core.labels.rules import LabeledReport, label_report
-from core.observations import LabelState
-from core.registry import lookup, pair_title
+from core.registry import lookup, pair_title, token_names
 from core.studies import model_image
 from core.studies.images import Radiograph
 from core.types import Attribution, CXRLensError, FloatImage, Report
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+_SMOOTHING = 0.04  # of maps of pixels, as the benchmark of explanations smooths them before it scores their place
+
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """A generated report, with what it says and what the decoder attended to.
+    """A generated report, with what it says and what the decoder attended to. A notebook shows it beside its film.
 
     Attributes:
         pair: name of the pair that wrote it.
         image: what it read.
         report: text, words, attention, log-probability.
-        labeled: what the text says of each observation, with the words that say it.
+        labeled: what the text says of each observation, with the words that say it; see `cxr_lens.label`.
     """
 
     pair: str
     image: Radiograph = field(repr=False)
     report: Report
-    labeled: LabeledReport
+    labeled: LabeledText
 
     @property
     def text(self) -> str:
@@ -55,7 +60,7 @@ class WrittenReport:
     @property
     def labels(self) -> dict[str, str]:
         """State of each observation that the text speaks of: "positive", "negative" or "uncertain"."""
-        return {name: str(state) for name, state in self.labeled.states.items() if state is not LabelState.BLANK}
+        return self.labeled.labels
 
     @property
     def cls_attention(self) -> npt.NDArray[np.float32] | None:
@@ -69,28 +74,38 @@ class WrittenReport:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the reader of the file has to say of the image."""
+        """Sentences about the image and its file, for instance that the view is lateral."""
         return self.image.warnings
 
     def __repr__(self) -> str:
         """The text, and what was found."""
-        found = ", ".join(f"{name}: {state}" for name, state in self.labels.items()) or "nothing is mentioned"
-        return f"{self.pair}: {self.text}\n  [{found}]"
+        return f"{self.pair}: {self.labeled!r}"
+
+    def _repr_html_(self) -> str:
+        text, mentions = self.text, self.labeled.mentions
+        lines = [self.labeled.summary, *(f"Note: {note}" for note in self.notes), drawing.NOTICE]
+        return drawing.picture_html(drawing.film(self.image.pixels), self.pair) + drawing.text_html(
+            text, mentions, lines
+        )
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a report has the words it has.
+    """Why a report has the words it has. A notebook shows its map over the film, or a bar for each filter.
 
     Attributes:
         method: its title.
         target: what was asked.
         parts: one attribution for pixels, or one for each grid of cells, or one for CCVE's filters.
+        image: what the report was written from.
+        filter_names: one for each of `filters`; empty where values are places.
     """
 
     method: str
     target: str
     parts: tuple[Attribution, ...] = field(repr=False)
+    image: Radiograph = field(repr=False)
+    filter_names: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def has_map(self) -> bool:
@@ -111,9 +126,26 @@ class Explanation:
         """(13,): value of each of CCVE's filters; None where values are of the image."""
         return next((part.values for part in self.parts if part.geometry is None), None)
 
+    def picture(self, side: int = drawing.SIDE) -> Image.Image:
+        """The map over the film: orange where it speaks for the words, blue where against.
+
+        Args:
+            side: longer side of the picture, pixels.
+
+        Raises:
+            CXRLensError: its values are of CCVE's filters; see `filters`.
+        """
+        of_pixels = any(not part.source for part in self.parts)
+        return drawing.film_with_map(self.image.pixels, self.map, smoothing=_SMOOTHING if of_pixels else 0, side=side)
+
     def __repr__(self) -> str:
         """Method and question."""
-        return f"{self.method} of {self.target}"
+        return f"{self.method}, {self.target}"
+
+    def _repr_html_(self) -> str:
+        if self.filters is not None:
+            return drawing.bars_html(self.filter_names, self.filters, repr(self))
+        return drawing.picture_html(self.picture(), repr(self))
 
 
 class Pair:
@@ -133,15 +165,15 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """Of the bundle."""
+        """Name of the bundle."""
         return self.card.name
 
     def write(self, image: ImageLike, *, beam_size: int | None = None) -> WrittenReport:
-        """Write the findings of a radiograph, as every page and command does.
+        """Write the findings of a radiograph, with the same words as all pages and commands.
 
         Args:
             image: see `cxr_lens.read`.
-            beam_size: hypotheses kept; 1 is greedy. As the bundle's card says unless given.
+            beam_size: hypotheses kept by the search; 1 is greedy. By default that of the bundle's card.
 
         Raises:
             ImageError: the image cannot be used.
@@ -152,7 +184,7 @@ class Pair:
             raise CXRLensError(f"beam_size is at least 1, not {beam_size}.")
         radiograph = read(image)
         ((_, written),) = write_reports([self._model], model_image.of_image(radiograph.pixels), beam_size=beam_size)
-        return WrittenReport(self.name, radiograph, written, label_report(written.text))
+        return WrittenReport(self.name, radiograph, written, label(written.text))
 
     __call__ = write
 
@@ -166,15 +198,15 @@ class Pair:
         method: str = "random-masks",
         **options: Any,
     ) -> Explanation:
-        """Explain a report that this pair wrote; the whole of it, or what is asked about.
+        """Explain a report that this pair wrote: a word, a sentence, the mention of a finding, or the whole report.
 
         Args:
             report: of `write`.
-            word: the word itself, or its index.
-            sentence: its index.
+            word: the word itself, or its index from 0.
+            sentence: its index from 0.
             finding: an observation that the report mentions.
             method: a key of `core.explain.methods.METHODS`; "rise" is "random-masks".
-            options: of the method, as ``seed`` or ``progress``.
+            options: of the method, such as ``seed`` or ``progress``.
 
         Raises:
             CXRLensError: another pair wrote it, the report has no such words, or the method cannot serve this pair.
@@ -190,7 +222,9 @@ class Pair:
         lookup(METHODS, key, "method")
         subject = open_subject(self._model, report.image.pixels, report.report)
         target = _target(subject, word, sentence, finding)
-        return Explanation(METHODS[key].title, target.name, explain(subject, target, key, **options))
+        parts = explain(subject, target, key, **options)
+        names = token_names(self.card.encoder) if any(part.geometry is None for part in parts) else ()
+        return Explanation(METHODS[key].title, target.name, parts, report.image, names)
 
     def __repr__(self) -> str:
         """What it is and what it learned from."""
@@ -209,7 +243,7 @@ def _target(subject: Subject, of_word: str | int | None, of_sentence: int | None
 
 
 def bundles(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
-    """Names of the trained pairs in a folder; of the demo's unless given, or where CXR_BUNDLES says."""
+    """Names of the trained pairs in a folder; by default of the folder that CXR_BUNDLES names, or those that ship."""
     return tuple(card.name for card in BundleLibrary(_folder(folder)).cards())
 
 
@@ -218,8 +252,8 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, device: str
 
     Args:
         name: see `bundles`.
-        folder: of bundles; the demo's unless given, or where CXR_BUNDLES says.
-        device: torch's name of where it computes.
+        folder: of bundles; by default that which CXR_BUNDLES names, or that of the bundles that ship.
+        device: where it computes, as torch names it: "cpu", "cuda".
 
     Raises:
         CXRLensError: there is no such pair, it is damaged, or there is no such device.

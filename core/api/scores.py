@@ -1,4 +1,4 @@
-"""Reports and references in, labels and scores out, for a notebook."""
+"""Reports and references in, scores out, for a notebook."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def score(
     """Score generated reports against references: as language, and by what they say of the 14 observations.
 
     Args:
-        references: one a study.
-        texts: one a study in the same order; of several systems, by their names.
-        resamples: of the 95 % intervals.
+        references: one for each study.
+        texts: one for each study, in the same order; or, for several systems, such lists by the systems' names.
+        resamples: for the 95 % intervals.
 
     Returns:
-        A row a system and score: ``value``, and ``low`` and ``high`` where the score has an interval.
+        A row for each score (and system): ``value``, and ``low`` and ``high`` where the score has an interval.
 
     Raises:
-        CXRLensError: fewer than two studies, not one text for each reference, or a text that is none.
+        CXRLensError: fewer than two studies, more or fewer texts than references, or a text that is not a string.
     """
     import pandas as pd
 

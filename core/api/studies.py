@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from core.studies.phantom import PhantomSource
 from core.studies.source import Source
 from core.studies.sources import open_source
 from core.types import SPLITS, CXRLensError, FloatImage, Split, Study
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PHANTOM = "phantom"
 
 
 class Studies:
-    """Studies with their images, of one split or of all; made one by one, as they are asked for."""
+    """Studies with their images, of one split or of all; each is made when it is needed."""
 
     def __init__(self, source: Source, splits: tuple[Split, ...] = SPLITS) -> None:
         """Studies of a source."""
@@ -57,8 +61,26 @@ class Studies:
         """
         return self.source.image(study if isinstance(study, str) else study.study_id, size)
 
+    def table(self) -> pd.DataFrame:
+        """One row for each study, by its id: patient, split, view, texts, and the state of each observation."""
+        import pandas as pd
+
+        rows = [
+            {
+                "study_id": each.study_id,
+                "subject_id": each.subject_id,
+                "split": each.split,
+                "view": each.view,
+                "findings": each.findings,
+                "impression": each.impression,
+                **{name: str(state) for name, state in each.labels.items()},
+            }
+            for each in self
+        ]
+        return pd.DataFrame(rows).set_index("study_id")
+
     def split(self, name: Split) -> Studies:
-        """Those of "train", "validate" or "test".
+        """Only the studies of "train", "validate" or "test".
 
         Raises:
             CXRLensError: another name.

@@ -154,7 +154,7 @@ def export(found: Evaluation, titles: dict[str, str], shown: list[int], family: 
     lost = [each for each in st.session_state[FIGURE] if each not in indices]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         what = (
-            f"**Figure** of the {len(kept)} chosen studies"
+            f"**Figure** of {len(kept)} chosen {'study' if len(kept) == 1 else 'studies'}"
             if kept
             else "**Figure** of the studies on this page (none is chosen)"
         )
@@ -237,7 +237,7 @@ if len(families) > 1:
         families,
         default=families[0],
         required=True,
-        format_func=lambda name: bundles.family_title(name).capitalize(),
+        format_func=cases.data_title,
         key=cases.KEYS["family"],
         bind="query-params",
     )

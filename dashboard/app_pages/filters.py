@@ -211,7 +211,7 @@ def show_switches(case: Case, card: Card) -> list[str]:
     if len(off) == len(CLUSTERS) and how == "token":
         st.caption("All filters are off: the decoder sees nothing of this image.")
     with st.spinner("Writing the report again …"):
-        found = filters.switch_off(case, card, off, how or "token")
+        found = filters.switch_off(case, card, tuple(name for name in CLUSTERS if name in off), how or "token")
     st.html(comparison(found))
     told = [f"The report written before becomes **{_likelier(found.report_change)}**."]
     if found.reference_change is not None:

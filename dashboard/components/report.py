@@ -123,5 +123,4 @@ def report_cards(
     """
     data = {"cards": list(cards), "reference": reference, "overview": table, "asked": asked}
     result = _COMPONENT(key=key, data=data, on_ask_change=on_ask)
-    asked_now: Mapping[str, Any] | None = result.ask
-    return asked_now
+    return result.ask

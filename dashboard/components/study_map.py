@@ -11,13 +11,13 @@ from dashboard import figures, session
 from dashboard.services import embeddings, projections, studies
 from dashboard.services.studies import Case
 
-GROUP = {LabelState.POSITIVE: "present", LabelState.UNCERTAIN: "uncertain"}
+GROUP, ABSENT = {LabelState.POSITIVE: "present", LabelState.UNCERTAIN: "uncertain"}, "not present"
 
 
 def choose_encoder() -> str:
     """Whose embeddings are shown."""
     there = embeddings.encoders()
-    chosen: str = st.segmented_control(
+    return st.segmented_control(
         "Encoder",
         there,
         default=there[0],
@@ -27,12 +27,11 @@ def choose_encoder() -> str:
         bind="query-params",
         width="content",
     )
-    return chosen
 
 
 def choose_finding(label: str) -> str:
     """Which observation the colours are about."""
-    chosen: str = st.selectbox(
+    return st.selectbox(
         label,
         list(OBSERVATIONS),
         index=OBSERVATIONS.index("Pleural Effusion"),
@@ -40,7 +39,6 @@ def choose_finding(label: str) -> str:
         bind="query-params",
         width=230,
     )
-    return chosen
 
 
 def draw_map(case: Case | None, *, height: int) -> None:
@@ -56,16 +54,19 @@ def draw_map(case: Case | None, *, height: int) -> None:
     known = studies.visible_studies()
     rows = [row for row, study_id in enumerate(placed.study_ids) if study_id in known]
     names = [placed.study_ids[row] for row in rows]
-    figure = figures.study_map(
+    figure = figures.scatter_map(
         placed.points[rows],
         names,
-        [GROUP.get(known[name].labels[finding], "not present") for name in names],
-        finding=finding,
-        here=placed.here,
-        here_name=case.title if case else "",
-        explained=placed.explained,
+        names,
+        [GROUP.get(known[name].labels[finding], ABSENT) for name in names],
+        order=(*GROUP.values(), ABSENT),
+        axes=[f"PC {number} ({share:.0%} of variance)" for number, share in enumerate(placed.explained, start=1)],
+        picked=(),
+        here=None if placed.here is None else placed.here[None],
+        here_name=f"This study, {case.title}" if case else "",
         height=height,
     )
+    figure.update_layout(dragmode="pan")
     st.plotly_chart(figure, key="map", config={"displaylogo": False, "scrollZoom": True})
     st.caption(
         f"{len(rows)} test studies as {ENCODERS[encoder].title} sees them (first two principal components). Dots that "

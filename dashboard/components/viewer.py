@@ -131,8 +131,7 @@ def viewer(
         key=key,
         on_region_change=on_region or (lambda: None),
     )
-    region: list[float] | None = result.region
-    return region
+    return result.region
 
 
 @dataclass(frozen=True, slots=True)

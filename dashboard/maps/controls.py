@@ -12,7 +12,7 @@ from core.projection.methods import METHODS, ProjectionConfig
 from core.registry import ENCODERS
 from core.types import SPLITS, CXRLensError, Study
 from dashboard import session
-from dashboard.components.study_map import GROUP, choose_encoder, choose_finding
+from dashboard.components.study_map import ABSENT, GROUP, choose_encoder, choose_finding
 from dashboard.services import bundles, embeddings, evaluations
 from dashboard.services.studies import main_cluster
 
@@ -45,7 +45,7 @@ class Colouring:
             return study.split
         if self.by == OUTCOME:
             return self.outcomes.get(study.study_id, "not evaluated")
-        return GROUP.get(study.labels[self.finding], "not present")
+        return GROUP.get(study.labels[self.finding], ABSENT)
 
 
 def _own_key(name: str, point: str) -> str:
@@ -105,7 +105,7 @@ def choose_colouring(point: str) -> Colouring:
         VIEW: VIEWS,
         OUTCOME: ("found", "missed", "invented", "opposite", "neither says it", "not evaluated"),
     }
-    return Colouring(by, finding, pair, outcomes, orders.get(by, ("present", "uncertain", "not present")))
+    return Colouring(by, finding, pair, outcomes, orders.get(by, (*GROUP.values(), ABSENT)))
 
 
 def choose_config() -> ProjectionConfig:

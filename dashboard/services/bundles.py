@@ -49,8 +49,7 @@ class _Catalogue:
 
 def _catalogue() -> _Catalogue:
     folder = str(settings.bundles())
-    catalogue: _Catalogue = _read_catalogue(folder, _stamp(folder))
-    return catalogue
+    return _read_catalogue(folder, _stamp(folder))
 
 
 @st.cache_data(ttl=2, max_entries=8, show_spinner=False)  # a page asks ten times while it draws
@@ -105,6 +104,16 @@ def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
 def title_of(card: Card) -> str:
     """Of a pair, for the reader."""
     return pair_title(card.encoder, card.decoder)
+
+
+def learned_from(chosen: Sequence[Card]) -> str:
+    """Which studies bundles of one family learned from, in a sentence or two."""
+    numbers = {card.data.get("studies", {}).get("train") for card in chosen}
+    amount = f"{numbers.pop():,} " if len(numbers) == 1 and None not in numbers else ""
+    if all(synthetic(card.family) for card in chosen):
+        return f"These models learned from {amount}synthetic X-rays."
+    data = sorted({str(card.data.get("description") or card.data.get("name", "unknown data")) for card in chosen})
+    return f"These models learned from {amount}studies. {' '.join(data)}"
 
 
 def mixed_data(family: str = PHANTOM) -> str:

@@ -156,8 +156,7 @@ def _agrees(agreement: str, asked: Sequence[Outcomes], errors: Sequence[int]) ->
 
 def named_slices(found: Evaluation) -> dict[str, npt.NDArray[np.bool_]]:
     """Groups of studies by their titles: normal and abnormal ones, then "View: PA" and the like; (n,) each."""
-    named: dict[str, npt.NDArray[np.bool_]] = _named_slices(found)[1]
-    return named
+    return _named_slices(found)[1]
 
 
 # The value holds the evaluation: as long as it is kept, no other has its id. Hashing its labels takes 40 ms.
@@ -201,6 +200,12 @@ def _cell(found: Evaluation, name: str, index: int) -> Cell:
     )
 
 
+def data_title(family: str) -> str:
+    """Of a family's data: as the page and its address name it."""
+    title = bundles.family_title(family)
+    return title[0].upper() + title[1:]
+
+
 def address(pairs: Sequence[str], **state: str) -> dict[str, str | list[str]]:
     """Query parameters of the Cases page in a state.
 
@@ -209,6 +214,8 @@ def address(pairs: Sequence[str], **state: str) -> dict[str, str | list[str]]:
         state: of KEYS, beside "pairs"; a slice is a name of `named_slices`.
     """
     titles = [evaluations.title_of(name) for name in pairs]
+    if "family" in state:
+        state["family"] = data_title(state["family"])
     return {KEYS["pairs"]: titles, **{KEYS[name]: value for name, value in state.items()}}
 
 

@@ -22,6 +22,7 @@ from core.registry import DECODERS, ENCODERS, token_names
 from core.types import CXRLensError
 from dashboard import settings
 from dashboard.services import bundles, studies
+from dashboard.services.kept import kept
 from dashboard.services.studies import Case
 
 POOLED, TEXT, TOKENS, RANDOM, JOINED, STATES = "pooled", "text", "tokens", "random_filters", "joined", "states"
@@ -101,8 +102,7 @@ def stored(encoder: str, kind: str) -> Embeddings:
     Raises:
         CXRLensError: they are not stored, or the file is damaged.
     """
-    found: Embeddings = _of_kind(encoder, kind, *_file(encoder))
-    return found
+    return _of_kind(encoder, kind, *_file(encoder))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -205,17 +205,16 @@ def pooled(encoder: str, case: Case) -> npt.NDArray[np.float32]:
     card = next((card for (name, _), card in bundles.cards().items() if name == encoder), None)
     if card is None:
         raise CXRLensError(f"No bundle with {ENCODERS[encoder].title} can be read.")
-    found: npt.NDArray[np.float32] = _pooled_of(bundles.bundle_key(card), case.key, card, case)
-    return found
+    return _pooled_by(case, card)
 
 
-@st.cache_resource(max_entries=256, show_spinner=False)
-def _pooled_of(bundle: str, image: str, _card: Card, _case: Case) -> npt.NDArray[np.float32]:
+@kept(256)
+def _pooled_by(case: Case, card: Card) -> npt.NDArray[np.float32]:
     from core.bundles.inference import pooled_embedding
 
     with bundles.inference():
-        model = bundles.open_model(_card)
-        return pooled_embedding(model, studies.pixels(_case)(model.image_size))
+        model = bundles.open_model(card)
+        return pooled_embedding(model, studies.pixels(case)(model.image_size))
 
 
 def neighbours(kept: Embeddings, study_id: str, count: int) -> list[tuple[str, float]]:

@@ -181,8 +181,7 @@ def read_reports(family: str, path: Path | None = None) -> Evaluation:
             f"DIR/reports.jsonl to {path}."
         )
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    found: Evaluation = _read_reports(family, str(path), stamp)
-    return found
+    return _read_reports(family, str(path), stamp)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading what the reports say …")
@@ -267,8 +266,7 @@ def _grouped(values: list[str]) -> dict[str, npt.NDArray[np.bool_]]:
 
 def ways_to_divide(results: ResultSet) -> Ways:
     """Ways to divide the studies of an evaluation; see `divide`."""
-    found: Ways = _ways(*_stamp(results), reports_of(results))
-    return found
+    return _ways(*_stamp(results), reports_of(results))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -312,8 +310,7 @@ def _scored_slices(
 
 def comparison(results: ResultSet, first: str, second: str, scores: Sequence[str]) -> Mapping[str, Comparison]:
     """The paired tests of two pairs."""
-    found: Mapping[str, Comparison] = _comparison(*_stamp(results), first, second, tuple(scores), reports_of(results))
-    return found
+    return _comparison(*_stamp(results), first, second, tuple(scores), reports_of(results))
 
 
 @st.cache_resource(max_entries=200, show_spinner="Comparing the two …")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import streamlit as st
 
 from core.bundles.card import Card
 from core.explain.measured import Measured, measured
-from core.observations import CLUSTERS
 from core.registry import token_names
 from dashboard import settings
 from dashboard.services import bundles, studies
+from dashboard.services.kept import kept
 from dashboard.services.studies import Case
 from dashboard.services.subjects import control, subject
 
@@ -49,8 +47,7 @@ class Pictures:
     @property
     def change(self) -> Values:
         """Mean absolute change of a pixel by each trained filter, (13,), share of the grey scale."""
-        changes: Values = np.abs(self.trained - self.image).mean((1, 2))
-        return changes
+        return np.abs(self.trained - self.image).mean((1, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,53 +76,38 @@ def first_pair(family: str | None = None) -> Card | None:
     return next((card for (encoder, _), card in bundles.cards(family).items() if token_names(encoder)), None)
 
 
+@kept(32)
 def views(case: Case, card: Card) -> FilterViews:
     """Pass the case through the filters: on every page these pictures, in the radiograph's own grey levels."""
-    found: FilterViews = _views(bundles.bundle_key(card), case.key, card, case)
-    return found
-
-
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _views(bundle: str, image: str, _card: Card, _case: Case) -> FilterViews:
     from core.explain.filters import filter_views
 
     with bundles.inference():
-        model = bundles.open_model(_card)
-        return filter_views(model, studies.pixels(_case)(model.image_size))
+        model = bundles.open_model(card)
+        return filter_views(model, studies.pixels(case)(model.image_size))
 
 
+@kept(32)
 def pictures(case: Case, card: Card) -> Pictures:
     """Pass the case through the filters, and through filters that learned nothing."""
-    found: Pictures = _pictures(bundles.bundle_key(card), case.key, card, case)
-    return found
-
-
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _pictures(bundle: str, image: str, _card: Card, _case: Case) -> Pictures:
     from core.explain.filters import filter_views, frequency_responses
 
-    both, seen = (subject(_case, _card), control(_case, _card)), views(_case, _card)
+    both, seen = (subject(case, card), control(case, card)), views(case, card)
     with bundles.inference():
         untrained = filter_views(both[1].model, both[1].image)
         responses = [frequency_responses(each.model, each.image) for each in both]
     return Pictures(seen.image, seen.filtered, untrained.filtered, *responses)
 
 
+@kept(256)
 def looks(case: Case, card: Card, layer: int | None, head: int | None, roll: bool) -> Looks:
     """Attention to the filters, of the report's words and in summary; see ``core.explain.filters.filter_attention``.
 
     Raises:
         CXRLensError: there is no such layer or head.
     """
-    found: Looks = _looks(bundles.bundle_key(card), case.key, layer, head, roll, card, case)
-    return found
-
-
-@st.cache_resource(max_entries=256, show_spinner=False)
-def _looks(bundle: str, image: str, layer: int | None, head: int | None, roll: bool, _card: Card, _case: Case) -> Looks:
     from core.explain.filters import filter_attention
 
-    both = subject(_case, _card), control(_case, _card)
+    both = subject(case, card), control(case, card)
     with bundles.inference():
         return Looks(*(filter_attention(each, layer, head, roll=roll) for each in both))
 
@@ -139,42 +121,29 @@ def layers_and_heads(case: Case, card: Card) -> tuple[int, int]:
         return attention_shape(trained)
 
 
+@kept(256)
 def needed(case: Case, card: Card) -> Values:
     """How far the log-likelihood of the report falls without each filter's token, (13,)."""
-    falls: Values = _needed(bundles.bundle_key(card), case.key, card, case)
-    return falls
-
-
-@st.cache_resource(max_entries=256, show_spinner=False)
-def _needed(bundle: str, image: str, _card: Card, _case: Case) -> Values:
     from core.explain.methods import explain
     from core.explain.targets import whole_report
 
-    trained = subject(_case, _card)
+    trained = subject(case, card)
     with bundles.inference():
         found = explain(trained, whole_report(trained), "occlusion", over="tokens")
     return next(each.values for each in found if each.geometry is None)
 
 
-def switch_off(case: Case, card: Card, off: Sequence[str], how: Literal["token", "filter"]) -> Counterfactual:
-    """Write the report again without some filters.
+@kept(256)
+def switch_off(case: Case, card: Card, off: tuple[str, ...], how: Literal["token", "filter"]) -> Counterfactual:
+    """Write the report again without some filters, named in the order of ``CLUSTERS``.
 
     Raises:
         CXRLensError: a filter is unknown.
     """
-    ordered = tuple(name for name in CLUSTERS if name in off)
-    found: Counterfactual = _switch_off(bundles.bundle_key(card), case.key, ordered, how, card, case)
-    return found
-
-
-@st.cache_resource(max_entries=256, show_spinner=False)
-def _switch_off(
-    bundle: str, image: str, off: tuple[str, ...], how: Literal["token", "filter"], _card: Card, _case: Case
-) -> Counterfactual:
     from core.explain.counterfactuals import without_filters
 
-    trained = subject(_case, _card)
-    reference = _case.study.findings if _case.study else None
+    trained = subject(case, card)
+    reference = case.study.findings if case.study else None
     with bundles.inference():
         return without_filters(trained, off, how=how, reference=reference)
 

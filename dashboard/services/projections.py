@@ -154,8 +154,7 @@ class MapQuality:
 def map_quality(stored: Embeddings, placed: Projection) -> MapQuality:
     """How far a map can be trusted; trustworthiness is in its parameters."""
     key = hashlib.sha256(placed.coordinates.tobytes()).hexdigest()
-    measured: MapQuality = _map_quality(f"{stored.encoder}-{stored.kind}-{key}", stored, placed)
-    return measured
+    return _map_quality(f"{stored.encoder}-{stored.kind}-{key}", stored, placed)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -20,6 +20,7 @@ from core.studies.phantom.findings import severity_of
 from core.types import CXRLensError, FloatImage, Mask, Study
 from core.views import lateral_note
 from dashboard import access
+from dashboard.roles import AccessError
 from dashboard.services import bundles
 
 VIEW_SIZE = 640  # pixels of a phantom in the viewer; the models get their own size
@@ -74,8 +75,7 @@ def phantom_numbers() -> tuple[int, int]:
 
 def all_studies() -> Mapping[str, Study]:
     """Studies of the test split, by id: for numbers over all of them. What is shown comes from `visible_studies`."""
-    found: Mapping[str, Study] = _studies(*phantom_numbers())
-    return found
+    return _studies(*phantom_numbers())
 
 
 def visible_studies() -> Mapping[str, Study]:
@@ -91,7 +91,7 @@ def kept_back() -> frozenset[str]:
     """
     try:
         return access.kept_back()
-    except access.AccessError as error:
+    except AccessError as error:
         access.explain(error)
         st.stop()
         raise
@@ -116,8 +116,7 @@ def open_study(study_id: str) -> Case:
     """
     if study_id in kept_back():
         raise CXRLensError(KEPT_BACK.format(study_id))
-    case: Case = _phantom_case(study_id, *phantom_numbers())
-    return case
+    return _phantom_case(study_id, *phantom_numbers())
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)

@@ -84,7 +84,7 @@ def test_a_lasso_fills_table_pictures_and_address_which_restores_it(shared: Watc
 
 
 def test_a_box_on_one_map_is_seen_on_the_other_and_the_other_way_round(shared: Watched) -> None:
-    shared.open("embeddings?beside=CVE%3A+All+tokens%2C+averaged")
+    shared.open("embeddings?beside=CVE%3A+One+point+per+X-ray+%28image%29")
     expect(maps(shared)).to_have_count(2, timeout=60_000)
     shared.page.locator(".js-plotly-plot").first.hover()
     shared.page.locator("[data-title='Box Select']").first.click()
@@ -145,7 +145,7 @@ def test_a_group_is_chosen_by_keyboard_and_all_of_it_is_there_again_after_anothe
     shared.settle()
     before = shared.page.url
     shared.page.get_by_role("link", name="About").click()
-    expect(shared.page.get_by_text("Read from")).to_be_visible(timeout=60_000)
+    expect(shared.page.get_by_text("The folder of models is")).to_be_visible(timeout=60_000)
     shared.page.get_by_role("link", name="Embeddings").click()
     expect(maps(shared)).to_have_count(1, timeout=60_000)
     shared.settle()

@@ -107,14 +107,14 @@ def test_first_paint_of_4000_studies_and_fluid_20000_points(
 
     def from_another_page() -> float:
         page.get_by_role("link", name="About").click()
-        expect(page.get_by_text("Read from")).to_be_visible(timeout=300_000)
+        expect(page.get_by_text("The folder of models is")).to_be_visible(timeout=300_000)
         watched.settle()
         return paint(page.get_by_role("link", name="Embeddings").click)
 
     for name, path in {
         "4,000 studies": "embeddings",
-        "4,000 studies x 8,320": "embeddings?encoder=CCVE&points_ccve=All+tokens%2C+one+after+another",
-        "20,090 points": "embeddings?points_dve=Each+token+a+point+%28410+studies%29&by_areas=Finding",
+        "4,000 studies x 8,320": "embeddings?encoder=CCVE&points_ccve=One+point+per+X-ray+%2813+filters+in+a+row%29",
+        "20,090 points": "embeddings?points_dve=One+point+per+area+of+the+X-ray+%28410+studies%29&by_areas=Finding",
     }.items():
         address = f"{large.url}/{path}"
         paint(lambda address=address: page.goto(address))  # type: ignore[misc]

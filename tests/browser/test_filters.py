@@ -78,7 +78,7 @@ def test_a_tile_opens_its_filter_and_filters_that_are_off_are_marked(watched: Wa
     page = watched.page
     expect(page.locator(".player .off")).to_have_count(1)
     expect(page.get_by_label("Filter Pneumothorax").locator(".off")).to_be_visible()
-    expect(page.get_by_text("The report as it was becomes")).to_be_visible(timeout=WAIT)
+    expect(page.get_by_text("The report written before becomes")).to_be_visible(timeout=WAIT)
     page.get_by_label("Filter Fracture").click()
     expect(page.get_by_role("heading", name="The filter of Fracture")).to_be_visible(timeout=WAIT)
     expect(page).to_have_url(re.compile("filter=Fracture"), timeout=WAIT)

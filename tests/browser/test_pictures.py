@@ -134,7 +134,7 @@ def test_the_ruler_measures_millimetres_where_the_file_tells_them(page: Watched,
     page.page.reload()
     upload(page, tmp_path / "film.dcm")
     assert measured(page, "ArrowDown", 10) == "10.0 mm"  # 20 pixels of 0.5 mm
-    expect(page.page.get_by_text("the file says 0.5 x 0.2 mm a pixel")).to_be_visible()
+    expect(page.page.get_by_text("the file gives 0.5 x 0.2 mm per pixel")).to_be_visible()
     expect(page.page.get_by_text("millimetres on the detector")).to_be_visible()
     expect(page.page.locator('button[data-tool="ruler"]')).to_have_attribute("title", re.compile("in millimetres"))
     expect(page.page.get_by_text("lateral view", exact=False).first).to_be_visible()

@@ -251,7 +251,7 @@ def test_a_page_switch_takes_at_most_a_second(watched: Watched, record_property)
     watched.settle()
     last = {
         "Results": watched.page.get_by_text("How this was scored"),
-        "About": watched.page.get_by_text("Read from"),
+        "About": watched.page.get_by_text("The folder of models is"),
         "Filters": watched.page.get_by_text("Support Devices").last,
         "Read": cards(watched).nth(11),
     }

@@ -60,10 +60,10 @@ def test_slices_and_two_pairs_are_there_and_can_be_saved(watched: Watched) -> No
     text = download.value.path().read_text()
     assert "Micro F1 of CVE + M2 by Worst severity" in text
     assert "Worst severity: severe" in text
-    watched.open("results?view=Two+pairs&first=FVE+%2B+M2&second=DVE+%2B+M2")
+    watched.open("results?view=Two+models&first=FVE+%2B+M2&second=DVE+%2B+M2")
     expect(watched.page.get_by_text("FVE + M2 has fewer errors than DVE + M2")).to_be_visible(timeout=60_000)
-    watched.open("results?view=Two+pairs&first=FVE+%2B+M2&second=FVE+%2B+M2")
-    expect(watched.page.get_by_text("Choose two different pairs.")).to_be_visible(timeout=60_000)
+    watched.open("results?view=Two+models&first=FVE+%2B+M2&second=FVE+%2B+M2")
+    expect(watched.page.get_by_text("Choose two different models.")).to_be_visible(timeout=60_000)
 
 
 @pytest.mark.parametrize("view", ["By observation", "Slices", "Two models", "Tables and studies", "Runs and seeds"])

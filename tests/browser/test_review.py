@@ -162,7 +162,7 @@ def whole_session(browser: Browser, server: Server, session_id: str, cases_of_ea
     root = watch(browser, server.url)
     root.open_review(f"review?reader=root&session={session_id}")
     expect(root.page.get_by_role("button", name="Close and unblind")).to_be_disabled(timeout=WAIT)
-    root.page.get_by_text("all screens are read").click()
+    root.page.get_by_text("all cases are read").click()
     root.page.get_by_role("button", name="Close and unblind").click()
     expect(root.page.get_by_role("heading", name="Errors")).to_be_visible(timeout=WAIT)
     root.settle()
@@ -425,7 +425,7 @@ def test_sign_in_gives_each_user_the_own_part_only(browser: Browser, guarded: Se
     expect(anna.page.get_by_role("button", name="Begin")).to_be_visible(timeout=WAIT)
     assert anna.page.get_by_text("New session").count() == 0
     anna.open(f"?study={STUDY}")
-    expect(anna.page.get_by_text(f"You read study {STUDY} in a review session")).to_be_visible(timeout=WAIT)
+    expect(anna.page.get_by_text(f"Study {STUDY} is in one of your open review sessions")).to_be_visible(timeout=WAIT)
     anna.open(f"cases?case_text={STUDY}")
     assert anna.page.get_by_text(STUDY).count() == 0
     # Signing out in one tab ends what is open in another.
@@ -443,12 +443,12 @@ def test_sign_in_gives_each_user_the_own_part_only(browser: Browser, guarded: Se
     anna.page.context.close()
 
     boris = sign_in(browser, guarded, "boris")
-    expect(boris.page.get_by_text("No session waits for you")).to_be_visible(timeout=WAIT)
+    expect(boris.page.get_by_text("No session is waiting for you")).to_be_visible(timeout=WAIT)
     for address in (f"review?session={made}", f"review?session={made}&reader=anna@hospital.org"):
         boris.open(address)
         assert boris.page.get_by_text("Of anna").count() == 0
         assert boris.page.get_by_text("pair-one").count() == 0
-    expect(boris.page.get_by_text("This address is of another reader")).to_be_visible(timeout=WAIT)
+    expect(boris.page.get_by_text("This link is of another reader")).to_be_visible(timeout=WAIT)
     boris.open("review")
     boris.page.get_by_role("button", name="Sign out").click()
     boris.page.wait_for_url(re.compile(r"^(?!.*/review)"), wait_until="commit", timeout=WAIT)

@@ -30,7 +30,7 @@ from tests import documented
 from tests.mimic_tree import Exam, report, write_csv, write_tree
 from tests.openi_tree import Study, png, write_kaggle
 from tests.review_cases import ANNA, finish
-from training.console import PRESETS
+from training.options import PRESETS
 
 STUDIES = 48
 

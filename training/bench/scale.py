@@ -16,7 +16,6 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.config import load_config
 from core.decoders import build_decoder
 from core.encoders import Encoder, build_encoder
 from core.encoders.base import encoder_class
@@ -24,8 +23,8 @@ from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.token_cache import TokenCache, write_token_cache
 from core.registry import ENCODERS, Size
 from core.text import END, PAD, SPECIAL_TOKENS, START, Vocabulary
-from training.console import PRESETS
 from training.modules.report import ReportModule
+from training.options import read_preset
 
 Row = tuple[str, float, float]
 WORDS = 60
@@ -67,7 +66,7 @@ def cached_training(name: str, decoder_name: str, size: Size, batch: int, layers
     """
     encoder = _encoder(name, size)
     images = torch.rand(batch, 1, encoder.normalize.image_size, encoder.normalize.image_size)
-    words = Vocabulary((*SPECIAL_TOKENS, *(f"word{place}" for place in range(1000 if size == "tiny" else 5000))))
+    words = Vocabulary((*SPECIAL_TOKENS, *(f"word{index}" for index in range(1000 if size == "tiny" else 5000))))
     width = ENCODERS[name].sizes[size].width
     changes = {} if layers is None else {"layers": layers}
     decoder = build_decoder(decoder_name, size, token_width=width, vocabulary_size=len(words), **changes)
@@ -77,7 +76,7 @@ def cached_training(name: str, decoder_name: str, size: Size, batch: int, layers
     with tempfile.TemporaryDirectory() as folder:
         write_token_cache(Path(folder), "bench", encoder, lambda start, end: images[start:end], batch)
         cache = TokenCache.open(Path(folder), "bench")
-        module = ReportModule(None, [cache.template()], decoder, words, load_config(PRESETS, "phantom").report)
+        module = ReportModule(None, [cache.template()], decoder, words, read_preset("phantom").report)
         module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
         optimizer = torch.optim.AdamW(decoder.parameters())
 
@@ -161,7 +160,7 @@ def report() -> Iterator[str]:
     for case in CASES:
         what, slow, fast = cached_training(*case)
         yield f"| {what} | {slow:.3f} | {fast:.3f} | {slow / fast:.1f} |"
-    yield "\n| paper size | images/s | 10^9 operations an image | 10^9 a second | fastest matrix product | share |"
+    yield "\n| paper size | images/s | GFLOPs an image | GFLOPS | fastest matrix product | share |"
     yield "|---|---:|---:|---:|---:|---:|"
     yield from encoder_rates()
     longer, more = thirteen_filters()

@@ -25,7 +25,7 @@ from core.types import VisualTokens
 from training.bench import maps as bench_maps
 from training.bench import scale as bench_scale
 from training.bench.scale import fastest
-from training.runs import use_threads_for
+from training.threads import use_threads_for
 
 WORDS = 60
 STUDIES = 8
@@ -119,9 +119,9 @@ def metrics(findings: list[str]) -> list[tuple[str, float, float]]:
 
     texts = (findings * 2)[:3800]
     references = [tokenize(text) for text in texts]
-    pairs = [references[place:] + references[:place] for place in range(1, 13)]  # a dozen systems that do not know
+    pairs = [references[index:] + references[:index] for index in range(1, 13)]  # a dozen systems that do not know
     lines = [[" ".join(tokens) for tokens in reports] for reports in (references, *pairs)]
-    theirs, guess = ({place: [line] for place, line in enumerate(side)} for side in lines[:2])
+    theirs, guess = ({index: [line] for index, line in enumerate(side)} for side in lines[:2])
 
     def reference_scores() -> None:
         Bleu(4).compute_score(theirs, guess, verbose=0)
@@ -132,7 +132,7 @@ def metrics(findings: list[str]) -> list[tuple[str, float, float]]:
     systems = [bleu_statistics(references, reports) for reports in pairs]
 
     def paired_bootstrap() -> None:
-        named = [(str(place), reports) for place, reports in enumerate(lines[1:])]
+        named = [(str(index), reports) for index, reports in enumerate(lines[1:])]
         scorer = {"BLEU": BLEU(tokenize="none", smooth_method="none", force=True, references=[lines[0]])}
         PairedTest(named, scorer, None, test_type="bs", n_samples=1000)()
 

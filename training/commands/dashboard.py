@@ -34,10 +34,10 @@ def dashboard(options: typer.Context) -> None:
 def review_address(options: Sequence[str]) -> str:
     """What to say of the Review page: the address that opens it here, or why none does."""
     port = os.environ.get("STREAMLIT_SERVER_PORT") or "8501"  # src: Streamlit's default
-    for place, option in enumerate(options):
+    for index, option in enumerate(options):
         name, equals, value = option.partition("=")
         if name == "--server.port":
-            port = value if equals else next(iter(options[place + 1 :]), port)
+            port = value if equals else next(iter(options[index + 1 :]), port)
     if not port.isdecimal():
         return f"--server.port {port}: expected a number."
     try:
@@ -61,11 +61,11 @@ def command(options: Sequence[str]) -> list[str]:
         lost = APP.with_name(".streamlit") / "config.toml"
         raise CXRLensError(f"The dashboard's settings are missing: {lost}. {paths.how_to_restore(lost)}")
     given = list(options)
-    for place, option in enumerate(given):
+    for index, option in enumerate(given):
         name, equals, value = option.partition("=")
-        if name == "--theme.base" and (equals or place + 1 < len(given)):
-            rest = given[place + 1 :] if equals else given[place + 2 :]
-            return ["run", str(APP), *given[:place], *_theme(value if equals else given[place + 1]), *rest]
+        if name == "--theme.base" and (equals or index + 1 < len(given)):
+            rest = given[index + 1 :] if equals else given[index + 2 :]
+            return ["run", str(APP), *given[:index], *_theme(value if equals else given[index + 1]), *rest]
     return ["run", str(APP), *given]
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from core.types import CXRLensError
-from training.console import AsJson, note, show
+from training.console import note, print_result, print_text, progress_bar
+from training.options import AsJson, Folder, Processes, Seed
 
 if TYPE_CHECKING:
     from core.studies.index import StudyIndex
@@ -22,16 +22,13 @@ app = typer.Typer(
     help="Read Open-i, MIMIC-CXR, or your own images and reports as they are on disk. See docs/data.md.",
 )
 
-
 From = Annotated[Path, typer.Option("--from", help="Folder of the release.")]
-Out = Annotated[Path, typer.Option(help="Folder of the index; made if missing.")]
 Index = Annotated[Path, typer.Argument(help="Folder of an index.")]
 Sizes = Annotated[
     list[int] | None,
     typer.Option("--size", min=32, max=2048, help="Side of cached images, pixels; may come again. [default: 224, 288]"),
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Do not cache images; do it later by the same command.")]
-Processes = Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")]
 
 _SIZES = (224, 288)  # of the paper's encoders
 
@@ -39,7 +36,7 @@ _SIZES = (224, 288)  # of the paper's encoders
 @app.command()
 def openi(
     release: From,
-    out: Out,
+    out: Folder,
     views: Annotated[Literal["frontal", "both"], typer.Option(help="Images to cache.")] = "frontal",
     split: Annotated[
         Literal["auto", "r2gen", "r2gen+", "seeded"],
@@ -48,7 +45,7 @@ def openi(
             "drawn by patient; auto: r2gen if it is there."
         ),
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="Of a drawn split.")] = 0,
+    seed: Seed = 0,
     removed_words: Annotated[Literal["keep", "drop"], typer.Option(help="What becomes of XXXX in reports.")] = "keep",
     size: Sizes = None,
     no_images: NoImages = False,
@@ -56,18 +53,16 @@ def openi(
     as_json: AsJson = False,
 ) -> None:
     """Index Open-i (XML release, Kaggle tables or R2Gen's annotation.json), cache its images, print the census."""
-    from tqdm import tqdm
-
     from core.studies.openi import index_openi
 
-    with tqdm(unit="report", desc="reading") as bar:
+    with progress_bar("report", "reading") as tell:
         index = index_openi(
             release,
             out,
             split=split,
             seed=seed,
             removed_words=removed_words,
-            progress=lambda done: bar.update(done - bar.n),
+            progress=lambda done: tell(done, None),
         )
     _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
 
@@ -75,7 +70,7 @@ def openi(
 @app.command()
 def mimic(
     release: From,
-    out: Out,
+    out: Folder,
     reports: Annotated[
         Path | None, typer.Option(help="Folder of the reports, or mimic-cxr-reports.zip. [default: that of the images]")
     ] = None,
@@ -93,7 +88,7 @@ def mimic(
     """Index MIMIC-CXR(-JPG), write annotation.json, cache its images, print the census."""
     from core.studies.mimic_cxr import index_mimic_cxr, write_annotation
 
-    with _bar("study", "reading") as progress:
+    with progress_bar("study", "reading") as progress:
         index = index_mimic_cxr(release, out, reports=reports, exceptions=exceptions, progress=progress)
     _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
     count = write_annotation(index, views, out / "annotation.json")
@@ -108,7 +103,7 @@ def table(
         Path,
         typer.Option(help="Table: .csv, .jsonl, .json or .parquet; or the folder of a release that --columns knows."),
     ],
-    out: Out,
+    out: Folder,
     columns: Annotated[
         str, typer.Option(help="Map of columns: chestx-ray14, chexpert-plus, padchest-gr, rexgradient-160k.")
     ] = "",
@@ -174,7 +169,7 @@ def table(
         )
     chosen = release_columns(columns) if columns else Columns(title=reports.stem)
     chosen = chosen.named(named, further["label"], further["trait"], title=title, boxes=boxes)
-    with _bar("study", "indexing") as progress:
+    with progress_bar("study", "indexing") as progress:
         index = index_table(images, reports, out, chosen, seed=seed, only_test=only_test, progress=progress)
     _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
 
@@ -203,7 +198,7 @@ def _further(context: typer.Context) -> dict[str, dict[str, str]]:
 @app.command()
 def folder(
     root: Annotated[Path, typer.Argument(help="Folder of DICOM, PNG and JPEG files, in whatever folders below it.")],
-    out: Out,
+    out: Folder,
     views: Annotated[Literal["frontal", "all"], typer.Option(help="Images to cache.")] = "frontal",
     size: Sizes = None,
     no_images: NoImages = False,
@@ -233,7 +228,7 @@ def move(index: Index, to: Annotated[Path, typer.Option(help="Folder in which th
     """Tell an index that its release was moved. What was made from it, caches and labels, stays."""
     from core.studies.index import move_index
 
-    typer.echo(f"{index} reads its images from {move_index(index, to).root}")
+    print_text(f"{index} reads its images from {move_index(index, to).root}")
 
 
 @app.command()
@@ -243,10 +238,10 @@ def labels(index: Index, processes: Processes = 0) -> None:
     from core.studies.label_table import label_index
 
     opened = open_index(index)
-    with _bar("study", "labelling") as progress:
+    with progress_bar("study", "labelling") as progress:
         table = label_index(opened, processes or os.cpu_count() or 1, progress)
     versions = ", ".join(f"{name} {version or 'none'}" for name, version in table.versions.items() if name != "index")
-    typer.echo(f"{table.rows.num_rows:,} studies labelled in {index} ({versions})")
+    print_text(f"{table.rows.num_rows:,} studies labelled in {index} ({versions})")
 
 
 def _finish(index: StudyIndex, views: str, sizes: Sequence[int] | None, processes: int, as_json: bool) -> None:
@@ -254,7 +249,7 @@ def _finish(index: StudyIndex, views: str, sizes: Sequence[int] | None, processe
 
     if sizes is not None:
         images = index.samples(views)["image"].tolist()
-        with _bar("image", "caching") as progress:
+        with progress_bar("image", "caching") as progress:
             write_image_cache(index, sizes, images, processes or os.cpu_count() or 1, progress)
     _print_census(index, as_json)
 
@@ -268,18 +263,4 @@ def _print_census(index: StudyIndex, as_json: bool) -> None:
     if unreadable:
         lines.append(f"\n{len(unreadable):,} image files cannot be read and are left out (unreadable.jsonl):")
         lines += [f"  {message}" for message in unreadable[:5]]
-    show({**census, "unreadable": unreadable}, as_json, lambda: "\n".join(lines))
-
-
-@contextmanager
-def _bar(unit: str, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for work that tells (done, all)."""
-    from tqdm import tqdm
-
-    with tqdm(unit=unit, desc=what) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield tell
+    print_result({**census, "unreadable": unreadable}, as_json, lambda: "\n".join(lines))

@@ -8,16 +8,26 @@ from typing import Annotated
 import typer
 
 from core.paths import BUNDLES, RUNS
-from training.console import PRESETS, AsJson, Bundles, Overrides, show, warn
+from training.console import print_result, resumable
+from training.options import (
+    AsJson,
+    BundleNames,
+    Bundles,
+    Jobs,
+    Overrides,
+    Preset,
+    Runs,
+    Seed,
+    read_preset,
+)
 
 
 def explain_benchmark(
-    preset: Annotated[
-        str, typer.Option(help="Name of a preset, or path of a TOML file; its studies must be phantoms.")
-    ],
+    preset: Preset,
     overrides: Overrides = None,
     bundles: Bundles = BUNDLES,
-    out: Annotated[Path | None, typer.Option(help="Results; default: runs/<preset>/explain.")] = None,
+    runs: Runs = RUNS,
+    out: Annotated[Path | None, typer.Option(help="Folder of results. [default: <runs>/<preset>/explain]")] = None,
     studies: Annotated[int, typer.Option(min=1, help="Held-out studies with a visible finding.")] = 40,
     checked: Annotated[
         int,
@@ -28,39 +38,37 @@ def explain_benchmark(
     method: Annotated[
         list[str] | None, typer.Option("--method", help="Name of a method; may come again. Default: all.")
     ] = None,
-    bundle: Annotated[
-        list[str] | None, typer.Option("--bundle", help="Name of a bundle; may come again. Default: all.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of methods, baselines and checks.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, a core each.")] = 1,
+    bundle: BundleNames = None,
+    seed: Seed = 0,
+    jobs: Jobs = 1,
     estimate: Annotated[
         bool, typer.Option(help="Time each method on one study, print how long all of it takes.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score explanations by their faithfulness and by the true place. Interrupted, it goes on later."""
-    from core.config import load_config
+    """Score explanations by their faithfulness and by the true place, on a preset of phantoms.
 
-    config = load_config(PRESETS, preset, overrides or [])
+    Interrupted, it goes on later.
+    """
+    config = read_preset(preset, overrides)
     from training.explain import benchmark
-    from training.explain.summary import table
-    from training.runs import use_threads_for
+    from training.explain.summary import benchmark_markdown
+    from training.launch import automatic_jobs
+    from training.threads import use_threads_for
 
     use_threads_for(config.size)
+    jobs = jobs or automatic_jobs()
     settings = benchmark.Settings(studies=studies, checked=checked, seed=seed)
     methods, names = method or [], bundle or []
     if estimate:
         seconds, total = benchmark.estimate(config, bundles, settings, methods=methods, names=names, jobs=jobs)
         lines = [f"{each:8.2f} s a study   {what}" for what, each in seconds.items()]
         lines.append(f"about {total / 60:.0f} minutes for {studies} studies with {jobs} processes")
-        show({"seconds_a_study": seconds, "seconds": total}, as_json, lambda: "\n".join(lines))
+        print_result({"seconds_a_study": seconds, "seconds": total}, as_json, lambda: "\n".join(lines))
         return
-    folder = out or RUNS / config.name / "explain"
-    try:
+    folder = out or runs / config.name / "explain"
+    with resumable():
         results = benchmark.explain_benchmark(
             config, bundles, folder, settings, methods=methods, names=names, jobs=jobs
         )
-    except KeyboardInterrupt:
-        warn("cxr-lens: interrupted; run the same command again to go on.")
-        raise typer.Exit(130) from None
-    show(results, as_json, lambda: table(results))
+    print_result(results, as_json, lambda: benchmark_markdown(results))

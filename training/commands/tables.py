@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +11,20 @@ import typer
 from core.paper.tables import PaperTable, to_dict, to_markdown, write_table
 from core.paths import BUNDLES, PAPER, RUNS, new_tables
 from core.types import CXRLensError
-from training.console import PRESETS, AsJson, Bundles, Jobs, Overrides, Preset, Runs, note, show, warn
+from training.console import note, print_result, print_text, resumable
+from training.options import (
+    AsJson,
+    Bundles,
+    Jobs,
+    NewBundles,
+    Overrides,
+    Preset,
+    Runs,
+    Seeds,
+    StudiesASplit,
+    Tables,
+    read_preset,
+)
 
 if TYPE_CHECKING:
     from training.paper.ccve_study import StudyConfig
@@ -22,39 +33,34 @@ if TYPE_CHECKING:
 tables = typer.Typer(no_args_is_help=True, help="The paper's tables, ours beside the paper's numbers.")
 studies = typer.Typer(no_args_is_help=True, help="Studies of what encoders know.")
 
-Out = Annotated[Path, typer.Option(help="Folder of results; files go into <out>/<preset>/.")]
-NewBundles = Annotated[Path | None, typer.Option(help="Where bundles go; default: beside the run's stages.")]
-Most = Annotated[int, typer.Option("--studies", min=0, help="Of each split at most, the first; 0 is all.")]
 RESULTS = new_tables()
 
 
 @tables.command("1")
 def table_1(
     preset: Preset = "phantom",
+    overrides: Overrides = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option(help="results.json of an evaluation; several are seeds. Default: the one beside the bundles."),
+        typer.Option(help="results.json of an evaluation; several are seeds. [default: the one beside the bundles]"),
     ] = None,
     bundles: Bundles = BUNDLES,
-    out: Out = RESULTS,
+    out: Tables = RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Reports of all pairs, with baselines, from an evaluation that is done (cxr-lens train, cxr-lens evaluate)."""
-    from core.config import load_config
+    config = read_preset(preset, overrides)
     from training.paper import tables as made
 
-    family = preset if results or not Path(preset).is_file() else load_config(PRESETS, preset).name
-    paths = results or [bundles / f"{family}-results.json"]
-    command = again("table 1", preset, None) + "".join(f" --results {path}" for path in results or [])
+    paths = results or [bundles / f"{config.name}-results.json"]
+    command = again("table 1", preset, overrides) + "".join(f" --results {path}" for path in results or [])
     _finish(made.table_1([made.read_results(path) for path in paths], PAPER, command), out, as_json)
 
 
 def _run(preset: str, overrides: list[str] | None, runs: Path) -> Run:
-    from core.config import load_config
-
-    config = load_config(PRESETS, preset, overrides or [])
-    from training.runs import use_threads_for
+    config = read_preset(preset, overrides)  # before torch comes, which takes seconds
     from training.stages.run import Run
+    from training.threads import use_threads_for
 
     use_threads_for(config.size)
     return Run(config, runs / config.name)
@@ -66,28 +72,15 @@ def again(name: str, preset: str, overrides: list[str] | None, seeds: int = 1) -
     return f"cxr-lens {name} --preset {shlex.quote(preset)}{changes}" + (f" --seeds {seeds}" if seeds > 1 else "")
 
 
-def refuse_one_folder(bundles: Path | None, seeds: int) -> None:
-    """Refuse --bundles for several seeds: their bundles have the same names."""
-    if bundles and seeds > 1:
-        raise CXRLensError("--bundles: several seeds keep theirs in their run folders. Leave it out, or train one.")
-
-
-@contextmanager
-def resumable() -> Iterator[None]:
-    """Ctrl-C ends work that can go on with a word about how."""
-    from core import ranks
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        if ranks.is_first():
-            warn("cxr-lens: interrupted; run the same command again to go on.")
-        raise typer.Exit(130) from None
+def refuse_one_folder(folder: Path | None, seeds: int, option: str = "--bundles") -> None:
+    """Refuse one folder for several seeds, whose files have the same names."""
+    if folder and seeds > 1:
+        raise CXRLensError(f"{option}: several seeds keep theirs in their run folders. Leave it out, or take one seed.")
 
 
 def _finish(table: PaperTable, out: Path, as_json: bool) -> None:
     _write(table, out)
-    show(to_dict(table), as_json, lambda: to_markdown(table))
+    print_result(to_dict(table), as_json, lambda: to_markdown(table))
 
 
 def _write(table: PaperTable, out: Path) -> None:
@@ -103,16 +96,16 @@ def table_2(
         typer.Option("--backbone", help='timm\'s name of a row, or "cdc"; may come again. Default: all.'),
     ] = None,
     runs: Runs = RUNS,
-    out: Out = RESULTS,
+    out: Tables = RESULTS,
     jobs: Jobs = 1,
     as_json: AsJson = False,
 ) -> None:
     """Train seven image classifiers of the 14 observations; done ones are skipped, an interrupted one resumes."""
+    run = _run(preset, overrides, runs)
     from training.launch import automatic_jobs
     from training.paper import tables as made
     from training.stages.chain import side_by_side
 
-    run = _run(preset, overrides, runs)
     names = backbone or made.rows_of_table_2(run.config)
     command = again("table 2", preset, overrides) + "".join(f" --backbone {name}" for name in backbone or [])
     with resumable():
@@ -125,14 +118,15 @@ def table_3(
     preset: Preset = "phantom",
     overrides: Overrides = None,
     runs: Runs = RUNS,
-    out: Out = RESULTS,
+    out: Tables = RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Train a Transformer that writes findings from the true fine labels, and score it on held-out studies."""
+    run = _run(preset, overrides, runs)
     from training.paper import tables as made
 
     with resumable():
-        table = made.table_3(_run(preset, overrides, runs), PAPER, again("table 3", preset, overrides))
+        table = made.table_3(run, PAPER, again("table 3", preset, overrides))
         _finish(table, out, as_json)
 
 
@@ -141,19 +135,19 @@ def study_ccve(
     preset: Preset = "phantom",
     bundles: Bundles = BUNDLES,
     runs: Runs = RUNS,
-    out: Out = RESULTS,
+    out: Tables = RESULTS,
     components: Annotated[
         int | None, typer.Option(min=1, help="Of PCA; the paper has 2000 of 8320. Default: as --variance needs.")
     ] = None,
     variance: Annotated[float, typer.Option(help="Share of the variance that PCA keeps.")] = 0.7,
-    most: Most = 1500,
+    most: StudiesASplit = 1500,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """What CCVE's 13 embeddings know: PCA and CatBoost as in the paper, a linear probe, other encoders, controls."""
+    run = _run(preset, overrides, runs)
     from training.paper import ccve_study as study
 
-    run = _run(preset, overrides, runs)
     command = again("study ccve", preset, overrides) + (f" --components {components}" if components else "")
     command += (f" --variance {variance:g}" if variance != 0.7 else "") + f" --studies {most}"
     settings = study.StudyConfig(components=components, variance=variance, studies=most)
@@ -166,17 +160,17 @@ def _study_ccve(run: Run, bundles: Path, settings: StudyConfig, command: str, ou
     from training.paper.ccve_study import ccve_study
 
     name, work = run.config.name, run.folder / "study_ccve"
-    table, places = ccve_study(run.data, bundles, name, settings, work, PAPER, command)
-    write_map(map_path(out, name), places)
+    table, coordinates = ccve_study(run.data, bundles, name, settings, work, PAPER, command)
+    write_map(map_path(out, name), coordinates)
     return table
 
 
 @studies.command("encoders")
 def study_encoders(
     preset: Preset = "phantom",
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every pair, each with the next seed.")] = 3,
+    seeds: Seeds = 3,
     runs: Runs = RUNS,
-    out: Out = RESULTS,
+    out: Tables = RESULTS,
     jobs: Jobs = 0,
     drifting: Annotated[
         Literal["both", "cve", "ccve", "none"],
@@ -188,16 +182,16 @@ def study_encoders(
     as_json: AsJson = False,
 ) -> None:
     """Does the paper's order of encoders hold? Trains what is missing; done stages are skipped."""
+    run = _run(preset, overrides, runs)
     from training.launch import automatic_jobs
     from training.paper import encoder_study as study
 
-    run = _run(preset, overrides, runs)
     command = again("study encoders", preset, overrides) + f" --seeds {seeds}"
     command += f" --drifting {drifting}" if drifting != "both" else ""
     names = {"both": study.DRIFTING, "none": ()}.get(drifting, (drifting,))
     with resumable():
         steady, drifted = study.train(run.config, seeds, runs, jobs or automatic_jobs(), names)
-    _finish(study.table(run.config, run.data, steady, drifted, PAPER, command, names), out, as_json)
+    _finish(study.encoder_table(run.config, run.data, steady, drifted, PAPER, command, names), out, as_json)
 
 
 def paper(
@@ -205,32 +199,26 @@ def paper(
     overrides: Overrides = None,
     runs: Runs = RUNS,
     bundles: NewBundles = None,
-    out: Out = RESULTS,
+    out: Tables = RESULTS,
     jobs: Jobs = 0,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Trainings of all pairs, each with the next seed: Table 1 has mean and spread.")
-    ] = 1,
-    most: Annotated[
-        int, typer.Option("--studies", min=0, help="Of each split at most, the first, for the study of CCVE; 0 is all.")
-    ] = 1500,
+    seeds: Seeds = 1,
+    most: StudiesASplit = 1500,
     as_json: AsJson = False,
 ) -> None:
     """All that the paper has, for one preset: trained pairs, Tables 1, 2 and 3, and the study of CCVE.
 
     Stages that are done are skipped, an interrupted one resumes; tables are written as they are made.
     """
-    from core.config import load_config
-
-    config = load_config(PRESETS, preset, overrides or [])
+    config = read_preset(preset, overrides)
     from core.registry import ENCODERS
     from training.launch import automatic_jobs
     from training.paper import tables as made
     from training.paper.ccve_study import StudyConfig
     from training.paper.chain import run_chain, runs_of
     from training.paper.probes import require_catboost
-    from training.runs import say, use_threads_for
     from training.stages.chain import side_by_side
     from training.stages.label_text import label_text_decoder
+    from training.threads import use_threads_for
 
     jobs = jobs or automatic_jobs()
     refuse_one_folder(bundles, seeds)
@@ -247,7 +235,7 @@ def paper(
         _write(table, out)
         done.append(table)
         if not as_json:  # which is one document, at the end
-            show(None, as_json, lambda: to_markdown(table))
+            print_text(to_markdown(table))
 
     with resumable():
         scores = [run_chain(run, bundles or run.folder / "bundles", jobs) for run in chosen]
@@ -257,9 +245,9 @@ def paper(
         tell(made.table_2(first, rows, PAPER, command))
         tell(made.table_3(first, PAPER, command))
         if lacking:
-            say(f"The study of CCVE compares all encoders; this run has none of {', '.join(lacking)}: left out.")
+            note(f"The study of CCVE compares all encoders; this run has none of {', '.join(lacking)}: left out.")
         else:
             tell(_study_ccve(first, pairs, StudyConfig(studies=most), command, out))
     if as_json:
-        show([to_dict(table) for table in done], as_json, str)
+        print_result([to_dict(table) for table in done], as_json, str)
     note(f"to see them: CXR_BUNDLES={pairs} CXR_TABLES={out} cxr-lens dashboard")

@@ -10,7 +10,7 @@ import typer
 from core.paths import BUNDLES
 from core.types import Split
 from training import console
-from training.console import AsJson, Bundles, Device, Jobs, Precision
+from training.options import AsJson, BundleNames, Bundles, Device, Devices, Jobs, Nodes, Precision
 
 if TYPE_CHECKING:
     from core.evaluation.writing import Census
@@ -21,9 +21,7 @@ WHAT = "phantom:COUNT:SEED, the folder of an index or of images (docs/bring-your
 def write(
     source: Annotated[str, typer.Argument(help=f"Where the studies are: {WHAT}")],
     out: Annotated[Path, typer.Option(help="File to write: .jsonl or .csv.")],
-    bundle: Annotated[
-        list[str] | None, typer.Option("--bundle", help="Name of a bundle; may come again. Default: all.")
-    ] = None,
+    bundle: BundleNames = None,
     bundles: Bundles = BUNDLES,
     split: Annotated[Split | None, typer.Option(help="Only these studies.")] = None,  # type: ignore[valid-type]
     batch: Annotated[int, typer.Option(min=1, help="Images that are encoded together.")] = 16,
@@ -33,16 +31,12 @@ def write(
     jobs: Jobs = 0,
     device: Device = "auto",
     precision: Precision = "fp32",
-    devices: Annotated[int | None, typer.Option(min=1, help="Processes a node, each with a GPU of its own.")] = None,
-    num_nodes: Annotated[
-        int | None, typer.Option(min=1, help="Machines; start the command on each: docs/scale.md.")
-    ] = None,
+    devices: Devices = None,
+    num_nodes: Nodes = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the reports of all studies of a source into one file. Interrupted, it goes on where it stopped."""
     from dataclasses import asdict
-
-    from tqdm import tqdm
 
     from core import ranks
     from core.bundles.card import no_bundle
@@ -61,15 +55,10 @@ def write(
         accelerator: Literal["cpu", "gpu"] = "cpu" if where == "cpu" else "gpu"
         where = str(place(accelerator, devices, num_nodes).device)
     work = Work(key, split, bundles, names, batch, beam_size, where, precision)
-    with tqdm(desc="writing", unit="study", disable=not ranks.is_first() or console.is_quiet()) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with console.progress_bar("study", "writing", hidden=not ranks.is_first() or console.is_quiet()) as progress:
         census = write_source(work, out, jobs or (1 if where != "cpu" else automatic_jobs()), progress)
     if ranks.is_first():
-        console.show({"out": out, **asdict(census)}, as_json, lambda: _table(out, census))
+        console.print_result({"out": out, **asdict(census)}, as_json, lambda: _table(out, census))
     leave()
 
 

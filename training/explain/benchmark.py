@@ -31,12 +31,17 @@ from core.explain.localisation import centre_prior, localise
 from core.explain.methods import explain, possible
 from core.explain.on_image import on_square
 from core.explain.subject import Subject, open_subject
+from core.files import write_whole
 from core.labels.rules import label_report
 from core.observations import ASSERTED, CLUSTERS
+from core.registry import lookup
 from core.studies.phantom import PhantomSource, PhantomStudy
 from core.types import Attribution, FloatImage, Mask
-from training.explain.summary import PRIORS, RUNS, compact, summarise, table
-from training.runs import StageError, content_hash, use_threads_for
+from training.evaluate import cards_of
+from training.explain.summary import PRIORS, VARIANTS, benchmark_markdown, compact, summarise
+from training.identity import content_hash, stage_identity
+from training.run_folder import StageError
+from training.threads import use_threads_for
 
 RANDOM_MAPS, RANDOM_RANKINGS = 3, 20
 """Draws that stand for one random map, and for one random ranking of filters."""
@@ -111,7 +116,7 @@ def explain_benchmark(
         bundles: their folder.
         out: where parts and results go.
         settings: how large.
-        methods: keys of ``RUNS``; empty is all.
+        methods: keys of ``VARIANTS``; empty is all.
         names: of bundles; empty is all of the preset's family.
         jobs: processes.
 
@@ -152,9 +157,9 @@ def explain_benchmark(
     out.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(out / "findings.csv", index=False)
     pd.DataFrame(results["rows"]).to_csv(out / "table.csv", index=False)
-    (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    (out / "table.md").write_text(table(results), encoding="utf-8")
-    (out / "measured.json").write_text(json.dumps(compact(results)), encoding="utf-8")
+    write_whole(out / "results.json", json.dumps(results, indent=1))
+    write_whole(out / "table.md", benchmark_markdown(results))
+    write_whole(out / "measured.json", json.dumps(compact(results)))
     return results
 
 
@@ -201,17 +206,14 @@ def _prepare(
 ) -> tuple[Job, list[Card], list[str]]:
     if config.data.source != "phantom":
         raise StageError(f"The true place of a finding is known on the phantom only, not on '{config.data.source}'.")
-    unknown = [each for each in methods if each not in RUNS]
-    if unknown:
-        raise StageError(f"There is no method '{unknown[0]}'. Known: {', '.join(RUNS)}.")
-    cards = [card for card in BundleLibrary(bundles).cards() if card.family == config.name]
-    missing = set(names) - {card.name for card in cards}
-    if missing or not cards:
-        what = f"no bundle '{min(missing)}'" if missing else f"no bundle of the family '{config.name}'"
-        raise StageError(f"{bundles} has {what}. Run: cxr-lens train --preset {config.name}")
+    for each in methods:
+        lookup(VARIANTS, each, "method")
+    cards = cards_of(config.name, bundles)
+    for name in names:
+        lookup({card.name: card for card in cards}, name, f"bundle of {bundles},")
     study_ids = visible_studies(PhantomSource(config.data.count, config.data.seed), settings.studies)
     job = Job(config, settings, bundles, out / "parts", study_ids)
-    return job, [card for card in cards if not names or card.name in names], list(methods or RUNS)
+    return job, [card for card in cards if not names or card.name in names], list(methods or VARIANTS)
 
 
 def visible_studies(source: PhantomSource, count: int) -> tuple[str, ...]:
@@ -236,8 +238,18 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
     """Explain all studies of a pair by one method, or read what was done before."""
     library = BundleLibrary(job.bundles)
     card = next(card for card in library.cards() if card.name == name)
-    about = [card.content["sha256"], card.content["encoder"], _source(job).fingerprint(), job.study_ids]
-    key = content_hash([*about, card.write, asdict(job.settings), name, method])
+    made_of = stage_identity(
+        "explanation",
+        weights=card.content["sha256"],
+        encoder=card.content["encoder"],
+        write=card.write,
+        data=_source(job).fingerprint(),
+        studies=job.study_ids,
+        settings=asdict(job.settings),
+        pair=name,
+        method=method,
+    )
+    key = content_hash(made_of)
     path = job.parts / f"{name}--{method}.json"
     if path.is_file():
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -252,9 +264,7 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
                 left -= question.mask is not None
                 rows.append({"encoder": card.encoder, "decoder": card.decoder, "method": method, **row})
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".part")
-    fresh.write_text(json.dumps({"key": key, "seconds": time.perf_counter() - began, "rows": rows}), encoding="utf-8")
-    fresh.replace(path)
+    write_whole(path, json.dumps({"key": key, "seconds": time.perf_counter() - began, "rows": rows}))
     return rows
 
 
@@ -304,14 +314,14 @@ def _row(
     elif not _can(subject, question, method):
         return None
     else:
-        options = dict(RUNS[method].options)
+        options = dict(VARIANTS[method].options)
         if method in ("smoothgrad", "random-masks"):
             options["seed"] = seed
         if method == "layer-grad-cam":
             options["layer"] = cam_layers(subject, question.target)[-2]
 
         def run(of: Subject) -> tuple[Attribution, ...]:
-            return explain(of, question.target, RUNS[method].method, **options)
+            return explain(of, question.target, VARIANTS[method].method, **options)
 
         explained = run(subject)
         measured = _measure(subject, question, explained)
@@ -326,7 +336,10 @@ def _row(
 
 def _can(subject: Subject, question: Question, method: str) -> bool:
     """Whether a run serves a question; of CCVE, which has no image cells, only filters are asked, as they come."""
-    over, wanted = possible(subject, question.target).get(RUNS[method].method, ()), RUNS[method].options.get("over")
+    over, wanted = (
+        possible(subject, question.target).get(VARIANTS[method].method, ()),
+        VARIANTS[method].options.get("over"),
+    )
     if not subject.visual.grids:
         return over[:1] == ("tokens",) and wanted is None
     return bool(over) and wanted in (None, *over)

@@ -16,7 +16,7 @@ from core.registry import token_names
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Variant:
     """A method as the benchmark runs it.
 
     Attributes:
@@ -30,10 +30,10 @@ class Run:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-RUNS: Mapping[str, Run] = {
-    **{name: Run(method.title, name) for name, method in METHODS.items()},
-    "layer-grad-cam": Run("Grad-CAM, one stage earlier", "grad-cam"),
-    "integrated-gradients-cells": Run("Integrated gradients of cells", "integrated-gradients", {"over": "tokens"}),
+VARIANTS: Mapping[str, Variant] = {
+    **{name: Variant(method.title, name) for name, method in METHODS.items()},
+    "layer-grad-cam": Variant("Grad-CAM, one stage earlier", "grad-cam"),
+    "integrated-gradients-cells": Variant("Integrated gradients of cells", "integrated-gradients", {"over": "tokens"}),
 }
 """What is compared; "layer-grad-cam" gets its layer from the CNN."""
 
@@ -121,8 +121,8 @@ def interval(values: npt.NDArray[np.float64], studies: npt.NDArray[Any], seed: i
     there = ~np.isnan(values)
     if not there.any():
         return math.nan, math.nan, math.nan
-    _, place = np.unique(studies[there], return_inverse=True)
-    sums, counts = np.bincount(place, values[there]), np.bincount(place)
+    _, index = np.unique(studies[there], return_inverse=True)
+    sums, counts = np.bincount(index, values[there]), np.bincount(index)
     drawn = np.random.default_rng(seed).integers(len(sums), size=(RESAMPLES, len(sums)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, (0.025, 0.975))
@@ -215,7 +215,7 @@ def compact(results: Mapping[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------- table
 
 
-def table(results: Mapping[str, Any]) -> str:
+def benchmark_markdown(results: Mapping[str, Any]) -> str:
     """The results as Markdown."""
     rows = results["rows"]
     lines = [
@@ -257,7 +257,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def _title(method: str) -> str:
-    return f"*{method}*" if method in PRIORS else RUNS[method].title
+    return f"*{method}*" if method in PRIORS else VARIANTS[method].title
 
 
 def _cell(row: Mapping[str, Any], metric: str) -> str:

@@ -38,7 +38,10 @@ from core.paper.tables import Cell, PaperTable, Row, paper_numbers
 from core.projection.methods import ProjectionConfig, project
 from core.registry import ENCODERS
 from core.types import SPLITS, CXRLensError, Split, Study
+from training.console import note
 from training.data import StudyData, to_images
+from training.evaluate import cards_of
+from training.identity import content_hash
 from training.paper.probes import (
     Labelled,
     Scores,
@@ -52,7 +55,7 @@ from training.paper.probes import (
     usable,
 )
 from training.paper.tables import OTHER_DATA
-from training.runs import StageError, content_hash, say
+from training.run_folder import StageError
 
 Floats = npt.NDArray[np.float32]
 RANDOM = "ccve, random filters"
@@ -88,6 +91,11 @@ class StudyConfig:
     threads: int = 1
     studies: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse before hours of encoding."""
+        if not 0 < self.variance < 1:
+            raise StageError(f"The share of variance to keep is between 0 and 1, not {self.variance:g}.")
+
 
 def ccve_study(
     data: StudyData, bundles: Path, family: str, config: StudyConfig, work: Path, paper: Path, command: str
@@ -110,11 +118,12 @@ def ccve_study(
         StageError: CatBoost or a bundle is missing, there are fewer studies than PCA components, or no class has
             both kinds.
     """
+    cards = _first_pairs(family, bundles)
+    require_catboost()
     most = config.studies or None
     labels = usable({split: data.coarse_targets(split).numpy()[:most] for split in SPLITS}, OBSERVATIONS)
     require_components(config.components, len(labels.targets["train"]), "training studies")
-    require_catboost()
-    encoders = _encoders(bundles, family)
+    encoders = _encoders(bundles, cards)
     tokens = {
         name: {split: _tokens(data, split, most, encoder, key, work / name.replace(", ", "-")) for split in SPLITS}
         for name, (encoder, key) in encoders.items()
@@ -124,16 +133,16 @@ def ccve_study(
         for name, splits in tokens.items()
     }
     scores: dict[str, Scores] = {}
-    about: dict[str, tuple[str, str, str]] = {}  # name of a row -> encoder, probe, note
+    about: dict[str, tuple[str, str, str]] = {}  # name of a row -> encoder, probe, remark
 
-    def probe(row: str, encoder: str, kind: str, values: Scores, note: str = "") -> None:
-        scores[row], about[row] = values, (encoder, kind, note)
+    def probe(row: str, encoder: str, kind: str, values: Scores, remark: str = "") -> None:
+        scores[row], about[row] = values, (encoder, kind, remark)
 
     def tell(what: str) -> None:
-        say(f"  {what}")
+        note(f"  {what}")
 
     for name, features in flat.items():
-        say(f"▸ probes of {name}: {features['train'].shape[1]:,} features")
+        note(f"▸ probes of {name}: {features['train'].shape[1]:,} features")
         reduced = reduce(features, config.components, config.variance)
         options = {"iterations": config.iterations, "depth": config.depth, "threads": config.threads}
         kept = f"{reduced.components:,} components keep {reduced.variance:.0%} of the variance."
@@ -156,7 +165,7 @@ def ccve_study(
     measured = macro_aucs(labels.targets["test"], aucs, subjects=subjects)
     printed = paper_numbers(paper, "ccve")
     rows = []
-    for row, (encoder, kind, note) in about.items():
+    for row, (encoder, kind, remark) in about.items():
         value, draws = measured[row]
         low, high = np.quantile(draws, [0.025, 0.975]).tolist()
         number = printed.get((encoder, kind), {}).get("auc")
@@ -171,7 +180,7 @@ def ccve_study(
                     "auc": Cell(value=value, low=low, high=high, paper=number),
                     "f1": Cell(value=f1.scores()["f1"], low=ends.low, high=ends.high),
                 },
-                note=note,
+                note=remark,
             )
         )
     rows.append(shuffled_row(flat["ccve"], labels, tested, tell))
@@ -255,7 +264,7 @@ def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
     with torch.inference_mode():
         words = _batched(encoder.clip.text.tokenize(texts), encoder.clip.text)
         sides = {
-            "its radiograph": to_images(np.asarray(images[[place for place, _, _ in pairs]])),
+            "its radiograph": to_images(np.asarray(images[[study for study, _, _ in pairs]])),
             "the mean radiograph": to_images(mean[None]).expand(len(pairs), -1, -1, -1),
         }
         for name, seen in sides.items():
@@ -286,32 +295,40 @@ def filter_map(studies: Sequence[str], trained: Floats, random: Floats) -> Filte
     """
     settings = ProjectionConfig(method="t-SNE")
 
-    def places(tokens: Floats) -> npt.NDArray[np.float64]:
+    def coordinates(tokens: Floats) -> npt.NDArray[np.float64]:
         chosen = tokens[: len(studies)]
-        coordinates = project(chosen.reshape(-1, chosen.shape[-1]), settings).coordinates
-        return coordinates.reshape(len(studies), len(CLUSTERS), 2).astype(np.float64)
+        placed = project(chosen.reshape(-1, chosen.shape[-1]), settings).coordinates
+        return placed.reshape(len(studies), len(CLUSTERS), 2).astype(np.float64)
 
     return FilterMap(
         studies=tuple(studies),
         filters=tuple(CLUSTERS),
         settings=settings.used(),
-        trained=places(trained),
-        random_filters=places(random),
+        trained=coordinates(trained),
+        random_filters=coordinates(random),
     )
 
 
-def _encoders(bundles: Path, family: str) -> dict[str, tuple[Encoder, str]]:
-    """Name -> encoder and a hash of its weights; of DVE, which has one a decoder, the first pair's."""
-    library = BundleLibrary(bundles)
+def _first_pairs(family: str, bundles: Path) -> dict[str, Card]:
+    """Name of an encoder -> card of its first pair.
+
+    Raises:
+        StageError: an encoder has none.
+    """
     cards: dict[str, Card] = {}
-    for card in library.cards():
-        if card.family == family:
-            cards.setdefault(card.encoder, card)
+    for card in cards_of(family, bundles):
+        cards.setdefault(card.encoder, card)
     if missing := [name for name in ENCODERS if name not in cards]:
         raise StageError(
             f"The study needs bundles of {', '.join(ENCODERS)}; {bundles} has none of the family '{family}' with "
             f"{', '.join(missing)}. Run: cxr-lens train --preset {family}"
         )
+    return cards
+
+
+def _encoders(bundles: Path, cards: Mapping[str, Card]) -> dict[str, tuple[Encoder, str]]:
+    """Name -> encoder and a hash of its weights; of DVE, which has one a decoder, the first pair's."""
+    library = BundleLibrary(bundles)
     found: dict[str, tuple[Encoder, str]] = {}
     for name in ("ccve", *(name for name in ENCODERS if name != "ccve")):
         card = cards[name]
@@ -352,13 +369,13 @@ def _matched(
     """Share of pairs whose own text is the nearest in its group, that of blind choice, and the number of pairs."""
     hits, chances = [], []
     sets = [order] if clusters is None else [order[clusters[order] == k] for k in clusters.unique()]
-    for places in sets:
-        for group in places.split(MATCH):
+    for rows in sets:
+        for group in rows.split(MATCH):
             if len(group) < 2:
                 continue
-            own = [texts[place] for place in group.tolist()]
+            own = [texts[row] for row in group.tolist()]
             nearest = (images[group] @ words[group].T).argmax(1).tolist()
-            hits += [own[place] == text for place, text in zip(nearest, own, strict=True)]
+            hits += [own[found] == text for found, text in zip(nearest, own, strict=True)]
             chances += [own.count(text) / len(own) for text in own]
     return float(np.mean(hits)), float(np.mean(chances)), len(hits)
 

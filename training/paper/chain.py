@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from core.config import ExperimentConfig
 from core.evaluation.reports import write_labels
+from core.files import write_whole
 from training.evaluate import evaluate
 from training.launch import ONE, Placement
-from training.runs import use_threads_for
 from training.stages.chain import run_all
 from training.stages.run import Run
+from training.threads import use_threads_for
 
 
 def runs_of(config: ExperimentConfig, seeds: int, runs: Path, placement: Placement = ONE) -> list[Run]:
@@ -45,7 +45,7 @@ def run_chain(run: Run, bundles: Path, jobs: int = 1) -> Path:
         evaluate(config, run.data, bundles, scores, jobs)
         # Reports stand beside their references, and those of patients stay with who has the data.
         for name in ("results.json", "reports.jsonl") if config.data.source == "phantom" else ("results.json",):
-            shutil.copyfile(scores / name, bundles / f"{config.name}-{name}")
+            write_whole(bundles / f"{config.name}-{name}", (scores / name).read_bytes())
         if config.data.source == "phantom":
             write_labels(bundles / f"{config.name}-reports.jsonl")
 

@@ -25,7 +25,7 @@ from core.types import CXRLensError
 from training.data import StudyData
 from training.paper.chain import run_chain, runs_of
 from training.paper.tables import OTHER_DATA, read_results
-from training.runs import StageError
+from training.run_folder import StageError
 
 ORDER = ("fve", "dve", "cve", "ccve")
 """The paper's, by clinical F1."""
@@ -57,8 +57,12 @@ def train(
 
     Returns:
         The evaluations' folders of both kinds, one a seed; the second is empty where nothing drifts.
+
+    Raises:
+        StageError: the preset leaves nothing to compare.
     """
     kept = tuple(name for name in config.encoders if name in drifting)
+    _refuse_nothing_to_compare(config, kept)
     steady, drifted = [], []
     for run in runs_of(config, seeds, runs):
         steady.append(run_chain(run, run.folder / "bundles", jobs))
@@ -71,6 +75,16 @@ def train(
                 shutil.copytree(run.folder / stage, folder / stage)
         drifted.append(run_chain(replace(run, config=other, folder=folder), folder / "bundles", jobs))
     return steady, drifted
+
+
+def _refuse_nothing_to_compare(config: ExperimentConfig, drifting: Sequence[str]) -> None:
+    if config.report.drifting_norms:
+        raise StageError("The study trains encoders both ways itself: leave report.drifting_norms=true out.")
+    if len([name for name in ORDER if name in config.encoders]) + len(drifting) < 2:
+        raise StageError(
+            f"The study compares at least two of the encoders {', '.join(ORDER)}; the preset trains "
+            f"{', '.join(config.encoders)}."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +113,7 @@ class Trained:
         return [each.scores()["f1"] for each in self.seeds]
 
 
-def table(
+def encoder_table(
     config: ExperimentConfig,
     data: StudyData,
     steady: Sequence[Path],

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from core.evaluation.auc import both_kinds, weighted_aucs
 from core.types import Split
-from training.runs import StageError
+from training.run_folder import StageError
 
 Floats = npt.NDArray[np.float32]
 Scores = dict[Split, Floats]
@@ -94,8 +94,6 @@ def reduce(features: Mapping[Split, Floats], components: int | None, variance: f
     """
     for most, what in sorted(zip(features["train"].shape, ("training studies", "features a study"), strict=True)):
         require_components(components, most, what)
-    if not 0 < variance < 1:
-        raise StageError(f"The share of variance to keep is between 0 and 1, not {variance}.")
     pca = PCA(n_components=components or variance, random_state=seed, svd_solver="auto" if components else "full")
     pca.fit(features["train"])
     return Reduced(

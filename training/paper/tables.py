@@ -17,12 +17,12 @@ from core.evaluation.auc import macro_aucs
 from core.evaluation.resampling import spread
 from core.observations import OBSERVATIONS
 from core.paper.tables import PRINTED, Kind, PaperTable, Row, beside, paper_numbers
-from core.registry import DECODERS, ENCODERS, classifier_row, encoder_parts, lookup
+from core.registry import DECODERS, ENCODERS, classifier_row, did_you_mean, encoder_parts, lookup, table_order
 from core.types import SPLITS, Split
 from training.backbones import BACKBONES
 from training.evaluate import score_texts
 from training.paper.probes import usable
-from training.runs import StageError
+from training.run_folder import StageError
 from training.stages.classifiers import backbone_classifier, coarse_scores
 from training.stages.encoders import Stage
 from training.stages.label_text import label_text_decoder
@@ -43,8 +43,9 @@ def read_results(path: Path) -> dict[str, Any]:
         if not (isinstance(content["rows"], list) and content["rows"] and isinstance(content["baselines"], list)):
             raise ValueError("no rows")
     except FileNotFoundError:
+        near = did_you_mean(path.name, [each.name for each in path.parent.glob("*results.json")])
         raise StageError(
-            f"{path} is missing. `cxr-lens train` writes it beside its bundles, or: cxr-lens evaluate --out."
+            f"{path} is missing.{near} `cxr-lens train` writes it beside its bundles, or: cxr-lens evaluate --out."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"{path} is damaged ({type(error).__name__}: {error}). Evaluate again.") from error
@@ -72,7 +73,7 @@ def table_1(results: Sequence[Mapping[str, Any]], paper: Path, command: str) -> 
     baselines = [_by_name(each["baselines"]) for each in results]
     if any(each.keys() != pairs[0].keys() for each in pairs):
         raise StageError("Evaluations of several seeds must have the same pairs; finish the seed that lacks some.")
-    order = {pair: place for place, pair in enumerate((e, d) for d in DECODERS for e in ENCODERS)}
+    order = {pair: index for index, pair in enumerate(table_order())}
     names = sorted(pairs[0], key=lambda name: order.get(_pair(pairs[0][name]), len(order)))
     rows = [_report_row([each[name] for each in pairs], printed) for name in names]
     for name, row in baselines[0].items():

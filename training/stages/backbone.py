@@ -6,17 +6,18 @@ from pathlib import Path
 
 import torch
 
-from core.config import ClassifierConfig, to_dict
+from core.config import ClassifierConfig
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
 from core.registry import classifier_row
+from training.identity import stage_identity
 from training.modules.classifier import ClassifierModule
-from training.runs import run_stage, save_weights
+from training.run_folder import Done, run_stage, save_weights
 from training.stages.classifiers import fit_classifier, positive_rate
 from training.stages.run import Run
 
 
-def backbone(run: Run) -> str:
+def backbone(run: Run) -> Done:
     """Train what all encoders start from: a classifier of coarse and fine labels together."""
     config, settings = run.config, run.config.backbone
 
@@ -48,11 +49,12 @@ def backbone(run: Run) -> str:
         fit_classifier(run, folder, module, targets, data)
         save_weights(folder, {"backbone": network.model})
 
-    inputs = {
-        "size": config.size,
-        "seed": config.seed,
-        "pretrained": config.pretrained,
-        "data": run.backbone_data.fingerprint(),
-        **to_dict(settings),
-    }
-    return run_stage(run.folder / "backbone", inputs, work)
+    identity = stage_identity(
+        "backbone",
+        size=config.size,
+        seed=config.seed,
+        pretrained=config.pretrained,
+        data=run.backbone_data.identity(),
+        **{name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")},
+    )
+    return run_stage(run.folder / "backbone", identity, work)

@@ -18,7 +18,9 @@ from core import ranks
 from core.config import to_dict
 from core.registry import ENCODERS, encoder_parts, image_size
 from core.types import SPLITS
-from training.runs import QUIET, StageError, file_hash, keep_memory, run_stage
+from training.console import QUIET
+from training.identity import file_hash, stage_identity
+from training.run_folder import run_stage
 from training.stages.backbone import backbone
 from training.stages.decoder import decoder
 from training.stages.encoders import Stage, objective_of
@@ -26,6 +28,7 @@ from training.stages.export import export
 from training.stages.models import frozen_parts, reads_cache
 from training.stages.run import Run
 from training.stages.tokens import tokens
+from training.threads import keep_memory
 
 
 def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1) -> None:
@@ -39,9 +42,9 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
             another on all cores. 1 shows progress bars, more shows a line an epoch.
     """
     config = run.config
-    if not config.encoders or not config.decoders:
-        raise StageError("The preset names no encoder or no decoder.")
     frozen = frozen_parts(config)
+    # The last rows of the registry take longest: they begin first.
+    encoders = [stage for name in reversed(frozen) for stage in objective_of(name).stages(name)]
     if ranks.count() > 1:
         jobs = 1  # its processes share each stage
     with ranks.first_alone():
@@ -53,8 +56,6 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
             image_size(name, config.size) for name in config.encoders
         }:
             run.data.images(split, size)
-    # The last rows of the registry take longest: they begin first.
-    encoders = [stage for name in reversed(frozen) for stage in objective_of(name).stages(name)]
     pairs = [
         (encoder, partial(decoder, encoder_name=encoder, decoder_name=each))
         for encoder in config.encoders
@@ -66,12 +67,16 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     # Each after what it needs: a worker that is free takes the next, and at worst waits for a stage that runs.
     side_by_side(run, [*encoders, *direct, *cached, *others], jobs)
 
-    keys = [pair(run) for _, pair in pairs]
-    inputs = {"decoders": keys, "bundles": str(bundles), "write": to_dict(config.write)}
-    run_stage(run.folder / "export", inputs, _by_first(lambda: export(run, bundles)))
-    cards = sorted(bundles.glob("*/card.json"))
-    scored = {"bundles": [file_hash(card) for card in cards], "studies": config.evaluate_studies}
-    run_stage(run.folder / "evaluate", scored, _by_first(evaluate))
+    trained = {name: key for _, pair in pairs for name, key in pair(run).items()}
+    made_of = stage_identity(
+        "export", name=config.name, bundles=str(bundles.resolve()), write=to_dict(config.write), after=trained
+    )
+    exported = run_stage(run.folder / "export", made_of, _by_first(lambda: export(run, bundles)))
+    cards = {path.parent.name: file_hash(path) for path in sorted(bundles.glob(f"{config.name}-*/card.json"))}
+    made_of = stage_identity(
+        "evaluate", studies=config.evaluate_studies, data=run.data.fingerprint(), after={**exported, **cards}
+    )
+    run_stage(run.folder / "evaluate", made_of, _by_first(evaluate))
 
 
 def side_by_side(run: Run, stages: Sequence[Stage], jobs: int) -> None:

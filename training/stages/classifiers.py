@@ -19,15 +19,17 @@ from core.registry import classifier_row
 from core.types import Split
 from training.backbones import build_classifier, settings_of
 from training.data import StudyData, to_images
+from training.fit import fit
+from training.loaders import loaders
 from training.modules.classifier import ClassifierModule
-from training.runs import fit, load_weights, loaders, run_stage, save_weights
+from training.run_folder import Done, load_weights, run_stage, save_weights
 from training.stages.models import batches, build_arguments, new_encoder
 from training.stages.run import Run
 
 Kind = Literal["cdc", "fgc"]
 
 
-def classifier(run: Run, name: str, kind: Kind) -> str:
+def classifier(run: Run, name: str, kind: Kind) -> Done:
     """Train an encoder's CDC (``kind="cdc"``, 14 observations) or FGC (``"fgc"``, fine labels)."""
 
     def work(folder: Path) -> None:
@@ -39,11 +41,11 @@ def classifier(run: Run, name: str, kind: Kind) -> str:
         fit_classifier(run, folder, module, targets, run.data)
         save_weights(folder, {kind: tower})
 
-    inputs = run.inputs(classifier=run.config.classifier, kind=kind, encoder=name)
-    return run_stage(run.folder / f"{kind}_{name}", inputs, work)
+    identity = run.identity("classifier", classifier=run.config.classifier, kind=kind, encoder=name)
+    return run_stage(run.folder / f"{kind}_{name}", identity, work)
 
 
-def backbone_classifier(run: Run, name: str) -> str:
+def backbone_classifier(run: Run, name: str) -> Done:
     """Train a row of Table 2 on the 14 observations, and write its held-out scores."""
     settings = settings_of(name, run.config)
 
@@ -56,11 +58,11 @@ def backbone_classifier(run: Run, name: str) -> str:
         save_weights(folder, {"classifier": network})
         _score_held_out(run, folder, normalize, network)
 
-    inputs = run.inputs(starts_from_backbone=False, classifier=settings, backbone_of_table_2=name)
-    return run_stage(run.folder / "table2" / name, inputs, work)
+    identity = run.identity("table_2_row", after={}, classifier=settings, network=name)
+    return run_stage(run.folder / "table2" / name, identity, work)
 
 
-def coarse_scores(run: Run) -> str:
+def coarse_scores(run: Run) -> Done:
     """Write CDC's held-out scores, to stand beside the rows of Table 2."""
     name = classifier_row().name
     before = classifier(run, name, "cdc")
@@ -72,7 +74,7 @@ def coarse_scores(run: Run) -> str:
         _score_held_out(run, folder, encoder.normalize, encoder.cdc)
         shutil.copyfile(run.folder / f"cdc_{name}" / "summary.json", folder / "summary.json")
 
-    return run_stage(run.folder / "table2" / "cdc", run.inputs(cdc=before), work)
+    return run_stage(run.folder / "table2" / "cdc", run.identity("table_2_cdc", after=before), work)
 
 
 def fit_classifier(

@@ -13,10 +13,13 @@ from torch import Tensor
 from core import ranks
 from core.config import ClipConfig
 from core.encoders.clip import ContrastiveEncoder
+from core.files import write_whole
 from core.types import Split
 from training.data import to_images
+from training.fit import fit
+from training.loaders import loaders
 from training.modules.clip import ClipModule
-from training.runs import fit, loaders, run_stage, save_weights
+from training.run_folder import Done, run_stage, save_weights
 from training.stages.models import new_encoder
 from training.stages.run import Run
 
@@ -25,18 +28,18 @@ Pairs = Sequence[tuple[int, int, str]]
 LEARNING: tuple[Split, ...] = ("train", "validate")
 
 
-def clip(run: Run, name: str) -> str:
+def clip(run: Run, name: str) -> Done:
     """Train an encoder on radiographs and their impressions."""
     return _contrast(run, name, run.config.clip, lambda: {split: run.data.pairs(split) for split in LEARNING})
 
 
-def cluster_clip(run: Run, name: str) -> str:
+def cluster_clip(run: Run, name: str) -> Done:
     """Train an encoder on radiographs and their impressions' sentences, each of a cluster."""
     settings = run.config.cluster_clip
     return _contrast(run, name, settings, lambda: {split: run.data.cluster_pairs(split) for split in LEARNING})
 
 
-def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], Mapping[Split, Pairs]]) -> str:
+def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], Mapping[Split, Pairs]]) -> Done:
     def work(folder: Path) -> None:
         encoder = new_encoder(run, name)
         assert isinstance(encoder, ContrastiveEncoder)
@@ -62,10 +65,10 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
             "truncated": encoder.clip.text.truncated,
         }
         if ranks.is_first():
-            (folder / "census.json").write_text(json.dumps(census, indent=2), encoding="utf-8")
+            write_whole(folder / "census.json", json.dumps(census, indent=2))
         save_weights(folder, {"encoder": encoder})
 
-    return run_stage(run.folder / f"clip_{name}", run.inputs(clip=settings, encoder=name), work)
+    return run_stage(run.folder / f"clip_{name}", run.identity("clip", clip=settings, encoder=name), work)
 
 
 def _paired(

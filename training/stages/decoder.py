@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from core.config import identity
 from core.registry import DECODERS, ENCODERS, encoder_parts
 from core.types import SPLITS
+from training.fit import fit
 from training.modules.report import ReportModule
-from training.runs import fit, run_stage, save_weights
+from training.run_folder import Done, run_stage, save_weights
 from training.stages.clip import LEARNING
-from training.stages.encoders import drifting_encoder, encoder_key
+from training.stages.encoders import drifting_encoder, train_encoder
 from training.stages.models import new_decoder, new_encoder, new_join, reads_cache
 from training.stages.reports import finding_ids, report_loaders, with_images, with_tokens
 from training.stages.run import Run
 from training.stages.tokens import cache, tokens
 
 
-def decoder(run: Run, encoder_name: str, decoder_name: str) -> str:
+def decoder(run: Run, encoder_name: str, decoder_name: str) -> Done:
     """Train a decoder on cached tokens, of one encoder or of several, or with its encoder where that learns too."""
     parts, settings = encoder_parts(encoder_name), run.config.report
     frozen, cached = all(ENCODERS[part].frozen for part in parts), reads_cache(run.config, encoder_name)
-    train = tokens if cached else encoder_key
-    before = "+".join(train(run, part) for part in parts if frozen)
+    train = tokens if cached else train_encoder
+    before = {name: key for part in parts for name, key in train(run, part).items()} if frozen else None
     epochs = settings.epochs if frozen else settings.epochs_direct
 
     def work(folder: Path) -> None:
@@ -57,9 +57,9 @@ def decoder(run: Run, encoder_name: str, decoder_name: str) -> str:
         )
         save_weights(folder, {"decoder": written_by, **({"encoder": encoder} if encoder else {})})
 
-    # What only the other kind uses does not matter: changing it must not undo this stage.
-    direct_only = ("image_learning_rate", "augment") if frozen else ()
-    used = {**identity(settings), "epochs": epochs, "epochs_direct": None, **dict.fromkeys(direct_only)}
-    version: dict[str, Any] = {"version": 2} if len(parts) > 1 else {}  # 1: joining layers at the images' rate
-    inputs = run.inputs(report=used, encoder=encoder_name, decoder=decoder_name, before=before, **version)
-    return run_stage(run.folder / f"{encoder_name}-{decoder_name}", inputs, work)
+    # What only other pairs use does not matter: changing it must not undo this stage.
+    unused = {"epochs_direct", "image_learning_rate", "augment"} if frozen else {"epochs", "drifting_norms"}
+    unused |= set() if DECODERS[decoder_name].sentences else {"abnormal_first"}
+    used = identity(settings, unused)
+    made_of = run.identity("decoder", after=before, report=used, encoder=encoder_name, decoder=decoder_name)
+    return run_stage(run.folder / f"{encoder_name}-{decoder_name}", made_of, work)

@@ -15,15 +15,15 @@ import torch
 
 from core.encoders import Encoder, build_encoder
 from core.observations import OBSERVATIONS
-from core.registry import ENCODERS
-from training.runs import content_hash, load_weights
+from core.registry import ENCODERS, lookup
+from training.run_folder import Done, load_weights
 from training.stages.classifiers import classifier
 from training.stages.clip import clip, cluster_clip
 from training.stages.models import build_arguments
 from training.stages.run import Run
 
-Stage = Callable[[Run], str]
-"""Does a stage of a run, or finds it done; its key comes back."""
+Stage = Callable[[Run], Done]
+"""Does a stage of a run, or finds it done; its folder's name and key come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,17 @@ OBJECTIVES: Mapping[str, Objective] = {
 
 
 def objective_of(name: str) -> Objective:
-    """Of a frozen encoder."""
-    return OBJECTIVES[ENCODERS[name].objective or ""]
+    """Of a frozen encoder.
+
+    Raises:
+        CXRLensError: its row in the registry names an objective that is none.
+    """
+    return lookup(OBJECTIVES, ENCODERS[name].objective or "", f"objective of the encoder {name},")
 
 
-def encoder_key(run: Run, name: str) -> str:
-    """Train an encoder; the key of its stages comes back."""
-    keys = [stage(run) for stage in objective_of(name).stages(name)]
-    return keys[0] if len(keys) == 1 else content_hash(keys)
+def train_encoder(run: Run, name: str) -> Done:
+    """Train an encoder by all its stages."""
+    return {folder: key for stage in objective_of(name).stages(name) for folder, key in stage(run).items()}
 
 
 def trained_encoder(run: Run, name: str) -> Encoder:

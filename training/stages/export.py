@@ -1,4 +1,4 @@
-"""Stage: trained pairs as bundles, weights rounded to 8 bits; embeddings of held-out studies beside them."""
+"""Stage: trained pairs as bundles, weights quantised to 8 bits; embeddings of held-out studies beside them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from core.decoders.search import GenerateConfig
 from core.encoders import Encoder
 from core.encoders.clip import ContrastiveEncoder
 from core.encoders.random_filters import with_random_filters
+from core.files import whole_file
 from core.registry import ENCODERS, encoder_parts, image_size
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
-from training.runs import load_weights
+from training.run_folder import load_weights
 from training.stages.encoders import objective_of, trained_encoder
 from training.stages.models import (
     batches,
@@ -60,7 +61,7 @@ LICENCES = {
 
 
 def export(run: Run, out: Path) -> None:
-    """Write all pairs as bundles into ``out``, weights rounded to 8 bits; they are verified afterwards."""
+    """Write all pairs as bundles into ``out``, weights quantised to 8 bits; they are verified afterwards."""
     for name in frozen_parts(run.config):
         if reads_cache(run.config, name):
             _export_encoder(run, name, out)
@@ -193,11 +194,9 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
         own = visual if model.encoder is encoder else tokens_of(model.encoder)  # DVE learns with its decoder
         parts = [replace(own, tokens=each) for each in own.tokens.split(64)]
         tensors[f"states.{decoder}"] = torch.cat([decoder_states(model, part, write) for part in parts])
-    save_file(
-        {key: value.contiguous() for key, value in rounded(tensors, "").items()},
-        out / f"{family}-embeddings-{name}.safetensors",
-        {"study_ids": json.dumps([each.study_id for each in studies])},
-    )
+    kept = {key: value.contiguous() for key, value in rounded(tensors, "").items()}
+    with whole_file(out / f"{family}-embeddings-{name}.safetensors") as fresh:
+        save_file(kept, fresh, {"study_ids": json.dumps([each.study_id for each in studies])})
 
 
 def _specimen(size: int) -> Tensor:

@@ -9,15 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.config import to_dict
+from core.config import identity, to_dict
 from core.decoders import build_decoder
 from core.decoders.search import GenerateConfig, generate
 from core.encoders.label_text import LabelTextEncoder, label_text
+from core.files import write_whole
 from core.registry import DECODERS
 from core.text import PAD, Vocabulary, to_text
 from core.types import SPLITS, Split
+from training.fit import fit
+from training.loaders import pad
 from training.modules.report import ReportModule
-from training.runs import fit, pad, run_stage, save_weights
+from training.run_folder import Done, run_stage, save_weights
 from training.stages.clip import LEARNING
 from training.stages.reports import finding_ids, report_loaders
 from training.stages.run import Run
@@ -25,7 +28,7 @@ from training.stages.run import Run
 DECODER = "transformer"  # src: paper, section 4.3.3
 
 
-def label_text_decoder(run: Run) -> str:
+def label_text_decoder(run: Run) -> Done:
     """Train Table 3's model, true fine labels as text to findings, and write its held-out reports."""
     config, settings = run.config, run.config.report
 
@@ -64,14 +67,9 @@ def label_text_decoder(run: Run) -> str:
                 for ids in read["test"][:count].split(50)
                 for hypothesis in generate(decoder, encoder(ids), write)
             ]
-        (folder / "reports.json").write_text(json.dumps(texts), encoding="utf-8")
+        write_whole(folder / "reports.json", json.dumps(texts))
 
-    inputs = run.inputs(
-        starts_from_backbone=False,
-        report=settings,
-        version=2,  # 1: studies in plain order, words at the images' rate
-        write=config.write,
-        studies=config.evaluate_studies,
-        max_words=config.data.max_words,
-    )
-    return run_stage(run.folder / "table3", inputs, work)
+    unused = ("epochs_direct", "image_learning_rate", "augment", "abnormal_first", "drifting_norms")
+    used = identity(settings, unused)
+    made_of = run.identity("table_3", after={}, report=used, write=config.write, studies=config.evaluate_studies)
+    return run_stage(run.folder / "table3", made_of, work)

@@ -17,7 +17,7 @@ from core.encoders.joint import JointProjection
 from core.encoders.pretrained import start_from
 from core.registry import ENCODERS, encoder_parts, token_width
 from training.data import to_images
-from training.runs import part_of
+from training.run_folder import part_of
 from training.stages.run import Run
 
 

@@ -14,7 +14,7 @@ from core.registry import image_size
 from core.text import PAD
 from core.types import Split
 from training.data import to_images
-from training.runs import Collate, loaders, pad
+from training.loaders import Collate, loaders, pad
 from training.stages.run import Run
 
 MOST_VALIDATED = 200

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from core.config import ExperimentConfig, identity
 from training.data import StudyData
+from training.identity import stage_identity
 from training.launch import ONE, Placement
+from training.run_folder import Done
 
 
 @dataclass(frozen=True)
@@ -43,22 +45,26 @@ class Run:
         return StudyData(chosen, (self.shared or self.folder) / "backbone_images")
 
     @cached_property
-    def backbone_key(self) -> str | None:
-        """Of the backbone that encoders start from, trained if it is not yet; None where the preset has none."""
+    def backbone(self) -> Done:
+        """The backbone that encoders start from, trained if it is not yet; empty where the preset has none."""
         from training.stages.backbone import backbone
 
-        return backbone(self) if self.config.backbone.source != "none" else None
+        return backbone(self) if self.config.backbone.source != "none" else {}
 
-    def inputs(self, *, starts_from_backbone: bool = True, **parts: Any) -> dict[str, Any]:
-        """What decides a stage's result: the preset's size and seed, data, backbone, and the stage's own parts."""
-        plain = {
-            key: identity(value) if hasattr(value, "__dataclass_fields__") else value for key, value in parts.items()
-        }
-        common: dict[str, Any] = {
-            "size": self.config.size,
-            "seed": self.config.seed,
-            "pretrained": self.config.pretrained,
-        }
-        if starts_from_backbone and self.backbone_key is not None:
-            common["backbone"] = self.backbone_key
-        return {**common, "data": self.data.fingerprint(), **plain}
+    def identity(self, stage: str, *, after: Done | None = None, **parts: Any) -> dict[str, Any]:
+        """What decides the result of a stage, as plain values: see `training.identity`.
+
+        Args:
+            stage: its kind.
+            after: the stages that it stands on; None is the backbone.
+            parts: of the preset, and what else the stage depends on. A number that is at its default is left out.
+        """
+        return stage_identity(
+            stage,
+            size=self.config.size,
+            seed=self.config.seed,
+            pretrained=self.config.pretrained,
+            data=self.data.identity(),
+            after=dict(self.backbone if after is None else after),
+            **{key: identity(value) if is_dataclass(value) else value for key, value in parts.items()},
+        )

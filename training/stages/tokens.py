@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from core import ranks
 from core.encoders.token_cache import TokenCache, write_token_cache
 from core.types import SPLITS, Split
+from training.console import has_no_bars, progress_bar
 from training.data import to_images
-from training.runs import content_hash, is_quiet, run_stage
-from training.stages.encoders import encoder_key, trained_encoder
+from training.identity import content_hash
+from training.run_folder import Done, StageError, read_record, run_stage
+from training.stages.encoders import train_encoder, trained_encoder
 from training.stages.run import Run
 
 
-def tokens(run: Run, name: str) -> str:
+def tokens(run: Run, name: str) -> Done:
     """Run a frozen encoder once over all studies."""
-    before = encoder_key(run, name)
+    identity = run.identity("tokens", after=train_encoder(run, name), encoder=name)
+    key = content_hash(identity)
 
     def work(folder: Path) -> None:
         device = run.placement.device
         encoder = trained_encoder(run, name).to(device)
         for split in SPLITS:
             values = run.data.images(split, encoder.normalize.image_size)
-            with tqdm(desc=f"  {name} tokens, {split}", unit="study", disable=is_quiet()) as bar:
-
-                def show(done: int, total: int, bar: Any = bar) -> None:
-                    bar.total = total
-                    bar.update(done - bar.n)
-
+            with progress_bar("study", f"  {name} tokens, {split}", hidden=has_no_bars()) as tell:
                 write_token_cache(
                     folder / split,
-                    _key(before, split),
+                    content_hash([key, split]),
                     encoder,
                     lambda start, end, values=values: to_images(values[start:end]).to(device),  # type: ignore[misc]
                     len(values),
-                    show,
+                    tell,
                     rank=ranks.rank(),
                     ranks=ranks.count(),
                 )
 
-    return run_stage(run.folder / f"tokens_{name}", run.inputs(encoder=before), work)
+    return run_stage(run.folder / f"tokens_{name}", identity, work)
 
 
 def cache(run: Run, name: str, split: Split) -> TokenCache:
@@ -53,9 +47,7 @@ def cache(run: Run, name: str, split: Split) -> TokenCache:
         CXRLensError: there are none, or of other weights.
     """
     folder = run.folder / f"tokens_{name}"
-    before = json.loads((folder / "config.json").read_text(encoding="utf-8"))["inputs"]["encoder"]
-    return TokenCache.open(folder / split, _key(before, split))
-
-
-def _key(encoder: str, split: Split) -> str:
-    return content_hash([encoder, split])
+    record = read_record(folder)
+    if not record:
+        raise StageError(f"{folder} has no tokens. Run the stage '{folder.name}' first.")
+    return TokenCache.open(folder / split, content_hash([record["key"], split]))

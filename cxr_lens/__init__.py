@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.api.pairs import Pair, WrittenReport, bundles, load
     from core.api.scores import score
     from core.api.studies import studies
-    from core.labels.rules import label_report as label
+    from core.api.texts import label
     from core.types import CXRLensError
 
 __all__ = [
@@ -41,7 +41,7 @@ _FROM = {
     "Pair": ("core.api.pairs", "Pair"),
     "WrittenReport": ("core.api.pairs", "WrittenReport"),
     "bundles": ("core.api.pairs", "bundles"),
-    "label": ("core.labels.rules", "label_report"),
+    "label": ("core.api.texts", "label"),
     "load": ("core.api.pairs", "load"),
     "read": ("core.api.images", "read"),
     "score": ("core.api.scores", "score"),
