@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from core.files import whole_file
 from core.observations import NO_FINDING
 from core.studies.census import Notes
 from core.studies.columns import Columns
@@ -113,7 +114,8 @@ def write_boxes(
     path.unlink(missing_ok=True)
     if rows:
         columns = [list(column) for column in zip(*rows, strict=True)]
-        pq.write_table(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA), path)
+        with whole_file(path) as fresh:
+            pq.write_table(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA), fresh)
     return bool(rows)
 
 

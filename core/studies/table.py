@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.files import whole_file
 from core.observations import OBSERVATIONS, LabelState, stronger
 from core.studies.boxes import Box, read_boxes, row_boxes, write_boxes
 from core.studies.census import Notes
@@ -389,4 +390,5 @@ def _write_labels(path: Path, studies: Mapping[str, _Study]) -> None:
     for name in OBSERVATIONS:
         states = [str(study.labels.get(name, LabelState.BLANK)) for study in studies.values()]
         columns[name] = pa.array(states).dictionary_encode()
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    with whole_file(path) as fresh:
+        pq.write_table(pa.table(columns), fresh, compression="zstd")
