@@ -334,8 +334,8 @@ class StudyIndex:
         if choice.views is not None:
             usable &= images["view"].isin(choice.views).to_numpy()
         usable &= (self.studies["dropped"] == "").to_numpy()[of_image]
-        rows = np.flatnonzero(usable)
-        number = pd.Series(of_image[rows]).groupby(of_image[rows]).cumcount().to_numpy()
+        rows = np.flatnonzero(usable).astype(np.int64)
+        number = np.asarray(pd.Series(of_image[rows]).groupby(of_image[rows]).cumcount(), dtype=np.int64)
         if choice.first_only:
             rows, number = rows[number == 0], number[number == 0]
         return rows, number

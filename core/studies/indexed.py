@@ -137,7 +137,7 @@ class IndexedSource(Source):
         found = self._images_of(study, study_id, read)
         earlier = self._earlier(study)
         if earlier >= 0:
-            found += self._images_of(earlier, self.index.studies["study_id"].iat[earlier], -1)
+            found += self._images_of(earlier, str(self.index.studies["study_id"].iat[earlier]), -1)
         return tuple(found)
 
     def image(self, study_id: str, size: int) -> FloatImage:
@@ -184,8 +184,8 @@ class IndexedSource(Source):
         found: list[TrueFinding] = []
         for finding, rows in boxes[boxes["image_id"] == image].groupby("finding", sort=False):
             mask: Mask = np.zeros(shape, dtype=np.bool_)
-            for row in rows.itertuples():
-                mask[_span(row.top, row.height, shape[0]), _span(row.left, row.width, shape[1])] = True
+            for left, top, width, height in rows[["left", "top", "width", "height"]].to_numpy(np.float64):
+                mask[_span(top, height, shape[0]), _span(left, width, shape[1])] = True
             observations = tuple(filter(None, str(rows["observations"].iat[0]).split("|")))
             found.append(TrueFinding(str(finding), observations, mask))
         return tuple(found)
@@ -241,18 +241,21 @@ class IndexedSource(Source):
         rows = studies[studies["study_id"] == study_id]
         if rows.empty:
             return self.unknown(study_id)
-        reason = rows["dropped"].iat[0] or f"it has no image for views={self.views}, or no findings"
+        reason = str(rows["dropped"].iat[0]) or f"it has no image for views={self.views}, or no findings"
         return UnknownStudyError(f"Study {study_id!r} of {self.title} is left out: {reason}.")
 
     def _images_of(self, study: int, study_id: str, read: int) -> list[StudyImage]:
         images = self.index.images
-        rows = np.flatnonzero(((images["study"] == study) & (images["dropped"] == "")).to_numpy())
-        rows = rows[np.argsort(rows != read, kind="stable")]
+        rows = np.flatnonzero(((images["study"] == study) & (images["dropped"] == "")).to_numpy()).tolist()
         return [
             StudyImage(
-                study_id, images["image_id"].iat[row], images["view"].iat[row], bool(row == read), earlier=read < 0
+                study_id,
+                str(images["image_id"].iat[row]),
+                str(images["view"].iat[row]),
+                read=row == read,
+                earlier=read < 0,
             )
-            for row in rows
+            for row in sorted(rows, key=lambda row: row != read)
         ]
 
     def _earlier(self, study: int) -> int:

@@ -107,7 +107,7 @@ def cell_of(row: Mapping[str, Any], column: str) -> Any:
     outer, nested, rest = column.partition("[].")
     cell = row.get(outer)
     if not nested:
-        return cell.tolist() if hasattr(cell, "tolist") else cell
+        return cell.tolist() if cell is not None and hasattr(cell, "tolist") else cell
     found: list[Any] = []
     for part in cell or ():
         each = part.get(rest) if isinstance(part, Mapping) else None
