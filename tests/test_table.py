@@ -212,6 +212,7 @@ def test_a_name_that_fits_two_files_is_neither(tmp_path: Path) -> None:
         (lambda here: (here / "table.csv").write_text(HEADER), "no row with an id"),
         (lambda here: (here / "table.csv").write_text(HEADER + "a1,p\n"), "2 fields where"),
         (lambda here: (here / "table.csv").write_bytes("accession,mrn".encode("utf-16")), "UTF-16"),
+        (lambda here: (here / "table.csv").write_text(HEADER.replace(",", ";")), "has semicolons between its columns"),
         (lambda here: (here / "table.csv").write_text(HEADER + "a1,p,t,o,maybe,w\n"),
          "Column edema is 'maybe' for study a1; a label is 1, 0, -1 or blank"),
         (lambda here: [path.rename(path.with_name("z" + path.name)) for path in (here / "images").iterdir()],

@@ -61,16 +61,20 @@ def csv_header(path: Path) -> list[str]:
     """Names of the columns of a CSV or CSV.GZ file.
 
     Raises:
-        TableError: it cannot be read, or is in UTF-16.
+        TableError: it cannot be read, is in UTF-16, or has other signs than commas between its columns.
     """
     try:
         with open_table(path) as file:
             if "\0" in file.read(64):
                 raise TableError(f"{path} is in UTF-16, or no text at all. Save it as CSV in UTF-8.")
             file.seek(0)
-            return [name.strip() for name in next(csv.reader(file), [])]
+            names = [name.strip() for name in next(csv.reader(file), [])]
     except (OSError, EOFError, csv.Error) as error:
         raise TableError(f"{path} cannot be read: {error}. Get it again.") from error
+    for sign, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and sign in names[0]:
+            raise TableError(f"{path} has {word} between its columns. Save it with commas.")
+    return names
 
 
 def _json_rows(path: Path) -> list[dict[str, Any]]:
