@@ -132,3 +132,10 @@ def test_a_labeler_without_its_weights_is_refused_before_the_reports_are_read(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
     assert "--labeler chexbert needs its weights" in refused("label", tmp_path / "none.csv", "--labeler", "chexbert")
+
+
+def test_no_help_has_brackets_which_the_terminal_would_take_for_markup() -> None:
+    """Rich swallows them: a default that stands in brackets in the text of the help is never seen."""
+    for command, option, parameter in options(typer.main.get_command(app)):
+        assert "[" not in str(parameter.help), (command, option)
+        assert "default:" not in str(parameter.help).lower(), (command, option)

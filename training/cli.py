@@ -244,7 +244,7 @@ def report(
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
     beam_size: Annotated[
-        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Default: as the bundle's card says.")
+        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.", show_default="as the bundle's card says")
     ] = None,
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""

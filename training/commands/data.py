@@ -26,7 +26,9 @@ From = Annotated[Path, typer.Option("--from", help="Folder of the release.")]
 Index = Annotated[Path, typer.Argument(help="Folder of an index.")]
 Sizes = Annotated[
     list[int] | None,
-    typer.Option("--size", min=32, max=2048, help="Side of cached images, pixels; may come again. [default: 224, 288]"),
+    typer.Option(
+        "--size", min=32, max=2048, help="Side of cached images, pixels; may come again.", show_default="224, 288"
+    ),
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Do not cache images; do it later by the same command.")]
 
@@ -72,7 +74,8 @@ def mimic(
     release: From,
     out: Folder,
     reports: Annotated[
-        Path | None, typer.Option(help="Folder of the reports, or mimic-cxr-reports.zip. [default: that of the images]")
+        Path | None,
+        typer.Option(help="Folder of the reports, or mimic-cxr-reports.zip.", show_default="that of the images"),
     ] = None,
     exceptions: Annotated[
         Path | None, typer.Option(help="MIT-LCP's section_parser.py, for its hand-set exceptions.")

