@@ -258,8 +258,8 @@ def _finish(index: StudyIndex, views: str, sizes: Sequence[int] | None, processe
 
 
 def _print_census(index: StudyIndex, as_json: bool) -> None:
+    from core.studies.census import format_census
     from core.studies.image_cache import unreadable_images
-    from core.studies.index import format_census
 
     census, unreadable = index.census(), list(unreadable_images(index).values())
     lines = [format_census(census)]
