@@ -274,9 +274,7 @@ def test_tokens_of_a_grid_have_their_areas_and_single_studies_their_states(folde
     assert not test.exception
     assert "Areas of the image are " in words_on(test)
     assert set(test.selectbox(key="group").options) <= set(embeddings.AREAS)
-    test.selectbox(key="points_dve").select("states.m2").open_page(
-        "embeddings",
-    )
+    test.selectbox(key="points_dve").select("states.m2").run()
     assert not test.exception
     assert "Disease groups are " in words_on(test)
     store(folder, "dve", ids, pooled=noise(40, 4), tokens=noise(10, 15, 4))

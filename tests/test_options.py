@@ -24,6 +24,9 @@ OWN = {
     "--size": "one size, or several",
     "--studies": "of each split, or held-out studies with a visible finding",
     "--views": "views of Open-i, or of MIMIC-CXR, which tells more",
+    "--images": "of an index that is made, or of a session's cases",
+    "--reports": "a folder of MIMIC-CXR's reports, or a table",
+    "--split": "how a release is split, a column, or the studies that are chosen",
 }
 """Options whose help must differ, and why."""
 

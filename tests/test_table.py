@@ -350,6 +350,8 @@ def test_the_command_takes_columns_labels_and_traits(tmp_path: Path) -> None:
         str(tmp_path / "index"),
         "--size",
         "32",
+        "--processes",
+        "1",
     )
     code, said = run(
         *start, "--id", "accession", "--patient", "mrn", "--findings", "text", "--impression", "opinion",
@@ -375,7 +377,9 @@ def test_the_command_takes_columns_labels_and_traits(tmp_path: Path) -> None:
 def test_the_command_indexes_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.paths.own_data", lambda: tmp_path / "own")
     dicom(tmp_path / "root" / "a", 0)
-    code, said = run("folder", str(tmp_path / "root"), "--out", str(tmp_path / "index"), "--size", "32")
+    code, said = run(
+        "folder", str(tmp_path / "root"), "--out", str(tmp_path / "index"), "--size", "32", "--processes", "1"
+    )
     assert code == 0 and "MRN" not in said and "Doe" not in said
     assert len(open_source(str(tmp_path / "index")).ids("test")) == 1
     code, said = run("folder", str(tmp_path / "nothing"), "--out", str(tmp_path / "other"))

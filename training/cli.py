@@ -26,6 +26,7 @@ from training.commands import write as write_command
 from training.console import print_result, print_text, progress_bar, resumable, warn
 from training.options import (
     AsJson,
+    BeamSize,
     BundleNames,
     Bundles,
     Devices,
@@ -243,9 +244,7 @@ def report(
     bundle: BundleNames = None,
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
-    beam_size: Annotated[
-        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.", show_default="as the bundle's card says")
-    ] = None,
+    beam_size: BeamSize = None,
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""
     from core.bundles.card import INTENDED_USE, no_bundle

@@ -64,6 +64,9 @@ Device = Annotated[
         help="Where torch computes: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.", envvar="CXR_DEVICE"
     ),
 ]
+BeamSize = Annotated[
+    int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.", show_default="as the bundle's card says")
+]
 Devices = Annotated[
     int | None, typer.Option(min=1, help="Processes a node, each with a GPU of its own, or on the CPU.")
 ]

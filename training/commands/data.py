@@ -112,13 +112,16 @@ def table(
     ] = "",
     id_: Annotated[str, typer.Option("--id", metavar="COLUMN", help="Study. Several rows of one are its images.")] = "",
     image: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Name or path of an image. [default: found by the id]")
+        str, typer.Option(metavar="COLUMN", help="Name or path of an image.", show_default="found by the id")
     ] = "",
-    patient: Annotated[str, typer.Option(metavar="COLUMN", help="Patient. [default: each study is of another]")] = "",
+    patient: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Patient.", show_default="each study is of another")
+    ] = "",
     findings: Annotated[str, typer.Option(metavar="COLUMN", help="The report's findings, or all of it.")] = "",
     impression: Annotated[str, typer.Option(metavar="COLUMN", help="The report's impression.")] = "",
     split: Annotated[
-        str, typer.Option(metavar="COLUMN", help="train, validate or test. [default: drawn by patient, 70 / 10 / 20]")
+        str,
+        typer.Option(metavar="COLUMN", help="train, validate or test.", show_default="drawn by patient, 70 / 10 / 20"),
     ] = "",
     view: Annotated[str, typer.Option(metavar="COLUMN", help="PA, AP, lateral, in the usual spellings.")] = "",
     age: Annotated[str, typer.Option(metavar="COLUMN", help="Age in years.")] = "",
@@ -130,11 +133,11 @@ def table(
     boxes: Annotated[
         str, typer.Option(metavar="FILE", help="Table of boxes: image, finding, x, y, w, h, in pixels or as fractions.")
     ] = "",
-    title: Annotated[str, typer.Option(help="What pages call the data. [default: name of the table]")] = "",
+    title: Annotated[str, typer.Option(help="What pages call the data.", show_default="name of the table")] = "",
     only_test: Annotated[
         bool, typer.Option("--only-test", help="All studies are test studies: to read and judge, not to train.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of a drawn split.")] = 0,
+    seed: Seed = 0,
     views: Annotated[Literal["frontal", "all"], typer.Option(help="Images to cache.")] = "frontal",
     size: Sizes = None,
     no_images: NoImages = False,
