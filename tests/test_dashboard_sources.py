@@ -47,16 +47,21 @@ def pair(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the images of an index that the dashboard offers; see `index_ward`."""
+    monkeypatch.setenv("CXR_SOURCES", str(tmp_path / "ward"))
+    return index_ward(tmp_path)
+
+
+def index_ward(folder: Path) -> Path:
     """An index of a table, of three studies with a frontal and a lateral image each; the folder of the images."""
-    images = tmp_path / "release" / "films"
+    images = folder / "release" / "films"
     names = [f"{study}-{view}.png" for study in REPORTS for view in ("LL", "PA")]
     write_images(images, *names)
     rows = [
         {"study": name[:2], "patient": f"of-{name[:2]}", "image": name, "view": name[3:5], "report": REPORTS[name[:2]]}
         for name in names
     ]
-    index_table(images, write_rows(tmp_path / "table.csv", rows), tmp_path / "ward", COLUMNS, only_test=True)
-    monkeypatch.setenv("CXR_SOURCES", str(tmp_path / "ward"))
+    index_table(images, write_rows(folder / "table.csv", rows), folder / "ward", COLUMNS, only_test=True)
     return images
 
 
