@@ -70,7 +70,7 @@ def write_dicom(path: Path) -> Path:
 
 def upload(watched: Watched, path: Path) -> None:
     """Hand a file to the page."""
-    watched.open("?source=Your+own+image")
+    watched.open("?source=upload")
     watched.page.locator('[data-testid="stFileUploader"] input[type="file"]').set_input_files(path)
     watched.page.wait_for_timeout(500)
     watched.settle()
@@ -173,7 +173,7 @@ def test_an_address_restores_study_and_pairs(watched: Watched) -> None:
 
 def test_an_unknown_study_in_the_address_is_named(watched: Watched) -> None:
     watched.open("?study=P999999-9")
-    expect(watched.page.get_by_text("Study 'P999999-9' is not among the test studies")).to_be_visible()
+    expect(watched.page.get_by_text("There is no study 'P999999-9' in Phantoms with known truth")).to_be_visible()
     expect(viewer(watched)).to_be_visible()
 
 
