@@ -13,6 +13,8 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
 # The key of this machine that tests, and the servers they start, use: not the one of who runs them.
 os.environ.setdefault("CXR_KEY", str(Path(tempfile.mkdtemp(prefix="cxr-lens-tests-")) / "review-key"))
+# Nor are his evaluations among those that pages show.
+os.environ.setdefault("CXR_EVALUATIONS", tempfile.mkdtemp(prefix="cxr-lens-tests-"))
 
 import hypothesis
 import pytest
