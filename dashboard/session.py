@@ -8,16 +8,19 @@ import streamlit as st
 
 from core.registry import DECODERS, ENCODERS
 
-SOURCES = ("Synthetic X-rays (demo)", "Your own image")
 ANY_FINDING = "Any finding"
 
 # In the address, written by their widgets; a pair's key is its encoder's name, its values are the decoders.
-SOURCE = "source"
 FINDING = "finding"
 FAMILY = "family"
-UPLOAD_FAMILY = "upload_family"
+REAL_FAMILY = "real_family"  # of patients' images; computed ones have a default of their own, and are remembered apart
 MAP_ENCODER = "encoder"
 MAP_FINDING = "colour"
+
+SOURCE = "source"  # short name of the source of studies; in the address, written by write_source
+SOURCE_CHOICE = "source_choice"  # the widget behind it
+_SOURCE_IN_ADDRESS = "source_in_address"
+_STUDIES = "studies_left"  # the study that was open of each source that was left
 
 STUDY = "study"  # id of the study that is open; in the address, written by write_study
 STUDY_CHOICE = "study_choice"  # the widget behind it
@@ -61,19 +64,25 @@ _PICKED_IN_ADDRESS = "picked_in_address"
 
 WRITING = "writing"  # image, bundles and the iterator that writes their reports
 
-UPLOAD = "upload"  # Case of the uploaded image, or None
-UPLOAD_ID = "upload_id"  # Streamlit's id of the file, to read it once
-UPLOAD_ERROR = "upload_error"
+FIND = "find"  # what is typed to find a study
+UNKNOWN_SOURCE = "unknown_source"  # what to say of a source that the address asked for in vain; until one is chosen
+UPLOADS = "uploads"  # the images that were given, or why they cannot be read, by name
 
 
 def start() -> None:
     """Set what is not set yet, and follow the address. Runs before every page."""
     state = st.session_state
-    for name in (STUDY, UNKNOWN_STUDY, UPLOAD, UPLOAD_ID, _STUDY_IN_ADDRESS, PICKED_ON, _PICKED_IN_ADDRESS):
+    for name in (SOURCE, _SOURCE_IN_ADDRESS, STUDY, UNKNOWN_STUDY, _STUDY_IN_ADDRESS, PICKED_ON, _PICKED_IN_ADDRESS):
         state.setdefault(name, None)
     state.setdefault(PICKED, ())
-    state.setdefault(UPLOAD_ERROR, "")
+    state.setdefault(UNKNOWN_SOURCE, "")
+    for name in (_STUDIES, UPLOADS):
+        state.setdefault(name, {})
     # A link that was opened, or the browser's back button.
+    source = st.query_params.get(SOURCE)
+    if source and source != state[_SOURCE_IN_ADDRESS]:
+        open_source(source)
+        state[_SOURCE_IN_ADDRESS] = source
     address = st.query_params.get(STUDY)
     if address and address != state[_STUDY_IN_ADDRESS]:
         state[STUDY] = state[_STUDY_IN_ADDRESS] = address
@@ -82,11 +91,27 @@ def start() -> None:
         state[PICKED], state[_PICKED_IN_ADDRESS] = tuple(dict.fromkeys(picked.split(","))), picked
 
 
+def open_source(name: str) -> None:
+    """Choose a source: its study that was open before comes back, and no choice of the other's studies stays."""
+    state = st.session_state
+    if name == state[SOURCE]:
+        return
+    if state[SOURCE] is not None:  # the first source of a session has nothing to forget
+        state[_STUDIES] = state[_STUDIES] | {state[SOURCE]: state[STUDY]}
+        state[STUDY], state[PICKED], state[FINDING] = state[_STUDIES].get(name), (), ANY_FINDING
+    state[SOURCE], state[UNKNOWN_STUDY], state[FIND] = name, None, ""
+
+
+def write_source(name: str) -> None:
+    """Put the chosen source in the address."""
+    st.session_state[SOURCE] = st.session_state[_SOURCE_IN_ADDRESS] = name
+    write(SOURCE, name)
+
+
 def write_study(study_id: str) -> None:
-    """Put the open study in the address. Its widget is not bound to it: labels there are long and may change."""
-    if st.query_params.get(STUDY) != study_id:
-        st.query_params[STUDY] = study_id
-    st.session_state[_STUDY_IN_ADDRESS] = study_id
+    """Put the open study in the address, or none. Its widget is not bound to it: labels are long and may change."""
+    write(STUDY, study_id)
+    st.session_state[_STUDY_IN_ADDRESS] = study_id or None
 
 
 def write(name: str, value: str) -> None:
@@ -142,11 +167,17 @@ def ask_of(case: str) -> None:
     st.session_state[_ASKED_OF] = case
 
 
-def open_study(study_id: str) -> None:
-    """Open a study, also one that the finding chosen in the picker leaves out. For callbacks."""
+def open_study(study_id: str, source: str | None = None) -> None:
+    """Open a study, also one that the finding chosen in the picker leaves out. For callbacks.
+
+    Args:
+        study_id: of the study.
+        source: short name of where it comes from; the chosen one unless given.
+    """
+    if source is not None:
+        open_source(source)
     state = st.session_state
-    state[STUDY], state[UNKNOWN_STUDY] = study_id, None
-    state[FINDING], state[SOURCE] = ANY_FINDING, SOURCES[0]
+    state[STUDY], state[UNKNOWN_STUDY], state[FINDING], state[FIND] = study_id, None, ANY_FINDING, ""
 
 
 def choose_all() -> None:

@@ -11,6 +11,7 @@ from core import paths
 from core.studies.sources import local_indexes
 
 REPOSITORY = paths.CODE
+DICOMWEB = "CXR_DICOMWEB"  # as `core.studies.dicomweb.ADDRESS`, which brings requests
 
 
 def bundles() -> Path:
@@ -50,15 +51,19 @@ def roles() -> Path:
     return beside[-1].with_name("roles.toml")
 
 
-def index() -> Path | None:
-    """Folder of an index of the user's own studies, for review sessions: CXR_INDEX, or one in ``data``.
+def sources() -> list[str]:
+    """Sources of the user's own studies, as `core.studies.sources.open_source` takes them.
 
-    That is below the working directory, where `cxr-lens data` is told to put it: data/openi, or else the first.
+    Those in CXR_SOURCES, separated by commas; CXR_INDEX, one more index; every index in ``data`` of the working
+    directory, where `cxr-lens data` is told to put it, data/openi first; the DICOMweb server of CXR_DICOMWEB.
     """
+    named = [each.strip() for each in os.environ.get("CXR_SOURCES", "").split(",") if each.strip()]
     if os.environ.get("CXR_INDEX"):
-        return Path(os.environ["CXR_INDEX"])
-    there = local_indexes()
-    return paths.INDEX if paths.INDEX in there else next(iter(there), None)
+        named.append(os.environ["CXR_INDEX"])
+    named += map(str, sorted(local_indexes(), key=lambda folder: folder != paths.INDEX))
+    # A folder is one source, however it is written.
+    whole = [str(Path(each).expanduser().absolute()) if Path(each).expanduser().is_dir() else each for each in named]
+    return list(dict.fromkeys([*whole, *(["dicomweb"] if os.environ.get(DICOMWEB) else [])]))
 
 
 def explanations() -> Path:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -156,16 +156,17 @@ def local_indexes() -> list[Path]:
 class Catalogue:
     """The sources that pages offer, by short names that can stand in an address."""
 
-    def __init__(self, specs: Iterable[str]) -> None:
+    def __init__(self, specs: Iterable[str], taken: Collection[str] = ()) -> None:
         """Name sources; none is opened yet.
 
         Args:
             specs: as `open_source` takes them; one that is there twice counts once.
+            taken: short names that mean something else.
         """
         self._specs: dict[str, str] = {}
         for spec in dict.fromkeys(specs):
             name = _short(spec)
-            if name in self._specs:
+            if name in self._specs or name in taken:
                 name = f"{name}-{hashlib.sha256(spec.encode()).hexdigest()[:4]}"
             self._specs[name] = spec
         self._open = lru_cache(maxsize=_KEPT_OPEN)(open_source)

@@ -31,7 +31,7 @@ from dashboard.read.questions import (
     show_region,
     write_without,
 )
-from dashboard.services import bundles, explanations, filters, reports, studies
+from dashboard.services import bundles, explanations, filters, reports, sources, studies
 from dashboard.services.explanations import Box, Question
 from dashboard.services.reports import Reading
 from dashboard.services.studies import Case
@@ -48,22 +48,17 @@ STICKY = """
 
 def describe(case: Case) -> list[str]:
     """Sex, age and view, where known."""
-    view = view_in_words(case.view)
-    if case.study is None:
-        return ["uploaded image", view or "view not given in the file"]
     context = case.study.context
     sex = {"F": "woman", "M": "man"}.get(context.get("sex", ""), context.get("sex", ""))
     age = f"{context['age']} years" if context.get("age") else ""
-    return [part for part in (sex, age, view) if part]
+    return [part for part in (sex, age, view_in_words(case.view) or "view not known") if part]
 
 
-def measures(case: Case) -> str:
-    """What the ruler measures, where the image is of a file."""
-    if case.synthetic:
-        return ""
-    if case.spacing is None:
+def measures(spacing: tuple[float, float] | None) -> str:
+    """What the ruler measures on an image of a file."""
+    if spacing is None:
         return "The file does not say how large a pixel is: the ruler counts pixels."
-    row, column = case.spacing
+    row, column = spacing
     size = f"{row:.3g} mm" if row == column else f"{row:.3g} x {column:.3g} mm"
     return (
         f"The ruler measures in millimetres (the file gives {size} per pixel). Unless the image was calibrated, these "
@@ -71,18 +66,53 @@ def measures(case: Case) -> str:
     )
 
 
+def choose_image(case: Case) -> str:
+    """Which image of the study is looked at; "" for the one that the models read."""
+    known = studies.images(case)
+    if len(known) < 2:
+        return ""
+    read = next((each for each in known if each.read), known[0])
+    titles = {each.image_id: each.title for each in known}
+    for number, each in enumerate(known, start=1):
+        if list(titles.values()).count(each.title) > 1:
+            titles[each.image_id] = f"{each.title} ({number})"
+    titles[read.image_id] += ", read by the models"
+    chosen = st.segmented_control(
+        "Image",
+        list(titles),
+        default=read.image_id,
+        required=True,
+        format_func=lambda name: titles[name],
+        key=f"image {case.key}",
+        label_visibility="collapsed",
+    )
+    return "" if chosen == read.image_id else chosen
+
+
 def show_image(case: Case) -> None:
     """The viewer and what is known of the study."""
-    context = case.study.context if case.study else {}
+    source, context = sources.source(case.source), case.study.context
     facts = [f"**{case.title}**", *describe(case)]
     told = [f"**{name.capitalize()}** {context[name]}" for name in ("indication", "comparison") if context.get(name)]
     st.markdown(" · ".join(facts) + ("  \n" + " ".join(told) if told else ""))
-    truth = [Overlay(label=name, group="True findings", kind="mask", values=mask) for name, mask in case.masks.items()]
-    viewer(case.pixels, study=case.title, bits=case.bits, overlays=truth, spacing=case.spacing, on_region=hear_region)
+    other, spacing = choose_image(case), case.spacing
+    if other:
+        film = studies.other_image(case, other)
+        spacing = film.pixel_spacing
+        viewer(film.pixels, study=f"{case.title} {other}", bits=film.bits, spacing=spacing)
+        st.caption(":material/info: The models did not read this image. What they wrote is of the other one.")
+    else:
+        masks = case.masks.items()
+        truth = [Overlay(label=name, group="True findings", kind="mask", values=mask) for name, mask in masks]
+        viewer(case.pixels, study=case.title, bits=case.bits, overlays=truth, spacing=spacing, on_region=hear_region)
+        if truth:
+            st.caption(f":material/shapes: True findings: {source.truth}.")
     if case.synthetic:
-        st.caption(":material/info: A synthetic X-ray: computed, no patient; its true findings are known.")
-    if measures(case):
-        st.caption(f":material/straighten: {measures(case)}")
+        st.caption(":material/info: A synthetic X-ray: computed, no patient.")
+    else:
+        st.caption(f":material/straighten: {measures(spacing)}")
+    if source.credit:
+        st.caption(f":material/copyright: {source.credit}")
 
 
 def hear_question() -> None:
@@ -144,8 +174,7 @@ def choose_family(case: Case) -> str:
         required=True,
         format_func=lambda family: f"Models for {bundles.family_title(family)}",
         label_visibility="collapsed",  # the options say it, in one row less
-        # Studies and uploads have defaults of their own, and are remembered apart.
-        key=session.FAMILY if case.study else session.UPLOAD_FAMILY,
+        key=session.FAMILY if case.synthetic else session.REAL_FAMILY,
         bind="query-params",
         width="content",
     )
@@ -171,13 +200,13 @@ def table_of(case: Case, readings: Sequence[Reading]) -> dict[str, Any]:
             states = reading.labels.states.items()
             cells.append({name: state.value for name, state in states if state is not LabelState.BLANK})
     named = {name for column in cells for name in column}
-    if case.study is None or findings(case.study.labels):
+    if case.labels is None or findings(case.labels):
         named.discard(NO_FINDING)  # of interest where the reference is normal
     return overview(
         [name for name in OBSERVATIONS if name in named],
         [(DECODERS[r.card.decoder].title, ENCODERS[r.card.encoder].title) for r in readings],
         cells,
-        case.study.labels if case.study else None,
+        case.labels,
     )
 
 
@@ -212,7 +241,7 @@ def show_reports(
     waiting = [each for each in chosen if each.name not in known]
     readings = [found for found in known.values() if isinstance(found, Reading)]
     reference = None
-    if case.study is not None:
+    if case.study.findings.strip() or case.study.impression.strip():
         sections = (("Findings", case.study.findings), ("Impression", case.study.impression))
         reference = reference_card([(name, text, reports.label(text)) for name, text in sections])
     report_cards(
@@ -223,6 +252,16 @@ def show_reports(
         on_ask=hear_question,
     )
     return waiting, unknown
+
+
+def without_reference(case: Case) -> str:
+    """What to say where there is no report to compare with; "" where there is one."""
+    if case.reference is not None:
+        return ""
+    if case.labels is None:
+        return "There is no radiologist's report to compare with. Marks show what each report claims; none is checked."
+    known = ", ".join(findings(case.labels)) or NO_FINDING
+    return f"There is no radiologist's report, but labels: **{known}**. Marks compare with them."
 
 
 def write_some(case: Case, waiting: Sequence[Card]) -> None:
@@ -289,10 +328,8 @@ if case is not None:
         chosen = choose_pairs(cards) if cards else []
         if cards:
             describe_training(chosen or list(cards.values()), case)
-        if case.study is None:
-            st.caption(
-                "There is no radiologist's report to compare with. Marks show what each report claims; none is checked."
-            )
+        if told := without_reference(case):
+            st.caption(told)
         asked, region = question_of(cards), region_of()
         waiting, unknown = show_reports(case, chosen, asked, region)
         if cards and not chosen:

@@ -1,31 +1,36 @@
-"""Which study is open: the controls at the head of a page."""
+"""Which study is open: the controls at the head of a page. First the source, then a study of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import chain, count
 
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from core.observations import NO_FINDING, OBSERVATIONS, findings
-from core.types import CXRLensError, Study
+from core.studies.images import Radiograph, read_image
+from core.types import CXRLensError
 from dashboard import session
-from dashboard.services import studies
+from dashboard.components.source_choice import choose_source
+from dashboard.services import sources, studies
 from dashboard.services.studies import Case
+
+LISTED = 600  # studies that one list offers; where there are more, those that are typed for, or those around
+MATCHES = 20
+MOST_FILES = 24  # given at a time: each is kept in memory
+_TYPED = "typed_before"  # what was typed, and is followed
+_FILES, _CHANGED, _NAMES = "files", "files_changed", "files_names"
 
 
 def choose_case() -> Case | None:
     """Draw the controls and return the case they name; None where nothing is open yet."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        source = st.segmented_control(
-            "Source",
-            session.SOURCES,
-            default=session.SOURCES[0],
-            required=True,
-            key=session.SOURCE,
-            bind="query-params",
-            label_visibility="collapsed",
-        )
-        case = _choose_upload() if source == session.SOURCES[1] else _choose_study()
+    try:
+        name = choose_source()
+        case = _choose_file() if name == sources.UPLOAD else _choose_study()
+    except CXRLensError as error:
+        st.error(str(error), icon=":material/error:")
+        return None
     if case is None:
         return None
     if unlike := studies.unlike(case, studies.family_for(case)):  # even of the models that fit best
@@ -35,16 +40,37 @@ def choose_case() -> Case | None:
     return case
 
 
-def _label(study: Study) -> str:
-    context = study.context
-    who = " ".join(part for part in (context.get("sex", ""), context.get("age", "")) if part)
-    found = ", ".join(findings(study.labels)) or NO_FINDING
-    return " · ".join(part for part in (study.study_id, who, found) if part)
+# ------------------------------------------------------------------------------------------------- studies of a source
 
 
 def _choose_study() -> Case | None:
-    known = studies.visible_studies()
-    finding = st.selectbox(
+    source = sources.source()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        finding = _choose_finding() if studies.can_filter() else session.ANY_FINDING
+        ids = studies.visible_ids() if finding == session.ANY_FINDING else studies.with_finding(finding)
+        typed = _ask(source.listed) if len(ids) > LISTED or not source.listed else ""
+        if typed:
+            found = studies.find(typed, MATCHES)
+            ids = [each for each in found if each in set(ids)] if finding != session.ANY_FINDING else found
+        current = _current(ids, typed, source.listed)
+        offered = ids if source.listed and len(ids) <= LISTED else _around(ids, current)
+        _offer(offered, current)
+        _step_buttons(ids, current)
+    _say_unknown()
+    if typed and not ids:
+        st.warning(f"No study is found by '{typed[:60]}'.", icon=":material/search_off:")
+    elif current is None and not source.listed:
+        st.info("Type an accession number or a study UID, then Enter.", icon=":material/search:")
+    elif current is None and finding != session.ANY_FINDING:
+        st.info(f"No study here has {finding} in its reference report. Choose another finding.")
+    elif current is None:
+        st.info("There is no study here that can be shown.")
+    session.write_study(current or "")
+    return None if current is None else studies.open_study(current)
+
+
+def _choose_finding() -> str:
+    return st.selectbox(
         "Finding in the reference",
         [session.ANY_FINDING, *OBSERVATIONS],
         key=session.FINDING,
@@ -52,95 +78,157 @@ def _choose_study() -> Case | None:
         label_visibility="collapsed",
         width=220,
     )
-    matching = [
-        study.study_id
-        for study in known.values()
-        if finding == session.ANY_FINDING
-        or finding in findings(study.labels)
-        or (finding == NO_FINDING and not findings(study.labels))
-    ]
-    wanted = st.session_state[session.STUDY]
-    current = wanted if wanted in matching else (matching[0] if matching else None)
-    if wanted and wanted not in known:
-        st.session_state[session.UNKNOWN_STUDY] = wanted
-    st.session_state[session.STUDY] = current
+
+
+def _ask(listed: bool) -> str:
+    what = "Part of a study or patient id" if listed else "Accession number or study UID"
+    typed = st.text_input(
+        "Find a study", key=session.FIND, placeholder=f"{what}, Enter", label_visibility="collapsed", width=260
+    )
+    return typed.strip()
+
+
+def _current(ids: Sequence[str], typed: str, listed: bool) -> str | None:
+    """The study that is open: the one that was asked for, or else the first."""
+    state = st.session_state
+    new = typed != state.get(_TYPED, "")
+    state[_TYPED] = typed
+    wanted = state[session.STUDY]
+    if new and typed:
+        wanted = None
+    elif wanted and not listed and not typed:  # of a link, or found before
+        return str(wanted)
+    elif wanted and wanted not in ids and wanted not in studies.visible_ids():
+        state[session.UNKNOWN_STUDY] = wanted
+    current = wanted if wanted in ids else next(iter(ids), None)
+    state[session.STUDY] = current
+    return current
+
+
+def _around(ids: Sequence[str], current: str | None) -> Sequence[str]:
+    """The studies before and after one, few enough for a list."""
+    at = ids.index(current) if current in ids else 0
+    first = max(min(at - MATCHES // 2, len(ids) - MATCHES), 0)
+    around = ids[first : first + MATCHES]
+    return around if current is None or current in around else [current]
+
+
+def _offer(ids: Sequence[str], current: str | None) -> None:
     st.session_state[session.STUDY_CHOICE] = current
     st.selectbox(
         "Study",
-        matching,
-        format_func=lambda study_id: _label(known[study_id]),
+        ids,
+        format_func=_label,
         key=session.STUDY_CHOICE,
         on_change=_follow_choice,
         placeholder="No study matches",
         label_visibility="collapsed",
         width=430,
     )
-    at = matching.index(current) if current else 0
-    st.button(
-        "Previous",
-        icon=":material/chevron_left:",
-        shortcut="P",
-        on_click=_step,
-        args=(matching, -1),
-        disabled=at == 0,
-        key="previous",
-    )
-    st.button(
-        "Next",
-        icon=":material/chevron_right:",
-        shortcut="N",
-        on_click=_step,
-        args=(matching, 1),
-        disabled=at >= len(matching) - 1,
-        key="next",
-    )
-    unknown = st.session_state[session.UNKNOWN_STUDY]
-    if unknown and unknown in studies.kept_back():
-        st.warning(f"{studies.KEPT_BACK.format(unknown)} Showing another.", icon=":material/visibility_off:")
-    elif unknown:
-        st.warning(f"Study '{unknown}' is not among the test studies. Showing another.", icon=":material/info:")
-    if current is None:
-        st.info(f"No test study has {finding} in its reference report. Choose another finding.")
-        return None
-    session.write_study(current)
-    return studies.open_study(current)
+
+
+def _label(study_id: str) -> str:
+    source = sources.source()
+    if not source.listed:  # a server would be asked for each
+        return study_id
+    study = studies.study(study_id)
+    labels = studies.labels_of(source, study)
+    who = " ".join(study.context.get(each, "") for each in ("sex", "age")).strip()
+    found = "" if labels is None else ", ".join(findings(labels)) or NO_FINDING
+    return " · ".join(part for part in (study_id, who, found) if part)
+
+
+def _step_buttons(ids: Sequence[str], current: str | None) -> None:
+    at = ids.index(current) if current in ids else 0
+    for label, sign, key, by, end in (
+        ("Previous", ":material/chevron_left:", "P", -1, at == 0),
+        ("Next", ":material/chevron_right:", "N", 1, at >= len(ids) - 1),
+    ):
+        to = ids[at + by] if not end else None
+        st.button(label, icon=sign, shortcut=key, on_click=_open, args=(to,), disabled=end, key=label.lower())
+
+
+def _open(study_id: str | None) -> None:
+    st.session_state[session.STUDY], st.session_state[session.UNKNOWN_STUDY] = study_id, None
 
 
 def _follow_choice() -> None:
-    st.session_state[session.STUDY] = st.session_state[session.STUDY_CHOICE]
-    st.session_state[session.UNKNOWN_STUDY] = None
+    _open(st.session_state[session.STUDY_CHOICE])
 
 
-def _step(ids: Sequence[str], by: int) -> None:
-    at = ids.index(st.session_state[session.STUDY]) + by
-    st.session_state[session.STUDY] = ids[min(max(at, 0), len(ids) - 1)]
-    st.session_state[session.UNKNOWN_STUDY] = None
+def _say_unknown() -> None:
+    unknown = st.session_state[session.UNKNOWN_STUDY]
+    if not unknown:
+        return
+    if unknown in studies.kept_back():
+        st.warning(f"{studies.KEPT_BACK.format(unknown)} Showing another.", icon=":material/visibility_off:")
+        return
+    try:
+        studies.study(unknown)
+        told = f"Study '{unknown}' is not among the test studies."
+    except CXRLensError as error:
+        told = str(error)
+    st.warning(f"{told} Showing another.", icon=":material/info:")
 
 
-def _choose_upload() -> Case | None:
-    file = st.file_uploader(
-        "PNG, JPEG or DICOM file of a chest radiograph, at most 64 MB",
-        help="The file's name does not matter: its content tells what it is.",
+# ---------------------------------------------------------------------------------------------------- one's own files
+
+
+def _choose_file() -> Case | None:
+    files = st.file_uploader(
+        f"PNG, JPEG or DICOM files of chest radiographs, at most 64 MB each, {MOST_FILES} at a time",
+        help="The files' names do not matter: their content tells what they are.",
+        accept_multiple_files=True,
         max_upload_size=64,
-        width=520,
+        width=620,
+        key=_FILES,
+        on_change=_note_change,
     )
     state = st.session_state
-    if file is not None and file.file_id != state[session.UPLOAD_ID]:
-        state[session.UPLOAD_ID] = file.file_id
-        state[session.UPLOAD] = None
+    if state.pop(_CHANGED, False):
+        with st.spinner("Reading the files …"):
+            _read(files)
+    for told in state[session.UPLOADS].values():
+        if isinstance(told, str):
+            st.error(told, icon=":material/error:")
+    ids = list(sources.uploads())
+    current = state[session.STUDY] if state[session.STUDY] in ids else None
+    if not ids:
+        st.caption("Files stay in the memory of this browser session and are not stored.")
+    else:
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+            _offer(ids, current)
+            _step_buttons(ids, current)
+    session.write_study("")  # an address cannot bring a file back
+    return None if current is None else studies.open_study(current)
+
+
+def _note_change() -> None:
+    st.session_state[_CHANGED] = True
+
+
+def _read(files: Sequence[UploadedFile]) -> None:
+    """Read what was given now, and open the first of it; a name stays that of one file as long as that is there."""
+    state = st.session_state
+    before, names = state[session.UPLOADS], state.get(_NAMES, {})
+    kept = {file.file_id: names[file.file_id] for file in files if file.file_id in names}
+    given: dict[str, Radiograph | str] = {name: before[name] for name in kept.values()}
+    new = [file for file in files if file.file_id not in kept]
+    opened = None
+    for file in new:
+        name = _free_name(file.name, given)
         try:
-            with st.spinner("Reading the file …"):
-                state[session.UPLOAD] = studies.open_upload(file.getvalue(), file.name)
+            if len(kept) >= MOST_FILES:
+                raise CXRLensError(f"{file.name} is left out: at most {MOST_FILES} files are open at a time.")
+            given[name] = read_image(file.getvalue(), name=file.name)
+            opened = opened or name
         except CXRLensError as error:
-            state[session.UPLOAD_ERROR] = str(error)
-        else:
-            state[session.UPLOAD_ERROR] = ""
-    if state[session.UPLOAD_ERROR] and file is not None:
-        st.error(state[session.UPLOAD_ERROR], icon=":material/error:")
-        return None
-    case: Case | None = state[session.UPLOAD]
-    if case is None:
-        st.caption("The file stays in the memory of this browser session and is not stored.")
-    elif file is None:
-        st.caption(f"Open: {case.title}")
-    return case
+            given[name] = str(error)
+        kept[file.file_id] = name
+    state[session.UPLOADS], state[_NAMES] = given, kept
+    if new or state[session.STUDY] not in given:
+        state[session.STUDY] = opened
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    return next(each for each in chain([name], (f"{name} ({n})" for n in count(2))) if each not in taken)

@@ -168,7 +168,7 @@ def show_neighbours(source: tuple[str, str], case: Case) -> None:
     of = "their points averaged" if stored.parts else "measured before they are put on the map"
     st.caption(
         f"The test studies most alike for {ENCODERS[encoder].title}, {of}. "
-        f"The open study: {describe(case.study) if case.study else 'no reference report'}."
+        f"The open study: {describe(case.study) if case.labels else 'no reference report'}."
     )
     pictures = studies.thumbnails([each for each, _ in found])
     study_cards(

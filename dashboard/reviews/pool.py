@@ -8,25 +8,29 @@ import streamlit as st
 
 from core.bundles.card import Card
 from core.reviews.design import REFERENCE, Case, Design, choose, plan
-from core.reviews.sources import candidates, name_index, name_phantoms, open_source, session_image, write_cases
+from core.reviews.sources import candidates, open_source, session_image, write_cases
 from core.studies.model_image import of_study
-from core.types import CXRLensError, FloatImage, Study, StudySource
-from dashboard import settings
+from core.studies.source import Source
+from core.types import CXRLensError, FloatImage, Study
 from dashboard.services import bundles
-from dashboard.services import studies as studies_here
+from dashboard.services import sources as catalogued
 
 
 def sources() -> dict[str, str]:
     """Title of each source of studies by its name in a design."""
-    found = {name_phantoms(*studies_here.phantom_numbers()): "Synthetic X-rays (demo)"}
-    folder = settings.index()
-    if folder is not None:
-        found[name_index(folder, "frontal")] = f"Your studies in {folder.name}, test split"
+    found = {}
+    for name, title in catalogued.names().items():
+        try:
+            source = catalogued.source(name)
+        except CXRLensError:  # the page that reads it says why
+            continue
+        if name != catalogued.UPLOAD and source.listed and source.ids("test"):
+            found[source.key] = title
     return found
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def open_named(name: str) -> StudySource:
+def open_named(name: str) -> Source:
     """Open what a design's ``source`` names; see `core.reviews.sources.open_source`."""
     return open_source(name)
 
@@ -44,8 +48,8 @@ def picture(name: str) -> Callable[[str], FloatImage]:
 
 def writers(source: str) -> list[Card]:
     """Bundles whose training fits the source."""
-    phantom = source.startswith("phantom:")
-    return [card for card in bundles.library_cards() if bundles.synthetic(card.family) is phantom]
+    synthetic = open_named(source).synthetic
+    return [card for card in bundles.library_cards() if bundles.synthetic(card.family) is synthetic]
 
 
 def title_of(model: str, cards: Sequence[Card]) -> str:

@@ -21,6 +21,7 @@ import streamlit as st
 from core.bundles.card import Card, no_bundle
 from core.bundles.library import BundleLibrary
 from core.registry import all_pairs, pair_title
+from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import settings
 
@@ -81,6 +82,11 @@ def families() -> tuple[str, ...]:
 def synthetic(family: str) -> bool:
     """Did the models of a family learn from computed images, and not from patients'?"""
     return family == PHANTOM
+
+
+def learned_from(family: str, source: Source) -> bool:
+    """Did the models of a family learn from this kind of studies? Only its test studies tell what they can do."""
+    return any(card.data.get("name") == source.name for card in cards(family).values())
 
 
 def family_title(family: str) -> str:

@@ -261,8 +261,7 @@ def without(case: Case, card: Card, box: Box, cover: Literal["blank", "blur"]) -
 
     def make() -> Counterfactual:
         opened = subject(case, card)
-        reference = case.study.findings if case.study else None
-        return without_region(opened, region_mask(box, opened.image), how=cover, reference=reference)
+        return without_region(opened, region_mask(box, opened.image), how=cover, reference=case.reference)
 
     return _without().get_or_make((bundles.bundle_key(card), case.key, box, cover), make)
 

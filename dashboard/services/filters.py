@@ -143,9 +143,8 @@ def switch_off(case: Case, card: Card, off: tuple[str, ...], how: Literal["token
     from core.explain.counterfactuals import without_filters
 
     trained = subject(case, card)
-    reference = case.study.findings if case.study else None
     with bundles.inference():
-        return without_filters(trained, off, how=how, reference=reference)
+        return without_filters(trained, off, how=how, reference=case.reference)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def report_of(case: Case, card: Card) -> Report:
 
 def _reading(case: Case, card: Card, report: Report) -> Reading:
     labels = label(report.text)
-    outcomes = None if case.study is None else compare(case.study.labels, labels.states)
+    outcomes = None if case.labels is None else compare(case.labels, labels.states)
     return Reading(card=card, report=report, labels=labels, outcomes=outcomes)
 
 

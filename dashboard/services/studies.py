@@ -1,87 +1,157 @@
 """In: a study's id, or an uploaded file. Out: the case that pages show, the image that models read, small pictures.
 
-What whoever looks reads in an open review session is kept back here, for all pages.
+What whoever looks reads in an open review session is kept back here, for all pages and all sources.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import streamlit as st
 from PIL import Image
 
-from core.observations import CLUSTER_OF, NO_FINDING, SUPPORT_DEVICES, findings
-from core.studies.images import read_image
-from core.studies.model_image import Pixels, grey_levels, of_image, of_study
-from core.studies.phantom import PhantomSource
-from core.studies.phantom.findings import severity_of
-from core.types import CXRLensError, FloatImage, Mask, Study
+from core.observations import CLUSTER_OF, NO_FINDING, SUPPORT_DEVICES, LabelState, findings
+from core.studies.folder import UploadSource
+from core.studies.images import Radiograph, read_image
+from core.studies.model_image import Pixels, grey_levels, of_image
+from core.studies.source import Source, StudyImage
+from core.types import SPLITS, CXRLensError, FloatImage, Mask, Split, Study
 from core.views import lateral_note
 from dashboard import access
 from dashboard.roles import AccessError
-from dashboard.services import bundles
+from dashboard.services import bundles, sources
 
-VIEW_SIZE = 640  # pixels of a phantom in the viewer; the models get their own size
+MASK_SIZE = 640  # ours: pixels of the longer side of true findings
 THUMBNAIL = 112  # pixels
+SMALL = 5_000  # ours: studies of a source whose reports may all be read while somebody waits
 KEPT_BACK = "Study {} is in one of your open review sessions. It is hidden here until that session is closed."
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is open on the page: a study or an uploaded image.
+    """What is open on the page: a study of a source, with the image that models read.
 
     Attributes:
         key: names the image and its content; part of every cache key.
         title: study id or file name.
+        source: short name of where it comes from, as `sources.source` takes it.
+        study: what is known beside the pixels.
         pixels: for the viewer, (H, W).
         bits: grey levels of the original are 2 ** bits.
         spacing: (row, column) distance of the pixels' centres in millimetres, if the file tells it.
         view: "PA", "AP" or "LATERAL"; "" where it is not known.
-        study: what is known beside the pixels; None for an upload.
-        masks: abnormality in words -> its true place, (H, W); empty where the truth is unknown.
+        labels: of the 14 observations; None where nothing is known of them.
+        masks: finding in words -> its true place, (h, w) over the whole image; empty where the truth is unknown.
         warnings: of the file reader.
         synthetic: it is computed, and of no patient.
     """
 
     key: str
     title: str
+    source: str
+    study: Study
     pixels: FloatImage
     bits: int
     spacing: tuple[float, float] | None = None
     view: str = ""
-    study: Study | None = None
+    labels: Mapping[str, LabelState] | None = None
     masks: Mapping[str, Mask] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     synthetic: bool = False
+
+    @property
+    def reference(self) -> str | None:
+        """The findings of the reference report; None where there is none."""
+        return self.study.findings if self.study.findings.strip() else None
 
 
 # ------------------------------------------------------------------------------------------------------------ studies
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _phantoms(count: int, seed: int) -> PhantomSource:
-    return PhantomSource(count=count, seed=seed)
+def shown_split(source: Source) -> Split | None:
+    """The split whose studies are shown: "test" where models here learned from such studies, None where all are."""
+    learned = any(bundles.learned_from(family, source) for family in bundles.families())
+    return "test" if learned and source.ids("test") else None
 
 
-def phantom_numbers() -> tuple[int, int]:
-    """Count and seed of the phantoms the bundles were trained on, so that the test split really was held out."""
-    for card in bundles.cards(bundles.PHANTOM).values():
-        if card.data.get("name") == bundles.PHANTOM and "count" in card.data and "seed" in card.data:
-            return int(card.data["count"]), int(card.data["seed"])
-    return 2000, 0
+def visible_ids(source_name: str | None = None) -> Sequence[str]:
+    """Ids of the studies of a source, the chosen one unless named, that whoever looks may see; see `kept_back`.
+
+    Those of the test split where models here learned from such studies, else all. Empty of a source that is not listed.
+
+    Raises:
+        CXRLensError: the source cannot be opened.
+    """
+    found, hidden = _shown_ids(source_name), kept_back()
+    return [study_id for study_id in found if study_id not in hidden] if hidden else found
 
 
-def all_studies() -> Mapping[str, Study]:
-    """Studies of the test split, by id: for numbers over all of them. What is shown comes from `visible_studies`."""
-    return _studies(*phantom_numbers())
+def _shown_ids(source_name: str | None) -> Sequence[str]:
+    source = sources.source(source_name)
+    if isinstance(source, UploadSource):  # of one session: never kept for others
+        return source.ids("test")
+    return _listed(source.key, shown_split(source), source)
 
 
-def visible_studies() -> Mapping[str, Study]:
-    """Studies of the test split that whoever looks may see, by id; see `kept_back`."""
-    found, hidden = all_studies(), kept_back()
-    return {name: study for name, study in found.items() if name not in hidden} if hidden else found
+@st.cache_resource(max_entries=4, show_spinner="Opening the studies …")
+def _listed(key: str, split: Split | None, _source: Source) -> Sequence[str]:
+    return [study_id for each in ([split] if split else SPLITS) for study_id in _source.ids(each)]
+
+
+def study(study_id: str, source_name: str | None = None) -> Study:
+    """What is known of a study beside its pixels.
+
+    Raises:
+        CXRLensError: there is no such study, or its source cannot be opened.
+    """
+    source = sources.source(source_name)
+    return source.study(study_id) if isinstance(source, UploadSource) else _study(source.key, study_id, source)
+
+
+@st.cache_resource(max_entries=5_000, show_spinner=False)
+def _study(key: str, study_id: str, _source: Source) -> Study:
+    return _source.study(study_id)
+
+
+def find(text: str, limit: int, source_name: str | None = None) -> list[str]:
+    """Ids of visible studies that a text finds: a part of an id, of the patient's id, an accession number.
+
+    Raises:
+        CXRLensError: the source cannot be asked.
+    """
+    source, hidden = sources.source(source_name), kept_back()
+    split = shown_split(source) if source.listed else None
+    found = source.find(text, limit + len(hidden), split)
+    return [study_id for study_id in found if study_id not in hidden][:limit]
+
+
+def with_finding(finding: str, source_name: str | None = None) -> Sequence[str]:
+    """Ids of the visible studies whose labels have a finding; those without any for "No Finding".
+
+    Raises:
+        CXRLensError: the source cannot be opened.
+    """
+    source = sources.source(source_name)
+    found = _findings(source.key, shown_split(source), source)
+    return [
+        study_id
+        for study_id in visible_ids(source_name)
+        if finding in found[study_id] or (finding == NO_FINDING and not found[study_id])
+    ]
+
+
+def can_filter(source_name: str | None = None) -> bool:
+    """Whether studies of a source can be chosen by a finding at once: they have labels, and are few."""
+    source = sources.source(source_name)
+    return source.has_labels and source.listed and 0 < sum(len(source.ids(split)) for split in SPLITS) <= SMALL
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading the reports …")
+def _findings(key: str, split: Split | None, _source: Source) -> Mapping[str, Sequence[str]]:
+    splits = [split] if split else _source.splits()
+    return {study.study_id: findings(study.labels) for each in splits for study in _source.studies(each)}
 
 
 def kept_back() -> frozenset[str]:
@@ -97,45 +167,98 @@ def kept_back() -> frozenset[str]:
         raise
 
 
-@st.cache_resource(max_entries=2, show_spinner="Preparing the studies …")
-def _studies(count: int, seed: int) -> Mapping[str, Study]:
-    return {study.study_id: study for study in _phantoms(count, seed).studies("test")}
+class _Visible(Mapping[str, Study]):
+    """Visible studies by id, made when they are asked for."""
+
+    def __init__(self, ids: Sequence[str], source_name: str) -> None:
+        self._ids = dict.fromkeys(ids)
+        self._source = source_name
+
+    def __getitem__(self, study_id: str) -> Study:
+        if study_id not in self._ids:
+            raise KeyError(study_id)
+        return study(study_id, self._source)
+
+    def __contains__(self, study_id: object) -> bool:
+        return study_id in self._ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
 
-def worst_severity(study_id: str) -> str:
-    """How bad the worst abnormality of a study is: a word, "no abnormality" where there is none."""
-    extents = [fact.extent for fact in _phantoms(*phantom_numbers()).facts(study_id)]
-    return severity_of("", max(extents)) if extents else "no abnormality"
+def visible_studies(source_name: str | None = None) -> Mapping[str, Study]:
+    """Studies of a source that whoever looks may see, by id; each is made when it is asked for."""
+    name = sources.chosen() if source_name is None else source_name
+    return _Visible(visible_ids(name), name)
 
 
-def open_study(study_id: str) -> Case:
-    """Open a study.
+def open_study(study_id: str, source_name: str | None = None) -> Case:
+    """Open a study of a source, the chosen one unless named.
 
     Raises:
-        CXRLensError: whoever looks reads it in an open session.
+        CXRLensError: whoever looks reads it in an open session, it is not there, or its image cannot be read.
     """
     if study_id in kept_back():
         raise CXRLensError(KEPT_BACK.format(study_id))
-    return _phantom_case(study_id, *phantom_numbers())
+    name = sources.chosen() if source_name is None else source_name
+    source = sources.source(name)
+    if isinstance(source, UploadSource):
+        return _open(source, name, study_id)
+    return _case(source.key, name, study_id, source)
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
-def _phantom_case(study_id: str, count: int, seed: int) -> Case:
-    phantom = _phantoms(count, seed).phantom(study_id, VIEW_SIZE)
+@st.cache_resource(max_entries=8, show_spinner="Opening the study …")
+def _case(key: str, name: str, study_id: str, _source: Source) -> Case:
+    return _open(_source, name, study_id)
+
+
+def _open(source: Source, name: str, study_id: str) -> Case:
+    known, film = source.study(study_id), source.original(study_id)
+    shrink = min(1.0, MASK_SIZE / max(film.pixels.shape))
+    shape = tuple(max(round(side * shrink), 1) for side in film.pixels.shape)
     return Case(
-        key=f"phantom-{count}-{seed}-{study_id}",
+        key=f"{source.key} {study_id} {film.sha256}",
         title=study_id,
-        pixels=phantom.image,
-        bits=12,
-        view=phantom.study.view,
-        study=phantom.study,
-        masks={
-            " ".join(part for part in (fact.side, fact.kind or fact.observation) if part): phantom.masks[fact.id]
-            for fact in phantom.facts
-            if phantom.masks[fact.id].any()
-        },
-        synthetic=True,
+        source=name,
+        study=known,
+        pixels=film.pixels,
+        bits=film.bits,
+        spacing=film.pixel_spacing,
+        view=known.view or film.view,
+        labels=labels_of(source, known),
+        masks={found.name: found.mask for found in source.masks(study_id, (shape[0], shape[1]))},
+        warnings=tuple(film.warnings),
+        synthetic=source.synthetic,
     )
+
+
+def labels_of(source: Source, study: Study) -> Mapping[str, LabelState] | None:
+    """What is known of the 14 observations of a study; None where nothing is: no report, and no label."""
+    told = study.findings.strip() or any(state is not LabelState.BLANK for state in study.labels.values())
+    return study.labels if source.has_labels and told else None
+
+
+def images(case: Case) -> tuple[StudyImage, ...]:
+    """The images that can be shown with a case: the one that models read, others, earlier ones."""
+    return () if case.source == sources.UPLOAD else sources.source(case.source).images(case.study.study_id)
+
+
+def other_image(case: Case, image_id: str) -> Radiograph:
+    """Another image of a case.
+
+    Raises:
+        CXRLensError: it is gone, or cannot be read.
+    """
+    source = sources.source(case.source)
+    return _other(source.key, case.study.study_id, image_id, source)
+
+
+@st.cache_resource(max_entries=3, show_spinner="Opening the image …")
+def _other(key: str, study_id: str, image_id: str, _source: Source) -> Radiograph:
+    return _source.original(study_id, image_id)
 
 
 # ------------------------------------------------------------------------------------------------------------ uploads
@@ -147,39 +270,33 @@ def open_upload(content: bytes, name: str) -> Case:
     Raises:
         CXRLensError: it is not a radiograph that we can read; the message says why.
     """
-    radiograph = read_image(content, name=name)
-    return Case(
-        key=f"upload-{radiograph.sha256}",
-        title=name,
-        pixels=radiograph.pixels,
-        bits=radiograph.bits,
-        spacing=radiograph.pixel_spacing,
-        view=radiograph.view,
-        warnings=tuple(radiograph.warnings),
-    )
+    return _open(UploadSource({name: read_image(content, name=name)}), sources.UPLOAD, name)
 
 
 # ----------------------------------------------------------------------------------------------------------- any case
 
 
 def pixels(case: Case) -> Pixels:
-    """The image of a case as any pair is given it: a phantom drawn at the pair's size, an upload as it was read."""
-    if case.study is None:
+    """The image of a case as any pair is given it: what is computed drawn at the pair's size, a file as it was read."""
+    if not case.synthetic:
         return of_image(case.pixels)
-    study_id, numbers = case.study.study_id, phantom_numbers()
-    return lambda size: _phantom_pixels(study_id, size, *numbers)
+    source = sources.source(case.source)
+    return lambda size: _drawn(source.key, case.study.study_id, size, source)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _phantom_pixels(study_id: str, size: int, count: int, seed: int) -> FloatImage:
-    return of_study(_phantoms(count, seed), study_id)(size)
+def _drawn(key: str, study_id: str, size: int, _source: Source) -> FloatImage:
+    return _source.for_model(study_id, size)
 
 
 def family_for(case: Case) -> str:
-    """The family of bundles that fits a case: what learned from computed images for those, where there is such."""
-    families = bundles.families()
-    fitting = [family for family in families if bundles.synthetic(family) == case.synthetic]
-    return next(iter([*fitting, *families]), bundles.PHANTOM)
+    """The family of bundles that fits a case: what learned from such studies, or at least from such images."""
+    source, families = sources.source(case.source), bundles.families()
+    return max(
+        families,
+        key=lambda family: (bundles.learned_from(family, source), bundles.synthetic(family) == case.synthetic),
+        default=bundles.PHANTOM,
+    )
 
 
 def unlike(case: Case, family: str) -> str:
@@ -192,8 +309,8 @@ def unlike(case: Case, family: str) -> str:
 
 
 def view_notes(case: Case) -> list[str]:
-    """What to say where the models that fit a study learned from no such view; of a file, its reader says it."""
-    if case.study is None:
+    """What to say where the models that fit a case learned from no such view, unless its file's reader says it."""
+    if any("lateral view" in each for each in case.warnings):
         return []
     notes = (lateral_note(case.view, card.trained_with) for card in bundles.cards(family_for(case)).values())
     return list(dict.fromkeys(note for note in notes if note))
@@ -206,14 +323,48 @@ def main_cluster(study: Study) -> str:
     return NO_FINDING if not found else found[0] if len(found) == 1 else "Several"
 
 
-def thumbnails(study_ids: Sequence[str]) -> list[bytes]:
-    """Small JPEGs of studies."""
-    return [_thumbnail(study_id, *phantom_numbers()) for study_id in study_ids]
+def thumbnails(study_ids: Sequence[str], source_name: str | None = None) -> list[bytes | None]:
+    """Small JPEGs of studies; None where an image is gone or cannot be read."""
+    source = sources.source(source_name)
+    draw = _jpeg if isinstance(source, UploadSource) else _thumbnail
+    found: list[bytes | None] = []
+    for study_id in study_ids:
+        try:
+            found.append(draw(source.key, study_id, source))
+        except CXRLensError:
+            found.append(None)
+    return found
 
 
 @st.cache_data(max_entries=4000, show_spinner=False)
-def _thumbnail(study_id: str, count: int, seed: int) -> bytes:
-    picture = grey_levels(_phantoms(count, seed).image(study_id, THUMBNAIL))
+def _thumbnail(key: str, study_id: str, _source: Source) -> bytes:
+    return _jpeg(key, study_id, _source)
+
+
+def _jpeg(key: str, study_id: str, source: Source) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=85)
+    Image.fromarray(grey_levels(source.image(study_id, THUMBNAIL))).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
+
+
+# ---------------------------------------------------------------------------- the demo's own studies, for evaluations
+
+
+def phantom_numbers() -> tuple[int, int]:
+    """Count and seed of the demo's phantoms."""
+    return sources.phantom_numbers()
+
+
+def all_studies() -> Mapping[str, Study]:
+    """Studies of the test split of the first source, by id: for numbers over all of them."""
+    return _all(next(iter(sources.names())))
+
+
+def _all(name: str) -> Mapping[str, Study]:
+    return _Visible(_shown_ids(name), name)
+
+
+def worst_severity(study_id: str) -> str:
+    """How bad the worst abnormality of a study is: a word, "no abnormality" where there is none."""
+    source = sources.source(next(iter(sources.names())))
+    return source.traits(source.study(study_id)).get("Worst severity", "")

@@ -1,0 +1,38 @@
+"""Where studies come from: one choice, in the head of every page that shows studies."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import session
+from dashboard.services import sources
+
+_AT_ONE_GLANCE = 5  # sources; more are a list
+
+
+def choose_source() -> str:
+    """Draw the choice of a source, and put it in the address; returns its short name."""
+    known, current = sources.names(), sources.chosen()
+    if told := sources.unknown():
+        st.session_state[session.UNKNOWN_SOURCE] = told
+    session.write_source(current)
+    st.session_state[session.SOURCE_CHOICE] = current
+    choose = st.segmented_control if len(known) <= _AT_ONE_GLANCE else st.selectbox
+    choose(
+        "Studies from",
+        list(known),
+        format_func=lambda name: known[name],
+        key=session.SOURCE_CHOICE,
+        on_change=_follow_choice,
+        label_visibility="collapsed",
+        **({"required": True} if choose is st.segmented_control else {"width": 320}),
+    )
+    if st.session_state[session.UNKNOWN_SOURCE]:
+        st.warning(st.session_state[session.UNKNOWN_SOURCE], icon=":material/info:")
+    return current
+
+
+def _follow_choice() -> None:
+    session.open_source(st.session_state[session.SOURCE_CHOICE])
+    session.write_study(st.session_state[session.STUDY] or "")
+    st.session_state[session.UNKNOWN_SOURCE] = ""

@@ -1,0 +1,106 @@
+"""In: what whoever runs the server named. Out: the sources of studies that pages offer, and the one that is chosen.
+
+An address holds a source's short name, never a path. Files that a user gave are a source too, of one session.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import streamlit as st
+
+from core import paths
+from core.studies.folder import UploadSource
+from core.studies.images import Radiograph
+from core.studies.source import Source
+from core.studies.sources import Catalogue, SourceError
+from core.types import CXRLensError
+from dashboard import session, settings
+from dashboard.services import bundles
+
+UPLOAD = "upload"
+"""Short name of the files that this session was given."""
+_OWN = "Your own files"
+_FRESH = 60  # seconds for which the titles of sources are not read again
+
+
+def catalogue() -> Catalogue:
+    """The sources that whoever runs the server named, see `settings.sources`, after those that come along."""
+    return _catalogue(_specs())
+
+
+def names() -> dict[str, str]:
+    """Title of each source by its short name, which stands in the address; the first is the default."""
+    return {**_titles(_specs()), UPLOAD: _OWN}
+
+
+def chosen() -> str:
+    """Short name of the chosen source; the first where none is chosen, or one that there is not, see `unknown`."""
+    wanted, known = st.session_state.get(session.SOURCE), names()
+    return str(wanted) if wanted in known else next(iter(known))
+
+
+def unknown() -> str:
+    """What to say where the address asks for a source that there is not; "" where it does not."""
+    wanted = st.session_state.get(session.SOURCE)
+    if not wanted or wanted in names():
+        return ""
+    try:
+        catalogue().open(str(wanted))
+    except SourceError as error:
+        return f"{error} Showing {names()[chosen()]}."
+    return ""
+
+
+def source(name: str | None = None) -> Source:
+    """A source, opened; the chosen one unless another is named.
+
+    Raises:
+        CXRLensError: there is none of this name, or it cannot be opened.
+    """
+    name = chosen() if name is None else name
+    return UploadSource(uploads(), _OWN) if name == UPLOAD else catalogue().open(name)
+
+
+def of_family(family: str) -> str | None:
+    """Short name of the first source that the models of a family learned from; None where it is not here."""
+    for name in catalogue().specs:
+        try:
+            if bundles.learned_from(family, source(name)):
+                return name
+        except CXRLensError:
+            continue
+    return None
+
+
+def uploads() -> Mapping[str, Radiograph]:
+    """The images that this session was given, by the names under which they are shown."""
+    given = st.session_state.get(session.UPLOADS) or {}
+    return {name: image for name, image in given.items() if isinstance(image, Radiograph)}
+
+
+def _specs() -> tuple[str, ...]:
+    count, seed = phantom_numbers()
+    example = ["example"] if paths.EXAMPLES.is_dir() else []
+    return (f"{bundles.PHANTOM}:{count}:{seed}", *example, *settings.sources())
+
+
+def phantom_numbers() -> tuple[int, int]:
+    """Count and seed of the phantoms the bundles were trained on, so that the test split really was held out."""
+    for card in bundles.cards(bundles.PHANTOM).values():
+        if card.data.get("name") == bundles.PHANTOM and "count" in card.data and "seed" in card.data:
+            return int(card.data["count"]), int(card.data["seed"])
+    return 2000, 0
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _catalogue(specs: tuple[str, ...]) -> Catalogue:
+    return Catalogue(specs, taken=(UPLOAD,))
+
+
+@st.cache_data(max_entries=4, ttl=_FRESH, show_spinner=False)
+def _titles(specs: tuple[str, ...]) -> dict[str, str]:
+    found = _catalogue(specs).titles()
+    often = Counter(found.values())
+    return {name: title if often[title] == 1 else f"{title} ({name})" for name, title in found.items()}
