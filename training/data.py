@@ -23,14 +23,15 @@ from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.indexed import IndexedSource
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
+from core.studies.source import Source
 from core.text import Vocabulary
-from core.types import SPLITS, Split, Study, StudySource
+from core.types import SPLITS, Split, Study
 from training.console import note
 from training.identity import content_hash
 from training.run_folder import StageError
 
 
-def study_source(config: DataConfig) -> StudySource:
+def study_source(config: DataConfig) -> Source:
     """The source that a config names."""
     if config.source == "phantom":
         return PhantomSource(config.count, config.seed)
@@ -55,7 +56,7 @@ class StudyData:
     folder: Path
 
     @cached_property
-    def source(self) -> StudySource:
+    def source(self) -> Source:
         """Where studies come from."""
         return study_source(self.config)
 
@@ -154,7 +155,7 @@ def to_images(values: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(values)).unsqueeze(1).float() / 255  # a copy: what is mapped cannot be written
 
 
-_SOURCES: dict[DataConfig, StudySource] = {}
+_SOURCES: dict[DataConfig, Source] = {}
 
 
 def _one_thread() -> None:

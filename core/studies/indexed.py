@@ -70,6 +70,8 @@ class IndexedSource(Source):
         self.credit = told.credit
         self.views = views
         self.labels = labels or told.labels
+        if self.labels != "rules":
+            self.labelled_by = f"{self.labels} as shipped"
         self._findings_only = findings_only and told.reports
         self._progress = progress
         self._caches: dict[int, ImageCache | None] = {}
