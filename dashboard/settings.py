@@ -63,7 +63,8 @@ def sources() -> list[str]:
     named += map(str, sorted(local_indexes(), key=lambda folder: folder != paths.INDEX))
     # A folder is one source, however it is written.
     whole = [str(Path(each).expanduser().absolute()) if Path(each).expanduser().is_dir() else each for each in named]
-    return list(dict.fromkeys([*whole, *(["dicomweb"] if os.environ.get(DICOMWEB) else [])]))
+    server = [f"dicomweb:{os.environ[DICOMWEB]}"] if os.environ.get(DICOMWEB) else []
+    return list(dict.fromkeys([*whole, *server]))
 
 
 def explanations() -> Path:

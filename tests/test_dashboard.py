@@ -203,7 +203,7 @@ def test_an_upload_tells_its_view_and_what_the_ruler_measures(tmp_path: Path, mo
     said = read_upload("film.dcm", windowed(ViewPosition="AP"))
     assert "AP view" in said and "lateral" not in said and "the ruler counts pixels" in said
     said = read_upload("chest.png", _png())
-    assert "view not given in the file" in said and "the ruler counts pixels" in said
+    assert "view not known" in said and "the ruler counts pixels" in said
     shown = open_page("read")
     said = words_on(shown)
     assert "PA view" in said or "AP view" in said
@@ -212,7 +212,7 @@ def test_an_upload_tells_its_view_and_what_the_ruler_measures(tmp_path: Path, mo
 
 def read_upload(name: str, content: bytes) -> str:
     """All that the page says of an upload."""
-    test = open_page("read", source="Your own image")
+    test = open_page("read", source="upload")
     test.file_uploader[0].upload(name, content).run()
     assert not test.exception and not test.error
     return words_on(test)
@@ -226,7 +226,7 @@ def test_a_lateral_view_is_no_surprise_to_a_pair_that_learned_from_such() -> Non
 
 @needs_bundles
 def test_a_bad_upload_gets_a_message_and_no_traceback() -> None:
-    test = open_page("read", source="Your own image")
+    test = open_page("read", source="upload")
     test.file_uploader[0].upload("chest.png", b"not a picture").run()
     assert not test.exception
     assert len(test.error) == 1
@@ -234,7 +234,7 @@ def test_a_bad_upload_gets_a_message_and_no_traceback() -> None:
 
 @needs_bundles
 def test_an_upload_of_any_name_is_read_and_its_notes_stand_beside_it() -> None:
-    test = open_page("read", source="Your own image")
+    test = open_page("read", source="upload")
     data = making.dicom(making.CHEST12, ViewPosition="LL", PhotometricInterpretation="MONOCHROME1")
     test.file_uploader[0].upload("IM000016", data).run()
     assert not test.exception

@@ -5,8 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from core.registry import DECODERS, ENCODERS, all_pairs
+from core.types import CXRLensError
 from dashboard import settings
-from dashboard.services import bundles
+from dashboard.services import bundles, sources, studies
 
 st.subheader("What CXR Lens is")
 st.markdown(
@@ -25,6 +26,17 @@ st.markdown(
     "- Attention shows where a model looked, not why it wrote a word.\n"
     "- An uploaded image stays in the memory of the browser session and is not stored."
 )
+
+st.subheader("Data")
+for name, title in sources.names().items():
+    if name == sources.UPLOAD:
+        continue
+    try:
+        told = studies.about(name)
+    except CXRLensError as error:
+        st.error(f"**{title}**: {error}", icon=":material/error:")
+    else:
+        st.markdown(f"**{title}** " + " · ".join(told))
 
 st.subheader("Encoders and decoders")
 left, right = st.columns(2, gap="medium")

@@ -97,7 +97,11 @@ def show_image(case: Case) -> None:
     st.markdown(" · ".join(facts) + ("  \n" + " ".join(told) if told else ""))
     other, spacing = choose_image(case), case.spacing
     if other:
-        film = studies.other_image(case, other)
+        try:
+            film = studies.other_image(case, other)
+        except CXRLensError as error:
+            st.error(str(error), icon=":material/error:")
+            return
         spacing = film.pixel_spacing
         viewer(film.pixels, study=f"{case.title} {other}", bits=film.bits, spacing=spacing)
         st.caption(":material/info: The models did not read this image. What they wrote is of the other one.")
@@ -315,6 +319,10 @@ def show_map(case: Case) -> None:
 
 
 st.html(STICKY)
+st.caption(
+    f"CXR Lens writes draft reports of chest X-rays with {len(all_pairs())} models, and shows how they differ from the "
+    "radiologist's and what stands behind each word. Choose what to read:"
+)
 case = picker.choose_case()
 for name, message in bundles.problems().items():
     st.error(f"**{name}**: {message}", icon=":material/error:")

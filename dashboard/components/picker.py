@@ -8,7 +8,7 @@ from itertools import chain, count
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from core.observations import NO_FINDING, OBSERVATIONS, findings
+from core.observations import OBSERVATIONS
 from core.studies.images import Radiograph, read_image
 from core.types import CXRLensError
 from dashboard import session
@@ -115,27 +115,17 @@ def _around(ids: Sequence[str], current: str | None) -> Sequence[str]:
 
 def _offer(ids: Sequence[str], current: str | None) -> None:
     st.session_state[session.STUDY_CHOICE] = current
+    titles = studies.titles(ids)
     st.selectbox(
         "Study",
         ids,
-        format_func=_label,
+        format_func=lambda study_id: titles[study_id],
         key=session.STUDY_CHOICE,
         on_change=_follow_choice,
         placeholder="No study matches",
         label_visibility="collapsed",
         width=430,
     )
-
-
-def _label(study_id: str) -> str:
-    source = sources.source()
-    if not source.listed:  # a server would be asked for each
-        return study_id
-    study = studies.study(study_id)
-    labels = studies.labels_of(source, study)
-    who = " ".join(study.context.get(each, "") for each in ("sex", "age")).strip()
-    found = "" if labels is None else ", ".join(findings(labels)) or NO_FINDING
-    return " · ".join(part for part in (study_id, who, found) if part)
 
 
 def _step_buttons(ids: Sequence[str], current: str | None) -> None:

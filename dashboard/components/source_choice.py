@@ -7,8 +7,6 @@ import streamlit as st
 from dashboard import session
 from dashboard.services import sources
 
-_AT_ONE_GLANCE = 5  # sources; more are a list
-
 
 def choose_source() -> str:
     """Draw the choice of a source, and put it in the address; returns its short name."""
@@ -17,15 +15,14 @@ def choose_source() -> str:
         st.session_state[session.UNKNOWN_SOURCE] = told
     session.write_source(current)
     st.session_state[session.SOURCE_CHOICE] = current
-    choose = st.segmented_control if len(known) <= _AT_ONE_GLANCE else st.selectbox
-    choose(
+    st.pills(
         "Studies from",
         list(known),
         format_func=lambda name: known[name],
         key=session.SOURCE_CHOICE,
         on_change=_follow_choice,
         label_visibility="collapsed",
-        **({"required": True} if choose is st.segmented_control else {"width": 320}),
+        required=True,
     )
     if st.session_state[session.UNKNOWN_SOURCE]:
         st.warning(st.session_state[session.UNKNOWN_SOURCE], icon=":material/info:")

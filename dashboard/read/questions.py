@@ -152,7 +152,7 @@ def _show_filter_values(case: Case, card: Card, question: Question, found: tuple
         return
     filter_bars(filters.views(case, card).filtered, CLUSTERS, values, signed=found[0].signed)
     title = next((title for title, each in filters.pairs(case).items() if each.name == card.name), None)
-    query = {"study": case.title} if case.study else {}
+    query = {session.SOURCE: case.source, session.STUDY: case.title}
     if title:
         query[session.MAP_PAIR] = title
     if question.kind == "word" and isinstance(question.which, int):

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 import streamlit as st
 
 from core import paths
 from core.studies.folder import UploadSource
 from core.studies.images import Radiograph
+from core.studies.indexed import IndexedSource
 from core.studies.source import Source
 from core.studies.sources import Catalogue, SourceError
 from core.types import CXRLensError
@@ -27,12 +29,14 @@ _FRESH = 60  # seconds for which the titles of sources are not read again
 
 def catalogue() -> Catalogue:
     """The sources that whoever runs the server named, see `settings.sources`, after those that come along."""
-    return _catalogue(_specs())
+    specs = _specs()
+    return _catalogue(specs, _stamp(specs))
 
 
 def names() -> dict[str, str]:
     """Title of each source by its short name, which stands in the address; the first is the default."""
-    return {**_titles(_specs()), UPLOAD: _OWN}
+    specs = _specs()
+    return {**_titles(specs, _stamp(specs)), UPLOAD: _OWN}
 
 
 def chosen() -> str:
@@ -105,13 +109,30 @@ def phantom_numbers() -> tuple[int, int]:
     return 2000, 0
 
 
+def content_key(source: Source) -> str:
+    """Names a source and its content, for what is kept of it: another where its index was made anew or moved."""
+    return f"{source.key} {_written(source.index.folder / 'index.json') if isinstance(source, IndexedSource) else 0}"
+
+
+def _stamp(specs: tuple[str, ...]) -> tuple[int, ...]:
+    """Changes where an index is written."""
+    return tuple(_written(Path(spec, "index.json")) for spec in specs)
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _catalogue(specs: tuple[str, ...]) -> Catalogue:
+def _catalogue(specs: tuple[str, ...], stamp: tuple[int, ...]) -> Catalogue:
     return Catalogue(specs, taken=(UPLOAD,))
 
 
 @st.cache_data(max_entries=4, ttl=_FRESH, show_spinner=False)
-def _titles(specs: tuple[str, ...]) -> dict[str, str]:
-    found = _catalogue(specs).titles()
+def _titles(specs: tuple[str, ...], stamp: tuple[int, ...]) -> dict[str, str]:
+    found = _catalogue(specs, stamp).titles()
     often = Counter(found.values())
     return {name: title if often[title] == 1 else f"{title} ({name})" for name, title in found.items()}

@@ -73,7 +73,27 @@ class Case:
 def shown_split(source: Source) -> Split | None:
     """The split whose studies are shown: "test" where models here learned from such studies, None where all are."""
     learned = any(bundles.learned_from(family, source) for family in bundles.families())
-    return "test" if learned and source.ids("test") else None
+    return "test" if learned and _sizes(sources.content_key(source), source)["test"] else None
+
+
+@st.cache_data(max_entries=8, show_spinner="Opening the studies …")
+def _sizes(key: str, _source: Source) -> Mapping[Split, int]:
+    return {split: len(_source.ids(split)) for split in SPLITS}
+
+
+def about(source_name: str) -> list[str]:
+    """What a source is, in words: how many studies, what is known of them, what must stand beside their images.
+
+    Raises:
+        CXRLensError: it cannot be opened.
+    """
+    source = sources.source(source_name)
+    sizes = _sizes(sources.content_key(source), source) if source.listed else {}
+    splits = ", ".join(f"{count:,} {split}" for split, count in sizes.items() if count)
+    total = f"{sum(sizes.values()):,} studies ({splits})" if source.listed else "studies that its server is asked for"
+    known = ["reports" if source.has_reports else "labels" if source.has_labels else "images only"]
+    known += [source.truth] if source.truth else []
+    return [total, ", ".join(known), *([source.credit] if source.credit else [])]
 
 
 def visible_ids(source_name: str | None = None) -> Sequence[str]:
@@ -92,7 +112,7 @@ def _shown_ids(source_name: str | None) -> Sequence[str]:
     source = sources.source(source_name)
     if isinstance(source, UploadSource):  # of one session: never kept for others
         return source.ids("test")
-    return _listed(source.key, shown_split(source), source)
+    return _listed(sources.content_key(source), shown_split(source), source)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Opening the studies …")
@@ -107,12 +127,40 @@ def study(study_id: str, source_name: str | None = None) -> Study:
         CXRLensError: there is no such study, or its source cannot be opened.
     """
     source = sources.source(source_name)
-    return source.study(study_id) if isinstance(source, UploadSource) else _study(source.key, study_id, source)
+    return (
+        source.study(study_id)
+        if isinstance(source, UploadSource)
+        else _study(sources.content_key(source), study_id, source)
+    )
 
 
 @st.cache_resource(max_entries=5_000, show_spinner=False)
 def _study(key: str, study_id: str, _source: Source) -> Study:
     return _source.study(study_id)
+
+
+def titles(study_ids: Sequence[str], source_name: str | None = None) -> Mapping[str, str]:
+    """What a list says of studies: id, sex and age, findings, as far as they are known without asking a server.
+
+    Raises:
+        CXRLensError: the source cannot be opened.
+    """
+    source = sources.source(source_name)
+    if isinstance(source, UploadSource) or not source.listed:
+        return {study_id: study_id for study_id in study_ids}
+    return _titles(sources.content_key(source), tuple(study_ids), source)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Opening the studies …")
+def _titles(key: str, study_ids: tuple[str, ...], _source: Source) -> Mapping[str, str]:
+    return {study_id: _title(_source, _source.study(study_id)) for study_id in study_ids}
+
+
+def _title(source: Source, study: Study) -> str:
+    labels = labels_of(source, study)
+    who = " ".join(study.context.get(each, "") for each in ("sex", "age")).strip()
+    found = "" if labels is None else ", ".join(findings(labels)) or NO_FINDING
+    return " · ".join(part for part in (study.study_id, who, found) if part)
 
 
 def find(text: str, limit: int, source_name: str | None = None) -> list[str]:
@@ -134,7 +182,7 @@ def with_finding(finding: str, source_name: str | None = None) -> Sequence[str]:
         CXRLensError: the source cannot be opened.
     """
     source = sources.source(source_name)
-    found = _findings(source.key, shown_split(source), source)
+    found = _findings(sources.content_key(source), shown_split(source), source)
     return [
         study_id
         for study_id in visible_ids(source_name)
@@ -145,7 +193,9 @@ def with_finding(finding: str, source_name: str | None = None) -> Sequence[str]:
 def can_filter(source_name: str | None = None) -> bool:
     """Whether studies of a source can be chosen by a finding at once: they have labels, and are few."""
     source = sources.source(source_name)
-    return source.has_labels and source.listed and 0 < sum(len(source.ids(split)) for split in SPLITS) <= SMALL
+    if not (source.has_labels and source.listed):
+        return False
+    return 0 < sum(_sizes(sources.content_key(source), source).values()) <= SMALL
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the reports …")
@@ -207,7 +257,7 @@ def open_study(study_id: str, source_name: str | None = None) -> Case:
     source = sources.source(name)
     if isinstance(source, UploadSource):
         return _open(source, name, study_id)
-    return _case(source.key, name, study_id, source)
+    return _case(sources.content_key(source), name, study_id, source)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Opening the study …")
@@ -253,7 +303,7 @@ def other_image(case: Case, image_id: str) -> Radiograph:
         CXRLensError: it is gone, or cannot be read.
     """
     source = sources.source(case.source)
-    return _other(source.key, case.study.study_id, image_id, source)
+    return _other(sources.content_key(source), case.study.study_id, image_id, source)
 
 
 @st.cache_resource(max_entries=3, show_spinner="Opening the image …")
@@ -281,7 +331,8 @@ def pixels(case: Case) -> Pixels:
     if not case.synthetic:
         return of_image(case.pixels)
     source = sources.source(case.source)
-    return lambda size: _drawn(source.key, case.study.study_id, size, source)
+    key, study_id = sources.content_key(source), case.study.study_id
+    return lambda size: _drawn(key, study_id, size, source)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -327,10 +378,10 @@ def thumbnails(study_ids: Sequence[str], source_name: str | None = None) -> list
     """Small JPEGs of studies; None where an image is gone or cannot be read."""
     source = sources.source(source_name)
     draw = _jpeg if isinstance(source, UploadSource) else _thumbnail
-    found: list[bytes | None] = []
+    key, found = sources.content_key(source), list[bytes | None]()
     for study_id in study_ids:
         try:
-            found.append(draw(source.key, study_id, source))
+            found.append(draw(key, study_id, source))
         except CXRLensError:
             found.append(None)
     return found

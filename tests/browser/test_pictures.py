@@ -111,7 +111,7 @@ def page(browser: Browser, server: Server) -> Iterator[Watched]:
 
 
 def upload(watched: Watched, path: Path) -> None:
-    watched.open("?source=Your+own+image")
+    watched.open("?source=upload")
     watched.page.locator('[data-testid="stFileUploader"] input[type="file"]').set_input_files(path)
     expect(watched.page.locator(".viewer")).to_be_visible(timeout=WAIT)
 

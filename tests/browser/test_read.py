@@ -70,7 +70,7 @@ def write_dicom(path: Path) -> Path:
 
 def upload(watched: Watched, path: Path) -> None:
     """Hand a file to the page."""
-    watched.open("?source=Your+own+image")
+    watched.open("?source=upload")
     watched.page.locator('[data-testid="stFileUploader"] input[type="file"]').set_input_files(path)
     watched.page.wait_for_timeout(500)
     watched.settle()
