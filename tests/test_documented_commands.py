@@ -135,6 +135,9 @@ ROWS: dict[str, Row] = {
     "cxr-lens report IMAGE --bundle phantom-fve-m2": Row(
         given=_words(IMAGE=lambda place: "study.png"), says="phantom-fve-m2 .trained on"
     ),
+    "cxr-lens embed example --bundle openi-dve-m2": Row(
+        " --most 3 --device cpu", says="3 of 3 studies in .*safetensors"
+    ),
     "cxr-lens train --preset phantom": Row(PHANTOM + RUNS + ONE, says="cve *. transformer"),
     "cxr-lens train --preset phantom --dry-run": Row(says=RESOLVED),
     "cxr-lens train --preset phantom --set report.epochs=3": Row(

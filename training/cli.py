@@ -17,6 +17,7 @@ from core.types import CXRLensError
 from training import console
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
+from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
 from training.commands import label as label_command
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *("report", "dashboard", "bundles", "write", "review", "evaluate", "label", "explain-benchmark", "data", "phantom"),
+    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark"),
+    *("data", "phantom"),
     *(
         "plan",
         "train",
@@ -89,6 +91,7 @@ app.add_typer(table_commands.tables, name="table")
 app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
 app.command()(write_command.write)
+app.command()(embed_command.embed)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)

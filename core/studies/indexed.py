@@ -89,6 +89,11 @@ class IndexedSource(Source):
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
+    def images_fingerprint(self) -> str:
+        """Hash of index, views and files that cannot be read."""
+        parts = [INDEX_VERSION, self.index.fingerprint, self.views, list(unreadable_images(self.index))]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
     def ids(self, split: Split) -> Sequence[str]:
         """All studies of a split, in the order of the release."""
         chosen = pc.equal(self._samples["split"], split)
