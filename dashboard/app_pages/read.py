@@ -186,7 +186,7 @@ def choose_family(case: Case) -> str:
 
 def describe_training(cards: Sequence[Card], case: Case) -> None:
     """Which data the models learned from, and a warning where that is not what is read."""
-    st.caption(f":material/model_training: {bundles.learned_from(cards)}")
+    st.caption(f":material/model_training: {bundles.training_of(cards)}")
     if len(bundles.families()) > 1 and (unlike := studies.unlike(case, cards[0].family)):
         st.warning(unlike, icon=":material/warning:")
 

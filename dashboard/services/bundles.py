@@ -112,7 +112,7 @@ def title_of(card: Card) -> str:
     return pair_title(card.encoder, card.decoder)
 
 
-def learned_from(chosen: Sequence[Card]) -> str:
+def training_of(chosen: Sequence[Card]) -> str:
     """Which studies bundles of one family learned from, in a sentence or two."""
     numbers = {card.data.get("studies", {}).get("train") for card in chosen}
     amount = f"{numbers.pop():,} " if len(numbers) == 1 and None not in numbers else ""

@@ -20,9 +20,15 @@ import streamlit as st
 from core.bundles.card import Card
 from core.observations import LabelState
 from core.projection.embeddings import (
-    POOLED,
-    RANDOM,
-    TOKENS,
+    POOLED as POOLED,
+)
+from core.projection.embeddings import (
+    RANDOM as RANDOM,
+)
+from core.projection.embeddings import (
+    TOKENS as TOKENS,
+)
+from core.projection.embeddings import (
     Embedded,
     Embedding,
     content_key,
