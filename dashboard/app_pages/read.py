@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -268,17 +269,18 @@ def without_reference(case: Case) -> str:
 def write_some(case: Case, waiting: Sequence[Card]) -> None:
     """Write reports for a moment, then draw the page again with them: they appear as they are written."""
     names = {each.name for each in waiting}
-    image, begun, writing = st.session_state.get(session.WRITING, ("", set(), None))
+    image, begun, writing, alone = st.session_state.get(session.WRITING, ("", set(), None, None))
     if image != case.key or not names <= begun:
         # Kept from run to run: begun anew, it would encode the image again.
-        image, begun, writing = case.key, names, reports.read(case, waiting)
-        st.session_state[session.WRITING] = image, begun, writing
-    end = time.monotonic() + SLICE
-    for _ in writing:
-        if time.monotonic() > end:
-            break
-    else:
-        del st.session_state[session.WRITING]
+        image, begun, writing, alone = case.key, names, reports.read(case, waiting), threading.Lock()
+        st.session_state[session.WRITING] = image, begun, writing, alone
+    with alone:  # a run that a click has ended may still be at it
+        end = time.monotonic() + SLICE
+        for _ in writing:
+            if time.monotonic() > end:
+                break
+        else:
+            st.session_state.pop(session.WRITING, None)
     st.rerun()
 
 

@@ -46,7 +46,7 @@ def test_a_source_is_chosen_and_its_study_opens_with_picture_and_reference(page:
     expect(reference).to_contain_text("No pneumothorax.")
     assert viewer.locator("canvas").evaluate("canvas => canvas.toDataURL()") != picture
     assert "source=ward" in page.page.url and "study=S2" in page.page.url
-    page.page.get_by_text("lateral view", exact=True).click()
+    page.page.get_by_role("radio", name="lateral view").click()
     expect(page.page.get_by_text("The models did not read this image")).to_be_visible()
     page.settle()
     page.page.reload()
