@@ -28,6 +28,7 @@ UNKNOWN_STUDY = "unknown_study"  # what the address asked for in vain; until ano
 _STUDY_IN_ADDRESS = "study_in_address"
 
 # The Embeddings page; in the address, written by their widgets.
+MAP_SOURCE = "map"
 MAP_METHOD = "method"
 MAP_DIMENSIONS = "dimensions"
 MAP_COLOUR_BY = "by"
@@ -62,7 +63,7 @@ PICKED_ON = "picked_on"  # key of the chart they were chosen on
 MOST_PICKED = 1_000  # more do not go into the address
 _PICKED_IN_ADDRESS = "picked_in_address"
 
-WRITING = "writing"  # image, bundles and the iterator that writes their reports
+WRITING = "writing"  # image, bundles, the iterator that writes their reports, its lock
 
 FIND = "find"  # what is typed to find a study
 UNKNOWN_SOURCE = "unknown_source"  # what to say of a source that the address asked for in vain; until one is chosen

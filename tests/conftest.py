@@ -16,6 +16,7 @@ os.environ.setdefault("CXR_KEY", str(Path(tempfile.mkdtemp(prefix="cxr-lens-test
 # Nor are his evaluations among those that pages show.
 os.environ.setdefault("CXR_EVALUATIONS", tempfile.mkdtemp(prefix="cxr-lens-tests-"))
 
+import hypothesis
 import pytest
 import torch
 from streamlit.runtime import context as streamlit_context
@@ -37,6 +38,10 @@ torch.set_num_threads(THREADS)
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLES = ROOT / "assets" / "bundles"
+
+# How long an example takes hangs on the machine, and on what else it does.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 pytest_plugins = ["tests.needs", "tests.review_cases", "pytester"]
 

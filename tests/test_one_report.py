@@ -160,7 +160,7 @@ def test_a_film_of_an_index_has_one_report_everywhere(
     name = name_index(index.folder, "frontal")
     assert read_in_a_session(name, ids) == texts
     source = IndexedSource(index.folder, "frontal")
-    paths = [index.root / index.images["path"][source._samples["image"][source._place(each)]] for each in ids]
+    paths = [index.root / index.images["path"][source._samples["image"][source._place(each)].as_py()] for each in ids]
     uploads = [studies.open_upload(path.read_bytes(), "film.png") for path in paths]
     assert read_on_the_page(uploads) == texts
     assert commanded(paths[0], two, monkeypatch, capsys) == texts[0]

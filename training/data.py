@@ -35,12 +35,15 @@ def study_source(config: DataConfig) -> Source:
     """The source that a config names."""
     if config.source == "phantom":
         return PhantomSource(config.count, config.seed)
-    return IndexedSource(
+    source = IndexedSource(
         Path(config.folder),
         config.views,
         config.labels,
         lambda done, total: note(f"  labelled {done:,} of {total:,} reports"),
     )
+    if not source.has_reports:
+        raise StageError(f"{config.folder} has images without reports: nothing could be learned to write from it.")
+    return source
 
 
 @dataclass(frozen=True)

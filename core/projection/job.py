@@ -74,7 +74,7 @@ def load(key: str) -> Projection | None:
 def _save(key: str, found: Projection) -> None:
     from safetensors.numpy import save_file
 
-    folder = _writable(cache_folder())
+    folder = writable(cache_folder())
     remove_forgotten(folder)
     about = json.dumps({"method": found.method, "parameters": dict(found.parameters)})
     with whole_file(folder / f"{key}.safetensors") as fresh:
@@ -84,7 +84,12 @@ def _save(key: str, found: Projection) -> None:
         path.unlink(missing_ok=True)
 
 
-def _writable(folder: Path) -> Path:
+def writable(folder: Path) -> Path:
+    """Make a folder in the cache where it is not there.
+
+    Raises:
+        CXRLensError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -146,7 +151,7 @@ class ProjectionJob(Job):
 
         check_features(features)
         self.key = content_key(features, config, new)
-        folder = _writable(cache_folder() / f"{self.key}-{os.getpid()}-{time.monotonic_ns()}.job")
+        folder = writable(cache_folder() / f"{self.key}-{os.getpid()}-{time.monotonic_ns()}.job")
         tensors = {"features": np.ascontiguousarray(features, dtype=np.float32)}
         if new is not None:
             tensors["new"] = np.ascontiguousarray(new, dtype=np.float32)

@@ -97,6 +97,10 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """Hash of everything that decides the content."""
 
+    def images_fingerprint(self) -> str:
+        """Hash of what decides the images that models read; no report is labelled for it."""
+        return self.fingerprint()
+
     @abstractmethod
     def ids(self, split: Split) -> Sequence[str]:
         """Ids of a split, in a fixed order; no text is read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -186,10 +187,7 @@ def choose_family(case: Case) -> str:
 
 def describe_training(cards: Sequence[Card], case: Case) -> None:
     """Which data the models learned from, and a warning where that is not what is read."""
-    data = sorted({str(card.data.get("description") or card.data.get("name", "unknown data")) for card in cards})
-    numbers = {card.data.get("studies", {}).get("train") for card in cards}
-    amount = f"{numbers.pop():,} studies" if len(numbers) == 1 and None not in numbers else "studies"
-    st.caption(f":material/model_training: These models learned from {amount}. {' '.join(data)}")
+    st.caption(f":material/model_training: {bundles.training_of(cards)}")
     if len(bundles.families()) > 1 and (unlike := studies.unlike(case, cards[0].family)):
         st.warning(unlike, icon=":material/warning:")
 
@@ -271,17 +269,18 @@ def without_reference(case: Case) -> str:
 def write_some(case: Case, waiting: Sequence[Card]) -> None:
     """Write reports for a moment, then draw the page again with them: they appear as they are written."""
     names = {each.name for each in waiting}
-    image, begun, writing = st.session_state.get(session.WRITING, ("", set(), None))
+    image, begun, writing, alone = st.session_state.get(session.WRITING, ("", set(), None, None))
     if image != case.key or not names <= begun:
         # Kept from run to run: begun anew, it would encode the image again.
-        image, begun, writing = case.key, names, reports.read(case, waiting)
-        st.session_state[session.WRITING] = image, begun, writing
-    end = time.monotonic() + SLICE
-    for _ in writing:
-        if time.monotonic() > end:
-            break
-    else:
-        del st.session_state[session.WRITING]
+        image, begun, writing, alone = case.key, names, reports.read(case, waiting), threading.Lock()
+        st.session_state[session.WRITING] = image, begun, writing, alone
+    with alone:  # a run that a click has ended may still be at it
+        end = time.monotonic() + SLICE
+        for _ in writing:
+            if time.monotonic() > end:
+                break
+        else:
+            st.session_state.pop(session.WRITING, None)
     st.rerun()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.reviews.design import REFERENCE, Choice, Design
+from core.reviews.design import Choice, Design
 from core.reviews.rubrics import RUBRICS, ReviewError
 from core.reviews.store import Actor, create_session, list_users, set_role
 from core.types import CXRLensError
@@ -115,7 +115,7 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
         values["models"] = ()
         if rubric.reports_per_screen:
             explained = rubric.mark == "helpfulness"  # and a human report has no explanation
-            human = [] if explained else [REFERENCE]
+            human = [] if explained else pool.humans(source)
             values["models"] = tuple(
                 st.multiselect(
                     "Who wrote the reports (readers never see it)",
@@ -127,6 +127,8 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
             )
             if not cards and explained:
                 st.caption("No model here learned from such studies, so there is nothing to explain.")
+            elif not cards and not human:
+                st.caption("No model here learned from such studies, and they have no reference reports.")
             elif not cards:
                 st.caption("No model here learned from such studies, so only the reference reports can be judged.")
     with st.container(border=True):

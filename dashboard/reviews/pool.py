@@ -17,7 +17,7 @@ from dashboard.services import sources as catalogued
 
 
 def sources() -> dict[str, str]:
-    """Title of each source of studies by its name in a design."""
+    """Title of each source that pages offer and that has test studies, by its name in a design."""
     found = {}
     for name, title in catalogued.names().items():
         try:
@@ -52,6 +52,11 @@ def writers(source: str) -> list[Card]:
     return [card for card in bundles.library_cards() if bundles.synthetic(card.family) is synthetic]
 
 
+def humans(source: str) -> list[str]:
+    """The human writer of reports, where the source has any."""
+    return [REFERENCE] if open_named(source).has_reports else []
+
+
 def title_of(model: str, cards: Sequence[Card]) -> str:
     """A model's name for a person."""
     if model == REFERENCE:
@@ -68,16 +73,16 @@ def write(design: Design, pool: int, progress: Callable[[int, int], None]) -> li
         pool: studies whose reports are compared, where those are wanted that differ.
         progress: called with (done, all).
     """
-    known = list(studies(design.source).values())
+    known, source = list(studies(design.source).values()), open_named(design.source)
     if design.studies.how == "disagreement":
-        known = [known_case for known_case in known if known_case.findings][:pool]
+        known = [each for each in known if each.findings or not source.has_reports][:pool]
     return write_cases(
-        open_named(design.source),
+        source,
         known,
         design.studies,
         design.seed,
         bundles.load_models([name for name in design.models if name != REFERENCE]),
-        reference=True,  # also where it takes no part: automatic metrics compare with it
+        reference=source.has_reports,  # also where it takes no part: automatic metrics compare with it
         guard=bundles.inference,
         progress=progress,
     )

@@ -173,7 +173,7 @@ def test_an_address_restores_study_and_pairs(watched: Watched) -> None:
 
 def test_an_unknown_study_in_the_address_is_named(watched: Watched) -> None:
     watched.open("?study=P999999-9")
-    expect(watched.page.get_by_text("Study 'P999999-9' is not among the test studies")).to_be_visible()
+    expect(watched.page.get_by_text("There is no study 'P999999-9' in Phantoms with known truth")).to_be_visible()
     expect(viewer(watched)).to_be_visible()
 
 
@@ -193,7 +193,7 @@ def test_reads_a_real_radiograph(watched: Watched) -> None:
     upload(watched, sorted(REAL.glob("*.jpg"))[0])
     expect(cards(watched)).to_have_count(12, timeout=60_000)
     expect(watched.page.get_by_text("Open-i (Indiana University)").first).to_be_visible()
-    watched.page.get_by_role("radio", name="phantoms").click()  # the other family: possible, and warned of
+    watched.page.get_by_role("radio", name="Models for synthetic X-rays").click()  # possible, and warned of
     expect(watched.page.get_by_text("These models learned from synthetic X-rays only")).to_be_visible(timeout=60_000)
     expect(cards(watched)).to_have_count(12, timeout=60_000)
     assert watched.errors == []
