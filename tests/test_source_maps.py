@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import streamlit as st
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -326,3 +328,27 @@ def test_of_many_studies_a_sample_is_drawn_and_that_is_said(
     embed(embeddings.wanted("dve", "mine"))
     told = words_on(open_page("embeddings", source="mine"))
     assert "12 of 40 studies, drawn at random; the same ones each time." in told
+
+
+@pytest.mark.slow
+@needs_bundles
+def test_a_map_of_590_studies_stands_from_disk_in_two_seconds(
+    one_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = films(tmp_path / "images", *(f"s{number:03}" for number in range(590)))
+    texts = ("The heart is large.", "The lungs are clear.", "There is a left pleural effusion. No pneumothorax.")
+    rows = [f"s{number:03},{texts[number % 3]}" for number in range(590)]
+    (tmp_path / "reports.csv").write_text("\n".join(["id,findings", *rows]) + "\n")
+    columns = Columns().named({"id": "id", "findings": "findings"}, {}, {})
+    index_table(folder, tmp_path / "reports.csv", tmp_path / "many", columns, only_test=True)
+    monkeypatch.setenv("CXR_INDEX", str(tmp_path / "many"))
+    embed(embeddings.wanted("dve", "many"))
+    open_page("embeddings", source="many")  # libraries are read once
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    began = time.process_time()
+    test = open_page("embeddings", source="many")
+    seconds = time.process_time() - began
+    assert len(test.get("plotly_chart")) == 1
+    sys.stdout.write(f"the page with its map of 590 studies: {seconds:.2f} s\n")
+    assert seconds < 2

@@ -19,15 +19,7 @@ import streamlit as st
 
 from core.bundles.card import Card
 from core.observations import LabelState
-from core.projection.embeddings import (
-    POOLED as POOLED,
-)
-from core.projection.embeddings import (
-    RANDOM as RANDOM,
-)
-from core.projection.embeddings import (
-    TOKENS as TOKENS,
-)
+from core.projection import embeddings as on_disk
 from core.projection.embeddings import (
     Embedded,
     Embedding,
@@ -46,6 +38,7 @@ from dashboard.services import bundles, sources, studies
 from dashboard.services.kept import kept
 from dashboard.services.studies import Case
 
+POOLED, TOKENS, RANDOM = on_disk.POOLED, on_disk.TOKENS, on_disk.RANDOM
 TEXT, JOINED, STATES = "text", "joined", "states"
 AREAS = tuple(f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "centre", "right"))
 """Parts of the image, as it is shown, that a token of a grid stands in."""
@@ -142,7 +135,7 @@ def wanted(encoder: str, source_name: str | None = None) -> Embedding:
     """
     card = _card(encoder, source_name)
     if card is None:
-        raise CXRLensError(f"No bundle with {ENCODERS[encoder].title} can be read.")
+        raise CXRLensError(f"No bundle with {ENCODERS[encoder].title} can be read in {settings.bundles()}.")
     source = sources.source(source_name)
     split = studies.shown_split(source)
     folder = settings.bundles().absolute()
