@@ -71,8 +71,12 @@ class Case:
 
 
 def shown_split(source: Source) -> Split | None:
-    """The split whose studies are shown: "test" where models here learned from such studies, None where all are."""
-    learned = any(bundles.learned_from(family, source) for family in bundles.families())
+    """The split whose studies are shown: "test" where models here learned from such studies, None where all are.
+
+    Also "test" where there is no model here: none says what it learned from.
+    """
+    families = bundles.families()
+    learned = not families or any(bundles.learned_from(family, source) for family in families)
     return "test" if learned and _sizes(sources.content_key(source), source)["test"] else None
 
 
