@@ -94,8 +94,8 @@ class DataConfig:
             if self.count <= 0:
                 raise ConfigError("data.count: phantoms are made to order, say how many.")
             return
-        if self.views not in (known := view_choices(self.source)):
-            raise ConfigError(f"data.views: expected one of {', '.join(known)} for {self.source}, got '{self.views}'.")
+        if self.views not in (views := view_choices(self.source)):
+            raise ConfigError(f"data.views: expected one of {', '.join(views)} for {self.source}, got '{self.views}'.")
         if not self.folder:
             raise ConfigError(
                 f"data.folder: {self.source} needs the folder of its index. Make one: cxr-lens data --help."

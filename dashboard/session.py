@@ -28,6 +28,7 @@ UNKNOWN_STUDY = "unknown_study"  # what the address asked for in vain; until ano
 _STUDY_IN_ADDRESS = "study_in_address"
 
 # The Embeddings page; in the address, written by their widgets.
+MAP_SOURCE = "map"
 MAP_METHOD = "method"
 MAP_DIMENSIONS = "dimensions"
 MAP_COLOUR_BY = "by"

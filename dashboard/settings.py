@@ -75,3 +75,8 @@ def explanations() -> Path:
 def result_tables() -> Path:
     """Folder of our own tables, as `cxr-lens table` writes them, a folder a family: CXR_TABLES."""
     return Path(os.environ.get("CXR_TABLES") or paths.TABLES)
+
+
+def device() -> str:
+    """Where processes of their own compute, as `core.devices.open_device` takes it: CXR_DEVICE, or auto."""
+    return os.environ.get("CXR_DEVICE") or "auto"

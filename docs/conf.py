@@ -52,7 +52,7 @@ python_use_unqualified_type_names = True
 
 CONTENTS = {
     "Use it": ("install", "notebook", "dashboard", "commands", "reviews"),
-    "Your data": ("data", "images", "labels", "fine-labels", "chexbert"),
+    "Your data": ("bring-your-own", "data", "images", "labels", "fine-labels", "chexbert"),
     "How good it is": ("results", "metrics", "explanations", "explanations-measured", "experiments"),
     "How it works": ("architecture", "training", "scale", "paper-notes", "dependencies"),
 }

@@ -13,7 +13,10 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
 # The key of this machine that tests, and the servers they start, use: not the one of who runs them.
 os.environ.setdefault("CXR_KEY", str(Path(tempfile.mkdtemp(prefix="cxr-lens-tests-")) / "review-key"))
+# Nor are his evaluations among those that pages show.
+os.environ.setdefault("CXR_EVALUATIONS", tempfile.mkdtemp(prefix="cxr-lens-tests-"))
 
+import hypothesis
 import pytest
 import torch
 from streamlit.runtime import context as streamlit_context
@@ -35,6 +38,10 @@ torch.set_num_threads(THREADS)
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLES = ROOT / "assets" / "bundles"
+
+# How long an example takes hangs on the machine, and on what else it does.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 pytest_plugins = ["tests.needs", "tests.review_cases", "pytester"]
 

@@ -74,9 +74,12 @@ DICOM_FILES = Need("pydicom's own test files", "reinstall pydicom")
 PROC = Need("/proc", "Linux", elsewhere=True)
 FORK = Need("processes that fork", "Linux or macOS", elsewhere=True)
 CASES = Need("files from the field", "they cannot be given away; here they are ../shared/cases", elsewhere=True)
+RIGHTS = Need("rights of files as POSIX has them", "Linux or macOS", elsewhere=True)
 SIGNALS = Need("POSIX signals", "Linux or macOS", elsewhere=True)
 OPENI = Need("Open-i's studies", "docs/data.md says where to get them; here they are ../shared/data", elsewhere=True)
-NIH = Need("a part of ChestX-ray14", "docs/data.md says where to get it; here it is ../shared/data", elsewhere=True)
+NIH = Need(
+    "a part of ChestX-ray14", "docs/bring-your-own.md says where to get it; here it is ../shared/data", elsewhere=True
+)
 CATBOOST = _extra("CatBoost", "study", elsewhere=True)
 REFERENCE = _extra("torchxrayvision's copy of Open-i's codes", "reference", elsewhere=True)
 ORTHANC = Need("Orthanc with DICOMweb", "apt install orthanc orthanc-dicomweb", elsewhere=True)

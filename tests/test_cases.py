@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ from streamlit.testing.v1 import AppTest
 
 from core.evaluation.reports import Evaluation
 from core.labels.rules import label_report
-from dashboard import settings
-from dashboard.services import case_figure, cases
+from core.types import CXRLensError
+from dashboard.services import case_figure, cases, evaluations
 from dashboard.services.cases import Question, matching
-from tests.app_pages import linked_bundles, needs_bundles, open_page
+from tests.app_pages import needs_bundles, open_page
 
 EFFUSION = "There is a small left pleural effusion."
 NONE = "The lungs are clear. No pleural effusion."
@@ -147,11 +146,7 @@ def test_unknown_addresses_do_no_harm() -> None:
 
 @needs_bundles
 def test_patients_reports_that_are_not_here_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = linked_bundles(tmp_path / "bundles")
-    if not (folder / "openi-results.json").exists():
-        shutil.copy(settings.bundles() / "phantom-results.json", folder / "openi-results.json")
-    monkeypatch.setenv("CXR_BUNDLES", str(folder))
-    test = page(family=cases.data_title("openi"))
-    assert any("cxr-lens evaluate" in each.value for each in test.error)
-    test.segmented_control(key=cases.KEYS["family"]).set_value("phantom").run()
-    assert "400 studies" in heading(test)
+    found = evaluations.result_sets()[0]["openi"]
+    with pytest.raises(CXRLensError, match="Choose your copy of these studies as the source on the Cases page"):
+        evaluations.read_reports(found)
+    assert "400 studies" in heading(page())

@@ -216,7 +216,8 @@ def test_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = linked_bundles(tmp_path / "bundles", without=without)
     (folder / "phantom-embeddings-cve.safetensors").write_bytes(b"not a file of tensors")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
-    assert "phantom-reports.jsonl is missing" in words_on(open_page("embeddings", by="Right or wrong"))
+    told = words_on(open_page("embeddings", by="Right or wrong"))
+    assert "There is no evaluation of phantom-dve-transformer with the reports of" in told
     test = open_page("embeddings", encoder="CVE")
     assert any("embeddings-cve.safetensors is damaged" in each.value for each in test.error)
     with pytest.raises(CXRLensError, match="no 'text'"):
@@ -274,9 +275,7 @@ def test_tokens_of_a_grid_have_their_areas_and_single_studies_their_states(folde
     assert not test.exception
     assert "Areas of the image are " in words_on(test)
     assert set(test.selectbox(key="group").options) <= set(embeddings.AREAS)
-    test.selectbox(key="points_dve").select("states.m2").open_page(
-        "embeddings",
-    )
+    test.selectbox(key="points_dve").select("states.m2").run()
     assert not test.exception
     assert "Disease groups are " in words_on(test)
     store(folder, "dve", ids, pooled=noise(40, 4), tokens=noise(10, 15, 4))
@@ -313,7 +312,7 @@ def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: l
     store(folder, "cve", ids[10:], pooled=noise(30, 4))
     test = open_page("embeddings", beside="CVE: One point per X-ray (image)")
     assert len(test.get("plotly_chart")) == 2
-    assert "2 of its 42 studies are not shown: they are not among the test studies" in words_on(test)
+    assert "2 of its 42 studies are not shown: they are not among those that are shown of Phantoms" in words_on(test)
     assert "The maps are of different studies: 42 and 30, 30 of them on both." in words_on(test)
     assert "learned from different studies" not in words_on(test)
     store(folder, "dve", ["A-1", "A-2", "A-3"], pooled=noise(3, 4))
@@ -328,7 +327,7 @@ def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: l
     (folder / name / "card.json").write_text(json.dumps(card))
     catalogue._stamp.clear()  # type: ignore[attr-defined]  # it looks at the folder every two seconds
     told = words_on(open_page("embeddings"))
-    assert "None of the 3 stored studies is among the test studies of these models" in told
+    assert "None of the 3 stored studies is among those that are shown of Phantoms with known truth" in told
     assert "DVE's bundle makes embeddings of 128 features, the stored ones have 4: they are of another bundle." in told
     assert "These models learned from different studies" in told
     assert "CVE + M2 (data another)" in told

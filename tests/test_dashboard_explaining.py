@@ -122,7 +122,7 @@ def test_trust_is_what_was_measured_or_says_that_nothing_was() -> None:
     _, ccve = opened("ccve")
     found = explanations.trust(ccve, "attention", Question("word", 0))
     sign, told = verdict(found, "nothing was measured")
-    assert found is not None and told == found.verdict and "phantom studies" in told
+    assert found is not None and told == found.verdict and "synthetic X-rays" in told
     assert (sign == ":material/verified:") == (found.trust == "better")
     assert explanations.trust(ccve, "occlusion", Question("word", 0)) is None  # of pixels
     assert verdict(None, "nothing was measured") == (":material/help:", "nothing was measured")

@@ -25,7 +25,7 @@ from core.studies.source import UnknownStudyError
 from core.studies.sources import Catalogue, open_source
 from core.types import CXRLensError
 from tests import needs
-from tests.test_table import dicom, pixels
+from tests.table_tree import dicom, pixels
 
 PLUGIN = next(Path("/usr").glob("share/orthanc/plugins/libOrthancDicomWeb.so"), None)
 needs_orthanc = needs.ORTHANC.unless(PLUGIN is not None)

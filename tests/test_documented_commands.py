@@ -135,6 +135,9 @@ ROWS: dict[str, Row] = {
     "cxr-lens report IMAGE --bundle phantom-fve-m2": Row(
         given=_words(IMAGE=lambda place: "study.png"), says="phantom-fve-m2 .trained on"
     ),
+    "cxr-lens embed example --bundle openi-dve-m2": Row(
+        " --most 3 --device cpu", says="3 of 3 studies in .*safetensors"
+    ),
     "cxr-lens train --preset phantom": Row(PHANTOM + RUNS + ONE, says="cve *. transformer"),
     "cxr-lens train --preset phantom --dry-run": Row(says=RESOLVED),
     "cxr-lens train --preset phantom --set report.epochs=3": Row(
@@ -166,6 +169,12 @@ ROWS: dict[str, Row] = {
     TABLE: Row(" --size 64 --processes 1", SCANS, says="50 kept"),
     "cxr-lens data table --images CXR8 --reports CXR8 --columns chestx-ray14 --out data/nih": Row(
         " --size 64 --processes 1", _words(CXR8=lambda place: EXAMPLES), says="16 kept"
+    ),
+    "cxr-lens write data/mine --out reports.jsonl": Row(
+        " --bundle phantom-fve-m2 --jobs 1", after=TABLE, slow=True, says="50 of 50 studies in reports.jsonl"
+    ),
+    "cxr-lens write data/mine --bundle openi-fve-m2 --bundle openi-ccve-m2 --out reports.jsonl": Row(
+        " --jobs 1", after=TABLE, slow=True, says="50 of 50 studies in reports.jsonl"
     ),
     "cxr-lens data folder EXPORTS --out data/exports": Row(
         " --size 64 --processes 1", _words(EXPORTS=lambda place: place.mine / "scans"), says="50 kept"
@@ -336,6 +345,7 @@ ROWS: dict[str, Row] = {
     "python -m tests.browser.screenshots": Row(
         " none-of-them", instead=process, slow=True, as_far="writes into docs/screenshots: no picture is chosen"
     ),
+    "python -m training.bench.sources": Row(" --studies 400", instead=process, says="memory at most"),
     "python -m training.bench.maps": Row(" --studies 60", instead=process, slow=True, says="UMAP, 60 x"),
     "python -m training.bench.maps PCA": Row(" --studies 60", instead=process, slow=True, says="PCA, 60 x"),
     **{f"make bench PARTS={each}": Row(instead=make, as_far=LONG_BENCH) for each in ("one_image", "ratios", "scale")},

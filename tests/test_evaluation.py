@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import core.evaluation.reports
-from core.evaluation.reports import Evaluation, read_evaluation, write_labels
+from core.evaluation.reports import Evaluation, Known, read_evaluation, write_labels
 from core.labels.compare import Outcome
 from core.observations import NO_FINDING, OBSERVATIONS, LabelState
 from core.types import CXRLensError
@@ -67,9 +67,10 @@ def test_two_systems_are_compared_on_the_same_studies(found: Evaluation) -> None
 
 def test_a_known_truth_wins_over_the_reference_and_chooses_the_studies(tmp_path: Path) -> None:
     blank = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)
-    truth = {each: (f"patient {each}", blank | {NO_FINDING: LabelState.POSITIVE}) for each in "ca"}
+    truth = {each: Known(f"patient {each}", blank | {NO_FINDING: LabelState.POSITIVE}) for each in "ca"}
     found = read_evaluation(written(tmp_path), truth)
     assert found.study_ids == ("a", "c")
+    assert found.left_out == 2
     assert found.subjects == ("patient a", "patient c")
     assert found.where("good", "Pleural Effusion", Outcome.INVENTED) == ["a"]
     with pytest.raises(CXRLensError, match="no study that is known here"):
@@ -103,7 +104,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, content: str | None,
     if content is not None:
         path.write_text(content)
     with pytest.raises(CXRLensError, match=rf"reports\.jsonl {message}"):
-        read_evaluation(path, {"x": ("x", {})} if content and "reference" in content else None)
+        read_evaluation(path, {"x": Known("x", {})} if content and "reference" in content else None)
 
 
 LINE = '{"study_id": "s1", "reference": "No effusion.", "A": "Clear lungs."}\n'

@@ -135,8 +135,8 @@ def test_what_was_measured_is_read_back_with_a_verdict(tmp_path: Path) -> None:
     assert found is not None
     assert found.gains["centre"] == (0.5, 0.5, 0.5)
     assert (found.questions, found.studies) == (20, 20)
-    assert "its highest point lay on the finding in 100% of cases" in found.verdict
-    assert "middle of the image would do so in 50%" in found.verdict
+    assert "its peak hit the finding 100 times in 100" in found.verdict
+    assert "the image's centre would hit it 50 times" in found.verdict
     assert "shuffled weights gives nearly the same picture" in found.verdict
     ours, theirs, both = (
         measured(tmp_path, "phantom", "ccve", "cls-attention", "report", decoder)
@@ -146,7 +146,7 @@ def test_what_was_measured_is_read_back_with_a_verdict(tmp_path: Path) -> None:
     assert theirs is not None
     assert both is not None
     assert (ours.trust, theirs.trust, both.trust) == ("better", "worse", "unproven")
-    assert "made the words 3.0 points less likely, filters drawn at random 2.0 points less likely" in ours.verdict
+    assert "lowered the words' probability by 3.0 percentage points, random filters lowered it by 2.0" in ours.verdict
 
 
 def test_what_was_not_measured_is_none_and_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from core.files import DiskError, remove_forgotten, whole_file, whole_folder, write_whole
 from core.types import CXRLensError
+from tests import needs
 
 
 def test_several_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_file_that_came_meanwhile_is_not_replaced(
     assert [each.name for each in tmp_path.iterdir()] == ["key"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+@needs.RIGHTS.unless(os.name == "posix")
 def test_a_private_file_is_its_owners_from_its_first_byte(tmp_path: Path) -> None:
     with whole_file(tmp_path / "key", private=True) as fresh:
         assert stat.S_IMODE(fresh.stat().st_mode) == 0o600

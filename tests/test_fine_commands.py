@@ -71,7 +71,8 @@ def test_parquet_without_a_split(tmp_path: Path) -> None:
 
 
 def test_an_index_gives_its_kept_training_studies(tmp_path: Path) -> None:
-    from core.studies.index import ImageEntry, Notes, StudyEntry, write_index
+    from core.studies.census import Notes
+    from core.studies.index import ImageEntry, StudyEntry, write_index
 
     def entry(number: int, split: str, findings: str, impression: str) -> StudyEntry:
         image = ImageEntry(f"i{number}", "i.png", "PA", 5)

@@ -154,9 +154,8 @@ def test_a_raised_version_makes_that_stage_and_what_stands_on_it_anew(
     assert first
     assert changed == standing_on(before, first)
     for name in first:
-        assert f"in another way ({VERSIONS[stage] + 1}, before {VERSIONS[stage]})" in why_anew(
-            before[name], after[name]
-        )
+        told = f"made in another way now (version {VERSIONS[stage] + 1}, was {VERSIONS[stage]})"
+        assert told in why_anew(before[name], after[name])
 
 
 def classifiers(name: str) -> bool:
@@ -310,7 +309,7 @@ def test_a_stage_that_is_made_anew_says_why(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        ('{"key": "old", "inputs": {"seed": 1}}', "an earlier version of cxr-lens made it"),
+        ('{"key": "old", "inputs": {"seed": 1}}', "an earlier release made it"),
         ("", "its config.json is missing or damaged"),
         ("[]", "its config.json is missing or damaged"),
     ],

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from core.observations import OBSERVATIONS, LabelState
+from core.studies.census import format_census
 from core.studies.image_cache import unreadable_images, write_image_cache
-from core.studies.index import StudyIndex, format_census, open_index
+from core.studies.index import StudyIndex, open_index
 from core.studies.indexed import IndexedSource
 from core.studies.mimic_cxr import index_mimic_cxr, read_shipped_labels, write_annotation
 from core.types import SPLITS, CXRLensError

@@ -36,6 +36,7 @@ from core.studies.openi import index_openi
 from core.studies.phantom import PhantomSource
 from core.text import Vocabulary, sentence_spans
 from core.types import StudySource
+from dashboard import settings
 from dashboard.reviews import pictures, pool
 from dashboard.services import bundles, evaluations, filters, reports, studies
 from tests.app_pages import linked_bundles, needs_bundles
@@ -107,7 +108,9 @@ def test_a_phantom_has_one_report_everywhere(
     ids, texts = evaluated(config, two, tmp_path)
     assert len({each[NAMES[1]] for each in texts}) > 1, "these studies cannot tell one image from another"
     assert read_on_the_page([studies.open_study(each) for each in ids]) == texts  # one after another
-    cases = evaluations.read_reports("phantom")
+    there = settings.bundles()
+    written = (there / f"phantom{end}" for end in (evaluations.RESULTS, evaluations.REPORTS))
+    cases = evaluations.read_reports(evaluations.ResultSet("phantom", "phantom", *written, {}, "1"))
     shown = [{name: cases.texts[name][place] for name in NAMES} for place in map(cases.study_ids.index, ids)]
     assert shown == texts
 
@@ -157,7 +160,7 @@ def test_a_film_of_an_index_has_one_report_everywhere(
     name = name_index(index.folder, "frontal")
     assert read_in_a_session(name, ids) == texts
     source = IndexedSource(index.folder, "frontal")
-    paths = [index.root / index.images["path"][source._samples["image"][source._place(each)]] for each in ids]
+    paths = [index.root / index.images["path"][source._samples["image"][source._place(each)].as_py()] for each in ids]
     uploads = [studies.open_upload(path.read_bytes(), "film.png") for path in paths]
     assert read_on_the_page(uploads) == texts
     assert commanded(paths[0], two, monkeypatch, capsys) == texts[0]

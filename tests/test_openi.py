@@ -103,6 +103,21 @@ def test_r2gens_ids_and_split_are_taken(tmp_path: Path) -> None:
         index_openi(release, tmp_path / "index", split="r2gen")
 
 
+def test_studies_that_r2gen_left_out_can_be_kept_for_training(tmp_path: Path) -> None:
+    release = write_kaggle(tmp_path / "release")
+    write_annotation(release)
+    index = index_openi(release, tmp_path / "index", split="r2gen+")
+    split = dict(zip(index.studies["study_id"], index.studies["split"], strict=True))
+    assert split["CXR3"] == "train" and split["CXR6_IM-2192"] == "test"
+    assert drops(index) == {"neither findings nor impression": 1}
+    kept = IndexedSource(tmp_path / "index", "frontal", findings_only=False)
+    assert kept.study("CXR3").impression == "Left-sided effusion." and list(kept.ids("test")) == ["CXR6_IM-2192"]
+    assert "CXR3" not in IndexedSource(tmp_path / "index", "frontal").ids("train")
+    (release / "annotation.json").unlink()
+    with pytest.raises(CXRLensError, match="no annotation.json, which the split 'r2gen\\+' needs"):
+        index_openi(release, tmp_path / "index", split="r2gen+")
+
+
 def test_r2gens_own_images_are_read_without_other_tables(tmp_path: Path) -> None:
     release = tmp_path / "iu_xray"
     for uids in R2GEN.values():
@@ -378,6 +393,16 @@ def test_training_reads_an_index(tmp_path: Path) -> None:
 
 
 # --- the real one ---
+
+
+@needs_data
+def test_the_shared_copys_other_studies_are_impressions(tmp_path: Path) -> None:
+    source = IndexedSource(
+        index_openi(needs.SHARED, tmp_path / "index", split="r2gen+").folder, "frontal", findings_only=False
+    )
+    assert len(source.ids("test")) == 590 and len(source.ids("validate")) == 294
+    others = [study_id for study_id in source.ids("train") if "IM" not in study_id]
+    assert len(others) == 467 and all(source.study(study_id).impression for study_id in others[:50])
 
 
 @needs_data

@@ -24,6 +24,9 @@ OWN = {
     "--size": "one size, or several",
     "--studies": "of each split, or held-out studies with a visible finding",
     "--views": "views of Open-i, or of MIMIC-CXR, which tells more",
+    "--images": "of an index that is made, or of a session's cases",
+    "--reports": "a folder of MIMIC-CXR's reports, or a table",
+    "--split": "how a release is split, a column, or the studies that are chosen",
 }
 """Options whose help must differ, and why."""
 
@@ -132,3 +135,10 @@ def test_a_labeler_without_its_weights_is_refused_before_the_reports_are_read(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
     assert "--labeler chexbert needs its weights" in refused("label", tmp_path / "none.csv", "--labeler", "chexbert")
+
+
+def test_no_help_has_brackets_which_the_terminal_would_take_for_markup() -> None:
+    """Rich swallows them: a default that stands in brackets in the text of the help is never seen."""
+    for command, option, parameter in options(typer.main.get_command(app)):
+        assert "[" not in str(parameter.help), (command, option)
+        assert "default:" not in str(parameter.help).lower(), (command, option)

@@ -120,7 +120,7 @@ def test_a_home_that_cannot_be_written_is_said_and_a_report_needs_none(tmp_path:
     assert "cannot be made" in done.stderr
     assert "CXR_REVIEWS" in done.stderr
     assert done.stderr.strip().count("\n") == 0
-    code = "from core.projection.job import _writable, cache_folder; _writable(cache_folder())"
+    code = "from core.projection.job import cache_folder, writable; writable(cache_folder())"
     assert "CXR_CACHE to a folder" in run(tmp_path, "-c", code, **nowhere).stderr.strip().splitlines()[-1]
 
 

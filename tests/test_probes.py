@@ -258,7 +258,7 @@ def test_the_map_has_a_point_a_filter_and_study(tmp_path: Path) -> None:
         ('{"studies": ["a"], "filters": ["b"], "settings": {}, "trained": [[[0, 1]]]}', "is damaged.*random_filters"),
         (
             '{"studies": ["a"], "filters": ["b"], "settings": {}, "trained": [[[0, 1]]], "random_filters": [[0, 1]]}',
-            r"is damaged: expected finite places of shape \(1, 1, 2\)",
+            r"is damaged: expected finite coordinates of shape \(1, 1, 2\)",
         ),
         (
             '{"studies": ["a"], "filters": ["b"], "settings": {},'

@@ -271,7 +271,7 @@ def test_pages_keep_studies_of_open_sessions_from_their_readers(
 def test_lists_and_searches_leave_them_out(
     database: Database, reading_phantoms: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = evaluations.read_reports("phantom")
+    found = evaluations.read_reports(evaluations.result_sets()[0]["phantom"])
     question = case_rows.Question(tuple(found.texts)[:1])
     places = case_rows.matching(found, question)
     monkeypatch.setattr(access, "has_login", lambda: True)

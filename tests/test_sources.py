@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.studies.census import Notes
 from core.studies.folder import FolderSource, UploadSource
 from core.studies.images import read_image
-from core.studies.index import Notes, ReleaseError, StudyEntry, Told, write_index
+from core.studies.index import ReleaseError, StudyEntry, Told, write_index
 from core.studies.openi import index_openi
 from core.studies.source import Source, UnknownStudyError, age_group, sex_in_words
-from core.studies.sources import Catalogue, SourceError, open_source, source_key
+from core.studies.sources import Catalogue, SourceError, local_indexes, open_source, source_key
 from core.types import SPLITS, CXRLensError, StudySource
 from core.views import lateral_note, plain_view, view_choices
 from tests.conftest import ROOT
@@ -270,6 +271,20 @@ def test_an_index_says_what_it_is_and_older_ones_are_still_opened(tmp_path: Path
     del content["told"]
     (old / "index.json").write_text(json.dumps(content), encoding="utf-8")
     assert open_index(old).told == Told("Open-i")
+
+
+def test_indexes_are_found_where_they_are_told_to_be_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dashboard import settings
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CXR_INDEX", raising=False)
+    assert local_indexes() == [] and settings.index() is None
+    index_openi(write_kaggle(tmp_path / "release"), Path("data", "mine"))
+    assert local_indexes() == [Path("data", "mine")] and settings.index() == Path("data", "mine")
+    index_openi(tmp_path / "release", Path("data", "openi"))
+    assert settings.index() == Path("data", "openi")
+    monkeypatch.setenv("CXR_INDEX", "elsewhere")
+    assert settings.index() == Path("elsewhere")
 
 
 def test_opening_sources_needs_no_torch() -> None:

@@ -311,8 +311,8 @@ def test_table_3_draws_studies_as_decoders_do(run: Run, monkeypatch: pytest.Monk
     monkeypatch.setattr("training.stages.reports.loaders", watch)
     config = replace(run.config, report=replace(run.config.report, class_aware=True, group_lengths=True))
     chosen = Run(config, tmp_path, shared=run.folder)
-    monkeypatch.setattr(Run, "backbone_key", "made")
-    monkeypatch.setattr("training.stages.decoder.tokens", lambda run, name: "made")
+    monkeypatch.setattr(Run, "backbone", {"backbone": "made"})
+    monkeypatch.setattr("training.stages.decoder.tokens", lambda run, name: {f"tokens_{name}": "made"})
     monkeypatch.setattr(
         "training.stages.decoder.cache", lambda run, name, split: SimpleNamespace(template=lambda: None)
     )

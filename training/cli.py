@@ -17,6 +17,7 @@ from core.types import CXRLensError
 from training import console
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
+from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
 from training.commands import label as label_command
@@ -26,6 +27,7 @@ from training.commands import write as write_command
 from training.console import print_result, print_text, progress_bar, resumable, warn
 from training.options import (
     AsJson,
+    BeamSize,
     BundleNames,
     Bundles,
     Devices,
@@ -50,7 +52,8 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *("report", "dashboard", "bundles", "write", "review", "evaluate", "label", "explain-benchmark", "data", "phantom"),
+    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark"),
+    *("data", "phantom"),
     *(
         "plan",
         "train",
@@ -88,6 +91,7 @@ app.add_typer(table_commands.tables, name="table")
 app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
 app.command()(write_command.write)
+app.command()(embed_command.embed)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
@@ -243,9 +247,7 @@ def report(
     bundle: BundleNames = None,
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
-    beam_size: Annotated[
-        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Default: as the bundle's card says.")
-    ] = None,
+    beam_size: BeamSize = None,
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""
     from core.bundles.card import INTENDED_USE, no_bundle

@@ -104,7 +104,7 @@ def progress_bar(
     """A progress bar for work that tells how many are done, and of how many where it knows."""
     from tqdm import tqdm  # reads TQDM_DISABLE when it is imported
 
-    with tqdm(unit=unit, desc=what, disable=hidden) as bar:
+    with tqdm(unit=unit, desc=what, disable=hidden or is_quiet()) as bar:
 
         def tell(done: int, total: int | None) -> None:
             bar.total = total

@@ -23,23 +23,27 @@ from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.indexed import IndexedSource
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
+from core.studies.source import Source
 from core.text import Vocabulary
-from core.types import SPLITS, Split, Study, StudySource
+from core.types import SPLITS, Split, Study
 from training.console import note
 from training.identity import content_hash
 from training.run_folder import StageError
 
 
-def study_source(config: DataConfig) -> StudySource:
+def study_source(config: DataConfig) -> Source:
     """The source that a config names."""
     if config.source == "phantom":
         return PhantomSource(config.count, config.seed)
-    return IndexedSource(
+    source = IndexedSource(
         Path(config.folder),
         config.views,
         config.labels,
         lambda done, total: note(f"  labelled {done:,} of {total:,} reports"),
     )
+    if not source.has_reports:
+        raise StageError(f"{config.folder} has images without reports: nothing could be learned to write from it.")
+    return source
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class StudyData:
     folder: Path
 
     @cached_property
-    def source(self) -> StudySource:
+    def source(self) -> Source:
         """Where studies come from."""
         return study_source(self.config)
 
@@ -154,7 +158,7 @@ def to_images(values: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(values)).unsqueeze(1).float() / 255  # a copy: what is mapped cannot be written
 
 
-_SOURCES: dict[DataConfig, StudySource] = {}
+_SOURCES: dict[DataConfig, Source] = {}
 
 
 def _one_thread() -> None:

@@ -19,14 +19,23 @@ from core.bundles.library import BundleLibrary
 from core.config import ExperimentConfig, to_dict
 from core.decoders.search import GenerateConfig
 from core.evaluation import java
-from core.evaluation.clinical import ClinicalProtocol, clinical_scores
-from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS
+from core.evaluation.language import PROTOCOLS
 from core.evaluation.metrics import METRICS
-from core.evaluation.scoring import LabeledReports, language_scores, score_systems
+from core.evaluation.results import (
+    COMPARED_SIZE,
+    CONSTANT,
+    NEAREST,
+    Baselines,
+    comparable,
+    constant_report,
+    label_texts,
+    nearest_reports,
+    references_of,
+    score_pairs,
+)
+from core.evaluation.scoring import LabeledReports, score_systems
 from core.files import write_whole
-from core.labels.rules import label_report
 from core.registry import did_you_mean, image_size
-from core.text import to_text, tokenize
 from core.types import Study
 from training.console import note
 from training.data import StudyData, to_images
@@ -34,9 +43,6 @@ from training.run_folder import StageError
 from training.threads import use_threads_for
 
 BATCH = 50
-CONSTANT, NEAREST, SHUFFLED = "constant report", "nearest training report", "shuffled images"
-NEAREST_SIZE = 32
-"""Side at which images are compared for the nearest-report baseline, pixels."""
 PUBLISHED = {"openi": ("r2gen", "r2gen-60"), "mimic_cxr": ("r2gen", "r2gen-100")}
 """Protocols under which others publish on a source: our own reading of their tokens, whole references and cut ones."""
 
@@ -66,57 +72,25 @@ def evaluate(
     _tell_other_settings(config, cards)
     studies, references, subjects = _held_out(config, data)
     baselines = _baselines(data, studies)
-    systems = {name: _label(texts) for name, (_, texts) in baselines.items()}
-    details = {name: detail for name, (detail, _) in baselines.items()}
     written = _write_all(cards, bundles, data, len(studies), config, jobs)
-    systems |= {card.name: _label(written[card.name]) for card in cards}
     if out is not None:  # before scoring: they take the longest
         out.mkdir(parents=True, exist_ok=True)
         lines = [
             {"study_id": study.study_id, "reference": study.findings}
-            | {card.name: systems[card.name].texts[row] for card in cards}
+            | {card.name: written[card.name][row] for card in cards}
             for row, study in enumerate(studies)
         ]
         write_whole(out / "reports.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    order = _paired_with_another(len(studies))
-    lacking = java.missing()
-    with ExitStack() as stack:
-        meteor = None if lacking else stack.enter_context(java.Meteor())
-        scores = score_systems(references, systems, subjects=subjects, against=NEAREST, meteor=meteor)
-        best = max((card.name for card in cards), key=lambda name: scores[name]["f1"])
-        shuffled = {SHUFFLED: systems[best].reordered(order)}
-        scores |= score_systems(references, shuffled, subjects=subjects, meteor=meteor)
-        published = {
-            name: {
-                system: language_scores(references.texts, each.texts, PROTOCOLS[name], meteor)
-                for system, each in systems.items()
-            }
-            for name in PUBLISHED.get(config.data.source, ())
-        }
-    details[SHUFFLED] = f"reports of {best} for other studies"
-    rows = [
-        {
-            "name": card.name,
-            "encoder": card.encoder,
-            "decoder": card.decoder,
-            **scores[card.name],
-            "shuffled_f1": clinical_scores(references.states, systems[card.name].reordered(order).states).f1,
-        }
-        for card in cards
-    ]
-    known = {"rules": "rule labeler"}.get(config.data.labels, f"{config.data.labels} as shipped")
-    truth = "the phantom's known truth of the findings" if config.data.source == "phantom" else known
-    clinical = ClinicalProtocol(truth, "rule labeler")
+    labelled = {card.name: label_texts(written[card.name]) for card in cards}
+    published = PUBLISHED.get(config.data.source, ())
+    scored = score_pairs(cards, references, subjects, labelled, baselines, data.source.labelled_by, published)
     results = {
         "family": config.name,
         "studies": len(studies),
         "seed": config.seed,
         "fingerprint": data.fingerprint(),
         "command": f"cxr-lens evaluate --preset {config.name}",
-        "protocol": " ".join(filter(None, (clinical.describe(), DEFAULT_PROTOCOL.describe(), lacking, INTERVALS))),
-        "rows": rows,
-        "baselines": [{"name": name, "detail": detail, **scores[name]} for name, detail in details.items()],
-        "published": published,
+        **scored,
     }
     if out is not None:
         write_whole(out / "results.json", json.dumps(results, indent=1))
@@ -143,17 +117,11 @@ def cards_of(family: str, bundles: Path) -> list[Card]:
 def score_texts(config: ExperimentConfig, data: StudyData, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Score reports of held-out studies, by system, and the baselines; rows as `score_systems` gives them."""
     studies, references, subjects = _held_out(config, data)
-    systems = {name: _label(each) for name, each in texts.items()}
-    systems |= {name: _label(each) for name, (_, each) in _baselines(data, studies).items()}
+    systems = {name: label_texts(each) for name, each in texts.items()}
+    systems |= {name: label_texts(each) for name, (_, each) in _baselines(data, studies).items()}
     with ExitStack() as stack:
         meteor = None if java.missing() else stack.enter_context(java.Meteor())
         return score_systems(references, systems, subjects=subjects, against=NEAREST, meteor=meteor)
-
-
-INTERVALS = (
-    "In brackets 95 % intervals: percentile bootstrap over patients, 1,000 resamples. Less the nearest report's: "
-    "paired; * where the permutation test has p < 0.05 after Holm's correction for all rows."
-)
 
 
 def evaluation_markdown(results: Mapping[str, Any]) -> str:
@@ -212,8 +180,7 @@ def _tell_other_settings(config: ExperimentConfig, cards: Sequence[Card]) -> Non
 def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study], LabeledReports, list[str]]:
     """The studies that are scored, their reports, and whose they are."""
     studies = data.studies["test"][: config.evaluate_studies or None]
-    references = LabeledReports([study.findings for study in studies], [study.labels for study in studies])
-    return studies, references, [study.subject_id for study in studies]
+    return studies, references_of(studies), [study.subject_id for study in studies]
 
 
 def _write_all(
@@ -251,44 +218,7 @@ def _write(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> dict[str
     return texts
 
 
-def _label(texts: Sequence[str]) -> LabeledReports:
-    return LabeledReports(texts, [label_report(text).states for text in texts])
-
-
-def _baselines(data: StudyData, studies: Sequence[Study]) -> dict[str, tuple[str, list[str]]]:
-    """Name -> what it is, and its reports, of the baselines that need no model."""
-    train = data.studies["train"]
-    # The strongest constant: the training report that would score best if every training study got it.
-    labels = data.coarse_targets("train").numpy()
-    rate = labels.mean(0)
-    constant = train[int((labels * (2 * rate / (1 + rate))).mean(1).argmax())]
-    nearest = _nearest(data, len(studies))
-    # As generated reports are, both pass through the tokenizer and the labeler.
-    rewrite: Callable[[Study], str] = lambda study: to_text(tokenize(study.findings))  # noqa: E731
-    return {
-        CONSTANT: (f"training report {constant.study_id} for every study", [rewrite(constant)] * len(studies)),
-        NEAREST: (
-            f"nearest image at {NEAREST_SIZE} px, by correlation",
-            [rewrite(train[row]) for row in nearest],
-        ),
-    }
-
-
-def _nearest(data: StudyData, count: int) -> list[int]:
-    def vectors(split: Any) -> np.ndarray[Any, Any]:
-        images = np.asarray(data.images(split, 128), dtype=np.float32)
-        small = images.reshape(len(images), NEAREST_SIZE, 128 // NEAREST_SIZE, NEAREST_SIZE, -1).mean((2, 4))
-        flat = small.reshape(len(small), -1)
-        flat -= flat.mean(1, keepdims=True)
-        return flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-6)
-
-    similarity = vectors("test")[:count] @ vectors("train").T
-    return [int(row) for row in similarity.argmax(1)]
-
-
-def _paired_with_another(count: int) -> list[int]:
-    """A seeded order in which no study keeps its own index."""
-    order = np.random.default_rng(0).permutation(count)
-    shifted = np.empty(count, dtype=int)
-    shifted[order] = np.roll(order, 1)
-    return shifted.tolist()
+def _baselines(data: StudyData, studies: Sequence[Study]) -> Baselines:
+    train, count = data.studies["train"], len(studies)
+    compared, images = (comparable(data.images(split, COMPARED_SIZE)) for split in ("train", "test"))
+    return {CONSTANT: constant_report(train, count), NEAREST: nearest_reports(train, compared, images[:count])}

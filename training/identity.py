@@ -89,5 +89,5 @@ def _reason(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     if key == "data.studies":
         return "its studies are others now"
     if key == "version":
-        return f"this version of cxr-lens makes it in another way ({is_now}, before {was})"
+        return f"it is made in another way now (version {is_now}, was {was})"
     return f"{key} is {is_now}, was {was}"

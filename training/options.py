@@ -33,7 +33,7 @@ Bundles = Annotated[
 ]
 NewBundles = Annotated[Path | None, _bundles(show_default="beside the run's stages")]
 BundleNames = Annotated[
-    list[str] | None, typer.Option("--bundle", help="Name of a bundle; may come again. Default: all.")
+    list[str] | None, typer.Option("--bundle", help="Name of a bundle; may come again.", show_default="all")
 ]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
 Tables = Annotated[Path, typer.Option("--out", help="Folder of results; files go into <out>/<preset>/.")]
@@ -52,7 +52,7 @@ StudiesASplit = Annotated[
 OpenI = Annotated[
     Path | None,
     typer.Option(
-        "--openi", help="indiana_reports.csv of Open-i, or its folder. [default: in the package torchxrayvision]"
+        "--openi", help="indiana_reports.csv of Open-i, or its folder.", show_default="in the package torchxrayvision"
     ),
 ]
 Disagreements = Annotated[
@@ -63,6 +63,9 @@ Device = Annotated[
     typer.Option(
         help="Where torch computes: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.", envvar="CXR_DEVICE"
     ),
+]
+BeamSize = Annotated[
+    int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.", show_default="as the bundle's card says")
 ]
 Devices = Annotated[
     int | None, typer.Option(min=1, help="Processes a node, each with a GPU of its own, or on the CPU.")

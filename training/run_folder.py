@@ -78,7 +78,7 @@ def _begin(folder: Path, key: str, identity: Mapping[str, Any]) -> bool:
         if "identity" in recorded:
             about = f" (made anew: {why_anew(recorded['identity'], identity)})"
         elif recorded:
-            about = " (made anew: an earlier version of cxr-lens made it, and recorded its settings in another form)"
+            about = " (made anew: an earlier release made it, and recorded its settings in another form)"
         else:
             about = " (made anew: its config.json is missing or damaged)"
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""From a radiograph to reports, embeddings and filtered images, for the dashboard and the command line."""
+"""From a radiograph to reports and embeddings, for the dashboard and the command line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from core.bundles.pair import ReportModel, encode_batch, encode_images, to_batch, write_from_tokens
 from core.decoders.search import GenerateConfig
-from core.encoders.ccve import ClusterClipEncoder
 from core.studies.model_image import Pixels
 from core.text import PAD, START
-from core.types import CXRLensError, FloatImage, Report, VisualTokens
+from core.types import FloatImage, Report, VisualTokens
 
 
 def write_reports(
@@ -86,18 +85,3 @@ def decoder_states(model: ReportModel, visual: VisualTokens, config: GenerateCon
     lengths = torch.tensor([len(each) - 1 for each in written], device=device)
     counted = (torch.arange(ids.shape[1], device=device) < lengths[:, None])[..., None]
     return (held[0] * counted).sum(1) / lengths.clamp(min=1)[:, None]
-
-
-@torch.inference_mode()
-def filtered_images(model: ReportModel, image: FloatImage) -> npt.NDArray[np.float32]:
-    """What CCVE's filters make of an image: (13, H, H), the mean of the channels, each scaled to [0, 1].
-
-    Raises:
-        CXRLensError: the model's encoder has no filters.
-    """
-    if not isinstance(model.encoder, ClusterClipEncoder):
-        raise CXRLensError(f"{model.card.name} has no filters: only CCVE filters its image.")
-    means = model.encoder.filtered(to_batch([image], model.image_size))[0].mean(1)  # (13, H, H)
-    low, high = means.amin((1, 2), keepdim=True), means.amax((1, 2), keepdim=True)
-    scaled: npt.NDArray[np.float32] = ((means - low) / (high - low).clamp(min=1e-6)).float().cpu().numpy()
-    return scaled

@@ -90,6 +90,14 @@ class BundleLibrary:
                 found[folder.name] = str(error)
         return found
 
+    def card(self, name: str) -> Card:
+        """The card of a bundle.
+
+        Raises:
+            BundleError: there is no such bundle, or its card is damaged.
+        """
+        return read_card(self._folder_of(name))
+
     def load(self, name: str) -> ReportModel:
         """Load a pair, strictly: hashes, keys and shapes must agree.
 
@@ -104,7 +112,7 @@ class BundleLibrary:
         Raises:
             BundleError: there is no such bundle, or a card is damaged.
         """
-        for shared in read_card(self._folder_of(name)).content["encoder"]["shared"]:
+        for shared in self.card(name).content["encoder"]["shared"]:
             encoder = read_content(self.folder / "shared" / shared)["encoder"]
             if "coarse_labels" in encoder:
                 return {"cdc": tuple(encoder["coarse_labels"]), "fgc": tuple(encoder["fine_labels"])}

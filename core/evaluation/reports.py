@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,29 @@ from core.tables import plain_id
 from core.types import CXRLensError
 
 _STATES = tuple(LabelState)
+_REFERENCE = "reference"
 
 States = Mapping[str, LabelState]
+
+
+class Known(NamedTuple):
+    """What is known of a study beside the texts.
+
+    Attributes:
+        subject: its patient.
+        states: of the 14 observations.
+        traits: what studies can be divided by, title -> value, as `core.studies.source.Source.traits`.
+        details: its findings in detail, as "mild edema".
+    """
+
+    subject: str
+    states: States
+    traits: Mapping[str, str] = {}
+    details: tuple[str, ...] = ()
+
+
+class NoKnownStudyError(CXRLensError):
+    """Reports are of other studies than those that are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +77,13 @@ class Evaluation:
     Attributes:
         study_ids: n of them.
         subjects: the patient of each.
-        references: text of each reference report.
-        truth: states of each reference.
+        references: text of each reference report; all "" where there are none.
+        truth: states of each reference; without references what else is known, or blank.
         texts: by system, n reports.
         states: by system, states of each report, read by the rule labeler.
+        traits: of each study, see `Known`; empty where nothing is known.
+        details: of each study, see `Known`.
+        left_out: studies of the file that are not known, so that they are left out.
     """
 
     study_ids: tuple[str, ...]
@@ -67,10 +92,20 @@ class Evaluation:
     truth: tuple[States, ...]
     texts: Mapping[str, tuple[str, ...]]
     states: Mapping[str, tuple[States, ...]]
+    traits: tuple[Mapping[str, str], ...] = ()
+    details: tuple[tuple[str, ...], ...] = ()
+    left_out: int = 0
+
+    @cached_property
+    def referenced(self) -> bool:
+        """Whether there are references; without them there are no outcomes and no scores."""
+        return any(text.strip() for text in self.references)
 
     @cached_property
     def outcomes(self) -> Mapping[str, tuple[Mapping[str, Outcome], ...]]:
-        """By system, what became of each observation of each study."""
+        """By system, what became of each observation of each study; nothing where there are no references."""
+        if not self.referenced:
+            return {name: ({},) * len(self.study_ids) for name in self.states}
         return {
             name: tuple(compare(truth, states) for truth, states in zip(self.truth, each, strict=True))
             for name, each in self.states.items()
@@ -141,26 +176,27 @@ class Evaluation:
 
 def read_evaluation(
     path: Path,
-    truth: Mapping[str, tuple[str, States]] | None = None,
+    known: Mapping[str, Known] | None = None,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Read a family's ``reports.jsonl``, as the evaluation writes it, and label its reports.
 
     Args:
-        truth: study id -> its patient and its states, where they are known better than the reference's text tells;
-            studies that are not in it are left out. None labels the references, each study its own patient.
+        known: study id -> what is known better than the reference's text tells; studies that are not in it are left
+            out, and counted. None labels the references, each study its own patient.
         cache: folder in which labels are kept, by the content of the file and the version of the rules; those that
             :func:`write_labels` left beside the file are used if they still fit.
         progress: called with (reports done, reports in all).
 
     Raises:
-        CXRLensError: the file is missing or damaged, has a study twice, a text that is none, or no study that is known.
+        NoKnownStudyError: none of its studies is known.
+        CXRLensError: the file is missing or damaged, has a study twice, or a text that is none.
     """
     study_ids, texts, key = _read_reports(path)
-    chosen = [index for index, study_id in enumerate(study_ids) if truth is None or study_id in truth]
+    chosen = [index for index, study_id in enumerate(study_ids) if known is None or study_id in known]
     if not chosen:
-        raise CXRLensError(f"{path} has no study that is known here. Evaluate again with these data.")
+        raise NoKnownStudyError(f"{path} has no study that is known here. Evaluate again with these data.")
     codes = _stored_codes(_beside(path), key, texts)
     if codes is None:
         kept = None if cache is None else cache / f"labels-{key}.npz"
@@ -170,17 +206,26 @@ def read_evaluation(
             if kept is not None:
                 with suppress(OSError, DiskError):  # then the next reader waits, as this one did
                     _store(kept, key, codes)
+    left_out = len(study_ids) - len(chosen)
     study_ids = tuple(study_ids[index] for index in chosen)
     texts = {name: tuple(each[index] for index in chosen) for name, each in texts.items()}
     labelled = {name: tuple(map(_named, rows[chosen])) for name, rows in zip(texts, codes, strict=True)}
-    references, read = texts.pop("reference"), labelled.pop("reference")
+    references = texts.pop(_REFERENCE, ("",) * len(study_ids))
+    blank = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)
+    read = labelled.pop(_REFERENCE, (blank,) * len(study_ids))
+    facts = [
+        Known(each, states) if known is None else known[each] for each, states in zip(study_ids, read, strict=True)
+    ]
     return Evaluation(
         study_ids,
-        study_ids if truth is None else tuple(truth[each][0] for each in study_ids),
+        tuple(each.subject for each in facts),
         references,
-        read if truth is None else tuple(truth[each][1] for each in study_ids),
+        tuple(each.states for each in facts),
         texts,
         labelled,
+        tuple(each.traits for each in facts),
+        tuple(each.details for each in facts),
+        left_out,
     )
 
 
@@ -200,7 +245,7 @@ def _beside(path: Path) -> Path:
 
 
 def _read_reports(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], str]:
-    """Study ids, texts by system, the reference's first, and what names the labels of this content."""
+    """Study ids, texts by system, the reference's first if there is one, and what names the labels of this content."""
     try:
         key = f"{sha256_of(path)[:24]}-{RULES_VERSION}"
         rows = list(read_json_lines(path))
@@ -216,15 +261,16 @@ def _read_reports(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...
     texts: dict[str, list[str]] = {}
     for number, row in rows:
         where = f"{path} is damaged: line {number}"
-        if not isinstance(row, dict) or not {"study_id", "reference"} <= set(row):
-            raise CXRLensError(f"{where} has no study_id or no reference. Evaluate again.")
+        if not isinstance(row, dict) or "study_id" not in row or len(row) < 2:
+            raise CXRLensError(f"{where} has no study_id, or no report. Evaluate again.")
         study_id = _study_id(row.pop("study_id"), where)
         if study_id in lines:
             raise CXRLensError(
                 f"{where} is of study {study_id}, as line {lines[study_id]}. A study may be there once; take one out."
             )
         lines[study_id] = number
-        row = {"reference": row.pop("reference"), **row}
+        if _REFERENCE in row:
+            row = {_REFERENCE: row.pop(_REFERENCE), **row}
         if texts and set(row) != set(texts):
             names = ", ".join(sorted(set(row) ^ set(texts)))
             raise CXRLensError(f"{where} and line {rows[0][0]} have not the same systems ({names}). Evaluate again.")
@@ -261,7 +307,7 @@ def _stored_codes(path: Path, key: str, texts: Mapping[str, Sequence[str]]) -> n
 
 
 def _shape(texts: Mapping[str, Sequence[str]]) -> tuple[int, int, int]:
-    return len(texts), len(texts["reference"]), len(OBSERVATIONS)
+    return len(texts), len(next(iter(texts.values()))), len(OBSERVATIONS)
 
 
 def _store(path: Path, key: str, codes: npt.NDArray[np.uint8]) -> None:

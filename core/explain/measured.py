@@ -112,37 +112,37 @@ def trust_of(gains: Mapping[str, Interval]) -> Trust:
 
 
 def verdict(trust: Trust, numbers: Mapping[str, Interval], gains: Mapping[str, Interval], studies: int) -> str:
-    """Say in plain words how far to believe a method."""
+    """Say in plain words how far to trust a method: the advice, then what was measured."""
     if "random" in gains:
         fall, by_chance = numbers["comprehensiveness"][0], numbers["comprehensiveness"][0] - gains["random"][0]
-        found = (
-            f"In {studies} phantom studies, switching off the filters it ranks first made the words {_fall(fall)}, "
-            f"filters drawn at random {_fall(by_chance)}. "
-        )
-        said = {
-            "better": "The ranking says something about what the report depends on.",
-            "usual": "",
-            "unproven": "It is not shown to be better than chance: do not read it as the reason for the report.",
-            "worse": "It is worse than chance: do not read it as the reason for the report.",
+        advice = {
+            "better": "It says something about what the report depends on",
+            "usual": "It says something about what the report depends on",
+            "unproven": "Not shown to be better than chance, so do not read it as the reason for the report",
+            "worse": "Worse than chance, so do not read it as the reason for the report",
         }[trust]
+        found = (
+            f"removing the filters that it ranks first {_changed(fall)} the words' probability by "
+            f"{100 * abs(fall):.1f} percentage points, random filters {_changed(by_chance)} it by "
+            f"{100 * abs(by_chance):.1f}"
+        )
     else:
         hit, middle = numbers["pointing"][0], numbers["pointing"][0] - gains["centre"][0]
-        found = (
-            f"In {studies} phantom studies its highest point lay on the finding in {hit:.0%} of cases; pointing at the "
-            f"middle of the image would do so in {middle:.0%}. "
-        )
-        said = {
-            "better": "It shows where, also beyond the finding's usual place.",
-            "usual": "It is not shown to be better than knowing where such findings usually lie.",
-            "unproven": "It is not shown to be better than the middle: do not take it for the place of the finding.",
-            "worse": "That is worse: do not take it for the place of the finding.",
+        advice = {
+            "better": "It shows where the finding is, also away from the usual place of such findings",
+            "usual": "Not shown to be better than knowing where such findings usually lie",
+            "unproven": "Not shown to beat the image's centre, so do not read it as the place of the finding",
+            "worse": "Do not read it as the place of the finding",
         }[trust]
-    return found + said + _caution(numbers)
+        found = (
+            f"its peak hit the finding {100 * hit:.0f} times in 100, the image's centre would hit it "
+            f"{100 * middle:.0f} times"
+        )
+    return f"{advice}: in tests on {studies} synthetic X-rays, {found}.{_caution(numbers)}"
 
 
-def _fall(change: float) -> str:
-    points = 100 * change
-    return f"{abs(points):.1f} points {'less' if points >= 0 else 'more'} likely"
+def _changed(fall: float) -> str:
+    return "lowered" if fall >= 0 else "raised"
 
 
 ALIKE = 0.5

@@ -5,16 +5,11 @@ A process, not a thread: it can be ended at any time, and the dashboard stays qu
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core import paths
-from core.files import DiskError, remove_forgotten, whole_file, write_whole
+from core.files import remove_forgotten, whole_file
+from core.jobs import Job, work
 from core.projection.methods import Progress, ProjectionConfig, check_features, place, project
 from core.projection.quality import trustworthiness
 from core.types import CXRLensError, Projection
@@ -78,7 +74,7 @@ def load(key: str) -> Projection | None:
 def _save(key: str, found: Projection) -> None:
     from safetensors.numpy import save_file
 
-    folder = _writable(cache_folder())
+    folder = writable(cache_folder())
     remove_forgotten(folder)
     about = json.dumps({"method": found.method, "parameters": dict(found.parameters)})
     with whole_file(folder / f"{key}.safetensors") as fresh:
@@ -88,7 +84,12 @@ def _save(key: str, found: Projection) -> None:
         path.unlink(missing_ok=True)
 
 
-def _writable(folder: Path) -> Path:
+def writable(folder: Path) -> Path:
+    """Make a folder in the cache where it is not there.
+
+    Raises:
+        CXRLensError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -137,7 +138,7 @@ def compute(
     return placed
 
 
-class ProjectionJob:
+class ProjectionJob(Job):
     """A map that another process computes. Its result is on disk by content, so jobs may be lost and begun anew."""
 
     def __init__(self, features: Floats, config: ProjectionConfig, new: Floats | None = None) -> None:
@@ -150,46 +151,12 @@ class ProjectionJob:
 
         check_features(features)
         self.key = content_key(features, config, new)
-        self.began = time.monotonic()
-        self.cancelled = False
-        self.folder = _writable(cache_folder() / f"{self.key}-{os.getpid()}-{time.monotonic_ns()}.job")
+        folder = writable(cache_folder() / f"{self.key}-{os.getpid()}-{time.monotonic_ns()}.job")
         tensors = {"features": np.ascontiguousarray(features, dtype=np.float32)}
         if new is not None:
             tensors["new"] = np.ascontiguousarray(new, dtype=np.float32)
-        save_file(tensors, self.folder / "input.safetensors", {"config": json.dumps(asdict(config))})
-        with (self.folder / "log.txt").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "core.projection.job", str(self.folder)],
-                cwd=paths.CODE,
-                # Waiting threads sleep: spinning ones take many times as long where other work has the cores.
-                env=os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE"},
-                stdin=subprocess.PIPE,  # closes when we end, however that happens; see _end_with_parent
-                stdout=log,
-                stderr=log,
-            )
-
-    def progress(self) -> tuple[float, str]:
-        """Share that is done, 0 to 1, and what is being done."""
-        try:
-            share, what = json.loads((self.folder / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return 0.0, "Starting"
-        return float(share), str(what)
-
-    def done(self) -> bool:
-        """Has it ended, well or not?"""
-        return self._process.poll() is not None
-
-    def cancel(self) -> None:
-        """End the process; nothing half-done stays."""
-        self.cancelled = True
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        save_file(tensors, folder / "input.safetensors", {"config": json.dumps(asdict(config))})
+        super().__init__("core.projection.job", folder, "The map", "Try PCA, or again.")
 
     def result(self) -> Projection:
         """Wait for the map.
@@ -197,54 +164,24 @@ class ProjectionJob:
         Raises:
             CXRLensError: it was cancelled, the data have no map, or the process ended before its time.
         """
-        code = self._process.wait()
-        if self.cancelled:
-            raise CXRLensError("The map was cancelled.")
-        found = load(self.key) if code == 0 else None
-        if found is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return found
-        told = self.folder / "error.txt"
-        if told.is_file():
-            raise CXRLensError(told.read_text(encoding="utf-8"))
-        raise CXRLensError(
-            f"The map's process ended before its time (code {code}); memory may have run out. "
-            f"Try PCA, or again. Its log: {self.folder / 'log.txt'}."
-        )
+        self.wait()
+        found = load(self.key)
+        if found is None:
+            raise CXRLensError("The map was computed, and is not on the disk any more. Try again.")
+        return found
 
 
-def _end_with_parent(folder: Path) -> None:
-    """End this process, and leave nothing, when the process that started it ends: our standard input closes then."""
-    os.read(0, 1)  # not of sys.stdin, whose lock would stop the interpreter from ending
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
-
-
-def _work(folder: Path) -> int:
+def _compute(folder: Path, progress: Progress) -> None:
     """What the process does."""
     from safetensors import safe_open
-
-    def tell(share: float, what: str) -> None:
-        with contextlib.suppress(DiskError):  # the folder goes when the job is cancelled
-            write_whole(folder / "progress.json", json.dumps([share, what]), synced=False)
 
     with safe_open(folder / "input.safetensors", framework="numpy") as file:
         config: dict[str, Any] = json.loads(file.metadata()["config"])
         values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    try:
-        compute(
-            values["features"],
-            ProjectionConfig(**config),
-            values.get("new"),
-            threads=os.cpu_count() or 1,
-            progress=tell,
-        )
-    except CXRLensError as error:
-        write_whole(folder / "error.txt", str(error))
-        return 1
-    return 0
+    new = values.get("new")
+    threads = os.cpu_count() or 1
+    compute(values["features"], ProjectionConfig(**config), new, threads=threads, progress=progress)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, args=(Path(sys.argv[1]),), daemon=True).start()
-    sys.exit(_work(Path(sys.argv[1])))
+    work(_compute)

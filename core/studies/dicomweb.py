@@ -159,7 +159,8 @@ class DicomWebSource(Source):
 
     def _ask_instances(self, study_id: str, _when: int) -> tuple[tuple[_Instance, ...], Mapping[str, str]]:
         rows = self._json(f"/studies/{study_id}/instances", {"includefield": [_MODALITY, _VIEW, _SEX, _AGE]})
-        found, context = [], {}
+        found: list[_Instance] = []
+        context: dict[str, str] = {}
         for row in rows:
             series, uid = _first(row, _SERIES), _first(row, _INSTANCE)
             if not (_UID.fullmatch(series) and _UID.fullmatch(uid)) or _first(row, _STUDY) not in ("", study_id):

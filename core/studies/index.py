@@ -15,7 +15,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.files import whole_file, write_whole
+from core.studies.census import Notes, take_census
 from core.tables import is_broken
-from core.types import SPLITS, CXRLensError, Split
+from core.types import CXRLensError, Split
 from core.views import ViewChoice, view_choices
 
 INDEX_VERSION = "1"
 """Raise it whenever the same release would give another index."""
 
 MAX_REPORT_CHARS = 100_000  # ours: some twenty times the longest report of either release
-_EXAMPLES = 5
 _CHECKED = 200  # ours: images that are looked for where a release is said to be
 _BATCH = 4096
 _GROUPS = 4  # ours: parts of the texts, of 4,096 studies each, that are kept in memory
@@ -142,20 +143,6 @@ def text_fault(*texts: str) -> str:
     return "report is not UTF-8" if any(map(is_broken, texts)) else ""
 
 
-@dataclass
-class Notes:
-    """What is worth telling of a release and drops nothing by itself: how often, with some examples."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, what: str, example: str) -> None:
-        """Count one."""
-        self.counts[what] += 1
-        if self.counts[what] <= _EXAMPLES:
-            self.examples.setdefault(what, []).append(example)
-
-
 @dataclass(frozen=True, slots=True)
 class Told:
     """What an index says of its data beside them, for pages.
@@ -242,7 +229,7 @@ def write_index(
         "images": order.hexdigest()[:16],
     }
     index = StudyIndex(out, about)
-    _write_json(out / "census.json", _census(index, notes))
+    _write_json(out / "census.json", take_census(index, notes))
     _write_json(out / "index.json", about)
     return index
 
@@ -264,22 +251,26 @@ class StudyIndex:
     @cached_property
     def studies(self) -> pd.DataFrame:
         """A row a study: study_id, subject_id, split, dropped, has_findings, has_impression; no texts."""
-        rows = []
         file = pq.ParquetFile(self.folder / "studies.parquet")
-        columns = ["study_id", "subject_id", "split", "dropped", "findings", "impression"]
-        for batch in file.iter_batches(columns=columns, use_threads=False):
-            part = batch.to_pandas(use_threads=False)
-            part["has_findings"] = part.pop("findings") != ""
-            part["has_impression"] = part.pop("impression") != ""
-            rows.append(part)
-        return pd.concat(rows, ignore_index=True)
+        parts, kept = [], ["study_id", "subject_id", "split", "dropped"]
+        for group in range(file.num_row_groups):
+            there = {}
+            for name in ("findings", "impression"):  # one after another: all texts at once would fill the memory
+                column = file.read_row_group(group, columns=[name], use_threads=False)[name]
+                there[f"has_{name}"] = pc.not_equal(column, "")
+            part = file.read_row_group(group, columns=kept, use_threads=False)
+            parts.append(pa.table({**{name: part[name] for name in kept}, **there}))
+        return pa.concat_tables(parts).to_pandas(use_threads=False)
 
     @cached_property
     def images(self) -> pd.DataFrame:
         """A row an image: image_id, study (row in `studies`), path, view, bytes, dropped."""
-        table = read_parquet(self.folder / "images.parquet").to_pandas(use_threads=False)
-        table.insert(1, "study", pd.Index(self.studies["study_id"]).get_indexer(table.pop("study_id")))
-        return table
+        table = read_parquet(self.folder / "images.parquet")
+        known = pa.array(self.studies["study_id"], pa.string())
+        study = pc.fill_null(pc.index_in(table["study_id"], known), -1).to_numpy()
+        images = table.drop_columns("study_id").to_pandas(use_threads=False)
+        images.insert(1, "study", study.astype(np.int64))
+        return images
 
     @cached_property
     def texts(self) -> pa.Table:
@@ -319,20 +310,35 @@ class StudyIndex:
             columns sample_id, image (row in `images`), study (row in `studies`), path, view, bytes, and those of
             `studies`. A study's first image has the study's id, a further one a number behind it ("s50414267.2").
         """
+        rows, number = self.chosen(views, unreadable)
+        of_image = self.images["study"].to_numpy()[rows]
+        chosen = self.studies.take(of_image).drop(columns="dropped").reset_index(drop=True)
+        pictures = self.images[["path", "view", "bytes"]].take(rows).reset_index(drop=True)
+        ids = sample_ids(chosen["study_id"].tolist(), number)
+        first = pd.DataFrame({"sample_id": ids, "image": rows, "study": of_image})
+        return pd.concat([first, pictures, chosen], axis=1)
+
+    def chosen(self, views: str, unreadable: Sequence[int] = ()) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The images that a choice of views takes.
+
+        Args:
+            views: as of `samples`.
+            unreadable: as of `samples`.
+
+        Returns:
+            rows of `images`, and for each how many images of its study stand before it.
+        """
         choice = self.choice(views)
-        images = self.images.rename_axis("image").reset_index()
-        usable = (images["dropped"] == "") & ~images["image"].isin(unreadable)
+        images, of_image = self.images, self.images["study"].to_numpy()
+        usable = ((images["dropped"] == "") & ~images.index.isin(unreadable)).to_numpy(copy=True)
         if choice.views is not None:
-            usable &= images["view"].isin(choice.views)
-        chosen = images.loc[usable, ["image", "study", "path", "view", "bytes"]]
-        chosen = chosen.join(self.studies, on="study")
-        chosen = chosen[chosen["dropped"] == ""].drop(columns="dropped")
-        number = chosen.groupby("study").cumcount()
+            usable &= images["view"].isin(choice.views).to_numpy()
+        usable &= (self.studies["dropped"] == "").to_numpy()[of_image]
+        rows = np.flatnonzero(usable).astype(np.int64)
+        number = np.asarray(pd.Series(of_image[rows]).groupby(of_image[rows]).cumcount(), dtype=np.int64)
         if choice.first_only:
-            chosen, number = chosen[number == 0], number[number == 0]
-        further = ("." + (number + 1).astype(str)).where(number > 0, "")
-        chosen.insert(0, "sample_id", chosen["study_id"] + further)
-        return chosen.reset_index(drop=True)
+            rows, number = rows[number == 0], number[number == 0]
+        return rows, number
 
     def file(self, path: str) -> Path:
         """An image's file.
@@ -376,6 +382,13 @@ class StudyIndex:
     def census(self) -> dict[str, Any]:
         """What was found, kept and dropped when the index was written."""
         return dict(json.loads((self.folder / "census.json").read_text(encoding="utf-8")))
+
+
+def sample_ids(study_ids: Sequence[str], number: npt.NDArray[np.int64]) -> list[str]:
+    """Names of images: the study's, with a number behind it from the second on ("s50414267.2")."""
+    return [
+        each if not place else f"{each}.{place + 1}" for each, place in zip(study_ids, number.tolist(), strict=True)
+    ]
 
 
 def move_index(folder: Path, root: Path) -> StudyIndex:
@@ -450,35 +463,6 @@ def open_index(folder: Path) -> StudyIndex:
     return StudyIndex(folder, about)
 
 
-def format_census(census: Mapping[str, Any]) -> str:
-    """Write a census for a reader."""
-    lines = [f"{census['source']}, read from {census['root']}"]
-    for name in ("studies", "images"):
-        part = census[name]
-        dropped = sum(each["count"] for each in part["dropped"].values())
-        lines.append(
-            f"\n{name:<10} {part['found']:>9,} listed {part['found'] - dropped:>9,} kept {dropped:>9,} dropped"
-        )
-        lines += [_line(reason, **each) for reason, each in part["dropped"].items()]
-    if census["notes"]:
-        lines.append("\nalso seen, nothing dropped for it by itself")
-        lines += [_line(what, **each) for what, each in census["notes"].items()]
-    lines.append(
-        f"\n{'views':<10}{'split':<10}{'images':>9}{'studies':>9}{'patients':>10}{'findings':>10}{'impression':>12}"
-    )
-    for row in census["views"]:
-        lines.append(
-            f"{row['views']:<10}{row['split']:<10}{row['images']:>9,}{row['studies']:>9,}{row['patients']:>10,}"
-            f"{row['findings']:>10,}{row['impression']:>12,}"
-        )
-    lines.append("findings, impression: images whose study has that section")
-    return "\n".join(lines)
-
-
-def _line(what: str, count: int, examples: Sequence[str]) -> str:
-    return f"  {count:>9,}  {what}: {', '.join(examples)}{', ...' if count > len(examples) else ''}"
-
-
 def _batched(entries: Iterable[StudyEntry], size: int) -> Iterator[list[StudyEntry]]:
     iterator = iter(entries)
     while batch := list(itertools.islice(iterator, size)):
@@ -508,44 +492,6 @@ def _image_row(study_id: str, image: ImageEntry) -> dict[str, Any]:
         "bytes": image.size,
         "dropped": image.dropped,
     }
-
-
-def _census(index: StudyIndex, notes: Notes) -> dict[str, Any]:
-    views = []
-    for name in view_choices(index.source):
-        samples = index.samples(name)
-        for split in SPLITS:
-            part = samples[samples["split"] == split]
-            views.append(
-                {
-                    "views": name,
-                    "split": split,
-                    "images": len(part),
-                    "studies": int(part["study"].nunique()),
-                    "patients": int(part["subject_id"].nunique()),
-                    "findings": int(part["has_findings"].sum()),
-                    "impression": int(part["has_impression"].sum()),
-                }
-            )
-    return {
-        "source": index.source,
-        "root": str(index.root),
-        "studies": _dropped(index.studies, "study_id"),
-        "images": _dropped(index.images, "image_id"),
-        "notes": {
-            what: {"count": count, "examples": notes.examples[what]} for what, count in notes.counts.most_common()
-        },
-        "views": views,
-    }
-
-
-def _dropped(table: pd.DataFrame, key: str) -> dict[str, Any]:
-    out = table[table["dropped"] != ""]
-    reasons = {
-        str(reason): {"count": len(rows), "examples": rows[key].head(_EXAMPLES).tolist()}
-        for reason, rows in sorted(out.groupby("dropped"), key=lambda pair: -len(pair[1]))
-    }
-    return {"found": len(table), "dropped": reasons}
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import ImageCache, open_image_cache, read_square, unreadable_images
 from core.studies.images import Radiograph, read_image
-from core.studies.index import INDEX_VERSION, ReleaseError, open_index
+from core.studies.index import INDEX_VERSION, ReleaseError, open_index, sample_ids
 from core.studies.label_table import LabelTable, label_index, open_labels
 from core.studies.mimic_cxr import read_shipped_labels
 from core.studies.source import Source, StudyImage, TrueFinding, UnknownStudyError
@@ -70,6 +70,8 @@ class IndexedSource(Source):
         self.credit = told.credit
         self.views = views
         self.labels = labels or told.labels
+        if self.labels != "rules":
+            self.labelled_by = f"{self.labels} as shipped"
         self._findings_only = findings_only and told.reports
         self._progress = progress
         self._caches: dict[int, ImageCache | None] = {}
@@ -85,6 +87,11 @@ class IndexedSource(Source):
             hashlib.sha256(shipped.read_bytes()).hexdigest() if self.labels != "rules" else "",
             list(unreadable_images(self.index)),
         ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def images_fingerprint(self) -> str:
+        """Hash of index, views and files that cannot be read."""
+        parts = [INDEX_VERSION, self.index.fingerprint, self.views, list(unreadable_images(self.index))]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def ids(self, split: Split) -> Sequence[str]:
@@ -137,7 +144,7 @@ class IndexedSource(Source):
         found = self._images_of(study, study_id, read)
         earlier = self._earlier(study)
         if earlier >= 0:
-            found += self._images_of(earlier, self.index.studies["study_id"].iat[earlier], -1)
+            found += self._images_of(earlier, str(self.index.studies["study_id"].iat[earlier]), -1)
         return tuple(found)
 
     def image(self, study_id: str, size: int) -> FloatImage:
@@ -184,8 +191,8 @@ class IndexedSource(Source):
         found: list[TrueFinding] = []
         for finding, rows in boxes[boxes["image_id"] == image].groupby("finding", sort=False):
             mask: Mask = np.zeros(shape, dtype=np.bool_)
-            for row in rows.itertuples():
-                mask[_span(row.top, row.height, shape[0]), _span(row.left, row.width, shape[1])] = True
+            for left, top, width, height in rows[["left", "top", "width", "height"]].to_numpy(np.float64):
+                mask[_span(top, height, shape[0]), _span(left, width, shape[1])] = True
             observations = tuple(filter(None, str(rows["observations"].iat[0]).split("|")))
             found.append(TrueFinding(str(finding), observations, mask))
         return tuple(found)
@@ -197,23 +204,37 @@ class IndexedSource(Source):
 
     @cached_property
     def _samples(self) -> pa.Table:
-        """Columns of `StudyIndex.samples`."""
-        samples = self.index.samples(self.views, list(unreadable_images(self.index)))
+        """A row a sample: sample_id, image and study (rows of the index), subject_id, split; the rest is looked up."""
+        index = self.index
+        rows, number = index.chosen(self.views, list(unreadable_images(index)))
+        study = index.images["study"].to_numpy()[rows]
         if self._findings_only:
-            samples = samples[samples["has_findings"]]
+            kept = index.studies["has_findings"].to_numpy()[study]
+            rows, number, study = rows[kept], number[kept], study[kept]
+        ids = pa.array(index.studies["study_id"], pa.string()).take(pa.array(study))
         if self.labels != "rules":
-            samples = samples[samples["study_id"].isin(self._shipped["study_id"].to_pylist())]
-        if samples.empty:
+            kept = pc.is_in(ids, self._shipped["study_id"].combine_chunks()).to_numpy(zero_copy_only=False)
+            rows, number, study, ids = rows[kept], number[kept], study[kept], ids.filter(pa.array(kept))
+        if not len(rows):
             what = "study with findings and an image" if self._findings_only else "study with an image"
-            raise ReleaseError(f"{self.index.folder} has no {what} for views={self.views}.")
-        columns = ["sample_id", "image", "study", "path", "bytes", "view", "study_id", "subject_id", "split"]
-        return pa.Table.from_pandas(samples[columns], preserve_index=False, nthreads=1).combine_chunks()
+            raise ReleaseError(f"{index.folder} has no {what} for views={self.views}.")
+        names = pa.array(sample_ids(ids.to_pylist(), number)) if number.any() else ids
+        others = {
+            name: pa.array(index.studies[name], pa.string()).take(pa.array(study)) for name in ("subject_id", "split")
+        }
+        return pa.table({"sample_id": names, "image": rows, "study": study, **others})
 
     def _column(self, name: str) -> npt.NDArray[Any]:
         return np.asarray(self._samples[name].to_numpy())
 
     def _at(self, name: str, place: int) -> Any:
-        return self._samples[name][place].as_py()
+        """A value of a sample, or of its image or study."""
+        if name in self._samples.column_names:
+            return self._samples[name][place].as_py()
+        of_image = name in self.index.images.columns
+        table = self.index.images if of_image else self.index.studies
+        value = table[name].iat[self._at("image" if of_image else "study", place)]
+        return value.item() if isinstance(value, np.generic) else value
 
     def _place(self, study_id: str) -> int:
         place = int(pc.index(self._samples["sample_id"], study_id).as_py())
@@ -227,18 +248,21 @@ class IndexedSource(Source):
         rows = studies[studies["study_id"] == study_id]
         if rows.empty:
             return self.unknown(study_id)
-        reason = rows["dropped"].iat[0] or f"it has no image for views={self.views}, or no findings"
+        reason = str(rows["dropped"].iat[0]) or f"it has no image for views={self.views}, or no findings"
         return UnknownStudyError(f"Study {study_id!r} of {self.title} is left out: {reason}.")
 
     def _images_of(self, study: int, study_id: str, read: int) -> list[StudyImage]:
         images = self.index.images
-        rows = np.flatnonzero(((images["study"] == study) & (images["dropped"] == "")).to_numpy())
-        rows = rows[np.argsort(rows != read, kind="stable")]
+        rows = np.flatnonzero(((images["study"] == study) & (images["dropped"] == "")).to_numpy()).tolist()
         return [
             StudyImage(
-                study_id, images["image_id"].iat[row], images["view"].iat[row], bool(row == read), earlier=read < 0
+                study_id,
+                str(images["image_id"].iat[row]),
+                str(images["view"].iat[row]),
+                read=row == read,
+                earlier=read < 0,
             )
-            for row in rows
+            for row in sorted(rows, key=lambda row: row != read)
         ]
 
     def _earlier(self, study: int) -> int:

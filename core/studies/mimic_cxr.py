@@ -26,11 +26,11 @@ import pyarrow.parquet as pq
 
 from core.files import whole_file
 from core.observations import OBSERVATIONS, LabelState
+from core.studies.census import Notes
 from core.studies.image_cache import unreadable_images
 from core.studies.index import (
     MAX_REPORT_CHARS,
     ImageEntry,
-    Notes,
     ReleaseError,
     StudyEntry,
     StudyIndex,

@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from core.studies.census import Notes
 from core.studies.files import SUFFIXES, image_files, without_suffix
 from core.studies.index import (
     MAX_REPORT_CHARS,
     ImageEntry,
-    Notes,
     ReleaseError,
     StudyEntry,
     StudyIndex,

@@ -76,6 +76,7 @@ class Source(ABC):
         synthetic: whether its images are drawn, not taken of patients.
         has_reports: whether its studies have a reference report.
         has_labels: whether something is known of the 14 observations: from reports, or given.
+        labelled_by: where that comes from, in words.
         truth: what `masks` are, in words: "outlines of what was drawn"; "" where there are none.
         credit: what must stand beside its images; "" where nothing must.
         listed: whether `ids` names its studies; where not, they are found by `find` only.
@@ -87,6 +88,7 @@ class Source(ABC):
     synthetic: bool = False
     has_reports: bool = True
     has_labels: bool = True
+    labelled_by: str = "rule labeler"
     truth: str = ""
     credit: str = ""
     listed: bool = True
@@ -94,6 +96,10 @@ class Source(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hash of everything that decides the content."""
+
+    def images_fingerprint(self) -> str:
+        """Hash of what decides the images that models read; no report is labelled for it."""
+        return self.fingerprint()
 
     @abstractmethod
     def ids(self, split: Split) -> Sequence[str]:

@@ -6,29 +6,26 @@ is what. Images are found by what the table writes of them, or by the studies' i
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from core.files import read_json_lines
-from core.observations import NO_FINDING, OBSERVATIONS, LabelState, stronger
+from core.files import whole_file
+from core.observations import OBSERVATIONS, LabelState, stronger
+from core.studies.boxes import Box, read_boxes, row_boxes, write_boxes
+from core.studies.census import Notes
 from core.studies.columns import Columns, read_split
 from core.studies.files import ImageTree, without_suffix
 from core.studies.images import dicom_view
 from core.studies.index import (
     BOXES,
     ImageEntry,
-    Notes,
     ReleaseError,
     StudyEntry,
     StudyIndex,
@@ -38,27 +35,18 @@ from core.studies.index import (
     text_fault,
     write_index,
 )
-from core.tables import TableError, open_table, plain_id, read_rows
-from core.types import CXRLensError
+from core.studies.records import cell_of, plain_text, read_records
+from core.tables import TableError, plain_id
 from core.views import plain_view
 
-_EMPTY = frozenset(("nan", "none", "null", "n/a", "<na>"))
 _STATES = {
     **dict.fromkeys(("1", "1.0", "true", "yes", "positive"), LabelState.POSITIVE),
     **dict.fromkeys(("0", "0.0", "false", "no", "negative"), LabelState.NEGATIVE),
     **dict.fromkeys(("-1", "-1.0", "uncertain"), LabelState.UNCERTAIN),
     **dict.fromkeys(("", "blank"), LabelState.BLANK),
 }
-_KINDS = (".csv", ".csv.gz", ".jsonl", ".json", ".parquet")
 _FIRST = ("PA", "AP", "FRONTAL", "")
 """Order of a study's images: the first that a model may read comes first."""
-
-_BOX_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("image_id", "finding", "observations")),
-        *((name, pa.float32()) for name in ("left", "top", "width", "height")),
-    ]
-)
 
 
 @dataclass(slots=True)
@@ -75,16 +63,6 @@ class _Study:
     """What is written of an image -> its view."""
     labels: dict[str, LabelState] = field(default_factory=dict)
     fault: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Box:
-    """A box: image as the table writes it, finding, observations, and left, top, width, height."""
-
-    image: str
-    finding: str
-    observations: tuple[str, ...]
-    corner: tuple[float, float, float, float]
 
 
 def index_table(
@@ -118,14 +96,14 @@ def index_table(
     if not tree.sizes:
         raise ReleaseError(f"{images} holds no image: no .png, .jpg or .dcm file, in none of its folders.")
     studies: dict[str, _Study] = {}
-    boxes: list[_Box] = []
+    boxes: list[Box] = []
     tables = _tables(reports, columns)
     for path, split in tables:
         _read_table(path, split, columns, studies, boxes, notes)
     if not studies:
         raise TableError(f"{reports} has no row with an id.")
     _read_lists(tables[0][0].parent, columns, studies)
-    boxes += _read_boxes(tables[0][0].parent, columns, notes)
+    boxes += read_boxes(tables[0][0].parent, columns, notes)
     with_text = any(study.findings or study.impression for study in studies.values())
     with_labels = any(study.labels for study in studies.values())
     ordered = _number_visits(studies)
@@ -136,7 +114,7 @@ def index_table(
     _check_matched(entries, tree, images, reports)
     make_folder(out)
     (out / "index.json").unlink(missing_ok=True)
-    there = _write_boxes(out / BOXES, boxes, tree, images, columns.boxes.side, entries, notes)
+    there = write_boxes(out / BOXES, boxes, tree, images, columns.boxes.side, entries, notes)
     _write_labels(out / "labels-given.parquet", studies if with_labels else {})
     told = Told(
         title=columns.title,
@@ -176,84 +154,8 @@ def _names(folder: Path) -> str:
     return ", ".join(sorted(each.name for each in folder.iterdir())[:8]) or "nothing"
 
 
-def read_records(path: Path, columns: Columns) -> tuple[Columns, Iterator[dict[str, Any]]]:
-    """Read the columns of a table that count.
-
-    Returns:
-        which column is what in this table; and its rows, by column.
-
-    Raises:
-        TableError: it is of another kind, damaged, or has no such column; of CSV also while rows are read.
-    """
-    kind = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
-    if kind not in _KINDS:
-        raise TableError(f"{path}: a table is {', '.join(_KINDS[:-1])} or {_KINDS[-1]}.")
-    more = _read_more(path.parent, columns)
-    if kind in (".csv", ".csv.gz"):
-        names = _csv_header(path)
-        chosen = columns.chosen(path, [*names, *more[0]])
-        wanted = [name for name in dict.fromkeys((*chosen.columns(), columns.key)) if name in names]
-        rows: Iterable[dict[str, Any]] = (dict(zip(wanted, row, strict=True)) for row in read_rows(path, wanted))
-    elif kind == ".parquet":
-        try:
-            names = list(pq.read_schema(path).names)
-            chosen = columns.chosen(path, [*names, *more[0]])
-            wanted = [name for name in dict.fromkeys((*chosen.columns(), columns.key)) if name in names]
-            rows = pq.read_table(path, columns=wanted, use_threads=False).to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise TableError(f"{path} is not a Parquet file, or was cut off. Get it again.") from error
-    else:
-        rows = _json_rows(path)
-        chosen = columns.chosen(path, [*dict.fromkeys(name for row in rows for name in row), *more[0]])
-    return chosen, (_joined(row, more[1], columns.key) for row in rows)
-
-
-def _joined(row: dict[str, Any], more: Mapping[str, Mapping[str, str]], key: str) -> dict[str, Any]:
-    return {**more.get(_text(row.get(key)), {}), **row} if more else row
-
-
-def _csv_header(path: Path) -> list[str]:
-    try:
-        with open_table(path) as file:
-            if "\0" in file.read(64):
-                raise TableError(f"{path} is in UTF-16, or no text at all. Save it as CSV in UTF-8.")
-            file.seek(0)
-            return [name.strip() for name in next(csv.reader(file), [])]
-    except (OSError, EOFError, csv.Error) as error:
-        raise TableError(f"{path} cannot be read: {error}. Get it again.") from error
-
-
-def _json_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        if path.suffix.lower() == ".jsonl":
-            rows: Any = [row for _, row in read_json_lines(path)]
-        else:
-            rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except CXRLensError as error:
-        raise TableError(str(error)) from error
-    except (OSError, ValueError) as error:
-        raise TableError(f"{path} is damaged: it is no JSON in UTF-8. Get it again.") from error
-    rows = list(rows.values()) if isinstance(rows, dict) else rows
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise TableError(f"{path} should be a list of objects, one a study or one an image.")
-    return rows
-
-
-def _read_more(folder: Path, columns: Columns) -> tuple[list[str], dict[str, dict[str, str]]]:
-    """A second table: its columns, and its first row of each key."""
-    path = folder / columns.more
-    if not columns.more or not path.is_file():
-        return [], {}
-    names = _csv_header(path)
-    wanted = [name for name in dict.fromkeys((columns.key, *columns.columns())) if name in names]
-    found: dict[str, dict[str, str]] = {}
-    for row in read_rows(path, [columns.key, *wanted]):
-        found.setdefault(plain_id(row[0]), dict(zip(wanted, row[1:], strict=True)))
-    return names, found
-
-
 def _read_table(
-    path: Path, split: str, columns: Columns, studies: dict[str, _Study], boxes: list[_Box], notes: Notes
+    path: Path, split: str, columns: Columns, studies: dict[str, _Study], boxes: list[Box], notes: Notes
 ) -> None:
     chosen, rows = read_records(path, columns)
     if "patient" not in chosen.of:
@@ -267,20 +169,20 @@ def _add(
     split: str,
     columns: Columns,
     studies: dict[str, _Study],
-    boxes: list[_Box],
+    boxes: list[Box],
     notes: Notes,
 ) -> None:
     """Add what a row tells."""
 
     def told(name: str) -> str:
-        return next((_text(_value(row, column)) for column in columns.of.get(name, ())), "")
+        return next((plain_text(cell_of(row, column)) for column in columns.of.get(name, ())), "")
 
     study_id = _id(told("id"), columns.pattern)
     if not study_id:
         notes.add("row without an id, left out", "")
         return
-    texts = {name: _text(_value(row, column)) for name, (column, *_) in columns.texts.items()}
-    traits = {name: _text(_value(row, column)) for name, (column, *_) in columns.traits.items()}
+    texts = {name: plain_text(cell_of(row, column)) for name, (column, *_) in columns.texts.items()}
+    traits = {name: plain_text(cell_of(row, column)) for name, (column, *_) in columns.traits.items()}
     context = {**texts, **traits, "age": _age(told("age")), "sex": told("sex")[:1].upper()}
     written = read_split(told("split")) if told("split") else split
     if written is None:
@@ -303,7 +205,7 @@ def _add(
         study.images.setdefault(name, view)
     for name, state in _labels(row, columns, study_id).items():
         study.labels[name] = stronger(study.labels.get(name, LabelState.BLANK), state)
-    boxes += _row_boxes(row, columns, next(iter(study.images), ""))
+    boxes += row_boxes(row, columns, next(iter(study.images), ""))
 
 
 def _compare(study_id: str, study: _Study, new: _Study, notes: Notes) -> None:
@@ -318,21 +220,21 @@ def _compare(study_id: str, study: _Study, new: _Study, notes: Notes) -> None:
 
 def _images(row: Mapping[str, Any], columns: Columns) -> Iterator[tuple[str, str]]:
     """What a row writes of images, with their views."""
-    written = next((value for column in columns.of.get("image", ()) if (value := _value(row, column))), None)
-    if written is None or _text(written) == "":
+    written = next((value for column in columns.of.get("image", ()) if (value := cell_of(row, column))), None)
+    if written is None or plain_text(written) == "":
         return
     names = written if isinstance(written, list) else [written]
-    views = [_value(row, column) for column in columns.of.get("view", ())]
+    views = [cell_of(row, column) for column in columns.of.get("view", ())]
     for place, name in enumerate(names):
         of_image = (each[place] if isinstance(each, list) and place < len(each) else each for each in views)
-        found = (plain_view(_text(each)) for each in of_image if not isinstance(each, list))
-        yield _text(name), next((view for view in found if view), "")
+        found = (plain_view(plain_text(each)) for each in of_image if not isinstance(each, list))
+        yield plain_text(name), next((view for view in found if view), "")
 
 
 def _labels(row: Mapping[str, Any], columns: Columns, study_id: str) -> dict[str, LabelState]:
     found: dict[str, LabelState] = {}
     for name, (column, *_) in columns.labels.items():
-        written = _text(_value(row, column))
+        written = plain_text(cell_of(row, column))
         state = _STATES.get(written.lower())
         if state is None:
             raise TableError(
@@ -340,25 +242,12 @@ def _labels(row: Mapping[str, Any], columns: Columns, study_id: str) -> dict[str
             )
         found[name] = state
     for column in columns.listed:
-        value = _value(row, column)
-        names = value if isinstance(value, list) else _text(value).split(columns.between)
+        value = cell_of(row, column)
+        names = value if isinstance(value, list) else plain_text(value).split(columns.between)
         for finding in names:
             for name in columns.observations.get(str(finding).strip(), ()):
                 found[name] = LabelState.POSITIVE
     return found
-
-
-def _row_boxes(row: Mapping[str, Any], columns: Columns, image: str) -> Iterator[_Box]:
-    """Boxes that stand in a row: each part of a list has names, and boxes as left, top, right, bottom."""
-    if columns.boxes.file or not columns.boxes.corner:
-        return
-    outer, _, names = columns.boxes.finding[0].partition("[].")
-    corners = columns.boxes.corner[0][0].partition("[].")[2]
-    for part in row.get(outer) or ():
-        labels = [str(name) for name in part.get(names) or ()]
-        for left, top, right, bottom in part.get(corners) or ():
-            counted = tuple(dict.fromkeys(each for name in labels for each in columns.observations.get(name, ())))
-            yield _Box(image, ", ".join(labels), counted, (left, top, right - left, bottom - top))
 
 
 def _read_lists(folder: Path, columns: Columns, studies: dict[str, _Study]) -> None:
@@ -372,57 +261,7 @@ def _read_lists(folder: Path, columns: Columns, studies: dict[str, _Study]) -> N
                     study.split = split
 
 
-def _read_boxes(folder: Path, columns: Columns, notes: Notes) -> list[_Box]:
-    """Boxes of a table of their own; the release's table, or one with the plain name beside the labels."""
-    boxes = columns.boxes
-    named = [Path(boxes.file), folder / boxes.file, folder / "boxes.csv"] if boxes.file else []
-    path = next((each for each in named if each.is_file()), None)
-    if path is None:
-        if boxes.file and not columns.tables:
-            raise TableError(f"{boxes.file} is not there. --boxes names a table of boxes.")
-        return []
-    header = _csv_header(path)
-    usual = ("image",), ("finding",), *((name,) for name in ("x", "y", "w", "h"))
-    wanted = (boxes.image, boxes.finding, *boxes.corner) if boxes.corner else usual
-    names = [next((name for name in each if name in header), each[0]) for each in wanted]
-    found = []
-    for image, finding, *numbers in read_rows(path, names):
-        try:
-            left, top, width, height = (float(number) for number in numbers)
-        except ValueError:
-            notes.add("box that is no four numbers, left out", image)
-            continue
-        if not all(map(math.isfinite, (left, top, width, height))) or width <= 0 or height <= 0:
-            notes.add("box that is no four numbers, left out", image)
-            continue
-        found.append(_Box(image, finding, columns.observations.get(finding, ()), (left, top, width, height)))
-    return found
-
-
 # --- values ---
-
-
-def _value(row: Mapping[str, Any], column: str) -> Any:
-    """The value of a column, or of each of a list: "findings[].labels"."""
-    outer, nested, rest = column.partition("[].")
-    value = row.get(outer)
-    if not nested:
-        return value.tolist() if hasattr(value, "tolist") else value
-    found: list[Any] = []
-    for part in value or ():
-        each = part.get(rest) if isinstance(part, Mapping) else None
-        found += each if isinstance(each, list) else [] if each is None else [each]
-    return found
-
-
-def _text(value: Any) -> str:
-    """A cell on one line; "" where it says nothing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, list):
-        return " ".join(filter(None, map(_text, value)))
-    text = " ".join(str(value).split())
-    return "" if text.lower() in _EMPTY else text
 
 
 def _id(written: str, pattern: str) -> str:
@@ -543,57 +382,6 @@ def _check_matched(entries: Sequence[StudyEntry], tree: ImageTree, images: Path,
 # --- what stands beside an index ---
 
 
-def _write_boxes(
-    path: Path,
-    boxes: Sequence[_Box],
-    tree: ImageTree,
-    root: Path,
-    side: int,
-    entries: Sequence[StudyEntry],
-    notes: Notes,
-) -> bool:
-    """Write boxes as fractions of their images; whether there are any."""
-    known = {image.image_id: image for entry in entries for image in entry.images if image.path}
-    sizes: dict[str, tuple[int, int]] = {}
-    rows = []
-    for box in boxes:
-        paths = tree.find(box.image)
-        image = known.get(without_suffix(paths[0])) if len(paths) == 1 else None
-        if image is None:
-            notes.add("box of an image that is not there", box.image)
-            continue
-        left, top, width, height = box.corner
-        if max(box.corner) > 1:  # pixels
-            if image.path not in sizes:
-                sizes[image.path] = (side, side) if side else _size_of(root / image.path)
-            across, down = sizes[image.path]
-            left, top, width, height = left / across, top / down, width / across, height / down
-        if not (0 <= left < 1 and 0 <= top < 1 and left + width < 1.02 and top + height < 1.02):
-            notes.add("box that lies outside its image, left out", box.image)
-            continue
-        observations = "|".join(name for name in box.observations if name != NO_FINDING)
-        rows.append((image.image_id, box.finding, observations, left, top, width, height))
-    path.unlink(missing_ok=True)
-    if rows:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        pq.write_table(pa.table(dict(zip(_BOX_SCHEMA.names, columns, strict=True)), schema=_BOX_SCHEMA), path)
-    return bool(rows)
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    """Width and height of an image; (1, 1) where it cannot be read, so that its boxes lie outside."""
-    try:
-        if path.suffix.lower() == ".dcm":
-            from core.studies.images import read_image
-
-            height, width = read_image(path).pixels.shape
-            return width, height
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError, CXRLensError):
-        return 1, 1
-
-
 def _write_labels(path: Path, studies: Mapping[str, _Study]) -> None:
     path.unlink(missing_ok=True)
     if not studies:
@@ -602,4 +390,5 @@ def _write_labels(path: Path, studies: Mapping[str, _Study]) -> None:
     for name in OBSERVATIONS:
         states = [str(study.labels.get(name, LabelState.BLANK)) for study in studies.values()]
         columns[name] = pa.array(states).dictionary_encode()
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    with whole_file(path) as fresh:
+        pq.write_table(pa.table(columns), fresh, compression="zstd")

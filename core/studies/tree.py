@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from core import paths
+from core.files import whole_file
+from core.studies.census import Notes
 from core.studies.files import image_files, without_suffix
 from core.studies.images.dicom import dicom_view, header_bytes, is_radiograph
 from core.studies.images.dicom_header import DamagedHeaderError, NotDicomError, read_header, read_identity
 from core.studies.index import (
     ImageEntry,
-    Notes,
     ReleaseError,
     StudyEntry,
     StudyIndex,
@@ -85,16 +86,12 @@ def own_key() -> bytes:
     path = paths.own_data() / "patients-key"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(secrets.token_bytes(32))
-        except FileExistsError:
-            pass
+        if not path.is_file():
+            with suppress(FileExistsError), whole_file(path, replace=False, private=True) as fresh:
+                fresh.write_bytes(secrets.token_bytes(32))
         key = path.read_bytes()
     except OSError as error:
-        raise ReleaseError(
-            f"The key of patients' names in {path} can be neither read nor made: {error.strerror}."
-        ) from error
+        raise ReleaseError(f"The key of patients' names, {path}, cannot be read or made: {error.strerror}.") from error
     if len(key) != 32:
         raise ReleaseError(f"The key of patients' names in {path} is damaged. Delete it to have another one.")
     return key

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
 import streamlit as st
 
 from core.evaluation.reports import Evaluation
 from core.registry import DECODERS
+from dashboard import session
 from dashboard.components.case_table import case_table
-from dashboard.services import bundles, case_figure, cases, evaluations, studies
+from dashboard.components.own_evaluation import offer_evaluation
+from dashboard.components.source_choice import choose_source
+from dashboard.results.parts import pick
+from dashboard.services import bundles, case_figure, cases, evaluations, own, sources, studies
+from dashboard.services.evaluations import ResultSet
 
 ROWS = 8  # studies on a page: few enough to turn within half a second
 TABLE, PAGE, FIGURE = "case_table", cases.KEYS["page"], "figure"
@@ -66,6 +75,25 @@ def empty_figure() -> None:
     st.session_state[FIGURE] = ()
 
 
+def choose_evaluation(source_name: str) -> ResultSet | None:
+    """Which evaluation of the chosen source is shown; None where there is none."""
+    of_source, homeless = evaluations.with_reports(source_name)
+    there = {each.name: each for each in [*of_source, *homeless]}
+    if not there:
+        return None
+    key = cases.KEYS["run"]
+    if len(there) == 1 and of_source:
+        return of_source[0]
+    if not of_source:
+        # Reports of studies that are not here are read as texts, by whoever asks for them.
+        chosen = st.selectbox(
+            "Evaluation", list(there), index=None, key=key, bind="query-params", width=360,
+            placeholder="Evaluations of studies that are not here",
+        )  # fmt: skip
+        return there[chosen] if chosen else None
+    return there[pick("Evaluation", list(there), key, of_source[0].name, width=360)]
+
+
 def ask(found: Evaluation, family: str) -> tuple[cases.Question, str, dict[str, str]]:
     """The controls.
 
@@ -88,31 +116,26 @@ def ask(found: Evaluation, family: str) -> tuple[cases.Question, str, dict[str, 
         observation = st.selectbox(
             "Observation", cases.OBSERVATION_CHOICES, key=cases.KEYS["observation"], bind="query-params", width=230
         )
-        outcome = st.selectbox(
-            "What a model made of it",
-            cases.OUTCOME_CHOICES,
-            key=cases.KEYS["outcome"],
-            bind="query-params",
-            width=150,
-            help="Studies where at least one of the chosen models found, missed, invented or reversed the observation.",
-        )
-        agreement = st.selectbox(
-            "Agreement", cases.AGREEMENTS, key=cases.KEYS["agreement"], bind="query-params", width=180
-        )
-        part = st.selectbox(
-            "Studies",
-            [cases.ALL_STUDIES, *cases.named_slices(found)],
-            key=cases.KEYS["slice"],
-            bind="query-params",
-            width=230,
-        )
+        outcome = cases.ANY
+        if found.referenced:
+            outcome = st.selectbox(
+                "What a model made of it",
+                cases.OUTCOME_CHOICES,
+                key=cases.KEYS["outcome"],
+                bind="query-params",
+                width=150,
+                help="Studies where at least one of the chosen models found, missed, invented or reversed it.",
+            )
+        agreements = cases.AGREEMENTS if found.referenced else cases.PLAIN_AGREEMENTS
+        agreement = pick("Agreement", agreements, cases.KEYS["agreement"], agreements[0], width=180)
+        slices = [cases.ALL_STUDIES, *cases.named_slices(found)]
+        part = pick("Studies", slices, cases.KEYS["slice"], cases.ALL_STUDIES, width=230)
         text = st.text_input(
             "Words", key=cases.KEYS["text"], bind="query-params", placeholder="in any report", max_chars=100, width=190
         )
-        order = st.selectbox("Order", cases.ORDERS, key=cases.KEYS["order"], bind="query-params", width=180)
-    question = cases.Question(
-        tuple(names[title] for title in chosen), observation, outcome, agreement, text or "", order
-    )
+        orders = cases.ORDERS if found.referenced else cases.PLAIN_ORDERS
+        by = pick("Order", orders, cases.KEYS["order"], orders[0], width=180)
+    question = cases.Question(tuple(names[title] for title in chosen), observation, outcome, agreement, text or "", by)
     return question, part, {names[title]: title for title in chosen}
 
 
@@ -146,8 +169,30 @@ def pager(at: int, count: int) -> None:
         )
 
 
-def export(found: Evaluation, titles: dict[str, str], shown: list[int], family: str, question: str) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """What is shown.
+
+    Attributes:
+        found: the evaluation.
+        titles: of the chosen pairs, by name.
+        indices: of all the studies that were found, in order.
+        source_name: short name of the source that has their images; None where it is not here.
+        title: what the studies are.
+        question: how they were found, in words.
+    """
+
+    found: Evaluation
+    titles: dict[str, str]
+    indices: list[int]
+    source_name: str | None
+    title: str
+    question: str
+
+
+def export(shown: Shown, on_page: list[int]) -> None:
     """The chosen studies, or those on this page, as a figure."""
+    found, titles = shown.found, shown.titles
     hidden = studies.kept_back()
     indices = {study_id: index for index, study_id in enumerate(found.study_ids) if study_id not in hidden}
     kept = [indices[each] for each in st.session_state[FIGURE] if each in indices]
@@ -161,9 +206,11 @@ def export(found: Evaluation, titles: dict[str, str], shown: list[int], family: 
         st.markdown(what, width="content")
 
         def drawn() -> case_figure.Figure:
-            rows = cases.rows(found, list(titles), (kept or shown)[:MOST])
+            rows = cases.rows(found, list(titles), (kept or on_page)[:MOST], shown.source_name)
             wrote = [cases.bundle_id(name) for name in titles]
-            return case_figure.Figure(family, list(titles.values()), wrote, rows, question)
+            return case_figure.Figure(
+                shown.title, list(titles.values()), wrote, rows, shown.question, credit_of(shown.source_name)
+            )
 
         for name, write, mime in (
             ("PDF", case_figure.to_pdf, "application/pdf"),
@@ -172,7 +219,7 @@ def export(found: Evaluation, titles: dict[str, str], shown: list[int], family: 
             st.download_button(
                 name,
                 lambda write=write: write(drawn()),  # type: ignore[misc]
-                file_name=f"cases-{family}.{name.lower()}",
+                file_name=f"cases.{name.lower()}",
                 mime=mime,
                 icon=":material/download:",
                 key=f"figure_{name}",
@@ -185,31 +232,29 @@ def export(found: Evaluation, titles: dict[str, str], shown: list[int], family: 
         st.caption(f":material/info: A figure has at most {MOST} studies: these are the first {MOST}.")
 
 
-@st.fragment  # a turn of the page draws no control of the search anew
-def show_page(found: Evaluation, titles: dict[str, str], indices: list[int], family: str, question: str) -> None:
-    """The studies of one page, the ways to others, and the figure.
+def credit_of(source_name: str | None) -> str:
+    """What must stand beside the images of a source."""
+    return "" if source_name is None else sources.source(source_name).credit
 
-    Args:
-        found: the evaluation.
-        titles: of the chosen pairs, by name.
-        indices: of all the studies that were found, in order.
-        family: of the bundles.
-        question: how they were found, in words.
-    """
-    state = st.session_state
+
+@st.fragment  # a turn of the page draws no control of the search anew
+def show_page(shown: Shown) -> None:
+    """The studies of one page, the ways to others, and the figure."""
+    state, found, titles, indices = st.session_state, shown.found, shown.titles, shown.indices
     state[PAGE] = min(max(state[PAGE], 0), max(len(indices) - 1, 0) // ROWS)
     write_address()
     pager(state[PAGE], len(indices))
-    shown = indices[state[PAGE] * ROWS :][:ROWS]
-    known = studies.visible_studies()
-    pictured = all(found.study_ids[index] in known for index in shown)
-    if shown:
-        st.html(case_figure.LEGEND)
+    on_page = indices[state[PAGE] * ROWS :][:ROWS]
+    rows = cases.rows(found, list(titles), on_page, shown.source_name)
+    if rows:
+        if found.referenced:
+            st.html(case_figure.LEGEND)
         case_table(
             list(titles.values()),
-            cases.rows(found, list(titles), shown),
+            rows,
             chosen=state[FIGURE],
-            links=pictured,
+            referenced=found.referenced,
+            query=urlencode({session.SOURCE: shown.source_name}) if shown.source_name else "",
             ends=(state[PAGE] == 0, (state[PAGE] + 1) * ROWS >= len(indices)),
             key=TABLE,
             on_choose=choose,
@@ -217,39 +262,61 @@ def show_page(found: Evaluation, titles: dict[str, str], indices: list[int], fam
         )
     else:
         st.info("No study fits. Loosen the search: any observation, any outcome, or fewer words.")
-    if not pictured:
-        st.caption(
-            ":material/info: The radiographs of these studies are not here, so there are no pictures and no links to "
-            "the Read page."
-        )
-    export(found, titles, shown, family, question)
+    for told in without_pictures(shown.source_name, rows):
+        st.caption(f":material/info: {told}")
+    if credit := credit_of(shown.source_name):
+        st.caption(f":material/copyright: {credit}")
+    export(shown, on_page)
     # The reader looks at this page now; the next one's pictures are drawn and its reports read meanwhile.
-    cases.rows(found, list(titles), indices[(state[PAGE] + 1) * ROWS :][:ROWS])
+    cases.rows(found, list(titles), indices[(state[PAGE] + 1) * ROWS :][:ROWS], shown.source_name)
+
+
+def without_pictures(source_name: str | None, rows: Sequence[cases.Row]) -> list[str]:
+    """What to say of rows that show no radiograph."""
+    if source_name is None:
+        return [
+            "The radiographs of these studies are not here, so there are no pictures and no links to the Read page."
+        ]
+    told = []
+    if strange := [row.study_id for row in rows if not row.here]:
+        told.append(f"Not among {sources.names()[source_name]} any more: {', '.join(strange)}.")
+    if changed := [row.study_id for row in rows if row.changed]:
+        told.append(
+            f"Another report in {sources.names()[source_name]} now: {', '.join(changed)}. Write and score again below."
+        )
+    if gone := [row.study_id for row in rows if row.here and row.picture is None]:
+        told.append(f"The image is gone, or cannot be read: {', '.join(gone)}.")
+    return told
+
+
+def show(results: ResultSet) -> None:
+    """The studies of an evaluation, as the reader looks for them."""
+    found = evaluations.read_reports(results)
+    for told in (evaluations.strange_bundles(results), *evaluations.told_of(results, found)):
+        if told:
+            st.caption(f":material/info: {told}")
+    question, part, titles = ask(found, results.family)
+    if not titles:
+        st.info("No model is chosen. Choose models above.")
+        return
+    within = None if part == cases.ALL_STUDIES else cases.named_slices(found)[part]
+    indices = cases.matching(found, question, within)
+    now = (results.name, question, part)
+    if st.session_state.get(ASKED, now) != now:
+        st.session_state[PAGE] = 0
+    st.session_state[ASKED] = now
+    source_name, title = evaluations.source_of(results), evaluations.source_title(results)
+    show_page(Shown(found, titles, indices, source_name, title, cases.describe(question, part)))
 
 
 remember()
+chosen = choose_source()
 st.subheader("Reports side by side")
-families = evaluations.families()
-family = next(iter(families), bundles.PHANTOM)
-if len(families) > 1:
-    family = st.segmented_control(
-        "Data",
-        families,
-        default=families[0],
-        required=True,
-        format_func=cases.data_title,
-        key=cases.KEYS["family"],
-        bind="query-params",
-    )
-found = evaluations.read_reports(family)
-question, part, titles = ask(found, family)
-if not titles:
-    st.info("No model is chosen. Choose models above.")
-    st.stop()
-within = None if part == cases.ALL_STUDIES else cases.named_slices(found)[part]
-indices = cases.matching(found, question, within)
-state = st.session_state
-if state.get(ASKED, (family, question, part)) != (family, question, part):
-    state[PAGE] = 0
-state[ASKED] = (family, question, part)
-show_page(found, titles, indices, family, cases.describe(question, part))
+results = choose_evaluation(chosen)
+if results is None:
+    offer_evaluation(chosen)
+else:
+    show(results)
+    if own.under_way(chosen) is not None or not own.why_not(chosen):
+        with st.expander("Reports of these studies by other models", expanded=own.under_way(chosen) is not None):
+            offer_evaluation(chosen, why="What other models write about them is a further evaluation.")

@@ -4,57 +4,79 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.projection.methods import ProjectionConfig
 from core.registry import token_names
 from dashboard import session
 from dashboard.components import picker
+from dashboard.components.embedding_job import offer_map, show_left_out
+from dashboard.components.study_map import choose_encoder
 from dashboard.maps.chart import show_difference, show_map
 from dashboard.maps.chosen import show_hovered, show_neighbours, show_picked
-from dashboard.maps.controls import choose_colouring, choose_config, choose_points, choose_second
+from dashboard.maps.controls import choose_colouring, choose_config, choose_kind, choose_second, choose_source
 from dashboard.services import bundles, embeddings
+from dashboard.services.studies import Case
+
+
+def show_points(name: str, encoder: str, method: ProjectionConfig, case: Case | None) -> None:
+    """The maps of a source by an encoder, what is chosen on them, and the studies nearest to the open one."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        points = embeddings.stored(encoder, choose_kind(encoder, name), name)
+        colouring = choose_colouring(points)
+        second = choose_second(points)
+    if token_names(encoder) and embeddings.TOKENS not in embeddings.kinds(encoder, name):
+        st.info(
+            "CCVE's 13 points of each study and the control with untrained filters are not stored with these models. "
+            f"{embeddings.EXPORT}",
+            icon=":material/info:",
+        )
+    for warning in (bundles.mixed_data(embeddings.family_of(name)), embeddings.unlike(case, name)):
+        if warning:
+            st.warning(warning, icon=":material/warning:")
+    session.write_picked()
+    if second is None:
+        groups = show_map("map_1", points, method, colouring, case, title=False)
+    else:
+        left, right = st.columns(2, gap="medium")
+        with left:
+            groups = show_map("map_1", points, method, colouring, case, title=True)
+        with right:
+            show_map("map_2", second, method, colouring, case, title=True)
+        show_difference(points, second)
+    show_left_out(encoder, name)
+    if embeddings.point_is(encoder, points.kind) == "filter":
+        st.markdown(
+            "Thirteen different filters change an image in thirteen ways, with or without training. So groups by "
+            "filter mean something only **as far as they differ from the untrained filters** (the control): compare "
+            "the numbers under the two maps. The line joins the 13 points of the open study."
+        )
+    explain()
+    show_picked(points, colouring, groups)
+    if case is not None:
+        show_neighbours(points, case)
+    show_hovered(points)
+
+
+def explain() -> None:
+    """What a map is."""
+    with st.expander("How to read this"):
+        st.markdown(
+            "Each point is a study (or a study through one filter of CCVE). Points that lie together look alike **to "
+            "this encoder**; that need not mean the same findings: the numbers under the map say how far it does. "
+            "PCA's axes show the largest differences, and distances mean something. In t-SNE and UMAP only "
+            "neighbourhoods mean something: sizes of groups and gaps between them do not.  \n"
+            "**Choose** with the lasso or the box of the map's toolbar. With its pan tool, click a point: this also "
+            "opens its study. Double-click clears the choice. By keyboard: *Choose a whole group*, then the table. "
+            "A 3-D map turns, but has no lasso."
+        )
+
 
 case = picker.choose_case()
-st.subheader("The test studies as an encoder sees them")
+st.subheader("The studies as an encoder sees them")
 with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-    encoder, kind = first = choose_points()
-    config = choose_config()
-    colouring = choose_colouring(embeddings.point_is(encoder, kind))
-    second = choose_second(encoder, kind)
-if token_names(encoder) and embeddings.TOKENS not in embeddings.kinds(encoder):
-    st.info(
-        "CCVE's 13 points of each study and the control with untrained filters are not stored with these models. "
-        f"{embeddings.EXPORT}",
-        icon=":material/info:",
-    )
-for warning in (bundles.mixed_data(), embeddings.unlike(case)):
-    if warning:
-        st.warning(warning, icon=":material/warning:")
-session.write_picked()
-if second is None:
-    groups = show_map("map_1", first, config, colouring, case, title=False)
+    name = choose_source(case)
+    encoder = choose_encoder(name)
+    method = choose_config()
+if embeddings.there(encoder, name):
+    show_points(name, encoder, method, case)
 else:
-    left, right = st.columns(2, gap="medium")
-    with left:
-        groups = show_map("map_1", first, config, colouring, case, title=True)
-    with right:
-        show_map("map_2", second, config, colouring, case, title=True)
-    show_difference(first, second)
-if embeddings.point_is(encoder, kind) == "filter":
-    st.markdown(
-        "Thirteen different filters change an image in thirteen ways, with or without training. So groups by filter "
-        "mean something only **as far as they differ from the untrained filters** (the control): compare the numbers "
-        "under the two maps. The line joins the 13 points of the open study."
-    )
-with st.expander("How to read this"):
-    st.markdown(
-        "Each point is a study (or a study through one filter of CCVE). Points that lie together look alike **to this "
-        "encoder**; that need not mean the same findings: the numbers under the map say how far it does. "
-        "PCA's axes show the largest differences, and distances mean something. In t-SNE and UMAP only "
-        "neighbourhoods mean something: sizes of groups and gaps between them do not.  \n"
-        "**Choose** with the lasso or the box of the map's toolbar. With its pan tool, click a point: this also opens "
-        "its study. Double-click clears the choice. By keyboard: *Choose a whole group*, then the table. "
-        "A 3-D map turns, but has no lasso."
-    )
-show_picked(colouring, groups)
-if case is not None:
-    show_neighbours(first, case)
-show_hovered()
+    offer_map(encoder, name)

@@ -187,10 +187,7 @@ def choose_family(case: Case) -> str:
 
 def describe_training(cards: Sequence[Card], case: Case) -> None:
     """Which data the models learned from, and a warning where that is not what is read."""
-    data = sorted({str(card.data.get("description") or card.data.get("name", "unknown data")) for card in cards})
-    numbers = {card.data.get("studies", {}).get("train") for card in cards}
-    amount = f"{numbers.pop():,} studies" if len(numbers) == 1 and None not in numbers else "studies"
-    st.caption(f":material/model_training: These models learned from {amount}. {' '.join(data)}")
+    st.caption(f":material/model_training: {bundles.training_of(cards)}")
     if len(bundles.families()) > 1 and (unlike := studies.unlike(case, cards[0].family)):
         st.warning(unlike, icon=":material/warning:")
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.components.own_evaluation import offer_evaluation
+from dashboard.components.source_choice import choose_source
 from dashboard.results.observations import show_observations
 from dashboard.results.pairs import show_table_1
-from dashboard.results.parts import pick
+from dashboard.results.parts import cases_link, pick
 from dashboard.results.seeds import show_seeds
 from dashboard.results.slices import show_slices
 from dashboard.results.tables import show_tables
 from dashboard.results.two import show_two
-from dashboard.services import evaluations
+from dashboard.services import bundles, evaluations, own
 
 VIEWS = {
     "Table 1": show_table_1,
@@ -21,8 +23,12 @@ VIEWS = {
     "Tables and studies": show_tables,
 }
 RUNS = "Runs and seeds"
+RUN, SHOWN = "run", "results_source"
 
+chosen = choose_source()
 found, damaged = evaluations.result_sets()
+sources_of = {name: evaluations.source_of(results) for name, results in found.items()}
+of_source = [name for name, source_name in sources_of.items() if source_name == chosen]
 with st.container(horizontal=True, vertical_alignment="bottom"):
     view = st.segmented_control(
         "View",
@@ -33,16 +39,38 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         bind="query-params",
         label_visibility="collapsed",
     )
-    name = pick("Run", list(found), "run", next(iter(found)), width=220) if len(found) > 1 else next(iter(found), "")
+    # Those of the chosen source first, and of these those whose studies can be looked at.
+    order = sorted(found, key=lambda name: (sources_of[name] != chosen, not found[name].reports.is_file()))
+    if st.session_state.setdefault(SHOWN, chosen) != chosen:  # another source: its own evaluation
+        st.session_state[SHOWN] = chosen
+        if of_source:
+            st.session_state[RUN] = order[0]
+    name = pick("Evaluation", order, RUN, order[0], width=300) if len(found) > 1 else next(iter(found), "")
 for message in damaged.values():
     st.error(message, icon=":material/error:")
+if not of_source and bundles.families():
+    offer_evaluation(chosen)
+elif not any(found[each].reports.is_file() for each in of_source) and bundles.families():
+    with st.expander("The reports of these studies are not here yet", expanded=own.under_way(chosen) is not None):
+        offer_evaluation(chosen)
 if not found:
+    if not damaged and not bundles.families():
+        raise evaluations.no_evaluation()
     st.stop()
-if not found[name].rows:
-    st.info(
-        f"This evaluation has no scores yet. `{found[name].content.get('command', 'cxr-lens evaluate')}` writes them."
-    )
+results = found[name]
+told = f"Evaluated on **{evaluations.source_title(results)}**"
+st.markdown(f"{told}: {results.data[1]:,} studies." if results.data[1] else f"{told}.")
+if strange := evaluations.strange_bundles(results):
+    st.warning(strange, icon=":material/warning:")
+if not results.rows:
+    for each in results.content.get("told", ()):
+        st.info(each)
+    if results.own is not None:
+        cases_link("Their reports are on the Cases page", results, list(results.own.pairs))
+    else:
+        command = results.content.get("command", "cxr-lens evaluate")
+        st.info(f"This evaluation has no scores yet. `{command}` writes them.")
 elif view == RUNS:
-    show_seeds(found, found[name])
+    show_seeds({each: results for each, results in found.items() if results.rows}, results)
 else:
-    VIEWS[view](found[name])
+    VIEWS[view](results)

@@ -24,7 +24,8 @@ def case_table(
     rows: Sequence[Row],
     *,
     chosen: Collection[str],
-    links: bool,
+    referenced: bool,
+    query: str,
     ends: tuple[bool, bool],
     key: str,
     on_choose: Callable[[], None],
@@ -39,7 +40,8 @@ def case_table(
         columns: titles of the pairs.
         rows: one a study.
         chosen: ids of the studies that are in the figure.
-        links: whether a study opens on the Read page.
+        referenced: whether there is a column of references.
+        query: more for the Read page's address, as "source=openi".
         ends: whether this is the first, and the last page.
         key: unique on the page.
         on_choose: called when "choose" is set.
@@ -47,7 +49,8 @@ def case_table(
     """
     data: dict[str, Any] = {
         "columns": list(columns),
-        "links": links,
+        "referenced": referenced,
+        "query": query,
         "first": ends[0],
         "last": ends[1],
         "rows": [
@@ -56,6 +59,7 @@ def case_table(
                 "about": row.about,
                 "picture": row.picture and base64.b64encode(row.picture).decode(),
                 "chosen": row.study_id in chosen,
+                "here": row.here,
                 "reference": row.reference,
                 "cells": [{"pieces": c.pieces, "missed": c.missed, "counts": c.counts} for c in row.cells],
             }

@@ -6,6 +6,7 @@ import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import streamlit as st
 
@@ -30,14 +31,14 @@ class StudyCard:
 
     Attributes:
         study_id: also the link.
-        picture: JPEG.
+        picture: JPEG; None where the image is gone or cannot be read.
         note: beside the id, a distance for instance.
         findings: one line.
         report: longer text, or "".
     """
 
     study_id: str
-    picture: bytes
+    picture: bytes | None
     note: str
     findings: str
     report: str = ""
@@ -56,12 +57,14 @@ def study_cards(cards: Sequence[StudyCard], query: str = "") -> None:
 
 
 def _card(card: StudyCard, query: str) -> str:
-    picture = base64.b64encode(card.picture).decode()
     study_id, note, findings, report = map(html.escape, (card.study_id, card.note, card.findings, card.report))
     words = f"<b>{study_id}</b> <small>{note}</small><br>{findings}" + (
         f"<br><small>{report}</small>" if report else ""
     )
     label = f"Open {study_id} on the Read page"
-    image = f"<img alt='Radiograph {study_id}' src='data:image/jpeg;base64,{picture}'>"
-    address = html.escape(f"./?study={card.study_id}" + (f"&{query}" if query else ""))
+    image = "<span>No image</span>"
+    if card.picture is not None:
+        picture = base64.b64encode(card.picture).decode()
+        image = f"<img alt='Radiograph {study_id}' src='data:image/jpeg;base64,{picture}'>"
+    address = html.escape(f"./?study={quote(card.study_id)}" + (f"&{query}" if query else ""))
     return f"<a href='{address}' target='_self' title='{label}'>{image}<span>{words}</span></a>"

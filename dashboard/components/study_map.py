@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 
 from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS
 from core.types import CXRLensError
 from dashboard import figures, session
-from dashboard.services import embeddings, projections, studies
+from dashboard.components.embedding_job import offer_map, show_left_out
+from dashboard.services import embeddings, projections, sources
 from dashboard.services.studies import Case
 
 GROUP, ABSENT = {LabelState.POSITIVE: "present", LabelState.UNCERTAIN: "uncertain"}, "not present"
+UNKNOWN, EVERY = "no report", "studies"
 
 
-def choose_encoder() -> str:
-    """Whose embeddings are shown."""
-    there = embeddings.encoders()
+def choose_encoder(source_name: str) -> str:
+    """Whose embeddings are shown; first one of which they are there."""
+    able = embeddings.encoders(source_name)
     return st.segmented_control(
         "Encoder",
-        there,
-        default=there[0],
+        able,
+        default=next((each for each in able if embeddings.there(each, source_name)), able[0]),
         required=True,
         format_func=lambda name: ENCODERS[name].title,
         key=session.MAP_ENCODER,
@@ -41,36 +45,49 @@ def choose_finding(label: str) -> str:
     )
 
 
-def draw_map(case: Case | None, *, height: int) -> None:
-    """Draw the studies as an encoder sees them, the open case marked."""
+def group_of(labels: Mapping[str, LabelState] | None, finding: str) -> str:
+    """What a study's labels say of a finding."""
+    return UNKNOWN if labels is None else GROUP.get(labels[finding], ABSENT)
+
+
+def draw_map(case: Case, *, height: int) -> None:
+    """Draw the studies of a case's source as an encoder sees them, the case marked."""
+    name = embeddings.source_of(case)
+    source = sources.source(name)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        encoder = choose_encoder()
-        finding = choose_finding("Colour by")
+        encoder = choose_encoder(name)
+        finding = choose_finding("Colour by") if source.has_labels else ""
+    if not embeddings.there(encoder, name):
+        offer_map(encoder, name)
+        return
     try:
-        placed = projections.principal_map(encoder, case)
+        stored = embeddings.stored(encoder, embeddings.POOLED, name)
+        placed = projections.principal_map(encoder, case, name)
     except CXRLensError as error:
         st.info(str(error))
         return
-    known = studies.visible_studies()
+    known = embeddings.visible(stored)
     rows = [row for row, study_id in enumerate(placed.study_ids) if study_id in known]
     names = [placed.study_ids[row] for row in rows]
+    groups = [group_of(embeddings.labels_of(stored, known[each]), finding) if finding else EVERY for each in names]
     figure = figures.scatter_map(
         placed.points[rows],
         names,
         names,
-        [GROUP.get(known[name].labels[finding], ABSENT) for name in names],
-        order=(*GROUP.values(), ABSENT),
+        groups,
+        order=(*GROUP.values(), ABSENT, UNKNOWN, EVERY),
         axes=[f"PC {number} ({share:.0%} of variance)" for number, share in enumerate(placed.explained, start=1)],
         picked=(),
         here=None if placed.here is None else placed.here[None],
-        here_name=f"This study, {case.title}" if case else "",
+        here_name=f"This study, {case.title}",
         height=height,
     )
     figure.update_layout(dragmode="pan")
     st.plotly_chart(figure, key="map", config={"displaylogo": False, "scrollZoom": True})
     st.caption(
-        f"{len(rows)} test studies as {ENCODERS[encoder].title} sees them (first two principal components). Dots that "
-        "lie close look alike to this encoder; that need not mean the same findings."
+        f"{len(rows):,} studies of {source.title} as {ENCODERS[encoder].title} sees them (first two principal "
+        "components). Dots that lie close look alike to this encoder; that need not mean the same findings."
     )
-    if unlike := embeddings.unlike(case):
+    show_left_out(encoder, name)
+    if unlike := embeddings.unlike(case, name):
         st.caption(f":material/warning: {unlike}")

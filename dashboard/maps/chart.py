@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -12,9 +14,10 @@ from core.projection.methods import ProjectionConfig
 from core.registry import ENCODERS
 from core.types import CXRLensError, Projection
 from dashboard import figures, session
+from dashboard.components.embedding_job import show_job
 from dashboard.maps.chosen import constant_choice, describe, pick
 from dashboard.maps.controls import FINDING, OUTCOME, Colouring
-from dashboard.services import embeddings, projections, studies
+from dashboard.services import embeddings, projections, sources
 from dashboard.services.embeddings import Embeddings
 from dashboard.services.studies import Case
 
@@ -22,18 +25,19 @@ _GROUPED = {"study": "Disease groups", "filter": "Filters", "area": "Areas of th
 
 
 @st.fragment(run_every=1.0)
+def _wait_for_others() -> None:
+    """Other maps are being computed; the page goes on when this one's turn has come."""
+    st.info("Other maps are being computed. This one is next.", icon=":material/hourglass:")
+    if not projections.busy():
+        st.rerun()
+
+
 def show_progress(job: ProjectionJob | None, chart: str) -> None:
     """A map that is being computed; the page goes on when it is there."""
     if job is None:
-        st.info("Other maps are being computed. This one is next.", icon=":material/hourglass:")
-        if not projections.busy():
-            st.rerun()
-        return
-    share, what = job.progress()
-    st.progress(share, text=f"{what} …")
-    st.button("Cancel", icon=":material/close:", key=f"cancel_{chart}", on_click=job.cancel)
-    if job.done():
-        st.rerun()
+        _wait_for_others()
+    else:
+        show_job(job, chart)
 
 
 def _open_points(
@@ -42,7 +46,8 @@ def _open_points(
     """Where the open study lies on a map, (m, 2 or 3), or None and why."""
     if case is None:
         return None, ""
-    rows = [row for row, study_id in enumerate(stored.study_ids) if study_id == case.title]
+    of_case = stored.study_ids if case.source == stored.source else ()
+    rows = [row for row, study_id in enumerate(of_case) if study_id == case.title]
     if rows:
         return placed.coordinates[rows], ""
     if stored.kind != embeddings.POOLED:
@@ -59,7 +64,7 @@ def _open_points(
 
 def show_map(
     chart: str,
-    source: tuple[str, str],
+    stored: Embeddings,
     config: ProjectionConfig,
     colouring: Colouring,
     case: Case | None,
@@ -67,14 +72,9 @@ def show_map(
     title: bool,
 ) -> dict[str, list[str]]:
     """Draw one map with its quality; returns its studies by group."""
-    encoder, kind = source
-    try:
-        if title:
-            st.markdown(f"**{ENCODERS[encoder].title}: {embeddings.kinds(encoder)[kind]}**")
-        stored = embeddings.stored(encoder, kind)
-    except CXRLensError as error:
-        st.info(str(error), icon=":material/info:")
-        return {}
+    encoder, kind = stored.encoder, stored.kind
+    if title:
+        st.markdown(f"**{ENCODERS[encoder].title}: {embeddings.kinds(encoder, stored.source)[kind]}**")
     try:
         placed = projections.projection(stored, config)
     except CXRLensError as error:
@@ -85,9 +85,9 @@ def show_map(
     if not isinstance(placed, Projection):
         show_progress(placed, chart)
         return {}
-    known = studies.visible_studies()
+    known, title_of = embeddings.visible(stored), sources.source(stored.source).title
     rows = [row for row, study_id in enumerate(stored.study_ids) if study_id in known]
-    strange, total = len(set(stored.study_ids).difference(studies.all_studies())), len(set(stored.study_ids))
+    strange, total = len(set(stored.study_ids).difference(embeddings.known(stored))), len(set(stored.study_ids))
     if not rows and not strange:
         st.info(
             "All these studies are in your open review sessions, so they are not shown.",
@@ -96,7 +96,7 @@ def show_map(
         return {}
     if not rows:
         st.info(
-            f"None of the {total} stored studies is among the test studies of these models: the stored embeddings of "
+            f"None of the {total} stored studies is among those that are shown of {title_of}: the stored embeddings of "
             f"{ENCODERS[encoder].title} are of other data. {embeddings.EXPORT}",
             icon=":material/info:",
         )
@@ -104,7 +104,7 @@ def show_map(
     ids = [stored.study_ids[row] for row in rows]
     parts = [stored.parts[row] if stored.parts else "" for row in rows]
     groups = [colouring.group(known[each], part) for each, part in zip(ids, parts, strict=True)]
-    texts = {each: f"<b>{each}</b><br>{describe(known[each])}" for each in set(ids)}
+    texts = {each: f"<b>{html.escape(each)}</b><br>{html.escape(describe(known[each], stored))}" for each in set(ids)}
     here, reason = _open_points(stored, placed, config, case)
     shares = placed.parameters.get("shares")
     axes = [
@@ -112,7 +112,7 @@ def show_map(
         for n in range(config.dimensions)
     ]
     signature = (
-        source,
+        (stored.source, encoder, kind),
         config,
         colouring.by,
         colouring.finding,
@@ -139,7 +139,7 @@ def show_map(
     st.plotly_chart(
         figure,
         key=chart,
-        on_select=lambda: pick(chart),
+        on_select=lambda: pick(chart, stored.source),
         selection_mode=("points", "box", "lasso"),
         config={
             "displaylogo": False,
@@ -152,8 +152,8 @@ def show_map(
     notes = [*placed.parameters.get("notes", ())]
     if strange:
         notes.append(
-            f"{strange} of its {total} studies are not shown: they are not among the test studies of these models, so "
-            "these embeddings are of other data."
+            f"{strange} of its {total} studies are not shown: they are not among those that are shown of {title_of}, "
+            "so these embeddings are of other data."
         )
     for note in [*notes, *([reason] if reason else [])]:
         st.caption(f":material/info: {note}")
@@ -167,7 +167,7 @@ def show_map(
             "group": groups,
             "view": [known[each].view for each in ids],
             "split": [known[each].split for each in ids],
-            "findings": [describe(known[each]) for each in ids],
+            "findings": [describe(known[each], stored) for each in ids],
         }
         return pd.DataFrame(content).to_csv(index=False).encode()
 
@@ -186,12 +186,9 @@ def show_map(
     return {name: found[name] for name in colouring.order if name in found}
 
 
-def show_difference(first: tuple[str, str], second: tuple[str, str]) -> None:
+def show_difference(first: Embeddings, second: Embeddings) -> None:
     """Say so where two maps are not of the same studies."""
-    try:
-        one, other = (set(embeddings.stored(*each).study_ids) for each in (first, second))
-    except CXRLensError:
-        return  # the map says why
+    one, other = set(first.study_ids), set(second.study_ids)
     if one != other:
         st.caption(
             f":material/info: The maps are of different studies: {len(one)} and {len(other)}, {len(one & other)} of "
@@ -228,7 +225,8 @@ def show_quality(stored: Embeddings, placed: Projection, colouring: Colouring) -
             f"{groups} are {apart}: silhouette **{measured.before:.2f}** for the model, **{measured.on_map:.2f}** on "
             "the map (1 = apart, 0 = mixed)."
         )
-    st.markdown("  \n".join(lines))
+    if lines:
+        st.markdown("  \n".join(lines))
     if hits:
         with st.expander("Neighbours by observation"):
             heads = ("Observation", "Studies", "Nearest ten with it", "At random")

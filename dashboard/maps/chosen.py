@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
 
 from core.observations import NO_FINDING, findings
 from core.registry import ENCODERS
+from core.studies.source import Source
 from core.types import CXRLensError, Study
 from dashboard import session
 from dashboard.components.hover_pictures import hover_pictures
 from dashboard.components.study_cards import StudyCard, study_cards
 from dashboard.maps.controls import CLUSTER, Colouring
-from dashboard.services import embeddings, studies
+from dashboard.services import embeddings, sources, studies
+from dashboard.services.embeddings import Embeddings
 from dashboard.services.studies import Case
 
 NEAREST = 6
@@ -24,16 +27,19 @@ SHOWN, HOVERED, HOVER = "cards_shown", "hovered", "hover_pictures"
 ROUND = "map_round"  # counts choices; in each figure, so that the browser forgets an older choice of its own
 
 
-def describe(study: Study) -> str:
-    """Findings in one line."""
-    return ", ".join(findings(study.labels)) or NO_FINDING
+def describe(study: Study, points: Embeddings) -> str:
+    """Findings in one line; of a study of which none is known, what else is."""
+    labels = embeddings.labels_of(points, study)
+    if labels is not None:
+        return ", ".join(findings(labels)) or NO_FINDING
+    return ", ".join(sources.source(points.source or None).traits(study).values())
 
 
 # --------------------------------------------------------------------------------------------------------- the choice
 
 
-def pick(chart: str) -> None:
-    """Callback: what was chosen on a chart; one point also opens its study."""
+def pick(chart: str, source_name: str) -> None:
+    """Callback: what was chosen on a chart of a source's studies; one point also opens its study."""
     state = st.session_state
     ids: dict[str, None] = {}
     for point in state[chart]["selection"]["points"]:
@@ -45,8 +51,8 @@ def pick(chart: str) -> None:
         return
     if len(ids) == 1:
         # Its study opens, so the cross moves and the chart is drawn anew: no chart may take this choice back.
+        session.open_study(next(iter(ids)), source_name)
         choose(tuple(ids))
-        session.open_study(next(iter(ids)))
     else:
         choose(tuple(ids), chart)
 
@@ -80,9 +86,10 @@ def constant_choice(chart: str, signature: object) -> tuple[tuple[str, ...], int
 # ------------------------------------------------------------------------------------------------------ what it shows
 
 
-def show_picked(colouring: Colouring, groups: dict[str, list[str]]) -> None:
+def show_picked(points: Embeddings, colouring: Colouring, groups: dict[str, list[str]]) -> None:
     """The chosen studies as a table and as pictures."""
-    known = studies.visible_studies()
+    name, source = points.source, sources.source(points.source)
+    known = studies.visible_studies(name)
     picked = [each for each in st.session_state[session.PICKED] if each in known]
     st.subheader(f"Chosen studies: {len(picked)}" if picked else "Chosen studies")
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -97,23 +104,20 @@ def show_picked(colouring: Colouring, groups: dict[str, list[str]]) -> None:
             width=260,
         )
         st.button("Clear", icon=":material/close:", key="clear", on_click=choose, args=((),), disabled=not picked)
-    strange = len(set(st.session_state[session.PICKED]).difference(studies.all_studies()))
+    strange = len(set(st.session_state[session.PICKED]).difference(known, studies.kept_back()))
     if strange:
-        st.warning(f"{strange} of the studies in the address are not among the test studies.")
+        st.warning(f"{strange} of the studies in the address are not among those that are shown of {source.title}.")
     if len(picked) > session.MOST_PICKED:
         st.caption(f"More than {session.MOST_PICKED:,} studies: a copied link will not hold this choice.")
     if not picked:
         st.caption("Draw a lasso or a box around points of a map, or choose a group; with the pan tool, click a point.")
         return
     rows = [
-        {
-            "Read": f"./?study={each}",
-            "Study": each,
-            "Findings": describe(known[each]),
-            CLUSTER: studies.main_cluster(known[each]),
-            "View": known[each].view,
-            "Split": known[each].split,
-        }
+        {"Read": f"./?{_address(each, name)}", "Study": each}
+        | ({"Findings": describe(known[each], points)} if source.has_labels else {})
+        | ({CLUSTER: studies.main_cluster(known[each])} if embeddings.labels_of(points, known[each]) else {})
+        | source.traits(known[each])
+        | {"Split": known[each].split}
         | ({f"{colouring.pair}: {colouring.finding}": colouring.outcomes.get(each, "–")} if colouring.outcomes else {})
         for each in picked
     ]
@@ -121,7 +125,7 @@ def show_picked(colouring: Colouring, groups: dict[str, list[str]]) -> None:
     def open_row() -> None:
         chosen = st.session_state["picked_table"]["selection"]["rows"]
         if chosen:
-            session.open_study(picked[chosen[0]])
+            session.open_study(picked[chosen[0]], name)
 
     st.dataframe(
         pd.DataFrame(rows),
@@ -136,10 +140,15 @@ def show_picked(colouring: Colouring, groups: dict[str, list[str]]) -> None:
         alt="The chosen studies",
     )
     shown = picked[: st.session_state.get(SHOWN, CARDS)]
-    pictures = studies.thumbnails(shown)
+    pictures = studies.thumbnails(shown, name)
     study_cards(
-        [StudyCard(each, picture, "", describe(known[each])) for each, picture in zip(shown, pictures, strict=True)]
+        [
+            StudyCard(each, picture, "", describe(known[each], points))
+            for each, picture in zip(shown, pictures, strict=True)
+        ],
+        urlencode({session.SOURCE: name}),
     )
+    show_credit(source)
     if len(shown) < len(picked):
         st.button(f"Show more of {len(picked)}", key="more", on_click=_show_more)
 
@@ -148,43 +157,62 @@ def _show_more() -> None:
     st.session_state[SHOWN] = st.session_state.get(SHOWN, CARDS) + CARDS
 
 
-def show_neighbours(source: tuple[str, str], case: Case) -> None:
+def show_neighbours(points: Embeddings, case: Case) -> None:
     """The studies nearest to the open one in the embedding itself, with their reports."""
-    known = studies.visible_studies()
-    encoder, kind = source
+    name, source = points.source, sources.source(points.source)
     st.subheader(f"Nearest to {case.title}")
     try:
-        stored = embeddings.stored(encoder, kind)
-        found = embeddings.neighbours(stored, case.title, NEAREST)
-        if not found and kind == embeddings.POOLED:
-            found = embeddings.neighbours_of_case(stored, case, NEAREST)
+        found = embeddings.neighbours(points, case.title, NEAREST) if case.source == name else []
+        if not found and points.kind == embeddings.POOLED:
+            found = embeddings.neighbours_of_case(points, case, NEAREST)
     except CXRLensError as error:
         st.info(str(error), icon=":material/info:")
         return
+    known = embeddings.visible(points)
     found = [(each, distance) for each, distance in found if each in known]
     if not found:
         st.caption(f"{case.title} is not among the stored studies.")
         return
-    of = "their points averaged" if stored.parts else "measured before they are put on the map"
+    of = "their points averaged" if points.parts else "measured before they are put on the map"
+    told = ", ".join(findings(case.labels)) or NO_FINDING if case.labels else "no reference report"
     st.caption(
-        f"The test studies most alike for {ENCODERS[encoder].title}, {of}. "
-        f"The open study: {describe(case.study) if case.labels else 'no reference report'}."
+        f"The studies of {source.title} most alike for {ENCODERS[points.encoder].title}, {of}. The open study: {told}."
     )
-    pictures = studies.thumbnails([each for each, _ in found])
+    pictures = studies.thumbnails([each for each, _ in found], name)
     study_cards(
         [
-            StudyCard(each, picture, f"distance {distance:.2f}", describe(known[each]), known[each].findings)
+            StudyCard(each, picture, f"distance {distance:.2f}", describe(known[each], points), _report(known[each]))
             for (each, distance), picture in zip(found, pictures, strict=True)
-        ]
+        ],
+        urlencode({session.SOURCE: name}),
     )
+    show_credit(source)
+
+
+def _report(study: Study) -> str:
+    """What the reference report says: its findings, or else its impression."""
+    return study.findings or study.impression
+
+
+def _address(study_id: str, source_name: str) -> str:
+    return urlencode({session.SOURCE: source_name, session.STUDY: study_id})
+
+
+def show_credit(source: Source) -> None:
+    """What must stand beside a source's images."""
+    if source.credit:
+        st.caption(source.credit)
 
 
 @st.fragment
-def show_hovered() -> None:
+def show_hovered(points: Embeddings) -> None:
     """The radiograph of the point under the pointer."""
-    wanted = [each for each in [st.session_state.get(HOVERED)] if each in studies.visible_studies()]
-    hover_pictures(dict(zip(wanted, studies.thumbnails(wanted), strict=True)), key=HOVER, on_ask=_hear_hover)
+    key = f"{HOVER}_{points.source}"  # the browser keeps pictures by id: those of another source are other pictures
+    wanted = [each for each in [st.session_state.get(HOVERED)] if each in embeddings.visible(points)]
+    pictures = zip(wanted, studies.thumbnails(wanted, points.source), strict=True)
+    shown = {name: picture for name, picture in pictures if picture is not None}
+    hover_pictures(shown, key=key, on_ask=lambda: _hear_hover(key))
 
 
-def _hear_hover() -> None:
-    st.session_state[HOVERED] = st.session_state[HOVER]["ask"]
+def _hear_hover(key: str) -> None:
+    st.session_state[HOVERED] = st.session_state[key]["ask"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -12,14 +13,17 @@ from core.projection.methods import METHODS, ProjectionConfig
 from core.registry import ENCODERS
 from core.types import SPLITS, CXRLensError, Study
 from dashboard import session
-from dashboard.components.study_map import ABSENT, GROUP, choose_encoder, choose_finding
-from dashboard.services import bundles, embeddings, evaluations
-from dashboard.services.studies import main_cluster
+from dashboard.components.study_map import ABSENT, GROUP, UNKNOWN, choose_finding, group_of
+from dashboard.services import bundles, embeddings, evaluations, sources, studies
+from dashboard.services.embeddings import Embeddings
+from dashboard.services.studies import Case, main_cluster
 
-FINDING, CLUSTER, VIEW, SPLIT, OUTCOME = "Finding", "Disease group", "View", "Split", "Right or wrong"
+FINDING, CLUSTER, SPLIT, OUTCOME = "Finding", "Disease group", "Split", "Right or wrong"
 PARTS = {"filter": "Filter", "area": "Area of the image"}
 ALONE = "No second map"
-VIEWS = ("PA", "AP", "FRONTAL", "LATERAL", "another view")
+OWN = "These studies"
+NOT_KNOWN, OTHER = "not known", "another"
+MOST_VALUES = 20  # of a trait, ours: what is rarer is one group
 CLUSTER_ORDER = [*(name for name in CLUSTERS if name != NO_FINDING), "Several", NO_FINDING]
 
 
@@ -27,25 +31,29 @@ CLUSTER_ORDER = [*(name for name in CLUSTERS if name != NO_FINDING), "Several", 
 class Colouring:
     """What colour and symbol say; both maps agree in it."""
 
+    source: str
     by: str
     finding: str
     pair: str
     outcomes: dict[str, str]
+    traits: Mapping[str, Mapping[str, str]]
     order: Sequence[str]
 
     def group(self, study: Study, part: str) -> str:
         """Of a point."""
         if self.by in PARTS.values():
             return part
-        if self.by == CLUSTER:
-            return main_cluster(study)
-        if self.by == VIEW:
-            return study.view if study.view in VIEWS else VIEWS[-1]
         if self.by == SPLIT:
             return study.split
         if self.by == OUTCOME:
             return self.outcomes.get(study.study_id, "not evaluated")
-        return GROUP.get(study.labels[self.finding], ABSENT)
+        if self.by in (FINDING, CLUSTER):
+            labels = studies.labels_of(sources.source(self.source), study)
+            if self.by == CLUSTER and labels is not None:
+                return main_cluster(study)
+            return group_of(labels, self.finding)
+        value = self.traits[study.study_id].get(self.by, NOT_KNOWN)
+        return value if value in self.order else OTHER
 
 
 def _own_key(name: str, point: str) -> str:
@@ -53,13 +61,35 @@ def _own_key(name: str, point: str) -> str:
     return name if point == "study" else f"{name}_{point}s"
 
 
-def choose_points() -> tuple[str, str]:
-    """Which encoder, and what a point is."""
-    encoder = choose_encoder()
-    kinds = embeddings.kinds(encoder)
+def choose_source(case: Case | None) -> str:
+    """Of which source the map is: that of the open study, unless told otherwise."""
+    own, there = embeddings.source_of(case), embeddings.mapped()
+    if len(there) < 2:
+        return own
+    chosen = st.selectbox(
+        "Map of",
+        [OWN, *there],
+        format_func=lambda name: there.get(name, OWN),
+        key=session.MAP_SOURCE,
+        bind="query-params",
+        on_change=choose_none,
+        width=200,
+        help="A study of another source is placed among the studies of the map.",
+    )
+    return own if chosen == OWN else chosen
+
+
+def choose_none() -> None:
+    """Callback: the studies of another source are not those that were chosen."""
+    st.session_state[session.PICKED] = ()
+
+
+def choose_kind(encoder: str, source_name: str) -> str:
+    """What a point is."""
+    kinds = embeddings.kinds(encoder, source_name)
     if len(kinds) < 2:
-        return encoder, embeddings.POOLED
-    kind = st.selectbox(
+        return embeddings.POOLED
+    return st.selectbox(
         "Points",
         list(kinds),
         format_func=kinds.__getitem__,
@@ -67,16 +97,30 @@ def choose_points() -> tuple[str, str]:
         bind="query-params",
         width=230,
     )
-    return encoder, kind
 
 
-def choose_colouring(point: str) -> Colouring:
-    """Controls of colour and symbol."""
-    choices = [FINDING, CLUSTER, *([PARTS[point]] if point in PARTS else []), OUTCOME, VIEW, SPLIT]
+def choose_colouring(points: Embeddings) -> Colouring:
+    """Controls of colour and symbol: whatever is known of the studies of a map."""
+    source, known = sources.source(points.source or None), embeddings.known(points)
+    point = embeddings.point_is(points.encoder, points.kind)
+    values: dict[str, Counter[str]] = {}
+    traits = embeddings.traits(points)
+    for told in traits.values():
+        for name, value in told.items():
+            values.setdefault(name, Counter())[value] += 1
+    splits = {study.split for study in known.values()}
+    choices = [
+        *((FINDING, CLUSTER) if source.has_labels else ()),
+        *([PARTS[point]] if point in PARTS else []),
+        *([OUTCOME] if source.has_reports else []),
+        *values,
+        SPLIT,
+    ]
+    first = PARTS.get(point, next((name for name in choices if name != SPLIT or len(splits) > 1), SPLIT))
     by = st.selectbox(
         "Colour and symbol",
         choices,
-        index=choices.index(PARTS.get(point, FINDING)),
+        index=choices.index(first),
         key=_own_key(session.MAP_COLOUR_BY, point),
         bind="query-params",
         width=170,
@@ -85,27 +129,30 @@ def choose_colouring(point: str) -> Colouring:
     if by in (FINDING, OUTCOME):
         finding = choose_finding("Observation")
     pair, outcomes = "", {}
-    names = {bundles.title_of(card): card.name for card in bundles.cards().values()}
+    cards = bundles.cards(embeddings.family_of(points.source or None))
+    names = {bundles.title_of(card): card.name for card in cards.values()}
     if by == OUTCOME and names:
         pair = st.selectbox("Model", list(names), key=session.MAP_PAIR, bind="query-params", width=220)
         try:
-            known = evaluations.pair_outcomes(names[pair])
+            evaluated = evaluations.pair_outcomes(names[pair], points.source or None)
         except CXRLensError as error:
             st.info(str(error))
         else:
             outcomes = {
                 study_id: found[finding].value if finding in found else "neither says it"
-                for study_id, found in known.items()
+                for study_id, found in evaluated.items()
             }
+    frequent = [value for value, _ in values.get(by, Counter()).most_common(MOST_VALUES)]
     orders: dict[str, Sequence[str]] = {
         PARTS["filter"]: CLUSTERS,
         PARTS["area"]: embeddings.AREAS,
-        CLUSTER: CLUSTER_ORDER,
+        FINDING: (*GROUP.values(), ABSENT, UNKNOWN),
+        CLUSTER: (*CLUSTER_ORDER, UNKNOWN),
         SPLIT: SPLITS,
-        VIEW: VIEWS,
         OUTCOME: ("found", "missed", "invented", "opposite", "neither says it", "not evaluated"),
     }
-    return Colouring(by, finding, pair, outcomes, orders.get(by, (*GROUP.values(), ABSENT)))
+    order = orders.get(by, (*sorted(frequent), OTHER, NOT_KNOWN))
+    return Colouring(points.source, by, finding, pair, outcomes, traits, order)
 
 
 def choose_config() -> ProjectionConfig:
@@ -150,26 +197,26 @@ def choose_config() -> ProjectionConfig:
     )
 
 
-def choose_second(encoder: str, kind: str) -> tuple[str, str] | None:
+def choose_second(points: Embeddings) -> Embeddings | None:
     """Which map stands beside the first; the control beside CCVE's filters, unless told otherwise."""
-    point = embeddings.point_is(encoder, kind)
+    point = embeddings.point_is(points.encoder, points.kind)
     found: dict[str, tuple[str, str]] = {}
     for other in ENCODERS:
         try:
-            kinds = embeddings.kinds(other)
+            kinds = embeddings.kinds(other, points.source)
         except CXRLensError:
             continue  # the map of this encoder says why
         for name, title in kinds.items():
-            if embeddings.point_is(other, name) == point and (other, name) != (encoder, kind):
+            if embeddings.point_is(other, name) == point and (other, name) != (points.encoder, points.kind):
                 found[f"{ENCODERS[other].title}: {title}"] = (other, name)
     choices = [ALONE, *found]
     control = next((title for title, (_, name) in found.items() if name == embeddings.RANDOM), ALONE)
     chosen = st.selectbox(
         "Compare with",
         choices,
-        index=choices.index(control if (point, kind) == ("filter", embeddings.TOKENS) else ALONE),
+        index=choices.index(control if (point, points.kind) == ("filter", embeddings.TOKENS) else ALONE),
         key=_own_key(session.MAP_SECOND, point),
         bind="query-params",
         width=230,
     )
-    return found.get(chosen)
+    return embeddings.stored(*found[chosen], points.source) if chosen in found else None

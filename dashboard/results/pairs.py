@@ -197,7 +197,9 @@ def _show_how(results: ResultSet) -> None:
             str(results.content.get("protocol", "")),
         ]
         st.caption(" ".join(part for part in about if part))
-        st.caption(f"Written by `{results.content.get('command', 'an unnamed command')}`. Random seed: {results.seed}.")
+        command = results.content.get("command", "an unnamed command")
+        by = "on this machine, with the button on the Cases page" if results.own is not None else f"by `{command}`"
+        st.caption(" ".join([f"Written {by}. Random seed: {results.seed}.", *results.content.get("told", ())]))
         if warnings:
             st.markdown("\n".join(f"- {each}" for each in warnings))
 

@@ -14,8 +14,10 @@ from core.evaluation.reports import Evaluation
 from core.observations import LabelState, findings
 from core.paper.tables import PRINTED
 from core.registry import DECODERS, ENCODERS
+from core.types import CXRLensError
+from dashboard import session
 from dashboard.components.study_cards import StudyCard, study_cards
-from dashboard.services import cases, studies
+from dashboard.services import bundles, cases, evaluations, sources, studies
 from dashboard.services.evaluations import ResultSet
 
 _FIRST = ("f1", "precision", "recall")
@@ -131,9 +133,14 @@ def show_studies(
         return
     more = f"The first {MOST_CARDS} of {len(indices)}. " if len(indices) > MOST_CARDS else ""
     indices, notes = list(indices)[:MOST_CARDS], list(notes)[:MOST_CARDS]
-    known = studies.visible_studies()
+    source_name = evaluations.source_of(results)
+    try:
+        known = studies.visible_studies(source_name) if source_name is not None else {}
+    except CXRLensError:
+        known = {}
     if not all(found.study_ids[index] in known for index in indices):
-        st.caption(f"{more}The images of these studies are not here, so they cannot be opened on the Read page.")
+        lacking = "The images of some of these studies are not here, so they cannot be opened on the Read page."
+        st.caption(f"{more}{lacking}")
         rows = zip(indices, notes, strict=True)
         listed = [
             {"Study": found.study_ids[at], "": note, "Reference": findings_line(found.truth[at])} for at, note in rows
@@ -141,7 +148,7 @@ def show_studies(
         score_table(pd.DataFrame(listed), "Studies")
         return
     st.caption(f"{more}A picture opens its study on the Read page.")
-    pictures = studies.thumbnails([found.study_ids[index] for index in indices])
+    pictures = studies.thumbnails([found.study_ids[index] for index in indices], source_name)
     study_cards(
         [
             StudyCard(found.study_ids[index], picture, note, findings_line(found.truth[index]))
@@ -149,15 +156,25 @@ def show_studies(
         ],
         query=read_query(results, pairs),
     )
+    if source_name is not None and (credit := sources.source(source_name).credit):
+        st.caption(f":material/copyright: {credit}")
 
 
 def read_query(results: ResultSet, pairs: Sequence[str]) -> str:
-    """What the Read page's address says of the pairs that are shown: its choices by title, none for other encoders."""
+    """What the Read page's address says: the source, and of the pairs its choices by title, none for other encoders."""
+    name = evaluations.source_of(results)
     chosen: dict[str, list[str]] = {encoder: [] for encoder in ENCODERS}
     for (encoder, decoder), row in results.rows.items():
         if row["name"] in pairs:
             chosen[encoder].append(DECODERS[decoder].title)
-    return urlencode([(encoder, title) for encoder, titles in chosen.items() for title in titles or [""]])
+    address = [(encoder, title) for encoder, titles in chosen.items() for title in titles or [""]]
+    if name is not None:
+        address.append((session.SOURCE, name))
+        synthetic = sources.source(name).synthetic
+        if bundles.synthetic(results.family) != synthetic:  # not the models that page chooses by itself
+            key = session.FAMILY if synthetic else session.REAL_FAMILY
+            address.append((key, f"Models for {bundles.family_title(results.family)}"))
+    return urlencode(address)
 
 
 def cases_link(label: str, results: ResultSet, pairs: Sequence[str], **state: str) -> None:
@@ -169,6 +186,6 @@ def cases_link(label: str, results: ResultSet, pairs: Sequence[str], **state: st
         pairs: names of bundles.
         state: ``observation``, ``outcome``, ``slice``, ``agreement``, ``order``, as that page has them.
     """
-    if results.name == results.family:  # that page has the evaluations beside the bundles
-        query = cases.address(pairs, family=results.family, **state)
+    if results.reports.is_file():
+        query = cases.address(results, pairs, **state)
         st.page_link("app_pages/cases.py", label=label, icon=":material/view_list:", query_params=query)

@@ -20,16 +20,14 @@ from core.reviews.design import REFERENCE, image_sha256
 from core.reviews.rubrics import ReviewError
 from core.reviews.sources import session_image
 from core.reviews.store import Actor, ReaderScreen, check_image, writers
-from core.studies.folder import FolderSource
-from core.studies.images import Radiograph, fit_square
-from core.studies.indexed import IndexedSource
+from core.studies.images import fit_square
 from core.studies.model_image import of_image
+from core.studies.source import Source
 from core.text import sentence_spans, split_sentences
-from core.types import CXRLensError, FloatImage, Geometry, StudySource
+from core.types import CXRLensError, FloatImage, Geometry
 from dashboard.components.viewer import Overlay, pack
 from dashboard.reviews.pool import open_named
 from dashboard.services.bundles import model_in_use
-from dashboard.services.studies import VIEW_SIZE
 
 if TYPE_CHECKING:
     from core.bundles.pair import ReportModel
@@ -172,15 +170,8 @@ class _Shown:
     shrunk: tuple[float, float] = (1.0, 1.0)
 
 
-def _film(source: StudySource, study_id: str) -> Radiograph | None:
-    """A study's image as its file has it; None of a phantom, which is drawn at any size."""
-    return source.original(study_id) if isinstance(source, IndexedSource | FolderSource) else None
-
-
-def _view(source: StudySource, study_id: str) -> _Shown:
-    film = _film(source, study_id)
-    if film is None:
-        return _Shown(source.image(study_id, VIEW_SIZE), 12)
+def _view(source: Source, study_id: str) -> _Shown:
+    film = source.original(study_id)
     share = LONGEST_SIDE / max(film.pixels.shape)
     if share >= 1:
         return _Shown(film.pixels, film.bits, film.pixel_spacing)
@@ -191,7 +182,7 @@ def _view(source: StudySource, study_id: str) -> _Shown:
     return _Shown(np.asarray(smaller), film.bits, spacing, shrunk)
 
 
-def explanation(screen: ReaderScreen, report: Written, source: StudySource, shape: tuple[int, ...]) -> list[Overlay]:
+def explanation(screen: ReaderScreen, report: Written, source: Source, shape: tuple[int, ...]) -> list[Overlay]:
     """For each sentence of a report the region, or the filter's picture, that stands behind it.
 
     Args:
@@ -215,7 +206,7 @@ def explanation(screen: ReaderScreen, report: Written, source: StudySource, shap
         ) from error
 
 
-def _maps(screen: ReaderScreen, report: Written, source: StudySource, shape: tuple[int, ...]) -> list[Overlay]:
+def _maps(screen: ReaderScreen, report: Written, source: Source, shape: tuple[int, ...]) -> list[Overlay]:
     from core.explain.filters import filter_views
     from core.explain.methods import METHODS, explain  # bring torch
     from core.explain.on_image import on_image
@@ -254,7 +245,7 @@ def _maps(screen: ReaderScreen, report: Written, source: StudySource, shape: tup
     return overlays
 
 
-def _writer(model: ReportModel, source: StudySource, study_id: str, text: str) -> Subject:
+def _writer(model: ReportModel, source: Source, study_id: str, text: str) -> Subject:
     """The pair with the image from which it wrote a report.
 
     Raises:
@@ -265,8 +256,7 @@ def _writer(model: ReportModel, source: StudySource, study_id: str, text: str) -
     from core.bundles.inference import write_batch, write_reports
     from core.explain.subject import open_subject, with_image
 
-    film = _film(source, study_id)
-    image = source.image(study_id, model.image_size) if film is None else film.pixels
+    image = source.for_model(study_id, model.image_size)
     report = next(write_reports([model], of_image(image)))[1]
     if report.text == text:
         return open_subject(model, image, report)

@@ -112,6 +112,16 @@ def title_of(card: Card) -> str:
     return pair_title(card.encoder, card.decoder)
 
 
+def training_of(chosen: Sequence[Card]) -> str:
+    """Which studies bundles of one family learned from, in a sentence or two."""
+    numbers = {card.data.get("studies", {}).get("train") for card in chosen}
+    amount = f"{numbers.pop():,} " if len(numbers) == 1 and None not in numbers else ""
+    if all(synthetic(card.family) for card in chosen):
+        return f"These models learned from {amount}synthetic X-rays."
+    data = sorted({str(card.data.get("description") or card.data.get("name", "unknown data")) for card in chosen})
+    return f"These models learned from {amount}studies. {' '.join(data)}"
+
+
 def mixed_data(family: str = PHANTOM) -> str:
     """What to say where bundles of one family learned from different studies; "" where all learned from the same."""
     of: dict[str, list[str]] = {}

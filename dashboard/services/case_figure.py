@@ -49,26 +49,39 @@ class Figure:
     """What is drawn.
 
     Attributes:
-        family: of the data.
+        source: what the studies are.
         columns: titles of the pairs.
         bundles: which bundles wrote the reports, with their hashes.
         rows: studies; each has a cell a column.
         question: how the studies were found.
+        credit: what must stand beside the images; "" where nothing must.
     """
 
-    family: str
+    source: str
     columns: Sequence[str]
     bundles: Sequence[str]
     rows: Sequence[Row]
     question: str
+    credit: str = ""
+
+    @property
+    def referenced(self) -> bool:
+        """Whether there is a column of references."""
+        return any(row.reference is not None for row in self.rows)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Titles of all columns."""
+        return ("Study", *(["Reference"] if self.referenced else []), *self.columns)
 
     @property
     def caption(self) -> list[str]:
         """Lines under the figure."""
         studies = "1 study" if len(self.rows) == 1 else f"{len(self.rows)} studies"
         return [
-            f"{studies} ({self.family}; {self.question}). Findings are read from the reports by rules. {RESEARCH}",
+            f"{studies} ({self.source}; {self.question}). Findings are read from the reports by rules. {RESEARCH}",
             f"Bundles: {', '.join(self.bundles)}.",
+            *([f"Images: {self.credit}."] if self.credit else []),
         ]
 
 
@@ -113,21 +126,22 @@ def _missed(names: Sequence[str]) -> str:
 
 def to_html(figure: Figure) -> bytes:
     """The figure as one HTML file that needs no other."""
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in ("Study", "Reference", *figure.columns))
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in figure.heads)
     body = []
     for row in figure.rows:
         study = f"<b>{html.escape(row.study_id)}</b><br><small>{html.escape(row.about)}</small>"
         if row.picture is not None:
             picture = base64.b64encode(row.picture).decode()
             study = f'<img alt="Radiograph" src="data:image/jpeg;base64,{picture}">{study}'
-        cells = ["".join(map(_marked, row.reference))]
+        cells = ["".join(map(_marked, row.reference or ()))] if figure.referenced else []
         cells += ["".join(map(_marked, cell.pieces)) + _missed(cell.missed) for cell in row.cells]
         body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in (study, *cells)) + "</tr>")
-    legend = " · ".join(f'<span class="{kind}">{SIGNS[kind]} {WORDS[kind]}</span>' for kind in SIGNS)
+    kinds = SIGNS if figure.referenced else ()
+    legend = "".join(f'<span class="{kind}">{SIGNS[kind]} {WORDS[kind]}</span> · ' for kind in kinds)
     caption = "<br>".join(map(html.escape, figure.caption))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>CXR Lens: reports side by side</title>'
-        f"<style>{_STYLE}</style><p><small>{legend} · <b>bold</b>: said to be there, or perhaps there</small></p>"
+        f"<style>{_STYLE}</style><p><small>{legend}<b>bold</b>: said to be there, or perhaps there</small></p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
         f"<footer><p>{caption}</p></footer></html>"
     ).encode()
@@ -210,10 +224,11 @@ def to_pdf(figure: Figure) -> bytes:
     """The figure as PDF: text that can be searched, a page as wide as its columns and no taller than A4."""
     from matplotlib.backends.backend_pdf import PdfPages
 
-    laid = [_laid(row) for row in figure.rows]
-    width = 2 * _MARGIN + _PICTURE + (_GAP + _COLUMN) * (len(figure.columns) + 1)
+    laid = [_laid(row, referenced=figure.referenced) for row in figure.rows]
+    width = 2 * _MARGIN + _PICTURE + (_GAP + _COLUMN) * (len(figure.heads) - 1)
     inner = width - 2 * _MARGIN
-    legend = [each for kind in SIGNS for each in ((f"{SIGNS[kind]} {WORDS[kind]} ", False, kind), ("   ", False, ""))]
+    kinds = SIGNS if figure.referenced else ()
+    legend = [each for kind in kinds for each in ((f"{SIGNS[kind]} {WORDS[kind]} ", False, kind), ("   ", False, ""))]
     top = _wrapped([*legend, ("bold:", True, ""), (" said to be there, or perhaps there", False, "")], inner)
     foot = [line for text in figure.caption for line in _wrapped([(text, False, "")], inner)]
     frame = (len(top) + len(foot) + 3) * _LEADING
@@ -225,7 +240,7 @@ def to_pdf(figure: Figure) -> bytes:
             height = 2 * _MARGIN + frame + sum(laid[index][1] for index in part)
             page = _Page(width, height)
             y = page.lines(_MARGIN, _MARGIN, top) + _LEADING
-            for n, title in enumerate(("Study", "Reference", *figure.columns)):
+            for n, title in enumerate(figure.heads):
                 page.lines(_left(n), y, _wrapped([(title, True, "")], _COLUMN))
             y += 1.6 * _LEADING
             for index in part:
@@ -248,10 +263,12 @@ def _left(column: int) -> float:
     return _MARGIN if column == 0 else _MARGIN + _PICTURE + _GAP + (column - 1) * (_COLUMN + _GAP)
 
 
-def _laid(row: Row) -> tuple[list[list[list[tuple[float, Stretch]]]], float]:
+def _laid(row: Row, *, referenced: bool) -> tuple[list[list[list[tuple[float, Stretch]]]], float]:
     """Lines of each column of a row, and the row's height."""
     study = [(f"{row.study_id} ", True, ""), (row.about, False, "")]
-    columns = [_wrapped(study, _PICTURE), _wrapped(_stretches(row.reference), _COLUMN)]
+    columns = [_wrapped(study, _PICTURE)]
+    if referenced:
+        columns.append(_wrapped(_stretches(row.reference or ()), _COLUMN))
     for cell in row.cells:
         lines = _wrapped(_stretches(cell.pieces), _COLUMN)
         if cell.missed:

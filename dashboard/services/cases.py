@@ -12,8 +12,11 @@ import streamlit as st
 
 from core.evaluation.reports import Evaluation
 from core.labels.compare import Outcome
-from core.observations import NO_FINDING, OBSERVATIONS, findings
+from core.observations import ASSERTED, NO_FINDING, OBSERVATIONS, LabelState, findings
+from core.types import CXRLensError
+from dashboard import session
 from dashboard.services import bundles, evaluations, reports, studies
+from dashboard.services.evaluations import ResultSet
 
 ANY = "any"
 ALL_STUDIES, NORMAL, ABNORMAL = "all studies", "normal", "abnormal"
@@ -29,14 +32,18 @@ ORDERS = (AS_EVALUATED, MOST_ERRORS, FEWEST_ERRORS, MOST_DISAGREEMENT)
 
 OBSERVATION_CHOICES = (ANY, *OBSERVATIONS)
 OUTCOME_CHOICES = (ANY, *(kind.value for kind in Outcome))
+# Without references nothing is right or wrong.
+PLAIN_AGREEMENTS = (EVERYWHERE, DISAGREE)
+PLAIN_ORDERS = (AS_EVALUATED, MOST_DISAGREEMENT)
 
 # Names in the address; a widget of another page with the same key would keep its own choice when a link leads here.
 KEYS = {
     name: f"case_{name}"
-    for name in ("family", "pairs", "observation", "outcome", "agreement", "slice", "text", "order", "page")
+    for name in ("run", "pairs", "observation", "outcome", "agreement", "slice", "text", "order", "page")
 }
 
-Outcomes = Mapping[str, Outcome]
+Outcomes = Mapping[str, Outcome | LabelState]
+"""Of a report: what became of each observation; without a reference, what the report says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +90,36 @@ class Row:
         study_id: of it.
         about: findings of the reference, in a line.
         picture: JPEG, or None where the image is not here.
-        reference: pieces of the reference report.
+        reference: pieces of the reference report; None where there is none.
         cells: one a pair.
+        here: whether it opens on the Read page.
+        changed: whether its source has another report of it now than the reference.
     """
 
     study_id: str
     about: str
     picture: bytes | None
-    reference: Sequence[Mapping[str, Any]]
+    reference: Sequence[Mapping[str, Any]] | None
     cells: Sequence[Cell]
+    here: bool = False
+    changed: bool = False
 
 
-def _asked(outcomes: Outcomes, observation: str) -> dict[str, Outcome]:
+def _asked(outcomes: Outcomes, observation: str) -> dict[str, Outcome | LabelState]:
     """The outcomes that count: one observation's, or all but No Finding's, which follows from the others."""
     if observation != ANY:
         return {observation: outcomes[observation]} if observation in outcomes else {}
     return {name: outcome for name, outcome in outcomes.items() if name != NO_FINDING}
 
 
+def _said(found: Evaluation, name: str, index: int) -> Outcomes:
+    if found.referenced:
+        return found.outcomes[name][index]
+    return {each: state for each, state in found.states[name][index].items() if state in ASSERTED}
+
+
 def _errors(outcomes: Outcomes) -> int:
-    return sum(outcome is not Outcome.FOUND for outcome in outcomes.values())
+    return sum(isinstance(outcome, Outcome) and outcome is not Outcome.FOUND for outcome in outcomes.values())
 
 
 def matching(found: Evaluation, question: Question, within: npt.NDArray[np.bool_] | None = None) -> list[int]:
@@ -121,7 +138,7 @@ def matching(found: Evaluation, question: Question, within: npt.NDArray[np.bool_
     for index in range(len(found.study_ids)):
         if (within is not None and not within[index]) or found.study_ids[index] in hidden:
             continue
-        asked = [_asked(found.outcomes[name][index], question.observation) for name in question.pairs]
+        asked = [_asked(_said(found, name, index), question.observation) for name in question.pairs]
         texts = (found.references[index], *(found.texts[name][index] for name in question.pairs))
         if words and not any(words in " ".join(text.lower().split()) for text in texts):
             continue
@@ -163,36 +180,66 @@ def named_slices(found: Evaluation) -> dict[str, npt.NDArray[np.bool_]]:
 @st.cache_resource(max_entries=4, show_spinner=False, hash_funcs={Evaluation: id})
 def _named_slices(found: Evaluation) -> tuple[Evaluation, dict[str, npt.NDArray[np.bool_]]]:
     positive = np.array([bool(findings(each)) for each in found.truth])
-    named = {NORMAL: ~positive, ABNORMAL: positive}
+    known = found.referenced or any(any(state in ASSERTED for state in each.values()) for each in found.truth)
+    named = {NORMAL: ~positive, ABNORMAL: positive} if known else {}
     for way, groups in evaluations.divide(found).items():
         if way != evaluations.BY_FINDING:  # the observation's own control asks that
             named |= {f"{way}: {group}": mask for group, mask in groups.items()}
     return found, named
 
 
-def rows(found: Evaluation, pairs: Sequence[str], indices: Sequence[int]) -> list[Row]:
-    """What the page shows of some studies, as far as whoever looks may see them; pictures where the images are here."""
-    known, hidden = studies.visible_studies(), studies.kept_back()
+def rows(found: Evaluation, pairs: Sequence[str], indices: Sequence[int], source_name: str | None = None) -> list[Row]:
+    """What the page shows of some studies, as far as whoever looks may see them.
+
+    Args:
+        found: the evaluation.
+        pairs: names of the systems.
+        indices: of the studies.
+        source_name: short name of the source that has their images; None where it is not here.
+    """
+    hidden = studies.kept_back()
     indices = [index for index in indices if found.study_ids[index] not in hidden]
-    here = [found.study_ids[index] for index in indices if found.study_ids[index] in known]
-    pictures = dict(zip(here, studies.thumbnails(here), strict=True))
+    here = _here([found.study_ids[index] for index in indices], source_name)
+    pictures = dict(zip(here, studies.thumbnails(here, source_name), strict=True)) if here else {}
     made = []
     for index in indices:
         study_id, reference = found.study_ids[index], found.references[index]
         made.append(
             Row(
                 study_id,
-                ", ".join(findings(found.truth[index])) or NO_FINDING,
+                _about(found, index),
                 pictures.get(study_id),
-                reports.segments(reference, reports.label(reference)),
+                reports.segments(reference, reports.label(reference)) if found.referenced else None,
                 [_cell(found, name, index) for name in pairs],
+                study_id in pictures,
+                found.referenced
+                and study_id in pictures
+                and studies.study(study_id, source_name).findings != reference,
             )
         )
     return made
 
 
+def _here(study_ids: Sequence[str], source_name: str | None) -> list[str]:
+    """Those of some studies that their source has, and shows to whoever looks."""
+    if source_name is None:
+        return []
+    try:
+        known = studies.visible_studies(source_name)
+    except CXRLensError:  # the source cannot be opened any more; its reports can be read
+        return []
+    return [study_id for study_id in study_ids if study_id in known]
+
+
+def _about(found: Evaluation, index: int) -> str:
+    truth = found.truth[index]
+    normal = found.referenced or truth[NO_FINDING] in ASSERTED
+    return ", ".join(findings(truth)) or (NO_FINDING if normal else "")
+
+
 def _cell(found: Evaluation, name: str, index: int) -> Cell:
-    text, outcomes = found.texts[name][index], _asked(found.outcomes[name][index], ANY)
+    text = found.texts[name][index]
+    outcomes = {each: kind for each, kind in found.outcomes[name][index].items() if each != NO_FINDING}
     return Cell(
         reports.segments(text, reports.label(text), outcomes) or [{"text": "(The model wrote nothing.)"}],
         [each for each, outcome in outcomes.items() if outcome is Outcome.MISSED],
@@ -200,23 +247,19 @@ def _cell(found: Evaluation, name: str, index: int) -> Cell:
     )
 
 
-def data_title(family: str) -> str:
-    """Of a family's data: as the page and its address name it."""
-    title = bundles.family_title(family)
-    return title[0].upper() + title[1:]
-
-
-def address(pairs: Sequence[str], **state: str) -> dict[str, str | list[str]]:
+def address(results: ResultSet, pairs: Sequence[str], **state: str) -> dict[str, str | list[str]]:
     """Query parameters of the Cases page in a state.
 
     Args:
+        results: the evaluation whose reports are shown.
         pairs: names of bundles.
-        state: of KEYS, beside "pairs"; a slice is a name of `named_slices`.
+        state: of KEYS, beside "run" and "pairs"; a slice is a name of `named_slices`.
     """
     titles = [evaluations.title_of(name) for name in pairs]
-    if "family" in state:
-        state["family"] = data_title(state["family"])
-    return {KEYS["pairs"]: titles, **{KEYS[name]: value for name, value in state.items()}}
+    name = evaluations.source_of(results)
+    where = {} if name is None else {session.SOURCE: name}
+    state = {"run": results.name, **state}
+    return {**where, KEYS["pairs"]: titles, **{KEYS[each]: value for each, value in state.items()}}
 
 
 def describe(question: Question, part: str) -> str:

@@ -1,10 +1,13 @@
-"""In: the embeddings stored beside the bundles. Out: them by kind, a case's own, and the studies nearest to a study."""
+"""In: a source and an encoder. Out: its studies as that encoder sees them, a case among them, those nearest to a study.
+
+What is stored beside the bundles is of the studies that they learned from; of other sources it is computed, once, by a
+process of its own (`embedding_jobs`).
+"""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,20 +18,41 @@ import numpy.typing as npt
 import streamlit as st
 
 from core.bundles.card import Card
-from core.bundles.rounding import SCALE, restored
-from core.observations import CLUSTERS
+from core.observations import LabelState
+from core.projection.embeddings import (
+    POOLED as POOLED,
+)
+from core.projection.embeddings import (
+    RANDOM as RANDOM,
+)
+from core.projection.embeddings import (
+    TOKENS as TOKENS,
+)
+from core.projection.embeddings import (
+    Embedded,
+    Embedding,
+    content_key,
+    embeddings_folder,
+    find,
+    is_single,
+    read_embeddings,
+)
 from core.projection.job import fingerprint
 from core.registry import DECODERS, ENCODERS, token_names
-from core.types import CXRLensError
+from core.studies.source import Source
+from core.types import SPLITS, CXRLensError, Split, Study
 from dashboard import settings
-from dashboard.services import bundles, studies
+from dashboard.services import bundles, sources, studies
 from dashboard.services.kept import kept
 from dashboard.services.studies import Case
 
-POOLED, TEXT, TOKENS, RANDOM, JOINED, STATES = "pooled", "text", "tokens", "random_filters", "joined", "states"
+TEXT, JOINED, STATES = "text", "joined", "states"
 AREAS = tuple(f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "centre", "right"))
 """Parts of the image, as it is shown, that a token of a grid stands in."""
 EXPORT = "`cxr-lens train --preset phantom` writes them."
+MOST = 2_000
+"""Studies on a map that is computed, ours: of a source that has more, a drawn sample of so many."""
+_FRESH = 60  # seconds for which sources are not looked at again
 
 
 @dataclass(frozen=True)
@@ -42,6 +66,7 @@ class Embeddings:
         parts: n, what of the study a point is: the cluster of a filter of CCVE, or one of `AREAS`; empty where a study
             is one point.
         features: (n, D).
+        source: short name of where the studies come from.
     """
 
     encoder: str
@@ -49,6 +74,7 @@ class Embeddings:
     study_ids: tuple[str, ...]
     parts: tuple[str, ...]
     features: npt.NDArray[np.float32]
+    source: str = ""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -56,25 +82,158 @@ class Embeddings:
         return fingerprint(self.features)
 
 
+# ----------------------------------------------------------------------------------------------------- whose map it is
+
+
+def mapped() -> Mapping[str, str]:
+    """Title of each source that a map can be made of, by its short name: those that list their studies."""
+    return _mapped(tuple(sources.names().items()))
+
+
+@st.cache_data(max_entries=4, ttl=_FRESH, show_spinner=False)
+def _mapped(names: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    found = {}
+    for name, title in names:
+        try:
+            if name != sources.UPLOAD and sources.source(name).listed:
+                found[name] = title
+        except CXRLensError:
+            continue  # its own page says why
+    return found
+
+
+def source_of(case: Case | None) -> str:
+    """Short name of the source on whose map a case is shown: its own, or the first where that has no map."""
+    name, there = case.source if case else sources.chosen(), mapped()
+    return name if name in there else next(iter(there), name)
+
+
+def family_of(source_name: str | None = None) -> str:
+    """The family of bundles that looks at the studies of a source: what learned from them, or from such images."""
+    source = sources.source(source_name)
+    return max(
+        bundles.families(),
+        key=lambda family: (bundles.learned_from(family, source), bundles.synthetic(family) == source.synthetic),
+        default=bundles.PHANTOM,
+    )
+
+
+def encoders(source_name: str | None = None) -> list[str]:
+    """Encoders whose map of a source there is or can be computed; all, where there is none."""
+    able = [encoder for encoder in ENCODERS if _card(encoder, source_name) or there(encoder, source_name)]
+    return able or list(ENCODERS)
+
+
+def there(encoder: str, source_name: str | None = None) -> bool:
+    """Are the embeddings of a source by an encoder on disk?"""
+    return _file(encoder, source_name) is not None
+
+
+def _card(encoder: str, source_name: str | None) -> Card | None:
+    cards = bundles.cards(family_of(source_name))
+    return next((card for (name, _), card in cards.items() if name == encoder), None)
+
+
+def wanted(encoder: str, source_name: str | None = None) -> Embedding:
+    """What is computed where nothing is stored: the shown studies of a source, or a sample of them.
+
+    Raises:
+        CXRLensError: no bundle of the encoder can be read.
+    """
+    card = _card(encoder, source_name)
+    if card is None:
+        raise CXRLensError(f"No bundle with {ENCODERS[encoder].title} can be read.")
+    source = sources.source(source_name)
+    split = studies.shown_split(source)
+    folder = settings.bundles().absolute()
+    return Embedding(source.key, folder, card.name, split, MOST, device=settings.device())
+
+
+def key_of(encoder: str, source_name: str | None = None) -> str:
+    """Names all that decides what is computed.
+
+    Raises:
+        CXRLensError: no bundle of the encoder can be read, or the source has no studies.
+    """
+    work, card = wanted(encoder, source_name), _card(encoder, source_name)
+    return _content_key(work, "" if card is None else bundles.bundle_key(card), sources.source(source_name))
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _content_key(work: Embedding, bundle: str, _source: Source) -> str:
+    return content_key(work, _source)
+
+
+def computed(encoder: str, source_name: str | None = None) -> Embedded | None:
+    """What was computed of a source; None where nothing was, or the studies' own models brought theirs."""
+    try:
+        return None if _beside(encoder, source_name) else find(key_of(encoder, source_name), MOST)
+    except CXRLensError:  # no bundle, or no studies: nothing can have been computed
+        return None
+
+
+def how_many(source_name: str | None = None) -> int:
+    """Studies of a source that may be shown."""
+    return len(studies.visible_ids(source_name))
+
+
+def known(points: Embeddings) -> Mapping[str, Study]:
+    """The studies of some points that their source shows to anybody, by id; see `visible`."""
+    source = sources.source(points.source or None)
+    return _known(source.key, studies.shown_split(source), hash(points.study_ids), points.study_ids, source)
+
+
+@st.cache_resource(max_entries=6, show_spinner="Reading the reports …")
+def _known(key: str, split: Split | None, ids: int, _study_ids: Sequence[str], _source: Source) -> Mapping[str, Study]:
+    wanted, found = set(_study_ids), {}
+    for each in [split] if split else SPLITS:
+        for study_id in _source.ids(each):  # in its order, in which an index reads its texts fastest
+            if study_id in wanted:
+                found[study_id] = _source.study(study_id)
+    return found
+
+
+def traits(points: Embeddings) -> Mapping[str, Mapping[str, str]]:
+    """What the studies of some points can be divided by: study id -> title -> value."""
+    source = sources.source(points.source or None)
+    return _traits(source.key, studies.shown_split(source), hash(points.study_ids), known(points), source)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _traits(
+    key: str, split: Split | None, ids: int, _known_studies: Mapping[str, Study], _source: Source
+) -> Mapping[str, Mapping[str, str]]:
+    return {study_id: _source.traits(study) for study_id, study in _known_studies.items()}
+
+
+def visible(points: Embeddings) -> Mapping[str, Study]:
+    """The studies of some points that whoever looks may see, by id."""
+    found, hidden = known(points), studies.kept_back()
+    return {name: study for name, study in found.items() if name not in hidden} if hidden else found
+
+
+def labels_of(points: Embeddings, study: Study) -> Mapping[str, LabelState] | None:
+    """What is known of the 14 observations of a study; None where nothing is."""
+    return studies.labels_of(sources.source(points.source or None), study)
+
+
+# ------------------------------------------------------------------------------------------------------ what is stored
+
+
 def point_is(encoder: str, kind: str) -> Literal["study", "filter", "area"]:
     """What a point of a kind of embeddings is: a study, or a study through one filter of CCVE, or in one area."""
-    if not _is_single(kind):
+    if not is_single(kind):
         return "study"
     return "filter" if token_names(encoder) else "area"
 
 
-def _is_single(kind: str) -> bool:
-    """Are these tokens one by one, (m, N, D), and not a row a study?"""
-    return kind.split(".")[0] in (TOKENS, RANDOM)
-
-
-def kinds(encoder: str) -> dict[str, str]:
+def kinds(encoder: str, source_name: str | None = None) -> dict[str, str]:
     """What is stored of an encoder, or follows from it: key -> title for the reader.
 
     Raises:
         CXRLensError: nothing is stored, or the file is damaged.
     """
-    found = _read(*_file(encoder))[1]
+    found = _read(*_stored_file(encoder, source_name))[1]
     titles = {POOLED: "One point per X-ray (image)"}
     if token_names(encoder):
         titles |= {
@@ -96,17 +255,18 @@ def kinds(encoder: str) -> dict[str, str]:
     return {key: title for key, title in titles.items() if key in there}
 
 
-def stored(encoder: str, kind: str) -> Embeddings:
-    """Stored embeddings of an encoder.
+def stored(encoder: str, kind: str, source_name: str | None = None) -> Embeddings:
+    """Stored embeddings of a source, the chosen one unless named, by an encoder.
 
     Raises:
         CXRLensError: they are not stored, or the file is damaged.
     """
-    return _of_kind(encoder, kind, *_file(encoder))
+    name = sources.chosen() if source_name is None else source_name
+    return _of_kind(encoder, kind, name, *_stored_file(encoder, name))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _of_kind(encoder: str, kind: str, path: str, stamp: int) -> Embeddings:
+def _of_kind(encoder: str, kind: str, source_name: str, path: str, stamp: int) -> Embeddings:
     study_ids, found = _read(path, stamp)
     key = TOKENS if kind == JOINED else kind
     if key not in found:
@@ -114,12 +274,12 @@ def _of_kind(encoder: str, kind: str, path: str, stamp: int) -> Embeddings:
     values = found[key]
     study_ids = study_ids[: len(values)]
     if values.ndim == 2:
-        return Embeddings(encoder, kind, study_ids, (), values)
+        return Embeddings(encoder, kind, study_ids, (), values, source_name)
     if kind == JOINED:
-        return Embeddings(encoder, kind, study_ids, (), values.reshape(len(values), -1))
+        return Embeddings(encoder, kind, study_ids, (), values.reshape(len(values), -1), source_name)
     parts = token_names(encoder) if point_is(encoder, kind) == "filter" else _areas(math.isqrt(values.shape[1]))
     ids = tuple(np.repeat(study_ids, values.shape[1]).tolist())
-    return Embeddings(encoder, kind, ids, parts * len(values), values.reshape(-1, values.shape[2]))
+    return Embeddings(encoder, kind, ids, parts * len(values), values.reshape(-1, values.shape[2]), source_name)
 
 
 def _areas(side: int) -> tuple[str, ...]:
@@ -128,57 +288,47 @@ def _areas(side: int) -> tuple[str, ...]:
     return tuple(AREAS[3 * row + column] for row in third for column in third)
 
 
-def unlike(case: Case | None) -> str:
-    """What to say of a case that is of another kind than the stored studies; "" where it is of theirs."""
-    if case is None or case.synthetic == bundles.synthetic(bundles.PHANTOM):
+def unlike(case: Case | None, source_name: str | None = None) -> str:
+    """What to say of a case that is placed among studies of another source; "" where it is of theirs."""
+    name = sources.chosen() if source_name is None else source_name
+    if case is None or case.source == name:
         return ""
-    return "The points are synthetic X-rays. Where a real X-ray lies among them says nothing about its findings."
+    source = sources.source(name)
+    if case.synthetic != source.synthetic:
+        points, other = ("synthetic", "real") if source.synthetic else ("real", "synthetic")
+        return f"The points are {points} X-rays. Where a {other} X-ray lies among them says nothing about its findings."
+    return f"{case.title} is not of {source.title}: it is placed among the studies of another source."
 
 
-def encoders() -> list[str]:
-    """Encoders whose embeddings are stored; all of them where none is, so that the page can say what is missing."""
-    return [encoder for encoder in ENCODERS if _path(encoder).is_file()] or list(ENCODERS)
+def _beside(encoder: str, source_name: str | None) -> Path | None:
+    """The file that training wrote beside the bundles, of studies that they learned from; None where there is none."""
+    family, source = family_of(source_name), sources.source(source_name)
+    path = settings.bundles() / f"{family}-embeddings-{encoder}.safetensors"
+    if not path.is_file() or not bundles.learned_from(family, source):
+        return None
+    learned = {card.data.get("fingerprint") for card in bundles.cards(family).values()}
+    return path if source.fingerprint() in learned else None
 
 
-def _path(encoder: str) -> Path:
-    return settings.bundles() / f"{bundles.PHANTOM}-embeddings-{encoder}.safetensors"
+def _file(encoder: str, source_name: str | None) -> tuple[str, int] | None:
+    """Where embeddings are stored, and when they were changed; None where they are not."""
+    found = computed(encoder, source_name)
+    path = found.path if found else _beside(encoder, source_name)
+    return None if path is None else (str(path), path.stat().st_mtime_ns)
 
 
-def _file(encoder: str) -> tuple[str, int]:
-    """Where an encoder's embeddings are stored, and when they were changed."""
-    path = _path(encoder)
-    if not path.is_file():
-        raise CXRLensError(
-            f"No stored embeddings of {ENCODERS[encoder].title}: {path.name} is missing in {path.parent}. {EXPORT}"
-        )
-    return str(path), path.stat().st_mtime_ns
+def _stored_file(encoder: str, source_name: str | None) -> tuple[str, int]:
+    found = _file(encoder, source_name)
+    if found is None:
+        title = sources.source(source_name).title
+        raise CXRLensError(f"There is no map of {title} by {ENCODERS[encoder].title} yet.")
+    return found
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _read(path: str, stamp: int) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.float32]]]:
-    """Study ids, and the tensors by name: (n, D), or (m, N, D) single tokens of the first m studies."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            raw = {
-                key: np.asarray(file.get_tensor(key), dtype=np.float32)
-                for key in file.keys()  # noqa: SIM118 - not a mapping
-            }
-            tensors = {key: restored(raw, key) for key in raw if not key.endswith(SCALE)}
-            study_ids = tuple(json.loads((file.metadata() or {})["study_ids"]))
-        for key, values in tensors.items():
-            single = _is_single(key)
-            whole = len(values) == len(study_ids) if not single else 0 < len(values) <= len(study_ids)
-            if values.ndim != 2 + single or not whole:
-                raise ValueError(f"'{key}' has shape {values.shape} for {len(study_ids)} studies")
-            if single and values.shape[1] != len(CLUSTERS) and math.isqrt(values.shape[1]) ** 2 != values.shape[1]:
-                raise ValueError(f"'{key}' has {values.shape[1]} tokens a study, neither 13 filters nor a square grid")
-        if POOLED not in tensors:
-            raise ValueError(f"it has no '{POOLED}'")
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CXRLensError(f"{Path(path).name} is damaged ({error}). Restore it or train again.") from error
-    return study_ids, tensors
+    """Study ids, and the tensors by name; see `read_embeddings`. Of what was computed, at most `MOST` studies."""
+    return read_embeddings(Path(path), MOST if Path(path).parent == embeddings_folder() else None)
 
 
 def pooled_like(kept: Embeddings, case: Case) -> npt.NDArray[np.float32]:
@@ -187,7 +337,7 @@ def pooled_like(kept: Embeddings, case: Case) -> npt.NDArray[np.float32]:
     Raises:
         CXRLensError: no bundle of the encoder can be read, or the stored embeddings are of another one.
     """
-    found = pooled(kept.encoder, case)
+    found = pooled(kept.encoder, case, kept.source or None)
     if found.shape != kept.features.shape[1:]:
         raise CXRLensError(
             f"{ENCODERS[kept.encoder].title}'s bundle makes embeddings of {len(found)} features, the stored ones "
@@ -196,13 +346,13 @@ def pooled_like(kept: Embeddings, case: Case) -> npt.NDArray[np.float32]:
     return found
 
 
-def pooled(encoder: str, case: Case) -> npt.NDArray[np.float32]:
-    """A case's image tokens, averaged, (D,).
+def pooled(encoder: str, case: Case, source_name: str | None = None) -> npt.NDArray[np.float32]:
+    """A case's image tokens, averaged, (D,), by the bundle that looks at the studies of a source.
 
     Raises:
         CXRLensError: no bundle of the encoder can be read.
     """
-    card = next((card for (name, _), card in bundles.cards().items() if name == encoder), None)
+    card = _card(encoder, source_name)
     if card is None:
         raise CXRLensError(f"No bundle with {ENCODERS[encoder].title} can be read.")
     return _pooled_by(case, card)

@@ -1,13 +1,14 @@
 """In: results.json and reports.jsonl of evaluations on disk. Out: scores, labelled reports, slices, comparisons.
 
-They lie beside the bundles and below CXR_RUNS. Reports are read and labelled once.
+They lie beside the bundles, below CXR_RUNS, and in the user's folder (`services.own`). Reports are read and labelled
+once.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,24 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.bundles.card import read_card
-from core.evaluation.reports import Evaluation, Slice, read_evaluation
+from core.evaluation import own
+from core.evaluation.own import Asked, SourceFacts, read_facts
+from core.evaluation.reports import Evaluation, NoKnownStudyError, Slice, read_evaluation
 from core.evaluation.resampling import Comparison, Interval, intervals
 from core.labels.compare import Outcome
 from core.observations import ASSERTED, NO_FINDING, OBSERVATIONS
 from core.projection.job import cache_folder
 from core.registry import DECODERS, ENCODERS, pair_title, table_order
+from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import settings
-from dashboard.services import bundles, studies
+from dashboard.services import bundles, sources
 
 BY_FINDING = "Finding"
 FEWEST_NAMED = 10
 """Studies of a finding in detail, as "mild edema", to be a slice."""
+MOST_GROUPS = 40
+"""Values of a trait; what has more, as an id, divides studies into nothing that could be compared."""
 FEWEST = 10
 """Studies of a slice, to be listed among all slices; of fewer, a score says nothing."""
 RESULTS, REPORTS = "-results.json", "-reports.jsonl"
@@ -46,12 +51,14 @@ class ResultSet:
     """One evaluation on disk.
 
     Attributes:
-        name: in the address and for the reader: the family of the bundles, or the folder below CXR_RUNS.
+        name: in the address and for the reader: the family of the bundles, the folder below CXR_RUNS, or the source
+            that was evaluated with the button.
         family: of its bundles.
         results: its scores.
         reports: its reports; need not exist.
         content: of ``results``.
         seed: of the training, as text; "not recorded" where it is not known.
+        own: what was asked for, of an evaluation in the user's folder.
     """
 
     name: str
@@ -60,6 +67,7 @@ class ResultSet:
     reports: Path
     content: Mapping[str, Any]
     seed: str
+    own: Asked | None = None
 
     @property
     def rows(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
@@ -85,11 +93,7 @@ def families() -> list[str]:
 
 
 def result_sets() -> tuple[dict[str, ResultSet], dict[str, str]]:
-    """Evaluations beside the bundles and below CXR_RUNS, by name; messages of those that are damaged.
-
-    Raises:
-        CXRLensError: there is none at all.
-    """
+    """Evaluations beside the bundles, below CXR_RUNS and in the user's folder, by name; messages of damaged ones."""
     beside = settings.bundles()
     files = {name: (beside / f"{name}{RESULTS}", beside / f"{name}{REPORTS}") for name in families()}
     folder = settings.runs()
@@ -98,20 +102,87 @@ def result_sets() -> tuple[dict[str, ResultSet], dict[str, str]]:
             for path in sorted(folder.glob(pattern)):
                 name = path.parent.relative_to(folder).as_posix().removesuffix("/evaluate")
                 files[f"{folder.name}/{name}".removesuffix("/.")] = path, path.with_name("reports.jsonl")
+    asked: dict[str, Asked] = {}
+    for each in own.evaluations():
+        if each.whole:
+            name = f"{each.title}, models for {bundles.family_title(each.family)}"
+            name = name if name not in files else f"{name} {each.folder.name[:4]}"
+            asked[name], files[name] = each, (each.folder / "results.json", each.folder / "reports.jsonl")
     found, damaged = {}, {}
     for name, (path, reports) in files.items():
         try:
-            found[name] = _result_set(name, str(path), str(reports), path.stat().st_mtime_ns)
+            found[name] = replace(
+                _result_set(name, str(path), str(reports), path.stat().st_mtime_ns), own=asked.get(name)
+            )
         except _ForeignError:
             continue
         except CXRLensError as error:
             damaged[name] = str(error)
-    if not found and not damaged:
-        raise CXRLensError(
-            f"No evaluation yet: {beside / f'{bundles.PHANTOM}{RESULTS}'} is missing. "
-            f"`cxr-lens train --preset {bundles.PHANTOM}` writes it."
-        )
     return found, damaged
+
+
+def no_evaluation() -> CXRLensError:
+    """What to say where there is no evaluation at all."""
+    return CXRLensError(
+        f"No evaluation yet: {settings.bundles() / f'{bundles.PHANTOM}{RESULTS}'} is missing. "
+        f"`cxr-lens train --preset {bundles.PHANTOM}` writes it."
+    )
+
+
+def source_of(results: ResultSet) -> str | None:
+    """Short name of the source that an evaluation's studies come from; None where it is not here."""
+    if results.own is not None:
+        return sources.with_key(results.own.source)
+    name = sources.of_family(results.family)
+    if name is None or not sources.source(name).synthetic:
+        return name
+    made = results.data[0]  # other phantoms have the same ids
+    return name if made in ("", sources.source(name).fingerprint()) else None
+
+
+def source_title(results: ResultSet) -> str:
+    """What the studies of an evaluation are, for the reader."""
+    name = source_of(results)
+    if name is not None:
+        return sources.names()[name]
+    return results.own.title if results.own is not None else bundles.family_title(results.family)
+
+
+def with_reports(source_name: str) -> tuple[list[ResultSet], list[ResultSet]]:
+    """Evaluations whose reports are there: those of a source, and those whose source is not here."""
+    there = [each for each in result_sets()[0].values() if each.reports.is_file()]
+    named = [(each, source_of(each)) for each in there]
+    return [each for each, name in named if name == source_name], [each for each, name in named if name is None]
+
+
+def told_of(results: ResultSet, found: Evaluation) -> list[str]:
+    """What is to be said of an evaluation: what it leaves out, and why."""
+    told = [str(each) for each in results.content.get("told", ())]
+    if found.left_out:
+        all_studies = found.left_out + len(found.study_ids)
+        told.append(
+            f"{found.left_out} of the {all_studies} studies in these reports are not among {source_title(results)}: "
+            "they are left out."
+        )
+    return told
+
+
+def strange_bundles(results: ResultSet) -> str:
+    """What to say where an evaluation is of other bundles than those of the same names that are here; else ""."""
+    if results.own is None:
+        return ""
+    cards = {name: bundles.card_named(name) for name in results.own.pairs}
+    changed = [
+        title_of(name)
+        for name, card in cards.items()
+        if card is None or dict(card.content["sha256"]) != results.own.pairs[name]
+    ]
+    if not changed:
+        return ""
+    return (
+        f"These reports are of other bundles than those that are here now: {', '.join(changed)}. Write and score them "
+        "again on the Cases page."
+    )
 
 
 class _ForeignError(Exception):
@@ -163,33 +234,37 @@ def title_of(name: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ reports
 
 
-def read_reports(family: str, path: Path | None = None) -> Evaluation:
-    """The reports of a family's evaluation, with their labels.
-
-    Args:
-        family: of the bundles that wrote them.
-        path: of the reports; None for those beside the bundles.
+def read_reports(results: ResultSet) -> Evaluation:
+    """The reports of an evaluation, with their labels, of whatever bundles.
 
     Raises:
-        CXRLensError: they are not there; those of patients' studies stay with who has the data.
+        CXRLensError: they are not there, or damaged; those of patients' studies stay with who has the data.
     """
-    path = path or settings.bundles() / f"{family}{REPORTS}"
-    if not path.is_file() and not bundles.synthetic(family):
+    path = results.reports
+    if not path.is_file() and not bundles.synthetic(results.family):
         raise CXRLensError(
             "The reports of these studies are not here: they contain patients' reports, so they do not come with the "
-            f"program. `cxr-lens evaluate --preset {family} --out DIR` writes them from your copy of the data; copy "
-            f"DIR/reports.jsonl to {path}."
+            "program. Choose your copy of these studies as the source on the Cases page, and press the button there. "
+            f"Or `cxr-lens evaluate --preset {results.family} --out DIR` writes them; copy DIR/reports.jsonl to {path}."
         )
-    stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    return _read_reports(family, str(path), stamp)
+    name = source_of(results)
+    source = None if name is None else sources.source(name)
+    facts = "" if results.own is None else str(results.own.folder / "studies.jsonl")
+    key = "" if source is None else sources.content_key(source)
+    return _read_reports(*_stamp(results), key, facts, source)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading what the reports say …")
-def _read_reports(family: str, path: str, stamp: int) -> Evaluation:
-    truth = None
-    if bundles.synthetic(family):
-        truth = {study.study_id: (study.subject_id, study.labels) for study in studies.all_studies().values()}
-    return read_evaluation(Path(path), truth, cache_folder().parent / "labels")
+def _read_reports(path: str, stamp: int, key: str, facts: str, _source: Source | None) -> Evaluation:
+    labels = cache_folder().parent / "labels"
+    if facts:
+        return read_evaluation(Path(path), read_facts(Path(facts)), labels)
+    if _source is not None:
+        try:
+            return read_evaluation(Path(path), SourceFacts(_source), labels)
+        except NoKnownStudyError:
+            pass  # of other studies of this kind
+    return read_evaluation(Path(path), None, labels)
 
 
 def reports_of(results: ResultSet) -> Evaluation:
@@ -198,7 +273,7 @@ def reports_of(results: ResultSet) -> Evaluation:
     Raises:
         CXRLensError: they are not there, damaged, or of other bundles.
     """
-    found = read_reports(results.family, results.reports)
+    found = read_reports(results)
     missing = [name for name in results.titles if name not in found.texts]
     if missing:
         raise CXRLensError(
@@ -207,55 +282,65 @@ def reports_of(results: ResultSet) -> Evaluation:
     return found
 
 
-def pair_outcomes(name: str) -> Mapping[str, Mapping[str, Outcome]]:
+def pair_outcomes(name: str, source_name: str | None = None) -> Mapping[str, Mapping[str, Outcome]]:
     """What became of each observation in a bundle's evaluated reports: study id -> observation -> outcome.
+
+    Args:
+        name: of the bundle.
+        source_name: short name of the source whose studies are asked about; the chosen one unless given.
 
     Raises:
         CXRLensError: the reports of the evaluation are not there, damaged, or lack this bundle.
     """
-    found = read_reports(read_card(settings.bundles() / name).family)
-    if name not in found.outcomes:
-        raise CXRLensError(f"The evaluation has no reports of {name}: it is of other bundles. Evaluate again.")
-    return dict(zip(found.study_ids, found.outcomes[name], strict=True))
+    wanted = sources.chosen() if source_name is None else source_name
+    for results in with_reports(wanted)[0]:
+        found = read_reports(results)
+        if name in found.outcomes and found.referenced:
+            return dict(zip(found.study_ids, found.outcomes[name], strict=True))
+    for results in result_sets()[0].values():
+        if source_of(results) == wanted and not results.reports.is_file():
+            read_reports(results)  # says what is missing
+    title = sources.names().get(wanted, wanted)
+    raise CXRLensError(
+        f"There is no evaluation of {name} with the reports of {title}. Write and score them on the Cases page."
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- slices
 
 
 def divide(found: Evaluation) -> Ways:
-    """Ways to divide the studies.
+    """Ways to divide the studies: by what their reports say, and by whatever else is known of them.
 
     By finding, studies are in as many groups as they have findings; otherwise each is in one.
     """
-    positive: dict[str, npt.NDArray[np.bool_]] = {
-        name: np.array([truth[name] in ASSERTED for truth in found.truth]) for name in OBSERVATIONS
-    }
-    words = np.array([len(text.split()) for text in found.references])
-    shorter, longer = np.quantile(words, [1 / 3, 2 / 3])
-    count = np.sum([positive[name] for name in OBSERVATIONS if name != NO_FINDING], axis=0)
-    ways: dict[str, dict[str, npt.NDArray[np.bool_]]] = {
-        BY_FINDING: positive,
-        "Number of findings": {
-            "none": count == 0, "one": count == 1, "two": count == 2, "three or more": count > 2
-        },
-        "Length of the reference": {
-            f"up to {shorter:.0f} words": words <= shorter,
-            f"up to {longer:.0f} words": (words > shorter) & (words <= longer),
-            f"more than {longer:.0f} words": words > longer,
-        },
-    }  # fmt: skip
-    known = studies.all_studies()
-    if all(study_id in known for study_id in found.study_ids):
-        there = [known[study_id] for study_id in found.study_ids]
-        ways["View"] = _grouped([study.view or "unknown" for study in there])
-        ways["Split"] = _grouped([study.split for study in there])
-        ways["Sex"] = _grouped([study.context.get("sex", "") or "unknown" for study in there])
-        ages = [int(age) if (age := study.context.get("age", "")).isdigit() else -1 for study in there]
-        ways["Age"] = _grouped(["unknown" if age < 0 else "under 50" if age < 50 else "50 and over" for age in ages])
-        ways["Worst severity"] = _grouped([studies.worst_severity(study.study_id) for study in there])
-        fine = {label for study in there for label in study.fine_labels}
-        named = {label: np.array([label in study.fine_labels for study in there]) for label in sorted(fine)}
-        ways["Finding in detail"] = {label: chosen for label, chosen in named.items() if chosen.sum() >= FEWEST_NAMED}
+    ways: dict[str, dict[str, npt.NDArray[np.bool_]]] = {}
+    if found.referenced:
+        positive: dict[str, npt.NDArray[np.bool_]] = {
+            name: np.array([truth[name] in ASSERTED for truth in found.truth]) for name in OBSERVATIONS
+        }
+        words = np.array([len(text.split()) for text in found.references])
+        shorter, longer = np.quantile(words, [1 / 3, 2 / 3])
+        count = np.sum([positive[name] for name in OBSERVATIONS if name != NO_FINDING], axis=0)
+        ways = {
+            BY_FINDING: positive,
+            "Number of findings": {
+                "none": count == 0, "one": count == 1, "two": count == 2, "three or more": count > 2
+            },
+            "Length of the reference": {
+                f"up to {shorter:.0f} words": words <= shorter,
+                f"up to {longer:.0f} words": (words > shorter) & (words <= longer),
+                f"more than {longer:.0f} words": words > longer,
+            },
+        }  # fmt: skip
+    for name in dict.fromkeys(name for each in found.traits for name in each):
+        groups = _grouped([each.get(name, "not known") for each in found.traits])
+        if 1 < len(groups) <= MOST_GROUPS:
+            ways[name] = groups
+    fine = sorted({label for each in found.details for label in each})
+    named = {label: np.array([label in each for each in found.details]) for label in fine}
+    if detailed := {label: chosen for label, chosen in named.items() if chosen.sum() >= FEWEST_NAMED}:
+        ways["Finding in detail"] = detailed
     return ways
 
 
@@ -275,7 +360,8 @@ def _ways(path: str, stamp: int, _found: Evaluation) -> Ways:
 
 
 def _stamp(results: ResultSet) -> tuple[str, int]:
-    return str(results.reports), results.reports.stat().st_mtime_ns
+    there = results.reports.is_file()
+    return str(results.reports), results.reports.stat().st_mtime_ns if there else 0
 
 
 def scored_slices(results: ResultSet, system: str, score: str, by: str | None) -> Sequence[tuple[str, Slice]]:

@@ -43,17 +43,17 @@ class Map:
     explained: tuple[float, float]
 
 
-def principal_map(encoder: str, case: Case | None) -> Map:
-    """Place the stored studies and the open case on the principal components of the stored ones.
+def principal_map(encoder: str, case: Case | None, source_name: str | None = None) -> Map:
+    """Place the stored studies of a source and the open case on the principal components of the stored ones.
 
     Raises:
         CXRLensError: there are no stored embeddings of this encoder, or they are damaged.
     """
-    stored = embeddings.stored(encoder, embeddings.POOLED)
+    stored = embeddings.stored(encoder, embeddings.POOLED, source_name)
     axes, points = _principal(stored.fingerprint, stored)
     here = None
     if case is not None:
-        if case.title in stored.study_ids:
+        if case.source == stored.source and case.title in stored.study_ids:
             here = points[stored.study_ids.index(case.title)]
         else:
             here = axes.place(embeddings.pooled_like(stored, case))
@@ -154,28 +154,34 @@ class MapQuality:
 def map_quality(stored: Embeddings, placed: Projection) -> MapQuality:
     """How far a map can be trusted; trustworthiness is in its parameters."""
     key = hashlib.sha256(placed.coordinates.tobytes()).hexdigest()
-    return _map_quality(f"{stored.encoder}-{stored.kind}-{key}", stored, placed)
+    return _map_quality(f"{stored.source}-{stored.encoder}-{stored.kind}-{key}", stored, placed)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _map_quality(key: str, _stored: Embeddings, _placed_map: Projection) -> MapQuality:
     from core.projection.quality import nearest, neighbourhood_hit, silhouette
 
-    known = studies.all_studies()
+    known = embeddings.known(_stored)
     rows = [row for row, study_id in enumerate(_stored.study_ids) if study_id in known]
     points, features = _placed_map.coordinates[rows], _stored.features[rows]
-    found = [set(findings(known[_stored.study_ids[row]].labels)) for row in rows]
+    labels = [embeddings.labels_of(_stored, known[_stored.study_ids[row]]) for row in rows]
+    told = any(each is not None for each in labels)
     hits = []
-    if len(rows) > 1:
+    if len(rows) > 1 and told:
+        found = [set(findings(each)) if each is not None else None for each in labels]
         neighbours = nearest(points, 10)
         for name in OBSERVATIONS:
-            member = np.array([name in each or (name == NO_FINDING and not each) for each in found])
+            member = np.array(
+                [each is not None and (name in each or (name == NO_FINDING and not each)) for each in found]
+            )
             hit = neighbourhood_hit(neighbours, member)
             if hit is not None:
                 count = len({_stored.study_ids[rows[index]] for index in np.flatnonzero(member)})
                 hits.append((name, count, hit, float(member.mean())))
     if _stored.parts:
         groups = [_stored.parts[row] for row in rows]
-    else:
+    elif told:
         groups = [studies.main_cluster(known[_stored.study_ids[row]]) for row in rows]
+    else:
+        return MapQuality((), None, None)
     return MapQuality(tuple(hits), silhouette(points, groups), silhouette(features, groups))

@@ -78,6 +78,17 @@ def of_family(family: str) -> str | None:
     return None
 
 
+def with_key(key: str) -> str | None:
+    """Short name of the source that has a whole name; None where it is not here."""
+    for name in catalogue().specs:
+        try:
+            if source(name).key == key:
+                return name
+        except CXRLensError:
+            continue
+    return None
+
+
 def uploads() -> Mapping[str, Radiograph]:
     """The images that this session was given, by the names under which they are shown."""
     given = st.session_state.get(session.UPLOADS) or {}

@@ -63,7 +63,7 @@ def test_the_keyboard_alone_is_enough(watched: Watched) -> None:
         ("ArrowRight", "Word 4 of"),
         ("ArrowLeft", "Word 3 of"),
         ("Home", "Word 1 of"),
-        ("Escape", "CLS"),
+        ("Escape", "Attention before the first word"),
     ):
         watched.page.keyboard.press(key)
         expect(where).to_contain_text(said, timeout=WAIT)

@@ -193,7 +193,7 @@ def test_reads_a_real_radiograph(watched: Watched) -> None:
     upload(watched, sorted(REAL.glob("*.jpg"))[0])
     expect(cards(watched)).to_have_count(12, timeout=60_000)
     expect(watched.page.get_by_text("Open-i (Indiana University)").first).to_be_visible()
-    watched.page.get_by_role("radio", name="phantoms").click()  # the other family: possible, and warned of
+    watched.page.get_by_role("radio", name="Models for synthetic X-rays").click()  # possible, and warned of
     expect(watched.page.get_by_text("These models learned from synthetic X-rays only")).to_be_visible(timeout=60_000)
     expect(cards(watched)).to_have_count(12, timeout=60_000)
     assert watched.errors == []

@@ -26,7 +26,9 @@ From = Annotated[Path, typer.Option("--from", help="Folder of the release.")]
 Index = Annotated[Path, typer.Argument(help="Folder of an index.")]
 Sizes = Annotated[
     list[int] | None,
-    typer.Option("--size", min=32, max=2048, help="Side of cached images, pixels; may come again. [default: 224, 288]"),
+    typer.Option(
+        "--size", min=32, max=2048, help="Side of cached images, pixels; may come again.", show_default="224, 288"
+    ),
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Do not cache images; do it later by the same command.")]
 
@@ -72,7 +74,8 @@ def mimic(
     release: From,
     out: Folder,
     reports: Annotated[
-        Path | None, typer.Option(help="Folder of the reports, or mimic-cxr-reports.zip. [default: that of the images]")
+        Path | None,
+        typer.Option(help="Folder of the reports, or mimic-cxr-reports.zip.", show_default="that of the images"),
     ] = None,
     exceptions: Annotated[
         Path | None, typer.Option(help="MIT-LCP's section_parser.py, for its hand-set exceptions.")
@@ -109,13 +112,16 @@ def table(
     ] = "",
     id_: Annotated[str, typer.Option("--id", metavar="COLUMN", help="Study. Several rows of one are its images.")] = "",
     image: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Name or path of an image. [default: found by the id]")
+        str, typer.Option(metavar="COLUMN", help="Name or path of an image.", show_default="found by the id")
     ] = "",
-    patient: Annotated[str, typer.Option(metavar="COLUMN", help="Patient. [default: each study is of another]")] = "",
+    patient: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Patient.", show_default="each study is of another")
+    ] = "",
     findings: Annotated[str, typer.Option(metavar="COLUMN", help="The report's findings, or all of it.")] = "",
     impression: Annotated[str, typer.Option(metavar="COLUMN", help="The report's impression.")] = "",
     split: Annotated[
-        str, typer.Option(metavar="COLUMN", help="train, validate or test. [default: drawn by patient, 70 / 10 / 20]")
+        str,
+        typer.Option(metavar="COLUMN", help="train, validate or test.", show_default="drawn by patient, 70 / 10 / 20"),
     ] = "",
     view: Annotated[str, typer.Option(metavar="COLUMN", help="PA, AP, lateral, in the usual spellings.")] = "",
     age: Annotated[str, typer.Option(metavar="COLUMN", help="Age in years.")] = "",
@@ -127,11 +133,11 @@ def table(
     boxes: Annotated[
         str, typer.Option(metavar="FILE", help="Table of boxes: image, finding, x, y, w, h, in pixels or as fractions.")
     ] = "",
-    title: Annotated[str, typer.Option(help="What pages call the data. [default: name of the table]")] = "",
+    title: Annotated[str, typer.Option(help="What pages call the data.", show_default="name of the table")] = "",
     only_test: Annotated[
         bool, typer.Option("--only-test", help="All studies are test studies: to read and judge, not to train.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of a drawn split.")] = 0,
+    seed: Seed = 0,
     views: Annotated[Literal["frontal", "all"], typer.Option(help="Images to cache.")] = "frontal",
     size: Sizes = None,
     no_images: NoImages = False,
@@ -255,8 +261,8 @@ def _finish(index: StudyIndex, views: str, sizes: Sequence[int] | None, processe
 
 
 def _print_census(index: StudyIndex, as_json: bool) -> None:
+    from core.studies.census import format_census
     from core.studies.image_cache import unreadable_images
-    from core.studies.index import format_census
 
     census, unreadable = index.census(), list(unreadable_images(index).values())
     lines = [format_census(census)]

@@ -27,7 +27,7 @@ def explain_benchmark(
     overrides: Overrides = None,
     bundles: Bundles = BUNDLES,
     runs: Runs = RUNS,
-    out: Annotated[Path | None, typer.Option(help="Folder of results. [default: <runs>/<preset>/explain]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of results.", show_default="<runs>/<preset>/explain")] = None,
     studies: Annotated[int, typer.Option(min=1, help="Held-out studies with a visible finding.")] = 40,
     checked: Annotated[
         int,
@@ -36,7 +36,7 @@ def explain_benchmark(
         ),
     ] = 20,
     method: Annotated[
-        list[str] | None, typer.Option("--method", help="Name of a method; may come again. Default: all.")
+        list[str] | None, typer.Option("--method", help="Name of a method; may come again.", show_default="all")
     ] = None,
     bundle: BundleNames = None,
     seed: Seed = 0,

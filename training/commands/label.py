@@ -53,7 +53,7 @@ Checkpoint = Annotated[Path | None, checkpoint_option()]
 def label(
     file: Annotated[Path, typer.Argument(help="CSV (or .csv.gz), Parquet, or text: one report, or one a line.")],
     out: Annotated[
-        Path | None, typer.Option(help="CSV, Parquet or JSON lines (.jsonl). [default: FILE.labels.csv]")
+        Path | None, typer.Option(help="CSV, Parquet or JSON lines (.jsonl).", show_default="FILE.labels.csv")
     ] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="Column of the reports; may come again, then the texts are joined.")

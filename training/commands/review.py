@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from core.reviews.database import Database
     from core.reviews.design import Case, Design
     from core.reviews.store import Actor
-    from core.types import FloatImage, StudySource
+    from core.studies.source import Source
+    from core.types import FloatImage
 
 app = typer.Typer(
     no_args_is_help=True, help="Review sessions: radiologists read, score and settle. See docs/reviews.md."
@@ -38,9 +39,11 @@ app = typer.Typer(
 
 Location = Annotated[
     str | None,
-    typer.Option("--database", envvar="CXR_REVIEWS", help="File or URL. [default: reviews.sqlite in your data folder]"),
+    typer.Option(
+        "--database", envvar="CXR_REVIEWS", help="File or URL.", show_default="reviews.sqlite in your data folder"
+    ),
 ]
-User = Annotated[str | None, typer.Option("--as", help="Name of the acting user. [default: your login name]")]
+User = Annotated[str | None, typer.Option("--as", help="Name of the acting user.", show_default="your login name")]
 Session = Annotated[str, typer.Argument(help="Id of a session; its first letters will do.")]
 
 
@@ -314,7 +317,7 @@ def _with_images(path: Path, design: Design) -> list[Case]:
     return find_images(open_source(design.source), cases, design.studies, design.seed)
 
 
-def _source(preset: str, overrides: list[str] | None) -> StudySource:
+def _source(preset: str, overrides: list[str] | None) -> Source:
     from training.data import study_source
 
     return study_source(read_preset(preset, overrides).data)
@@ -329,13 +332,13 @@ def _source_name(preset: str, overrides: list[str] | None) -> str:
     )
 
 
-def _pictures(source: StudySource) -> Callable[[str], FloatImage]:
+def _pictures(source: Source) -> Callable[[str], FloatImage]:
     from core.reviews.sources import session_image
 
     return lambda study_id: session_image(source, study_id)
 
 
-def _write_cases(source: StudySource, design: Design, bundles: Path, pool: int) -> list[Case]:
+def _write_cases(source: Source, design: Design, bundles: Path, pool: int) -> list[Case]:
     """Cases of a preset's test studies, with reports that bundles write now."""
     from core.bundles.library import BundleLibrary
     from core.reviews.design import REFERENCE

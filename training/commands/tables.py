@@ -42,7 +42,9 @@ def table_1(
     overrides: Overrides = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option(help="results.json of an evaluation; several are seeds. [default: the one beside the bundles]"),
+        typer.Option(
+            help="results.json of an evaluation; several are seeds.", show_default="the one beside the bundles"
+        ),
     ] = None,
     bundles: Bundles = BUNDLES,
     out: Tables = RESULTS,
@@ -93,7 +95,7 @@ def table_2(
     overrides: Overrides = None,
     backbone: Annotated[
         list[str] | None,
-        typer.Option("--backbone", help='timm\'s name of a row, or "cdc"; may come again. Default: all.'),
+        typer.Option("--backbone", help='timm\'s name of a row, or "cdc"; may come again.', show_default="all"),
     ] = None,
     runs: Runs = RUNS,
     out: Tables = RESULTS,
@@ -137,7 +139,7 @@ def study_ccve(
     runs: Runs = RUNS,
     out: Tables = RESULTS,
     components: Annotated[
-        int | None, typer.Option(min=1, help="Of PCA; the paper has 2000 of 8320. Default: as --variance needs.")
+        int | None, typer.Option(min=1, help="Of PCA; the paper has 2000 of 8320.", show_default="as --variance needs")
     ] = None,
     variance: Annotated[float, typer.Option(help="Share of the variance that PCA keeps.")] = 0.7,
     most: StudiesASplit = 1500,

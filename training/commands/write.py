@@ -10,7 +10,7 @@ import typer
 from core.paths import BUNDLES
 from core.types import Split
 from training import console
-from training.options import AsJson, BundleNames, Bundles, Device, Devices, Jobs, Nodes, Precision
+from training.options import AsJson, BeamSize, BundleNames, Bundles, Device, Devices, Jobs, Nodes, Precision
 
 if TYPE_CHECKING:
     from core.evaluation.writing import Census
@@ -25,9 +25,7 @@ def write(
     bundles: Bundles = BUNDLES,
     split: Annotated[Split | None, typer.Option(help="Only these studies.")] = None,  # type: ignore[valid-type]
     batch: Annotated[int, typer.Option(min=1, help="Images that are encoded together.")] = 16,
-    beam_size: Annotated[
-        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Default: as the bundle's card says.")
-    ] = None,
+    beam_size: BeamSize = None,
     jobs: Jobs = 0,
     device: Device = "auto",
     precision: Precision = "fp32",

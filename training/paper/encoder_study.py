@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from core.config import ExperimentConfig
-from core.evaluation.reports import Evaluation, States, read_evaluation
+from core.evaluation.reports import Evaluation, Known, read_evaluation
 from core.evaluation.resampling import StudyStatistics, compare, intervals, mean_of_seeds, spread
 from core.paper.tables import Cell, PaperTable, Row, paper_numbers
 from core.registry import DECODERS, ENCODERS
@@ -137,7 +137,7 @@ def encoder_table(
         StageError: evaluations lack a pair, or are of other studies; the message names the file.
     """
     studies = data.studies["test"][: config.evaluate_studies or None]
-    truth = {study.study_id: (study.subject_id, study.labels) for study in studies}
+    truth = {study.study_id: Known(study.subject_id, study.labels) for study in studies}
     subjects = [study.subject_id for study in studies]
     written = {kind: [_read(each, truth) for each in folders] for kind, folders in ((False, steady), (True, drifted))}
 
@@ -228,7 +228,7 @@ def _sd(values: Sequence[float]) -> float | None:
     return spread([{"f1": value} for value in values])["f1"].sd if len(values) > 1 else None
 
 
-def _read(folder: Path, truth: Mapping[str, tuple[str, States]]) -> tuple[Path, Evaluation]:
+def _read(folder: Path, truth: Mapping[str, Known]) -> tuple[Path, Evaluation]:
     """An evaluation's reports of the held-out studies, labelled, and their file.
 
     Raises:

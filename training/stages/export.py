@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,6 +22,7 @@ from core.encoders import Encoder
 from core.encoders.clip import ContrastiveEncoder
 from core.encoders.random_filters import with_random_filters
 from core.files import whole_file
+from core.projection.embeddings import pooled_tokens, single_tokens
 from core.registry import ENCODERS, encoder_parts, image_size
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
@@ -155,13 +155,10 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
 
 
 def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -> None:
-    """Embeddings of held-out studies; the dashboard reads them.
+    """Embeddings of held-out studies, in the format of `core.projection.embeddings`; the dashboard reads them.
 
-    "pooled" (n, D) is the mean of all tokens, "pooled.<source>" that of one tower's where there are several;
-    "tokens" (m, N, D), or "tokens.<source>" likewise, are single tokens of the first m studies; encoders with a text
-    tower add "text" (n, D), the impressions; where tokens are no places, as CCVE's, those of all studies are there, and
-    "random_filters" (n, 13, D), the same with filters that learned nothing; "states.<decoder>" (n, D') are a decoder's,
-    see `decoder_states`.
+    Beside what that keeps of any source, encoders with a text tower add "text" (n, D), the impressions, and decoders
+    "states.<decoder>" (n, D'), see `decoder_states`; where tokens are no places, as CCVE's, those of all are there.
     """
     family, config = run.config.name, run.config
     encoder = library.load(f"{family}-{name}-{config.decoders[0]}").encoder
@@ -175,19 +172,14 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
 
     visual = tokens_of(encoder)
     tokens = visual.tokens
-    tensors: dict[str, Tensor] = {"pooled": tokens.mean(1)}
-    towers = tuple(dict.fromkeys(visual.sources))
-    source = np.asarray(visual.sources)
-    if len(towers) > 1:
-        tensors |= {f"pooled.{each}": tokens[:, source == each].mean(1) for each in towers}
+    tensors = pooled_tokens(visual)
     if isinstance(encoder, ContrastiveEncoder):
         with torch.inference_mode():
             tensors["text"] = encoder.clip.text(encoder.clip.text.tokenize([each.impression for each in studies]))
     if ENCODERS[encoder_parts(name)[0]].token_names:
         tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder)).tokens}  # type: ignore[arg-type]
     else:
-        names = {each: "tokens" if len(towers) == 1 else f"tokens.{each}" for each in towers}
-        tensors |= {names[each]: tokens[:TOKEN_STUDIES, source == each] for each in towers}
+        tensors |= {key: value[:TOKEN_STUDIES] for key, value in single_tokens(visual).items()}
     write = GenerateConfig(**to_dict(config.write))
     for decoder in config.decoders:
         model = library.load(f"{family}-{name}-{decoder}")

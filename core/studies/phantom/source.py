@@ -170,6 +170,7 @@ class PhantomSource(Source):
     name = "phantom"
     title = "Phantoms with known truth"
     synthetic = True
+    labelled_by = "the phantom's known truth of the findings"
     truth = "outlines of what was drawn"
 
     def __init__(self, count: int = 2000, seed: int = 0) -> None:

@@ -48,30 +48,30 @@ class Table {
     this.events.abort()
   }
 
-  show({ columns, rows, links, first, last }, send) {
+  show({ columns, rows, referenced, query, first, last }, send) {
     this.send = send
     this.ends = { [-1]: first, 1: last }
     const ids = rows.map((row) => row.id).join()
-    const text = JSON.stringify([columns, rows, links])
+    const text = JSON.stringify([columns, rows, referenced, query])
     if (text === this.text) return
     const at = this.root.contains(this.active()) ? this.rows().indexOf(this.active().closest(".row")) : -1
     const turned = ids !== this.ids
     this.text = text
     this.ids = ids
     const head = make("div", { className: "head", role: "row" },
-      ...["Study", "Reference", ...columns].map((title) => make("span", { role: "columnheader", text: title })))
+      ...["Study", ...(referenced ? ["Reference"] : []), ...columns].map((title) => make("span", { role: "columnheader", text: title })))
     const table = make("div", { className: "table", role: "table", "aria-label": "Reports of studies" }, head,
-      ...rows.map((row) => this.row(row, columns, links)))
-    table.style.setProperty("--pairs", columns.length)
+      ...rows.map((row) => this.row(row, columns, referenced, query)))
+    table.style.setProperty("--reports", columns.length + (referenced ? 1 : 0))
     this.root.replaceChildren(table)
     const focus = turned && this.turned ? (this.turned > 0 ? 0 : rows.length - 1) : at
     if (focus >= 0) this.rows()[Math.min(focus, rows.length - 1)]?.focus()
     this.turned = 0
   }
 
-  row(row, columns, links) {
-    const name = links
-      ? make("a", { text: row.id, href: `./?study=${encodeURIComponent(row.id)}`, target: "_self", title: "Open on the Read page" })
+  row(row, columns, referenced, query) {
+    const name = row.here
+      ? make("a", { text: row.id, href: `./?study=${encodeURIComponent(row.id)}${query && `&${query}`}`, target: "_self", title: "Open on the Read page" })
       : make("b", { text: row.id })
     const box = make("input", { type: "checkbox", value: row.id })
     box.checked = row.chosen
@@ -79,7 +79,7 @@ class Table {
     if (row.picture) study.append(make("img", { alt: `Radiograph ${row.id}`, src: `data:image/jpeg;base64,${row.picture}` }))
     study.append(make("div", {}, name, make("small", { text: row.about }), make("label", {}, box, " in the figure")))
     return make("article", { className: "row", role: "row", tabindex: 0, "aria-label": `${row.id}: ${row.about}` },
-      study, report("Reference", { pieces: row.reference }), ...row.cells.map((cell, place) => report(columns[place], cell)))
+      study, ...(referenced ? [report("Reference", { pieces: row.reference })] : []), ...row.cells.map((cell, place) => report(columns[place], cell)))
   }
 
   rows() {

@@ -1,0 +1,355 @@
+"""An evaluation of one's own studies: a source and pairs in; their reports, scores and facts out, in the user's folder.
+
+A folder an evaluation, named by what was asked for, with ``about.json`` (that), ``reports.jsonl`` (as
+`core.evaluation.writing` writes it: interrupted, it goes on), ``studies.jsonl`` (what is known of each study) and, once
+it is whole, ``results.json``. It holds patients' reports, so only its owner may read it.
+
+``python -m core.evaluation.own FOLDER`` is the process of an `EvaluationJob`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+
+from core import paths
+from core.bundles.card import Card
+from core.bundles.library import BundleLibrary
+from core.evaluation.reports import Known
+from core.evaluation.results import (
+    COMPARED_SIZE,
+    CONSTANT,
+    NEAREST,
+    Baselines,
+    comparable,
+    constant_report,
+    label_texts,
+    nearest_reports,
+    references_of,
+    score_pairs,
+)
+from core.evaluation.writing import Census, Work, write_source
+from core.files import read_json_lines, write_whole
+from core.jobs import Job, Progress, work
+from core.labels.rules import RULES_VERSION
+from core.observations import OBSERVATIONS, LabelState
+from core.studies.model_image import grey_levels
+from core.studies.source import Source
+from core.studies.sources import open_source
+from core.types import CXRLensError, Split, Study
+
+MOST_COMPARED = 20_000
+"""Training studies whose images the nearest-report baseline reads; of more it would take hours."""
+_VERSION = 1  # raise it when the same reports get other results
+_SHARE = 0.8  # ours: of the progress, for writing; the rest is scoring
+_AT_ONCE = 256  # images in memory
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an evaluation is of.
+
+    Attributes:
+        source: key of the source.
+        title: of the source, for the reader.
+        split: whose studies; None is all.
+        bundles: folder of the bundles.
+        family: of the pairs; all are of one.
+        pairs: name of the bundle -> its files' hashes: bundles that were trained anew are others.
+    """
+
+    source: str
+    title: str
+    split: Split | None
+    bundles: str
+    family: str
+    pairs: Mapping[str, Mapping[str, str]]
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, or will be: by what decides it."""
+        parts = [self.source, self.split, self.family, {name: self.pairs[name] for name in sorted(self.pairs)}]
+        return home() / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was finished."""
+        return (self.folder / "results.json").is_file()
+
+    def work(self, device: str = "auto") -> Work:
+        """What is to be written."""
+        return Work(self.source, self.split, Path(self.bundles), tuple(self.pairs), device=device)
+
+
+def home() -> Path:
+    """Where evaluations are kept: ``CXR_EVALUATIONS``, or "evaluations" in the user's data folder."""
+    return Path(os.environ.get("CXR_EVALUATIONS") or paths.own_data() / "evaluations").resolve()
+
+
+def ask(source: Source, cards: Sequence[Card], bundles: Path, split: Split | None = None) -> Asked:
+    """Say what is to be evaluated; nothing is done yet.
+
+    Raises:
+        CXRLensError: no pairs, or pairs of several families.
+    """
+    families = {card.family for card in cards}
+    if len(families) != 1:
+        raise CXRLensError("Choose at least one pair, and pairs of one family: their scores stand in one table.")
+    pairs = {card.name: dict(card.content["sha256"]) for card in cards}
+    return Asked(source.key, source.title, split, str(Path(bundles).resolve()), families.pop(), pairs)
+
+
+def evaluations() -> list[Asked]:
+    """The evaluations in the user's folder, whole ones and begun ones, the latest first; damaged ones are left out."""
+    found = []
+    for path in home().glob("*/about.json"):
+        try:
+            asked = Asked(**json.loads(path.read_text(encoding="utf-8")))
+            if asked.folder == path.parent:
+                found.append((path.stat().st_mtime, asked))
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue
+    return [asked for _, asked in sorted(found, key=lambda each: -each[0])]
+
+
+class EvaluationJob(Job):
+    """A process that writes and scores. What it has written is kept, so another one goes on where it ended."""
+
+    def __init__(self, asked: Asked) -> None:
+        """Start the process.
+
+        Raises:
+            CXRLensError: the user's folder cannot be written.
+        """
+        self.asked = asked
+        folder = asked.folder / f"job-{os.getpid()}-{time.monotonic_ns()}"
+        _make(folder, asked)
+        super().__init__("core.evaluation.own", folder, "The evaluation", "What is written is kept: go on with it.")
+
+
+def _make(folder: Path, asked: Asked) -> None:
+    """Make a folder in that of an evaluation, or that itself, and say there what was asked for."""
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        asked.folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CXRLensError(
+            f"Evaluations cannot be kept in {home()} ({error.strerror}). Set CXR_EVALUATIONS to a folder that can be "
+            "written."
+        ) from error
+    write_whole(asked.folder / "about.json", json.dumps(asdict(asked), indent=1))
+
+
+def evaluate_source(asked: Asked, progress: Progress) -> None:
+    """Write the reports, and score them, as far as that is not done yet.
+
+    Raises:
+        CXRLensError: the source or a bundle cannot be opened, a bundle is another, or no study can be read.
+    """
+    folder = asked.folder
+    source = open_source(asked.source)
+    cards = [card for card in BundleLibrary(Path(asked.bundles)).cards() if card.name in asked.pairs]
+    if any(card.content["sha256"] != asked.pairs[card.name] for card in cards):
+        raise CXRLensError("The bundles were changed meanwhile. Begin again with those that are there now.")
+
+    def told(done: int, total: int) -> None:
+        progress(_SHARE * done / total, f"Writing: {done:,} of {total:,} studies")
+
+    _make(folder, asked)
+    progress(0.0, "Opening the studies and the models")
+    device = os.environ.get("CXR_DEVICE") or "auto"
+    census = write_source(asked.work(device), folder / "reports.jsonl", progress=told)
+    key = json.loads((folder / "reports.jsonl.about.json").read_text(encoding="utf-8"))["key"]
+    made = [key, RULES_VERSION, _VERSION]
+    if _made(folder) != made:
+        _score(asked, source, cards, census, made, progress)
+
+
+def _made(folder: Path) -> Any:
+    try:
+        return json.loads((folder / "results.json").read_text(encoding="utf-8"))["made"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _score(
+    asked: Asked, source: Source, cards: Sequence[Card], census: Census, made: Sequence[Any], progress: Progress
+) -> None:
+    rows = [row for _, row in read_json_lines(asked.folder / "reports.jsonl")]
+    studies = [source.study(row["study_id"]) for row in rows]
+    told = []
+    if census.unreadable and not rows:
+        name, why = next(iter(census.unreadable.items()))
+        raise CXRLensError(f"None of the {census.studies} studies has an image that can be read. {name}: {why}")
+    if census.unreadable:
+        first = "; ".join(f"{name}: {why}" for name, why in islice(census.unreadable.items(), _NAMED))
+        told.append(f"{len(census.unreadable)} of {census.studies} studies have no image that can be read: {first}")
+    referenced = [place for place, study in enumerate(studies) if study.findings.strip()]
+    if referenced and len(referenced) < len(rows):
+        told.append(f"{len(rows) - len(referenced)} studies have no findings in their report; they are left out.")
+        rows, studies = [rows[place] for place in referenced], [studies[place] for place in referenced]
+    _write_facts(asked.folder / "studies.jsonl", source, studies)
+    results: dict[str, Any] = {"rows": [], "baselines": [], "published": {}}
+    subjects = [study.subject_id for study in studies]
+    if not referenced:
+        told.append("These studies have no reference reports, so there is nothing to score against.")
+    elif len(set(subjects)) < 2:
+        told.append("One patient alone has no scores: they are means over several.")
+    else:
+        baselines, lacking = _baselines(source, studies, asked.split, progress)
+        told += lacking
+        progress(0.9, "Scoring")
+        written = {card.name: label_texts([row[card.name] for row in rows]) for card in cards}
+        references = references_of(studies)
+        results = score_pairs(cards, references, subjects, written, baselines, source.labelled_by)
+    seeds = {str(card.content.get("config", {}).get("seed", "not recorded")) for card in cards}
+    content = {
+        "family": asked.family,
+        "studies": len(studies),
+        "seed": ", ".join(sorted(seeds)),
+        "fingerprint": source.fingerprint(),
+        "source": asked.source,
+        "title": asked.title,
+        "told": told,
+        "made": made,
+        **results,
+    }
+    write_whole(asked.folder / "results.json", json.dumps(content, indent=1))
+
+
+# ---------------------------------------------------------------------------------------------------------- baselines
+
+
+def _baselines(
+    source: Source, studies: Sequence[Study], split: Split | None, progress: Progress
+) -> tuple[Baselines, list[str]]:
+    """Baselines that need no model, and why some are left out."""
+    train = source.ids("train") if split != "train" and split is not None else ()
+    if not train:
+        return {}, [
+            "Without a training split beside these studies there is no constant and no nearest training report."
+        ]
+    known = [study for study in source.studies("train") if study.findings.strip()]
+    if not known:
+        return {}, ["No training study has a report: there is no constant and no nearest training report."]
+    constant = {CONSTANT: constant_report(known, len(studies))}
+    if len(known) > MOST_COMPARED:
+        why = f"The nearest training report is left out: of {len(known):,} training studies it would take hours."
+        return constant, [why]
+    kept, compared = _images(source, known, progress)
+    there, images = _images(source, studies, progress)
+    if not kept or len(there) < len(studies):
+        return constant, ["The nearest training report is left out: images of these studies cannot be read."]
+    return constant | {NEAREST: nearest_reports(kept, compared, images)}, []
+
+
+def _images(
+    source: Source, studies: Sequence[Study], progress: Progress
+) -> tuple[list[Study], npt.NDArray[np.float32]]:
+    """Studies whose images can be read, and these, to be compared: (n, D)."""
+    kept: list[Study] = []
+    found: list[npt.NDArray[np.float32]] = []
+    for start in range(0, len(studies), _AT_ONCE):
+        progress(_SHARE, f"Comparing with training studies: {start:,} of {len(studies):,} images")
+        part: list[npt.NDArray[np.uint8]] = []
+        for study in studies[start : start + _AT_ONCE]:
+            try:
+                part.append(grey_levels(source.image(study.study_id, COMPARED_SIZE)))
+            except CXRLensError:
+                continue
+            kept.append(study)
+        if part:
+            found.append(comparable(np.stack(part)))
+    return kept, np.concatenate(found) if found else np.zeros((0, 1), dtype=np.float32)
+
+
+# --------------------------------------------------------------------------------------------------- facts of studies
+
+
+def facts_of(source: Source, study: Study) -> Known:
+    """What is known of a study of a source beside the texts."""
+    split = {"Split": study.split} if len(source.splits()) > 1 else {}
+    return Known(study.subject_id, study.labels, source.traits(study) | split, study.fine_labels)
+
+
+class SourceFacts(Mapping[str, Known]):
+    """What is known of the studies of a source, by id; each is asked for when it is needed."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._ids = {study_id: None for split in source.splits() for study_id in source.ids(split)}
+
+    def __getitem__(self, study_id: str) -> Known:
+        if study_id not in self._ids:
+            raise KeyError(study_id)
+        return facts_of(self._source, self._source.study(study_id))
+
+    def __contains__(self, study_id: object) -> bool:
+        return study_id in self._ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+def read_facts(path: Path) -> dict[str, Known]:
+    """What an evaluation keeps of its studies.
+
+    Raises:
+        CXRLensError: the file is damaged.
+    """
+    blank = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)
+    found = {}
+    try:
+        for _, row in read_json_lines(path):
+            states = blank | {name: LabelState(state) for name, state in row["labels"].items()}
+            found[row["study_id"]] = Known(row["subject"], states, row["traits"], tuple(row["details"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CXRLensError(f"{path} is missing or damaged. Write and score these reports again.") from error
+    return found
+
+
+def _write_facts(path: Path, source: Source, studies: Sequence[Study]) -> None:
+    """Keep what is known of studies; patients are numbered, for only who has several studies matters."""
+    numbers: dict[str, str] = {}
+    lines = []
+    for study in studies:
+        known = facts_of(source, study)
+        labels = {name: state for name, state in known.states.items() if state is not LabelState.BLANK}
+        subject = numbers.setdefault(known.subject, str(len(numbers) + 1))
+        row = {"study_id": study.study_id, "subject": subject, "labels": labels, "traits": known.traits}
+        lines.append(json.dumps(row | {"details": known.details}) + "\n")
+    write_whole(path, "".join(lines))
+
+
+def _evaluate(folder: Path, progress: Progress) -> None:
+    """What the process does."""
+    asked = Asked(**json.loads((folder.parent / "about.json").read_text(encoding="utf-8")))
+    try:
+        with FileLock(asked.folder / ".lock", timeout=0):
+            for left in folder.parent.glob("job-*"):  # of processes that were killed
+                if left != folder:
+                    shutil.rmtree(left, ignore_errors=True)
+            evaluate_source(asked, progress)
+    except Timeout as error:
+        raise CXRLensError("Another process is at this evaluation already.") from error
+
+
+if __name__ == "__main__":
+    work(_evaluate)

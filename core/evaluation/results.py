@@ -1,0 +1,164 @@
+"""References and the reports of pairs in; out what results.json holds: rows with intervals, beside baselines.
+
+Training's evaluations and those of one's own studies are scored here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from core.bundles.card import Card
+from core.evaluation import java
+from core.evaluation.clinical import ClinicalProtocol, clinical_scores
+from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS
+from core.evaluation.scoring import LabeledReports, language_scores, score_systems
+from core.labels.rules import label_report
+from core.observations import OBSERVATIONS, LabelState
+from core.text import to_text, tokenize
+from core.types import Study
+
+CONSTANT, NEAREST, SHUFFLED = "constant report", "nearest training report", "shuffled images"
+COMPARED_SIZE = 128
+"""Side of the images that the nearest-report baseline starts from, pixels."""
+NEAREST_SIZE = 32
+"""Side at which it compares them, pixels."""
+INTERVALS = "In brackets 95 % intervals: percentile bootstrap over patients, 1,000 resamples."
+PAIRED = (
+    "Less the nearest report's: paired; * where the permutation test has p < 0.05 after Holm's correction for all rows."
+)
+
+Baselines: TypeAlias = Mapping[str, tuple[str, Sequence[str]]]
+"""Name -> what it is, and its reports, of baselines that need no model."""
+
+
+def label_texts(texts: Sequence[str]) -> LabeledReports:
+    """Generated reports with what the rule labeler reads in them."""
+    return LabeledReports(texts, [label_report(text).states for text in texts])
+
+
+def references_of(studies: Sequence[Study]) -> LabeledReports:
+    """The studies' own reports, with the labels that their source gives them."""
+    return LabeledReports([study.findings for study in studies], [study.labels for study in studies])
+
+
+def score_pairs(
+    cards: Sequence[Card],
+    references: LabeledReports,
+    subjects: Sequence[str],
+    written: Mapping[str, LabeledReports],
+    baselines: Baselines,
+    truth: str,
+    published: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Score the reports of pairs, beside baselines.
+
+    Args:
+        cards: of the pairs.
+        references: of all studies.
+        subjects: the patient of each study.
+        written: name of a bundle -> its reports for the same studies, labelled.
+        baselines: without models; differences are taken from `NEAREST` where it is there.
+        truth: where the references' labels come from, in words.
+        published: names of protocols under which others publish on these studies.
+
+    Returns:
+        {"protocol", "rows": one a pair, "baselines": those given and `SHUFFLED`, "published": protocol -> system ->
+        scores}; rows as `core.evaluation.scoring.score_systems` gives them.
+
+    Raises:
+        CXRLensError: fewer than two studies or patients.
+    """
+    systems = {name: label_texts(texts) for name, (_, texts) in baselines.items()} | dict(written)
+    details = {name: detail for name, (detail, _) in baselines.items()}
+    order = _paired_with_another(len(references.texts))
+    against = NEAREST if NEAREST in baselines else None
+    lacking = java.missing()
+    with ExitStack() as stack:
+        meteor = None if lacking else stack.enter_context(java.Meteor())
+        scores = score_systems(references, systems, subjects=subjects, against=against, meteor=meteor)
+        best = max((card.name for card in cards), key=lambda name: scores[name]["f1"])
+        shuffled = {SHUFFLED: systems[best].reordered(order)}
+        scores |= score_systems(references, shuffled, subjects=subjects, meteor=meteor)
+        elsewhere = {
+            name: {
+                system: language_scores(references.texts, each.texts, PROTOCOLS[name], meteor)
+                for system, each in systems.items()
+            }
+            for name in published
+        }
+    details[SHUFFLED] = f"reports of {best} for other studies"
+    rows = [
+        {
+            "name": card.name,
+            "encoder": card.encoder,
+            "decoder": card.decoder,
+            **scores[card.name],
+            "shuffled_f1": clinical_scores(references.states, systems[card.name].reordered(order).states).f1,
+        }
+        for card in cards
+    ]
+    clinical = ClinicalProtocol(truth, "rule labeler")
+    told = (clinical.describe(), DEFAULT_PROTOCOL.describe(), lacking, INTERVALS, PAIRED if against else "")
+    return {
+        "protocol": " ".join(filter(None, told)),
+        "rows": rows,
+        "baselines": [{"name": name, "detail": detail, **scores[name]} for name, detail in details.items()],
+        "published": elsewhere,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- baselines
+
+
+def constant_report(train: Sequence[Study], count: int) -> tuple[str, list[str]]:
+    """What it is, and its reports: the training report that would score best if every training study got it.
+
+    Args:
+        train: studies of the training split, at least one.
+        count: of reports.
+    """
+    rows = [[study.labels[name] is LabelState.POSITIVE for name in OBSERVATIONS] for study in train]
+    labels = np.array(rows, dtype=np.float32)
+    rate = labels.mean(0)
+    found = train[int((labels * (2 * rate / (1 + rate))).mean(1).argmax())]
+    return f"training report {found.study_id} for every study", [_rewritten(found)] * count
+
+
+def nearest_reports(
+    train: Sequence[Study], compared: npt.NDArray[np.float32], images: npt.NDArray[np.float32]
+) -> tuple[str, list[str]]:
+    """What it is, and its reports: for each image the report of the training study whose image is most like it.
+
+    Args:
+        train: studies of the training split.
+        compared: (training studies, D), from `comparable`.
+        images: (studies, D), from `comparable`.
+    """
+    rows = (images @ compared.T).argmax(1)
+    return f"nearest image at {NEAREST_SIZE} px, by correlation", [_rewritten(train[int(row)]) for row in rows]
+
+
+def comparable(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Images, (n, `COMPARED_SIZE`, `COMPARED_SIZE`), as rows whose products are correlations, (n, D)."""
+    values = np.asarray(images, dtype=np.float32)
+    small = values.reshape(len(values), NEAREST_SIZE, COMPARED_SIZE // NEAREST_SIZE, NEAREST_SIZE, -1).mean((2, 4))
+    flat: npt.NDArray[np.float32] = small.reshape(len(small), -1)
+    flat -= flat.mean(1, keepdims=True)
+    return flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-6)  # type: ignore[no-any-return]
+
+
+_rewritten: Callable[[Study], str] = lambda study: to_text(tokenize(study.findings))  # noqa: E731
+"""A report as a generated one is: passed through the tokenizer."""
+
+
+def _paired_with_another(count: int) -> list[int]:
+    """A seeded order in which no study keeps its own index."""
+    order = np.random.default_rng(0).permutation(count)
+    shifted = np.empty(count, dtype=int)
+    shifted[order] = np.roll(order, 1)
+    return shifted.tolist()

@@ -1,0 +1,450 @@
+"""Studies of any source as an encoder sees them, on disk by content: ``python -m core.projection.embeddings FOLDER``.
+
+A file has a row a study, as `read_embeddings` tells. Studies stand in a drawn order, so the first of them are a random
+sample: a page that cannot draw all of them reads only these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from core.bundles.card import Card
+from core.bundles.library import BundleLibrary
+from core.bundles.rounding import SCALE, restored, rounded
+from core.devices import Precision, computing, open_device
+from core.files import remove_forgotten, whole_file
+from core.jobs import Job, Progress
+from core.jobs import work as be_the_process
+from core.observations import CLUSTERS
+from core.projection.job import cache_folder, writable
+from core.registry import ENCODERS, encoder_parts, image_size
+from core.studies.model_image import of_study
+from core.studies.source import Source
+from core.studies.sources import open_source
+from core.types import CXRLensError, Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.bundles.pair import ReportModel
+    from core.encoders import Encoder
+    from core.types import VisualTokens
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+POOLED, TOKENS, RANDOM = "pooled", "tokens", "random_filters"
+BLOCK = 64
+"""Studies in a block: what an interruption costs at most."""
+AREA_STUDIES = 3 * BLOCK
+"""The first studies, of which single tokens are kept where they are areas of the image. Ours."""
+FILTER_STUDIES = 10 * BLOCK
+"""The same where they are filters, which are fewer, with those of filters that learned nothing. Ours."""
+_VERSION = 1  # raise it when the same image and weights give other embeddings
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What is embedded, and how.
+
+    Attributes:
+        source: key of a source, as `core.studies.sources.open_source` takes it.
+        bundles: folder of bundles.
+        bundle: name of the one whose encoder it is.
+        split: "train", "validate", "test"; None is all studies.
+        most: a drawn sample of so many studies; None is all of them.
+        batch: images that are encoded together.
+        device: see `core.devices.open_device`.
+        precision: see `core.devices.Precision`.
+    """
+
+    source: str
+    bundles: Path
+    bundle: str
+    split: Split | None = None
+    most: int | None = None
+    batch: int = 16
+    device: str = "auto"
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What came of it.
+
+    Attributes:
+        path: of the file.
+        studies: that were to be embedded.
+        kept: of them are in the file.
+        unreadable: the others, and why: study id -> a sentence.
+    """
+
+    path: Path
+    studies: int
+    kept: int
+    unreadable: Mapping[str, str]
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+def embeddings_folder() -> Path:
+    """Where embeddings are kept: beside the maps, see `cache_folder`."""
+    return cache_folder().parent / "embeddings"
+
+
+def read_embeddings(path: Path, first: int | None = None) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.float32]]]:
+    """Read a file of embeddings.
+
+    Args:
+        path: as `embed`, or training beside its bundles, wrote it.
+        first: so many studies only.
+
+    Returns:
+        the n study ids, and tensors by name: "pooled", "pooled.<tower>", "text", "states.<decoder>" are (n, D);
+        "tokens", "tokens.<tower>", "random_filters" (m, N, D), single tokens of the first m <= n studies.
+
+    Raises:
+        CXRLensError: it is damaged; the message says how.
+        OSError: it is not there.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path.stat()
+    try:
+        with safe_open(path, framework="numpy") as file:
+            parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            rows = {key: part.get_shape()[0] for key, part in parts.items()}
+            raw = {key: part[: min(rows[key], first or rows[key])] for key, part in parts.items()}
+            whole = json.loads((file.metadata() or {})["study_ids"])
+        study_ids = tuple(whole[:first])
+        raw = {key: np.asarray(value, dtype=np.float32) for key, value in raw.items()}
+        tensors = {key: restored(raw, key) for key in raw if not key.endswith(SCALE)}
+        _check(study_ids, tensors)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CXRLensError(f"{path.name} is damaged ({error}). Restore it, or compute it again.") from error
+    return study_ids, tensors
+
+
+def is_single(kind: str) -> bool:
+    """Are these tokens one by one, (m, N, D), and not a row a study?"""
+    return kind.split(".")[0] in (TOKENS, RANDOM)
+
+
+def _check(study_ids: Sequence[str], tensors: Arrays) -> None:
+    for key, values in tensors.items():
+        single = is_single(key)
+        whole = len(values) == len(study_ids) if not single else 0 < len(values) <= len(study_ids)
+        if values.ndim != 2 + single or not whole:
+            raise ValueError(f"'{key}' has shape {values.shape} for {len(study_ids)} studies")
+        if single and values.shape[1] != len(CLUSTERS) and round(values.shape[1] ** 0.5) ** 2 != values.shape[1]:
+            raise ValueError(f"'{key}' has {values.shape[1]} tokens a study, neither 13 filters nor a square grid")
+    if POOLED not in tensors:
+        raise ValueError(f"it has no '{POOLED}'")
+
+
+def content_key(work: Embedding, source: Source) -> str:
+    """Hash of all that decides a file, but how many studies of it there are: images, ids, weights, precision.
+
+    Raises:
+        CXRLensError: there is no such bundle, or the source has no studies.
+    """
+    card = BundleLibrary(work.bundles).card(work.bundle)
+    ids = hashlib.sha256("\n".join(study_ids(work, source)).encode()).hexdigest()
+    parts = [_VERSION, source.images_fingerprint(), ids, encoder_weights(card), work.precision]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def encoder_weights(card: Card) -> list[str]:
+    """Hashes of the weights that an encoder's embeddings depend on: pairs that share an encoder have the same."""
+    shared = sorted(card.content["encoder"]["shared"].values())
+    alone = shared and len(encoder_parts(card.encoder)) == 1
+    changes = json.dumps(card.content["encoder"]["changes"], sort_keys=True)
+    return [card.encoder, changes, *shared, *([] if alone else [card.content["sha256"]["model.safetensors"]])]
+
+
+def study_ids(work: Embedding, source: Source) -> Sequence[str]:
+    """All ids of the split, or of all splits, in the order drawn; the first `most` of them are embedded.
+
+    Raises:
+        CXRLensError: there are none.
+    """
+    splits = (work.split,) if work.split else source.splits()
+    found = [study_id for split in splits for study_id in source.ids(split)]
+    if not found:
+        where = f" in its split '{work.split}'" if work.split else ""
+        why = "is asked for one study at a time, and lists none" if not source.listed else f"has no studies{where}"
+        raise CXRLensError(f"{source.title} {why}: there is no map of it.")
+    return [found[place] for place in np.random.default_rng(0).permutation(len(found)).tolist()]
+
+
+def find(key: str, most: int | None = None) -> Embedded | None:
+    """What is on disk already; None where nothing is, or it is damaged: then it is computed again.
+
+    Args:
+        key: of `content_key`.
+        most: a sample of so many studies will do; without it, all must be there.
+    """
+    return _about(_path(key, None)) or (_about(_path(key, most)) if most else None)
+
+
+def _path(key: str, most: int | None) -> Path:
+    return embeddings_folder() / (f"{key}-{most}.safetensors" if most else f"{key}.safetensors")
+
+
+def _about(path: Path) -> Embedded | None:
+    try:
+        stamp = path.stat()
+    except OSError:
+        return None
+    return _read_about(path, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=64)  # a page asks several times while it draws, and a large file tells much of itself
+def _read_about(path: Path, changed: int, size: int) -> Embedded | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:  # it compares the file's length with what it says of itself
+            told = file.metadata() or {}
+        unreadable = json.loads(told["unreadable"])
+        kept = int(told["kept"])
+        return Embedded(path, kept + len(unreadable), kept, unreadable)
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
+
+
+# ------------------------------------------------------------------------------------------------------------ at work
+
+
+def embed(work: Embedding, progress: Progress | None = None) -> Embedded:
+    """Embed the studies of a source; what is on disk already is not computed again.
+
+    Interrupted, it goes on at the block where it stopped. Studies whose image cannot be read are left out and told; if
+    one of them can be read when it is asked for again, all is computed anew.
+
+    Args:
+        work: what is embedded, and how.
+        progress: called with the share that is done, and what is being done.
+
+    Raises:
+        CXRLensError: no such source or bundle, no studies, no image that can be read, or no place to write.
+    """
+    tell = progress or (lambda share, what: None)
+    source = open_source(work.source)
+    ids = study_ids(work, source)
+    most = work.most if work.most and work.most < len(ids) else None
+    key = content_key(work, source)
+    folder = writable(embeddings_folder())
+    with FileLock(folder / f".{key}.lock"):  # another process may embed the same
+        found = find(key, most)
+        if found is None or _can_be_read_now(found, source, work):
+            remove_forgotten(folder)
+            found = _embed(work, source, ids[:most], folder / f".{key}.blocks", _path(key, most), tell)
+    return found
+
+
+def _can_be_read_now(found: Embedded, source: Source, work: Embedding) -> bool:
+    """Whether a study that was left out has its image now."""
+    card = BundleLibrary(work.bundles).card(work.bundle)
+    for study_id in found.unreadable:
+        with suppress(CXRLensError):
+            of_study(source, study_id)(image_size(card.encoder, card.content["size"]))
+            return True
+    return False
+
+
+def _embed(work: Embedding, source: Source, ids: Sequence[str], blocks: Path, path: Path, tell: Progress) -> Embedded:
+    def say(done: int) -> None:
+        tell(done / len(ids), f"Study {done:,} of {len(ids):,}")
+
+    tell(0.0, "Loading the encoder")
+    encoders = _open_encoders(work)
+    writable(blocks)
+    files = []
+    for start in range(0, len(ids), BLOCK):
+        # A sample's last block may be short, and stand where a longer one belongs: its name tells its length.
+        part = ids[start : start + BLOCK]
+        files.append(blocks / f"{start:09}-{len(part)}.safetensors")
+        if _read_block(files[-1]) is None:
+            _write_block(files[-1], work, source, encoders, part, start, say)
+    tell(1.0, "Writing the file")
+    found = _join(files, path)
+    shutil.rmtree(blocks, ignore_errors=True)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoders:
+    model: ReportModel
+    control: Encoder | None
+
+
+def _open_encoders(work: Embedding) -> _Encoders:
+    """The bundle's encoder on its device; beside one with filters, the same with filters that learned nothing."""
+    import torch
+
+    from core.encoders.ccve import ClusterClipEncoder
+    from core.encoders.random_filters import with_random_filters
+
+    model = BundleLibrary(work.bundles).load(work.bundle)
+    if model.card.size == "tiny":
+        torch.set_num_threads(1)  # its threads would mostly wait for each other
+    control = with_random_filters(model.encoder) if isinstance(model.encoder, ClusterClipEncoder) else None
+    device = open_device(work.device)
+    for encoder in (model.encoder, control):
+        if encoder is not None:
+            encoder.to(device)
+    return _Encoders(model, control)
+
+
+def _write_block(
+    path: Path,
+    work: Embedding,
+    source: Source,
+    encoders: _Encoders,
+    ids: Sequence[str],
+    start: int,
+    say: Callable[[int], None],
+) -> None:
+    """Embed the studies of a block into a file of their own."""
+    import torch
+    from safetensors.torch import save_file
+
+    kept: list[str] = []
+    unreadable: dict[str, str] = {}
+    found: list[dict[str, Tensor]] = []
+    for first in range(0, len(ids), work.batch):
+        say(start + first)
+        images = []
+        for study_id in ids[first : first + work.batch]:
+            try:
+                images.append(of_study(source, study_id)(encoders.model.image_size))
+                kept.append(study_id)
+            except CXRLensError as error:
+                unreadable[study_id] = str(error)
+        if images:
+            found.append(_embed_batch(encoders, images, work.precision, start))
+    tensors = {key: torch.cat([each[key] for each in found]) for key in (found[0] if found else ())}
+    about = {"study_ids": json.dumps(kept), "unreadable": json.dumps(unreadable)}
+    with whole_file(path, synced=False) as fresh:
+        save_file({key: value.contiguous() for key, value in rounded(tensors, "").items()}, fresh, about)
+
+
+def _embed_batch(
+    encoders: _Encoders, images: Sequence[npt.NDArray[np.float32]], precision: Precision, start: int
+) -> dict[str, Tensor]:
+    """What is kept of some images, on the CPU, in single precision; ``start`` is the place of their block's first."""
+    import torch
+
+    from core.bundles.pair import encode_batch
+
+    model = encoders.model
+    batch = torch.from_numpy(np.stack(images)).unsqueeze(1)
+    filters = bool(ENCODERS[encoder_parts(model.card.encoder)[0]].token_names)
+    with computing(model.device, precision), torch.inference_mode():
+        visual = encode_batch(model, batch)
+        found = pooled_tokens(visual)
+        if start < (FILTER_STUDIES if filters else AREA_STUDIES):
+            found |= {TOKENS: visual.tokens} if filters else single_tokens(visual)
+            if encoders.control is not None:
+                found[RANDOM] = encoders.control(batch.to(model.device)).tokens
+    return {key: value.float().cpu() for key, value in found.items()}
+
+
+def pooled_tokens(visual: VisualTokens) -> dict[str, Tensor]:
+    """Means of tokens (B, D): "pooled" of all, and "pooled.<tower>" of one tower's, where there are several."""
+    return {POOLED: visual.tokens.mean(1)} | {
+        f"{POOLED}.{tower}": tokens.mean(1) for tower, tokens in _towers(visual).items() if len(set(visual.sources)) > 1
+    }
+
+
+def single_tokens(visual: VisualTokens) -> dict[str, Tensor]:
+    """All tokens (B, N, D): "tokens", or "tokens.<tower>" where there are several towers."""
+    towers = _towers(visual)
+    return {f"{TOKENS}.{tower}" if len(towers) > 1 else TOKENS: tokens for tower, tokens in towers.items()}
+
+
+def _towers(visual: VisualTokens) -> dict[str, Tensor]:
+    sources = np.asarray(visual.sources)
+    return {str(tower): visual.tokens[:, sources == tower] for tower in dict.fromkeys(visual.sources)}
+
+
+def _read_block(path: Path) -> tuple[list[str], dict[str, str], Arrays] | None:
+    """Studies, those left out, and tensors of a block; None where it is not there, or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            told = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        return json.loads(told["study_ids"]), json.loads(told["unreadable"]), tensors
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
+
+
+def _join(files: Sequence[Path], path: Path) -> Embedded:
+    """Put the blocks into one file.
+
+    Raises:
+        CXRLensError: no study of any block could be read.
+    """
+    from safetensors.numpy import save_file
+
+    kept: list[str] = []
+    unreadable: dict[str, str] = {}
+    parts: dict[str, list[npt.NDArray[Any]]] = {}
+    for each in files:
+        block = _read_block(each)
+        if block is None:
+            raise CXRLensError(f"{each} went away while it was used. Run again: what is done is kept.")
+        kept += block[0]
+        unreadable |= block[1]
+        for key, values in block[2].items():
+            parts.setdefault(key, []).append(values)
+    if not kept:
+        why = next(iter(unreadable.values()))
+        raise CXRLensError(f"None of the {len(unreadable):,} images can be read, so there is no map. The first: {why}")
+    about = {"study_ids": json.dumps(kept), "unreadable": json.dumps(unreadable), "kept": str(len(kept))}
+    with whole_file(path) as fresh:
+        save_file({key: np.concatenate(values) for key, values in parts.items()}, fresh, about)
+    return Embedded(path, len(kept) + len(unreadable), len(kept), unreadable)
+
+
+# ---------------------------------------------------------------------------------------------- a process of its own
+
+
+class EmbeddingJob(Job):
+    """Embeddings that another process computes. What is done when it ends early is kept: begun again, it goes on."""
+
+    def __init__(self, work: Embedding) -> None:
+        """Start the process.
+
+        Raises:
+            CXRLensError: the cache folder cannot be written.
+        """
+        folder = writable(embeddings_folder() / f"{os.getpid()}-{time.monotonic_ns()}.job")
+        (folder / "work.json").write_text(json.dumps(asdict(work), default=str), encoding="utf-8")
+        super().__init__("core.projection.embeddings", folder, "Looking at the studies", "It goes on where it stopped.")
+
+
+def _work(folder: Path, tell: Progress) -> None:
+    """What the process does."""
+    told = json.loads((folder / "work.json").read_text(encoding="utf-8"))
+    embed(Embedding(**{**told, "bundles": Path(told["bundles"])}), tell)
+
+
+if __name__ == "__main__":
+    be_the_process(_work)
