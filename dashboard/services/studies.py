@@ -400,26 +400,3 @@ def _jpeg(key: str, study_id: str, source: Source) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(grey_levels(source.image(study_id, THUMBNAIL))).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
-
-
-# ---------------------------------------------------------------------------- the demo's own studies, for evaluations
-
-
-def phantom_numbers() -> tuple[int, int]:
-    """Count and seed of the demo's phantoms."""
-    return sources.phantom_numbers()
-
-
-def all_studies() -> Mapping[str, Study]:
-    """Studies of the test split of the first source, by id: for numbers over all of them."""
-    return _all(next(iter(sources.names())))
-
-
-def _all(name: str) -> Mapping[str, Study]:
-    return _Visible(_shown_ids(name), name)
-
-
-def worst_severity(study_id: str) -> str:
-    """How bad the worst abnormality of a study is: a word, "no abnormality" where there is none."""
-    source = sources.source(next(iter(sources.names())))
-    return source.traits(source.study(study_id)).get("Worst severity", "")
