@@ -38,7 +38,7 @@ from core.text import Vocabulary, sentence_spans
 from core.types import StudySource
 from dashboard import settings
 from dashboard.reviews import pictures, pool
-from dashboard.services import bundles, evaluations, filters, reports, studies
+from dashboard.services import bundles, evaluations, filters, reports, sources, studies
 from tests.app_pages import linked_bundles, needs_bundles
 from tests.conftest import BUNDLES
 from tests.openi_tree import Study, write_annotation, write_kaggle
@@ -114,7 +114,7 @@ def test_a_phantom_has_one_report_everywhere(
     shown = [{name: cases.texts[name][place] for name in NAMES} for place in map(cases.study_ids.index, ids)]
     assert shown == texts
 
-    count, seed = studies.phantom_numbers()
+    count, seed = sources.phantom_numbers()
     name = name_phantoms(count, seed)
     assert read_in_a_session(name, ids) == texts
     design = Design("T", "report-quality", ("anna",), NAMES, Choice("listed", 0, (ids[0],)), source=name)
@@ -180,11 +180,11 @@ def test_all_that_a_model_reads_is_the_model_image(pair: ReportModel, films: Stu
     """Reports, embeddings, filters and explanations of a phantom and of a film: the same numbers as in training."""
     phantoms = PhantomSource(10, 3)
     indexed = IndexedSource(films.folder, "frontal")
-    sources: list[tuple[StudySource, str]] = [
+    opened: list[tuple[StudySource, str]] = [
         (phantoms, phantoms.study_ids[0]),
         (indexed, indexed.studies("test")[0].study_id),
     ]
-    for source, study_id in sources:
+    for source, study_id in opened:
         size = pair.image_size
         training = to_images(grey_levels(source.image(study_id, size))[None])
         given = source.image(study_id, size)  # of a phantom with more than 256 levels
@@ -194,7 +194,7 @@ def test_all_that_a_model_reads_is_the_model_image(pair: ReportModel, films: Stu
             np.testing.assert_array_equal(filter_views(pair, image).image, training[0, 0].numpy())
             pooled = encode_batch(pair, training).tokens[0].mean(0).numpy()
             np.testing.assert_array_equal(pooled_embedding(pair, image), pooled)
-    film = indexed.original(sources[1][1]).pixels
+    film = indexed.original(opened[1][1]).pixels
     assert film.shape[0] != film.shape[1]
     subject = open_subject(pair, film)
     assert torch.equal(subject.square, training)
@@ -305,7 +305,7 @@ def test_explanations_lie_where_they_belong_on_a_film_that_is_not_square(films: 
 def test_the_repositorys_reports_are_those_of_every_page() -> None:
     """A measurement: on another processor a tie may fall the other way, so one report in fifty may differ."""
     rows = [json.loads(line) for line in (BUNDLES / "phantom-reports.jsonl").read_text().splitlines()[:60]]
-    source = PhantomSource(*studies.phantom_numbers())
+    source = PhantomSource(*sources.phantom_numbers())
     models = bundles.load_models([*NAMES, "phantom-ccve-m2"])
     same = {model.card.name: 0 for model in models}
     for row in rows:
@@ -331,7 +331,7 @@ def test_filters_and_words_are_of_the_report_on_the_page() -> None:
     ((_, reading),) = reports.read(case, [card])
     assert isinstance(reading, reports.Reading)
     shown = filters.pictures(case, card)
-    source = PhantomSource(*studies.phantom_numbers())
+    source = PhantomSource(*sources.phantom_numbers())
     expected = to_images(grey_levels(source.image(case.title, shown.image.shape[0]))[None])[0, 0]
     np.testing.assert_array_equal(shown.image, expected.numpy())
     assert reports.report_of(case, card).text == reading.report.text

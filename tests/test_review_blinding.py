@@ -171,7 +171,7 @@ def test_what_goes_to_a_reader_names_no_study_no_model_and_no_bundle(database: D
 
 
 def test_indexers_findings_are_no_context_of_a_reader() -> None:
-    study = next(iter(studies.all_studies().values()))
+    study = next(iter(studies.visible_studies().values()))
     told = replace(
         study, context={"age": "60", "indication": "cough", "title": "Study 17", "mesh": "Cardiomegaly/mild"}
     )
@@ -203,7 +203,7 @@ PHANTOMS = ("P000002-1", "P000004-2")
 @pytest.fixture
 def reading_phantoms(database: Database) -> str:
     """A session of anna on two of the studies that the other pages show."""
-    known = [each for each in PHANTOMS if each in studies.all_studies()]
+    known = [each for each in PHANTOMS if each in studies.visible_studies()]
     assert len(known) == 2
     pool = [Case(name, "", {"pair-one": "The lungs are clear.", "reference": "Clear."}) for name in known]
     return create_session(database, RITA, design(readers=("anna",)), pool)
@@ -236,7 +236,7 @@ def test_a_reader_of_all_studies_finds_none_on_any_page(
     database: Database, page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = {"pair-one": "The lungs are clear.", "reference": "Clear."}
-    pool = [Case(name, "", texts) for name in studies.all_studies()]
+    pool = [Case(name, "", texts) for name in studies.visible_studies()]
     create_session(database, RITA, design(readers=("anna",)), pool)
     monkeypatch.setattr(access.st, "page_link", lambda *args, **options: None)  # the other pages are not there
     reader = page_as(page, ANNA, monkeypatch)

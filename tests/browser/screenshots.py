@@ -32,7 +32,7 @@ from core.reviews.store import (
 )
 from core.text import sentence_spans
 from dashboard import settings
-from dashboard.services import studies
+from dashboard.services import sources
 from tests.browser.conftest import start_server, watch
 from tests.browser.find import start
 
@@ -69,7 +69,7 @@ RESEARCHER, READERS = "rita", ("anna", "boris")
 
 def review_pages(location: Path) -> Mapping[str, str]:
     """Pages of three review sessions, made here: on the bundles' reports in assets, with marks by lot."""
-    source = name_phantoms(*studies.phantom_numbers())
+    source = name_phantoms(*sources.phantom_numbers())
     opened = open_source(source)
     lines = (settings.bundles() / "phantom-reports.jsonl").read_text(encoding="utf-8").splitlines()[:6]
     pool = []
