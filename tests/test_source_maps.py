@@ -257,6 +257,7 @@ def test_one_button_computes_the_map_of_the_chosen_source(one_bundle: Path) -> N
     test = open_page("embeddings", source="example")
     assert not test.error
     assert len(test.get("plotly_chart")) == 1
+    assert not job.folder.exists()
     assert "Nearest to" in words_on(test)
     assert "source=example" in "".join(each.value for each in test.html)
     assert "16" not in words_on(test).split("Chosen studies")[0]  # all are there: nothing is to be said of a sample

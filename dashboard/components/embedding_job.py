@@ -73,6 +73,7 @@ def offer_map(encoder: str, source_name: str) -> None:
 
 def show_left_out(encoder: str, source_name: str) -> None:
     """Which studies are on no map, because their images could not be read, and how many are there in all."""
+    embedding_jobs.forget_ended()
     found = embeddings.computed(encoder, source_name)
     many = embeddings.how_many(source_name)
     if found is not None and (shown := min(found.studies, embeddings.MOST)) < many:

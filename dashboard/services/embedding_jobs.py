@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import streamlit as st
 
 from core.projection.embeddings import EmbeddingJob
+from core.types import CXRLensError
 from dashboard.services import embeddings
 
 
@@ -27,6 +30,15 @@ def running(encoder: str, source_name: str) -> EmbeddingJob | None:
     job.wait()  # raises where it did not end well
     _jobs().pop(key, None)
     return None
+
+
+def forget_ended() -> None:
+    """Let go of jobs that ended well, and of their folders."""
+    for key, job in list(_jobs().items()):
+        if job.done():
+            with suppress(CXRLensError):  # those that did not are kept, to be told of
+                job.wait()
+                _jobs().pop(key, None)
 
 
 def busy() -> bool:
