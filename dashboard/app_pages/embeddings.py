@@ -13,7 +13,7 @@ from dashboard.components.study_map import choose_encoder
 from dashboard.maps.chart import show_difference, show_map
 from dashboard.maps.chosen import show_hovered, show_neighbours, show_picked
 from dashboard.maps.controls import choose_colouring, choose_config, choose_kind, choose_second, choose_source
-from dashboard.services import bundles, embeddings
+from dashboard.services import bundles, embeddings, sources
 from dashboard.services.studies import Case
 
 
@@ -29,7 +29,7 @@ def show_points(name: str, encoder: str, method: ProjectionConfig, case: Case | 
             f"{embeddings.EXPORT}",
             icon=":material/info:",
         )
-    for warning in (bundles.mixed_data(embeddings.family_of(name)), embeddings.unlike(case, name)):
+    for warning in (bundles.mixed_data(bundles.family_for(sources.source(name))), embeddings.unlike(case, name)):
         if warning:
             st.warning(warning, icon=":material/warning:")
     session.write_picked()

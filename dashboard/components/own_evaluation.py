@@ -70,7 +70,7 @@ def _begin(source_name: str, why: str) -> None:
         return
     st.markdown(why)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        family = best = own.best_family(source_name)
+        family = best = bundles.family_for(sources.source(source_name))
         if len(families) > 1:
             family = st.selectbox(
                 "Models for",

@@ -129,7 +129,7 @@ def choose_colouring(points: Embeddings) -> Colouring:
     if by in (FINDING, OUTCOME):
         finding = choose_finding("Observation")
     pair, outcomes = "", {}
-    cards = bundles.cards(embeddings.family_of(points.source or None))
+    cards = bundles.cards(bundles.family_for(sources.source(points.source or None)))
     names = {bundles.title_of(card): card.name for card in cards.values()}
     if by == OUTCOME and names:
         pair = st.selectbox("Model", list(names), key=session.MAP_PAIR, bind="query-params", width=220)

@@ -89,6 +89,15 @@ def learned_from(family: str, source: Source) -> bool:
     return any(card.data.get("name") == source.name for card in cards(family).values())
 
 
+def family_for(source: Source) -> str:
+    """The family of bundles that fits a source: what learned from such studies, or at least from such images."""
+    return max(
+        families(),
+        key=lambda family: (learned_from(family, source), synthetic(family) == source.synthetic),
+        default=PHANTOM,
+    )
+
+
 def family_title(family: str) -> str:
     """What a family learned from, for the reader."""
     if synthetic(family):

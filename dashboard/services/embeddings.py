@@ -101,16 +101,6 @@ def source_of(case: Case | None) -> str:
     return name if name in there else next(iter(there), name)
 
 
-def family_of(source_name: str | None = None) -> str:
-    """The family of bundles that looks at the studies of a source: what learned from them, or from such images."""
-    source = sources.source(source_name)
-    return max(
-        bundles.families(),
-        key=lambda family: (bundles.learned_from(family, source), bundles.synthetic(family) == source.synthetic),
-        default=bundles.PHANTOM,
-    )
-
-
 def encoders(source_name: str | None = None) -> list[str]:
     """Encoders whose map of a source there is or can be computed; all, where there is none."""
     able = [encoder for encoder in ENCODERS if _card(encoder, source_name) or there(encoder, source_name)]
@@ -123,7 +113,7 @@ def there(encoder: str, source_name: str | None = None) -> bool:
 
 
 def _card(encoder: str, source_name: str | None) -> Card | None:
-    cards = bundles.cards(family_of(source_name))
+    cards = bundles.cards(bundles.family_for(sources.source(source_name)))
     return next((card for (name, _), card in cards.items() if name == encoder), None)
 
 
@@ -295,7 +285,7 @@ def unlike(case: Case | None, source_name: str | None = None) -> str:
 
 def _beside(encoder: str, source_name: str | None) -> Path | None:
     """The file that training wrote beside the bundles, of studies that they learned from; None where there is none."""
-    family, source = family_of(source_name), sources.source(source_name)
+    family, source = bundles.family_for(sources.source(source_name)), sources.source(source_name)
     path = settings.bundles() / f"{family}-embeddings-{encoder}.safetensors"
     if not path.is_file() or not bundles.learned_from(family, source):
         return None

@@ -41,16 +41,6 @@ def why_not(source_name: str) -> str:
     return "" if len(studies.visible_ids(source_name)) else f"{source.title} has no studies that can be shown."
 
 
-def best_family(source_name: str) -> str:
-    """The family of bundles that fits a source: what learned from such studies, or at least from such images."""
-    source = sources.source(source_name)
-    return max(
-        bundles.families(),
-        key=lambda family: (bundles.learned_from(family, source), bundles.synthetic(family) == source.synthetic),
-        default=bundles.PHANTOM,
-    )
-
-
 def count(source_name: str) -> int:
     """How many studies would be written."""
     source = sources.source(source_name)

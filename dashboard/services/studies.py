@@ -345,13 +345,8 @@ def _drawn(key: str, study_id: str, size: int, _source: Source) -> FloatImage:
 
 
 def family_for(case: Case) -> str:
-    """The family of bundles that fits a case: what learned from such studies, or at least from such images."""
-    source, families = sources.source(case.source), bundles.families()
-    return max(
-        families,
-        key=lambda family: (bundles.learned_from(family, source), bundles.synthetic(family) == case.synthetic),
-        default=bundles.PHANTOM,
-    )
+    """The family of bundles that fits a case: that of its source."""
+    return bundles.family_for(sources.source(case.source))
 
 
 def unlike(case: Case, family: str) -> str:
