@@ -113,7 +113,7 @@ import tests.served as served  # noqa: E402
 
 with (
     step("the dashboard's health page, on this machine only"),
-    served.serving([CXR_LENS, "dashboard"], Path.cwd()) as port,
+    served.serving([CXR_LENS, "dashboard"], Path.cwd(), Path.cwd() / "server.log") as (port, _),
 ):
     need(not served.listens_elsewhere(port), "the dashboard listens on more than 127.0.0.1")
 
