@@ -217,7 +217,7 @@ def test_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (folder / "phantom-embeddings-cve.safetensors").write_bytes(b"not a file of tensors")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
     told = words_on(open_page("embeddings", by="Right or wrong"))
-    assert "There is no evaluation of phantom-dve-transformer with the reports of" in told
+    assert "phantom-reports.jsonl is missing" in told
     test = open_page("embeddings", encoder="CVE")
     assert any("embeddings-cve.safetensors is damaged" in each.value for each in test.error)
     with pytest.raises(CXRLensError, match="no 'text'"):

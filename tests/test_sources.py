@@ -278,13 +278,13 @@ def test_indexes_are_found_where_they_are_told_to_be_put(tmp_path: Path, monkeyp
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CXR_INDEX", raising=False)
-    assert local_indexes() == [] and settings.index() is None
+    assert local_indexes() == [] and settings.sources() == []
     index_openi(write_kaggle(tmp_path / "release"), Path("data", "mine"))
-    assert local_indexes() == [Path("data", "mine")] and settings.index() == Path("data", "mine")
+    assert local_indexes() == [Path("data", "mine")] and settings.sources() == [str(tmp_path / "data" / "mine")]
     index_openi(tmp_path / "release", Path("data", "openi"))
-    assert settings.index() == Path("data", "openi")
+    assert set(settings.sources()) == {str(tmp_path / "data" / each) for each in ("mine", "openi")}
     monkeypatch.setenv("CXR_INDEX", "elsewhere")
-    assert settings.index() == Path("elsewhere")
+    assert "elsewhere" in settings.sources()
 
 
 def test_opening_sources_needs_no_torch() -> None:

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 PAGES = {
     "": "Reference report",
     "filters": "13 filters",
-    "embeddings": "test studies",
+    "embeddings": "The studies as an encoder sees them",
     "cases": "Reports side by side",
     "results": "Ours",
     "review": "There is no session yet",

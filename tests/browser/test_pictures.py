@@ -148,5 +148,5 @@ def test_the_ruler_counts_pixels_where_the_file_tells_none(page: Watched, tmp_pa
     assert measured(page, "ArrowRight", 10) == "20 pixels"
     expect(page.page.get_by_text("the ruler counts pixels")).to_be_visible()
     expect(page.page.locator('button[data-tool="ruler"]')).to_have_attribute("title", re.compile("in pixels"))
-    expect(page.page.get_by_text("view not given in the file")).to_be_visible()
+    expect(page.page.get_by_text("view not known")).to_be_visible()
     assert page.page.get_by_text("the models know frontal views").count() == 0

@@ -21,7 +21,9 @@ def embed(
     bundle: BundleNames = None,
     bundles: Bundles = BUNDLES,
     split: Annotated[Split | None, typer.Option(help="Only these studies.")] = None,  # type: ignore[valid-type]
-    most: Annotated[int | None, typer.Option(min=3, help="So many studies, drawn at random. Default: all.")] = None,
+    most: Annotated[
+        int | None, typer.Option(min=3, help="So many studies, drawn at random.", show_default="all")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images that are encoded together.")] = 16,
     device: Device = "auto",
     precision: Precision = "fp32",
