@@ -127,6 +127,15 @@ def test_a_study_whose_image_cannot_be_read_is_named_and_the_rest_goes_on(tmp_pa
     assert (census.studies, census.written, list(census.unreadable)) == (3, 2, ["b"])
 
 
+def test_a_study_that_came_since_the_last_time_is_written_too(tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (64, 80), dtype=np.uint8)
+    for count, name in enumerate(("a", "b"), start=1):
+        Image.fromarray(noise).save(folder / f"{name}.png")
+        assert write_source(work(str(folder), pairs=PAIRS[:1]), tmp_path / "r.jsonl").written == count
+
+
 @pytest.mark.parametrize(
     ("changes", "out", "message"),
     [

@@ -23,6 +23,7 @@ from core.bundles.library import BundleLibrary
 from core.devices import Precision, computing, open_device
 from core.files import read_json_lines, whole_file, write_whole
 from core.studies.model_image import of_study
+from core.studies.source import Source
 from core.studies.sources import open_source
 from core.types import CXRLensError, Split
 
@@ -119,12 +120,13 @@ def write_source(work: Work, out: Path, processes: int = 1, progress: Progress |
     """
     if out.suffix not in FORMATS:
         raise CXRLensError(f"{out.name} should end in {' or '.join(FORMATS)}, which says how it is written.")
-    about = _about(work)
+    source = open_source(work.source)
+    about = _about(work, source)
     key = _hash(about)
     done = _done(out, key)
     if ranks.from_first(done is not None):
         return ranks.from_first(done)  # type: ignore[return-value]
-    studies = _study_ids(work)
+    studies = _study_ids(work, source)
     blocks = range(0, len(studies), BLOCK)
     parts = out.with_name(f".{out.name}.{key}.parts")
     parts.mkdir(parents=True, exist_ok=True)
@@ -141,7 +143,7 @@ def write_source(work: Work, out: Path, processes: int = 1, progress: Progress |
     ranks.wait()
     census = None
     if ranks.is_first():
-        census = _join(out, work, [_part(parts, start) for start in blocks])
+        census = _join(out, work, source, [_part(parts, start) for start in blocks])
         beside = {**about, "key": key, "versions": _versions(), "census": asdict(census)}
         write_whole(_beside(out), json.dumps(beside, indent=1))
         shutil.rmtree(parts)
@@ -168,19 +170,20 @@ def _write_block(work: Work, parts: Path, start: int, *, alone: bool = True) -> 
 
     if not alone:  # processes share the cores
         torch.set_num_threads(1)
-    studies = _study_ids(work)[start : start + BLOCK]
+    opened = _open(work, parts)
+    studies = opened.study_ids[start : start + BLOCK]
     rows: list[dict[str, Any]] = []
     for first in range(0, len(studies), work.batch):
-        rows += _write_batch(work, studies[first : first + work.batch])
+        rows += _write_batch(work, opened, studies[first : first + work.batch])
     write_whole(_part(parts, start), "".join(json.dumps(row) + "\n" for row in rows))
     return start
 
 
-def _write_batch(work: Work, study_ids: Sequence[str]) -> list[dict[str, Any]]:
+def _write_batch(work: Work, opened: _Opened, study_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of some studies, in their order: their reports, or why they have none."""
     from core.bundles.inference import write_batch
 
-    models, source = _models(work), open_source(work.source)
+    models, source = opened.models, opened.source
     rows: dict[str, dict[str, Any]] = {}
     images: dict[int, list[np.ndarray[Any, Any]]] = {}
     for study_id in study_ids:
@@ -210,7 +213,20 @@ def _stack(images: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).unsqueeze(1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    source: Source
+    study_ids: Sequence[str]
+    models: Sequence[ReportModel]
+
+
 @lru_cache(maxsize=1)
+def _open(work: Work, parts: Path) -> _Opened:
+    """What a process opens once for all its blocks; the folder of the parts is named by the content of all of it."""
+    source = open_source(work.source)
+    return _Opened(source, _study_ids(work, source), _models(work))
+
+
 def _models(work: Work) -> list[ReportModel]:
     """The pairs, on their device; an encoder that some share is there once."""
     import torch
@@ -226,19 +242,16 @@ def _models(work: Work) -> list[ReportModel]:
     return models
 
 
-@lru_cache(maxsize=1)
-def _study_ids(work: Work) -> Sequence[str]:
+def _study_ids(work: Work, source: Source) -> Sequence[str]:
     """Ids of the studies, in the source's order."""
-    source = open_source(work.source)
-    splits = (work.split,) if work.split else source.splits()
-    found = [study_id for split in splits for study_id in source.ids(split)]
+    found = source.all_ids(work.split)
     if not found:
         where = f" in its split '{work.split}'" if work.split else ""
         raise CXRLensError(f"{source.title} has no studies{where}: there is nothing to write.")
     return found
 
 
-def _about(work: Work) -> dict[str, Any]:
+def _about(work: Work, source: Source) -> dict[str, Any]:
     """Everything that decides the reports."""
     cards = {card.name: card for card in BundleLibrary(work.bundles).cards()}
     unknown = [name for name in work.pairs if name not in cards]
@@ -247,9 +260,9 @@ def _about(work: Work) -> dict[str, Any]:
         raise CXRLensError(f"There is no bundle '{', '.join(unknown)}' in {work.bundles}. Those there: {known}.")
     return {
         "source": work.source,
-        "fingerprint": open_source(work.source).fingerprint(),
+        "fingerprint": source.fingerprint(),
         "split": work.split,
-        "pairs": {name: cards[name].content["sha256"] for name in work.pairs},
+        "pairs": {name: [cards[name].content["sha256"], cards[name].content["encoder"]] for name in work.pairs},
         "write": {name: cards[name].write for name in work.pairs},
         "beam_size": work.beam_size,
         "precision": work.precision,
@@ -277,11 +290,11 @@ def _part(parts: Path, start: int) -> Path:
     return parts / f"{start:09}.jsonl"
 
 
-def _join(out: Path, work: Work, parts: Sequence[Path]) -> Census:
+def _join(out: Path, work: Work, source: Source, parts: Sequence[Path]) -> Census:
     """Put the blocks into one file, a block in memory at a time, and count."""
     studies, unreadable = 0, {}
     tallies = {name: _Tally() for name in work.pairs}
-    columns = [_ID, *([_REFERENCE] if open_source(work.source).has_reports else []), *work.pairs]
+    columns = [_ID, *([_REFERENCE] if source.has_reports else []), *work.pairs]
     with whole_file(out) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         if out.suffix == ".csv":

@@ -180,8 +180,7 @@ def study_ids(work: Embedding, source: Source) -> Sequence[str]:
     Raises:
         CXRLensError: there are none.
     """
-    splits = (work.split,) if work.split else source.splits()
-    found = [study_id for split in splits for study_id in source.ids(split)]
+    found = source.all_ids(work.split)
     if not found:
         where = f" in its split '{work.split}'" if work.split else ""
         why = "is asked for one study at a time, and lists none" if not source.listed else f"has no studies{where}"

@@ -133,6 +133,10 @@ class Source(ABC):
         """The splits that have studies."""
         return tuple(split for split in SPLITS if len(self.ids(split)))
 
+    def all_ids(self, split: Split | None = None) -> list[str]:
+        """Ids of a split, or of all splits, in a fixed order; no text is read."""
+        return [study_id for each in ([split] if split else self.splits()) for study_id in self.ids(each)]
+
     def find(self, text: str, limit: int = 20, split: Split | None = None) -> list[str]:
         """Find studies by a part of their ids, whatever its case: the whole id first, then beginnings, then the rest.
 
@@ -141,7 +145,7 @@ class Source(ABC):
             limit: of ids.
             split: to look in; all unless given.
         """
-        ids = [study_id for each in ([split] if split else SPLITS) for study_id in self.ids(each)]
+        ids = self.all_ids(split)
         wanted = text.strip().casefold()
         found = [study_id for study_id in ids if wanted in study_id.casefold()]
         return sorted(found, key=lambda study_id: _rank(study_id, wanted))[:limit]
