@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from core.bundles.library import BundleLibrary
 from core.config import load_config
 from core.evaluation import own, results
-from core.evaluation.own import Asked, EvaluationJob, SourceFacts, ask, evaluate_source, read_facts
+from core.evaluation.own import Asked, EvaluationJob, ask, evaluate_source, known_of, read_facts
 from core.observations import LabelState
 from core.studies.columns import Columns
 from core.studies.openi import index_openi
@@ -97,7 +97,7 @@ def test_scores_are_those_of_the_command_and_facts_are_kept(here: Path) -> None:
     assert stat.S_IMODE(mine.folder.stat().st_mode) & 0o077 == 0  # reports are for their owner alone
     source = open_source("phantom:40:0")
     for study_id, known in read_facts(mine.folder / "studies.jsonl").items():
-        there = SourceFacts(source)[study_id]
+        there = known_of(source)[study_id]
         assert known.states == there.states
         assert (dict(known.traits), known.details) == (dict(there.traits), there.details)
     assert [each.whole for each in own.evaluations()] == [True]

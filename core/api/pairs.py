@@ -16,6 +16,8 @@ from core.api import drawing
 from core.api.images import ImageLike, read
 from core.api.texts import LabeledText, label
 from core.bundles.library import BundleLibrary
+from core.devices import open_device
+from core.explain.measured import SMOOTHING
 from core.explain.methods import METHODS, explain
 from core.explain.on_image import on_image
 from core.explain.subject import Subject, open_subject
@@ -27,8 +29,6 @@ from core.types import Attribution, CXRLensError, FloatImage, Report
 
 if TYPE_CHECKING:
     from PIL import Image
-
-_SMOOTHING = 0.04  # of maps of pixels, as the benchmark of explanations smooths them before it scores their place
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Explanation:
             CXRLensError: its values are of CCVE's filters; see `filters`.
         """
         of_pixels = any(not part.source for part in self.parts)
-        return drawing.film_with_map(self.image.pixels, self.map, smoothing=_SMOOTHING if of_pixels else 0, side=side)
+        return drawing.film_with_map(self.image.pixels, self.map, smoothing=SMOOTHING if of_pixels else 0, side=side)
 
     def __repr__(self) -> str:
         """Method and question."""
@@ -153,15 +153,11 @@ class Pair:
 
     def __init__(self, library: BundleLibrary, name: str, device: str = "cpu") -> None:
         """Load a bundle; see `load`."""
-        import torch
-
+        where = open_device(device)
         self._model = library.load(name)
         self.card = self._model.card
-        try:
-            self._model.encoder.to(torch.device(device))
-            self._model.decoder.to(torch.device(device))
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise CXRLensError(f"The device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+        self._model.encoder.to(where)
+        self._model.decoder.to(where)
 
     @property
     def name(self) -> str:

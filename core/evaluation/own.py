@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -46,7 +46,7 @@ from core.jobs import Job, Progress, work
 from core.labels.rules import RULES_VERSION
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.model_image import grey_levels
-from core.studies.source import Source
+from core.studies.source import ByStudy, Source
 from core.studies.sources import open_source
 from core.types import CXRLensError, Split, Study
 
@@ -286,26 +286,9 @@ def facts_of(source: Source, study: Study) -> Known:
     return Known(study.subject_id, study.labels, source.traits(study) | split, study.fine_labels)
 
 
-class SourceFacts(Mapping[str, Known]):
+def known_of(source: Source) -> Mapping[str, Known]:
     """What is known of the studies of a source, by id; each is asked for when it is needed."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._ids = {study_id: None for split in source.splits() for study_id in source.ids(split)}
-
-    def __getitem__(self, study_id: str) -> Known:
-        if study_id not in self._ids:
-            raise KeyError(study_id)
-        return facts_of(self._source, self._source.study(study_id))
-
-    def __contains__(self, study_id: object) -> bool:
-        return study_id in self._ids
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._ids)
-
-    def __len__(self) -> int:
-        return len(self._ids)
+    return ByStudy(source.all_ids(), lambda study_id: facts_of(source, source.study(study_id)))
 
 
 def read_facts(path: Path) -> dict[str, Known]:

@@ -22,13 +22,18 @@ usual place; no difference shown; worse."""
 Interval = tuple[float, float, float]
 """Mean, lower and upper end of its 95 % interval."""
 
+SMOOTHING = 0.04
+"""Gaussian that maps of pixels get before they are shown, and all maps before they are compared with a mask, share of
+the side; src: Fong and Vedaldi 2017 smooth gradients too. It lets maps of single pixels point at places."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What was measured of a method for an encoder.
 
     Attributes:
-        method: key of ``training.explain.summary.RUNS``: a method of ``core.explain.methods.METHODS``, or a variant.
+        method: key of ``training.explain.summary.VARIANTS``: a method of ``core.explain.methods.METHODS``, or a
+            variant.
         kind: what was asked: "mention", "sentence", "logit", "report" or "reference".
         questions: how many explanations were scored.
         studies: of how many phantom studies.

@@ -9,14 +9,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.images import Radiograph
 from core.studies.model_image import model_image
 from core.types import SPLITS, CXRLensError, FloatImage, Mask, Split, Study
 from core.views import view_in_words
+
+T = TypeVar("T")
 
 _COMPARED = 2000  # ours: ids that are compared letter by letter where one was mistyped
 _OLDEST = 125  # ours: years; what is above is a code or a slip
@@ -192,6 +195,38 @@ class Source(ABC):
     def unknown(self, study_id: str) -> UnknownStudyError:
         """The error of an id that this source does not have; it names those that look like it."""
         return UnknownStudyError(f"There is no study {study_id[:60]!r} in {self.title}.{look_alikes(self, study_id)}")
+
+
+class ByStudy(Mapping[str, T]):
+    """Something of each of some studies, by id; made when it is asked for."""
+
+    def __init__(self, study_ids: Iterable[str], make: Callable[[str], T]) -> None:
+        """Make nothing yet.
+
+        Args:
+            study_ids: in their order.
+            make: what is known of one of them.
+        """
+        self._ids = dict.fromkeys(study_ids)
+        self._make = make
+
+    def __getitem__(self, study_id: str) -> T:
+        """Make it."""
+        if study_id not in self._ids:
+            raise KeyError(study_id)
+        return self._make(study_id)
+
+    def __contains__(self, study_id: object) -> bool:
+        """Look, and make nothing."""
+        return study_id in self._ids
+
+    def __iter__(self) -> Iterator[str]:
+        """Ids, in their order."""
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        """Count."""
+        return len(self._ids)
 
 
 def look_alikes(source: Source, study_id: str) -> str:

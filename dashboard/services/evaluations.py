@@ -17,7 +17,7 @@ import numpy.typing as npt
 import streamlit as st
 
 from core.evaluation import own
-from core.evaluation.own import Asked, SourceFacts, read_facts
+from core.evaluation.own import Asked, known_of, read_facts
 from core.evaluation.reports import Evaluation, NoKnownStudyError, Slice, read_evaluation
 from core.evaluation.resampling import Comparison, Interval, intervals
 from core.labels.compare import Outcome
@@ -261,7 +261,7 @@ def _read_reports(path: str, stamp: int, key: str, facts: str, _source: Source |
         return read_evaluation(Path(path), read_facts(Path(facts)), labels)
     if _source is not None:
         try:
-            return read_evaluation(Path(path), SourceFacts(_source), labels)
+            return read_evaluation(Path(path), known_of(_source), labels)
         except NoKnownStudyError:
             pass  # of other studies of this kind
     return read_evaluation(Path(path), None, labels)

@@ -12,7 +12,7 @@ import streamlit as st
 
 from core.bundles.card import Card
 from core.cache import BoundedCache
-from core.explain.measured import Measured, measured
+from core.explain.measured import SMOOTHING, Measured, measured
 from core.registry import token_names
 from core.types import Attribution, CXRLensError, FloatImage
 from dashboard import settings
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 MOST_ANSWERS = 400
 """Kept of all sessions; up to 150 kB each."""
-SMOOTH = 0.04
-"""Gaussian over maps of pixels, share of the side: as the benchmark smooths them before it scores their place."""
 TOKENS = ".tokens"
 """After a method's name: over what the decoder reads, where the method could also run over pixels."""
 LIMITS = {
@@ -181,7 +179,7 @@ def heat_map(found: tuple[Attribution, ...]) -> HeatMap | None:
     side = max(max(each.values.shape) for each in placed)
     values = on_square(placed, side)
     if not placed[0].source:  # of pixels
-        values = gaussian_filter(values, SMOOTH * side)
+        values = gaussian_filter(values, SMOOTHING * side)
     geometry = placed[0].geometry
     inside = content_share(geometry, values.shape)
     mean = float((np.abs(values) * inside).sum() / inside.sum())

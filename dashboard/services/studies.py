@@ -6,7 +6,7 @@ What whoever looks reads in an open review session is kept back here, for all pa
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import streamlit as st
@@ -16,7 +16,7 @@ from core.observations import CLUSTER_OF, NO_FINDING, SUPPORT_DEVICES, LabelStat
 from core.studies.folder import UploadSource
 from core.studies.images import Radiograph, read_image
 from core.studies.model_image import Pixels, grey_levels, of_image
-from core.studies.source import Source, StudyImage
+from core.studies.source import ByStudy, Source, StudyImage
 from core.types import SPLITS, CXRLensError, FloatImage, Mask, Split, Study
 from core.views import lateral_note
 from dashboard import access
@@ -221,32 +221,10 @@ def kept_back() -> frozenset[str]:
         raise
 
 
-class _Visible(Mapping[str, Study]):
-    """Visible studies by id, made when they are asked for."""
-
-    def __init__(self, ids: Sequence[str], source_name: str) -> None:
-        self._ids = dict.fromkeys(ids)
-        self._source = source_name
-
-    def __getitem__(self, study_id: str) -> Study:
-        if study_id not in self._ids:
-            raise KeyError(study_id)
-        return study(study_id, self._source)
-
-    def __contains__(self, study_id: object) -> bool:
-        return study_id in self._ids
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._ids)
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-
 def visible_studies(source_name: str | None = None) -> Mapping[str, Study]:
     """Studies of a source that whoever looks may see, by id; each is made when it is asked for."""
     name = sources.chosen() if source_name is None else source_name
-    return _Visible(visible_ids(name), name)
+    return ByStudy(visible_ids(name), lambda study_id: study(study_id, name))
 
 
 def open_study(study_id: str, source_name: str | None = None) -> Case:

@@ -28,6 +28,7 @@ from core.explain import targets
 from core.explain.faithfulness import CELLS, cover_curve, erasure, sanity, stability, token_values
 from core.explain.gradients import cam_layers
 from core.explain.localisation import centre_prior, localise
+from core.explain.measured import SMOOTHING
 from core.explain.methods import explain, possible
 from core.explain.on_image import on_square
 from core.explain.subject import Subject, open_subject
@@ -48,10 +49,6 @@ RANDOM_MAPS, RANDOM_RANKINGS = 3, 20
 
 USUAL_MASKS = 20
 """Training studies behind the usual place of an observation."""
-
-SMOOTHING = 0.04
-"""Gaussian that all maps get before they are compared with a mask, share of the side; src: Fong and Vedaldi 2017 smooth
-gradients too. It lets maps of single pixels point at places."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
