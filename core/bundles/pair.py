@@ -76,7 +76,7 @@ def encode_batch(model: ReportModel, images: Tensor) -> VisualTokens:
 def write_from_tokens(model: ReportModel, visual: VisualTokens, config: GenerateConfig) -> list[Report]:
     """Reports of tokens (B, N, D) that this model's encoder made, with their attention."""
     memory = model.decoder.encode(visual, return_attention=True)
-    hypotheses = generate(model.decoder, memory, config, return_attention=True)
+    hypotheses = generate(model.decoder, memory, config, model.vocabulary, return_attention=True)
     cls = rollout(memory) if memory.attention and memory.visual.start else None
     return [
         to_report(model.vocabulary, hypothesis, memory, None if cls is None else cls[index])
