@@ -15,12 +15,14 @@ from core import __version__, paths
 from core.paths import BUNDLES, PAPER, RUNS
 from core.types import CXRLensError
 from training import console
+from training.commands import cards as cards_command
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
 from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
 from training.commands import label as label_command
+from training.commands import reading as reading_command
 from training.commands import review as review_commands
 from training.commands import tables as table_commands
 from training.commands import write as write_command
@@ -52,7 +54,8 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark"),
+    *("report", "dashboard", "bundles", "write", "embed", "review"),
+    *("evaluate", "reading", "label", "explain-benchmark"),
     *("data", "phantom"),
     *(
         "plan",
@@ -65,6 +68,7 @@ ORDER = (
         "fine-quality",
         "clusters",
         "agreement",
+        "rewrite-cards",
     ),
 )
 """Commands as a person comes to need them: reports, then scores, own data, training, studies."""
@@ -95,6 +99,8 @@ app.command()(embed_command.embed)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
+reading_command.register(app)
+cards_command.register(app)
 app.command()(explain_command.explain_benchmark)
 dashboard_command.register(app)
 

@@ -20,7 +20,7 @@ from core.config import ExperimentConfig, to_dict
 from core.decoders.search import GenerateConfig
 from core.evaluation import java
 from core.evaluation.language import PROTOCOLS
-from core.evaluation.metrics import METRICS
+from core.evaluation.metrics import METRICS, READING
 from core.evaluation.results import (
     COMPARED_SIZE,
     CONSTANT,
@@ -160,20 +160,31 @@ def evaluation_markdown(results: Mapping[str, Any]) -> str:
             cells = [f"{scores[key]:.3f}" if key in scores else "" for key in language]
             lines.append(f"| {system} | {' | '.join(cells)} |")
         lines.append("")
+    systems = {"*references*": results["references"], **{row["name"]: row for row in results["rows"]}}
+    lines += [*reading_table({name: row["reading"] for name, row in systems.items()}), ""]
     lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]
     for row in [*results["rows"], *results["baselines"]]:
         lines += [f"- {row['name']}: no {score.upper()}. {why}" for score, why in row.get("missing", {}).items()]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def reading_table(systems: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Lines of a Markdown table: of each system, the shares of its reports by name of `READING`."""
+    heads = [f"`{title}`" if title.startswith("<") else title for title in READING.values()]
+    lines = [f"| reports with | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for name, each in systems.items():
+        lines.append(f"| {name} | {' | '.join(f'{each[column]:.1%}' for column in READING)} |")
+    return lines
+
+
 def _tell_other_settings(config: ExperimentConfig, cards: Sequence[Card]) -> None:
     """Pairs are scored as they write everywhere; a preset that says otherwise must not seem to be followed."""
-    asked = GenerateConfig(**to_dict(config.write))
     for card in cards:
-        if GenerateConfig(**card.write) != asked:
+        short = card.write.get("short_sentences", ())  # of the studies it learned from, in no preset
+        if GenerateConfig(**card.write) != GenerateConfig(**to_dict(config.write), short_sentences=short):
             note(
                 f"  {card.name} writes as its card says ({GenerateConfig(**card.write)}), not as 'write' of the "
-                "preset. Train again to put the preset's into the card."
+                f"preset. To put the preset's into the card: cxr-lens rewrite-cards --preset {config.name}"
             )
 
 

@@ -52,7 +52,7 @@ from core.types import CXRLensError, Split, Study
 
 MOST_COMPARED = 20_000
 """Training studies whose images the nearest-report baseline reads; of more it would take hours."""
-_VERSION = 1  # raise it when the same reports get other results
+_VERSION = 2  # raise it when the same reports get other results
 _SHARE = 0.8  # ours: of the progress, for writing; the rest is scoring
 _AT_ONCE = 256  # images in memory
 _NAMED = 3
@@ -68,7 +68,8 @@ class Asked:
         split: whose studies; None is all.
         bundles: folder of the bundles.
         family: of the pairs; all are of one.
-        pairs: name of the bundle -> its files' hashes: bundles that were trained anew are others.
+        pairs: name of the bundle -> its files' hashes, and how it writes: trained anew, or with other settings, it is
+            another.
     """
 
     source: str
@@ -108,7 +109,7 @@ def ask(source: Source, cards: Sequence[Card], bundles: Path, split: Split | Non
     families = {card.family for card in cards}
     if len(families) != 1:
         raise CXRLensError("Choose at least one pair, and pairs of one family: their scores stand in one table.")
-    pairs = {card.name: dict(card.content["sha256"]) for card in cards}
+    pairs = {card.name: card.made_of for card in cards}
     return Asked(source.key, source.title, split, str(Path(bundles).resolve()), families.pop(), pairs)
 
 
@@ -163,7 +164,7 @@ def evaluate_source(asked: Asked, progress: Progress) -> None:
     folder = asked.folder
     source = open_source(asked.source)
     cards = [card for card in BundleLibrary(Path(asked.bundles)).cards() if card.name in asked.pairs]
-    if any(card.content["sha256"] != asked.pairs[card.name] for card in cards):
+    if any(card.made_of != asked.pairs[card.name] for card in cards):
         raise CXRLensError("The bundles were changed meanwhile. Begin again with those that are there now.")
 
     def told(done: int, total: int) -> None:
