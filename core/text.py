@@ -114,7 +114,7 @@ def _without_removed(text: str) -> str:
     text = " ".join(_WITH_REMOVED.sub(rest, text).split())
     text = re.sub(r"\s+([.,;:])", r"\1", text)
     text = re.sub(r"([.,;:])(\s*[.,;:])+", r"\1", text)
-    return text.strip(" ,;:")
+    return text.strip(" ,;:") if re.search(r"\w", text) else ""
 
 
 def word_spans(tokens: Sequence[str], text: str) -> list[tuple[int, int]]:

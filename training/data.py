@@ -129,19 +129,17 @@ class StudyData:
 
     def pairs(self, split: Split) -> list[tuple[int, int, str]]:
         """(index of the study, 0, impression) of studies that have one."""
-        return [
-            (index, 0, self.learned(study.impression))
-            for index, study in enumerate(self.studies[split])
-            if study.impression
-        ]
+        texts = ((index, 0, self.learned(study.impression)) for index, study in enumerate(self.studies[split]))
+        return [each for each in texts if each[2]]
 
     def cluster_pairs(self, split: Split) -> list[tuple[int, int, str]]:
         """(index of the study, index of the cluster, the impression's sentences of that cluster)."""
-        return [
+        texts = (
             (index, CLUSTERS.index(cluster), self.learned(text))
             for index, study in enumerate(self.studies[split])
             for cluster, text in study.cluster_texts.items()
-        ]
+        )
+        return [each for each in texts if each[2]]
 
     def images(self, split: Split, size: int) -> npt.NDArray[np.uint8]:
         """Images (studies, size, size), rendered once and memory-mapped; interrupted, rendering goes on.
