@@ -28,6 +28,8 @@ _NO_NOUN = frozenset(
     )
 )
 """Words that are not what an adjective before them belongs to."""
+_FEW = 3
+"""Words that a sentence without removed ones must have, or what is left of it is a fragment."""
 
 
 def tokenize(text: str) -> list[str]:
@@ -98,6 +100,8 @@ def without_removed(text: str) -> str:
 
 def _misses_its_noun(sentence: str) -> bool:
     tokens = tokenize(sentence)
+    if any(map(is_removed, tokens)) and count_words(token for token in tokens if not is_removed(token)) < _FEW:
+        return True
     following = [*tokens[1:], "."]
     return any(
         is_removed(token) and not is_removed(after) and (after in _NO_NOUN or not re.search(r"\w", after))

@@ -73,6 +73,7 @@ def test_a_damaged_vocabulary_is_refused(content: str, tmp_path: Path) -> None:
         ("There are XXXX XXXX opacities, XXXX-shaped ones.", "There are opacities, ones."),
         ("Compared to ___, no change. Lungs are clear.", "Lungs are clear."),
         ("A 1.5 cm XXXX nodule is seen.", "A 1.5 cm nodule is seen."),
+        ("XXXX intact. Heart is normal.", "Heart is normal."),
         ("XXXX.", ""),
         ("Lungs are XXXX.", "Lungs are."),  # there is nothing else
         ("Lungs are clear.", "Lungs are clear."),
