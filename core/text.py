@@ -28,7 +28,7 @@ _NO_NOUN = frozenset(
     )
 )
 """Words that are not what an adjective before them belongs to."""
-_FEW = 3
+_FEW = 2
 """Words that a sentence without removed ones must have, or what is left of it is a fragment."""
 
 

@@ -1,15 +1,19 @@
-"""What a report may look like, whatever a decoder prefers: rules of words and sentences, as tensors over ids.
+"""What a report may look like, whatever a decoder prefers: rules of words and sentences over ids.
 
 They only take words away. Where they would leave a hypothesis nothing that its decoder allows, they give way, but for
-what is never written.
+what is never written. What they follow are a few numbers a hypothesis, kept in NumPy: on so few, torch takes longer to
+begin than to compute.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from enum import IntEnum, auto
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,22 +22,46 @@ from core.text import END, PAD, SENTENCE_END, START, TERMINATORS, UNKNOWN, Vocab
 if TYPE_CHECKING:
     from core.decoders.search import GenerateConfig
 
+Bools = npt.NDArray[np.bool_]
+Ids = npt.NDArray[np.int64]
+
 NEVER = (PAD, START, UNKNOWN)
 """What no report has: two are no words, and a reader can do nothing with the third."""
 MOST_SHORT = 3
 """The longest sentence that can be called short, words and punctuation: its ids make one number."""
 
 
+class Place(IntEnum):
+    """Where a hypothesis stands; each place forbids some words."""
+
+    ANYWHERE = 0
+    SHORT = auto()
+    """In a sentence that is too short to end."""
+    SHORT_NUMBER = auto()
+    """The same after a number, which a decimal point may follow."""
+    SHORT_POINT = auto()
+    """The same after a number and a point, which can only be a decimal point."""
+    POINT = auto()
+    """After a number and a point, in a sentence that is long enough for it to be a full stop."""
+    REPORT = auto()
+    """Before the first word."""
+    SENTENCE = auto()
+    """Before a sentence, after a full stop."""
+    PLANNED = auto()
+    """Before a planned sentence."""
+
+
 class Rules:
     """The rules of one vocabulary, the same for all hypotheses.
 
     Attributes:
-        never: (V,) what is never written.
         ends: (V,) what ends a sentence.
         words: (V,) what has a letter or a digit.
         numbers: (V,) what is a number.
         point: (V,) the full stop, which after a number may be a decimal point.
-        short: (n,) the short sentences that may be written, each as one number.
+        short: the short sentences that may be written, each as one number.
+        forbidden: (places, V), on the search's device: what is not written at each `Place`.
+        never: (V,), what is written at none.
     """
 
     def __init__(
@@ -56,28 +84,28 @@ class Rules:
         """
         self.size, self.ngram, self.min_words = size, config.no_repeat_ngram, config.min_sentence_words
         self.say_again, self.plans = config.say_again, plans
-        texts = list(vocabulary.words) if vocabulary is not None else [""] * size
+        texts = list(vocabulary.words) if vocabulary is not None else ["word"] * size
         removed = vocabulary.removed if vocabulary is not None and not config.removed_words else ()
-
-        def table(chosen: Sequence[bool]) -> Tensor:
-            return torch.tensor(chosen, dtype=torch.bool, device=device)
-
-        never = {*NEVER, *removed, *(() if plans else (SENTENCE_END,))}
-        self.never = table([index in never for index in range(size)])
-        self.ends = table([index == SENTENCE_END or text in TERMINATORS for index, text in enumerate(texts)])
-        self.words = table(
-            [
-                index > SENTENCE_END and (vocabulary is None or any(each.isalnum() for each in text))
-                for index, text in enumerate(texts)
-            ]
-        )
-        self.numbers = table([text.isdigit() for text in texts])
-        self.point = table([text == "." for text in texts])
-        self.closes = self.ends.clone()
-        self.closes[END] = True
+        ids = np.arange(size)
+        self.ends: Bools = (ids == SENTENCE_END) | np.array([text in TERMINATORS for text in texts])
+        self.words: Bools = (ids > SENTENCE_END) & np.array([any(map(str.isalnum, text)) for text in texts])
+        self.numbers: Bools = np.array([text.isdigit() for text in texts])
+        self.point: Bools = np.array([text == "." for text in texts])
         tokens = [tokenize(text) for text in config.short_sentences]
         known = [] if vocabulary is None else [vocabulary.ids(each) for each in tokens if len(each) <= MOST_SHORT]
-        self.short = torch.tensor([_number(each, size) for each in known], dtype=torch.long, device=device)
+        self.short: Ids = np.array([_number(each, size) for each in known], dtype=np.int64)
+        never = np.isin(ids, [*NEVER, *removed, *(() if plans else (SENTENCE_END,))])
+        places = np.tile(never, (len(Place), 1))
+        if self.min_words:
+            closes, end, planned = self.ends | (ids == END), ids == END, ids == SENTENCE_END
+            places[Place.SHORT] |= closes
+            places[Place.SHORT_NUMBER] |= closes & ~self.point
+            places[Place.SHORT_POINT] |= ~self.numbers
+            places[Place.POINT] |= self.ends & ~planned
+            places[Place.REPORT] |= ~self.words
+            places[Place.SENTENCE] |= ~(self.words | end | planned)
+            places[Place.PLANNED] |= ~(self.words | end)
+        self.never, self.forbidden = (torch.from_numpy(each).to(device) for each in (never, places))
 
 
 def _number(ids: Sequence[int], size: int) -> int:
@@ -89,34 +117,38 @@ def _number(ids: Sequence[int], size: int) -> int:
 
 
 class Written:
-    """Where each hypothesis stands in its sentence: rows that go along with the search's."""
+    """Where each hypothesis stands in its sentence: rows that go along with the search's.
 
-    def __init__(self, rules: Rules, rows: int, device: torch.device) -> None:
+    Attributes:
+        ids: (rows, t) what each has written, START left out; PAD for words that are left out.
+        begin: (rows,) step at which its sentence began.
+        count: (rows,) words in it.
+        number: (rows,) its ids as one number, while it is short.
+        last: (rows,) id of its last word.
+        before: (rows,) id of the word before.
+    """
+
+    def __init__(self, rules: Rules, rows: int) -> None:
         """Nothing is written yet."""
         self.rules = rules
         self.follows_sentences = rules.ngram > 0 or rules.min_words > 0 or not rules.say_again
-        none = torch.zeros(rows, dtype=torch.long, device=device)
-        self.ids = none.unsqueeze(1)[:, :0]  # (rows, t), START left out
-        self.begin = none  # step at which the sentence began
-        self.count = none  # words in it
-        self.number = none  # its ids as one number, while it is short
-        self.last, self.before = none + START, none + START
+        none = np.zeros(rows, dtype=np.int64)
+        self.ids: Ids = np.zeros((rows, 0), dtype=np.int64)
+        self.begin, self.count, self.number, self.last, self.before = none, none, none, none + START, none + START
 
     @property
-    def fresh(self) -> Tensor:
+    def fresh(self) -> Bools:
         """(rows,) whether a sentence begins with the next word."""
         return self.begin == self.ids.shape[1]
 
     @property
-    def between(self) -> Tensor:
+    def between(self) -> Bools:
         """(rows,) whether what is compared with the rest begins: a sentence; with a planner, all that it planned."""
         return (self.last == START) | (self.last == SENTENCE_END) if self.rules.plans else self.fresh
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: Sequence[int]) -> None:
         """Let all other rows go."""
-        self.ids, self.begin, self.count, self.number, self.last, self.before = (
-            each[rows] for each in (self.ids, self.begin, self.count, self.number, self.last, self.before)
-        )
+        self._go_on(np.array(rows, dtype=np.int64))
 
     def kept(self, row: int) -> tuple[int, ...]:
         """Ids that a row has written, but for those that are left out."""
@@ -128,62 +160,67 @@ class Written:
 
     def forbid(self, log_probabilities: Tensor) -> Tensor:
         """Log-probabilities (rows, V), with -inf for what a row may not write next."""
-        allowed = log_probabilities.masked_fill(self.rules.never, -math.inf)
+        rules = self.rules
         if not self.follows_sentences:
-            return allowed
-        ruled = allowed
-        if self.rules.min_words:
-            ruled = ruled.masked_fill(self._out_of_place(), -math.inf)
-        if self.rules.ngram:
-            ruled = self._without_repeats(ruled)
-        return torch.where(ruled.amax(1, keepdim=True).isneginf(), allowed, ruled)
+            return log_probabilities.masked_fill(rules.never, -math.inf)
+        places = torch.from_numpy(self._places()).to(log_probabilities.device)
+        ruled = log_probabilities.masked_fill(rules.forbidden[places], -math.inf)
+        rows, words = self._repeats()
+        if len(rows):
+            ruled[torch.from_numpy(rows), torch.from_numpy(words)] = -math.inf
+        stuck = ruled.amax(1).isneginf()
+        if stuck.any():
+            ruled[stuck] = log_probabilities[stuck].masked_fill(rules.never, -math.inf)
+        return ruled
 
     def follow(self, rows: Tensor, words: Tensor) -> None:
         """Go on with hypotheses ``rows`` (R,), each of which wrote one of ``words`` (R,)."""
         if not self.follows_sentences:
             return
-        rules, step = self.rules, self.ids.shape[1]
-        begin, count, number, last, before = (
-            each[rows] for each in (self.begin, self.count, self.number, self.last, self.before)
-        )
+        rules, step, written = self.rules, self.ids.shape[1], words.cpu().numpy()
+        self._go_on(rows.cpu().numpy())
         # A point after a number was a full stop if no number follows.
-        over = rules.point[last] & rules.numbers[before] & ~rules.numbers[words]
-        begin = torch.where(over, step, begin)
-        count = count.masked_fill(over, 0) + rules.words[words]
-        number = torch.where(step - begin < MOST_SHORT, number.masked_fill(over, 0) * rules.size + words, -1)
-        over = rules.ends[words] & ~(rules.point[words] & rules.numbers[last])
-        self.begin = torch.where(over, step + 1, begin)
-        self.count, self.number = count.masked_fill(over, 0), number.masked_fill(over, 0)
-        self.last, self.before = words, last
-        self.ids = torch.cat([self.ids[rows], words.unsqueeze(1)], dim=1)
+        over = rules.point[self.last] & rules.numbers[self.before] & ~rules.numbers[written]
+        begin = np.where(over, step, self.begin)
+        count = np.where(over, 0, self.count) + rules.words[written]
+        number = np.where(step - begin < MOST_SHORT, np.where(over, 0, self.number) * rules.size + written, -1)
+        over = rules.ends[written] & ~(rules.point[written] & rules.numbers[self.last])
+        self.begin, self.count = np.where(over, step + 1, begin), np.where(over, 0, count)
+        self.number = np.where(over, 0, number)
+        self.before, self.last = self.last, written
+        self.ids = np.concatenate([self.ids, written[:, None]], axis=1)
 
-    def _out_of_place(self) -> Tensor:
-        """(rows, V): ends of sentences that are too short, or have ended; punctuation that begins a sentence."""
+    def _go_on(self, rows: npt.NDArray[Any]) -> None:
+        self.ids, self.begin, self.count, self.number, self.last, self.before = (
+            each[rows] for each in (self.ids, self.begin, self.count, self.number, self.last, self.before)
+        )
+
+    def _places(self) -> Ids:
+        """The `Place` of each row, (rows,)."""
         rules, last = self.rules, self.last
-        short = (self.count < rules.min_words) & ~torch.isin(self.number, rules.short)
-        # Inside a sentence: one that is short goes on, with a decimal point if it is a number.
-        whole = rules.numbers[last] & ~(rules.point[self.before] & (self.count > 1))
-        inside = short.unsqueeze(1) & rules.closes & ~(rules.point & whole.unsqueeze(1))
-        pointed = rules.point[last] & rules.numbers[self.before]
-        inside |= (pointed & short).unsqueeze(1) & ~rules.numbers
-        inside |= pointed.unsqueeze(1) & rules.ends & (torch.arange(rules.size, device=last.device) != SENTENCE_END)
-        # Between sentences: a word begins the next one, or the end comes, of the report or of a planned sentence.
-        between = ~(rules.words | rules.closes) | rules.ends
-        between = between.expand(len(last), -1).clone()
-        between[:, SENTENCE_END] = (last == START) | (last == SENTENCE_END)
-        between[:, END] = last == START
-        return torch.where(self.fresh.unsqueeze(1), between, inside)
+        short = (self.count < rules.min_words) & ~np.isin(self.number, rules.short)
+        number, point = rules.numbers[last], rules.point[last]
+        pointed = point & rules.numbers[self.before]
+        decimal = number & ~(rules.point[self.before] & (self.count > 1))  # it has no decimal point yet
+        inside = np.where(
+            short,
+            np.where(pointed, Place.SHORT_POINT, np.where(decimal, Place.SHORT_NUMBER, Place.SHORT)),
+            np.where(pointed, Place.POINT, Place.ANYWHERE),
+        )
+        started, planned = last == START, last == SENTENCE_END
+        between = np.where(started, Place.REPORT, np.where(planned, Place.PLANNED, Place.SENTENCE))
+        return np.where(self.fresh, between, inside).astype(np.int64)
 
-    def _without_repeats(self, log_probabilities: Tensor) -> Tensor:
-        """Forbid words that would complete an n-gram which the row's sentence already has."""
+    def _repeats(self) -> tuple[Ids, Ids]:
+        """Rows and words: each word would complete an n-gram that the row's sentence already has."""
         size, step = self.rules.ngram, self.ids.shape[1]
-        if step < size:
-            return log_probabilities
-        grams = self.ids.unfold(1, size, 1)  # (rows, grams, size)
-        last = self.ids[:, step - size + 1 :]
-        inside = torch.arange(grams.shape[1], device=last.device) >= self.begin.unsqueeze(1)
-        comes_again = inside & (grams[..., :-1] == last.unsqueeze(1)).all(2)
-        # Words that may come go to a column of their own, beyond the vocabulary.
-        words = torch.where(comes_again, grams[..., -1], self.rules.size)
-        blocked = torch.zeros(len(words), self.rules.size + 1, dtype=torch.bool, device=words.device)
-        return log_probabilities.masked_fill(blocked.scatter_(1, words, value=True)[:, : self.rules.size], -math.inf)
+        longest = step - int(self.begin.min(initial=step))
+        if not size or longest < size:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        seen = self.ids[:, step - longest :]  # of each row, its sentence at least
+        grams = np.lib.stride_tricks.sliding_window_view(seen, size, axis=1)  # (rows, grams, size)
+        comes_again = (self.begin - (step - longest))[:, None] <= np.arange(grams.shape[1])
+        for place in range(size - 1):
+            comes_again &= grams[:, :, place] == seen[:, longest - size + 1 + place, None]
+        rows, places = comes_again.nonzero()
+        return rows, grams[rows, places, -1]

@@ -195,11 +195,12 @@ class _Search:
             )
         if self.written is None:
             rules = Rules(self.config, self.vocabulary, vocabulary, device, plans=self.plans)
-            self.written = Written(rules, len(logits), device)
+            self.written = Written(rules, len(logits))
         log_probabilities = self.written.forbid(logits.float().log_softmax(1))
         if self.compares:
             now = torch.stack([self.scores, log_probabilities[:, END].view_as(self.scores)])
-            self.opening = torch.where(self.written.between.view_as(self.scores), now, self.opening)
+            between = torch.from_numpy(self.written.between).to(device).view_as(self.scores)
+            self.opening = torch.where(between, now, self.opening)
         log_probabilities[:, END] -= self.config.end_penalty
         total = (self.scores.unsqueeze(2) + log_probabilities.unflatten(0, self.scores.shape)).flatten(1)
         best, flat = total.topk(min(2 * self.beams, total.shape[1]), dim=1, sorted=True)
@@ -227,9 +228,10 @@ class _Search:
         if self.compares:
             self.opening = self.opening.flatten(1)[:, self.rows[-1]].view(2, *self.scores.shape)
             self.omitted = self.omitted.flatten()[self.rows[-1]].view_as(self.scores)
-            closed = self.written.between.view_as(self.scores) & torch.isfinite(self.scores)
-            for place in closed.any(1).nonzero().flatten().tolist():
-                self._compare(place, closed[place].tolist())
+            closed = self.written.between.reshape(self.scores.shape)
+            for place in closed.any(1).nonzero()[0].tolist():
+                finite = torch.isfinite(self.scores[place]).tolist()
+                self._compare(place, [beam for beam, goes in enumerate(finite) if goes and closed[place, beam]])
 
     def _leave(self, done: set[int]) -> None:
         """Let the studies at these places of the batch go."""
@@ -242,13 +244,13 @@ class _Search:
         chosen = torch.tensor(rows, dtype=torch.long, device=self.scores.device)
         self.rows[-1], self.words[-1] = self.rows[-1][chosen], self.words[-1][chosen]
         self.left_out[-1] = {new[row]: count for row, count in self.left_out[-1].items() if row in new}
-        self.written.keep(chosen)
+        self.written.keep(rows)
 
-    def _compare(self, place: int, closed: Sequence[bool]) -> None:
-        """Let no beam of a study say again what it said, where its last sentence is ``closed``; see `say_again`."""
+    def _compare(self, place: int, beams: Sequence[int]) -> None:
+        """Let no beam of a study say again what it said, of those whose last sentence has ended; see `say_again`."""
         assert self.written is not None
         kept: set[tuple[int, ...]] = set()
-        for beam in (beam for beam, is_closed in enumerate(closed) if is_closed):
+        for beam in beams:
             row = place * self.beams + beam
             sentences = self._sentences(row)
             if last_says_again(sentences):
