@@ -195,10 +195,10 @@ def _explained(subject: Subject) -> dict[str, Any]:
     if sources & {"cve", "ccve"}:
         asked.append(targets.similarity(subject, "large effusion", CLUSTERS[0] if "ccve" in sources else None))
     small: dict[str, dict[str, Any]] = {
-        "integrated-gradients": {"steps": 3},
+        "integrated-gradients": {"steps": 2},
         "smoothgrad": {"samples": 2},
         "occlusion": {"windows": 2},
-        "random-masks": {"masks": 6, "batch": 4},
+        "random-masks": {"masks": 3, "batch": 2},
     }
     values: dict[str, Any] = {}
 
@@ -213,7 +213,7 @@ def _explained(subject: Subject) -> dict[str, Any]:
             keep(f"{method} over {over}", explain(subject, word, method, over=over, **small.get(method, {})))
     for target in asked[2:]:
         keep(target.name, explain(subject, target, "grad-cam"))
-    for baseline in ("blur", "black"):
+    for baseline in ("blur", "black") if subject.visual.grids else ():
         keep(baseline, explain(subject, word, "occlusion", over="pixels", windows=2, baseline=baseline))
     found = explain(subject, word, "attention")
     ranked = token_values(subject, found)
@@ -293,10 +293,25 @@ def test_a_pair_writes_in_its_precision_and_is_explained_in_fp32(vocabulary: Voc
     seen.clear()
     target = targets.whole_report(subject)
     exact = open_subject(replace(model, precision="fp32"), random_image(), subject.report)
-    for method in ("grad-cam", "occlusion"):
-        for one, other in zip(explain(subject, target, method), explain(exact, target, method), strict=True):
+    for method, options in (("grad-cam", {}), ("occlusion", {"windows": 2})):
+        both = (explain(each, target, method, **options) for each in (subject, exact))
+        for one, other in zip(*both, strict=True):
             np.testing.assert_array_equal(one.values, other.values)
     assert set(seen) == {torch.float32}
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
+def test_every_decoder_writes_and_is_embedded_in_bf16(encoder: str, decoder: str, vocabulary: Vocabulary) -> None:
+    model = replace(tiny_pair(encoder, decoder, vocabulary), precision="bf16")
+    visual = encode_images(model, [random_image()])
+    assert visual.tokens.dtype == torch.bfloat16
+    for config in HOW.values():
+        (report,) = write_from_tokens(model, visual, config)
+        assert report.ids
+        assert report.word_attention is None or report.word_attention.dtype == np.float32
+    assert decoder_states(model, visual, HOW["greedy"]).isfinite().all()
+    exact = pooled_embedding(replace(model, precision="fp32"), random_image())
+    np.testing.assert_allclose(pooled_embedding(model, random_image()), exact, atol=0.05 * np.abs(exact).max())
 
 
 def test_what_is_written_again_is_written_in_the_precision_of_the_report(vocabulary: Vocabulary) -> None:
