@@ -338,7 +338,7 @@ def _first_pairs(family: str, bundles: Path) -> dict[str, Card]:
     return cards
 
 
-def _encoders(bundles: Path, cards: Mapping[str, Card], device: str) -> dict[str, tuple[Encoder, str]]:
+def _encoders(bundles: Path, cards: Mapping[str, Card], device: str = "cpu") -> dict[str, tuple[Encoder, str]]:
     """Name -> encoder and a hash of its weights; of DVE, which has one a decoder, the first pair's."""
     library = BundleLibrary(bundles, device)
     found: dict[str, tuple[Encoder, str]] = {}
