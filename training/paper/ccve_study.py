@@ -195,7 +195,7 @@ def ccve_study(
     rows.append(shuffled_row(flat["ccve"], labels, tested, tell))
     cluster_clip = encoders["ccve"][0]
     assert isinstance(cluster_clip, ClusterClipEncoder)
-    rows += leak_rows(data, cluster_clip)
+    rows += leak_rows(data, cluster_clip, device)
     notes = [OTHER_DATA, F1_NOTE, *_comparisons(measured)]
     if labels.left_out:
         notes.append("Left out: " + "; ".join(f"{name} ({why})" for name, why in labels.left_out.items()) + ".")
@@ -256,14 +256,14 @@ def shuffled_row(features: Mapping[Split, Floats], labels: Labelled, tested: Seq
     )
 
 
-def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
+def leak_rows(data: StudyData, encoder: ClusterClipEncoder, device: str = "cpu") -> list[Row]:
     """How often the right text is the nearest, of held-out pairs, with and without a look at the radiograph.
 
     The filter of a pair is chosen from its text. An image without content, through that filter, can therefore still
     find its text: what it finds so is the label leak (paper-notes 1.4). Texts that are equal count as right.
     """
     pairs = data.cluster_pairs("test")
-    side, device = encoder.normalize.image_size, encoder.normalize.mean.device
+    side = encoder.normalize.image_size
     images = data.images("test", side)
     mean = np.asarray(data.images("train", side)[:500], dtype=np.float32).mean(0).round().astype(np.uint8)
     texts = [text for _, _, text in pairs]
