@@ -56,6 +56,7 @@ def detect(
 
     Systems that were measured on the same films before stay in the table. Interrupted, it goes on where it stopped.
     """
+    from dataclasses import asdict
     from importlib.metadata import version
 
     from core.detection.results import FILE, DetectionResult, write_result
@@ -101,7 +102,8 @@ def detect(
     result = DetectionResult(source.design, source.fingerprint(), systems, seed, resamples, told)
     write_result(folder / FILE, result)
     console.note(f"{folder / FILE} is written; the Detection page shows it.")
-    console.print_result(result, as_json, lambda: detection_markdown(result))
+    printed = {"films": result.design.spec, "systems": {name: asdict(each) for name, each in systems.items()}}
+    console.print_result(printed, as_json, lambda: detection_markdown(result))
 
 
 def _measured_before(path: Path, source: GradedSource, resamples: int, seed: int) -> DetectionResult | None:
