@@ -17,6 +17,7 @@ from core.types import CXRLensError
 from training import console
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
+from training.commands import detect as detect_command
 from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark"),
+    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark", "detect"),
     *("data", "phantom"),
     *(
         "plan",
@@ -95,6 +96,7 @@ app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
 app.command()(write_command.write)
 app.command()(embed_command.embed)
+app.command()(detect_command.detect)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
