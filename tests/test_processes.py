@@ -79,6 +79,7 @@ def began(command: str, folder: Path) -> tuple[str, int, str]:
 
 
 WRITE = f"write phantom:10:3 --bundle {BUNDLE} --out {{here}}/r.jsonl"
+DETECT = f"detect --finding edema --count 2 --bundle {BUNDLE} --out {{here}}"
 EXPLAIN = "explain-benchmark --preset phantom --jobs 0"
 
 
@@ -91,6 +92,8 @@ EXPLAIN = "explain-benchmark --preset phantom --jobs 0"
         (f"{WRITE} --device cpu", ("cpu", CORES, "fp32")),
         (f"{WRITE} --device cpu --jobs 2", ("cpu", 2, "fp32")),
         (f"{WRITE} --jobs 3", ("cuda", 3, "fp32")),
+        (DETECT, ("cuda", 1, "fp32")),
+        (f"{DETECT} --device cpu --precision bf16", ("cpu", CORES, "bf16")),
         (f"embed phantom:10:3 --bundle {BUNDLE}", ("cuda", 1, "fp32")),
         (f"embed phantom:10:3 --bundle {BUNDLE} --device cpu --precision bf16", ("cpu", 1, "bf16")),
         ("evaluate --preset phantom", ("cuda", 1, "fp32")),

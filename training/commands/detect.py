@@ -57,12 +57,12 @@ def detect(
     Systems that were measured on the same films before stay in the table. Interrupted, it goes on where it stopped.
     """
     from dataclasses import asdict
-    from importlib.metadata import version
 
     from core.detection.results import FILE, DetectionResult, write_result
     from core.detection.study import measure
     from core.evaluation.writing import Work, write_source
     from core.files import sha256_of
+    from core.packages import versions
     from core.studies.phantom import GradedSource
     from core.studies.phantom.graded import slug
 
@@ -82,7 +82,7 @@ def detect(
         work = Work(source.key, None, bundles, names, 16, beam_size, where, precision)
         path = folder / f"reports-{hashlib.sha256(repr(names).encode()).hexdigest()[:8]}.jsonl"
         with console.resumable(), console.progress_bar("film", "writing") as progress:
-            write_source(work, path, jobs or (1 if where != "cpu" else automatic_jobs()), progress)
+            write_source(work, path, jobs or automatic_jobs(where), progress)
         texts |= _read_written(path, names)
         written["written"] = path
     for each in reports or []:
@@ -95,10 +95,12 @@ def detect(
         for done, (name, found) in enumerate(texts.items(), start=1):
             systems[name] = measure(source, found, resamples=resamples, seed=seed)
             progress(done, len(texts))
-    versions = {package: version(package) for package in ("torch", "numpy", "scipy")}
     if stayed := [name for name in systems if name not in texts]:
         console.note(f"Measured before on the same films, and kept: {', '.join(stayed)}.")
-    told = {"reports": {name: sha256_of(path) for name, path in written.items()}, "versions": versions}
+    told = {
+        "reports": {name: sha256_of(path) for name, path in written.items()},
+        "versions": versions(("torch", "numpy", "scipy")),
+    }
     result = DetectionResult(source.design, source.fingerprint(), systems, seed, resamples, told)
     write_result(folder / FILE, result)
     console.note(f"{folder / FILE} is written; the Detection page shows it.")
