@@ -33,7 +33,7 @@ def detect(
         list[str] | None,
         typer.Option(help="Of the finding: upper, mid, lower, apical, ...; may come again.", show_default="all"),
     ] = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=2, help="Healthy chests.")] = 100,
+    chests: Annotated[int, typer.Option("-n", "--chests", min=2, help="Healthy chests.")] = 100,
     bundle: BundleNames = None,
     bundles: Bundles = BUNDLES,
     reports: Annotated[
@@ -44,7 +44,7 @@ def detect(
         Path | None, typer.Option(help="Only write the films and their list, films.csv, into this folder.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of results; files go into <out>/<finding>/.")] = NEW_DETECTIONS,
-    resamples: Annotated[int, typer.Option(min=100, help="Of the chests, for intervals.")] = 400,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 400,
     beam_size: BeamSize = None,
     jobs: Jobs = 0,
     device: Device = "auto",
@@ -66,7 +66,7 @@ def detect(
     from core.studies.phantom import GradedSource
     from core.studies.phantom.graded import slug
 
-    source = GradedSource(_design(finding, extent, side, site, count, seed))
+    source = GradedSource(_design(finding, extent, side, site, chests, seed))
     if films is not None:
         _write_films(source, films)
         return
@@ -119,7 +119,7 @@ def _measured_before(path: Path, source: GradedSource, resamples: int, seed: int
     return found if same else None
 
 
-def _design(finding: str, extent: str, side: str | None, site: list[str] | None, count: int, seed: int) -> GradedFilms:
+def _design(finding: str, extent: str, side: str | None, site: list[str] | None, chests: int, seed: int) -> GradedFilms:
     """The films that are asked for.
 
     Raises:
@@ -136,7 +136,7 @@ def _design(finding: str, extent: str, side: str | None, site: list[str] | None,
         sites = tuple(known.get(slug(each), each) for each in site)
     try:
         low, high, steps = extent.split(":")
-        return GradedFilms(named, float(low), float(high), int(steps), sides, sites, count, seed)
+        return GradedFilms(named, float(low), float(high), int(steps), sides, sites, chests, seed)
     except ValueError:
         raise CXRLensError(f"--extent {extent}: it should be LOW:HIGH:STEPS, as 0:1:12.") from None
 
