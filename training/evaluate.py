@@ -7,6 +7,8 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from core.bundles.inference import write_batch
 from core.bundles.library import BundleLibrary
 from core.config import ExperimentConfig, to_dict
 from core.decoders.search import GenerateConfig
+from core.devices import Precision
 from core.evaluation import java
 from core.evaluation.language import PROTOCOLS
 from core.evaluation.metrics import METRICS, READING
@@ -48,7 +51,14 @@ PUBLISHED = {"openi": ("r2gen", "r2gen-60"), "mimic_cxr": ("r2gen", "r2gen-100")
 
 
 def evaluate(
-    config: ExperimentConfig, data: StudyData, bundles: Path, out: Path | None = None, jobs: int = 1
+    config: ExperimentConfig,
+    data: StudyData,
+    bundles: Path,
+    out: Path | None = None,
+    jobs: int = 1,
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """Score all bundles of ``config``'s family.
 
@@ -61,18 +71,21 @@ def evaluate(
         bundles: folder of the bundles.
         out: where results.json, table.md and the reports of all pairs go; None writes nothing.
         jobs: pairs that write side by side, a process each.
+        device: where they write; see `core.devices.open_device`.
+        precision: see `core.devices.Precision`.
 
     Returns:
         {"rows": one a pair, "baselines": three, "command", "protocol", "published": protocol -> system -> scores}.
 
     Raises:
         StageError: there is no bundle of this family.
+        CXRLensError: there is no such device.
     """
     cards = cards_of(config.name, bundles)
     _tell_other_settings(config, cards)
     studies, references, subjects = _held_out(config, data)
     baselines = _baselines(data, studies)
-    written = _write_all(cards, bundles, data, len(studies), config, jobs)
+    written = _write_all(cards, _Work(bundles, config, data.folder, len(studies), device, precision), data, jobs)
     if out is not None:  # before scoring: they take the longest
         out.mkdir(parents=True, exist_ok=True)
         lines = [
@@ -89,7 +102,7 @@ def evaluate(
         "studies": len(studies),
         "seed": config.seed,
         "fingerprint": data.fingerprint(),
-        "command": f"cxr-lens evaluate --preset {config.name}",
+        "command": f"cxr-lens evaluate --preset {config.name}" + (f" --precision {precision}" * (precision != "fp32")),
         **scored,
     }
     if out is not None:
@@ -194,14 +207,23 @@ def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study
     return studies, references_of(studies), [study.subject_id for study in studies]
 
 
-def _write_all(
-    cards: Sequence[Card], bundles: Path, data: StudyData, count: int, config: ExperimentConfig, jobs: int
-) -> dict[str, list[str]]:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a process that writes has to know."""
+
+    bundles: Path
+    config: ExperimentConfig
+    images: Path
+    count: int
+    device: str
+    precision: Precision
+
+
+def _write_all(cards: Sequence[Card], work: _Work, data: StudyData, jobs: int) -> dict[str, list[str]]:
     """Name of a bundle -> its reports; an encoder that pairs share reads each image once."""
     sharing: dict[str, list[str]] = {}
     for card in cards:
         sharing.setdefault(json.dumps(card.content["encoder"].get("shared") or card.name), []).append(card.name)
-    work = [(names, bundles, config, data.folder, count) for names in sharing.values()]
     written: dict[str, list[str]] = {}
     with ExitStack() as stack, tqdm(total=len(cards), desc="evaluating", unit="pair") as bar:
         run: Callable[..., Iterator[dict[str, list[str]]]] = map
@@ -209,20 +231,19 @@ def _write_all(
             for card in cards:  # images are made once, not by each process
                 data.images("test", image_size(card.encoder, card.size))  # type: ignore[arg-type]
             run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
-        for texts in run(_write, work):
+        for texts in run(partial(_write, work), sharing.values()):
             written |= texts
             bar.update(len(texts))
     return written
 
 
-def _write(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> dict[str, list[str]]:
-    names, bundles, config, folder, count = job
-    use_threads_for(config.size)
-    library = BundleLibrary(bundles)
+def _write(work: _Work, names: Sequence[str]) -> dict[str, list[str]]:
+    use_threads_for(work.config.size)
+    library = BundleLibrary(work.bundles, work.device, work.precision)
     models = [library.load(name) for name in names]
-    images = StudyData(config.data, folder).images("test", models[0].image_size)[:count]
+    images = StudyData(work.config.data, work.images).images("test", models[0].image_size)[: work.count]
     texts: dict[str, list[str]] = {name: [] for name in names}
-    for start in range(0, count, BATCH):
+    for start in range(0, work.count, BATCH):
         batch = to_images(np.asarray(images[start : start + BATCH]))
         for name, reports in write_batch(models, lambda _, batch=batch: batch):  # type: ignore[misc]
             texts[name] += [report.text for report in reports]
