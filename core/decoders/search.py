@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -229,7 +230,7 @@ class _Search:
             self.opening = self.opening.flatten(1)[:, self.rows[-1]].view(2, *self.scores.shape)
             self.omitted = self.omitted.flatten()[self.rows[-1]].view_as(self.scores)
             closed = self.written.between.reshape(self.scores.shape)
-            for place in closed.any(1).nonzero()[0].tolist():
+            for place in np.flatnonzero(closed.any(1)).tolist():
                 finite = torch.isfinite(self.scores[place]).tolist()
                 self._compare(place, [beam for beam, goes in enumerate(finite) if goes and closed[place, beam]])
 
