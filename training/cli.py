@@ -6,7 +6,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -17,6 +17,7 @@ from core.types import CXRLensError
 from training import console
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
+from training.commands import detect as detect_command
 from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
@@ -26,10 +27,12 @@ from training.commands import tables as table_commands
 from training.commands import write as write_command
 from training.console import print_result, print_text, progress_bar, resumable, warn
 from training.options import (
+    Accelerator,
     AsJson,
     BeamSize,
     BundleNames,
     Bundles,
+    Device,
     Devices,
     Folder,
     Jobs,
@@ -37,6 +40,7 @@ from training.options import (
     Nodes,
     Overrides,
     PhantomCount,
+    Precision,
     Preset,
     Runs,
     Seed,
@@ -52,7 +56,7 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark"),
+    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark", "detect"),
     *("data", "phantom"),
     *(
         "plan",
@@ -92,6 +96,7 @@ app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
 app.command()(write_command.write)
 app.command()(embed_command.embed)
+app.command()(detect_command.detect)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
@@ -147,9 +152,7 @@ def train(
     jobs: Jobs = 0,
     devices: Devices = None,
     num_nodes: Nodes = None,
-    accelerator: Annotated[
-        Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")
-    ] = "auto",
+    accelerator: Accelerator = "auto",
     seeds: Seeds = 1,
     as_json: AsJson = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
@@ -169,10 +172,11 @@ def train(
     from training.paper.chain import run_chain, runs_of
 
     table_commands.refuse_one_folder(bundles, seeds)
-    chosen = runs_of(config, seeds, runs, place(accelerator, devices, num_nodes))
+    placement = place(accelerator, devices, num_nodes)
+    chosen, jobs = runs_of(config, seeds, runs, placement), jobs or automatic_jobs(placement.device)
     for run in chosen:
         with resumable():
-            scores = run_chain(run, bundles or run.folder / "bundles", jobs or automatic_jobs())
+            scores = run_chain(run, bundles or run.folder / "bundles", jobs)
         if ranks.is_first() and not as_json:
             print_text((scores / "table.md").read_text(encoding="utf-8"))
     if ranks.is_first():
@@ -208,6 +212,8 @@ def evaluate(
     runs: Runs = RUNS,
     out: Annotated[Path | None, typer.Option(help="Also write results.json, table.md and all reports here.")] = None,
     jobs: Jobs = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
     seeds: Seeds = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -216,6 +222,7 @@ def evaluate(
     With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
     """
     config = read_preset(preset, overrides)
+    from core.devices import open_device
     from training.evaluate import cards_of
     from training.evaluate import evaluate as score
     from training.evaluation_text import evaluation_markdown
@@ -226,17 +233,19 @@ def evaluate(
     table_commands.refuse_one_folder(out, seeds, "--out")
     if given_by_user(context, "bundles"):
         table_commands.refuse_one_folder(bundles, seeds)
+    where = str(open_device(device))
     chosen = runs_of(config, seeds, runs)
     use_threads_for(chosen[0].config.size)
-    data, jobs = chosen[0].data, jobs or automatic_jobs()
+    data, jobs = chosen[0].data, jobs or automatic_jobs(where)
     for run in chosen if seeds > 1 else ():
         cards_of(config.name, run.folder / "bundles")  # missed now, not when the seeds before it are scored
     if seeds == 1:
-        results = score(chosen[0].config, data, bundles, out, jobs)
+        results = score(chosen[0].config, data, bundles, out, jobs, device=where, precision=precision)
         print_result(results, as_json, lambda: evaluation_markdown(results))
         return
     for run in chosen:
-        results = score(run.config, data, run.folder / "bundles", run.folder / "evaluate", jobs)
+        folder, scores = run.folder / "bundles", run.folder / "evaluate"
+        results = score(run.config, data, folder, scores, jobs, device=where, precision=precision)
         if not as_json:
             print_text(evaluation_markdown(results))
     _finish_seeds(chosen, runs, table_commands.again("evaluate", preset, overrides, seeds), as_json)
@@ -249,6 +258,8 @@ def report(
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
     beam_size: BeamSize = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""
     from core.bundles.card import INTENDED_USE, no_bundle
@@ -261,7 +272,7 @@ def report(
     from training.threads import use_threads_for
 
     radiograph = read_image(image, name=image.name)
-    library = BundleLibrary(bundles)
+    library = BundleLibrary(bundles, device, precision)
     names = bundle or [card.name for card in library.cards()]
     if not names:
         raise no_bundle(bundles)

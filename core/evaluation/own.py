@@ -9,7 +9,6 @@ it is whole, ``results.json``. It holds patients' reports, so only its owner may
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from filelock import FileLock, Timeout
 from core import paths
 from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
+from core.devices import named_device, named_precision
 from core.evaluation.reports import Known
 from core.evaluation.results import (
     COMPARED_SIZE,
@@ -45,7 +45,7 @@ from core.evaluation.results import (
     score_pairs,
 )
 from core.evaluation.writing import Census, Work, write_source
-from core.files import read_json_lines, write_whole
+from core.files import hash_of, read_json_lines, write_whole
 from core.jobs import Job, Progress, work
 from core.labels.rules import RULES_VERSION
 from core.observations import OBSERVATIONS, LabelState
@@ -88,16 +88,17 @@ class Asked:
     def folder(self) -> Path:
         """Where it is, or will be: by what decides it."""
         parts = [self.source, self.split, self.family, {name: self.pairs[name] for name in sorted(self.pairs)}]
-        return home() / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return home() / hash_of(parts, 16)
 
     @property
     def whole(self) -> bool:
         """Whether it was finished."""
         return (self.folder / "results.json").is_file()
 
-    def work(self, device: str = "auto") -> Work:
-        """What is to be written."""
-        return Work(self.source, self.split, Path(self.bundles), tuple(self.pairs), device=device)
+    def work(self) -> Work:
+        """What is to be written, where and as the environment says (`core.devices`)."""
+        device, precision = named_device(), named_precision()
+        return Work(self.source, self.split, Path(self.bundles), tuple(self.pairs), device=device, precision=precision)
 
 
 def home() -> Path:
@@ -177,8 +178,7 @@ def evaluate_source(asked: Asked, progress: Progress) -> None:
 
     _make(folder, asked)
     progress(0.0, "Opening the studies and the models")
-    device = os.environ.get("CXR_DEVICE") or "auto"
-    census = write_source(asked.work(device), folder / "reports.jsonl", progress=told)
+    census = write_source(asked.work(), folder / "reports.jsonl", progress=told)
     key = json.loads((folder / "reports.jsonl.about.json").read_text(encoding="utf-8"))["key"]
     made = [key, RULES_VERSION, *_VERSION]
     if _made(folder) != made:
