@@ -229,8 +229,9 @@ def evaluate(
     """
     config = read_preset(preset, overrides)
     from core.devices import open_device
-    from training.evaluate import cards_of, evaluation_markdown
+    from training.evaluate import cards_of
     from training.evaluate import evaluate as score
+    from training.evaluation_text import evaluation_markdown
     from training.launch import automatic_jobs
     from training.paper.chain import runs_of
     from training.threads import use_threads_for

@@ -18,7 +18,7 @@ def reading(
     """Count what no reader writes, or seldom, in the reports of a file: unknown words, fragments, repeated denials."""
     from core.evaluation.reports import read_texts
     from core.evaluation.scoring import reading as shares
-    from training.evaluate import reading_table
+    from training.evaluation_text import reading_table
 
     found = {name: shares(texts) for name, texts in read_texts(file).items()}
     print_result(found, as_json, lambda: "\n".join(reading_table(found)))
