@@ -97,8 +97,9 @@ def score_systems(
         name -> the scores of :func:`language_statistics` and :func:`clinical_statistics` but those of single
         observations, and ``f1_frequent`` where no observation is frequent; ``f1_uncertain_positive``;
         ``by_observation`` (precision, recall, F1, positive references); ``finds`` and ``false_alarms``, counts as of
-        `core.evaluation.finds.to_row`; ``distinct``, ``most_frequent``, ``words``, ``reading``, ``warnings``; ``missing``: score ->
-        why this system has none, only where METEOR failed on its reports, which leaves those of the others;
+        `core.evaluation.finds.to_row`; ``distinct``, ``most_frequent``, ``words``, ``reading``, ``warnings``;
+        ``missing``: score -> why this system has none, only where METEOR failed on its reports, which leaves those of
+        the others;
         ``intervals``: score -> [low, high]; and, but for the system ``against`` itself, ``differences``: score ->
         difference, low, high, p_bootstrap, p_permutation and ``p_holm``, the permutation test's p-value adjusted for
         all systems compared here; low and high are None where no interval would be right. ``differences_own``:
