@@ -76,6 +76,8 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     name = choose_source(case)
     encoder = choose_encoder(name)
     method = choose_config()
+if told := embeddings.no_own_map(sources.chosen()):
+    st.caption(f":material/info: {told} This is the map of {sources.source(name).title}.")
 if embeddings.there(encoder, name):
     show_points(name, encoder, method, case)
 else:
