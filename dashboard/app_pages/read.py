@@ -277,7 +277,8 @@ def write_some(case: Case, waiting: Sequence[Card]) -> None:
     with alone:  # a run that a click has ended may still be at it
         end = time.monotonic() + SLICE
         for _ in writing:
-            if time.monotonic() > end:
+            # Whoever asks the session lets a click, or what is typed, end this run: not a second later, after a report.
+            if session.WRITING not in st.session_state or time.monotonic() > end:
                 break
         else:
             st.session_state.pop(session.WRITING, None)
