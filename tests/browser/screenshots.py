@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -198,24 +199,23 @@ def own_pages(
     browser: Browser, folder: Path, index: Path, wanted: Callable[[Mapping[str, str]], dict[str, str]]
 ) -> None:
     """Pages on the example radiographs and on a table, with a session on it."""
-    pages = {
-        **shown.pages_of("example", "example", shown.BOXED),
-        **shown.pages_of("ward", shown.WARD, shown.BOXED),
-        **dict.fromkeys(("review-ward", "reading-ward"), ""),
-    }
-    if not wanted(pages):
+    examples = wanted(shown.pages_of("example", "example", shown.BOXED))
+    of_ward = wanted(shown.pages_of("ward", shown.WARD, shown.BOXED))
+    reviews = wanted(dict.fromkeys(("review-ward", "reading-ward"), ""))
+    if not examples | of_ward | reviews:
         return
     home = folder / "own"
     home.mkdir()
     own_folders = {"CXR_CACHE": str(home / "cache"), "CXR_EVALUATIONS": str(home / "evaluations")}
-    os.environ |= own_folders
-    ward = shown.make_ward(home)
-    shown.prepare(open_studies("example"))
-    pages |= shown.review_ward(home / "reviews.sqlite", shown.prepare(open_studies(str(ward))), RESEARCHER, READERS)
-    for name in own_folders:
-        del os.environ[name]
+    with patch.dict(os.environ, own_folders):
+        ward = shown.make_ward(home)
+        shown.prepare(open_studies("example"), examples)
+        shown.prepare(open_studies(str(ward)), of_ward)
+        if reviews:
+            made = shown.evaluated(open_studies(str(ward)))
+            reviews = wanted(shown.review_ward(home / "reviews.sqlite", made, RESEARCHER, READERS))
     for server in start_server(home, LOGNAME=RESEARCHER, CXR_SOURCES=str(ward)):
-        take(browser, server, wanted(pages))
+        take(browser, server, examples | of_ward | reviews)
 
 
 def openi_pages(
@@ -230,7 +230,7 @@ def openi_pages(
         return
     home = folder / "openi"
     home.mkdir()
-    shown.prepare(open_studies(str(index)), "test")
+    shown.prepare(open_studies(str(index)), pages, "test")
     kept = {"CXR_CACHE": str(paths.cache()), "CXR_EVALUATIONS": str(own.home())}
     for server in start_server(home, LOGNAME=RESEARCHER, CXR_SOURCES=str(index), **kept):
         take(browser, server, pages)

@@ -7,7 +7,7 @@ licence allows no changed copies, so all others stay outside of what is committe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -35,7 +35,7 @@ PAGES = {
     "read": "?source={name}&study={study}",
     "filters": "filters?source={name}&study={study}",
     "embeddings": "embeddings?source={name}&study={study}&encoder=FVE",
-    "cases": "cases?source={name}",
+    "cases": "cases?source={name}&case_order=most+errors",
     "results": "results?source={name}",
 }
 """Address of each page that shows studies, on whatever source."""
@@ -74,16 +74,22 @@ def make_ward(folder: Path) -> Path:
     return index_table(films, folder / "reports.csv", folder / WARD, columns, only_test=True).folder
 
 
-def prepare(source: Source, split: Split | None = None) -> Asked:
-    """Have reports and maps of a source, made as the buttons of the pages make them; what is there is kept."""
-    cards = [card for card in BundleLibrary(paths.BUNDLES).cards() if card.name in PAIRS]
+def evaluated(source: Source, split: Split | None = None) -> Asked:
+    """An evaluation of a source, made as the button of the page makes it; one that is there is kept."""
     found = next((each for each in evaluations() if each.whole and each.source == source.key), None)
     if found is None:
+        cards = [card for card in BundleLibrary(paths.BUNDLES).cards() if card.name in PAIRS]
         found = ask(source, cards, paths.BUNDLES, split)
         EvaluationJob(found).wait()
-    for name in PAIRS[:1]:
-        embed(Embedding(source.key, paths.BUNDLES, name, split))
     return found
+
+
+def prepare(source: Source, pages: Collection[str], split: Split | None = None) -> None:
+    """Have what pages on a source show: reports, a map; what is there is kept."""
+    if any(name.startswith(("cases", "results")) for name in pages):
+        evaluated(source, split)
+    if any(name.startswith("embeddings") for name in pages):
+        embed(Embedding(source.key, paths.BUNDLES, PAIRS[0], split))
 
 
 def review_ward(database: Path, made: Asked, researcher: str, readers: Sequence[str]) -> dict[str, str]:
