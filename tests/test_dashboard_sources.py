@@ -204,6 +204,7 @@ def test_filters_opens_every_source(name: str, ward: Path, pair: None) -> None:
     assert not said(app) and any(each.label == "Pictures" for each in app.button_group)
     assert len(offered(app)) == (16 if name == "example" else 3)
     assert app.query_params["source"] == name
+    assert ("NIH Clinical Center" in words_on(app)) == (name == "example")  # it stands beside the images
 
 
 def test_about_lists_the_data(ward: Path) -> None:
