@@ -350,6 +350,10 @@ ROWS: dict[str, Row] = {
     "python -m tests.browser.screenshots": Row(
         " none-of-them", instead=process, slow=True, as_far="writes into docs/screenshots: no picture is chosen"
     ),
+    "python -m tests.browser.speeds": Row(
+        " typing --studies 700", instead=process, slow=True, says="a study of 700 by its id"
+    ),
+    "make orthanc": Row(instead=make, says="tests.orthanc", as_far=MAKE),
     "python -m training.bench.sources": Row(" --studies 400", instead=process, says="memory at most"),
     "python -m training.bench.intervals": Row(" --sets 2 --resamples 20", instead=process, says="BCa bootstrap"),
     "python -m training.bench.maps": Row(" --studies 60", instead=process, slow=True, says="UMAP, 60 x"),

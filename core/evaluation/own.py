@@ -198,7 +198,7 @@ def _score(
 ) -> None:
     rows = [row for _, row in read_json_lines(asked.folder / "reports.jsonl")]
     studies = [source.study(row["study_id"]) for row in rows]
-    told = []
+    told = [source.caution] if source.caution else []
     if census.unreadable and not rows:
         name, why = next(iter(census.unreadable.items()))
         raise CXRLensError(f"None of the {census.studies} studies has an image that can be read. {name}: {why}")

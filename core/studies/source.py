@@ -82,6 +82,7 @@ class Source(ABC):
         labelled_by: where that comes from, in words.
         truth: what `masks` are, in words: "outlines of what was drawn"; "" where there are none.
         credit: what must stand beside its images; "" where nothing must.
+        caution: what must be said before a model reads any of its images; "" where nothing must.
         listed: whether `ids` names its studies; where not, they are found by `find` only.
     """
 
@@ -94,6 +95,7 @@ class Source(ABC):
     labelled_by: str = "rule labeler"
     truth: str = ""
     credit: str = ""
+    caution: str = ""
     listed: bool = True
 
     @abstractmethod

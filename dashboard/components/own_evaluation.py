@@ -95,6 +95,8 @@ def _begin(source_name: str, why: str) -> None:
             f"These models learned from {bundles.family_title(family)}: on these studies their reports mean little.",
             icon=":material/warning:",
         )
+    if source.caution:
+        st.warning(source.caution, icon=":material/warning:")
     do = "Write and score the reports" if source.has_reports else "Write the reports"
     studies = "this study" if count == 1 else f"these {count:,} studies"
     models = "this model" if len(chosen) == 1 else f"these {len(chosen)} models"
