@@ -13,14 +13,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
-from torch.optim import AdamW
+from torch.optim import Adam
 
 from core import ranks
 from core.config import ClassifierConfig
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
 from training.losses import AUCMarginLoss
-from training.modules.optimizers import PESG, SharpnessAwareAdamW, adamw, augment
+from training.modules.optimizers import PESG, SharpnessAwareAdam, adam, augment
 
 
 class ClassifierModule(lightning.LightningModule):
@@ -53,6 +53,12 @@ class ClassifierModule(lightning.LightningModule):
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(images), sync_dist=True)
         return loss
 
+    def configure_gradient_clipping(self, optimizer: Any, *limits: Any, **named: Any) -> None:
+        """Cut gradients as the preset says, but not before PESG clips each element, as LibAUC does."""
+        own = self.optimizers(use_pl_optimizer=False)
+        if not (isinstance(own, PESG) and own.begun):
+            self.clip_gradients(optimizer, *limits, **named)
+
     def on_train_batch_end(self, *_: Any) -> None:
         """Keep the loss's multipliers in their range."""
         self.criterion.project()
@@ -82,18 +88,21 @@ class ClassifierModule(lightning.LightningModule):
         self.log("val_auc", float(np.mean(list(class_aucs(targets, scores).values()) or [0.5])), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW over network and multipliers, sharpness-aware or followed by PESG where asked for."""
+        """Adam over network and multipliers, sharpness-aware or followed by PESG where asked for."""
         settings = self.config
         parts = [(self.classifier, settings.learning_rate), (self.criterion, settings.learning_rate)]
-        kinds: dict[str, Callable[..., AdamW]] = {
-            "adamw": AdamW,
-            "sam": partial(SharpnessAwareAdamW, rho=settings.sam_rho, network=self.classifier),
+        kinds: dict[str, Callable[..., Adam]] = {
+            "adamw": Adam,
+            "sam": partial(SharpnessAwareAdam, rho=settings.sam_rho, network=self.classifier),
             "pesg": partial(
-                PESG, criterion=self.criterion, rate=settings.pesg_learning_rate, epoch_decay=settings.pesg_decay
+                PESG,
+                criterion=self.criterion,
+                rate=settings.pesg_learning_rate,
+                epoch_decay=settings.pesg_decay,
+                momentum=settings.pesg_momentum,
             ),
         }
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw(parts, settings.weight_decay, steps, kind=kinds[settings.optimizer])
+        return adam(parts, settings, self.trainer, kinds[settings.optimizer])
 
 
 def class_aucs(targets: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> dict[int, float]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 
-from core.config import ClassifierConfig
+from core.config import ClassifierConfig, identity
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
 from core.registry import classifier_row
+from core.settings import StepConfig
 from training.identity import stage_identity
 from training.modules.classifier import ClassifierModule
 from training.run_folder import Done, run_stage, save_weights
@@ -30,7 +32,7 @@ def backbone(run: Run) -> Done:
         torch.manual_seed(config.seed)
         row = classifier_row()
         shape = row.sizes[config.size]
-        normalize = Normalize(shape.image_size, **row.normalization)
+        normalize = Normalize(config.image_side(row.name), **row.normalization)
         # A classifier hands on no tokens.
         tower = {key: value for key, value in shape.arch.items() if key != "pool"}
         network = ImageClassifier(num_classes=targets["train"].shape[1], fetch=config.pretrained, **tower)
@@ -39,7 +41,7 @@ def backbone(run: Run) -> Done:
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
+            **{each.name: getattr(settings, each.name) for each in fields(StepConfig)},
             warmup_epochs=settings.epochs,
             margin=1.0,
             patience=settings.epochs,
@@ -49,12 +51,13 @@ def backbone(run: Run) -> Done:
         fit_classifier(run, folder, module, targets, data)
         save_weights(folder, {"backbone": network.model})
 
-    identity = stage_identity(
+    made_of = stage_identity(
         "backbone",
         size=config.size,
         seed=config.seed,
         pretrained=config.pretrained,
         data=run.backbone_data.identity(),
-        **{name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")},
+        **identity(settings, ("source", "count", "seed")),
+        **({"image_size": config.image_size} if config.image_size else {}),
     )
-    return run_stage(run.folder / "backbone", identity, work)
+    return run_stage(run.folder / "backbone", made_of, work)

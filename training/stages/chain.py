@@ -16,7 +16,7 @@ import torch
 
 from core import ranks
 from core.config import to_dict
-from core.registry import ENCODERS, encoder_parts, image_size
+from core.registry import ENCODERS, encoder_parts
 from core.types import SPLITS
 from training.console import QUIET
 from training.identity import file_hash, stage_identity
@@ -52,9 +52,7 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     if config.backbone.source != "none":
         side_by_side(run, [backbone], jobs)
     for split in SPLITS:
-        for size in {ENCODERS[part].sizes[config.size].image_size for part in frozen} | {
-            image_size(name, config.size) for name in config.encoders
-        }:
+        for size in {config.image_side(name) for name in (*frozen, *config.encoders)}:
             run.data.images(split, size)
     pairs = [
         (encoder, partial(decoder, encoder_name=encoder, decoder_name=each))

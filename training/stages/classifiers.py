@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from core.config import ClassifierConfig
 from core.encoders import build_encoder
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
@@ -23,7 +24,7 @@ from training.fit import fit
 from training.loaders import loaders
 from training.modules.classifier import ClassifierModule
 from training.run_folder import Done, load_weights, run_stage, save_weights
-from training.stages.models import batches, build_arguments, new_encoder
+from training.stages.models import batches, build_arguments, encoder_identity, new_encoder
 from training.stages.run import Run
 
 Kind = Literal["cdc", "fgc"]
@@ -41,7 +42,9 @@ def classifier(run: Run, name: str, kind: Kind) -> Done:
         fit_classifier(run, folder, module, targets, run.data)
         save_weights(folder, {kind: tower})
 
-    identity = run.identity("classifier", classifier=run.config.classifier, kind=kind, encoder=name)
+    settings = run.config.classifier
+    own = {**_rule(settings), **encoder_identity(run, name)}
+    identity = run.identity("classifier", classifier=settings, kind=kind, encoder=name, **own)
     return run_stage(run.folder / f"{kind}_{name}", identity, work)
 
 
@@ -58,7 +61,7 @@ def backbone_classifier(run: Run, name: str) -> Done:
         save_weights(folder, {"classifier": network})
         _score_held_out(run, folder, normalize, network)
 
-    identity = run.identity("table_2_row", after={}, classifier=settings, network=name)
+    identity = run.identity("table_2_row", after={}, classifier=settings, network=name, **_rule(settings))
     return run_stage(run.folder / "table2" / name, identity, work)
 
 
@@ -102,8 +105,14 @@ def fit_classifier(
         mode="max",
         patience=settings.patience,
         seed=run.config.seed,
+        gradient_clip=settings.gradient_clip,
         placement=run.placement,
     )
+
+
+def _rule(settings: ClassifierConfig) -> dict[str, Any]:
+    """What tells a training by PESG as it is now from one by the rule that it followed before."""
+    return {"pesg": 2} if settings.optimizer == "pesg" else {}
 
 
 def positive_rate(targets: Mapping[str, Tensor]) -> Tensor:

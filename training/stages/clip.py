@@ -20,7 +20,7 @@ from training.fit import fit
 from training.loaders import loaders
 from training.modules.clip import ClipModule
 from training.run_folder import Done, run_stage, save_weights
-from training.stages.models import new_encoder
+from training.stages.models import encoder_identity, new_encoder
 from training.stages.run import Run
 
 Pairs = Sequence[tuple[int, int, str]]
@@ -58,6 +58,7 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
             mode="min",
             patience=settings.patience,
             seed=run.config.seed,
+            gradient_clip=settings.gradient_clip,
             placement=run.placement,
         )
         census = {
@@ -68,7 +69,8 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
             write_whole(folder / "census.json", json.dumps(census, indent=2))
         save_weights(folder, {"encoder": encoder})
 
-    return run_stage(run.folder / f"clip_{name}", run.identity("clip", clip=settings, encoder=name), work)
+    identity = run.identity("clip", clip=settings, encoder=name, **encoder_identity(run, name))
+    return run_stage(run.folder / f"clip_{name}", identity, work)
 
 
 def _paired(
