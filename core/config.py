@@ -22,6 +22,7 @@ from core.registry import DECODERS, ENCODERS, Size, did_you_mean, encoder_parts
 from core.registry import image_size as usual_image_size
 from core.settings import (
     AS_THE_PRESET_SAYS,
+    BackboneConfig,
     ConfigError,
     Count,
     Momentum,
@@ -55,6 +56,8 @@ class DataConfig:
         min_word_count: rarer words become <unknown>.
         min_fine_label_count: rarer fine labels are left out; counted on the training split only.
         max_words: longest target, START and END counted.
+        impressions: whether training studies with an impression and no findings teach classifiers and CLIP too, but not
+            decoders. R2Gen's split lacks Open-i's: `cxr-lens data openi --split r2gen+`.
     """
 
     source: Literal["phantom", "openi", "mimic_cxr", "table"]
@@ -66,12 +69,15 @@ class DataConfig:
     min_word_count: Positive
     min_fine_label_count: Positive
     max_words: Annotated[int, Range(3, high=2**31 - 1)]
+    impressions: bool = False
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
         if self.source == "phantom":
             if self.count <= 0:
                 raise ConfigError("data.count: phantoms are made to order, say how many.")
+            if self.impressions:
+                raise ConfigError("data.impressions: every phantom has findings. Set it to false.")
             return
         if self.views not in (views := view_choices(self.source)):
             raise ConfigError(f"data.views: expected one of {', '.join(views)} for {self.source}, got '{self.views}'.")
@@ -81,38 +87,6 @@ class DataConfig:
             )
         if self.labels not in (known := _LABELS[self.source]):
             raise ConfigError(f"data.labels: of {self.source} it is {' or '.join(known)}, not '{self.labels}'.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackboneConfig(StepConfig):
-    """A classifier of coarse and fine labels, from whose weights every encoder starts.
-
-    Attributes:
-        source: what it learns from. "phantom": other phantoms, which are to networks that nobody published what
-            ImageNet is to the paper's. "train": the run's own training split, so that CLIP starts from labels where
-            pairs are too few to match. "none" leaves it out.
-        count: phantoms of source "phantom".
-        seed: of these phantoms, another than the run's own.
-        epochs: with cross-entropy on coarse and fine labels.
-        batch_size: studies.
-        learning_rate: at its highest.
-        weight_decay: decoupled.
-    """
-
-    source: Literal["none", "phantom", "train"]
-    count: Count
-    seed: Seed
-    epochs: Count
-    batch_size: Positive
-    learning_rate: Weight
-    weight_decay: Weight
-
-    def __post_init__(self) -> None:
-        """Refuse a backbone that learns nothing."""
-        if self.source != "none" and not (self.epochs and self.learning_rate):
-            raise ConfigError("backbone.epochs and backbone.learning_rate must be above 0, or backbone.source 'none'.")
-        if self.source == "phantom" and not self.count:
-            raise ConfigError("backbone.count: phantoms are made to order, say how many.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +285,11 @@ class ExperimentConfig:
         for name in ENCODERS:
             if self.start.of(name) == "published" and self.size == "tiny":
                 raise ConfigError(f"start.{name}: nobody has published weights of size tiny. Set it to random.")
+        kind = self.data.source
+        if self.backbone.laterals and (kind == "phantom" or view_choices(kind)[self.data.views].views is None):
+            raise ConfigError("backbone.laterals: there are none, or data.views has them among all images already.")
+        if self.backbone.codes and kind != "openi":
+            raise ConfigError(f"backbone.codes: only Open-i has codes that people gave, not {kind}.")
         phantoms = self.backbone.source == "phantom"
         if phantoms and self.pretrained:
             raise ConfigError("backbone.source: encoders start from published weights or from phantoms, not both.")

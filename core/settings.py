@@ -74,6 +74,61 @@ class StepConfig:
     gradient_clip: Weight = 1.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig(StepConfig):
+    """A classifier of coarse and fine labels, from whose weights every encoder starts.
+
+    Attributes:
+        source: what it learns from. "phantom": other phantoms, which are to networks that nobody published what
+            ImageNet is to the paper's. "train": the run's own training split, so that CLIP starts from labels where
+            pairs are too few to match. "none" leaves it out.
+        count: phantoms of source "phantom".
+        seed: of these phantoms, another than the run's own.
+        epochs: with cross-entropy on coarse and fine labels.
+        batch_size: studies.
+        learning_rate: at its highest.
+        weight_decay: decoupled.
+        before: "table" lets it learn the observations of another collection first, with a head of their own.
+        before_folder: of that collection's index, as `cxr-lens data table` makes it.
+        before_epochs: on it.
+        before_learning_rate: on it, at its highest.
+        laterals: of source "train": whether the lateral images of the training studies teach it too.
+        codes: of source "train": whether Open-i's human codes are further targets, those with at least
+            data.min_fine_label_count studies.
+    """
+
+    source: Literal["none", "phantom", "train"]
+    count: Count
+    seed: Seed
+    epochs: Count
+    batch_size: Positive
+    learning_rate: Weight
+    weight_decay: Weight
+    before: Literal["none", "table"] = "none"
+    before_folder: str = ""
+    before_epochs: Count = 0
+    before_learning_rate: Weight = 0.0
+    laterals: bool = False
+    codes: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a backbone that learns nothing."""
+        if self.source != "none" and not (self.epochs and self.learning_rate):
+            raise ConfigError("backbone.epochs and backbone.learning_rate must be above 0, or backbone.source 'none'.")
+        if self.source == "phantom" and not self.count:
+            raise ConfigError("backbone.count: phantoms are made to order, say how many.")
+        if self.before != "none":
+            if self.source == "none":
+                raise ConfigError("backbone.before needs a backbone that goes on from it, or backbone.before 'none'.")
+            if not (self.before_folder and self.before_epochs and self.before_learning_rate):
+                raise ConfigError(
+                    "backbone.before_folder, before_epochs and before_learning_rate must be given, or backbone.before "
+                    "'none'."
+                )
+        if self.source != "train" and (self.laterals or self.codes):
+            raise ConfigError("backbone.laterals and backbone.codes are for backbone.source 'train', its studies.")
+
+
 Start = Literal["preset", "published", "random"]
 
 

@@ -187,6 +187,7 @@ READERS: Mapping[str, Callable[[str], bool]] = {
     "data.views": lambda name: False,
     "data.labels": lambda name: False,
     "backbone": lambda name: name == "backbone",
+    **{f"backbone.before_{name}": lambda name: False for name in ("folder", "epochs", "learning_rate")},  # of no stage
     "classifier": classifiers,
     "classifier.optimizer": lambda name: classifiers(name) and name != "table2/vit_small_patch16_224",  # always SAM
     "clip": clips("cve"),
@@ -209,6 +210,10 @@ LEFT_OUT = {
     "encoders": "another set of stages",
     "decoders": "another set of stages",
     "data.source": "the phantom needs no files",
+    "data.impressions": "no phantom lacks findings",
+    "backbone.before": "another set of stages",
+    "backbone.laterals": "the phantom has none",
+    "backbone.codes": "the phantom has none",
     "backbone.source": "another set of stages",
     "report.drifting_norms": "another set of stages, and not for joint encoders",
     "classifier.pesg_momentum": "below 1",

@@ -166,6 +166,7 @@ def test_an_encoder_reads_another_side_from_its_backbone_to_its_bundle(few: Expe
     from core.bundles.library import BundleLibrary
 
     chosen = ["image_size=64", "encoders=['cve','dve']", "decoders=['transformer']", "report.epochs=1"]
+    chosen.append("backbone.count=32")
     side = Run(load_config(PRESETS, "phantom", [*FEW, *chosen]), tmp_path / "run")
     for encoder in side.config.encoders:
         train_decoder(side, encoder, "transformer")
@@ -292,7 +293,8 @@ def test_the_backbone_learns_the_training_split_where_asked(tmp_path: Path) -> N
 
 def test_every_size_has_a_backbone_for_its_encoders(tmp_path: Path) -> None:
     """Open-i's preset on phantoms: at its size towers have arguments that a classifier alone does not take."""
-    few = [*FEW, "data.source=phantom", 'data.views=""', "data.count=24"]
+    few = [*FEW, "data.source=phantom", 'data.views=""', "data.count=24", "data.impressions=false"]
+    few.append("backbone.before=none")
     run = Run(load_config(PRESETS, "openi", few), tmp_path)
     backbone(run)
     trained = load_file(tmp_path / "backbone" / "model.safetensors")["backbone.blocks.3.0.conv_dw.weight"]

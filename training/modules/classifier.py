@@ -43,13 +43,15 @@ class ClassifierModule(lightning.LightningModule):
         return logits
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        """One step on "images" (B, 1, H, H) and "targets" (B, K)."""
+        """One step on "images" (B, 1, H, H) and "targets" (B, K); the warm-up leaves out what is not known, NaN."""
         images = augment(batch["images"]) if self.config.augment else batch["images"]
-        logits = self(images)
+        logits, targets = self(images), batch["targets"]
         if self.current_epoch < self.config.warmup_epochs:
-            loss = functional.binary_cross_entropy_with_logits(logits, batch["targets"])
+            if (unknown := targets.isnan()).any():
+                logits, targets = logits[~unknown], targets[~unknown]
+            loss = functional.binary_cross_entropy_with_logits(logits, targets)
         else:
-            loss = self.criterion(logits, batch["targets"])
+            loss = self.criterion(logits, targets)
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(images), sync_dist=True)
         return loss
 
@@ -106,9 +108,10 @@ class ClassifierModule(lightning.LightningModule):
 
 
 def class_aucs(targets: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> dict[int, float]:
-    """ROC-AUC by class, of targets and scores (B, K); classes without both kinds are left out."""
-    return {
-        k: float(roc_auc_score(targets[:, k], scores[:, k]))
-        for k in range(targets.shape[1])
-        if 0 < targets[:, k].sum() < len(targets)
-    }
+    """ROC-AUC by class, of targets and scores (B, K); NaN is not known, classes without both kinds are left out."""
+    found = {}
+    for k, (target, score) in enumerate(zip(targets.T, scores.T, strict=True)):
+        known = ~np.isnan(target)
+        if 0 < target[known].sum() < known.sum():
+            found[k] = float(roc_auc_score(target[known], score[known]))
+    return found

@@ -47,6 +47,8 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     encoders = [stage for name in reversed(frozen) for stage in objective_of(name).stages(name)]
     if ranks.count() > 1:
         jobs = 1  # its processes share each stage
+    if config.backbone.before != "none":
+        _ = run.before_data.source  # missed now, not after hours
     with ranks.first_alone():
         run.data.fingerprint()  # labels an index's reports, once
     if config.backbone.source != "none":
@@ -54,6 +56,9 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     for split in SPLITS:
         for size in {config.image_side(name) for name in (*frozen, *config.encoders)}:
             run.data.images(split, size)
+    for size in {config.image_side(name) for name in frozen}:
+        for data in run.taught.more:
+            data.images("train", size)
     pairs = [
         (encoder, partial(decoder, encoder_name=encoder, decoder_name=each))
         for encoder in config.encoders
