@@ -19,6 +19,7 @@ from core.encoders import build_encoder
 from core.encoders.label_text import LabelTextEncoder
 from core.observations import OBSERVATIONS
 from core.paper.tables import read_table
+from core.settings import StepConfig
 from core.text import Vocabulary
 from core.types import CXRLensError
 from tests.commands import run as run_command
@@ -32,9 +33,9 @@ from training.paper.tables import table_2, table_3
 from training.run_folder import StageError, load_weights
 from training.stages.backbone import backbone
 from training.stages.classifiers import classifier
-from training.stages.clip import clip
+from training.stages.clip import clip, cluster_clip
 from training.stages.decoder import decoder as train_decoder
-from training.stages.encoders import trained_encoder
+from training.stages.encoders import Stage, trained_encoder
 from training.stages.export import card, export
 from training.stages.label_text import label_text_decoder
 from training.stages.models import new_decoder, new_encoder, new_join
@@ -149,6 +150,38 @@ def test_the_published_architecture_trains_and_its_bundle_says_so(
     assert model.decoder.embed.scale == pytest.approx(128**0.5)  # type: ignore[union-attr]
     assert library.verify("phantom-fve-m2") < 1e-4
     assert library.load("phantom-fve-cnn_rnn_rnn").card.content["decoder"]["changes"] == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "where", "stage"),
+    [
+        ("backbone", "classifiers", backbone),
+        ("classifier", "classifiers", lambda run: classifier(run, "fve", "cdc")),
+        ("clip", "clip", lambda run: clip(run, "cve")),
+        ("cluster_clip", "clip", lambda run: cluster_clip(run, "ccve")),
+        ("report", "decoder", lambda run: train_decoder(run, "dve", "transformer")),
+        ("report", "label_text", label_text_decoder),
+    ],
+)
+def test_every_stage_moves_its_weights_as_its_table_says(
+    table: str, where: str, stage: Stage, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, StepConfig]] = []
+
+    def watch(folder: Path, module: Any, *_: Any, gradient_clip: float, **__: Any) -> None:
+        seen.append((gradient_clip, module.config))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"training.stages.{where}.fit", watch)
+    monkeypatch.setattr(Run, "backbone", {})
+    chosen = [*FEW, f"backbone.source={'train' if table == 'backbone' else 'none'}"]
+    chosen += [
+        f"{table}.{change}" for change in ("gradient_clip=0.25", "beta_2=0.7", "schedule=steps", "decay=coupled")
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        stage(Run(load_config(PRESETS, "phantom", chosen), tmp_path, shared=run.folder))
+    ((clip_at, steps),) = seen
+    assert (clip_at, steps.beta_2, steps.schedule, steps.decay) == (0.25, 0.7, "steps", "coupled")
 
 
 @pytest.mark.parametrize("asked", [3, 0, 200])
