@@ -444,7 +444,13 @@ def costs(
                 "disk": disk + sum(row.disk for row in done),
             }
         )
-    assumed = {"gpus": gpus, "tflops": tflops, "cores": cores, "samples": counts.samples, "words": counts.words}
+    assumed: dict[str, Any] = {
+        "gpus": gpus,
+        "tflops": tflops,
+        "cores": cores,
+        "samples": counts.samples,
+        "words": counts.words,
+    }
     assumed |= {"counts": counts.source, "on_cpu": on_cpu}
     return {"preset": config.name, "assumed": assumed, "measured": rates, "lines": lines}
 

@@ -82,7 +82,8 @@ class Taught:
 
     def _numbered(self, split: Split, parts: Sequence[list[tuple[int, int, str]]]) -> list[tuple[int, int, str]]:
         starts = accumulate((len(each.studies[split]) for each in self.parts(split)), initial=0)
-        return [(start + row, *rest) for start, found in zip(starts, parts, strict=False) for row, *rest in found]
+        numbered = zip(starts, parts, strict=False)  # one start more than parts: the end
+        return [(start + row, cluster, text) for start, found in numbered for row, cluster, text in found]
 
     def further(self) -> dict[str, Any]:
         """What they add to the identity of a stage beside that of the run's own studies; nothing if there are none."""

@@ -23,10 +23,10 @@ from training.identity import stage_identity
 from training.modules.classifier import ClassifierModule
 from training.run_folder import Done, StageError, part_of, run_stage, save_weights
 from training.stages.classifiers import fit_classifier, positive_rate
+from training.stages.clip import LEARNING
 from training.stages.run import Run
 from training.taught import Taught
 
-LEARNING: tuple[Split, ...] = ("train", "validate")
 BEFORE = ("before", "before_folder", "before_epochs", "before_learning_rate")
 """Numbers of [backbone] that only the stage before it reads."""
 BACKBONES_OWN = ("source", "count", "seed", "epochs", "learning_rate", "laterals", "codes")

@@ -24,6 +24,7 @@ from training.fit import fit
 from training.loaders import loaders
 from training.modules.classifier import ClassifierModule
 from training.run_folder import Done, load_weights, run_stage, save_weights
+from training.stages.clip import LEARNING
 from training.stages.models import batches, build_arguments, encoder_identity, new_encoder
 from training.stages.run import Run
 from training.taught import Taught
@@ -37,7 +38,7 @@ def classifier(run: Run, name: str, kind: Kind) -> Done:
     def work(folder: Path) -> None:
         encoder = new_encoder(run, name)
         assert isinstance(encoder, FineGrainedEncoder)
-        targets = {split: _targets(run.taught, kind, split) for split in ("train", "validate")}
+        targets = {split: _targets(run.taught, kind, split) for split in LEARNING}
         tower = encoder.classifiers()[kind]
         module = ClassifierModule(encoder.normalize, tower, positive_rate(targets), run.config.classifier)
         fit_classifier(run, folder, module, targets, run.taught)
@@ -54,7 +55,7 @@ def backbone_classifier(run: Run, name: str) -> Done:
     settings = settings_of(name, run.config)
 
     def work(folder: Path) -> None:
-        targets = {split: run.taught.coarse_targets(split) for split in ("train", "validate")}
+        targets = {split: run.taught.coarse_targets(split) for split in LEARNING}
         torch.manual_seed(run.config.seed)
         normalize, network = build_classifier(name, run.config.size, pretrained=run.config.pretrained)
         module = ClassifierModule(normalize, network, positive_rate(targets), settings)

@@ -89,7 +89,12 @@ class Run:
                 "collection: --set backbone.before=none."
             ) from error
         chosen = replace(
-            self.config.data, source="table", folder=folder, views="frontal", labels=labels, impressions=False
+            self.config.data,
+            source="table",
+            folder=folder,
+            views="frontal",
+            labels=labels,  # type: ignore[arg-type]
+            impressions=False,
         )
         return StudyData(chosen, (self.shared or self.folder) / "backbone_before_images", "labels")
 
