@@ -11,7 +11,6 @@ from torch import nn
 
 from core.config import ExperimentConfig, load_config
 from training.backbones import BACKBONES
-from training.counts import MIMIC_CXR, OPENI, Counts, counts_of
 from training.options import PRESETS
 from training.plan import (
     StageCost,
@@ -25,6 +24,7 @@ from training.plan import (
     table_stages,
     token_stage,
 )
+from training.stages.counts import MIMIC_CXR, OPENI, Counts, counts_of
 
 COUNTS = Counts(train=70, validate=10, test=20, vocabulary=50, words=12)
 

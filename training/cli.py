@@ -204,9 +204,9 @@ def plan(
     Studies are counted where they are at hand and labelled; else numbers published of their source are taken.
     """
     config = read_preset(preset, overrides)  # before torch comes, which takes seconds
-    from training.counts import counts_of
     from training.launch import automatic_jobs
     from training.plan import costs, measured_tflops, plan_markdown, stages, table_stages
+    from training.stages.counts import counts_of
 
     counts, on_cpu = counts_of(config), config.size != "paper"
     rate = tflops or (measured_tflops(config) if on_cpu else 60.0)

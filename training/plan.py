@@ -38,9 +38,9 @@ from core.studies.index import SHARES
 from core.text import END, SENTENCE_END, SPECIAL_TOKENS, START, Vocabulary
 from core.types import VisualTokens
 from training.backbones import build_classifier, settings_of
-from training.counts import MIMIC_CXR, Counts
 from training.losses import contrastive_loss, report_loss
 from training.paper.tables import rows_of_table_2
+from training.stages.counts import MIMIC_CXR, Counts
 from training.stages.label_text import DECODER as LABEL_TEXT_DECODER
 
 ADAM_BYTES = 16
