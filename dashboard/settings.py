@@ -7,7 +7,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from core import paths
+from core import devices, paths
+from core.devices import Precision
 from core.studies.sources import local_indexes
 
 REPOSITORY = paths.CODE
@@ -72,11 +73,22 @@ def explanations() -> Path:
     return paths.EXPLANATIONS
 
 
+def detections() -> list[Path]:
+    """Folders of what was measured of detection: CXR_DETECTIONS, or those made in the working directory, then ours."""
+    named = os.environ.get("CXR_DETECTIONS")
+    return [Path(named)] if named else [paths.NEW_DETECTIONS, paths.DETECTIONS]
+
+
 def result_tables() -> Path:
     """Folder of our own tables, as `cxr-lens table` writes them, a folder a family: CXR_TABLES."""
     return Path(os.environ.get("CXR_TABLES") or paths.TABLES)
 
 
 def device() -> str:
-    """Where processes of their own compute, as `core.devices.open_device` takes it: CXR_DEVICE, or auto."""
-    return os.environ.get("CXR_DEVICE") or "auto"
+    """Where pages and their processes compute, as `core.devices.open_device` takes it: CXR_DEVICE, or auto."""
+    return devices.named_device()
+
+
+def precision() -> Precision:
+    """In which precision reports are written and studies embedded: CXR_PRECISION, or fp32."""
+    return devices.named_precision()

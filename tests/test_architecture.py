@@ -28,6 +28,7 @@ ROOMS = {
         "decoders",
         "bundles",
         "evaluation",
+        "detection",
         "explain",
         "projection",
         "paper",

@@ -136,6 +136,9 @@ ROWS: dict[str, Row] = {
     "cxr-lens report IMAGE --bundle phantom-fve-m2": Row(
         given=_words(IMAGE=lambda place: "study.png"), says="phantom-fve-m2 .trained on"
     ),
+    "cxr-lens report IMAGE --device cpu --precision bf16": Row(
+        " --bundle phantom-fve-m2", _words(IMAGE=lambda place: "study.png"), says="phantom-fve-m2 .trained on"
+    ),
     "cxr-lens embed example --bundle openi-dve-m2": Row(
         " --most 3 --device cpu", says="3 of 3 studies in .*safetensors"
     ),
@@ -328,6 +331,7 @@ ROWS: dict[str, Row] = {
     "cxr-lens review verify": Row(says="checked", after=CREATED),
     # the dashboard, benchmarks, tests
     "cxr-lens dashboard --theme.base light": Row(instead=streamlit, slow=True, says="ok"),
+    "cxr-lens dashboard --device cpu --precision bf16": Row(instead=streamlit, slow=True, says="ok"),
     "cxr-lens dashboard --server.address=0.0.0.0": Row(
         given={"--server.address=0.0.0.0": lambda place: "--server.address=127.0.0.1"},
         instead=streamlit,

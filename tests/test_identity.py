@@ -186,6 +186,7 @@ READERS: Mapping[str, Callable[[str], bool]] = {
     "data.folder": lambda name: False,  # of an index; where it lies changes nothing
     "data.views": lambda name: False,
     "data.labels": lambda name: False,
+    "data.removed_words": every,
     "backbone": lambda name: name == "backbone",
     **{f"backbone.before_{name}": lambda name: False for name in ("folder", "epochs", "learning_rate")},  # of no stage
     "classifier": classifiers,

@@ -6,7 +6,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,21 +15,26 @@ from core import __version__, paths
 from core.paths import BUNDLES, PAPER, RUNS
 from core.types import CXRLensError
 from training import console
+from training.commands import cards as cards_command
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
+from training.commands import detect as detect_command
 from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
 from training.commands import label as label_command
+from training.commands import reading as reading_command
 from training.commands import review as review_commands
 from training.commands import tables as table_commands
 from training.commands import write as write_command
 from training.console import print_result, print_text, progress_bar, resumable, warn
 from training.options import (
+    Accelerator,
     AsJson,
     BeamSize,
     BundleNames,
     Bundles,
+    Device,
     Devices,
     Folder,
     Jobs,
@@ -37,6 +42,7 @@ from training.options import (
     Nodes,
     Overrides,
     PhantomCount,
+    Precision,
     Preset,
     Runs,
     Seed,
@@ -52,7 +58,8 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark"),
+    *("report", "dashboard", "bundles", "write", "embed", "review"),
+    *("evaluate", "reading", "label", "explain-benchmark", "detect"),
     *("data", "phantom"),
     *(
         "plan",
@@ -65,6 +72,7 @@ ORDER = (
         "fine-quality",
         "clusters",
         "agreement",
+        "rewrite-cards",
     ),
 )
 """Commands as a person comes to need them: reports, then scores, own data, training, studies."""
@@ -92,9 +100,12 @@ app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
 app.command()(write_command.write)
 app.command()(embed_command.embed)
+app.command()(detect_command.detect)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
+reading_command.register(app)
+cards_command.register(app)
 app.command()(explain_command.explain_benchmark)
 dashboard_command.register(app)
 
@@ -147,9 +158,7 @@ def train(
     jobs: Jobs = 0,
     devices: Devices = None,
     num_nodes: Nodes = None,
-    accelerator: Annotated[
-        Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")
-    ] = "auto",
+    accelerator: Accelerator = "auto",
     seeds: Seeds = 1,
     as_json: AsJson = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
@@ -169,10 +178,11 @@ def train(
     from training.paper.chain import run_chain, runs_of
 
     table_commands.refuse_one_folder(bundles, seeds)
-    chosen = runs_of(config, seeds, runs, place(accelerator, devices, num_nodes))
+    placement = place(accelerator, devices, num_nodes)
+    chosen, jobs = runs_of(config, seeds, runs, placement), jobs or automatic_jobs(placement.device)
     for run in chosen:
         with resumable():
-            scores = run_chain(run, bundles or run.folder / "bundles", jobs or automatic_jobs())
+            scores = run_chain(run, bundles or run.folder / "bundles", jobs)
         if ranks.is_first() and not as_json:
             print_text((scores / "table.md").read_text(encoding="utf-8"))
     if ranks.is_first():
@@ -210,7 +220,7 @@ def plan(
 
     counts, on_cpu = counts_of(config), config.size != "paper"
     rate = tflops or (measured_tflops(config) if on_cpu else 60.0)
-    workers = gpus or (automatic_jobs() if on_cpu else 1)
+    workers = gpus or (automatic_jobs("cpu") if on_cpu else 1)
     rows, more = stages(config, counts), table_stages(config, counts)
     found = costs(rows, more, config, counts, rate, workers, cores, on_cpu=on_cpu)
     print_result(found, as_json, lambda: plan_markdown(found))
@@ -225,6 +235,8 @@ def evaluate(
     runs: Runs = RUNS,
     out: Annotated[Path | None, typer.Option(help="Also write results.json, table.md and all reports here.")] = None,
     jobs: Jobs = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
     seeds: Seeds = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -233,6 +245,7 @@ def evaluate(
     With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
     """
     config = read_preset(preset, overrides)
+    from core.devices import open_device
     from training.evaluate import cards_of, evaluation_markdown
     from training.evaluate import evaluate as score
     from training.launch import automatic_jobs
@@ -242,17 +255,19 @@ def evaluate(
     table_commands.refuse_one_folder(out, seeds, "--out")
     if given_by_user(context, "bundles"):
         table_commands.refuse_one_folder(bundles, seeds)
+    where = str(open_device(device))
     chosen = runs_of(config, seeds, runs)
     use_threads_for(chosen[0].config.size)
-    data, jobs = chosen[0].data, jobs or automatic_jobs()
+    data, jobs = chosen[0].data, jobs or automatic_jobs(where)
     for run in chosen if seeds > 1 else ():
         cards_of(config.name, run.folder / "bundles")  # missed now, not when the seeds before it are scored
     if seeds == 1:
-        results = score(chosen[0].config, data, bundles, out, jobs)
+        results = score(chosen[0].config, data, bundles, out, jobs, device=where, precision=precision)
         print_result(results, as_json, lambda: evaluation_markdown(results))
         return
     for run in chosen:
-        results = score(run.config, data, run.folder / "bundles", run.folder / "evaluate", jobs)
+        folder, scores = run.folder / "bundles", run.folder / "evaluate"
+        results = score(run.config, data, folder, scores, jobs, device=where, precision=precision)
         if not as_json:
             print_text(evaluation_markdown(results))
     _finish_seeds(chosen, runs, table_commands.again("evaluate", preset, overrides, seeds), as_json)
@@ -265,6 +280,8 @@ def report(
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
     beam_size: BeamSize = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""
     from core.bundles.card import INTENDED_USE, no_bundle
@@ -277,7 +294,7 @@ def report(
     from training.threads import use_threads_for
 
     radiograph = read_image(image, name=image.name)
-    library = BundleLibrary(bundles)
+    library = BundleLibrary(bundles, device, precision)
     names = bundle or [card.name for card in library.cards()]
     if not names:
         raise no_bundle(bundles)

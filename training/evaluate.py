@@ -7,6 +7,8 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from core.bundles.inference import write_batch
 from core.bundles.library import BundleLibrary
 from core.config import ExperimentConfig, to_dict
 from core.decoders.search import GenerateConfig
+from core.devices import Precision
 from core.evaluation import java
 from core.evaluation.language import PROTOCOLS
-from core.evaluation.metrics import METRICS
+from core.evaluation.metrics import METRICS, READING
 from core.evaluation.results import (
     COMPARED_SIZE,
     CONSTANT,
@@ -49,7 +52,14 @@ PUBLISHED = {"openi": ("r2gen", "r2gen-60"), "mimic_cxr": ("r2gen", "r2gen-100")
 
 
 def evaluate(
-    config: ExperimentConfig, data: StudyData, bundles: Path, out: Path | None = None, jobs: int = 1
+    config: ExperimentConfig,
+    data: StudyData,
+    bundles: Path,
+    out: Path | None = None,
+    jobs: int = 1,
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """Score all bundles of ``config``'s family.
 
@@ -61,18 +71,21 @@ def evaluate(
         bundles: folder of the bundles.
         out: where results.json, table.md and the reports of all pairs go; None writes nothing.
         jobs: pairs that write side by side, a process each.
+        device: where they write; see `core.devices.open_device`.
+        precision: see `core.devices.Precision`.
 
     Returns:
         {"rows": one a pair, "baselines": three, "command", "protocol", "published": protocol -> system -> scores}.
 
     Raises:
         StageError: there is no bundle of this family.
+        CXRLensError: there is no such device.
     """
     cards = cards_of(config.name, bundles)
     _tell_other_settings(config, cards)
     studies, references, subjects = _held_out(config, data)
     baselines = _baselines(data, studies)
-    written = _write_all(cards, bundles, data, len(studies), config, jobs)
+    written = _write_all(cards, _Work(bundles, config, data.folder, len(studies), device, precision), data, jobs)
     if out is not None:  # before scoring: they take the longest
         out.mkdir(parents=True, exist_ok=True)
         lines = [
@@ -89,7 +102,7 @@ def evaluate(
         "studies": len(studies),
         "seed": config.seed,
         "fingerprint": data.fingerprint(),
-        "command": f"cxr-lens evaluate --preset {config.name}",
+        "command": f"cxr-lens evaluate --preset {config.name}" + (f" --precision {precision}" * (precision != "fp32")),
         **scored,
     }
     if out is not None:
@@ -160,20 +173,31 @@ def evaluation_markdown(results: Mapping[str, Any]) -> str:
             cells = [f"{scores[key]:.3f}" if key in scores else "" for key in language]
             lines.append(f"| {system} | {' | '.join(cells)} |")
         lines.append("")
+    systems = {"*references*": results["references"], **{row["name"]: row for row in results["rows"]}}
+    lines += [*reading_table({name: row["reading"] for name, row in systems.items()}), ""]
     lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]
     for row in [*results["rows"], *results["baselines"]]:
         lines += [f"- {row['name']}: no {score.upper()}. {why}" for score, why in row.get("missing", {}).items()]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def reading_table(systems: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Lines of a Markdown table: of each system, the shares of its reports by name of `READING`."""
+    heads = [f"`{title}`" if title.startswith("<") else title for title in READING.values()]
+    lines = [f"| reports with | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for name, each in systems.items():
+        lines.append(f"| {name} | {' | '.join(f'{each[column]:.1%}' for column in READING)} |")
+    return lines
+
+
 def _tell_other_settings(config: ExperimentConfig, cards: Sequence[Card]) -> None:
     """Pairs are scored as they write everywhere; a preset that says otherwise must not seem to be followed."""
-    asked = GenerateConfig(**to_dict(config.write))
     for card in cards:
-        if GenerateConfig(**card.write) != asked:
+        short = card.write.get("short_sentences", ())  # of the studies it learned from, in no preset
+        if GenerateConfig(**card.write) != GenerateConfig(**to_dict(config.write), short_sentences=short):
             note(
                 f"  {card.name} writes as its card says ({GenerateConfig(**card.write)}), not as 'write' of the "
-                "preset. Train again to put the preset's into the card."
+                f"preset. To put the preset's into the card: cxr-lens rewrite-cards --preset {config.name}"
             )
 
 
@@ -183,14 +207,23 @@ def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study
     return studies, references_of(data.source, studies), [study.subject_id for study in studies]
 
 
-def _write_all(
-    cards: Sequence[Card], bundles: Path, data: StudyData, count: int, config: ExperimentConfig, jobs: int
-) -> dict[str, list[str]]:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a process that writes has to know."""
+
+    bundles: Path
+    config: ExperimentConfig
+    images: Path
+    count: int
+    device: str
+    precision: Precision
+
+
+def _write_all(cards: Sequence[Card], work: _Work, data: StudyData, jobs: int) -> dict[str, list[str]]:
     """Name of a bundle -> its reports; an encoder that pairs share reads each image once."""
     sharing: dict[str, list[str]] = {}
     for card in cards:
         sharing.setdefault(json.dumps(card.content["encoder"].get("shared") or card.name), []).append(card.name)
-    work = [(names, bundles, config, data.folder, count) for names in sharing.values()]
     written: dict[str, list[str]] = {}
     with ExitStack() as stack, tqdm(total=len(cards), desc="evaluating", unit="pair") as bar:
         run: Callable[..., Iterator[dict[str, list[str]]]] = map
@@ -198,20 +231,19 @@ def _write_all(
             for card in cards:  # images are made once, not by each process
                 data.images("test", card.image_side)
             run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
-        for texts in run(_write, work):
+        for texts in run(partial(_write, work), sharing.values()):
             written |= texts
             bar.update(len(texts))
     return written
 
 
-def _write(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> dict[str, list[str]]:
-    names, bundles, config, folder, count = job
-    use_threads_for(config.size)
-    library = BundleLibrary(bundles)
+def _write(work: _Work, names: Sequence[str]) -> dict[str, list[str]]:
+    use_threads_for(work.config.size)
+    library = BundleLibrary(work.bundles, work.device, work.precision)
     models = [library.load(name) for name in names]
-    images = StudyData(config.data, folder).images("test", models[0].image_size)[:count]
+    images = StudyData(work.config.data, work.images).images("test", models[0].image_size)[: work.count]
     texts: dict[str, list[str]] = {name: [] for name in names}
-    for start in range(0, count, BATCH):
+    for start in range(0, work.count, BATCH):
         batch = to_images(np.asarray(images[start : start + BATCH]))
         for name, reports in write_batch(models, lambda _, batch=batch: batch):  # type: ignore[misc]
             texts[name] += [report.text for report in reports]

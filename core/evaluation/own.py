@@ -9,7 +9,6 @@ it is whole, ``results.json``. It holds patients' reports, so only its owner may
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from filelock import FileLock, Timeout
 from core import paths
 from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
+from core.devices import named_device, named_precision
 from core.evaluation.reports import Known
 from core.evaluation.results import (
     COMPARED_SIZE,
@@ -42,7 +42,7 @@ from core.evaluation.results import (
     truth_of,
 )
 from core.evaluation.writing import Census, Work, write_source
-from core.files import read_json_lines, write_whole
+from core.files import hash_of, read_json_lines, write_whole
 from core.jobs import Job, Progress, work
 from core.labels.rules import RULES_VERSION
 from core.observations import OBSERVATIONS, LabelState
@@ -53,7 +53,7 @@ from core.types import CXRLensError, Split, Study
 
 MOST_COMPARED = 20_000
 """Training studies whose images the nearest-report baseline reads; of more it would take hours."""
-_VERSION = 1  # raise it when the same reports get other results
+_VERSION = 2  # raise it when the same reports get other results
 _SHARE = 0.8  # ours: of the progress, for writing; the rest is scoring
 _AT_ONCE = 256  # images in memory
 _NAMED = 3
@@ -69,7 +69,8 @@ class Asked:
         split: whose studies; None is all.
         bundles: folder of the bundles.
         family: of the pairs; all are of one.
-        pairs: name of the bundle -> its files' hashes: bundles that were trained anew are others.
+        pairs: name of the bundle -> its files' hashes, and how it writes: trained anew, or with other settings, it is
+            another.
     """
 
     source: str
@@ -83,16 +84,17 @@ class Asked:
     def folder(self) -> Path:
         """Where it is, or will be: by what decides it."""
         parts = [self.source, self.split, self.family, {name: self.pairs[name] for name in sorted(self.pairs)}]
-        return home() / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return home() / hash_of(parts, 16)
 
     @property
     def whole(self) -> bool:
         """Whether it was finished."""
         return (self.folder / "results.json").is_file()
 
-    def work(self, device: str = "auto") -> Work:
-        """What is to be written."""
-        return Work(self.source, self.split, Path(self.bundles), tuple(self.pairs), device=device)
+    def work(self) -> Work:
+        """What is to be written, where and as the environment says (`core.devices`)."""
+        device, precision = named_device(), named_precision()
+        return Work(self.source, self.split, Path(self.bundles), tuple(self.pairs), device=device, precision=precision)
 
 
 def home() -> Path:
@@ -109,7 +111,7 @@ def ask(source: Source, cards: Sequence[Card], bundles: Path, split: Split | Non
     families = {card.family for card in cards}
     if len(families) != 1:
         raise CXRLensError("Choose at least one pair, and pairs of one family: their scores stand in one table.")
-    pairs = {card.name: dict(card.content["sha256"]) for card in cards}
+    pairs = {card.name: card.made_of for card in cards}
     return Asked(source.key, source.title, split, str(Path(bundles).resolve()), families.pop(), pairs)
 
 
@@ -164,7 +166,7 @@ def evaluate_source(asked: Asked, progress: Progress) -> None:
     folder = asked.folder
     source = open_source(asked.source)
     cards = [card for card in BundleLibrary(Path(asked.bundles)).cards() if card.name in asked.pairs]
-    if any(card.content["sha256"] != asked.pairs[card.name] for card in cards):
+    if any(card.made_of != asked.pairs[card.name] for card in cards):
         raise CXRLensError("The bundles were changed meanwhile. Begin again with those that are there now.")
 
     def told(done: int, total: int) -> None:
@@ -172,8 +174,7 @@ def evaluate_source(asked: Asked, progress: Progress) -> None:
 
     _make(folder, asked)
     progress(0.0, "Opening the studies and the models")
-    device = os.environ.get("CXR_DEVICE") or "auto"
-    census = write_source(asked.work(device), folder / "reports.jsonl", progress=told)
+    census = write_source(asked.work(), folder / "reports.jsonl", progress=told)
     key = json.loads((folder / "reports.jsonl.about.json").read_text(encoding="utf-8"))["key"]
     made = [key, RULES_VERSION, _VERSION]
     if _made(folder) != made:

@@ -16,7 +16,7 @@ from core.bundles.card import Card
 from core.evaluation import java
 from core.evaluation.clinical import ClinicalProtocol, clinical_scores
 from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS
-from core.evaluation.scoring import LabeledReports, language_scores, score_systems
+from core.evaluation.scoring import LabeledReports, language_scores, reading, score_systems
 from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.source import RULE_LABELER, Source
@@ -78,8 +78,8 @@ def score_pairs(
         published: names of protocols under which others publish on these studies.
 
     Returns:
-        {"protocol", "rows": one a pair, "baselines": those given and `SHUFFLED`, "published": protocol -> system ->
-        scores}; rows as `core.evaluation.scoring.score_systems` gives them.
+        {"protocol", "references": how they read, "rows": one a pair, "baselines": those given and `SHUFFLED`,
+        "published": protocol -> system -> scores}; rows as `core.evaluation.scoring.score_systems` gives them.
 
     Raises:
         CXRLensError: fewer than two studies or patients.
@@ -118,6 +118,7 @@ def score_pairs(
     return {
         "protocol": " ".join(filter(None, told)),
         "rows": rows,
+        "references": {"reading": reading(references.texts)},
         "baselines": [{"name": name, "detail": detail, **scores[name]} for name, detail in details.items()],
         "published": elsewhere,
     }

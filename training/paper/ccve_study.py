@@ -98,7 +98,14 @@ class StudyConfig:
 
 
 def ccve_study(
-    data: StudyData, bundles: Path, family: str, config: StudyConfig, work: Path, paper: Path, command: str
+    data: StudyData,
+    bundles: Path,
+    family: str,
+    config: StudyConfig,
+    work: Path,
+    paper: Path,
+    command: str,
+    device: str = "cpu",
 ) -> tuple[PaperTable, FilterMap]:
     """Run the study on a family's bundles.
 
@@ -110,6 +117,8 @@ def ccve_study(
         work: where encoded studies are kept, so that an interrupted study goes on.
         paper: folder of the paper's numbers.
         command: that runs it again.
+        device: where the encoders compute; see `core.devices.open_device`. In fp32: what they know is asked, not what
+            rounding leaves of it.
 
     Returns:
         The table, and :func:`filter_map` of the first held-out studies.
@@ -123,7 +132,7 @@ def ccve_study(
     most = config.studies or None
     labels = usable({split: data.coarse_targets(split).numpy()[:most] for split in SPLITS}, OBSERVATIONS)
     require_components(config.components, len(labels.targets["train"]), "training studies")
-    encoders = _encoders(bundles, cards)
+    encoders = _encoders(bundles, cards, device)
     tokens = {
         name: {split: _tokens(data, split, most, encoder, key, work / name.replace(", ", "-")) for split in SPLITS}
         for name, (encoder, key) in encoders.items()
@@ -186,7 +195,7 @@ def ccve_study(
     rows.append(shuffled_row(flat["ccve"], labels, tested, tell))
     cluster_clip = encoders["ccve"][0]
     assert isinstance(cluster_clip, ClusterClipEncoder)
-    rows += leak_rows(data, cluster_clip)
+    rows += leak_rows(data, cluster_clip, device)
     notes = [OTHER_DATA, F1_NOTE, *_comparisons(measured)]
     if labels.left_out:
         notes.append("Left out: " + "; ".join(f"{name} ({why})" for name, why in labels.left_out.items()) + ".")
@@ -247,7 +256,7 @@ def shuffled_row(features: Mapping[Split, Floats], labels: Labelled, tested: Seq
     )
 
 
-def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
+def leak_rows(data: StudyData, encoder: ClusterClipEncoder, device: str = "cpu") -> list[Row]:
     """How often the right text is the nearest, of held-out pairs, with and without a look at the radiograph.
 
     The filter of a pair is chosen from its text. An image without content, through that filter, can therefore still
@@ -262,14 +271,17 @@ def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(pairs)))
     rows = []
     with torch.inference_mode():
-        words = _batched(encoder.clip.text.tokenize(texts), encoder.clip.text)
+        words = _batched(encoder.clip.text.tokenize(texts).to(device), encoder.clip.text).cpu()
         sides = {
             "its radiograph": to_images(np.asarray(images[[study for study, _, _ in pairs]])),
             "the mean radiograph": to_images(mean[None]).expand(len(pairs), -1, -1, -1),
         }
         for name, seen in sides.items():
             own = torch.cat(
-                [encoder.embed_pairs(seen[part], clusters[part]) for part in torch.arange(len(pairs)).split(MATCH)]
+                [
+                    encoder.embed_pairs(seen[part].to(device), clusters[part].to(device)).cpu()
+                    for part in torch.arange(len(pairs)).split(MATCH)
+                ]
             )
             for among, where in (("any", None), ("the same cluster", clusters)):
                 hit, chance, count = _matched(own, words, texts, order, where)
@@ -326,9 +338,9 @@ def _first_pairs(family: str, bundles: Path) -> dict[str, Card]:
     return cards
 
 
-def _encoders(bundles: Path, cards: Mapping[str, Card]) -> dict[str, tuple[Encoder, str]]:
+def _encoders(bundles: Path, cards: Mapping[str, Card], device: str = "cpu") -> dict[str, tuple[Encoder, str]]:
     """Name -> encoder and a hash of its weights; of DVE, which has one a decoder, the first pair's."""
-    library = BundleLibrary(bundles)
+    library = BundleLibrary(bundles, device)
     found: dict[str, tuple[Encoder, str]] = {}
     for name in ("ccve", *(name for name in ENCODERS if name != "ccve")):
         card = cards[name]
@@ -351,7 +363,7 @@ def _tokens(data: StudyData, split: Split, most: int | None, encoder: Encoder, k
                 folder / split,
                 full,
                 encoder,
-                lambda start, end: to_images(images[start:end]),
+                lambda start, end: to_images(images[start:end]).to(encoder.normalize.mean.device),
                 len(images),
                 lambda done, _: bar.update(done - bar.n),
             )

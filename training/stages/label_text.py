@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.config import identity, to_dict
+from core.config import identity
 from core.decoders import build_decoder, decoder_class
 from core.decoders.search import GenerateConfig, generate
 from core.encoders.label_text import LabelTextEncoder, label_text
@@ -62,13 +62,15 @@ def label_text_decoder(run: Run) -> Done:
             gradient_clip=settings.gradient_clip,
         )
         save_weights(folder, {"encoder": encoder, "decoder": decoder})
-        write = GenerateConfig(**to_dict(config.write))
+        write, device = GenerateConfig(**run.data.write_settings(config.write)), run.placement.device
+        encoder.to(device)
+        decoder.to(device)
         count = config.evaluate_studies or len(studies["test"])
         with torch.inference_mode():
             texts = [
                 to_text(run.data.vocabulary.decode(hypothesis.ids))
                 for ids in read["test"][:count].split(50)
-                for hypothesis in generate(decoder, encoder(ids), write)
+                for hypothesis in generate(decoder, encoder(ids.to(device)), write, run.data.vocabulary)
             ]
         write_whole(folder / "reports.json", json.dumps(texts))
 
