@@ -37,10 +37,11 @@ from core.evaluation.results import (
     nearest_reports,
     references_of,
     score_pairs,
+    truth_of,
 )
 from core.evaluation.scoring import LabeledReports, score_systems
 from core.files import write_whole
-from core.registry import did_you_mean, image_size
+from core.registry import did_you_mean
 from core.types import Split, Study
 from training.console import note
 from training.data import StudyData, to_images
@@ -68,8 +69,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score all bundles of ``config``'s family.
 
-    The reference's labels are the phantom's known truth, or those of the source; generated reports are labelled by the
-    rule labeler.
+    The rule labeler labels generated reports and references alike; the phantom's references have its known truth.
 
     Args:
         config: which studies; how reports are written stands in the bundles' cards.
@@ -104,7 +104,7 @@ def evaluate(
         write_whole(out / "reports.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     labelled = {card.name: label_texts(written[card.name]) for card in cards}
     published = PUBLISHED.get(config.data.source, ())
-    scored = score_pairs(cards, references, subjects, labelled, baselines, data.source.labelled_by, published, nearest)
+    scored = score_pairs(cards, references, subjects, labelled, baselines, truth_of(data.source), published, nearest)
     results = {
         "family": config.name,
         "studies": len(studies),
@@ -162,7 +162,7 @@ def _tell_other_settings(config: ExperimentConfig, cards: Sequence[Card]) -> Non
 def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study], LabeledReports, list[str]]:
     """The studies that are scored, their reports, and whose they are."""
     studies = data.studies["test"][: config.evaluate_studies or None]
-    return studies, references_of(studies), [study.subject_id for study in studies]
+    return studies, references_of(data.source, studies), [study.subject_id for study in studies]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def _read_all(cards: Sequence[Card], work: _Work, data: StudyData, jobs: int) ->
             splits: tuple[Split, ...] = ("test",) if len(train) > MOST_COMPARED else ("train", "test")
             for card in cards:  # images are made once, not by each process
                 for split in splits:
-                    data.images(split, image_size(card.encoder, card.size))  # type: ignore[arg-type]
+                    data.images(split, card.image_side)
             run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
         for texts in run(partial(_write, work), sharing.values()):
             written |= texts

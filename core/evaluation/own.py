@@ -43,6 +43,7 @@ from core.evaluation.results import (
     nearest_reports,
     references_of,
     score_pairs,
+    truth_of,
 )
 from core.evaluation.writing import Census, Work, write_source
 from core.files import hash_of, read_json_lines, write_whole
@@ -221,8 +222,8 @@ def _score(
         told += lacking
         progress(0.9, "Scoring")
         written = {card.name: label_texts([row[card.name] for row in rows]) for card in cards}
-        references = references_of(studies)
-        results = score_pairs(cards, references, subjects, written, baselines, source.labelled_by, nearest=nearest)
+        references = references_of(source, studies)
+        results = score_pairs(cards, references, subjects, written, baselines, truth_of(source), nearest=nearest)
     seeds = {str(card.content.get("config", {}).get("seed", "not recorded")) for card in cards}
     content = {
         "family": asked.family,

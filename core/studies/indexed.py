@@ -76,6 +76,7 @@ class IndexedSource(Source):
         self.labels = labels or told.labels
         if self.labels != "rules":
             self.labelled_by = f"{self.labels} as shipped"
+            self.labels_shipped = told.reports
         self._findings_only = findings_only and told.reports
         self._progress = progress
         self._caches: dict[int, ImageCache | None] = {}
