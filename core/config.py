@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from core.paths import how_to_restore
 from core.registry import DECODERS, ENCODERS, Size, did_you_mean, encoder_parts
-from core.types import CXRLensError
+from core.types import CXRLensError, Fit
 from core.views import view_choices
 
 Config = TypeVar("Config")
@@ -76,6 +76,10 @@ class DataConfig:
         min_word_count: rarer words become <unknown>.
         min_fine_label_count: rarer fine labels are left out; counted on the training split only.
         max_words: longest target, START and END counted.
+        fit: how an image becomes the square that models read: "pad" keeps its proportions, "stretch" gives every image
+            those of the training images, where they are lost already or shall not matter.
+        aspect: width through height of stretched images; 1 is a square.
+        trim: cut borders of one grey first; `core.studies.images.trim_borders`.
     """
 
     source: Literal["phantom", "openi", "mimic_cxr", "table"]
@@ -87,6 +91,14 @@ class DataConfig:
     min_word_count: Positive
     min_fine_label_count: Positive
     max_words: Annotated[int, Range(3, high=2**31 - 1)]
+    fit: Literal["pad", "stretch"] = "pad"
+    aspect: Annotated[float, Range(0.1, high=10)] = 1.0
+    trim: bool = False
+
+    @property
+    def as_fit(self) -> Fit:
+        """How images are fitted; goes onto the cards of bundles."""
+        return Fit(self.fit, self.aspect, self.trim)
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -102,6 +114,35 @@ class DataConfig:
             )
         if self.labels not in (known := _LABELS[self.source]):
             raise ConfigError(f"data.labels: of {self.source} it is {' or '.join(known)}, not '{self.labels}'.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """How far training images are changed where a stage's ``augment`` is on; never flipped, for reports name sides.
+
+    Attributes:
+        turn: degrees, to either side.
+        scale: part of the size, up or down.
+        shift: part of a side, to each of the four.
+        gamma: of the exposure: natural logarithm of the exponent, up or down.
+        gain: of the exposure: part of the brightness, up or down.
+        aspect: natural logarithm of width through height, between narrowest and widest; what is freed is black.
+        borders: share of the images that get black borders, as padding and collimators leave them.
+        markers: share of the images that get an R or an L burnt in, in the upper corner of its side.
+    """
+
+    turn: Annotated[float, Range(0, high=45)] = 4.0
+    scale: Annotated[float, Range(0, high=0.5)] = 0.06
+    shift: Annotated[float, Range(0, high=0.5)] = 0.03
+    gamma: Annotated[float, Range(0, high=3)] = 0.2
+    gain: Annotated[float, Range(0, high=1)] = 0.1
+    aspect: Annotated[float, Range(0, high=2)] = 0.0
+    borders: Annotated[float, Range(0, high=1)] = 0.0
+    markers: Annotated[float, Range(0, high=1)] = 0.0
+
+
+GENTLE = AugmentConfig()
+"""Where a preset does not say how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +189,7 @@ class ClassifierConfig:
         warmup_epochs: with cross-entropy, before the AUC margin loss.
         margin: m of the AUC margin loss.
         patience: epochs without a better mean AUC before stopping.
-        augment: small shifts, turns and grey changes; never a flip, for reports name sides.
+        augment: change the images a little, see `AugmentConfig`.
         optimizer: "adamw"; "pesg" runs the AUC margin loss with LibAUC's optimiser after an AdamW warm-up; "sam" is
             sharpness-aware AdamW, the paper's choice for ViT and Swin in Table 2.
         sam_rho: radius of SAM's ascent. src: davda54/sam's default; the paper has none.
@@ -265,6 +306,7 @@ class ExperimentConfig:
         pretrained: start from published weights.
         encoders: which to train; names joined by "+" feed one decoder jointly ("fve+ccve").
         decoders: which to train for each.
+        augment: how training images are changed, where a stage asks for it.
         evaluate_studies: held-out studies that are scored, the first of the test split; 0 is all.
     """
 
@@ -282,6 +324,7 @@ class ExperimentConfig:
     cluster_clip: ClipConfig
     report: ReportConfig
     write: WriteConfig
+    augment: AugmentConfig = GENTLE
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,11 +16,13 @@ from core import __version__, paths
 from core.paths import BUNDLES, PAPER, RUNS
 from core.types import CXRLensError
 from training import console
+from training.commands import card as card_command
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
 from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
+from training.commands import gate as gate_commands
 from training.commands import label as label_command
 from training.commands import review as review_commands
 from training.commands import tables as table_commands
@@ -52,7 +55,19 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark"),
+    *(
+        "report",
+        "dashboard",
+        "bundles",
+        "write",
+        "embed",
+        "review",
+        "evaluate",
+        "label",
+        "explain-benchmark",
+        "card",
+        "gate",
+    ),
     *("data", "phantom"),
     *(
         "plan",
@@ -92,6 +107,9 @@ app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
 app.command()(write_command.write)
 app.command()(embed_command.embed)
+app.command()(card_command.card)
+app.command()(gate_commands.gate)
+table_commands.studies.command("gate")(gate_commands.study_gate)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
@@ -265,7 +283,7 @@ def report(
     if not names:
         raise no_bundle(bundles)
     models = [library.load(name) for name in names]
-    notes = list(radiograph.warnings)
+    notes = [*radiograph.warnings, *(model.card.fit_note for model in models if model.card.fit_note)]
     if not as_json:
         print_text(f"{image.name}: {view_in_words(radiograph.view) or 'the file does not tell the view'}\n")
     for note in notes:
@@ -287,10 +305,12 @@ def report(
                 "findings": written.text,
                 "labels": found,
                 "log_probability": round(written.log_probability, 4),
+                "warnings": list(written.warnings),
             }
         )
         if not as_json:
-            print_text(f"{name} (trained on: {card.data['description']})\n  {written.text}\n")
+            said = "".join(f"  Warning: {each}\n" for each in written.warnings)
+            print_text(f"{name} (trained on: {card.data['description']})\n{said}  {written.text}\n")
     if as_json:
         about = {
             "image": image.name,
@@ -320,7 +340,7 @@ def list_bundles(
     rows: list[dict[str, Any]] = []
     for card in library.cards():
         row = {"name": card.name, "size": card.size, "trained_on": card.data["name"]}
-        row |= {"studies": card.data["studies"]["train"]}
+        row |= {"studies": card.data["studies"]["train"], "fit": asdict(card.fit), "fit_told": not card.fit_note}
         line = f"{card.name:32} {card.size:6} trained on {row['trained_on']}, {row['studies']} studies"
         if verify and card.name not in problems:
             try:
@@ -330,7 +350,7 @@ def list_bundles(
                 problems[card.name] = str(error)
         rows.append(row)
         if not as_json:
-            print_text(line)
+            print_text(line + (f"\n  {card.fit_note}" if card.fit_note else f", images {card.fit}"))
     if as_json:
         print_result({"bundles": rows, "problems": problems}, as_json, str)
     for name, message in problems.items():

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
 from core.studies.source import Source
 from core.text import Vocabulary
-from core.types import SPLITS, Split, Study
+from core.types import PAD, SPLITS, Fit, Split, Study
 from training.console import note
 from training.identity import content_hash
 from training.run_folder import StageError
@@ -117,18 +117,24 @@ class StudyData:
             for cluster, text in study.cluster_texts.items()
         ]
 
-    def images(self, split: Split, size: int) -> npt.NDArray[np.uint8]:
+    def images(self, split: Split, size: int, fit: Fit | None = None) -> npt.NDArray[np.uint8]:
         """Images (studies, size, size), rendered once and memory-mapped; interrupted, rendering goes on.
 
         Where another process renders them, this one waits for it.
+
+        Args:
+            split: whose studies.
+            size: side in pixels.
+            fit: how they are fitted; as the configuration says unless given.
         """
-        path = self.folder / f"{split}-{size}.npy"
+        fit = self.config.as_fit if fit is None else fit
+        path = self.folder / f"{split}-{size}{'' if fit == PAD else f'-{content_hash(asdict(fit))}'}.npy"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            self._render(path, split, size)
+            self._render(path, split, size, fit)
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
-    def _render(self, path: Path, split: Split, size: int) -> None:
+    def _render(self, path: Path, split: Split, size: int, fit: Fit) -> None:
         about = path.with_suffix(".json")
         total = len(self.studies[split])
         key = content_hash([self.source.fingerprint(), split, size])
@@ -147,7 +153,7 @@ class StudyData:
         with ProcessPoolExecutor(initializer=_one_thread) as pool:
             for start in range(done, total, 256):
                 chunk = ids[start : start + 256]
-                jobs = [(self.config, study_id, size) for study_id in chunk]
+                jobs = [(self.config, study_id, size, fit) for study_id in chunk]
                 values[start : start + len(chunk)] = np.stack(list(pool.map(_render, jobs, chunksize=16)))
                 values.flush()
                 write_whole(about, json.dumps({"key": key, "done": start + len(chunk)}))
@@ -165,9 +171,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _render(job: tuple[DataConfig, str, int]) -> npt.NDArray[np.uint8]:
-    config, study_id, size = job
+def _render(job: tuple[DataConfig, str, int, Fit]) -> npt.NDArray[np.uint8]:
+    config, study_id, size, fit = job
     if config not in _SOURCES:
         _SOURCES[config] = study_source(config)
-    image = _SOURCES[config].image(study_id, size)
+    image = _SOURCES[config].image(study_id, size, fit)
     return grey_levels(image)

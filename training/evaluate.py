@@ -196,7 +196,7 @@ def _write_all(
         run: Callable[..., Iterator[dict[str, list[str]]]] = map
         if jobs > 1:
             for card in cards:  # images are made once, not by each process
-                data.images("test", image_size(card.encoder, card.size))  # type: ignore[arg-type]
+                data.images("test", image_size(card.encoder, card.size), card.fit)  # type: ignore[arg-type]
             run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
         for texts in run(_write, work):
             written |= texts
@@ -209,11 +209,11 @@ def _write(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> dict[str
     use_threads_for(config.size)
     library = BundleLibrary(bundles)
     models = [library.load(name) for name in names]
-    images = StudyData(config.data, folder).images("test", models[0].image_size)[:count]
+    images = StudyData(config.data, folder).images("test", models[0].image_size, models[0].fit)[:count]
     texts: dict[str, list[str]] = {name: [] for name in names}
     for start in range(0, count, BATCH):
         batch = to_images(np.asarray(images[start : start + BATCH]))
-        for name, reports in write_batch(models, lambda _, batch=batch: batch):  # type: ignore[misc]
+        for name, reports in write_batch(models, lambda *_, batch=batch: batch):  # type: ignore[misc]
             texts[name] += [report.text for report in reports]
     return texts
 

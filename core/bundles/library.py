@@ -6,6 +6,7 @@ bundles/
   shared/<family>-<encoder>/      card.json  model.safetensors        an encoder that several pairs share
   <family>-results.json, -reports.jsonl, -labels.npz                   the evaluation of a family
   <family>-embeddings-<encoder>.safetensors                           of held-out studies, for the maps
+  <family>-gate.safetensors                                           what tells unusual images, see `core.gate`
 ```
 
 ``model.safetensors`` holds the decoder, and of the encoder what belongs to this pair only: all of DVE, and what joins
@@ -121,6 +122,7 @@ class BundleLibrary:
     def _load(self, name: str) -> ReportModel:
         from core.bundles.pair import ReportModel
         from core.decoders import build_decoder
+        from core.gate.files import check_of
         from core.registry import token_width
         from core.text import Vocabulary
 
@@ -138,7 +140,7 @@ class BundleLibrary:
             **card.content["decoder"]["changes"],
         )
         _fill(decoder, weights, "decoder.", folder)
-        return ReportModel(card, encoder, decoder.requires_grad_(False).eval(), vocabulary)
+        return ReportModel(card, encoder, decoder.requires_grad_(False).eval(), vocabulary, check_of(self.folder, card))
 
     def _encoder(self, card: Card, weights: Mapping[str, Tensor], vocabulary: Any) -> Encoder:
         """The pair's own encoder, a shared one, or several shared ones that the pair joins."""

@@ -87,7 +87,7 @@ def filter_views(model: ReportModel, image: FloatImage) -> FilterViews:
     """
     encoder = _require(model)
     normalize = encoder.normalize
-    square, _ = model_image(image, normalize.image_size)
+    square, _ = model_image(image, normalize.image_size, model.fit)
     filtered = encoder.filtered(torch.from_numpy(square)[None, None])[0]  # (13, 3, H, H), in CLIP's range
     return FilterViews(square, (filtered * normalize.std + normalize.mean).mean(1).float().numpy())
 

@@ -157,8 +157,8 @@ def library_cards() -> list[Card]:
 
 
 def bundle_key(card: Card) -> str:
-    """Names a bundle and its content."""
-    hashes = json.dumps([card.content.get("sha256"), card.content.get("encoder")], sort_keys=True)
+    """Names a bundle and its content, all that decides its reports."""
+    hashes = json.dumps([card.content.get(each) for each in ("sha256", "encoder", "fit", "write")], sort_keys=True)
     return f"{card.name}-{hashlib.sha256(hashes.encode()).hexdigest()[:16]}"
 
 

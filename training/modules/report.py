@@ -10,7 +10,7 @@ import pytorch_lightning as lightning
 from torch import Tensor, nn
 
 from core import ranks
-from core.config import ReportConfig
+from core.config import GENTLE, AugmentConfig, ReportConfig
 from core.decoders import Decoder
 from core.decoders.search import GenerateConfig, generate
 from core.encoders import Encoder
@@ -22,7 +22,8 @@ from core.labels.rules import label_report
 from core.text import Vocabulary, to_text
 from core.types import VisualTokens
 from training.losses import report_loss
-from training.modules.optimizers import adamw, augment
+from training.modules.augmentation import augment
+from training.modules.optimizers import adamw
 
 GREEDY = GenerateConfig(beam_size=1)
 
@@ -37,6 +38,7 @@ class ReportModule(lightning.LightningModule):
         decoder: Decoder,
         vocabulary: Vocabulary,
         config: ReportConfig,
+        augmentation: AugmentConfig = GENTLE,
     ) -> None:
         """Train ``decoder``.
 
@@ -47,6 +49,7 @@ class ReportModule(lightning.LightningModule):
             decoder: to train.
             vocabulary: to read generated ids.
             config: numbers.
+            augmentation: of images, where ``config`` asks for it.
         """
         super().__init__()
         self.encoder = encoder if encoder is not None else nn.Identity()
@@ -54,6 +57,7 @@ class ReportModule(lightning.LightningModule):
         self._templates = tuple(templates)
         self.decoder = decoder
         self.config = config
+        self.augmentation = augmentation
         self.vocabulary = vocabulary
         self._generated: list[tuple[list[str], list[str]]] = []
 
@@ -70,7 +74,7 @@ class ReportModule(lightning.LightningModule):
             inputs = batch["labels"]
         else:
             images = batch["images"]
-            inputs = augment(images) if self.training and self.config.augment else images
+            inputs = augment(images, self.augmentation) if self.training and self.config.augment else images
         visual: VisualTokens = self.encoder(inputs)
         return visual
 

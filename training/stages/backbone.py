@@ -45,7 +45,7 @@ def backbone(run: Run) -> Done:
             patience=settings.epochs,
             augment=True,
         )
-        module = ClassifierModule(normalize, network, positive_rate(targets), training)
+        module = ClassifierModule(normalize, network, positive_rate(targets), training, config.augment)
         fit_classifier(run, folder, module, targets, data)
         save_weights(folder, {"backbone": network.model})
 
@@ -56,5 +56,6 @@ def backbone(run: Run) -> Done:
         pretrained=config.pretrained,
         data=run.backbone_data.identity(),
         **{name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")},
+        **run.augmentation(True),
     )
     return run_stage(run.folder / "backbone", identity, work)

@@ -37,11 +37,15 @@ def classifier(run: Run, name: str, kind: Kind) -> Done:
         assert isinstance(encoder, FineGrainedEncoder)
         targets = {split: _targets(run.data, kind, split) for split in ("train", "validate")}
         tower = encoder.classifiers()[kind]
-        module = ClassifierModule(encoder.normalize, tower, positive_rate(targets), run.config.classifier)
+        module = ClassifierModule(
+            encoder.normalize, tower, positive_rate(targets), run.config.classifier, run.config.augment
+        )
         fit_classifier(run, folder, module, targets, run.data)
         save_weights(folder, {kind: tower})
 
-    identity = run.identity("classifier", classifier=run.config.classifier, kind=kind, encoder=name)
+    settings = run.config.classifier
+    augmented = run.augmentation(settings.augment)
+    identity = run.identity("classifier", classifier=settings, kind=kind, encoder=name, **augmented)
     return run_stage(run.folder / f"{kind}_{name}", identity, work)
 
 
@@ -53,12 +57,14 @@ def backbone_classifier(run: Run, name: str) -> Done:
         targets = {split: run.data.coarse_targets(split) for split in ("train", "validate")}
         torch.manual_seed(run.config.seed)
         normalize, network = build_classifier(name, run.config.size, pretrained=run.config.pretrained)
-        module = ClassifierModule(normalize, network, positive_rate(targets), settings)
+        module = ClassifierModule(normalize, network, positive_rate(targets), settings, run.config.augment)
         fit_classifier(run, folder, module, targets, run.data)
         save_weights(folder, {"classifier": network})
         _score_held_out(run, folder, normalize, network)
 
-    identity = run.identity("table_2_row", after={}, classifier=settings, network=name)
+    identity = run.identity(
+        "table_2_row", after={}, classifier=settings, network=name, **run.augmentation(settings.augment)
+    )
     return run_stage(run.folder / "table2" / name, identity, work)
 
 

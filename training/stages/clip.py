@@ -46,7 +46,7 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
         pairs = pairs_of()
         fit(
             folder,
-            ClipModule(encoder, settings),
+            ClipModule(encoder, settings, run.config.augment),
             loaders(
                 (len(pairs["train"]), len(pairs["validate"])),
                 (_paired(run, "train", pairs["train"], encoder), _paired(run, "validate", pairs["validate"], encoder)),
@@ -68,7 +68,8 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
             write_whole(folder / "census.json", json.dumps(census, indent=2))
         save_weights(folder, {"encoder": encoder})
 
-    return run_stage(run.folder / f"clip_{name}", run.identity("clip", clip=settings, encoder=name), work)
+    identity = run.identity("clip", clip=settings, encoder=name, **run.augmentation(settings.augment))
+    return run_stage(run.folder / f"clip_{name}", identity, work)
 
 
 def _paired(
