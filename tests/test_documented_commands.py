@@ -145,6 +145,13 @@ ROWS: dict[str, Row] = {
         PHANTOM + " --set report.epochs=3" + RUNS + ONE, slow=True, says="constant report"
     ),
     "cxr-lens bundles --verify": Row(TRAINED, says="phantom-cve-transformer .*verified", after=TRAINING),
+    "cxr-lens card write.beam_size=3 --bundle mine-fve-m2": Row(
+        given={"mine-fve-m2": lambda place: "phantom-cve-transformer"}, more=TRAINED, says="write.beam_size 3", after=TRAINING
+    ),
+    "cxr-lens gate --preset phantom": Row(PHANTOM + RUNS + TRAINED, says="written: .*phantom-gate", after=TRAINING),
+    "cxr-lens study gate --preset phantom": Row(
+        PHANTOM + RUNS + TRAINED + " --count 3", says="coloured noise", after=TRAINING
+    ),
     "cxr-lens train --preset mine.toml": Row(
         PHANTOM + RUNS + ONE, {"mine.toml": lambda place: place.preset}, says="cve *. transformer", after=TRAINING
     ),

@@ -186,6 +186,10 @@ READERS: Mapping[str, Callable[[str], bool]] = {
     "data.folder": lambda name: False,  # of an index; where it lies changes nothing
     "data.views": lambda name: False,
     "data.labels": lambda name: False,
+    "data.fit": lambda name: every(name) or name == "evaluate",
+    "data.aspect": lambda name: every(name) or name == "evaluate",
+    "data.trim": lambda name: every(name) or name == "evaluate",
+    "augment": lambda name: name == "backbone" or classifiers(name) or name.startswith(("clip_", "dve")),
     "backbone": lambda name: name == "backbone",
     "classifier": classifiers,
     "classifier.optimizer": lambda name: classifiers(name) and name != "table2/vit_small_patch16_224",  # always SAM

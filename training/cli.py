@@ -55,20 +55,8 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *(
-        "report",
-        "dashboard",
-        "bundles",
-        "write",
-        "embed",
-        "review",
-        "evaluate",
-        "label",
-        "explain-benchmark",
-        "card",
-        "gate",
-    ),
-    *("data", "phantom"),
+    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark"),
+    *("card", "gate", "data", "phantom"),
     *(
         "plan",
         "train",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -72,7 +73,7 @@ def evaluate(
     _tell_other_settings(config, cards)
     studies, references, subjects = _held_out(config, data)
     baselines = _baselines(data, studies)
-    written = _write_all(cards, bundles, data, len(studies), config, jobs)
+    written, warned = _write_all(cards, bundles, data, len(studies), config, jobs)
     if out is not None:  # before scoring: they take the longest
         out.mkdir(parents=True, exist_ok=True)
         lines = [
@@ -90,6 +91,7 @@ def evaluate(
         "seed": config.seed,
         "fingerprint": data.fingerprint(),
         "command": f"cxr-lens evaluate --preset {config.name}",
+        "told": [*(card.fit_note for card in cards if card.fit_note), *_told(warned)],
         **scored,
     }
     if out is not None:
@@ -160,6 +162,7 @@ def evaluation_markdown(results: Mapping[str, Any]) -> str:
             cells = [f"{scores[key]:.3f}" if key in scores else "" for key in language]
             lines.append(f"| {system} | {' | '.join(cells)} |")
         lines.append("")
+    lines += [f"- {each}" for each in results.get("told", ())]
     lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]
     for row in [*results["rows"], *results["baselines"]]:
         lines += [f"- {row['name']}: no {score.upper()}. {why}" for score, why in row.get("missing", {}).items()]
@@ -185,37 +188,50 @@ def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study
 
 def _write_all(
     cards: Sequence[Card], bundles: Path, data: StudyData, count: int, config: ExperimentConfig, jobs: int
-) -> dict[str, list[str]]:
-    """Name of a bundle -> its reports; an encoder that pairs share reads each image once."""
+) -> tuple[dict[str, list[str]], dict[str, Counter[str]]]:
+    """Name of a bundle -> its reports, and what was said of how many images; pairs that share an encoder share that."""
     sharing: dict[str, list[str]] = {}
     for card in cards:
         sharing.setdefault(json.dumps(card.content["encoder"].get("shared") or card.name), []).append(card.name)
     work = [(names, bundles, config, data.folder, count) for names in sharing.values()]
     written: dict[str, list[str]] = {}
+    warned: dict[str, Counter[str]] = {}
     with ExitStack() as stack, tqdm(total=len(cards), desc="evaluating", unit="pair") as bar:
-        run: Callable[..., Iterator[dict[str, list[str]]]] = map
+        run: Callable[..., Iterator[tuple[dict[str, list[str]], dict[str, Counter[str]]]]] = map
         if jobs > 1:
             for card in cards:  # images are made once, not by each process
                 data.images("test", image_size(card.encoder, card.size), card.fit)  # type: ignore[arg-type]
             run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
-        for texts in run(_write, work):
+        for texts, said in run(_write, work):
             written |= texts
+            warned |= said
             bar.update(len(texts))
-    return written
+    return written, warned
 
 
-def _write(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> dict[str, list[str]]:
+def _told(warned: Mapping[str, Counter[str]]) -> list[str]:
+    """Each warning with the number of studies that it stands beside, of each pair."""
+    warnings = dict.fromkeys(warning for said in warned.values() for warning in said)
+    counts = {one: [f"{name} {said[one]}" for name, said in warned.items() if said[one]] for one in warnings}
+    return [f"{warning} (Studies: {', '.join(each)}.)" for warning, each in counts.items()]
+
+
+def _write(
+    job: tuple[list[str], Path, ExperimentConfig, Path, int],
+) -> tuple[dict[str, list[str]], dict[str, Counter[str]]]:
     names, bundles, config, folder, count = job
     use_threads_for(config.size)
     library = BundleLibrary(bundles)
     models = [library.load(name) for name in names]
     images = StudyData(config.data, folder).images("test", models[0].image_size, models[0].fit)[:count]
     texts: dict[str, list[str]] = {name: [] for name in names}
+    warned = {name: Counter[str]() for name in names}
     for start in range(0, count, BATCH):
         batch = to_images(np.asarray(images[start : start + BATCH]))
         for name, reports in write_batch(models, lambda *_, batch=batch: batch):  # type: ignore[misc]
             texts[name] += [report.text for report in reports]
-    return texts
+            warned[name].update(warning for report in reports for warning in report.warnings[:1])
+    return texts, warned
 
 
 def _baselines(data: StudyData, studies: Sequence[Study]) -> Baselines:

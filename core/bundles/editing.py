@@ -1,4 +1,4 @@
-"""Changes what a bundle's card says of how the pair is used; its weights, and what it learned from, stay as they are."""
+"""Changes what a bundle's card says of how the pair is used; its weights stay as they are."""
 
 from __future__ import annotations
 

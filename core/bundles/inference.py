@@ -14,7 +14,13 @@ from core.bundles.pair import ReportModel, encode_batch, encode_images, to_batch
 from core.decoders.search import GenerateConfig
 from core.studies.model_image import Pixels
 from core.text import PAD, START
-from core.types import Fit, FloatImage, Report, VisualTokens
+from core.types import CXRLensError, Fit, FloatImage, Report, VisualTokens
+
+NOT_FINITE = (
+    "The encoder gives NaN or infinity for this image, so nothing was written. If it does for others too, its weights "
+    "are damaged: verify the bundle with 'cxr-lens bundles --verify'."
+)
+NOTHING_WRITTEN = "The model wrote nothing about this image."
 
 
 def write_reports(
@@ -47,7 +53,8 @@ def write_batch(
         beam_size: as of `write_reports`.
 
     Yields:
-        The model's name and its B reports.
+        The model's name and its B reports, each with the warnings that belong beside it; a report that could not be
+        written for want of finite numbers is empty, and its warning says so.
     """
     seen: dict[tuple[int, Fit], tuple[VisualTokens, list[tuple[str, ...]]]] = {}
     for model in models:
@@ -57,15 +64,8 @@ def write_batch(
             seen[key] = _look(model, batch)
         visual, warnings = seen[key]
         how = model.write if beam_size is None else replace(model.write, beam_size=beam_size)
-        written = write_from_tokens(model, visual, how)
+        written = _write(model, visual, how)
         yield model.card.name, [_with(*each) for each in zip(written, warnings, strict=True)]
-
-
-NOT_FINITE = (
-    "The encoder gives NaN or infinity for this image, so nothing was written. If it does for others too, its weights are "
-    "damaged: verify the bundle with 'cxr-lens bundles --verify'."
-)
-NOTHING_WRITTEN = "The model wrote nothing of this image."
 
 
 def _look(model: ReportModel, images: torch.Tensor) -> tuple[VisualTokens, list[tuple[str, ...]]]:
@@ -78,11 +78,20 @@ def _look(model: ReportModel, images: torch.Tensor) -> tuple[VisualTokens, list[
     return replace(visual, tokens=usable), warnings
 
 
+def _write(model: ReportModel, visual: VisualTokens, how: GenerateConfig) -> list[Report]:
+    """Reports of tokens; where the decoder gives no numbers, none, and the reason beside each: others still write."""
+    try:
+        return write_from_tokens(model, visual, how)
+    except CXRLensError as error:
+        return [Report("", (), 0.0, finished=True, warnings=(str(error),))] * len(visual.tokens)
+
+
 def _with(report: Report, warnings: tuple[str, ...]) -> Report:
     """A report with what is to be said beside it; of an image that gave no numbers nothing is told."""
     if NOT_FINITE in warnings:
         return Report("", (), 0.0, finished=True, warnings=warnings)
-    return replace(report, warnings=warnings if report.text else (*warnings, NOTHING_WRITTEN))
+    nothing = () if report.text or report.warnings else (NOTHING_WRITTEN,)
+    return replace(report, warnings=(*warnings, *report.warnings, *nothing))
 
 
 def pooled_embedding(model: ReportModel, image: FloatImage) -> npt.NDArray[np.float32]:

@@ -21,7 +21,7 @@ class Distance:
 
     Attributes:
         mean: (F,).
-        basis: (K, F), rows of length 1, at right angles to each other.
+        basis: (K, F), rows of length 1, at right angles to each other, of 16 bits.
         variances: (K,), along the rows.
         rest: variance along any other direction.
     """
@@ -55,12 +55,14 @@ class Distance:
             )
         mean = values.mean(0, dtype=np.float64)
         _, lengths, directions = np.linalg.svd(values - mean, full_matrices=False)
-        variances = lengths**2 / count
-        rest = float(variances[components:].sum() / (features - components))
-        least = max(1e-6 * float(variances[0]), 1e-12)  # of what never varied: an exact 0 would divide
+        basis = directions[:components].astype(np.float16).astype(np.float32)  # as it is kept
+        along = (values - mean) @ basis.T
+        variances = (along**2).mean(0)
+        rest = float(((values - mean) ** 2).sum() - (along**2).sum()) / count / (features - components)
+        least = max(1e-6 * float(lengths[0] ** 2 / count), 1e-12)  # of what never varied: an exact 0 would divide
         return cls(
             mean.astype(np.float32),
-            directions[:components].astype(np.float32),
-            np.maximum(variances[:components], least).astype(np.float32),
-            max(rest, least),
+            basis,
+            np.maximum(variances, least).astype(np.float32),
+            float(np.float32(max(rest, least))),
         )

@@ -95,9 +95,8 @@ def check_of(folder: Path, card: Card) -> Check:
 
 
 def _arrays(distance: Distance) -> dict[str, Any]:
-    """Rounded to 16 bits, which changes a distance by less than it differs between machines."""
     return {
-        "mean": distance.mean.astype(np.float16),
+        "mean": distance.mean,
         "basis": distance.basis.astype(np.float16),
         "variances": np.append(distance.variances, distance.rest).astype(np.float32),
     }

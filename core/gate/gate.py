@@ -21,10 +21,13 @@ WARNED = 0.01
 """Ours: share of validation films that get a warning, for each of the reasons."""
 NEARER = 1.1
 """Ours: how many times nearer a copy must be at least, whatever validation says."""
+EVEN = 0.01
+"""Ours: contrast that is added to a small picture's own: an even image is not blown up to its noise."""
 TURNS: Mapping[str, str] = {
     "left": "This image seems to be turned by 90 degrees: turned to the left it would be like the films",
     "right": "This image seems to be turned by 90 degrees: turned to the right it would be like the films",
     "half": "This image seems to be upside down: turned by 180 degrees it would be like the films",
+    "flipped": "This image seems to be flipped: with top and bottom exchanged it would be like the films",
     "inverted": "This image seems to be inverted, air white: with black and white exchanged it would be like the films",
     "mirrored": "This image may be mirrored, or the heart lies on the right: with left and right exchanged it would be "
     "more like the films",
@@ -112,7 +115,7 @@ class Gate:
         return Scores(self.picture.of(flat(small)), self.tokens.of(pooled(tokens)), copies)
 
     def warnings(self, images: Tensor, tokens: Tensor) -> list[tuple[str, ...]]:
-        """See `Check.warnings`; at most one sentence an image, the one that says most."""
+        """See `Check.warnings`; of several reasons the one that says most, and what was measured."""
         found = self.scores(images, tokens)
         return [self._warning(found, row) for row in range(len(images))]
 
@@ -121,32 +124,23 @@ class Gate:
         worst: Values = np.maximum(scores.picture / self.limits.picture, scores.tokens / self.limits.tokens)
         return worst
 
-    def flagged(self, scores: Scores) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Which images get a warning, (n,)."""
-        turns = tuple(name for name in TURNS if name != "mirrored")
-        found: np.ndarray[tuple[int], np.dtype[np.bool_]] = (
-            (self.unlike(scores) > 1)
-            | (scores.best_copy(*turns) > self.limits.turned)
-            | (scores.best_copy("mirrored") > self.limits.mirrored)
-        )
-        return found
-
     def _warning(self, scores: Scores, row: int) -> tuple[str, ...]:
         unlike = float(self.unlike(scores)[row])
         ratios = {name: float(scores.picture[row] / copy[row]) for name, copy in scores.copies.items()}
-        mirrored = ratios.pop("mirrored")
-        turn = max(ratios, key=lambda name: ratios[name])
-        # A copy must be a usual film, or nearly: noise turned is noise.
-        if ratios[turn] > self.limits.turned and scores.copies[turn][row] <= 2 * self.limits.picture:
+        # A copy must itself be a usual film: noise turned is noise.
+        usual = {name: ratio for name, ratio in ratios.items() if scores.copies[name][row] <= self.limits.picture}
+        mirrored = usual.pop("mirrored", 0.0)
+        turn = max(usual, key=lambda name: usual[name], default="")
+        if turn and usual[turn] > self.limits.turned:
             return (f"{TURNS[turn]} that this model learned from. Do not trust the report.",)
-        if unlike > 1:
-            return (
-                f"This image is unlike the films that this model learned from: its distance from them is {unlike:.1f} "
-                "times that of all but one in a hundred of such films. It may be a lateral view, another part of the "
-                "body, or no X-ray. Do not trust the report.",
-            )
         if mirrored > self.limits.mirrored:
             return (f"{TURNS['mirrored']} that this model learned from. Sides in the report may be wrong.",)
+        if unlike > 1:
+            return (
+                "This image is unlike the films that this model learned from. It may be a lateral view, another part "
+                "of the body, or no X-ray. Do not trust the report.",
+                f"Its distance from them is {unlike:.1f} times the limit, which hardly any of such films is above.",
+            )
         return ()
 
 
@@ -156,7 +150,7 @@ def small_pictures(images: Tensor) -> Values:
 
     small: Values = functional.adaptive_avg_pool2d(images.float(), SIDE)[:, 0].cpu().numpy()
     centred = small - small.mean((1, 2), keepdims=True)
-    even: Values = centred / (small.std((1, 2), keepdims=True) + 0.05)
+    even: Values = centred / (small.std((1, 2), keepdims=True) + EVEN)
     return even
 
 
@@ -166,6 +160,7 @@ def turned(pictures: Values) -> dict[str, Values]:
         "left": np.rot90(pictures, 1, (1, 2)),
         "right": np.rot90(pictures, -1, (1, 2)),
         "half": np.rot90(pictures, 2, (1, 2)),
+        "flipped": pictures[:, ::-1],
         "inverted": -pictures,
         "mirrored": pictures[:, :, ::-1],
     }
@@ -188,7 +183,7 @@ def learn_gate(picture: Distance, tokens: Distance, validation: tuple[Values, Va
     Args:
         picture: learned from small pictures of training films, flat.
         tokens: learned from mean tokens of training films.
-        validation: small pictures (n, S, S) and mean tokens (n, D) of other films of the same kind.
+        validation: small pictures (n, S, S) and mean tokens (m, D) of other films of the same kind.
     """
     pictures, means = validation
     scores = Scores(

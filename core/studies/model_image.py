@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.studies.images import fit_square
-from core.types import PAD, Fit, FloatImage, Geometry, StudySource
+from core.types import PAD, CXRLensError, Fit, FloatImage, Geometry, StudySource
 
 
 class Pixels(Protocol):
@@ -45,8 +45,13 @@ def model_image(image: FloatImage, size: int, fit: Fit = PAD) -> tuple[FloatImag
 
     Returns:
         the square (size, size), values in [0, 1] in steps of 1/255, and the way back to the image.
+
+    Raises:
+        CXRLensError: a value of the image is no number.
     """
     square, geometry = fit_square(image, size, fit=fit)
+    if not np.isfinite(square).all():
+        raise CXRLensError("The image holds NaN or infinity, and no model can read it. Export it again.")
     return grey_levels(square).astype(np.float32) / np.float32(255), geometry
 
 

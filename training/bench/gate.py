@@ -28,14 +28,20 @@ TURNED: Mapping[str, tuple[Callable[[FloatImage], FloatImage], str]] = {
     "turned by 270 degrees": (lambda image: np.rot90(image, 3), "90 degrees"),
     "upside down": (lambda image: np.rot90(image, 2), "upside down"),
     "inverted": (lambda image: 1 - image, "inverted"),
-    "flipped, top to bottom": (lambda image: image[::-1], ""),
+    "flipped, top to bottom": (lambda image: image[::-1], "top and bottom"),
     "mirrored": (lambda image: image[:, ::-1], "mirrored"),
 }
-"""What is done to films, and the word by which the right warning is known; "" where none names it."""
+"""What is done to films, and the word by which the right warning is known."""
 
 
 def gate_study(
-    library: BundleLibrary, family: str, data: StudyData, others: Path | None, count: int, seed: int
+    library: BundleLibrary,
+    family: str,
+    data: StudyData,
+    others: Path | None,
+    count: int,
+    seed: int,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score all that should be noticed against held-out films.
 
@@ -46,6 +52,7 @@ def gate_study(
         others: a folder of chest films of another hospital; None leaves them out.
         count: images of each kind at most.
         seed: of noise and drawn pictures.
+        names: of bundles whose encoders are measured; all of the family unless given.
 
     Returns:
         {"family", "studies", "encoders": encoder -> kind -> {"images", "auc", "warned", "named"}}: ROC-AUC against the
@@ -54,9 +61,11 @@ def gate_study(
     Raises:
         CXRLensError: there is no bundle of the family, or it has no gate.
     """
-    cards = [card for card in library.cards() if card.family == family]
+    cards = [card for card in library.cards() if card.family == family and (not names or card.name in names)]
     if not cards:
-        raise StageError(f"{library.folder} has no bundle of the family '{family}'.")
+        raise StageError(
+            f"{library.folder} has no bundle of the family '{family}'{' among those named' if names else ''}."
+        )
     kinds = _kinds(data, others, count, seed)
     found: dict[str, Any] = {}
     done: set[str] = set()

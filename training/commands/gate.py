@@ -9,7 +9,7 @@ import typer
 
 from core.paths import BUNDLES, RUNS
 from training.console import print_result
-from training.options import AsJson, Bundles, Overrides, Preset, Runs, Seed, read_preset
+from training.options import AsJson, BundleNames, Bundles, Overrides, Preset, Runs, Seed, read_preset
 
 
 def gate(
@@ -37,6 +37,7 @@ def gate(
 def study_gate(
     preset: Preset = "phantom",
     overrides: Overrides = None,
+    bundle: BundleNames = None,
     bundles: Bundles = BUNDLES,
     runs: Runs = RUNS,
     films: Annotated[
@@ -55,5 +56,5 @@ def study_gate(
 
     use_threads_for(config.size)
     data = Run(config, runs / config.name).data
-    found = gate_study(BundleLibrary(bundles), config.name, data, films, count, seed)
+    found = gate_study(BundleLibrary(bundles), config.name, data, films, count, seed, bundle or ())
     print_result(found, as_json, lambda: gate_markdown(found))

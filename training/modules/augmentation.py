@@ -32,7 +32,7 @@ def augment(images: Tensor, how: AugmentConfig) -> Tensor:
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     matrix = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], dim=1)
     if how.aspect:
-        half = (torch.rand(batch) - 0.5) * how.aspect
+        half = (torch.rand(batch) - 0.5) * how.aspect / 2
         matrix = matrix * torch.stack([half.exp(), (-half).exp()], 1)[..., None]  # the sampled area's sides
     grid = functional.affine_grid(matrix.to(images), list(images.shape), align_corners=False)
     moved = functional.grid_sample(images, grid, align_corners=False)
@@ -59,7 +59,7 @@ def _marked(images: Tensor, share: float) -> Tensor:
     """Burn an R or an L into the upper corner of its side, in some of the images."""
     batch = len(images)
     marked, is_left = torch.rand(batch) < share, torch.rand(batch) < 0.5
-    size = 0.03 + 0.04 * torch.rand(batch)  # half of the letter's height, in halves of the image's side
+    size = 0.04 + 0.05 * torch.rand(batch)  # the letter's height, of the image's
     across, down = 0.75 + 0.2 * torch.rand(batch), -0.95 + 0.35 * torch.rand(batch)
     grey = (0.6 + 0.4 * torch.rand(batch)) * marked
     dots = {

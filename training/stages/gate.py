@@ -18,8 +18,10 @@ from training.console import has_no_bars, progress_bar
 from training.data import StudyData, to_images
 from training.stages.models import batches
 
-STUDIES: dict[Split, int] = {"train": 1500, "validate": 600}
-"""Ours: studies of each split at most, the first; more change a limit by less than its own uncertainty."""
+PICTURES: dict[Split, int] = {"train": 1500, "validate": 600}
+"""Ours: studies of each split at most whose small pictures are learned from, the first."""
+ENCODED: dict[Split, int] = {"train": 600, "validate": 300}
+"""Ours: those of them that each encoder reads; CCVE takes 13 passes for each."""
 
 
 def write_gates_of(family: str, library: BundleLibrary, data: StudyData, out: Path) -> Path:
@@ -38,17 +40,18 @@ def write_gates_of(family: str, library: BundleLibrary, data: StudyData, out: Pa
                 continue
             model = library.load(card.name)
             size = model.image_size
-            images = {split: data.images(split, size, model.fit)[:most] for split, most in STUDIES.items()}
+            images = {split: data.images(split, size, model.fit)[:most] for split, most in PICTURES.items()}
             if (size, model.fit) not in pictures:
                 small = {split: _pictures(each) for split, each in images.items()}
                 learned = Distance.learn(flat(small["train"]), COMPONENTS[0])
                 pictures[size, model.fit] = learned, small["validate"]
             picture, validation = pictures[size, model.fit]
-            tokens = Distance.learn(mean_tokens(model, images["train"]), COMPONENTS[1])
-            gates[key] = learn_gate(picture, tokens, (validation, mean_tokens(model, images["validate"])))
+            means = {split: mean_tokens(model, images[split][:most]) for split, most in ENCODED.items()}
+            tokens = Distance.learn(means["train"], COMPONENTS[1])
+            gates[key] = learn_gate(picture, tokens, (validation, means["validate"]))
         tell(len(cards), len(cards))
     path = gate_file(out, family)
-    counts = {split: min(most, len(data.studies[split])) for split, most in STUDIES.items()}
+    counts = {split: min(most, len(data.studies[split])) for split, most in PICTURES.items()}
     write_gates(path, gates, {"studies": counts, "fingerprint": data.fingerprint(), "encoders": len(gates)})
     return path
 

@@ -39,6 +39,8 @@ def trim_borders(image: FloatImage) -> tuple[int, int, int, int]:
             top += 1
         while top < bottom and _even(image[bottom - 1, left:right], grey[1]):
             bottom -= 1
+        if top == bottom:
+            return 0, 0, height, width
         while left < right and _even(image[top:bottom, left], grey[2]):
             left += 1
         while left < right and _even(image[top:bottom, right - 1], grey[3]):
