@@ -146,7 +146,10 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens bundles --verify": Row(TRAINED, says="phantom-cve-transformer .*verified", after=TRAINING),
     "cxr-lens card write.beam_size=3 --bundle mine-fve-m2": Row(
-        given={"mine-fve-m2": lambda place: "phantom-cve-transformer"}, more=TRAINED, says="write.beam_size 3", after=TRAINING
+        given={"mine-fve-m2": lambda place: "phantom-cve-transformer"},
+        more=TRAINED,
+        says="write.beam_size 3",
+        after=TRAINING,
     ),
     "cxr-lens gate --preset phantom": Row(PHANTOM + RUNS + TRAINED, says="written: .*phantom-gate", after=TRAINING),
     "cxr-lens study gate --preset phantom": Row(

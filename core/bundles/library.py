@@ -120,9 +120,9 @@ class BundleLibrary:
         return {}
 
     def _load(self, name: str) -> ReportModel:
+        from core.bundles.gates import check_of
         from core.bundles.pair import ReportModel
         from core.decoders import build_decoder
-        from core.gate.files import check_of
         from core.registry import token_width
         from core.text import Vocabulary
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from core import ranks
+from core.bundles.gates import gate_file
 from core.bundles.library import BundleLibrary
 from core.devices import Precision, computing, open_device
 from core.files import read_json_lines, sha256_of, whole_file, write_whole
-from core.gate.files import gate_file
 from core.studies.model_image import of_study
 from core.studies.source import Source
 from core.studies.sources import open_source

@@ -106,7 +106,7 @@ def without_region(
         reference: the radiologist's report.
 
     Raises:
-        CXRLensError: the region is empty, or of another image.
+        CXRLensError: the region is empty, of another image, or wholly on a border that is cut off.
     """
     if region.shape != subject.image.shape:
         raise CXRLensError(f"The region is drawn on {region.shape} pixels, but the image has {subject.image.shape}.")
@@ -115,6 +115,10 @@ def without_region(
     if how not in ("blank", "blur"):
         raise CXRLensError(f"A region is covered by 'blank' or by 'blur', not by '{how}'.")
     inside = torch.from_numpy(to_square(region.astype(np.float32), subject.geometry))[None, None]
+    if not inside.any():
+        raise CXRLensError(
+            "The region lies on a border of the image that the model does not read. Draw it on the film."
+        )
     cover = baseline_image(subject, "mean" if how == "blank" else "blur")
     changed = with_image(subject, subject.square * (1 - inside) + cover * inside)
     share = region.mean()

@@ -41,17 +41,17 @@ class Distance:
 
     @classmethod
     def learn(cls, values: Values, components: int) -> Distance:
-        """Learn from values (n, F) what is usual.
+        """Learn from values (n, F) what is usual; of few values, fewer directions than ``components``.
 
         Raises:
             CXRLensError: they are too few, or not finite.
         """
         count, features = values.shape
-        components = min(components, features - 1)
-        if count <= components + 1 or not np.isfinite(values).all():
+        components = min(components, features - 1, (count - 1) // 2)
+        if components < 1 or not np.isfinite(values).all():
             raise CXRLensError(
-                f"What usual films look like cannot be learned from {count} of them: more than {components + 1} are "
-                "needed, and finite values. Raise data.count, or verify the bundles."
+                f"What usual films look like cannot be learned from {count} of them: at least 3 are needed, and finite "
+                "values. Take more studies, or verify the bundles."
             )
         mean = values.mean(0, dtype=np.float64)
         _, lengths, directions = np.linalg.svd(values - mean, full_matrices=False)

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
+from core.bundles.gates import gate_key
 from core.bundles.library import BundleLibrary
 from core.bundles.pair import ReportModel, encode_batch, to_batch
-from core.gate.files import gate_key
 from core.gate.gate import Gate, Scores
 from core.studies.images import ImageError, read_image
 from core.types import CXRLensError, FloatImage

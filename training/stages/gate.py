@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from core.bundles.gates import gate_file, gate_key, write_gates
 from core.bundles.library import BundleLibrary
 from core.bundles.pair import ReportModel, encode_batch
 from core.gate.distance import Distance, Values
-from core.gate.files import gate_file, gate_key, write_gates
 from core.gate.gate import COMPONENTS, Gate, flat, learn_gate, pooled, small_pictures
 from core.types import Fit, Split
 from training.console import has_no_bars, progress_bar
