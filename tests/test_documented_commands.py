@@ -153,7 +153,7 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens gate --preset phantom": Row(PHANTOM + RUNS + TRAINED, says="written: .*phantom-gate", after=TRAINING),
     "cxr-lens study gate --preset phantom": Row(
-        PHANTOM + RUNS + TRAINED + " --count 3", says="coloured noise", after=TRAINING
+        PHANTOM + RUNS + TRAINED + " --each 3", says="coloured noise", after=TRAINING
     ),
     "cxr-lens train --preset mine.toml": Row(
         PHANTOM + RUNS + ONE, {"mine.toml": lambda place: place.preset}, says="cve *. transformer", after=TRAINING

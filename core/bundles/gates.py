@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,14 @@ def write_gates(path: Path, gates: Mapping[str, Gate], about: Mapping[str, Any])
     from safetensors.numpy import save_file
 
     tensors: dict[str, Any] = {}
-    pictures = list({id(gate.picture): gate.picture for gate in gates.values()}.values())  # most gates have the same
+    pictures = list({gate.picture.mean.tobytes(): gate.picture for gate in gates.values()}.values())  # mostly the same
     for number, picture in enumerate(pictures):
         tensors |= {f"{_PICTURE}{number}.{part}": values for part, values in _arrays(picture).items()}
     for key, gate in gates.items():
         tensors |= {f"{key}.tokens.{part}": values for part, values in _arrays(gate.tokens).items()}
-        tensors[f"{key}.{_PICTURE}"] = np.array([next(n for n, each in enumerate(pictures) if each is gate.picture)])
+        tensors[f"{key}.{_PICTURE}"] = np.array(
+            [[each.mean.tobytes() for each in pictures].index(gate.picture.mean.tobytes())]
+        )
         tensors[f"{key}.limits"] = np.array(list(asdict(gate.limits).values()), np.float32)
     with whole_file(path) as fresh:
         save_file(tensors, fresh, {"about": json.dumps(about, sort_keys=True)})
@@ -79,6 +81,18 @@ def read_gates(path: Path) -> dict[str, Gate]:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CXRLensError(f"{path.name} cannot be read ({error}). {how_to_restore(path)}") from error
     return found
+
+
+def kept_gates(path: Path, about: Mapping[str, Any], keys: Collection[str]) -> dict[str, Gate]:
+    """Gates of a file that were made from the same, and are still wanted; none where there is no such file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            same = (file.metadata() or {}).get("about") == json.dumps(about, sort_keys=True)
+        return {key: gate for key, gate in read_gates(path).items() if key in keys} if same else {}
+    except (SafetensorError, OSError, CXRLensError):
+        return {}
 
 
 def check_of(folder: Path, card: Card) -> Check:

@@ -66,7 +66,7 @@ def gate_study(
         raise StageError(
             f"{library.folder} has no bundle of the family '{family}'{' among those named' if names else ''}."
         )
-    kinds = _kinds(data, others, count, seed)
+    kinds = _kinds(data, library.load(cards[0].name).image_size, others, count, seed)
     found: dict[str, Any] = {}
     done: set[str] = set()
     with progress_bar("encoder", "measuring") as tell:
@@ -148,10 +148,10 @@ def _worst(gate: Gate, scores: Scores) -> np.ndarray[Any, Any]:
 # -------------------------------------------------------------------------------------------------------------- images
 
 
-def _kinds(data: StudyData, others: Path | None, count: int, seed: int) -> dict[str, list[FloatImage]]:
-    """Images by what they are; the first are the usual ones."""
+def _kinds(data: StudyData, size: int, others: Path | None, count: int, seed: int) -> dict[str, list[FloatImage]]:
+    """Images by what they are; the first are the usual ones, and drawn at a size where they are drawn."""
     ids = [study.study_id for study in data.studies["test"]]
-    films = [data.source.for_model(study_id, SIDE) for study_id in ids[:count]]
+    films = [data.source.for_model(study_id, size) for study_id in ids[:count]]
     kinds = {HELD_OUT: films}
     further = _read(sorted(others.iterdir()) if others else [], count)
     if further:

@@ -43,7 +43,7 @@ def study_gate(
     films: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder of chest films of another hospital.")
     ] = None,
-    count: Annotated[int, typer.Option(min=2, help="Images of each kind at most.")] = 200,
+    each: Annotated[int, typer.Option(min=2, help="Images of each kind at most.")] = 200,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -56,5 +56,5 @@ def study_gate(
 
     use_threads_for(config.size)
     data = Run(config, runs / config.name).data
-    found = gate_study(BundleLibrary(bundles), config.name, data, films, count, seed, bundle or ())
+    found = gate_study(BundleLibrary(bundles), config.name, data, films, each, seed, bundle or ())
     print_result(found, as_json, lambda: gate_markdown(found))

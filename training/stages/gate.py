@@ -8,31 +8,38 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from core.bundles.gates import gate_file, gate_key, write_gates
+from core.bundles.gates import gate_file, gate_key, kept_gates, write_gates
 from core.bundles.library import BundleLibrary
 from core.bundles.pair import ReportModel, encode_batch
 from core.gate.distance import Distance, Values
-from core.gate.gate import COMPONENTS, Gate, flat, learn_gate, pooled, small_pictures
+from core.gate.gate import COMPONENTS, flat, learn_gate, pooled, small_pictures
 from core.types import Fit, Split
 from training.console import has_no_bars, progress_bar
 from training.data import StudyData, to_images
 from training.stages.models import batches
 
+VERSION = 1
+"""Of what is learned here: raised, all gates are learned anew."""
 PICTURES: dict[Split, int] = {"train": 1500, "validate": 600}
 """Ours: studies of each split at most whose small pictures are learned from, the first."""
-ENCODED: dict[Split, int] = {"train": 600, "validate": 300}
+ENCODED: dict[Split, int] = {"train": 300, "validate": 200}
 """Ours: those of them that each encoder reads; CCVE takes 13 passes for each."""
 
 
 def write_gates_of(family: str, library: BundleLibrary, data: StudyData, out: Path) -> Path:
     """Learn what a family's training films look like to each of its encoders, and write it beside the bundles.
 
+    Written after each encoder: interrupted, it goes on with the next. What is there of the same weights is kept.
+
     Raises:
         CXRLensError: too few studies, or encoders that give NaN.
     """
-    gates: dict[str, Gate] = {}
-    pictures: dict[tuple[int, Fit], tuple[Distance, Values]] = {}
+    path = gate_file(out, family)
+    counts = {split: min(most, len(data.studies[split])) for split, most in PICTURES.items()}
+    about = {"version": VERSION, "studies": counts, "fingerprint": data.fingerprint()}
     cards = [card for card in library.cards() if card.family == family]
+    gates = kept_gates(path, about, {gate_key(card) for card in cards})
+    pictures: dict[tuple[int, Fit], tuple[Distance, Values]] = {}
     with progress_bar("encoder", "  usual films", hidden=has_no_bars()) as tell:
         for done, card in enumerate(cards):
             tell(done, len(cards))
@@ -49,10 +56,8 @@ def write_gates_of(family: str, library: BundleLibrary, data: StudyData, out: Pa
             means = {split: mean_tokens(model, images[split][:most]) for split, most in ENCODED.items()}
             tokens = Distance.learn(means["train"], COMPONENTS[1])
             gates[key] = learn_gate(picture, tokens, (validation, means["validate"]))
+            write_gates(path, gates, about)
         tell(len(cards), len(cards))
-    path = gate_file(out, family)
-    counts = {split: min(most, len(data.studies[split])) for split, most in PICTURES.items()}
-    write_gates(path, gates, {"studies": counts, "fingerprint": data.fingerprint(), "encoders": len(gates)})
     return path
 
 
