@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.bundles.gates import check_of, gate_file, gate_key, read_gates, write_gates
+from core.bundles.gates import check_of, gate_file, gate_key, kept_gates, read_gates, write_gates
 from core.bundles.inference import NOT_FINITE, NOTHING_WRITTEN, write_batch, write_reports
 from core.bundles.library import BundleLibrary
 from core.bundles.pair import ReportModel, encode_batch
@@ -168,7 +168,12 @@ def test_a_gate_comes_back_from_its_small_file(
     before, after = (each.scores(images, as_tokens(images)) for each in (gate, read["a" * 16]))
     np.testing.assert_array_equal(after.picture, before.picture)
     np.testing.assert_array_equal(after.tokens, before.tokens)
+    assert kept_gates(path, {"studies": 200}, {"a" * 16}).keys() == {"a" * 16}
+    assert kept_gates(path, {"studies": 201}, {"a" * 16}) == {}  # of other films
+    write_gates(path, read, {"studies": 200})  # read and written again it is the same
+    assert read_gates(path)["b" * 16].limits == Limits(1, 2, 3, 4) and path.stat().st_size < 30_000
     path.write_bytes(path.read_bytes()[:1000])
+    assert kept_gates(path, {"studies": 200}, {"a" * 16}) == {}
     with pytest.raises(CXRLensError, match=r"test-gate\.safetensors cannot be read"):
         read_gates(path)
 

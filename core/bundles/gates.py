@@ -45,14 +45,13 @@ def write_gates(path: Path, gates: Mapping[str, Gate], about: Mapping[str, Any])
     from safetensors.numpy import save_file
 
     tensors: dict[str, Any] = {}
-    pictures = list({gate.picture.mean.tobytes(): gate.picture for gate in gates.values()}.values())  # mostly the same
-    for number, picture in enumerate(pictures):
+    pictures = {gate.picture.mean.tobytes(): gate.picture for gate in gates.values()}  # mostly one and the same
+    names = list(pictures)
+    for number, picture in enumerate(pictures.values()):
         tensors |= {f"{_PICTURE}{number}.{part}": values for part, values in _arrays(picture).items()}
     for key, gate in gates.items():
         tensors |= {f"{key}.tokens.{part}": values for part, values in _arrays(gate.tokens).items()}
-        tensors[f"{key}.{_PICTURE}"] = np.array(
-            [[each.mean.tobytes() for each in pictures].index(gate.picture.mean.tobytes())]
-        )
+        tensors[f"{key}.{_PICTURE}"] = np.array([names.index(gate.picture.mean.tobytes())])
         tensors[f"{key}.limits"] = np.array(list(asdict(gate.limits).values()), np.float32)
     with whole_file(path) as fresh:
         save_file(tensors, fresh, {"about": json.dumps(about, sort_keys=True)})

@@ -13,6 +13,7 @@ from core.bundles.library import BundleLibrary
 from core.bundles.pair import ReportModel, encode_batch
 from core.gate.distance import Distance, Values
 from core.gate.gate import COMPONENTS, flat, learn_gate, pooled, small_pictures
+from core.registry import ENCODERS, encoder_parts
 from core.types import Fit, Split
 from training.console import has_no_bars, progress_bar
 from training.data import StudyData, to_images
@@ -37,7 +38,9 @@ def write_gates_of(family: str, library: BundleLibrary, data: StudyData, out: Pa
     path = gate_file(out, family)
     counts = {split: min(most, len(data.studies[split])) for split, most in PICTURES.items()}
     about = {"version": VERSION, "studies": counts, "fingerprint": data.fingerprint()}
+    order = list(ENCODERS)  # the slowest last
     cards = [card for card in library.cards() if card.family == family]
+    cards.sort(key=lambda card: order.index(encoder_parts(card.encoder)[0]))
     gates = kept_gates(path, about, {gate_key(card) for card in cards})
     pictures: dict[tuple[int, Fit], tuple[Distance, Values]] = {}
     with progress_bar("encoder", "  usual films", hidden=has_no_bars()) as tell:
