@@ -285,7 +285,11 @@ ROWS: dict[str, Row] = {
         STUDY + RUNS + OUT, slow=True, says="CCVE", needs=needs.CATBOOST.packages("catboost")
     ),
     "cxr-lens study gate --preset openi --bundle openi-dve-m2 --films FOLDER --each 40": Row(
-        TINY + " --each 2", _words(FOLDER=lambda place: EXAMPLES / "images"), slow=True, says="coloured noise", after=INDEX
+        TINY + " --each 2",
+        _words(FOLDER=lambda place: EXAMPLES / "images"),
+        slow=True,
+        says="coloured noise",
+        after=INDEX,
     ),
     "cxr-lens study ccve --preset openi": Row(
         STUDY + RUNS + OUT, slow=True, says="CCVE", needs=needs.CATBOOST.packages("catboost")

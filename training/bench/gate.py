@@ -213,13 +213,13 @@ def _photographs(random: np.random.Generator, count: int) -> list[FloatImage]:
     from sklearn.datasets import load_sample_images
 
     pictures = [Image.fromarray(picture).convert("L") for picture in load_sample_images().images]
-    found = []
+    found: list[FloatImage] = []
     for number in range(count):
         picture = pictures[number % len(pictures)]
         side = int(random.integers(min(picture.size) // 3, min(picture.size)))
         left, top = (int(random.integers(0, length - side + 1)) for length in picture.size)
         part = picture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        found.append(np.asarray(part, dtype=np.float32) / 255)
+        found.append(np.asarray(part, dtype=np.float32) / np.float32(255))
     return found
 
 
@@ -234,7 +234,8 @@ def _drawing(random: np.random.Generator) -> FloatImage:
             pen.text((x, y), "Invoice 2026", fill=int(random.integers(0, 256)), font_size=int(random.integers(10, 40)))
         else:
             getattr(pen, shape)((x, y, x + width, y + height), fill=int(random.integers(0, 256)))
-    return np.asarray(page, dtype=np.float32) / 255
+    drawn: FloatImage = np.asarray(page, dtype=np.float32) / np.float32(255)
+    return drawn
 
 
 def _slices() -> list[FloatImage]:
