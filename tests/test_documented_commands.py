@@ -73,6 +73,7 @@ PYTEST = {
         "-m slow --junitxml=x.xml -k page_switch tests/browser/test_read.py",
         "tests/test_one_report.py",
         "-m slow -s tests/test_one_report.py",
+        "-m slow -s tests/test_film_fit.py",
         "-m slow -s tests/test_source_maps.py",
         'tests/test_images.py -k "ends_the_process and Lossless"',
     ),
