@@ -59,13 +59,15 @@ def gate_study(
         held-out films, share with a warning, and share whose warning says what was done to them.
 
     Raises:
-        CXRLensError: there is no bundle of the family, or it has no gate.
+        CXRLensError: there is no bundle of the family, it has no gate, or there is no such folder.
     """
     cards = [card for card in library.cards() if card.family == family and (not names or card.name in names)]
     if not cards:
         raise StageError(
             f"{library.folder} has no bundle of the family '{family}'{' among those named' if names else ''}."
         )
+    if others and not others.is_dir():
+        raise CXRLensError(f"There is no folder {others}. Name one with chest films, or leave --films out.")
     kinds = _kinds(data, library.load(cards[0].name).image_size, others, count, seed)
     found: dict[str, Any] = {}
     done: set[str] = set()

@@ -40,9 +40,7 @@ def study_gate(
     bundle: BundleNames = None,
     bundles: Bundles = BUNDLES,
     runs: Runs = RUNS,
-    films: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of chest films of another hospital.")
-    ] = None,
+    films: Annotated[Path | None, typer.Option(help="Folder of chest films of another hospital.")] = None,
     each: Annotated[int, typer.Option(min=2, help="Images of each kind at most.")] = 200,
     seed: Seed = 0,
     as_json: AsJson = False,
