@@ -206,6 +206,10 @@ def _score(
     if census.unreadable:
         first = "; ".join(f"{name}: {why}" for name, why in islice(census.unreadable.items(), _NAMED))
         told.append(f"{len(census.unreadable)} of {census.studies} studies have no image that can be read: {first}")
+    told += census.told
+    if census.warned:
+        name, said = next(iter(census.warned.items()))
+        told.append(f"{len(census.warned)} of {census.studies} studies have a warning. The first, {name}: {said[0]}")
     referenced = [place for place, study in enumerate(studies) if study.findings.strip()]
     if referenced and len(referenced) < len(rows):
         told.append(f"{len(rows) - len(referenced)} studies have no findings in their report; they are left out.")

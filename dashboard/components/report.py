@@ -58,7 +58,7 @@ def card(
         "counts": None
         if outcomes is None
         else {kind.value: sum(outcome is kind for outcome in findings.values()) for kind in Outcome},
-        "note": "" if report.finished else "Ends here: longest length reached.",
+        "note": " ".join([*report.warnings, *([] if report.finished else ["Ends here: longest length reached."])]),
     }
 
 

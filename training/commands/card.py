@@ -1,0 +1,50 @@
+"""The command ``cxr-lens card``: changes how a bundle is used, on its card."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Annotated, Any
+
+import typer
+
+from core.paths import BUNDLES
+from core.types import CXRLensError
+from training.console import print_result
+from training.options import AsJson, BundleNames, Bundles
+
+
+def card(
+    changes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE", help="fit.how=stretch, write.beam_size=3, ...")],
+    bundle: BundleNames = None,
+    family: Annotated[str | None, typer.Option(help="Only bundles of this family.")] = None,
+    bundles: Bundles = BUNDLES,
+    as_json: AsJson = False,
+) -> None:
+    """Change how images are fitted, or reports are written, on the cards of bundles."""
+    from core.bundles.card import no_bundle
+    from core.bundles.editing import SECTIONS, edit_card
+    from core.bundles.library import BundleLibrary
+
+    wanted: dict[str, dict[str, Any]] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        section, dot, setting = key.partition(".")
+        if not (equals and dot and setting):
+            raise CXRLensError(f"'{change}' is not of the form SECTION.SETTING=VALUE, with {' or '.join(SECTIONS)}.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except ValueError:
+            value = text.strip()
+        wanted.setdefault(section, {})[setting] = value
+    library = BundleLibrary(bundles)
+    found = [library.card(name) for name in bundle] if bundle else library.cards()
+    chosen = [each.name for each in found if family in (None, each.family)]
+    if not chosen:
+        raise no_bundle(bundles) if not found else CXRLensError(f"{bundles} has no bundle of the family '{family}'.")
+    edited = {name: edit_card(bundles / name, wanted) for name in chosen}
+    told = {name: {section: content[section] for section in wanted} for name, content in edited.items()}
+    print_result(told, as_json, lambda: "\n".join(f"{name}: {_in_words(each)}" for name, each in told.items()))
+
+
+def _in_words(settings: dict[str, dict[str, Any]]) -> str:
+    return "; ".join(f"{section}.{key} {value}" for section, each in settings.items() for key, value in each.items())
