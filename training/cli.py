@@ -16,7 +16,6 @@ from core import __version__, paths
 from core.paths import BUNDLES, PAPER, RUNS
 from core.types import CXRLensError
 from training import console
-from training.commands import card as card_command
 from training.commands import cards as cards_command
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
@@ -104,7 +103,6 @@ app.command()(table_commands.paper)
 app.command()(write_command.write)
 app.command()(embed_command.embed)
 app.command()(detect_command.detect)
-app.command()(card_command.card)
 app.command()(gate_commands.gate)
 table_commands.studies.command("gate")(gate_commands.study_gate)
 app.command()(label_command.label)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.files import sha256_of, write_whole
+from core.files import sha256_of
 from core.paths import BUNDLES, how_to_restore
 from core.registry import encoder_parts
 from core.types import PAD, CXRLensError, Fit
@@ -116,16 +116,6 @@ def read_card(folder: Path) -> Card:
         ) from error
     except (KeyError, TypeError) as error:
         raise BundleError(f"Bundle {folder.name}: card.json has no field {error}. {how_to_restore(folder)}") from error
-
-
-def rewrite_card(folder: Path, **fields: Any) -> None:
-    """Change fields of a bundle's card, in one piece; the files beside it stay as they are.
-
-    Raises:
-        BundleError: as of `read_content`.
-    """
-    content = {**read_content(folder), **fields}
-    write_whole(folder / "card.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def encoder_weights(card: Card) -> list[str]:
