@@ -66,7 +66,7 @@ def test_report_says_the_view_and_warns_of_a_lateral_one(tmp_path: Path) -> None
     assert "the models know frontal views" in content["notes"][0]
     path.write_bytes(windowed(ViewPosition="PA"))
     done = cxr_lens("report", str(path), *arguments)
-    assert done.stdout.startswith("film.dcm: PA view\n") and "lateral" not in done.stdout
+    assert done.stdout.startswith("film.dcm: PA view\n") and "this is a lateral view" not in done.stdout
     path.write_bytes(windowed())
     assert cxr_lens("report", str(path), *arguments).stdout.startswith("film.dcm: the file does not tell the view\n")
 

@@ -25,6 +25,7 @@ OWN = {
     "--studies": "of each split, or held-out studies with a visible finding",
     "--views": "views of Open-i, or of MIMIC-CXR, which tells more",
     "--images": "of an index that is made, or of a session's cases",
+    "--films": "a folder that films are read from, or one that they are written into",
     "--reports": "a folder of MIMIC-CXR's reports, or a table",
     "--split": "how a release is split, a column, or the studies that are chosen",
 }

@@ -79,7 +79,7 @@ def began(command: str, folder: Path) -> tuple[str, int, str]:
 
 
 WRITE = f"write phantom:10:3 --bundle {BUNDLE} --out {{here}}/r.jsonl"
-DETECT = f"detect --finding edema --count 2 --bundle {BUNDLE} --out {{here}}"
+DETECT = f"detect --finding edema --chests 2 --bundle {BUNDLE} --out {{here}}"
 EXPLAIN = "explain-benchmark --preset phantom --jobs 0"
 
 

@@ -199,7 +199,7 @@ def test_an_encoder_reads_another_side_from_its_backbone_to_its_bundle(few: Expe
     from core.bundles.library import BundleLibrary
 
     chosen = ["image_size=64", "encoders=['cve','dve']", "decoders=['transformer']", "report.epochs=1"]
-    chosen.append("backbone.count=32")
+    chosen.append("backbone.count=80")
     side = Run(load_config(PRESETS, "phantom", [*FEW, *chosen]), tmp_path / "run")
     for encoder in side.config.encoders:
         train_decoder(side, encoder, "transformer")

@@ -241,7 +241,8 @@ class _Search:
         rows = [place * self.beams + beam for place in kept for beam in range(self.beams)]
         new = {row: index for index, row in enumerate(rows)}
         self.going = [self.going[place] for place in kept]
-        self.scores, self.opening, self.omitted = self.scores[kept], self.opening[:, kept], self.omitted[kept]
+        places = torch.tensor(kept, dtype=torch.long, device=self.scores.device)
+        self.scores, self.opening, self.omitted = self.scores[places], self.opening[:, places], self.omitted[places]
         chosen = torch.tensor(rows, dtype=torch.long, device=self.scores.device)
         self.rows[-1], self.words[-1] = self.rows[-1][chosen], self.words[-1][chosen]
         self.left_out[-1] = {new[row]: count for row, count in self.left_out[-1].items() if row in new}
