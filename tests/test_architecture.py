@@ -27,6 +27,7 @@ ROOMS = {
         "encoders",
         "decoders",
         "bundles",
+        "systems",
         "evaluation",
         "explain",
         "projection",

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from core import __version__, paths
 from core.paths import BUNDLES, PAPER, RUNS
-from core.types import CXRLensError
+from core.types import CXRLensError, Split
 from training import console
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
@@ -22,25 +22,30 @@ from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
 from training.commands import label as label_command
 from training.commands import review as review_commands
+from training.commands import systems as system_commands
 from training.commands import tables as table_commands
 from training.commands import write as write_command
+from training.commands.evaluate import score_source
 from training.console import print_result, print_text, progress_bar, resumable, warn
 from training.options import (
     AsJson,
     BeamSize,
     BundleNames,
     Bundles,
+    Device,
     Devices,
     Folder,
     Jobs,
     NewBundles,
     Nodes,
+    OptionalPreset,
     Overrides,
     PhantomCount,
     Preset,
     Runs,
     Seed,
     Seeds,
+    checkpoint_option,
     given_by_user,
     read_preset,
 )
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
     *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark"),
+    *("systems", "rexrank"),
     *("data", "phantom"),
     *(
         "plan",
@@ -90,7 +96,9 @@ app.add_typer(review_commands.app, name="review")
 app.add_typer(table_commands.tables, name="table")
 app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
+app.add_typer(system_commands.app, name="systems")
 app.command()(write_command.write)
+app.command()(system_commands.rexrank)
 app.command()(embed_command.embed)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
@@ -202,43 +210,88 @@ def plan(
 @app.command()
 def evaluate(
     context: typer.Context,
-    preset: Preset,
+    preset: OptionalPreset = None,
     overrides: Overrides = None,
     bundles: Bundles = BUNDLES,
     runs: Runs = RUNS,
     out: Annotated[Path | None, typer.Option(help="Also write results.json, table.md and all reports here.")] = None,
     jobs: Jobs = 0,
     seeds: Seeds = 1,
+    reports: Annotated[
+        list[str] | None,
+        typer.Option("--reports", metavar="NAME=FILE", help="Also score a file of reports; may come again."),
+    ] = None,
+    system: Annotated[
+        list[str] | None, typer.Option("--system", help="Also score a system that was added; may come again.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Instead of a preset: the studies of a source, kept for the pages to show.")
+    ] = None,
+    split: Annotated[Split | None, typer.Option(help="With --source: only these studies.")] = None,  # type: ignore[valid-type]
+    bundle: Annotated[
+        list[str] | None, typer.Option("--bundle", help="With --source: a bundle that writes too; may come again.")
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Scores of other programs: CSV with study, system, and a column a metric.")
+    ] = None,
+    labeler: Annotated[Literal["rules", "chexbert"], typer.Option(help="What reads the reports' findings.")] = "rules",
+    checkpoint: Annotated[Path | None, checkpoint_option()] = None,
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Score a preset's bundles on held-out studies and print the table with its baselines.
+    """Score a preset's bundles on held-out studies, beside other systems, and print the table with its baselines.
 
     With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
     """
-    config = read_preset(preset, overrides)
+    if (preset is None) is (source is None):
+        raise CXRLensError("Which studies? Give a preset (--preset) or a source of studies (--source): one of the two.")
+    if source is not None:
+        if reports or seeds > 1 or out or labeler != "rules":
+            raise CXRLensError(
+                "With --source, --reports, --seeds, --out and --labeler are not known. Add files first (`cxr-lens "
+                "systems add NAME FILE`), then name them with --system."
+            )
+        score_source(source, split, bundles, bundle or (), system or (), scores, as_json)
+        return
+    config = read_preset(str(preset), overrides)
     from training.evaluate import cards_of, evaluation_markdown
     from training.evaluate import evaluate as score
     from training.launch import automatic_jobs
     from training.paper.chain import runs_of
+    from training.scores import keep_scores, read_labeler, read_others, scores_markdown
     from training.threads import use_threads_for
 
     table_commands.refuse_one_folder(out, seeds, "--out")
     if given_by_user(context, "bundles"):
         table_commands.refuse_one_folder(bundles, seeds)
+    reads = read_labeler(labeler, checkpoint, device)
     chosen = runs_of(config, seeds, runs)
     use_threads_for(chosen[0].config.size)
     data, jobs = chosen[0].data, jobs or automatic_jobs()
     for run in chosen if seeds > 1 else ():
         cards_of(config.name, run.folder / "bundles")  # missed now, not when the seeds before it are scored
     if seeds == 1:
-        results = score(chosen[0].config, data, bundles, out, jobs)
+        pairs = [card.name for card in cards_of(config.name, bundles)]
+        others = read_others(reports or (), system or (), pairs)
+        results = score(chosen[0].config, data, bundles, out, jobs, others, reads)
         print_result(results, as_json, lambda: evaluation_markdown(results))
+        if scores is not None:
+            from core.evaluation.outside import read_scores
+
+            studies = data.studies["test"][: config.evaluate_studies or None]
+            found = read_scores(scores, [each.study_id for each in studies], [row["name"] for row in results["rows"]])
+            if not as_json:
+                print_text(scores_markdown(found, [each.subject_id for each in studies], scores.name))
+            if out is not None:
+                keep_scores(scores, out)
         return
+    if reports or system or scores:
+        raise CXRLensError("--reports, --system and --scores go with one seed: leave out --seeds.")
     for run in chosen:
-        results = score(run.config, data, run.folder / "bundles", run.folder / "evaluate", jobs)
+        results = score(run.config, data, run.folder / "bundles", run.folder / "evaluate", jobs, labeler=reads)
         if not as_json:
             print_text(evaluation_markdown(results))
-    _finish_seeds(chosen, runs, table_commands.again("evaluate", preset, overrides, seeds), as_json)
+    _finish_seeds(chosen, runs, table_commands.again("evaluate", str(preset), overrides, seeds), as_json)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from core.bundles.library import BundleLibrary
 from core.config import ExperimentConfig, to_dict
 from core.decoders.search import GenerateConfig
 from core.evaluation import java
+from core.evaluation.labelers import RULES, Labeler
 from core.evaluation.language import PROTOCOLS
 from core.evaluation.metrics import METRICS
 from core.evaluation.results import (
@@ -31,11 +32,14 @@ from core.evaluation.results import (
     label_texts,
     nearest_reports,
     references_of,
+    reports_of_all,
+    row_of,
     score_pairs,
 )
 from core.evaluation.scoring import LabeledReports, score_systems
 from core.files import write_whole
 from core.registry import did_you_mean, image_size
+from core.systems.system import System
 from core.types import Study
 from training.console import note
 from training.data import StudyData, to_images
@@ -48,12 +52,18 @@ PUBLISHED = {"openi": ("r2gen", "r2gen-60"), "mimic_cxr": ("r2gen", "r2gen-100")
 
 
 def evaluate(
-    config: ExperimentConfig, data: StudyData, bundles: Path, out: Path | None = None, jobs: int = 1
+    config: ExperimentConfig,
+    data: StudyData,
+    bundles: Path,
+    out: Path | None = None,
+    jobs: int = 1,
+    others: Sequence[System] = (),
+    labeler: Labeler = RULES,
 ) -> dict[str, Any]:
-    """Score all bundles of ``config``'s family.
+    """Score all bundles of ``config``'s family, and other systems beside them.
 
     The reference's labels are the phantom's known truth, or those of the source; generated reports are labelled by the
-    rule labeler.
+    labeler. With other systems, scored are the studies of which all of them have a report.
 
     Args:
         config: which studies; how reports are written stands in the bundles' cards.
@@ -61,35 +71,49 @@ def evaluate(
         bundles: folder of the bundles.
         out: where results.json, table.md and the reports of all pairs go; None writes nothing.
         jobs: pairs that write side by side, a process each.
+        others: further systems.
+        labeler: of the reports; CheXbert also reads the references, where our rules gave them their labels.
 
     Returns:
-        {"rows": one a pair, "baselines": three, "command", "protocol", "published": protocol -> system -> scores}.
+        {"rows": one a system, "told": sentences on the others' reports,
+        "baselines": three, "command", "protocol", "published": protocol -> system -> scores}.
 
     Raises:
         StageError: there is no bundle of this family.
+        CXRLensError: another system cannot be asked, or all of them have no study in common.
     """
     cards = cards_of(config.name, bundles)
     _tell_other_settings(config, cards)
     studies, references, subjects = _held_out(config, data)
+    given, places, told = reports_of_all(others, data.source, [study.study_id for study in studies])
     baselines = _baselines(data, studies)
     written = _write_all(cards, bundles, data, len(studies), config, jobs)
+    if len(places) < len(studies):
+        studies = [studies[place] for place in places]
+        references, subjects = references.reordered(places), [subjects[place] for place in places]
+        written = {name: [texts[place] for place in places] for name, texts in written.items()}
+        baselines = {name: (what, [texts[place] for place in places]) for name, (what, texts) in baselines.items()}
+    written |= given
+    systems = [*(card.name for card in cards), *given]
     if out is not None:  # before scoring: they take the longest
         out.mkdir(parents=True, exist_ok=True)
         lines = [
-            {"study_id": study.study_id, "reference": study.findings}
-            | {card.name: written[card.name][row] for card in cards}
+            {"study_id": study.study_id, "reference": study.findings} | {name: written[name][row] for name in systems}
             for row, study in enumerate(studies)
         ]
         write_whole(out / "reports.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    labelled = {card.name: label_texts(written[card.name]) for card in cards}
+    labelled = {name: labeler.read(written[name]) for name in systems}
+    references, truth = labeler.read_again(references, data.source.labelled_by)
     published = PUBLISHED.get(config.data.source, ())
-    scored = score_pairs(cards, references, subjects, labelled, baselines, data.source.labelled_by, published)
+    rows = [row_of(each) for each in others if each.name in given]
+    scored = score_pairs(cards, references, subjects, labelled, baselines, truth, published, rows, labeler)
     results = {
         "family": config.name,
         "studies": len(studies),
         "seed": config.seed,
         "fingerprint": data.fingerprint(),
         "command": f"cxr-lens evaluate --preset {config.name}",
+        **({"told": told} if told else {}),
         **scored,
     }
     if out is not None:
@@ -131,7 +155,7 @@ def evaluation_markdown(results: Mapping[str, Any]) -> str:
     heads += ["macro F1 less the nearest report's", "distinct", "shuffled F1"]
     lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for row in [*results["rows"], *results["baselines"]]:
-        name = f"{row['encoder']} | {row['decoder']}" if "encoder" in row else f"*{row['name']}* | "
+        name = f"{row['encoder']} | {row['decoder']}" if "encoder" in row else f"*{row.get('title', row['name'])}* | "
         low, high = row["intervals"]["f1"]
         less = row.get("differences", {}).get("f1")
         cells = [
@@ -145,7 +169,8 @@ def evaluation_markdown(results: Mapping[str, Any]) -> str:
             f"{row['shuffled_f1']:.3f}" if "shuffled_f1" in row else "",
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", f"{results['studies']} held-out studies. {results['protocol']}", ""]
+    told = " ".join((f"{results['studies']} held-out studies.", results["protocol"], *results.get("told", ())))
+    lines += ["", told, ""]
     language = [
         name for name in numbers if any(name in row for rows in results["published"].values() for row in rows.values())
     ]
