@@ -16,7 +16,7 @@ import numpy as np
 
 from core.evaluation.resampling import Comparison, FloatArray, Interval, StudyStatistics, compare, intervals
 from core.registry import did_you_mean
-from core.systems.matching import id_variants
+from core.systems.matching import counted, id_variants
 from core.tables import open_table, read_rows, says_nothing
 from core.types import CXRLensError
 
@@ -108,12 +108,12 @@ def read_scores(path: Path, study_ids: Sequence[str], systems: Sequence[str]) ->
         raise CXRLensError(f"{path.name} has no column of a metric beside '{study}' and '{system}'.")
     places = {study_id: place for place, study_id in enumerate(study_ids)}
     values = {name: np.full((len(study_ids), len(metrics)), np.nan) for name in systems}
-    unknown: dict[str, int] = {}
+    unknown: set[str] = set()
     elsewhere, no_numbers, first = 0, [], dict[tuple[str, int], int]()
     twice: set[tuple[str, int]] = set()
     for line, (study_id, name, *cells) in enumerate(read_rows(path, [study, system, *metrics]), 2):
         if name not in values:
-            unknown[name] = unknown.get(name, 0) + 1
+            unknown.add(name)
             continue
         place = next((places[each] for each in id_variants((study_id,)) if each in places), None)
         if place is None:
@@ -133,16 +133,19 @@ def read_scores(path: Path, study_ids: Sequence[str], systems: Sequence[str]) ->
         values[name][place] = np.nan
     kept = {name: each for name, each in values.items() if not np.isnan(each).all()}
     told = [
-        f"{path.name}: there is no system '{name[:64]}' here, so its {count:,} rows are left out."
-        f"{did_you_mean(name, systems)}"
-        for name, count in unknown.items()
+        f"{path.name}: there is no system '{name[:64]}' here, so its scores are left out.{did_you_mean(name, systems)}"
+        for name in sorted(unknown)
     ]
     if elsewhere:
-        told.append(f"{elsewhere:,} rows are of studies that are not evaluated here.")
+        told.append(
+            counted(elsewhere, "row is of a study that is", "rows are of studies that are") + " not evaluated here."
+        )
     if twice:
-        told.append(f"{len(twice):,} reports have two different rows of scores, so neither is taken.")
+        has = counted(len(twice), "report has", "reports have")
+        told.append(f"{has} two different rows of scores, so neither is taken.")
     if no_numbers:
-        told.append(f"{len(no_numbers):,} cells are no numbers ({'; '.join(no_numbers[:_NAMED])}); they are left out.")
+        what = counted(len(no_numbers), "cell is no number", "cells are no numbers")
+        told.append(f"{what} ({'; '.join(no_numbers[:_NAMED])}): left out.")
     if not kept:
         raise CXRLensError(f"{path.name} has no score of these systems and studies. {' '.join(told)}".strip())
     for name, each in kept.items():

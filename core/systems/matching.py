@@ -54,25 +54,25 @@ class MatchCensus:
         Args:
             title: of the system.
         """
-        reports = _count(self.rows, "report", "reports")
-        told = [f"{title}: {reports}, of {self.matched:,} of the {_count(self.asked, 'study', 'studies')}."]
+        reports = counted(self.rows, "report", "reports")
+        told = [f"{title}: {reports}, of {self.matched:,} of the {counted(self.asked, 'study', 'studies')}."]
         if self.by_image:
             told.append(f"{self.by_image:,} by the id of an image.")
         if self.missing:
-            told.append(f"{_count(self.missing, 'study has', 'studies have')} no report.")
+            told.append(f"{counted(self.missing, 'study has', 'studies have')} no report.")
         if self.contradicting:
             told.append(
-                f"{_count(len(self.contradicting), 'study has', 'studies have')} two different reports, so neither is "
+                f"{counted(len(self.contradicting), 'study has', 'studies have')} two different reports, so neither is "
                 f"taken: {_some(self.contradicting)}."
             )
         if twice := self.repeated + self.other_images:
-            told.append(f"{_count(twice, 'row comes', 'rows come')} twice, or of another image of the same study.")
+            told.append(f"{counted(twice, 'row comes', 'rows come')} twice, or of another image of the same study.")
         if self.elsewhere:
-            told.append(f"{_count(self.elsewhere, 'row is', 'rows are')} of other studies, as of another split.")
+            told.append(f"{counted(self.elsewhere, 'row is', 'rows are')} of other studies, as of another split.")
         if self.unknown:
-            told.append(f"{_count(len(self.unknown), 'row is', 'rows are')} of no study here: {_some(self.unknown)}.")
+            told.append(f"{counted(len(self.unknown), 'row is', 'rows are')} of no study here: {_some(self.unknown)}.")
         if self.empty:
-            told.append(f"{_count(self.empty, 'report is', 'reports are')} empty: scored as saying nothing.")
+            told.append(f"{counted(self.empty, 'report is', 'reports are')} empty: scored as saying nothing.")
         return (" ".join(told),)
 
 
@@ -154,7 +154,8 @@ def id_variants(ids: Sequence[str]) -> Iterator[str]:
             yield number[1]
 
 
-def _count(number: int, one: str, many: str) -> str:
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its noun, "1 study" or "2 studies"."""
     return f"{number:,} {one if number == 1 else many}"
 
 

@@ -153,6 +153,12 @@ class Program(System):
             told.append(f"So it is with {len(lacking) - 3:,} more.")
         return Written(found, lacking, tuple(told))
 
+    def kept(self, source: Source, study_id: str) -> str | None:
+        """The report that it wrote of this image before; None where it has not."""
+        mine = self.content_hash()
+        texts = {row["image"]: row["report"] for row in self._rows() if row.get("program") == mine}
+        return texts.get(source.original(study_id).sha256) if texts else None
+
     def write(self, pixels: FloatImage, study: Study) -> str:
         """The report of any image (H, W) with values in [0, 1], as of one with a region covered; nothing is kept.
 

@@ -79,6 +79,14 @@ class System(ABC):
             CXRLensError: it cannot be asked at all; the message says why.
         """
 
+    def kept(self, source: Source, study_id: str) -> str | None:
+        """The report of a study that is there already; None where there is none, or it would have to be written.
+
+        Raises:
+            CXRLensError: the study's image cannot be read.
+        """
+        return None if Ability.WRITE in self.abilities else self.reports(source, [study_id]).texts.get(study_id)
+
     def seconds_a_study(self) -> float | None:
         """What a report of another image costs, seconds; 0 where it is there already, None where nobody knows yet."""
         return 0.0 if Ability.WRITE not in self.abilities else None

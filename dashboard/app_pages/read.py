@@ -5,19 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
 from core.bundles.card import Card
+from core.labels.compare import Outcome, compare
+from core.labels.rules import LabeledReport
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.registry import DECODERS, ENCODERS, all_pairs, table_order
+from core.systems.system import System
 from core.types import CXRLensError
 from core.views import view_in_words
 from dashboard import session
 from dashboard.components import picker
 from dashboard.components.filter_pictures import GREY_SCALE
-from dashboard.components.report import card, overview, reference_card, report_cards
+from dashboard.components.report import card, outside_card, overview, reference_card, report_cards
 from dashboard.components.study_map import draw_map
 from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
@@ -32,7 +36,7 @@ from dashboard.read.questions import (
     show_region,
     write_without,
 )
-from dashboard.services import bundles, explanations, filters, reports, sources, studies
+from dashboard.services import bundles, explanations, filters, reports, sources, studies, systems
 from dashboard.services.explanations import Box, Question
 from dashboard.services.reports import Reading
 from dashboard.services.studies import Case
@@ -192,8 +196,71 @@ def describe_training(cards: Sequence[Card], case: Case) -> None:
         st.warning(unlike, icon=":material/warning:")
 
 
-def table_of(case: Case, readings: Sequence[Reading]) -> dict[str, Any]:
-    """Who found what, for all shown pairs at one glance."""
+def choose_others(case: Case) -> list[System]:
+    """Systems that are no pairs of ours, and have a report of this case or can write it."""
+    known = systems.of_case(case)
+    if not known:
+        return []
+    chosen = st.multiselect(
+        "Other systems",
+        list(known),
+        key=session.BESIDE,
+        bind="query-params",
+        placeholder="Reports from elsewhere: choose",
+        label_visibility="collapsed",
+        help="Files of reports that have one of this study, and programs. `cxr-lens systems add` adds them.",
+    )
+    return [known[name] for name in chosen]
+
+
+@dataclass(frozen=True)
+class OutsideReading:
+    """A report of a system that is no pair.
+
+    Attributes:
+        system: that wrote it.
+        text: the report.
+        labels: what it says.
+        outcomes: by observation, against the reference; None without one.
+    """
+
+    system: System
+    text: str
+    labels: LabeledReport
+    outcomes: Mapping[str, Outcome] | None
+
+
+def read_other(case: Case, system: System) -> OutsideReading | str | None:
+    """What a system wrote of a case; a message where it fails, None where it would have to write it."""
+    try:
+        text = systems.text_of(system, case)
+        if text is None and st.session_state.pop(f"write {system.name} {case.key}", False):
+            with st.spinner(f"{system.title} writes …"):
+                text = systems.write(system, case)
+    except CXRLensError as error:
+        return str(error)
+    if text is None:
+        return None
+    labels = reports.label(text)
+    return OutsideReading(system, text, labels, None if case.labels is None else compare(case.labels, labels.states))
+
+
+def offer_writing(case: Case, system: System) -> None:
+    """A button that lets a program write, with what that costs."""
+    name = f"write {system.name} {case.key}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            f"Write with {system.title}",
+            icon=":material/edit_note:",
+            key=f"{name} now",
+            on_click=st.session_state.__setitem__,
+            args=(name, True),
+        )
+        st.caption(systems.price(system, 1))
+
+
+def table_of(case: Case, readings: Sequence[Reading | OutsideReading]) -> dict[str, Any]:
+    """Who found what, for all shown systems at one glance."""
     cells: list[dict[str, str]] = []
     for reading in readings:
         if reading.outcomes is not None:
@@ -206,7 +273,12 @@ def table_of(case: Case, readings: Sequence[Reading]) -> dict[str, Any]:
         named.discard(NO_FINDING)  # of interest where the reference is normal
     return overview(
         [name for name in OBSERVATIONS if name in named],
-        [(DECODERS[r.card.decoder].title, ENCODERS[r.card.encoder].title) for r in readings],
+        [
+            (each.system.group, each.system.title)
+            if isinstance(each, OutsideReading)
+            else (DECODERS[each.card.decoder].title, ENCODERS[each.card.encoder].title)
+            for each in readings
+        ],
         cells,
         case.labels,
     )
@@ -215,6 +287,7 @@ def table_of(case: Case, readings: Sequence[Reading]) -> dict[str, Any]:
 def show_reports(
     case: Case,
     chosen: Sequence[Card],
+    others: Sequence[System],
     asked: tuple[Card, Question] | None,
     region: Box | None,
 ) -> tuple[list[Card], list[Card]]:
@@ -241,7 +314,17 @@ def show_reports(
             state = {"waiting": True} if found is None else {"error": found}
             drawn.append({"name": each.name, "title": bundles.title_of(each), **state})
     waiting = [each for each in chosen if each.name not in known]
-    readings = [found for found in known.values() if isinstance(found, Reading)]
+    readings: list[Reading | OutsideReading] = [found for found in known.values() if isinstance(found, Reading)]
+    for system in others:
+        other = read_other(case, system)
+        if isinstance(other, OutsideReading):
+            readings.append(other)
+            note = "" if other.text else "It wrote nothing about this study."
+            drawn.append(outside_card(system.name, system.title, other.text, other.labels, other.outcomes, note))
+        elif other is not None:
+            drawn.append({"name": system.name, "title": system.title, "error": other})
+        else:
+            offer_writing(case, system)
     reference = None
     if case.study.findings.strip() or case.study.impression.strip():
         sections = (("Findings", case.study.findings), ("Impression", case.study.impression))
@@ -333,13 +416,14 @@ if case is not None:
     left, right = st.columns([5, 7], gap="medium")
     with right:
         chosen = choose_pairs(cards) if cards else []
+        others = choose_others(case)
         if cards:
             describe_training(chosen or list(cards.values()), case)
         if told := without_reference(case):
             st.caption(told)
         asked, region = question_of(cards), region_of()
-        waiting, unknown = show_reports(case, chosen, asked, region)
-        if cards and not chosen:
+        waiting, unknown = show_reports(case, chosen, others, asked, region)
+        if cards and not chosen and not others:
             st.info("No model is chosen. Choose models above, or all.")
     work: Work | None = None
     panels: list[Panel] = []

@@ -66,7 +66,7 @@ if not results.rows:
     for each in results.content.get("told", ()):
         st.info(each)
     if results.own is not None:
-        cases_link("Their reports are on the Cases page", results, list(results.own.pairs))
+        cases_link("Their reports are on the Cases page", results, list(results.own.names))
     else:
         command = results.content.get("command", "cxr-lens evaluate")
         st.info(f"This evaluation has no scores yet. `{command}` writes them.")

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core.paper.tables import paper_numbers
-from core.registry import DECODERS, ENCODERS, pair_title
+from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from dashboard import figures, settings
 from dashboard.components.score_table import export
@@ -28,7 +28,10 @@ def show_table_1(results: ResultSet) -> None:
     paper = paper_numbers(settings.paper_tables(), "1")
     usable = [name for name in SCORES if all(isinstance(row.get(name), float) for row in results.rows.values())]
     score = pick("Score", usable, "score", "f1", format_func=SCORES.__getitem__, width=180)
-    rows = [_row(results, pair, score, paper.get(pair, {}).get(score)) for pair in results.rows]
+    rows = [
+        _row(results, name, score, paper.get(evaluations.pair_of(row) or ("", ""), {}).get(score))
+        for name, row in results.rows.items()
+    ]
     content = pd.DataFrame(rows)
     _say(results, content, score)
     names = list(results.titles)
@@ -40,7 +43,7 @@ def show_table_1(results: ResultSet) -> None:
             content["To"].tolist() if content["To"].notna().all() else None,
         )
     ]
-    if content["Paper"].notna().all():
+    if content["Paper"].notna().any():
         dots.append(figures.Dots("the paper's", content["Paper"].tolist()))
     st.plotly_chart(
         figures.score_dots(list(results.titles.values()), names, dots, axis=SCORES[score]),
@@ -81,20 +84,21 @@ def show_table_1(results: ResultSet) -> None:
     _show_how(results)
 
 
-def _row(results: ResultSet, pair: tuple[str, str], score: str, paper: float | None) -> dict[str, Any]:
-    row = results.rows[pair]
+def _row(results: ResultSet, name: str, score: str, paper: float | None) -> dict[str, Any]:
+    row = results.rows[name]
+    pair = evaluations.pair_of(row)
     try:
         low, high = evaluations.interval(results, row["name"], score) or (np.nan, np.nan)
     except CXRLensError:  # without the reports there are only the evaluation's own
         low = high = np.nan
     return {
-        "Model": pair_title(*pair),
+        "Model": results.titles[name],
         "Ours": row[score],
         "From": low,
         "To": high,
         "Paper": np.nan if paper is None else paper,
-        "Decoder": DECODERS[pair[1]].title,
-        "Encoder": ENCODERS[pair[0]].title,
+        "Decoder": DECODERS[pair[1]].title if pair else "",
+        "Encoder": ENCODERS[pair[0]].title if pair else row.get("kind", ""),
     }
 
 
@@ -102,11 +106,13 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
     """What the table comes to, in a sentence, and what it cannot say."""
     rows = content.to_dict("records")
     best = max(rows, key=lambda row: row["Ours"])
-    told = f"Best of ours by {SCORES[score]}: **{best['Model']}** ({best['Ours']:.3f})"
-    if content["Paper"].notna().all() and len(content) > 2:
-        theirs = max(rows, key=lambda row: row["Paper"])
+    whose = "Best of ours" if all(row["Decoder"] for row in rows) else "Best"
+    told = f"{whose} by {SCORES[score]}: **{best['Model']}** ({best['Ours']:.3f})"
+    both = content[content["Paper"].notna()]  # the paper knows its own pairs
+    if len(both) > 2:
+        theirs = max(both.to_dict("records"), key=lambda row: row["Paper"])
         told += f"; of the paper's: **{theirs['Model']}** ({theirs['Paper']:.3f})"
-        order = content["Ours"].rank().corr(content["Paper"].rank())
+        order = both["Ours"].rank().corr(both["Paper"].rank())
         if not np.isnan(order):
             told += f". Rank correlation of the two rankings: **{order:+.2f}** (1 = same, 0 = unrelated)"
     told += "."
@@ -156,7 +162,7 @@ def _show_studies(results: ResultSet) -> None:
 
 def _show_all(results: ResultSet, names: list[str]) -> None:
     """All scores, with baselines that need no model."""
-    rows = [{"Model": pair_title(*pair)} | _scores(row) for pair, row in results.rows.items()]
+    rows = [{"Model": results.titles[name]} | _scores(row) for name, row in results.rows.items()]
     rows += [
         {"Model": f"baseline: {each.get('name', '')}"} | _scores(each)
         for each in results.content.get("baselines") or []
@@ -189,7 +195,7 @@ def _show_all(results: ResultSet, names: list[str]) -> None:
 def _show_how(results: ResultSet) -> None:
     """Where the scores come from, and their warnings."""
     warnings = [
-        f"{pair_title(*pair)}: {text}" for pair, row in results.rows.items() for text in row.get("warnings", ())
+        f"{results.titles[name]}: {text}" for name, row in results.rows.items() for text in row.get("warnings", ())
     ]
     with st.expander("How this was scored" + (f", and {len(warnings)} warnings" if warnings else "")):
         about = [

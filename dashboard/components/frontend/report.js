@@ -72,7 +72,10 @@ function card(data) {
     }
     header.append(counts)
   }
-  if (data.pieces.length) {
+  if (data.pieces.length && !data.sentences) {
+    // A text alone: nothing is known of where its words come from.
+    article.append(make("p", { className: "text" }, ...data.pieces.map(read)))
+  } else if (data.pieces.length) {
     const text = make("p", {
       className: "text", role: "group",
       "aria-label": `Report of ${data.title}. Arrow keys choose a word, Enter asks where it comes from, Shift and Enter asks about its sentence.`,
