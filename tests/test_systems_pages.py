@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
-from core.evaluation import results
+from core.evaluation import own, results
+from core.reviews.database import Database
+from core.reviews.store import Actor, list_screens, list_sessions, open_screen
 from core.studies.sources import open_source
 from core.systems import added
 from core.systems.program import read_command
 from core.types import CXRLensError
-from dashboard.services import cases, evaluations, systems
+from dashboard.services import cases, evaluations, outside, systems
 from dashboard.services import own as jobs
+from dashboard.services.studies import open_study
 from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
+from tests.review_cases import ANNA, open_app_page
 from tests.systems_files import program, write_csv
 
 pytestmark = [needs_bundles, pytest.mark.numeric]
@@ -51,13 +53,6 @@ def reports_of(path: Path, spec: str, *, every: int = 1) -> Path:
     return write_csv(path, ("report", "dicom_id"), rows)
 
 
-def wait_for(name: str) -> None:
-    until = time.monotonic() + 180
-    while jobs.under_way(name) is not None:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 def test_a_file_that_is_given_on_a_page_is_added_and_counted(here: Path) -> None:
     name = few()
     path = reports_of(here / "theirs.csv", "phantom:60:5", every=2)
@@ -70,9 +65,8 @@ def test_a_file_that_is_given_on_a_page_is_added_and_counted(here: Path) -> None
     with pytest.raises(CXRLensError, match="is taken"):
         systems.add_upload(PAIR, "other.csv", b"id,report\n1,x\n")
     app = open_page("cases", source=name)
-    assert "Add a file of reports" in [each.label for each in app.get("popover")] or "Theirs" in words_on(app) + str(
-        [each.options for each in app.multiselect]
-    )
+    assert "Column of reports" in [each.label for each in app.text_input]
+    assert ["Theirs"] in [each.options for each in app.multiselect]
 
 
 def test_a_file_and_a_program_stand_beside_a_pair_on_every_page(here: Path) -> None:
@@ -87,10 +81,11 @@ def test_a_file_and_a_program_stand_beside_a_pair_on_every_page(here: Path) -> N
     assert "Prog is a program that has not run yet" in words_on(app)
     (button,) = [each for each in app.button if each.key == "own_start"]
     assert button.label.endswith("with this model and Exact and Prog")
-    button.click().run()
-    assert not app.exception
-    wait_for(name)
-    assert jobs.failures(name) == []
+    # What the button begins, in this process: another one would load everything anew.
+    chosen = [added.system(each) for each in ("Exact", "Prog")]
+    cards = list(evaluations.bundles.cards("phantom").values())
+    split = jobs.studies.shown_split(source)
+    own.evaluate_source(own.ask(source, cards, here / "bundles", split, chosen), lambda share, what: None)
 
     app = open_page("cases", source=name)
     (found,) = evaluations.with_reports(name)[0]
@@ -108,7 +103,19 @@ def test_a_file_and_a_program_stand_beside_a_pair_on_every_page(here: Path) -> N
     assert app.multiselect(key=cases.group_key(cases.KEYS["pairs"], 1)).value == ["Exact"]
     assert app.multiselect(key=cases.KEYS["pairs"]).value == []
 
-    for view in ("Table 1", "By observation", "Slices", "Two models", "Runs and seeds"):
+    scores = write_csv(
+        here / "green.csv",
+        ("study", "system", "GREEN"),
+        [[each, who, str(value)] for each in read.study_ids for who, value in (("Exact", 1), ("Prog", 0.5), ("?", 1))],
+    )
+    outside.add(found, "green.csv", scores.read_bytes())
+    with pytest.raises(CXRLensError, match="no column 'study'"):
+        outside.add(found, "wrong.csv", b"a,b\n1,2\n")
+    other = open_page("results", source=name, view="Other metrics")
+    assert "there is no system '?' here" in words_on(other)
+    assert next(list(each.value.iloc[:, 0]) for each in other.dataframe) == ["Exact", "Prog"]
+    assert [each.value["Difference"].tolist() for each in other.dataframe if "Difference" in each.value] == [[0.5]]
+    for view in ("By observation", "Slices", "Runs and seeds"):
         result = open_page("results", source=name, view=view)
         assert not result.error, view
     result = open_page("results", source=name, view="Two models", first="Exact", second="Prog")
@@ -121,13 +128,7 @@ def test_a_file_and_a_program_stand_beside_a_pair_on_every_page(here: Path) -> N
     assert not page.error
     assert not [each for each in page.button if each.label == "Write with Prog"]  # it was written before
     other = source.ids("train")[0]
-    assert systems.text_of(added.system("Prog"), evaluations.sources.st and _case(name, other)) is None
-
-
-def _case(name: str, study_id: str):  # type: ignore[no-untyped-def]
-    from dashboard.services.studies import open_study
-
-    return open_study(study_id, name)
+    assert systems.text_of(added.system("Prog"), open_study(other, name)) is None
 
 
 def test_a_program_writes_on_the_read_page_when_it_is_asked_to(here: Path) -> None:
@@ -139,20 +140,52 @@ def test_a_program_writes_on_the_read_page_when_it_is_asked_to(here: Path) -> No
     button.click().run()
     assert not app.exception
     assert not [each for each in app.button if each.label == "Write with Prog"]
-    assert systems.text_of(added.system("Prog"), _case(name, app.session_state["study"])) == NORMAL
+    assert systems.text_of(added.system("Prog"), open_study(app.session_state["study"], name)) == NORMAL
 
 
-def test_an_evaluation_with_a_system_that_was_not_written_by_a_pair_is_not_damaged(here: Path) -> None:
+def test_an_evaluation_of_a_system_that_is_no_pair_is_not_damaged(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = here / "runs" / "theirs"
     folder.mkdir(parents=True)
     row = {"name": "Theirs", "title": "Their model", "kind": "file of reports", "group": "Elsewhere", "f1": 0.5}
     (folder / "results.json").write_text(json.dumps({"family": "phantom", "rows": [row]}), encoding="utf-8")
-    import os
-
-    os.environ["CXR_RUNS"] = str(here / "runs")
-    try:
-        found, damaged = evaluations.result_sets()
-    finally:
-        del os.environ["CXR_RUNS"]
+    monkeypatch.setenv("CXR_RUNS", str(here / "runs"))
+    found, damaged = evaluations.result_sets()
     assert not damaged
     assert found["runs/theirs"].titles == {"Theirs": "Their model"}
+
+
+def test_a_blinded_session_of_three_files_and_the_reference_is_made_on_the_page(here: Path, database: Database) -> None:
+    source = open_source("phantom:60:5")
+    studies = source.studies("test")
+    for number, name in enumerate(("Alpha", "Beta", "Gamma")):
+        rows = [[each.study_id, f"{NORMAL} {number}"] for each in studies[number:]]  # each lacks others' first studies
+        added.add_file(name, write_csv(here / f"{name}.csv", ("study_id", "report"), rows))
+    app = open_app_page("review", reader="root")
+    app.segmented_control(key="review_view").set_value("New session").run()
+    app.text_input(key="design-title").input("Outside").run()
+    app.multiselect(key="design-readers").set_value(["anna"]).run()
+    app.selectbox(key="design-source").set_value(source.key).run()
+    app.number_input(key="design-count").set_value(2).run()
+    models = next(each for each in app.multiselect if str(each.key).startswith("design-models"))
+    models.set_value(["reference"]).run()
+    others = next(each for each in app.multiselect if str(each.key).startswith("design-others"))
+    assert others.options == ["Alpha", "Beta", "Gamma"]
+    others.set_value(["Alpha", "Beta", "Gamma"]).run()
+    next(each for each in app.button if each.label == "Make the session").click().run()
+    assert not app.exception
+    assert not app.error, [each.value for each in app.error]
+    (info,) = list_sessions(database, Actor("root", "admin"))
+    assert info.screens == 2 * 4
+    seen = set()
+    for screen, _, _ in list_screens(database, ANNA, info.id):
+        shown = open_screen(database, ANNA, screen)
+        assert not any(name in str(shown) for name in ("Alpha", "Beta", "Gamma", "reference"))
+        seen |= {(shown.study_id, text) for _, text in shown.reports}
+    read = {study for study, _ in seen}
+    assert len(read) == 2
+    assert not read & {each.study_id for each in studies[:2]}  # of these one has no report
+    for study in read:
+        assert {text for each, text in seen if each == study} == {
+            *(f"{NORMAL} {number}" for number in range(3)),
+            source.study(study).findings,
+        }

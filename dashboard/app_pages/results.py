@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source
 from dashboard.results.observations import show_observations
+from dashboard.results.outside import show_outside
 from dashboard.results.pairs import show_table_1
 from dashboard.results.parts import cases_link, pick
 from dashboard.results.seeds import show_seeds
@@ -20,6 +21,7 @@ VIEWS = {
     "By observation": show_observations,
     "Slices": show_slices,
     "Two models": show_two,
+    "Other metrics": show_outside,
     "Tables and studies": show_tables,
 }
 RUNS = "Runs and seeds"
