@@ -1,4 +1,4 @@
-"""Reports of another model, from a table to the pages: seconds of each step. ``python -m training.bench.systems``.
+"""Reports of another model, from a table to the pages: seconds by step. ``python -m training.bench.systems``.
 
 As many reports as MIMIC-CXR has test studies with findings come as a CSV file with columns ``report,dicom_id``; they
 are added, scored with intervals against the references of an index, and read as the Cases and Results pages read them.
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from core.evaluation import own
@@ -58,11 +59,10 @@ def main() -> None:
             for number, study_id in enumerate(ids):  # of every third study another one's report
                 other = ids[number - 1] if number % 3 == 0 else study_id
                 written.writerow((texts.study(other).findings, f"{number:08x}-4d2f-9a61"))
-        began = time.perf_counter()
-        steps = []
+        steps = [("", *_now())]
 
         def done(what: str) -> None:
-            steps.append((what, time.perf_counter() - began - sum(each for _, each in steps)))
+            steps.append((what, *_now()))
 
         system, found = added.add_file("theirs", table)
         done(f"added: {len(found.rows):,} rows")
@@ -72,9 +72,15 @@ def main() -> None:
         shown = read_evaluation(asked.folder / "reports.jsonl", own.read_facts(asked.folder / "studies.jsonl"))
         ends = intervals(shown.scored("theirs", "f1"), subjects=shown.subjects)["f1"]
         done(f"read for the pages: {len(shown.study_ids):,} studies, macro F1 {ends.low:.3f} to {ends.high:.3f}")
-        for what, seconds in steps:
-            sys.stdout.write(f"{seconds:7.1f} s  {what}\n")
-        sys.stdout.write(f"{time.perf_counter() - began:7.1f} s  in all\n")
+        for (_, *before), (what, *after) in [*pairwise(steps), (steps[0], ("in all", *steps[-1][1:]))]:
+            wall, cpu = (end - start for start, end in zip(before, after, strict=True))
+            sys.stdout.write(f"{wall:7.1f} s  {cpu:7.1f} s of a core  {what}\n")
+
+
+def _now() -> tuple[float, float]:
+    """The time, and what this process and those that it started (Java's too) have computed, seconds."""
+    spent = os.times()
+    return time.perf_counter(), spent.user + spent.system + spent.children_user + spent.children_system
 
 
 if __name__ == "__main__":
