@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
 
 from core.bundles.card import Card
-from core.labels.compare import Outcome, compare
-from core.labels.rules import LabeledReport
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.registry import DECODERS, ENCODERS, all_pairs, table_order
 from core.systems.system import System
@@ -25,6 +22,7 @@ from dashboard.components.report import card, outside_card, overview, reference_
 from dashboard.components.study_map import draw_map
 from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
+from dashboard.read.others import OutsideReading, choose_others, offer_writing, read_other
 from dashboard.read.questions import (
     SLICE,
     Work,
@@ -36,7 +34,7 @@ from dashboard.read.questions import (
     show_region,
     write_without,
 )
-from dashboard.services import bundles, explanations, filters, reports, sources, studies, systems
+from dashboard.services import bundles, explanations, filters, reports, sources, studies
 from dashboard.services.explanations import Box, Question
 from dashboard.services.reports import Reading
 from dashboard.services.studies import Case
@@ -138,8 +136,8 @@ def hear_region() -> None:
         session.ask_region(region)
 
 
-def choose_pairs(cards: Mapping[tuple[str, str], Card]) -> list[Card]:
-    """The matrix of encoders and decoders; returns the models that are chosen and there."""
+def choose_pairs(families: Sequence[str]) -> list[Card]:
+    """The matrix of encoders and decoders; returns the models of families that are chosen and there."""
     chosen: set[tuple[str, str]] = set()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**Reports**", width="content")
@@ -166,97 +164,44 @@ def choose_pairs(cards: Mapping[tuple[str, str], Card]) -> list[Card]:
         )
         st.caption(f"{len(chosen)} of {len(all_pairs())} models", width="content")
     # Grouped by decoder, so that neighbours differ in the encoder alone: that is what the paper compares.
-    order = table_order()
-    return [cards[pair] for pair in order if pair in chosen and pair in cards]
+    wanted = [pair for pair in table_order() if pair in chosen]
+    found = (bundles.cards(family) for family in families)
+    return [cards[pair] for cards in found for pair in wanted if pair in cards]
 
 
-def choose_family(case: Case) -> str:
-    """What the models learned from, where there is a choice."""
+def choose_families(case: Case) -> list[str]:
+    """What the models learned from, where there is a choice; several stand side by side, the fitting one first."""
     families = bundles.families()
     fitting = studies.family_for(case)
     if len(families) < 2:
-        return fitting
-    return st.segmented_control(
+        return [fitting]
+    chosen = st.segmented_control(
         "Models for",
         families,
         default=fitting,
-        required=True,
+        selection_mode="multi",
         format_func=lambda family: f"Models for {bundles.family_title(family)}",
         label_visibility="collapsed",  # the options say it, in one row less
         key=session.FAMILY if case.synthetic else session.REAL_FAMILY,
         bind="query-params",
         width="content",
     )
+    return sorted(chosen, key=lambda family: family != fitting) or [fitting]
+
+
+def title_of(card: Card, families: Sequence[str]) -> str:
+    """Of a pair; with its family, where several families stand side by side."""
+    title = bundles.title_of(card)
+    return title if len(families) < 2 else f"{title} ({bundles.family_title(card.family)})"
 
 
 def describe_training(cards: Sequence[Card], case: Case) -> None:
     """Which data the models learned from, and a warning where that is not what is read."""
-    st.caption(f":material/model_training: {bundles.training_of(cards)}")
-    if len(bundles.families()) > 1 and (unlike := studies.unlike(case, cards[0].family)):
-        st.warning(unlike, icon=":material/warning:")
-
-
-def choose_others(case: Case) -> list[System]:
-    """Systems that are no pairs of ours, and have a report of this case or can write it."""
-    known = systems.of_case(case)
-    if not known:
-        return []
-    chosen = st.multiselect(
-        "Other systems",
-        list(known),
-        key=session.BESIDE,
-        bind="query-params",
-        placeholder="Reports from elsewhere: choose",
-        label_visibility="collapsed",
-        help="Files of reports that have one of this study, and programs. `cxr-lens systems add` adds them.",
-    )
-    return [known[name] for name in chosen]
-
-
-@dataclass(frozen=True)
-class OutsideReading:
-    """A report of a system that is no pair.
-
-    Attributes:
-        system: that wrote it.
-        text: the report.
-        labels: what it says.
-        outcomes: by observation, against the reference; None without one.
-    """
-
-    system: System
-    text: str
-    labels: LabeledReport
-    outcomes: Mapping[str, Outcome] | None
-
-
-def read_other(case: Case, system: System) -> OutsideReading | str | None:
-    """What a system wrote of a case; a message where it fails, None where it would have to write it."""
-    try:
-        text = systems.text_of(system, case)
-        if text is None and st.session_state.pop(f"write {system.name} {case.key}", False):
-            with st.spinner(f"{system.title} writes …"):
-                text = systems.write(system, case)
-    except CXRLensError as error:
-        return str(error)
-    if text is None:
-        return None
-    labels = reports.label(text)
-    return OutsideReading(system, text, labels, None if case.labels is None else compare(case.labels, labels.states))
-
-
-def offer_writing(case: Case, system: System) -> None:
-    """A button that lets a program write, with what that costs."""
-    name = f"write {system.name} {case.key}"
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            f"Write with {system.title}",
-            icon=":material/edit_note:",
-            key=f"{name} now",
-            on_click=st.session_state.__setitem__,
-            args=(name, True),
-        )
-        st.caption(systems.price(system, 1))
+    for family in dict.fromkeys(each.family for each in cards):
+        of_family = [each for each in cards if each.family == family]
+        st.caption(f":material/model_training: {bundles.training_of(of_family)}")
+        if len(bundles.families()) > 1 and (unlike := studies.unlike(case, family)):
+            st.warning(unlike, icon=":material/warning:")
 
 
 def table_of(case: Case, readings: Sequence[Reading | OutsideReading]) -> dict[str, Any]:
@@ -268,6 +213,8 @@ def table_of(case: Case, readings: Sequence[Reading | OutsideReading]) -> dict[s
         else:
             states = reading.labels.states.items()
             cells.append({name: state.value for name, state in states if state is not LabelState.BLANK})
+    several = len({each.card.family for each in readings if isinstance(each, Reading)}) > 1
+    whose: Callable[[Card], str] = lambda of: f" ({bundles.family_title(of.family)})" if several else ""  # noqa: E731
     named = {name for column in cells for name in column}
     if case.labels is None or findings(case.labels):
         named.discard(NO_FINDING)  # of interest where the reference is normal
@@ -276,7 +223,7 @@ def table_of(case: Case, readings: Sequence[Reading | OutsideReading]) -> dict[s
         [
             (each.system.group, each.system.title)
             if isinstance(each, OutsideReading)
-            else (DECODERS[each.card.decoder].title, ENCODERS[each.card.encoder].title)
+            else (DECODERS[each.card.decoder].title + whose(each.card), ENCODERS[each.card.encoder].title)
             for each in readings
         ],
         cells,
@@ -299,10 +246,11 @@ def show_reports(
     unknown = []
     known = reports.written(case, chosen)
     drawn = []
+    families = list(dict.fromkeys(each.family for each in chosen))
     for each in chosen:
         found = known.get(each.name)
         if isinstance(found, Reading):
-            data = card(each.name, bundles.title_of(each), found.report, found.labels, found.outcomes)
+            data = card(each.name, title_of(each, families), found.report, found.labels, found.outcomes)
             if region and found.report.ids:
                 changed = explanations.known_without(case, each, region, cover_of())
                 if changed is None:
@@ -312,7 +260,7 @@ def show_reports(
             drawn.append(data)
         else:
             state = {"waiting": True} if found is None else {"error": found}
-            drawn.append({"name": each.name, "title": bundles.title_of(each), **state})
+            drawn.append({"name": each.name, "title": title_of(each, families), **state})
     waiting = [each for each in chosen if each.name not in known]
     readings: list[Reading | OutsideReading] = [found for found in known.values() if isinstance(found, Reading)]
     for system in others:
@@ -410,15 +358,15 @@ for name, message in bundles.problems().items():
     st.error(f"**{name}**: {message}", icon=":material/error:")
 
 if case is not None:
-    family = choose_family(case)
-    cards = bundles.cards(family)
+    families = choose_families(case)
+    cards = [card for family in families for card in bundles.cards(family).values()]
     session.ask_of(case.key)
     left, right = st.columns([5, 7], gap="medium")
     with right:
-        chosen = choose_pairs(cards) if cards else []
+        chosen = choose_pairs(families) if cards else []
         others = choose_others(case)
         if cards:
-            describe_training(chosen or list(cards.values()), case)
+            describe_training(chosen or cards, case)
         if told := without_reference(case):
             st.caption(told)
         asked, region = question_of(cards), region_of()
@@ -437,7 +385,7 @@ if case is not None:
         heat_maps(panels, study=case.title, region=region)
     if cards:
         if not waiting:
-            show_filters(case, family)
+            show_filters(case, families[0])
         show_map(case)
     # What is not known yet comes after all that is: the page is there, and shows the rest as it comes.
     if work and work.jobs:

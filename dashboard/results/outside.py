@@ -97,8 +97,8 @@ def _compare(results: ResultSet, found: OutsideScores, metric: str, names: list[
     score_table(content, f"{titles[first]} against {titles[second]}, metrics of other programs", wide="Metric")
     st.caption(
         f"{titles[first]} less {titles[second]}, on the studies that have the score of both. Interval: paired "
-        "bootstrap over patients. p: paired permutation test; Holm's correction is for these metrics. Whether a higher value is "
-        "better, the metric's authors say."
+        "bootstrap over patients. p: paired permutation test; Holm's correction is for these metrics. Whether a higher "
+        "value is better, the metric's authors say."
     )
 
 
