@@ -140,7 +140,22 @@ def test_a_program_writes_on_the_read_page_when_it_is_asked_to(here: Path) -> No
     button.click().run()
     assert not app.exception
     assert not [each for each in app.button if each.label == "Write with Prog"]
-    assert systems.text_of(added.system("Prog"), open_study(app.session_state["study"], name)) == NORMAL
+    case = open_study(app.session_state["study"], name)
+    assert systems.text_of(added.system("Prog"), case) == NORMAL
+
+    # Of a region too: by the image's size on disk it tells the covered one from the other.
+    sized = 'f"Clear. {size}"'
+    added.add_program("Sized", read_command(program(here / "sized", sized), here))
+    region = "0.2,0.2,0.8,0.8"
+    app = open_page("read", source=name, study=case.title, beside_pairs=["Sized"], region=region)
+    press = {each.label: each for each in app.button}
+    press["Write with Sized"].click().run()
+    press = {each.label: each for each in app.button}
+    press["Write again with the area covered: Sized"].click().run()
+    assert not app.exception
+    assert "Write again with the area covered: Sized" not in {each.label for each in app.button}
+    changed = systems.known_without(added.system("Sized"), case, (0.2, 0.2, 0.8, 0.8), "blank")
+    assert [kind for kind, _ in changed["difference"]] == ["same", "removed", "added"]
 
 
 def test_an_evaluation_of_a_system_that_is_no_pair_is_not_damaged(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,9 +155,9 @@ class IndexedSource(Source):
         first: dict[int, str] = {}
         for study, name in zip(samples["study"].to_pylist(), samples["sample_id"].to_pylist(), strict=True):
             first.setdefault(study, name)
-        found = {}
+        found, studies = {}, images["study"].to_numpy()
         for row in rows.tolist():
-            name = read.get(row) or first.get(int(images["study"].iat[row]))
+            name = read.get(row) or first.get(int(studies[row]))
             if name is not None:
                 found[str(images["image_id"].iat[row])] = (name, row in read)
         return found

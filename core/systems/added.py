@@ -165,7 +165,7 @@ def add_program(
     _check(name, others, replace=replace)
     if shutil.which(command.words[0], path=None) is None and not Path(command.folder, command.words[0]).is_file():
         raise CXRLensError(f"There is no program '{command.words[0]}' in {command.folder} or on the PATH.")
-    about = {"kind": "program", "title": title or name, "group": group}
+    about: dict[str, Any] = {"kind": "program", "title": title or name, "group": group}
     about |= {"command": list(command.words), "folder": command.folder, "timeout": command.timeout}
     _keep(name, about, {})
     return system(name)

@@ -13,10 +13,10 @@ from pathlib import Path
 from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
 from core.registry import pair_title
-from core.studies.model_image import of_study
+from core.studies.model_image import of_image, of_study
 from core.studies.source import Source
 from core.systems.system import Ability, Progress, System, Written
-from core.types import CXRLensError
+from core.types import CXRLensError, FloatImage, Study
 
 
 class Pair(System):
@@ -57,6 +57,17 @@ class Pair(System):
             if progress is not None:
                 progress(number, len(study_ids))
         return Written(texts, lacking)
+
+    def of_image(self, pixels: FloatImage, study: Study) -> str:
+        """The report of any image.
+
+        Raises:
+            BundleError: it is damaged.
+        """
+        from core.bundles.inference import write_reports
+
+        ((_, report),) = write_reports([self._library.load(self.name)], of_image(pixels))
+        return report.text
 
 
 def pairs(bundles: Path) -> list[Pair]:

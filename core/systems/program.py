@@ -159,7 +159,7 @@ class Program(System):
         texts = {row["image"]: row["report"] for row in self._rows() if row.get("program") == mine}
         return texts.get(source.original(study_id).sha256) if texts else None
 
-    def write(self, pixels: FloatImage, study: Study) -> str:
+    def of_image(self, pixels: FloatImage, study: Study) -> str:
         """The report of any image (H, W) with values in [0, 1], as of one with a region covered; nothing is kept.
 
         Raises:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from core.studies.source import Source
+from core.types import CXRLensError, FloatImage, Study
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (studies done, studies in all)."""
@@ -78,6 +79,18 @@ class System(ABC):
         Raises:
             CXRLensError: it cannot be asked at all; the message says why.
         """
+
+    def of_image(self, pixels: FloatImage, study: Study) -> str:
+        """The report of any image, as of one with a region covered; nothing is kept.
+
+        Args:
+            pixels: (H, W), values in [0, 1].
+            study: what else is known.
+
+        Raises:
+            CXRLensError: it writes no reports of new images, or fails.
+        """
+        raise CXRLensError(f"{self.title} has the reports that it has: it writes none of another image.")
 
     def kept(self, source: Source, study_id: str) -> str | None:
         """The report of a study that is there already; None where there is none, or it would have to be written.

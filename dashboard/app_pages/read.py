@@ -22,7 +22,7 @@ from dashboard.components.report import card, outside_card, overview, reference_
 from dashboard.components.study_map import draw_map
 from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
-from dashboard.read.others import OutsideReading, choose_others, offer_writing, read_other
+from dashboard.read.others import OutsideReading, choose_others, offer_writing, read_other, without_region
 from dashboard.read.questions import (
     SLICE,
     Work,
@@ -268,7 +268,10 @@ def show_reports(
         if isinstance(other, OutsideReading):
             readings.append(other)
             note = "" if other.text else "It wrote nothing about this study."
-            drawn.append(outside_card(system.name, system.title, other.text, other.labels, other.outcomes, note))
+            data = outside_card(system.name, system.title, other.text, other.labels, other.outcomes, note)
+            if region and (changed_text := without_region(case, system, region, cover_of())):
+                data["without"] = changed_text
+            drawn.append(data)
         elif other is not None:
             drawn.append({"name": system.name, "title": system.title, "error": other})
         else:

@@ -9,10 +9,11 @@ import streamlit as st
 
 from core.labels.compare import Outcome, compare
 from core.labels.rules import LabeledReport
-from core.systems.system import System
+from core.systems.system import Ability, System
 from core.types import CXRLensError
 from dashboard import session
 from dashboard.services import reports, systems
+from dashboard.services.explanations import Box
 from dashboard.services.studies import Case
 
 
@@ -65,12 +66,32 @@ def read_other(case: Case, system: System) -> OutsideReading | str | None:
     return OutsideReading(system, text, labels, None if case.labels is None else compare(case.labels, labels.states))
 
 
+def without_region(case: Case, system: System, region: Box, cover: str) -> Mapping[str, object] | None:
+    """What a system writes with a region covered, for its card; where it was not asked yet, a button with the price."""
+    if Ability.WRITE not in system.abilities:
+        return None
+    name = f"cover {system.name} {case.key} {region} {cover}"
+    if st.session_state.pop(name, False):
+        try:
+            with st.spinner(f"{system.title} writes …"):
+                systems.without(system, case, region, cover)
+        except CXRLensError as error:
+            st.error(str(error), icon=":material/error:")
+    known = systems.known_without(system, case, region, cover)
+    if known is None:
+        _offer(f"Write again with the area covered: {system.title}", name, system)
+    return known
+
+
 def offer_writing(case: Case, system: System) -> None:
     """A button that lets a program write, with what that costs."""
-    name = f"write {system.name} {case.key}"
+    _offer(f"Write with {system.title}", f"write {system.name} {case.key}", system)
+
+
+def _offer(label: str, name: str, system: System) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            f"Write with {system.title}",
+            label,
             icon=":material/edit_note:",
             key=f"{name} now",
             on_click=st.session_state.__setitem__,

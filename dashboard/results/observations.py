@@ -54,8 +54,8 @@ def show_observations(results: ResultSet) -> None:
         digits=2,
         wide="Observation",
         heads={
-            title: (DECODERS[pair[1]].title, ENCODERS[pair[0]].title)
-            if (pair := evaluations.pair_of(results.rows[name]))
+            title: (DECODERS[of[1]].title, ENCODERS[of[0]].title)
+            if (of := evaluations.pair_of(results.rows[name]))
             else (results.rows[name].get("group", ""), title)
             for name, title in titles.items()
         },

@@ -6,15 +6,19 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
+from scipy.ndimage import gaussian_filter
 
 from core.cache import BoundedCache
+from core.studies.source import Source
 from core.systems import added
 from core.systems.report_files import ReportFile
 from core.systems.system import Ability, System, Written
 from core.types import CXRLensError
 from dashboard import access
 from dashboard.services import bundles, sources
+from dashboard.services.explanations import Box, region_mask
 from dashboard.services.studies import Case
 
 MOST_BYTES = 200  # MB of a file of reports
@@ -93,7 +97,7 @@ def reports_of(system: System, source_name: str) -> Written:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _reports(content: str, key: str, _system: System, _source: sources.Source) -> Written:
+def _reports(content: str, key: str, _system: System, _source: Source) -> Written:
     return _system.reports(_source, _source.all_ids()) if _source.listed else Written({})
 
 
@@ -132,6 +136,41 @@ def write(system: System, case: Case) -> str:
         raise CXRLensError(found.lacking.get(study_id, f"{system.title} gave no report of this image."))
     _written().put((system.content_hash(), case.key), found.texts[study_id])
     return found.texts[study_id]
+
+
+def known_without(system: System, case: Case, box: Box, cover: str) -> Mapping[str, object] | None:
+    """What a system writes with a region covered, as the card of a report shows it; None where it was not asked."""
+    text, before = _without().get((system.content_hash(), case.key, box, cover)), text_of(system, case)
+    if text is None or before is None:
+        return None
+    from core.explain.counterfactuals import differences  # brings torch
+
+    parts = differences(before.split(), text.split())
+    return {"changes": None, "difference": [(part.kind, " ".join(part.words)) for part in parts], "reference": None}
+
+
+def without(system: System, case: Case, box: Box, cover: str) -> None:
+    """Let a system write the report of a case with a region covered.
+
+    Args:
+        system: that writes.
+        case: whose image.
+        box: left, top, right, bottom, fractions of the image.
+        cover: "blank", the image's mean grey, or "blur".
+
+    Raises:
+        CXRLensError: the region lies outside the image, or the system fails.
+    """
+    region = region_mask(box, case.pixels)
+    cover_with = case.pixels.mean() if cover == "blank" else gaussian_filter(case.pixels, max(case.pixels.shape) / 16)
+    changed = np.where(region, cover_with, case.pixels).astype(np.float32)
+    _without().put((system.content_hash(), case.key, box, cover), system.of_image(changed, case.study))
+
+
+@st.cache_resource(show_spinner=False)
+def _without() -> BoundedCache[tuple[str, str, Box, str], str]:
+    """Reports by (system with its content, image, region, cover)."""
+    return BoundedCache(1_000)
 
 
 @st.cache_resource(show_spinner=False)
