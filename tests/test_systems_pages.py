@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
 from core.evaluation import own, results
 from core.reviews.database import Database
 from core.reviews.store import Actor, list_screens, list_sessions, open_screen
 from core.studies.sources import open_source
 from core.systems import added
+from core.systems.pairs import pairs
 from core.systems.program import read_command
 from core.types import CXRLensError
 from dashboard.services import cases, evaluations, outside, systems
 from dashboard.services import own as jobs
 from dashboard.services.studies import open_study
 from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
+from tests.conftest import ROOT
 from tests.review_cases import ANNA, open_app_page
 from tests.systems_files import program, write_csv
+from training.cli import app
 
 pytestmark = [needs_bundles, pytest.mark.numeric]
 
@@ -204,3 +211,46 @@ def test_a_blinded_session_of_three_files_and_the_reference_is_made_on_the_page(
             *(f"{NORMAL} {number}" for number in range(3)),
             source.study(study).findings,
         }
+
+
+def write_films(folder: Path, count: int) -> Path:
+    """Images of grey noise, as files named by study."""
+    folder.mkdir()
+    for number in range(count):
+        noise = np.random.default_rng(number).integers(0, 255, (96, 80), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"F{number}.png")
+    return folder
+
+
+def test_a_pair_answers_as_the_leaderboard_asks(here: Path) -> None:
+    films = write_films(here / "films", 2)
+    asked = {
+        "one": {"image_path": ["/F0.png"], "key_image_path": "F0.png", "context": "Age: 60."},
+        "two": {"image_path": ["F1.png", "F0.png"]},
+        "gone": {"image_path": ["F9.png"]},
+        "none": {"image_path": []},
+    }
+    (here / "cases.json").write_text(json.dumps(asked), encoding="utf-8")
+    words = ["rexrank", "cases.json", "out.json", "films", "--bundle", PAIR, "--bundles", str(here / "bundles")]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert "case gone has no report" in told.output
+    assert "case none has no report: it names no image" in told.output
+    answer = json.loads((here / "out.json").read_text(encoding="utf-8"))
+    assert answer.keys() == asked.keys()
+    assert answer["one"]["context"] == "Age: 60."
+    pair = next(each for each in pairs(here / "bundles") if each.name == PAIR)
+    own_words = pair.reports(open_source(str(films)), ["F0", "F1"]).texts
+    assert [answer[name]["model_prediction"] for name in asked] == [own_words["F0"], own_words["F1"], "", ""]
+    for content, message in (("[]", "holds no cases"), ("{", "cannot be read as JSON"), ('{"a": 1}', "holds no cases")):
+        (here / "cases.json").write_text(content, encoding="utf-8")
+        assert message in str(CliRunner().invoke(app, words).exception)
+
+
+@pytest.mark.slow  # a process that loads a model; both halves are tested above and in tests/test_systems.py
+def test_a_pair_as_a_program_writes_what_it_writes_as_a_pair(here: Path) -> None:
+    films = open_source(str(write_films(here / "films", 3)))
+    run = f'"{sys.executable}" -m training.cli rexrank {{input}} {{output}} {{images}} --bundle {PAIR}'
+    system = added.add_program("Ours", read_command(f"{run} --bundles {here / 'bundles'}", ROOT))
+    pair = next(each for each in pairs(here / "bundles") if each.name == PAIR)
+    assert dict(system.reports(films, films.ids("test")).texts) == dict(pair.reports(films, films.ids("test")).texts)

@@ -14,7 +14,7 @@ from dashboard.results.seeds import show_seeds
 from dashboard.results.slices import show_slices
 from dashboard.results.tables import show_tables
 from dashboard.results.two import show_two
-from dashboard.services import bundles, evaluations, own
+from dashboard.services import bundles, evaluations, own, systems
 
 VIEWS = {
     "Table 1": show_table_1,
@@ -50,13 +50,14 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     name = pick("Evaluation", order, RUN, order[0], width=300) if len(found) > 1 else next(iter(found), "")
 for message in damaged.values():
     st.error(message, icon=":material/error:")
-if not of_source and bundles.families():
+can_evaluate = bool(bundles.families() or systems.others())
+if not of_source and can_evaluate:
     offer_evaluation(chosen)
-elif not any(found[each].reports.is_file() for each in of_source) and bundles.families():
+elif not any(found[each].reports.is_file() for each in of_source) and can_evaluate:
     with st.expander("The reports of these studies are not here yet", expanded=own.under_way(chosen) is not None):
         offer_evaluation(chosen)
 if not found:
-    if not damaged and not bundles.families():
+    if not damaged and not can_evaluate:
         raise evaluations.no_evaluation()
     st.stop()
 results = found[name]

@@ -65,6 +65,8 @@ def show_table_1(results: ResultSet) -> None:
     if shown == EVERYTHING:
         _show_all(results, names)
     else:
+        if not content["Decoder"].all():  # not all of them are ours
+            content = content.rename(columns={"Ours": "Score"})
         score_table(
             content,
             f"{SCORES[score]} of our models beside the paper's",
@@ -124,6 +126,8 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
             f"no better are {', '.join(below)}." if below else "every model is above it."
         )
     st.markdown(told)
+    if both.empty:
+        return
     data = "synthetic X-rays" if bundles.synthetic(results.family) else "few radiographs"
     st.caption(
         f"Ours: small models trained once on {data}. The paper's (Nazarov et al. 2022): larger models trained on "
