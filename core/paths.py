@@ -22,11 +22,15 @@ EXAMPLES = ASSETS / "examples"
 """Radiographs of patients that come along, with labels and boxes; its README says whose they are."""
 EXPLANATIONS = ASSETS / "explain"
 """What was measured of explanations, a file a family."""
+DETECTIONS = ASSETS / "detection"
+"""What was measured of detection on graded phantoms, a folder a finding."""
 TABLES = ASSETS / "results"
 """Our own tables, a folder a family."""
 
 RUNS = Path("runs")
 """Run folders, in the working directory."""
+NEW_DETECTIONS = Path("detections")
+"""Measurements of detection that are made now, in the working directory."""
 INDEX = Path("data", "openi")
 """An index of one's own studies, in the working directory."""
 

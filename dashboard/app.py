@@ -60,6 +60,13 @@ page = st.navigation(
             url_path="results",
             help="Scores of the models beside the paper's.",
         ),
+        st.Page(
+            "app_pages/detection.py",
+            title="Detection",
+            icon=":material/visibility:",
+            url_path="detection",
+            help="How small a finding the models still report, on synthetic films.",
+        ),
         st.Page("app_pages/reading.py", title="Reading", url_path="reading", visibility="hidden"),
         st.Page(
             "app_pages/review.py",

@@ -240,6 +240,80 @@ def score_dots(
     return figure
 
 
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """A detection curve of `detection_curves`.
+
+    Attributes:
+        name: for the legend.
+        extents: of the points, rising; the first is 0.
+        shares: of reports, 0 to 1, one a point.
+        smooth: the fitted curve, (x, y).
+    """
+
+    name: str
+    extents: Sequence[float]
+    shares: Sequence[float]
+    smooth: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def detection_curves(rises: Sequence[Rise], *, here: float | None, height: int) -> go.Figure:
+    """Draw how the share of reports that mention a finding rises with its extent.
+
+    Args:
+        rises: a curve a system.
+        here: extent of the film that is shown; marked.
+        height: pixels.
+    """
+    figure = go.Figure()
+    for place, rise in enumerate(rises):
+        colour, symbol = _COLOURS[place % len(_COLOURS)], _SYMBOLS[place % len(_SYMBOLS)]
+        about = "%{fullData.name}<br>extent %{x:.2f}: %{y:.0%}<extra></extra>"
+        figure.add_scatter(
+            x=list(rise.extents),
+            y=list(rise.shares),
+            mode="markers",
+            name=rise.name,
+            legendgroup=rise.name,
+            hovertemplate=about,
+            marker={"size": 7, "color": colour, "symbol": symbol},
+        )
+        x, y = rise.smooth
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            legendgroup=rise.name,
+            showlegend=False,
+            hoverinfo="skip",
+            line={"width": 2, "color": colour},
+        )
+    figure.add_hline(y=0.5, line={"dash": "dot", "width": 1, "color": "#8a8f98"})
+    if here is not None:
+        figure.add_vline(x=here, line={"dash": "dash", "width": 1, "color": _HERE}, annotation_text="this film")
+    axis = {"fixedrange": True, "gridcolor": "#29313a"}
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 24, "b": 8},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.2, "x": 0},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        dragmode=False,
+        xaxis={
+            "title": {"text": "Extent: 0 nothing, 1 as bad as it gets", "font": {"size": 12}},
+            "range": [-0.03, 1.03],
+            **axis,
+        },
+        yaxis={
+            "title": {"text": "Reports that mention it", "font": {"size": 12}},
+            "range": [-0.03, 1.03],
+            "tickformat": ".0%",
+            **axis,
+        },
+    )
+    return figure
+
+
 def _lines(text: str) -> str:
     """A long name in lines: a phone has no room for it beside the points."""
     return "<br>".join(textwrap.wrap(text, 28))

@@ -59,6 +59,13 @@ HOW = "explain"
 COMPARE = "compare"
 COVER = "cover"
 
+# The Detection page; in the address, written by their widgets.
+DETECTED = "detected"  # finding
+DETECTED_AT = "place"  # side and site
+DETECTED_BY = "models"  # systems
+DETECTED_CHEST = "chest"  # counted from 1
+DETECTED_EXTENT = "extent"
+
 PICKED = "picked"  # ids of the studies chosen on a map; in the address, written by write_picked
 PICKED_ON = "picked_on"  # key of the chart they were chosen on
 MOST_PICKED = 1_000  # more do not go into the address

@@ -72,6 +72,12 @@ def explanations() -> Path:
     return paths.EXPLANATIONS
 
 
+def detections() -> list[Path]:
+    """Folders of what was measured of detection: CXR_DETECTIONS, or those made in the working directory, then ours."""
+    named = os.environ.get("CXR_DETECTIONS")
+    return [Path(named)] if named else [paths.NEW_DETECTIONS, paths.DETECTIONS]
+
+
 def result_tables() -> Path:
     """Folder of our own tables, as `cxr-lens table` writes them, a folder a family: CXR_TABLES."""
     return Path(os.environ.get("CXR_TABLES") or paths.TABLES)

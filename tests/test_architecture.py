@@ -29,6 +29,7 @@ ROOMS = {
         "bundles",
         "systems",
         "evaluation",
+        "detection",
         "explain",
         "projection",
         "paper",

@@ -17,6 +17,7 @@ from core.types import CXRLensError, Split
 from training import console
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
+from training.commands import detect as detect_command
 from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark"),
+    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark", "detect"),
     *("systems", "rexrank"),
     *("data", "phantom"),
     *(
@@ -100,6 +101,7 @@ app.add_typer(system_commands.app, name="systems")
 app.command()(write_command.write)
 app.command()(system_commands.rexrank)
 app.command()(embed_command.embed)
+app.command()(detect_command.detect)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)

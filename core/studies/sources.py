@@ -1,8 +1,8 @@
 """The one place where studies are opened by a name: for pages, reviews, training, commands and the library.
 
-A name is what a person writes: ``phantom``, ``phantom:COUNT:SEED``, ``example`` for the radiographs that come along,
-the folder of an index, a folder of images, or ``dicomweb:URL``. Each source knows its whole name, its `key`, which
-never depends on where one stands.
+A name is what a person writes: ``phantom``, ``phantom:COUNT:SEED``, ``graded:FINDING`` for chests with one finding
+turned up step by step, ``example`` for the radiographs that come along, the folder of an index, a folder of images, or
+``dicomweb:URL``. Each source knows its whole name, its `key`, which never depends on where one stands.
 
 What a page may open is a `Catalogue`: sources that whoever runs the server named. An address holds their short names,
 never a path, so that nobody opens other folders of the server by writing an address.
@@ -25,7 +25,7 @@ from core.studies.columns import release_columns
 from core.studies.folder import FolderSource
 from core.studies.index import INDEX_VERSION
 from core.studies.indexed import IndexedSource
-from core.studies.phantom import PhantomSource
+from core.studies.phantom import GradedSource, PhantomSource, parse_films
 from core.studies.source import Source
 from core.studies.table import index_table
 from core.types import CXRLensError
@@ -127,8 +127,13 @@ def _open_dicomweb(rest: str, findings_only: bool) -> Source:
     return open_dicomweb(rest)
 
 
+def _open_graded(rest: str, findings_only: bool) -> Source:
+    return GradedSource(parse_films(rest))
+
+
 _OPENERS: dict[str, Callable[[str, bool], Source]] = {
     "phantom": _open_phantom,
+    "graded": _open_graded,
     "example": _open_example,
     "index": _open_index,
     "images": _open_images,

@@ -16,7 +16,6 @@ from core.paper.tables import TABLES, PaperTable, Row, TableName, paper_numbers,
 from dashboard import figures, settings
 from dashboard.components.score_table import export
 from dashboard.results.parts import score_table
-from dashboard.services import bundles
 from dashboard.services.evaluations import ResultSet
 
 SHOWN: tuple[TableName, ...] = ("2", "3", "ccve", "encoders")
@@ -34,10 +33,7 @@ DRAWN: dict[TableName, str] = {"3": "f1"}
 
 def show_tables(results: ResultSet) -> None:
     """Draw the view."""
-    if (
-        results.family not in bundles.families()
-        and not map_path(settings.result_tables(), results.family).parent.is_dir()
-    ):
+    if not results.family or "," in results.family:
         st.info(
             "The paper's tables are of one family of pairs. Choose an evaluation of one above.", icon=":material/info:"
         )

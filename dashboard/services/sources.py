@@ -15,6 +15,7 @@ from core import paths
 from core.studies.folder import UploadSource
 from core.studies.images import Radiograph
 from core.studies.indexed import IndexedSource
+from core.studies.phantom import GradedSource, parse_films
 from core.studies.source import Source
 from core.studies.sources import Catalogue, SourceError
 from core.types import CXRLensError
@@ -23,6 +24,8 @@ from dashboard.services import bundles
 
 UPLOAD = "upload"
 """Short name of the files that this session was given."""
+GRADED = "graded:"
+"""How the names of sources begin that are drawn by a design in their name, and hold nothing of the server's."""
 _OWN = "Your own files"
 _FRESH = 60  # seconds for which the titles of sources are not read again
 
@@ -36,7 +39,8 @@ def catalogue() -> Catalogue:
 def names() -> dict[str, str]:
     """Title of each source by its short name, which stands in the address; the first is the default."""
     specs = _specs()
-    return {**_titles(specs, _stamp(specs)), UPLOAD: _OWN}
+    wanted = st.session_state.get(session.SOURCE)
+    return {**_titles(specs, _stamp(specs)), UPLOAD: _OWN, **_drawn(wanted)}
 
 
 def chosen() -> str:
@@ -64,7 +68,29 @@ def source(name: str | None = None) -> Source:
         CXRLensError: there is none of this name, or it cannot be opened.
     """
     name = chosen() if name is None else name
+    if name.startswith(GRADED):
+        return graded(name)
     return UploadSource(uploads(), _OWN) if name == UPLOAD else catalogue().open(name)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def graded(name: str) -> GradedSource:
+    """Chests with one finding turned up, by the whole name of their design.
+
+    Raises:
+        CXRLensError: there is no such design.
+    """
+    return GradedSource(parse_films(name.removeprefix(GRADED)))
+
+
+def _drawn(wanted: object) -> dict[str, str]:
+    """Title of the chosen source by its name, where it is drawn by its name."""
+    if not isinstance(wanted, str) or not wanted.startswith(GRADED):
+        return {}
+    try:
+        return {wanted: graded(wanted).title}
+    except CXRLensError:
+        return {}
 
 
 def of_family(family: str) -> str | None:

@@ -61,6 +61,7 @@ PAGES = {
     "results-two-pairs": "results?view=Two+models",
     "results-tables": "results?view=Tables+and+studies",
     "results-seeds": "results?view=Runs+and+seeds",
+    "detection": "detection?place=left",
     "about": "about",
 }
 SIZES = ((1440, 900), (390, 844))

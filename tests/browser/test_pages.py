@@ -15,6 +15,7 @@ PAGES = {
     "embeddings": "The studies as an encoder sees them",
     "cases": "Reports side by side",
     "results": "Ours",
+    "detection": "How small a finding is still reported",
     "review": "There is no session yet",
     "about": "Limits",
 }

@@ -22,7 +22,15 @@ ZONE_CENTRES = {"upper": (6.6, -7.2), "mid": (8.3, -0.6), "lower": (8.8, 5.2)}
 METAL = 4.0
 """Attenuation of thin wires and leads, 1/cm; radio-opaque plastic has half of it."""
 
+SLIGHTEST = 0.06
+"""Extent of the slightest abnormality that a patient is drawn with; below it, one fades in from nothing."""
+
 Pieces = npt.NDArray[np.float64]
+
+
+def faded(fact: Fact) -> float:
+    """How much of the slightest abnormality is there: 0 at an extent of 0, 1 from `SLIGHTEST` on."""
+    return min(1.0, fact.extent / SLIGHTEST)
 
 
 def sides_of(fact: Fact) -> tuple[str, ...]:
@@ -220,18 +228,17 @@ def water_fraction(grid: Grid, cavity: Cavity, facts: Sequence[Fact], texture: V
     clear = np.ones_like(grid.x)
     for fact in facts:
         if fact.observation in FRACTIONS:
-            clear *= 1 - FRACTIONS[fact.observation](grid, cavity, fact, texture)
+            clear *= 1 - np.float32(faded(fact)) * FRACTIONS[fact.observation](grid, cavity, fact, texture)
     return 1 - clear
 
 
 def pneumothorax_gaps(facts: Sequence[Fact]) -> tuple[float, float]:
     """Width of the gas at mid-height of the right and left pleural cavity, cm."""
     gaps = {"right": 0.0, "left": 0.0}
+    extents = (0.0, SLIGHTEST, 0.2, 0.36, 0.5, 0.66, 0.8, 1.0)
     for fact in facts:
         if fact.observation == "Pneumothorax":
-            gaps[fact.side] = float(
-                np.interp(fact.extent, (0.06, 0.2, 0.36, 0.5, 0.66, 0.8, 1.0), (0.7, 1.4, 1.9, 2.8, 3.6, 4.8, 6.4))
-            )
+            gaps[fact.side] = float(np.interp(fact.extent, extents, (0.0, 0.7, 1.4, 1.9, 2.8, 3.6, 4.8, 6.4)))
     return gaps["right"], gaps["left"]
 
 
@@ -247,19 +254,23 @@ def dome_lifts(facts: Sequence[Fact]) -> tuple[float, float]:
 def heart_growth(facts: Sequence[Fact]) -> float:
     """Size of the heart relative to the healthy one."""
     extents = [fact.extent for fact in facts if fact.observation == "Cardiomegaly"]
-    return float(np.interp(extents[0], (0.06, 0.12, 0.2, 1.0), (1.08, 1.1, 1.16, 1.5))) if extents else 1.0
+    return (
+        float(np.interp(extents[0], (0.0, SLIGHTEST, 0.12, 0.2, 1.0), (1.0, 1.08, 1.1, 1.16, 1.5))) if extents else 1.0
+    )
 
 
 def mediastinal_growth(facts: Sequence[Fact]) -> float:
     """How much wider each side of the upper mediastinum is, cm."""
     extents = [fact.extent for fact in facts if fact.observation == "Enlarged Cardiomediastinum"]
-    return float(np.interp(extents[0], (0.06, 0.12, 0.2, 1.0), (0.6, 0.75, 1.2, 3.3))) if extents else 0.0
+    return (
+        float(np.interp(extents[0], (0.0, SLIGHTEST, 0.12, 0.2, 1.0), (0.0, 0.6, 0.75, 1.2, 3.3))) if extents else 0.0
+    )
 
 
 def congestion(facts: Sequence[Fact]) -> float:
     """Width of the lung vessels relative to the healthy ones."""
-    extents = [fact.extent for fact in facts if fact.observation == "Edema"]
-    return 1.0 + 0.15 + 0.35 * extents[0] if extents else 1.0
+    found = [fact for fact in facts if fact.observation == "Edema"]
+    return 1.0 + 0.15 * faded(found[0]) + 0.35 * found[0].extent if found else 1.0
 
 
 def rib_breaks(facts: Sequence[Fact]) -> dict[int, tuple[str, float, float]]:

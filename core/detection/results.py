@@ -1,0 +1,99 @@
+"""What was measured of detection, on disk: one JSON file a design, with all that decided it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from core.detection.curves import Curve, Threshold
+from core.detection.study import Detection, Mirror, Point, SystemDetection
+from core.files import write_whole
+from core.studies.phantom.graded import GradedFilms, parse_films
+from core.types import CXRLensError
+
+SCHEMA = 1
+FILE = "detection.json"
+RESEARCH = "Research only. Not a medical device. Synthetic films: they do not show what a system reports of a patient."
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionResult:
+    """What a file holds.
+
+    Attributes:
+        design: the films.
+        fingerprint: of the films.
+        systems: by name.
+        seed: of the intervals.
+        resamples: for intervals.
+        told: package versions, hashes of the reports and the command.
+    """
+
+    design: GradedFilms
+    fingerprint: str
+    systems: Mapping[str, SystemDetection]
+    seed: int
+    resamples: int
+    told: Mapping[str, Any]
+
+
+def write_result(path: Path, result: DetectionResult) -> None:
+    """Write a result whole."""
+    content = {
+        "schema": SCHEMA,
+        "intended_use": RESEARCH,
+        "films": result.design.spec,
+        "fingerprint": result.fingerprint,
+        "extents": list(result.design.extents),
+        "seed": result.seed,
+        "resamples": result.resamples,
+        **result.told,
+        "systems": {name: asdict(each) for name, each in result.systems.items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_result(path: Path) -> DetectionResult:
+    """Read a result.
+
+    Raises:
+        CXRLensError: it is missing, damaged, or of another version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise CXRLensError(f"{path} has schema {content['schema']}; this version reads {SCHEMA}. Measure again.")
+        told = {key: content[key] for key in ("versions", "reports", "command") if key in content}
+        systems = {name: _system(each) for name, each in content["systems"].items()}
+        films = str(content["films"]).removeprefix("graded:")
+        return DetectionResult(
+            parse_films(films), content["fingerprint"], systems, int(content["seed"]), int(content["resamples"]), told
+        )
+    except OSError as error:
+        raise CXRLensError(f"{path} cannot be read ({error.strerror}). `cxr-lens detect` writes it.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CXRLensError(f"{path} is damaged ({error!r:.80}). Measure again: cxr-lens detect.") from error
+
+
+def _system(content: Mapping[str, Any]) -> SystemDetection:
+    low, high = content["false_alarm_interval"]
+    return SystemDetection(
+        int(content["false_alarms"]),
+        int(content["normals"]),
+        (float(low), float(high)),
+        tuple(
+            Detection(
+                each["side"],
+                each["site"],
+                tuple(Point(**point) for point in each["points"]),
+                Curve(**each["curve"]),
+                Threshold(**each["half"]),
+            )
+            for each in content["detections"]
+        ),
+        tuple(Mirror(**each) for each in content["mirrors"]),
+    )

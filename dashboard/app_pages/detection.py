@@ -1,0 +1,218 @@
+"""Detection: how small a finding the models still report, on the same synthetic chest with one finding turned up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from core.bundles.card import Card
+from core.detection.results import DetectionResult
+from core.detection.study import Detection, Mirror, SystemDetection
+from core.evaluation.resampling import holm
+from core.registry import DECODERS, ENCODERS
+from core.types import CXRLensError
+from dashboard import figures, session
+from dashboard.components.film_strip import film_strip
+from dashboard.components.report import card, report_cards
+from dashboard.components.score_table import export
+from dashboard.components.viewer import Overlay, viewer
+from dashboard.services import bundles, detection, reports, studies
+from dashboard.services.studies import Case
+
+COMMAND = "cxr-lens detect --finding pneumothorax"
+FIRST_SHOWN = 4
+IN_STRIP = 6
+
+
+def place_title(place: tuple[str, str]) -> str:
+    """Side and site in words."""
+    return " ".join(each for each in place if each) or "whole chest"
+
+
+def choose(results: dict[str, DetectionResult]) -> tuple[DetectionResult, tuple[str, str], list[str]]:
+    """The finding, its place, and the systems whose curves and reports are shown."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        finding = st.selectbox("Finding", list(results), key=session.DETECTED, bind="query-params", width=220)
+        result = results[str(finding)]
+        places = {place_title(place): place for place in result.design.places}
+        if st.session_state.get(session.DETECTED_AT) not in places:
+            st.session_state[session.DETECTED_AT] = next(iter(places))
+        at = st.selectbox("Where", list(places), key=session.DETECTED_AT, bind="query-params", width=180)
+        names = detection.titles(result)
+        known = [each for each in st.session_state.get(session.DETECTED_BY, ()) if each in names.values()]
+        st.session_state[session.DETECTED_BY] = known or first_shown(names)
+        shown = st.multiselect("Models", list(names.values()), key=session.DETECTED_BY, bind="query-params")
+    chosen = [name for name, title in names.items() if title in shown]
+    return result, places[str(at)], chosen
+
+
+def first_shown(names: dict[str, str]) -> list[str]:
+    """One model of each encoder where there are such, else the first few."""
+    cards = {name: bundles.card_named(name) for name in names}
+    one = [
+        name
+        for name, each in cards.items()
+        if each is not None and each.decoder == "m2" and bundles.synthetic(each.family)
+    ]
+    return [names[name] for name in (one or list(names))[:FIRST_SHOWN]]
+
+
+def of_place(system: SystemDetection, place: tuple[str, str]) -> Detection:
+    """What a system does at a place."""
+    return next(each for each in system.detections if (each.side, each.site) == place)
+
+
+def mirror_of(system: SystemDetection, site: str) -> Mirror | None:
+    """How a system's two sides differ at a site."""
+    return next((each for each in system.mirrors if each.site == site), None)
+
+
+def half_in_words(found: Detection) -> str:
+    """The extent that is reported half the time, with its interval."""
+    low, high = ("above 1" if end is None else f"{end:.2f}" for end in (found.half.low, found.half.high))
+    at = "never" if found.half.extent is None else f"{found.half.extent:.2f}"
+    return f"{at} ({low} to {high})"
+
+
+def show_table(result: DetectionResult, place: tuple[str, str], titles: dict[str, str]) -> None:
+    """All systems at a place: false alarms, the extent reported half the time, and whether the sides differ."""
+    adjusted = holm({name: each.p for name, system in result.systems.items() if (each := mirror_of(system, place[1]))})
+    rows = []
+    for name, system in result.systems.items():
+        found, mirror = of_place(system, place), mirror_of(system, place[1])
+        largest = found.points[-1]
+        row = {
+            "Model": titles[name],
+            "Reported half the time at": half_in_words(found),
+            "Largest reported": f"{largest.mentioned} of {largest.reports}",
+            "False alarms": f"{system.false_alarms} of {system.normals}",
+            "On the wrong side": sum(point.other_side for point in found.points),
+        }
+        if mirror:
+            differs = "yes" if adjusted[name] < 0.05 else "no"
+            row["Right / left"] = f"{mirror.right:.0%} / {mirror.left:.0%}"
+            row["Sides differ"] = f"{differs} (p {adjusted[name]:.3f})"
+        rows.append((found.half.extent if found.half.extent is not None else 2.0, row))
+    table = pd.DataFrame([row for _, row in sorted(rows, key=lambda each: each[0])])
+    st.dataframe(table, hide_index=True, width="stretch")
+    st.caption(
+        "Extent: 0 is nothing, 1 as bad as it gets. In brackets: 95 % interval over chests. False alarms: reports of "
+        "the same chests without the finding that mention it. Right / left: share of all films with the finding whose "
+        "reports mention it, same chests; p after Holm's correction for all models."
+    )
+    export(table, f"Detection of {result.design.finding}, {place_title(place)}, {result.design.spec}", name="detection")
+
+
+def choose_film(result: DetectionResult, place: tuple[str, str]) -> tuple[int, int]:
+    """Which chest, from 0, and which step of the extent, 0 for none."""
+    extents = {"nothing": 0} | {f"{extent:.2f}": step for step, extent in enumerate(result.design.extents, start=1)}
+    if st.session_state.get(session.DETECTED_EXTENT) not in extents:
+        st.session_state[session.DETECTED_EXTENT] = list(extents)[min(len(extents) - 1, result.design.steps // 2)]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        step = st.select_slider(
+            f"Extent of {result.design.finding.lower()}",
+            list(extents),
+            key=session.DETECTED_EXTENT,
+            bind="query-params",
+            help="The film and the reports below follow.",
+        )
+        chest = st.number_input(
+            "Chest", 1, result.design.chests, 1, key=session.DETECTED_CHEST, bind="query-params", width=130
+        )
+    return int(chest) - 1, extents[str(step)]
+
+
+def show_film(result: DetectionResult, place: tuple[str, str], chest: int, step: int) -> Case:
+    """The film, with the strip of its extents."""
+    spec = result.design.spec
+    film = detection.film_at(result, chest, place, step)
+    case = studies.open_study(film.film_id, spec)
+    masks = [Overlay(label=name, group="True findings", kind="mask", values=mask) for name, mask in case.masks.items()]
+    viewer(case.pixels, study=case.title, bits=case.bits, overlays=masks, key="graded_film")
+    st.caption(":material/info: A synthetic X-ray: computed, no patient. The true place of the finding can be shown.")
+    steps = sorted({round(each * result.design.steps / (IN_STRIP - 1)) for each in range(IN_STRIP)})
+    ids = [detection.film_at(result, chest, place, each).film_id for each in steps]
+    names = ["nothing" if not each else f"{result.design.extents[each - 1]:.2f}" for each in steps]
+    film_strip(studies.thumbnails(ids, spec), names, current=names[steps.index(step)] if step in steps else "")
+    st.page_link(
+        "app_pages/read.py",
+        label="Open this film on the Read page",
+        icon=":material/radiology:",
+        query_params={session.SOURCE: spec, session.STUDY: film.film_id},
+    )
+    return case
+
+
+def show_reports(result: DetectionResult, case: Case, chosen: Sequence[str], titles: dict[str, str]) -> None:
+    """What the chosen models write of the film."""
+    cards = [found for name in chosen if (found := bundles.card_named(name)) is not None]
+    if not cards:
+        st.info("The models of these curves are not here: there is no report to show beside the film.")
+        return
+    drawn = []
+    for group in by_family(cards).values():
+        for name, reading in reports.read(case, group):
+            if isinstance(reading, str):
+                drawn.append({"name": name, "title": titles[name], "error": reading})
+                continue
+            finding = result.design.finding
+            said = reading.labels.states[finding]
+            drawn.append(card(name, f"{titles[name]}: {said.value}", reading.report, reading.labels, reading.outcomes))
+    report_cards(drawn, reference=None, table=None, key="graded_reports")
+
+
+def by_family(cards: Sequence[Card]) -> dict[str, list[Card]]:
+    """Models that read the same images together."""
+    found: dict[str, list[Card]] = {}
+    for each in sorted(cards, key=lambda one: (list(ENCODERS).index(one.encoder), list(DECODERS).index(one.decoder))):
+        found.setdefault(each.family, []).append(each)
+    return found
+
+
+def explain() -> None:
+    """What was done."""
+    with st.expander("How this is measured"):
+        st.markdown(
+            "Healthy chests are drawn that no model has learned from. In each, one finding is turned up from nothing "
+            "to as bad as it gets, on either side and at each site, and nothing else changes. The models write a "
+            "report of every film, and the rule labeler says whether it mentions the finding, with or without doubt. "
+            "A curve is fitted to the share that does. **These are computed films**: where models differ on them is a "
+            "question to ask of real ones, not an answer. "
+            f"Your own models and other systems: `{COMMAND}`, described in docs/detection.md."
+        )
+
+
+st.subheader("How small a finding is still reported")
+st.caption("The same synthetic chest with one finding turned up step by step, and what the models write of each film.")
+results, damaged = detection.found()
+for message in damaged.values():
+    st.error(message, icon=":material/error:")
+if not results:
+    st.info(f"Nothing was measured yet. `{COMMAND}` does, and this page shows it.", icon=":material/info:")
+    st.stop()
+result, place, chosen = choose(dict(results))
+titles = dict(detection.titles(result))
+chest, step = choose_film(result, place)
+left, right = st.columns([5, 7], gap="medium")
+with right:
+    extent = result.design.extents[step - 1] if step else 0.0
+    rises = [detection.rise(titles[name], of_place(result.systems[name], place)) for name in chosen]
+    if rises:
+        st.plotly_chart(
+            figures.detection_curves(rises, here=extent, height=360), key="curves", config={"displayModeBar": False}
+        )
+    else:
+        st.info("No model is chosen. Choose some above.")
+with left:
+    try:
+        case = show_film(result, place, chest, step)
+    except CXRLensError as error:
+        st.error(str(error), icon=":material/error:")
+        st.stop()
+with right:
+    show_reports(result, case, chosen, titles)
+st.markdown(f"**{result.design.finding}, {place_title(place)}: all models**")
+show_table(result, place, titles)
+explain()

@@ -1,0 +1,73 @@
+"""In: what was measured of detection, on disk. Out: curves by system, and the films that they were measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from core.detection.results import FILE, DetectionResult, read_result
+from core.detection.study import Detection
+from core.studies.phantom.graded import Film, GradedSource
+from core.types import CXRLensError
+from dashboard import figures, settings
+from dashboard.services import bundles, sources
+
+_CURVE = np.linspace(0, 1, 101)
+
+
+def found() -> tuple[Mapping[str, DetectionResult], Mapping[str, str]]:
+    """What was measured, by finding, one's own before ours; messages of damaged files, by their names."""
+    results: dict[str, DetectionResult] = {}
+    damaged: dict[str, str] = {}
+    for folder in settings.detections():
+        for path in sorted(folder.glob(f"*/{FILE}")):
+            try:
+                result = _read(str(path), path.stat().st_mtime_ns)
+            except (CXRLensError, OSError) as error:
+                damaged[path.parent.name] = str(error)
+                continue
+            results.setdefault(result.design.finding, result)
+    return dict(sorted(results.items())), damaged
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _read(path: str, changed: int) -> DetectionResult:
+    return read_result(Path(path))
+
+
+def titles(result: DetectionResult) -> Mapping[str, str]:
+    """What a reader calls each system of a result, by its name."""
+    cards = {name: bundles.card_named(name) for name in result.systems}
+    named = {name: name if card is None else bundles.title_of(card) for name, card in cards.items()}
+    often = list(named.values())
+    return {
+        name: title if often.count(title) == 1 or cards[name] is None else f"{title} ({cards[name].family})"  # type: ignore[union-attr]
+        for name, title in named.items()
+    }
+
+
+def films(result: DetectionResult) -> GradedSource:
+    """The films of a result."""
+    return sources.graded(result.design.spec)
+
+
+def film_at(result: DetectionResult, chest: int, place: tuple[str, str], step: int) -> Film:
+    """A film: ``step`` 0 is the chest without the finding."""
+    for side, site in result.design.places:
+        if (side, site) == place:
+            return Film(chest, step, side, site) if step else Film(chest)
+    raise ValueError(f"no such place: {place}")
+
+
+def rise(name: str, detection: Detection) -> figures.Rise:
+    """A system's curve at a place, to be drawn."""
+    points = detection.points
+    return figures.Rise(
+        name,
+        [point.extent for point in points],
+        [point.mentioned / point.reports for point in points],
+        (_CURVE, detection.curve.share(_CURVE)),
+    )

@@ -1,0 +1,263 @@
+"""The command ``cxr-lens detect``: how small a finding systems still report, on films with one finding turned up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from core.paths import BUNDLES, NEW_DETECTIONS
+from core.types import CXRLensError
+from training import console
+from training.options import AsJson, BeamSize, BundleNames, Bundles, Device, Jobs, Precision, Seed
+
+if TYPE_CHECKING:
+    from core.detection.results import DetectionResult
+    from core.studies.phantom import GradedFilms, GradedSource
+
+_FILM_SIDE = 512  # pixels of the films that are written out
+
+
+def detect(
+    finding: Annotated[str, typer.Option(help="What is turned up: pneumothorax, pleural-effusion, lung-lesion, ...")],
+    extent: Annotated[
+        str, typer.Option(metavar="LOW:HIGH:STEPS", help="From nothing (0) to as bad as it gets (1).")
+    ] = "0:1:12",
+    side: Annotated[
+        Literal["both", "right", "left"] | None, typer.Option(help="Of the patient.", show_default="as the finding has")
+    ] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the finding: upper, mid, lower, apical, ...; may come again.", show_default="all"),
+    ] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=2, help="Healthy chests.")] = 100,
+    bundle: BundleNames = None,
+    bundles: Bundles = BUNDLES,
+    reports: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Reports of the films by another system; may come again."),
+    ] = None,
+    films: Annotated[
+        Path | None, typer.Option(help="Only write the films and their list, films.csv, into this folder.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of results; files go into <out>/<finding>/.")] = NEW_DETECTIONS,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the chests, for intervals.")] = 400,
+    beam_size: BeamSize = None,
+    jobs: Jobs = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Turn one finding up from nothing in healthy synthetic chests, and count the reports that mention it.
+
+    Systems that were measured on the same films before stay in the table. Interrupted, it goes on where it stopped.
+    """
+    from dataclasses import asdict
+    from importlib.metadata import version
+
+    from core.detection.results import FILE, DetectionResult, write_result
+    from core.detection.study import measure
+    from core.evaluation.writing import Work, write_source
+    from core.files import sha256_of
+    from core.studies.phantom import GradedSource
+    from core.studies.phantom.graded import slug
+
+    source = GradedSource(_design(finding, extent, side, site, count, seed))
+    if films is not None:
+        _write_films(source, films)
+        return
+    folder = out / slug(source.design.finding)
+    written: dict[str, Path] = {}
+    names = _names(bundle, bundles, given=bool(reports))
+    texts: dict[str, Mapping[str, str]] = {}
+    if names:
+        from core.devices import open_device
+        from training.launch import automatic_jobs
+
+        where = str(open_device(device))
+        work = Work(source.key, None, bundles, names, 16, beam_size, where, precision)
+        path = folder / f"reports-{hashlib.sha256(repr(names).encode()).hexdigest()[:8]}.jsonl"
+        with console.resumable(), console.progress_bar("film", "writing") as progress:
+            write_source(work, path, jobs or (1 if where != "cpu" else automatic_jobs()), progress)
+        texts |= _read_written(path, names)
+        written["written"] = path
+    for each in reports or []:
+        name, path = _named_file(each, texts)
+        texts[name] = _read_given(name, path, source)
+        written[name] = path
+    kept = _measured_before(folder / FILE, source, resamples, seed)
+    systems = dict(kept.systems) if kept else {}
+    with console.progress_bar("system", "measuring") as progress:
+        for done, (name, found) in enumerate(texts.items(), start=1):
+            systems[name] = measure(source, found, resamples=resamples, seed=seed)
+            progress(done, len(texts))
+    versions = {package: version(package) for package in ("torch", "numpy", "scipy")}
+    if stayed := [name for name in systems if name not in texts]:
+        console.note(f"Measured before on the same films, and kept: {', '.join(stayed)}.")
+    told = {"reports": {name: sha256_of(path) for name, path in written.items()}, "versions": versions}
+    result = DetectionResult(source.design, source.fingerprint(), systems, seed, resamples, told)
+    write_result(folder / FILE, result)
+    console.note(f"{folder / FILE} is written; the Detection page shows it.")
+    printed = {"films": result.design.spec, "systems": {name: asdict(each) for name, each in systems.items()}}
+    console.print_result(printed, as_json, lambda: detection_markdown(result))
+
+
+def _measured_before(path: Path, source: GradedSource, resamples: int, seed: int) -> DetectionResult | None:
+    """What is there already of the same films, with the same numbers."""
+    from core.detection.results import read_result
+
+    if not path.is_file():
+        return None
+    found = read_result(path)
+    same = (found.fingerprint, found.resamples, found.seed) == (source.fingerprint(), resamples, seed)
+    return found if same else None
+
+
+def _design(finding: str, extent: str, side: str | None, site: list[str] | None, count: int, seed: int) -> GradedFilms:
+    """The films that are asked for.
+
+    Raises:
+        CXRLensError: there are no such.
+    """
+    from core.studies.phantom.graded import BOTH, PLACES, GradedFilms, finding_named, slug
+
+    named = finding_named(finding)
+    sides, sites = PLACES[named]
+    if side is not None:
+        sides = BOTH if side == "both" else (side,)  # type: ignore[assignment]
+    if site:
+        known = {slug(each): each for each in sites}
+        sites = tuple(known.get(slug(each), each) for each in site)
+    try:
+        low, high, steps = extent.split(":")
+        return GradedFilms(named, float(low), float(high), int(steps), sides, sites, count, seed)
+    except ValueError:
+        raise CXRLensError(f"--extent {extent}: it should be LOW:HIGH:STEPS, as 0:1:12.") from None
+
+
+def _names(bundle: list[str] | None, bundles: Path, *, given: bool) -> tuple[str, ...]:
+    """The pairs that write: those named; all, unless only reports of other systems were given."""
+    from core.bundles.card import no_bundle
+    from core.bundles.library import BundleLibrary
+
+    if bundle or given:
+        return tuple(bundle or ())
+    names = tuple(card.name for card in BundleLibrary(bundles).cards())
+    if not names:
+        raise no_bundle(bundles)
+    return names
+
+
+def _write_films(source: GradedSource, folder: Path) -> None:
+    """Write every film as PNG of 8 bits, and their list; films that are there are kept."""
+    import csv
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from core.files import whole_file, write_whole
+
+    ids = source.ids("test")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("study_id", "image", "chest", "side", "site", "extent"))
+    with console.resumable(), console.progress_bar("film", "drawing") as progress:
+        for done, film_id in enumerate(ids, start=1):
+            film = source.films[film_id]
+            path = folder / "images" / f"{film_id}.png"
+            if not path.exists():
+                pixels = np.rint(source.image(film_id, _FILM_SIDE) * 255).astype(np.uint8)
+                with whole_file(path, synced=False) as fresh:
+                    Image.fromarray(pixels).save(fresh, format="PNG")
+            table.writerow((film_id, f"images/{film_id}.png", film.chest, film.side, film.site, source.extent(film)))
+            progress(done, len(ids))
+    write_whole(folder / "films.csv", text.getvalue())
+    console.print_text(
+        f"{len(ids):,} films in {folder}. Let the system write a report of each, as a CSV with the columns study_id "
+        "and report, then give the same command --reports NAME=FILE instead of --films."
+    )
+
+
+def _named_file(given: str, taken: Mapping[str, object]) -> tuple[str, Path]:
+    name, found, file = given.partition("=")
+    if not found or not name.strip() or not file.strip():
+        raise CXRLensError(f"--reports {given}: it should be NAME=FILE.")
+    if name in taken:
+        raise CXRLensError(f"--reports {given}: there is a system {name} already. Choose another name.")
+    return name, Path(file)
+
+
+def _read_written(path: Path, names: tuple[str, ...]) -> dict[str, Mapping[str, str]]:
+    from core.files import read_json_lines
+
+    rows = [row for _, row in read_json_lines(path)]
+    return {name: {row["study_id"]: row[name] for row in rows} for name in names}
+
+
+def _read_given(name: str, path: Path, source: GradedSource) -> Mapping[str, str]:
+    """Reports of another system by film id.
+
+    Raises:
+        CXRLensError: the file cannot be read, names a film twice, or has none of the films.
+    """
+    from core.labels.files import find_reports
+
+    texts: dict[str, str] = {}
+    for text, (film_id,) in find_reports(path, kept=("study_id",)).rows():
+        if film_id in texts:
+            raise CXRLensError(f"{path} has two reports of film {film_id}. Take one out.")
+        texts[film_id] = text
+    known = set(source.ids("test"))
+    matched = known & set(texts)
+    if not matched:
+        shown = ", ".join(list(texts)[:3]) or "none"
+        raise CXRLensError(
+            f"{path} has no report of these films. Its ids: {shown}; those of films: {next(iter(source.films))}, ... "
+            "The design must be the one of --films."
+        )
+    console.note(
+        f"{name}: {len(matched):,} of {len(known):,} films have a report; "
+        f"{len(texts) - len(matched):,} other rows are not of these films."
+    )
+    return texts
+
+
+def detection_markdown(result: DetectionResult) -> str:
+    """Tables of a result, for a reader."""
+    design = result.design
+    lines = [
+        f"{design.finding}: {design.chests} chests, {design.steps} extents from {design.low:g} to {design.high:g}, "
+        f"seed {design.seed}",
+        "",
+        "| system | side | site | false alarms | reported half the time at | of the largest | other side | mirror |",
+        "|---|---|---|---:|---:|---:|---:|---|",
+    ]
+    for name, system in result.systems.items():
+        mirrors = {each.site: each for each in system.mirrors}
+        for each in system.detections:
+            most, half = each.points[-1], each.half
+            at = "never" if half.extent is None else f"{half.extent:.2f}"
+            ends = f"[{_end(half.low)}, {_end(half.high)}]"
+            mirror = mirrors.get(each.site)
+            told = (
+                f"{mirror.right - mirror.left:+.2f} [{mirror.low:+.2f}, {mirror.high:+.2f}], p {mirror.p:.3f}"
+                if mirror
+                else ""
+            )
+            wrong = sum(point.other_side for point in each.points)
+            lines.append(
+                f"| {name} | {each.side or '-'} | {each.site or '-'} | {system.false_alarms} of {system.normals} "
+                f"| {at} {ends} | {most.mentioned} of {most.reports} | {wrong} | {told} |"
+            )
+    lines += ["", "Mirror: share of the films with the finding that is mentioned, right less left, same chests."]
+    return "\n".join(lines)
+
+
+def _end(extent: float | None) -> str:
+    return "above 1" if extent is None else f"{extent:.2f}"
