@@ -247,6 +247,10 @@ def evaluate(
     """
     if (preset is None) is (source is None):
         raise CXRLensError("Which studies? Give a preset (--preset) or a source of studies (--source): one of the two.")
+    if scores is not None:
+        from core.evaluation.outside import score_columns
+
+        score_columns(scores)  # what is wrong with it is said now, not when all is written
     if source is not None:
         if reports or seeds > 1 or out or labeler != "rules":
             raise CXRLensError(

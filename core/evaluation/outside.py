@@ -101,11 +101,7 @@ def read_scores(path: Path, study_ids: Sequence[str], systems: Sequence[str]) ->
     Raises:
         CXRLensError: the table is not there, damaged, lacks a column, or has no score of these systems and studies.
     """
-    header = _header(path)
-    study, system = (_named(path, header, usual) for usual in (STUDY, SYSTEM))
-    metrics = tuple(name for name in header if name not in (study, system) and name)
-    if not metrics:
-        raise CXRLensError(f"{path.name} has no column of a metric beside '{study}' and '{system}'.")
+    study, system, *metrics = score_columns(path)
     places = {study_id: place for place, study_id in enumerate(study_ids)}
     values = {name: np.full((len(study_ids), len(metrics)), np.nan) for name in systems}
     unknown: set[str] = set()
@@ -151,7 +147,21 @@ def read_scores(path: Path, study_ids: Sequence[str], systems: Sequence[str]) ->
     for name, each in kept.items():
         if lacking := int(np.isnan(each).any(1).sum()):
             told.append(f"{name}: {lacking:,} of {len(study_ids):,} studies lack a score.")
-    return OutsideScores(metrics, kept, tuple(told))
+    return OutsideScores(tuple(metrics), kept, tuple(told))
+
+
+def score_columns(path: Path) -> tuple[str, ...]:
+    """The columns of a table of scores: of the study, of the system, and one a metric; no score is read.
+
+    Raises:
+        CXRLensError: the table is not there, or lacks one of them.
+    """
+    header = _header(path)
+    study, system = (_named(path, header, usual) for usual in (STUDY, SYSTEM))
+    metrics = tuple(name for name in header if name not in (study, system) and name)
+    if not metrics:
+        raise CXRLensError(f"{path.name} has no column of a metric beside '{study}' and '{system}'.")
+    return study, system, *metrics
 
 
 def _header(path: Path) -> list[str]:

@@ -25,12 +25,11 @@ MOST = 40  # studies in a figure
 ASKED = "cases_asked"  # what the shown page belongs to
 
 
-def in_first_decoder(names: list[str]) -> list[str]:
+def first_shown(results: ResultSet, names: list[str]) -> list[str]:
     """One pair of each encoder, which is what the paper compares, and what is no pair."""
-    decoder = next(iter(DECODERS))
-    pairs = [name for name in names if evaluations.title_of(name) != name]
-    others = [name for name in names if name not in pairs]
-    return [*([name for name in pairs if name.endswith(f"-{decoder}")] or pairs[:4]), *others[:4]]
+    pairs = {name: pair for name in names if (pair := evaluations.pair_named(results, name))}
+    decoder, others = next(iter(DECODERS)), [name for name in names if name not in pairs]
+    return [*([name for name, pair in pairs.items() if pair[1] == decoder] or [*pairs][:4]), *others[:4]]
 
 
 def remember() -> None:
@@ -107,7 +106,7 @@ def ask(found: Evaluation, results: ResultSet) -> tuple[cases.Question, str, dic
     systems = sorted(found.texts, key=lambda name: order.index(name) if name in order else len(order))
     groups = evaluations.groups_of(results, systems)
     titles = {name: title for group in groups.values() for name, title in group.items()}
-    chosen = choose_systems(groups, in_first_decoder(systems), cases.KEYS["pairs"])
+    chosen = choose_systems(groups, first_shown(results, systems), cases.KEYS["pairs"])
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         observation = st.selectbox(
             "Observation", cases.OBSERVATION_CHOICES, key=cases.KEYS["observation"], bind="query-params", width=230

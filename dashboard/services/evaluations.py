@@ -99,18 +99,29 @@ def pair_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
     return (row["encoder"], row["decoder"]) if "encoder" in row else None
 
 
+def pair_named(results: ResultSet, name: str) -> tuple[str, str] | None:
+    """Encoder and decoder of a system of an evaluation; None of one that is no pair."""
+    row = next((row for row in results.content["rows"] if row["name"] == name), None)
+    if row is not None:
+        return pair_of(row)
+    parts = name.split("-")  # reports without scores: what their bundle's name says
+    if len(parts) == 3 and parts[1] in ENCODERS and parts[2] in DECODERS:
+        return parts[1], parts[2]
+    card = bundles.card_named(name)
+    return None if card is None else (card.encoder, card.decoder)
+
+
 def groups_of(results: ResultSet, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Systems of an evaluation by group, in the order of `ResultSet.rows`: group -> name -> title."""
+    """Systems of an evaluation by group, in the order given: group -> name -> title, each title once."""
     rows = {row["name"]: row for row in results.content["rows"]}
     found: dict[str, dict[str, str]] = {}
     for name in names:
         row = rows.get(name, {})
-        other = None if pair_of(row) else systems.named(name)
-        pair = bundles.card_named(name) is not None or pair_of(row) is not None or title_of(name) != name
-        if pair and other is None:
-            family = row.get("group") or name.partition("-")[0] or results.family
-            group, title = f"Models for {bundles.family_title(family)}", title_of(name)
+        if pair := pair_named(results, name):
+            family = row.get("group") or (name.partition("-")[0] if not row else results.family)
+            group, title = f"Models for {bundles.family_title(family)}", pair_title(*pair)
         else:
+            other = None if "title" in row else systems.named(name)
             group = str(row.get("group") or (other.group if other else "Reports from elsewhere"))
             title = str(row.get("title") or (other.title if other else name))
         found.setdefault(group, {})[name] = title
