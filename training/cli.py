@@ -216,8 +216,9 @@ def evaluate(
     With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
     """
     config = read_preset(preset, overrides)
-    from training.evaluate import cards_of, evaluation_markdown
+    from training.evaluate import cards_of
     from training.evaluate import evaluate as score
+    from training.evaluation_text import evaluation_markdown
     from training.launch import automatic_jobs
     from training.paper.chain import runs_of
     from training.threads import use_threads_for

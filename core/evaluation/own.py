@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +31,15 @@ from core.evaluation.reports import Known
 from core.evaluation.results import (
     COMPARED_SIZE,
     CONSTANT,
+    MOST_COMPARED,
     NEAREST,
+    VERSION,
     Baselines,
     comparable,
     constant_report,
+    first_pairs,
     label_texts,
+    nearest_by_embedding,
     nearest_reports,
     references_of,
     score_pairs,
@@ -45,16 +49,18 @@ from core.files import read_json_lines, write_whole
 from core.jobs import Job, Progress, work
 from core.labels.rules import RULES_VERSION
 from core.observations import OBSERVATIONS, LabelState
-from core.studies.model_image import grey_levels
+from core.studies.model_image import grey_levels, of_study
 from core.studies.source import ByStudy, Source
 from core.studies.sources import open_source
 from core.types import CXRLensError, Split, Study
 
-MOST_COMPARED = 20_000
-"""Training studies whose images the nearest-report baseline reads; of more it would take hours."""
-_VERSION = 1  # raise it when the same reports get other results
+if TYPE_CHECKING:
+    from core.bundles.pair import ReportModel
+
+_VERSION = (VERSION, 1)  # raise the second when the same reports get other results
 _SHARE = 0.8  # ours: of the progress, for writing; the rest is scoring
 _AT_ONCE = 256  # images in memory
+_EMBEDDED_AT_ONCE = 32
 _NAMED = 3
 
 
@@ -174,7 +180,7 @@ def evaluate_source(asked: Asked, progress: Progress) -> None:
     device = os.environ.get("CXR_DEVICE") or "auto"
     census = write_source(asked.work(device), folder / "reports.jsonl", progress=told)
     key = json.loads((folder / "reports.jsonl.about.json").read_text(encoding="utf-8"))["key"]
-    made = [key, RULES_VERSION, _VERSION]
+    made = [key, RULES_VERSION, *_VERSION]
     if _made(folder) != made:
         _score(asked, source, cards, census, made, progress)
 
@@ -210,12 +216,12 @@ def _score(
     elif len(set(subjects)) < 2:
         told.append("One patient alone has no scores: they are means over several.")
     else:
-        baselines, lacking = _baselines(source, studies, asked.split, progress)
+        baselines, nearest, lacking = _baselines(asked, source, studies, cards, progress)
         told += lacking
         progress(0.9, "Scoring")
         written = {card.name: label_texts([row[card.name] for row in rows]) for card in cards}
         references = references_of(studies)
-        results = score_pairs(cards, references, subjects, written, baselines, source.labelled_by)
+        results = score_pairs(cards, references, subjects, written, baselines, source.labelled_by, nearest=nearest)
     seeds = {str(card.content.get("config", {}).get("seed", "not recorded")) for card in cards}
     content = {
         "family": asked.family,
@@ -235,26 +241,51 @@ def _score(
 
 
 def _baselines(
-    source: Source, studies: Sequence[Study], split: Split | None, progress: Progress
-) -> tuple[Baselines, list[str]]:
-    """Baselines that need no model, and why some are left out."""
-    train = source.ids("train") if split != "train" and split is not None else ()
+    asked: Asked, source: Source, studies: Sequence[Study], cards: Sequence[Card], progress: Progress
+) -> tuple[Baselines, Baselines, list[str]]:
+    """Baselines without a model, the nearest training report by encoder, and why some are left out."""
+    train = source.ids("train") if asked.split != "train" and asked.split is not None else ()
     if not train:
-        return {}, [
-            "Without a training split beside these studies there is no constant and no nearest training report."
-        ]
+        return (
+            {},
+            {},
+            ["Without a training split beside these studies there is no constant and no nearest training report."],
+        )
     known = [study for study in source.studies("train") if study.findings.strip()]
     if not known:
-        return {}, ["No training study has a report: there is no constant and no nearest training report."]
+        return {}, {}, ["No training study has a report: there is no constant and no nearest training report."]
     constant = {CONSTANT: constant_report(known, len(studies))}
     if len(known) > MOST_COMPARED:
         why = f"The nearest training report is left out: of {len(known):,} training studies it would take hours."
-        return constant, [why]
+        return constant, {}, [why]
     kept, compared = _images(source, known, progress)
     there, images = _images(source, studies, progress)
     if not kept or len(there) < len(studies):
-        return constant, ["The nearest training report is left out: images of these studies cannot be read."]
-    return constant | {NEAREST: nearest_reports(kept, compared, images)}, []
+        return constant, {}, ["The nearest training report is left out: images of these studies cannot be read."]
+    library = BundleLibrary(Path(asked.bundles))
+    nearest: dict[str, tuple[str, list[str]]] = {}
+    for encoder, card in first_pairs(cards).items():
+        model = library.load(card.name)
+        embedded = [_embeddings(source, model, each, progress) for each in (kept, studies)]
+        nearest[encoder] = nearest_by_embedding(kept, *embedded)
+    return constant | {NEAREST: nearest_reports(kept, compared, images)}, nearest, []
+
+
+def _embeddings(
+    source: Source, model: ReportModel, studies: Sequence[Study], progress: Progress
+) -> npt.NDArray[np.float32]:
+    """Studies as an encoder sees them, (n, D)."""
+    from core.bundles.inference import pooled_embeddings
+    from core.bundles.pair import to_batch
+
+    found: list[npt.NDArray[np.float32]] = []
+    for start in range(0, len(studies), _EMBEDDED_AT_ONCE):
+        progress(_SHARE, f"Looking for the nearest training study: {start:,} of {len(studies):,} images")
+        part = studies[start : start + _EMBEDDED_AT_ONCE]
+        side = model.image_size
+        images = to_batch([of_study(source, study.study_id)(side) for study in part], side)
+        found.append(pooled_embeddings(model, images))
+    return np.concatenate(found)
 
 
 def _images(
