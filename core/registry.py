@@ -182,7 +182,8 @@ ENCODERS: Mapping[str, EncoderSpec] = {
         EncoderSpec(
             name="cve",
             title="CVE",
-            summary="CLIP: a CNN that learned to match radiographs with impressions, then frozen.",
+            summary="CLIP: a CNN trained to match radiographs with impressions, then frozen. The small ones here start "
+            "from a classifier of labels; how little the contrast adds is measured (docs/results.md, What CVE is).",
             build="core.encoders.cve:ClipEncoder",
             objective="impressions",
             normalization=CLIP,
@@ -202,7 +203,8 @@ ENCODERS: Mapping[str, EncoderSpec] = {
         EncoderSpec(
             name="ccve",
             title="CCVE",
-            summary="Cluster CLIP: 13 learned filters, one a disease cluster, each followed by CLIP, then frozen.",
+            summary="Cluster CLIP: 13 learned filters, one a disease cluster, each followed by CLIP, then frozen. "
+            "As CVE, the small ones start from a classifier of labels.",
             build="core.encoders.ccve:ClusterClipEncoder",
             objective="sentences",
             token_names=CLUSTERS,

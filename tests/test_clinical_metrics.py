@@ -111,9 +111,11 @@ def test_bounds_and_order(
     pairs: list[tuple[dict[str, LabelState], dict[str, LabelState]]], rng: random.Random, uncertain: Uncertain
 ) -> None:
     got = clinical_statistics(*zip(*pairs, strict=True), uncertain).scores()
-    assert all(0 <= value <= 1 for value in got.values())
+    assert math.isnan(got["f1_frequent"])  # six studies: no observation has ten positives
+    assert all(0 <= value <= 1 for name, value in got.items() if name != "f1_frequent")
     shuffled = rng.sample(pairs, len(pairs))
-    assert clinical_statistics(*zip(*shuffled, strict=True), uncertain).scores() == pytest.approx(got)
+    again = clinical_statistics(*zip(*shuffled, strict=True), uncertain).scores()
+    assert again == pytest.approx(got, nan_ok=True)
 
 
 @given(st.lists(states, min_size=1, max_size=6))
@@ -130,7 +132,8 @@ def test_sums_of_a_resample_give_its_scores(
     drawn = data.draw(st.lists(st.integers(0, len(pairs) - 1), min_size=1, max_size=9))
     statistics = clinical_statistics(*zip(*pairs, strict=True))
     again = clinical_statistics(*zip(*(pairs[place] for place in drawn), strict=True))
-    assert statistics.from_sums(statistics.values[drawn].sum(0)) == pytest.approx(list(again.scores().values()))
+    expected = list(again.scores().values())
+    assert statistics.from_sums(statistics.values[drawn].sum(0)) == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_protocol_says_how() -> None:

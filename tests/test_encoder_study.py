@@ -111,8 +111,10 @@ def test_each_step_of_the_order_has_both_intervals(made: PaperTable, data: Study
     values = [f1_of(each, data, "phantom-dve-m2") - f1_of(each, data, "phantom-cve-m2") for each in folders]
     over_studies, over_seeds = row.metrics["difference"], row.metrics["over_seeds"]
     assert over_studies.value == pytest.approx(np.mean(values))
-    assert over_studies.low is not None
-    assert over_studies.low > 0  # a fifth of the reports: beyond doubt
+    assert over_studies.low is None  # 60 studies: most observations have too few positives for an interval of the mean
+    frequent = row.metrics["difference_frequent"]
+    assert frequent.low is not None
+    assert frequent.low > 0  # a fifth of the reports: beyond doubt
     ends = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (over_seeds.low, over_seeds.high) == pytest.approx((ends.low, ends.high))
     assert over_studies.paper == pytest.approx(0.211 - 0.116)
@@ -127,8 +129,8 @@ def test_drift_is_a_control_with_its_own_order(made: PaperTable) -> None:
         "DVE less CVE, norms drifting, M2",
         "CVE, norms drifting less CCVE, norms drifting, M2",
     ]
-    harmed = rows["CVE less CVE, norms drifting, M2"].metrics["difference"]
-    same = rows["CCVE less CCVE, norms drifting, M2"].metrics["difference"]
+    harmed = rows["CVE less CVE, norms drifting, M2"].metrics["difference_frequent"]
+    same = rows["CCVE less CCVE, norms drifting, M2"].metrics["difference_frequent"]
     assert harmed.low is not None
     assert harmed.low > 0
     assert (same.value, same.low, same.high) == (0, 0, 0)  # planted alike

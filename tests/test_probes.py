@@ -16,6 +16,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from core.config import load_config
 from core.evaluation.auc import both_kinds, macro_aucs, weighted_aucs
+from core.evaluation.finds import Share
+from core.evaluation.matching import matched
 from core.evaluation.resampling import intervals
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.paper.filter_map import FilterMapError, map_path, read_map, write_map
@@ -28,7 +30,6 @@ from training.paper.ccve_study import (
     StudyConfig,
     _encoders,
     _first_pairs,
-    _matched,
     _shuffled,
     ccve_study,
     claims_f1,
@@ -227,11 +228,13 @@ def test_a_class_of_one_kind_is_left_out_and_named() -> None:
 def test_matching_counts_equal_texts_and_chance() -> None:
     words = torch.eye(4)
     images = torch.eye(4)[[0, 2, 1, 3]]  # images 1 and 2 are nearest to each other's text
-    order = torch.arange(4)
-    assert _matched(images, words, ["a", "b", "c", "d"], order, None) == (0.5, 0.25, 4)
-    assert _matched(images, words, ["a", "b", "b", "d"], order, None) == (1.0, pytest.approx(6 / 16), 4)
-    by_cluster = _matched(images, words, ["a", "b", "c", "d"], order, torch.tensor([0, 1, 2, 0]))
-    assert by_cluster == (1.0, 0.5, 2)  # clusters of one pair have nothing to be told from
+    images, words = images.numpy(), words.numpy()
+    found = matched(images, words, ["a", "b", "c", "d"])
+    assert (found.share, found.chance) == (Share(2, 4), 0.25)
+    found = matched(images, words, ["a", "b", "b", "d"])
+    assert (found.share, found.chance) == (Share(4, 4), pytest.approx(6 / 16))
+    by_cluster = matched(images, words, ["a", "b", "c", "d"], groups=[0, 1, 2, 0])
+    assert (by_cluster.share, by_cluster.chance) == (Share(2, 2), 0.5)  # one pair alone has nothing to be told from
 
 
 def test_the_map_has_a_point_a_filter_and_study(tmp_path: Path) -> None:

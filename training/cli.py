@@ -260,8 +260,9 @@ def evaluate(
         score_source(source, split, bundles, bundle or (), system or (), scores, as_json)
         return
     config = read_preset(str(preset), overrides)
-    from training.evaluate import cards_of, evaluation_markdown
+    from training.evaluate import cards_of
     from training.evaluate import evaluate as score
+    from training.evaluation_text import evaluation_markdown
     from training.launch import automatic_jobs
     from training.paper.chain import runs_of
     from training.scores import keep_scores, read_labeler, read_others, scores_markdown

@@ -11,25 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from core.bundles.card import Card
-from core.bundles.inference import write_batch
+from core.bundles.inference import pooled_embeddings, write_batch
 from core.bundles.library import BundleLibrary
 from core.config import ExperimentConfig, to_dict
 from core.decoders.search import GenerateConfig
 from core.evaluation import java
 from core.evaluation.labelers import RULES, Labeler
-from core.evaluation.language import PROTOCOLS
-from core.evaluation.metrics import METRICS
 from core.evaluation.results import (
     COMPARED_SIZE,
     CONSTANT,
+    MOST_COMPARED,
     NEAREST,
     Baselines,
     comparable,
     constant_report,
+    first_pairs,
     label_texts,
+    nearest_by_embedding,
     nearest_reports,
     references_of,
     reports_of_all,
@@ -43,10 +45,14 @@ from core.systems.system import System
 from core.types import Study
 from training.console import note
 from training.data import StudyData, to_images
+from training.evaluation_text import evaluation_markdown, finds_csv
+from training.matching import match_encoders
 from training.run_folder import StageError
 from training.threads import use_threads_for
 
+Embeddings = npt.NDArray[Any]
 BATCH = 50
+_TOO_MANY = "The nearest training report by embeddings is left out: of {count:,} training studies it would take hours."
 PUBLISHED = {"openi": ("r2gen", "r2gen-60"), "mimic_cxr": ("r2gen", "r2gen-100")}
 """Protocols under which others publish on a source: our own reading of their tokens, whole references and cut ones."""
 
@@ -69,14 +75,14 @@ def evaluate(
         config: which studies; how reports are written stands in the bundles' cards.
         data: studies and images.
         bundles: folder of the bundles.
-        out: where results.json, table.md and the reports of all pairs go; None writes nothing.
+        out: where results.json, table.md, finds.csv and the reports of all pairs go; None writes nothing.
         jobs: pairs that write side by side, a process each.
         others: further systems.
         labeler: of the reports; CheXbert also reads the references, where our rules gave them their labels.
 
     Returns:
-        {"rows": one a system, "told": sentences on the others' reports,
-        "baselines": three, "command", "protocol", "published": protocol -> system -> scores}.
+        As `core.evaluation.results.score_pairs`, with "family", "studies", "seed", "fingerprint", "command", "told":
+        sentences on what is left out, and "matching": encoder with a text tower -> see `training.matching`.
 
     Raises:
         StageError: there is no bundle of this family.
@@ -87,12 +93,15 @@ def evaluate(
     studies, references, subjects = _held_out(config, data)
     given, places, told = reports_of_all(others, data.source, [study.study_id for study in studies])
     baselines = _baselines(data, studies)
-    written = _write_all(cards, bundles, data, len(studies), config, jobs)
+    written, nearest = _read_all(cards, bundles, data, studies, config, jobs)
     if len(places) < len(studies):
         studies = [studies[place] for place in places]
         references, subjects = references.reordered(places), [subjects[place] for place in places]
         written = {name: [texts[place] for place in places] for name, texts in written.items()}
-        baselines = {name: (what, [texts[place] for place in places]) for name, (what, texts) in baselines.items()}
+        baselines, nearest = (
+            {name: (what, [texts[place] for place in places]) for name, (what, texts) in each.items()}
+            for each in (baselines, nearest)
+        )
     written |= given
     systems = [*(card.name for card in cards), *given]
     if out is not None:  # before scoring: they take the longest
@@ -106,19 +115,21 @@ def evaluate(
     references, truth = labeler.read_again(references, data.source.labelled_by)
     published = PUBLISHED.get(config.data.source, ())
     rows = [row_of(each) for each in others if each.name in given]
-    scored = score_pairs(cards, references, subjects, labelled, baselines, truth, published, rows, labeler)
+    scored = score_pairs(cards, references, subjects, labelled, baselines, truth, published, nearest, rows, labeler)
     results = {
         "family": config.name,
         "studies": len(studies),
         "seed": config.seed,
         "fingerprint": data.fingerprint(),
         "command": f"cxr-lens evaluate --preset {config.name}",
-        **({"told": told} if told else {}),
+        "told": told if nearest else [*told, _TOO_MANY.format(count=len(data.studies["train"]))],
+        "matching": match_encoders(cards, bundles, data),
         **scored,
     }
     if out is not None:
         write_whole(out / "results.json", json.dumps(results, indent=1))
         write_whole(out / "table.md", evaluation_markdown(results))
+        write_whole(out / "finds.csv", finds_csv(results))
     return results
 
 
@@ -148,49 +159,6 @@ def score_texts(config: ExperimentConfig, data: StudyData, texts: Mapping[str, S
         return score_systems(references, systems, subjects=subjects, against=NEAREST, meteor=meteor)
 
 
-def evaluation_markdown(results: Mapping[str, Any]) -> str:
-    """The results as a Markdown table: the pairs, then the baselines."""
-    numbers = [metric.name for metric in METRICS.values() if metric.in_table]
-    heads = ["encoder", "decoder", *(METRICS[name].title for name in (*numbers, "f1", "f1_5"))]
-    heads += ["macro F1 less the nearest report's", "distinct", "shuffled F1"]
-    lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
-    for row in [*results["rows"], *results["baselines"]]:
-        name = f"{row['encoder']} | {row['decoder']}" if "encoder" in row else f"*{row.get('title', row['name'])}* | "
-        low, high = row["intervals"]["f1"]
-        less = row.get("differences", {}).get("f1")
-        cells = [
-            *(f"{row[key]:.3f}" if key in row else "" for key in numbers),
-            f"{row['f1']:.3f} ({low:.3f} to {high:.3f})",
-            f"{row['f1_5']:.3f}",
-            f"{less['difference']:+.3f}{'*' * (less['p_holm'] < 0.05)} ({less['low']:+.3f} to {less['high']:+.3f})"
-            if less
-            else "",
-            f"{row['distinct']:.0%}",
-            f"{row['shuffled_f1']:.3f}" if "shuffled_f1" in row else "",
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    told = " ".join((f"{results['studies']} held-out studies.", results["protocol"], *results.get("told", ())))
-    lines += ["", told, ""]
-    language = [
-        name for name in numbers if any(name in row for rows in results["published"].values() for row in rows.values())
-    ]
-    for name, systems in results["published"].items():
-        lines += [
-            PROTOCOLS[name].describe(),
-            "",
-            f"| system | {' | '.join(METRICS[each].title for each in language)} |",
-        ]
-        lines += ["|---|" + "---:|" * len(language)]
-        for system, scores in systems.items():
-            cells = [f"{scores[key]:.3f}" if key in scores else "" for key in language]
-            lines.append(f"| {system} | {' | '.join(cells)} |")
-        lines.append("")
-    lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]
-    for row in [*results["rows"], *results["baselines"]]:
-        lines += [f"- {row['name']}: no {score.upper()}. {why}" for score, why in row.get("missing", {}).items()]
-    return "\n".join(lines).rstrip() + "\n"
-
-
 def _tell_other_settings(config: ExperimentConfig, cards: Sequence[Card]) -> None:
     """Pairs are scored as they write everywhere; a preset that says otherwise must not seem to be followed."""
     asked = GenerateConfig(**to_dict(config.write))
@@ -208,10 +176,19 @@ def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study
     return studies, references_of(studies), [study.subject_id for study in studies]
 
 
-def _write_all(
-    cards: Sequence[Card], bundles: Path, data: StudyData, count: int, config: ExperimentConfig, jobs: int
-) -> dict[str, list[str]]:
-    """Name of a bundle -> its reports; an encoder that pairs share reads each image once."""
+def _read_all(
+    cards: Sequence[Card],
+    bundles: Path,
+    data: StudyData,
+    studies: Sequence[Study],
+    config: ExperimentConfig,
+    jobs: int,
+) -> tuple[dict[str, list[str]], Baselines]:
+    """Name of a bundle -> its reports, and encoder -> the nearest training reports by its embeddings.
+
+    An encoder that pairs share reads each image once to write.
+    """
+    count, train = len(studies), data.studies["train"]
     sharing: dict[str, list[str]] = {}
     for card in cards:
         sharing.setdefault(json.dumps(card.content["encoder"].get("shared") or card.name), []).append(card.name)
@@ -221,12 +198,35 @@ def _write_all(
         run: Callable[..., Iterator[dict[str, list[str]]]] = map
         if jobs > 1:
             for card in cards:  # images are made once, not by each process
-                data.images("test", image_size(card.encoder, card.size))  # type: ignore[arg-type]
+                for split in ("train", "test"):
+                    data.images(split, image_size(card.encoder, card.size))  # type: ignore[arg-type]
             run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
         for texts in run(_write, work):
             written |= texts
             bar.update(len(texts))
-    return written
+        if len(train) > MOST_COMPARED:
+            return written, {}
+        first = first_pairs(cards)
+        looks = [([card.name], bundles, config, data.folder, count) for card in first.values()]
+        nearest = {
+            encoder: nearest_by_embedding(train, *embedded)
+            for encoder, embedded in zip(first, run(_embed, looks), strict=True)
+        }
+    return written, nearest
+
+
+def _embed(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> tuple[Embeddings, Embeddings]:
+    """Training and held-out studies as the encoder of a pair sees them, (n, D) each."""
+    (name,), bundles, config, folder, count = job
+    use_threads_for(config.size)
+    model, data = BundleLibrary(bundles).load(name), StudyData(config.data, folder)
+
+    def embedded(images: Embeddings) -> Embeddings:
+        parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+        return np.concatenate([pooled_embeddings(model, to_images(np.asarray(part))) for part in parts])
+
+    side = model.image_size
+    return embedded(data.images("train", side)), embedded(data.images("test", side)[:count])
 
 
 def _write(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> dict[str, list[str]]:

@@ -56,6 +56,12 @@ def write_batch(
         yield model.card.name, write_from_tokens(model, tokens[key], how)
 
 
+def pooled_embeddings(model: ReportModel, images: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Means of the encoder's tokens of images (B, 1, side, side), (B, D)."""
+    pooled: npt.NDArray[np.float32] = encode_batch(model, images).tokens.mean(1).float().cpu().numpy()
+    return pooled
+
+
 def pooled_embedding(model: ReportModel, image: FloatImage) -> npt.NDArray[np.float32]:
     """Mean of the encoder's tokens of an image (H, W), (D,)."""
     pooled: npt.NDArray[np.float32] = encode_images(model, [image]).tokens[0].mean(0).float().cpu().numpy()

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from core.types import CXRLensError
+
 Floats = npt.NDArray[np.floating]
 
 
@@ -62,7 +64,18 @@ def macro_aucs(
 
     Returns:
         name -> (mean AUC, draws (at most R,)).
+
+    Raises:
+        CXRLensError: a class has one kind only, or a score is no number.
     """
+    if lacking := np.flatnonzero(~both_kinds(targets)).tolist():
+        raise CXRLensError(
+            f"Class {', '.join(str(each + 1) for each in lacking)} of {targets.shape[1]} has no positive, or no "
+            "negative, study here: it has no AUC. Leave it out, or take more studies."
+        )
+    for name, scores in systems.items():
+        if bad := int((~np.isfinite(scores).all(1)).sum()):
+            raise CXRLensError(f"{name} scored {bad} of {len(scores)} studies with what is no number: train it again.")
     groups = np.unique(np.asarray(subjects), return_inverse=True)[1]
     units = int(groups.max()) + 1
     drawn = np.random.default_rng(seed).integers(units, size=(resamples, units))

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from core.evaluation.f1_interval import MeanOfF1
+from core.evaluation.metrics import FREQUENT
 from core.evaluation.resampling import FloatArray, StudyStatistics
 from core.observations import OBSERVATIONS, LabelState
 from core.types import CXRLensError
@@ -45,7 +47,8 @@ class ClinicalProtocol:
             f"Reference labels: {self.reference_labels}. Generated reports: {self.generated_labels}. An uncertain "
             f"mention {counts} as positive; blank and negative do not. Precision, recall and F1 are the means of those "
             "of the observations, so F1 is not the harmonic mean of the other two; an observation that is absent from "
-            "references and reports counts as 0. Micro: over all decisions together. Five: over "
+            "references and reports counts as 0. Micro: over all decisions together. At least "
+            f"{FREQUENT} positives: over the observations that so many of the scored references have. Five: over "
             f"{', '.join(FIVE_OBSERVATIONS)}. Example: the mean over studies of each study's own score over the "
             "observations, 0 where nothing is positive on either side."
         )
@@ -63,6 +66,7 @@ class ClinicalScores:
         micro_precision: over all decisions together, as ``micro_recall`` and ``micro_f1``.
         micro_recall: see above.
         micro_f1: see above.
+        f1_frequent: macro F1 over the observations with at least `FREQUENT` positive references; NaN without any.
         f1_5: macro F1 over :data:`FIVE_OBSERVATIONS`; NaN if not all five are scored.
         micro_f1_5: likewise, over all their decisions together.
         example_f1: mean over the studies of the F1 of each study's observations.
@@ -75,6 +79,7 @@ class ClinicalScores:
     micro_precision: float
     micro_recall: float
     micro_f1: float
+    f1_frequent: float
     f1_5: float
     micro_f1_5: float
     example_f1: float
@@ -84,6 +89,11 @@ class ClinicalScores:
     def without_positives(self) -> tuple[str, ...]:
         """Observations that no reference has: their F1 is 0 whatever is written, and pulls the macro mean down."""
         return tuple(name for name, (*_, positive) in self.by_observation.items() if not positive)
+
+    @property
+    def frequent(self) -> tuple[str, ...]:
+        """Observations that at least `FREQUENT` references have."""
+        return tuple(name for name, (*_, positive) in self.by_observation.items() if positive >= FREQUENT)
 
 
 _SCORES = ("precision", "recall", "f1")
@@ -99,8 +109,10 @@ def clinical_statistics(
     """What each study adds to the clinical scores.
 
     The scores are ``precision``, ``recall``, ``f1`` (macro), each also as ``micro_``, both also over five observations
-    (``_5``, NaN if not all five are among ``observations``), ``example_precision`` and so on, and ``f1[Edema]`` and so
-    on of each observation. All equal scikit-learn's with ``zero_division=0``.
+    (``_5``, NaN if not all five are among ``observations``), ``example_precision`` and so on, ``f1_frequent``, the
+    macro mean over the observations with at least `FREQUENT` positive references among these studies (NaN without any;
+    a resample keeps the observations), and ``f1[Edema]`` and so on of each observation. All equal scikit-learn's with
+    ``zero_division=0``.
 
     Args:
         references: states by observation name, one mapping a study.
@@ -114,12 +126,22 @@ def clinical_statistics(
     """
     if len(references) != len(generated) or not generated:
         raise ValueError(f"{len(references)} references for {len(generated)} generated reports.")
-    true = _positive(references, uncertain, observations, "reference")
-    guessed = _positive(generated, uncertain, observations, "generated report")
+    return decision_statistics(
+        _positive(references, uncertain, observations, "reference"),
+        _positive(generated, uncertain, observations, "generated report"),
+        observations,
+    )
+
+
+def decision_statistics(
+    true: npt.NDArray[np.bool_], guessed: npt.NDArray[np.bool_], observations: Sequence[str] = OBSERVATIONS
+) -> StudyStatistics:
+    """The same of what references and reports have, both (studies, observations)."""
     hits = true & guessed
     example = _precision_recall_f1(hits.sum(1), guessed.sum(1), true.sum(1))
     count = len(observations)
     five = [observations.index(name) for name in FIVE_OBSERVATIONS if name in observations]
+    frequent = np.flatnonzero(true.sum(0) >= FREQUENT).tolist()
 
     def from_sums(sums: FloatArray) -> FloatArray:
         counts = sums[..., : 3 * count].reshape(*sums.shape[:-1], 3, count)
@@ -131,11 +153,24 @@ def clinical_statistics(
             whole = columns is not five or len(five) == len(FIVE_OBSERVATIONS)
             averages += [macro, micro] if whole else [np.full_like(micro, np.nan)] * 2
         examples = sums[..., 3 * count : 3 * count + 3] / sums[..., -1:]
-        return np.concatenate([*averages, examples, each[..., 2]], -1)
+        of_frequent = each[..., frequent, 2].mean(-1) if frequent else np.full(each.shape[:-2], np.nan)
+        return np.concatenate([*averages, examples, of_frequent[..., None], each[..., 2]], -1)
 
     values = np.hstack([hits, guessed, true, example, np.ones((len(true), 1))]).astype(np.float64)
-    names = (*_AVERAGES, *(f"example_{score}" for score in _SCORES), *(f"f1[{name}]" for name in observations))
-    return StudyStatistics(names, values, from_sums)
+    names = (
+        *_AVERAGES,
+        *(f"example_{score}" for score in _SCORES),
+        "f1_frequent",
+        *(f"f1[{name}]" for name in observations),
+    )
+    means = {
+        "f1": list(range(count)),
+        "f1_frequent": frequent,
+        "f1_5": five if len(five) == len(FIVE_OBSERVATIONS) else [],
+    }
+    return StudyStatistics(
+        names, values, from_sums, {name: MeanOfF1.of(columns, count) for name, columns in means.items() if columns}
+    )
 
 
 def clinical_scores(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+FREQUENT = 10
+"""Positive references that an observation needs among the scored studies, to be counted as frequent."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
@@ -93,6 +96,13 @@ METRICS: Mapping[str, Metric] = {
         Metric(name="precision", title="Precision", printed="P", in_table=True, tested=True),
         Metric(name="recall", title="Recall", printed="R", in_table=True, tested=True),
         Metric(name="f1", title="Macro F1", head="F1", printed="F1", resampled=True, of_slices=True, tested=True),
+        Metric(
+            name="f1_frequent",
+            title=f"Macro F1, at least {FREQUENT} positives",
+            head=f"F1, ≥ {FREQUENT} positives",
+            resampled=True,
+            tested=True,
+        ),
         Metric(name="f1_5", title="F1 of 5", resampled=True),
         Metric(name="auc", title="ROC-AUC", printed="roc_auc"),
     )

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +32,14 @@ from core.evaluation.reports import Known, read_evaluation, write_labels
 from core.evaluation.results import (
     COMPARED_SIZE,
     CONSTANT,
+    MOST_COMPARED,
     NEAREST,
+    VERSION,
     Baselines,
     comparable,
     constant_report,
+    first_pairs,
+    nearest_by_embedding,
     nearest_reports,
     references_of,
     reports_of_all,
@@ -48,18 +52,20 @@ from core.files import read_json_lines, write_whole
 from core.jobs import Job, Progress, work
 from core.labels.rules import RULES_VERSION
 from core.observations import OBSERVATIONS, LabelState
-from core.studies.model_image import grey_levels
+from core.studies.model_image import grey_levels, of_study
 from core.studies.source import ByStudy, Source
 from core.studies.sources import open_source
 from core.systems.added import system
 from core.systems.system import System
 from core.types import CXRLensError, Split, Study
 
-MOST_COMPARED = 20_000
-"""Training studies whose images the nearest-report baseline reads; of more it would take hours."""
-_VERSION = 1  # raise it when the same reports get other results
+if TYPE_CHECKING:
+    from core.bundles.pair import ReportModel
+
+_VERSION = (VERSION, 1)  # raise the second when the same reports get other results
 _SHARE = 0.8  # ours: of the progress, for writing; the rest is scoring
 _AT_ONCE = 256  # images in memory
+_EMBEDDED_AT_ONCE = 32
 _NAMED = 3
 
 
@@ -195,7 +201,7 @@ def evaluate_source(asked: Asked, progress: Progress) -> None:
     _make(folder, asked)
     progress(0.0, "Opening the studies and the models")
     key, written, told = _write_pairs(asked, source, progress)
-    made = [key, RULES_VERSION, _VERSION, *sorted(asked.systems.values())]
+    made = [key, RULES_VERSION, *_VERSION, *sorted(asked.systems.values())]
     if _made(folder) == made:
         return
     given, places, more = reports_of_all(
@@ -271,7 +277,7 @@ def _score(
     elif len(set(subjects)) < 2:
         told.append("One patient alone has no scores: they are means over several.")
     else:
-        baselines, lacking = _baselines(source, studies, asked, progress)
+        baselines, nearest, lacking = _baselines(asked, source, studies, cards, progress)
         told += lacking
         progress(0.9, "Scoring")
         written = {
@@ -286,6 +292,7 @@ def _score(
             written,
             baselines,
             source.labelled_by,
+            nearest=nearest,
             others=[row_of(each) for each in others],
         )
     seeds = {str(card.content.get("config", {}).get("seed", "not recorded")) for card in cards}
@@ -307,30 +314,56 @@ def _score(
 
 
 def _baselines(
-    source: Source, studies: Sequence[Study], asked: Asked, progress: Progress
-) -> tuple[Baselines, list[str]]:
-    """Baselines that need no model, and why some are left out."""
+    asked: Asked, source: Source, studies: Sequence[Study], cards: Sequence[Card], progress: Progress
+) -> tuple[Baselines, Baselines, list[str]]:
+    """Baselines without a model, the nearest training report by encoder, and why some are left out."""
     train = source.ids("train") if asked.split not in ("train", None) else ()
     if not train:
-        return {}, [
-            "Without a training split beside these studies there is no constant and no nearest training report."
-        ]
+        return (
+            {},
+            {},
+            ["Without a training split beside these studies there is no constant and no nearest training report."],
+        )
     if not asked.pairs and len(train) > MOST_COMPARED:
-        return {}, [f"The constant report is left out: {len(train):,} training reports would have to be read for it."]
+        why = f"The constant report is left out: {len(train):,} training reports would have to be read for it."
+        return {}, {}, [why]
     known = [study for study in source.studies("train") if study.findings.strip()]
     if not known:
-        return {}, ["No training study has a report: there is no constant and no nearest training report."]
+        return {}, {}, ["No training study has a report: there is no constant and no nearest training report."]
     constant = {CONSTANT: constant_report(known, len(studies))}
     if not asked.pairs:
-        return constant, ["The nearest training report is left out: no model read the images of these studies."]
+        return constant, {}, ["The nearest training report is left out: no model read the images of these studies."]
     if len(known) > MOST_COMPARED:
         why = f"The nearest training report is left out: of {len(known):,} training studies it would take hours."
-        return constant, [why]
+        return constant, {}, [why]
     kept, compared = _images(source, known, progress)
     there, images = _images(source, studies, progress)
     if not kept or len(there) < len(studies):
-        return constant, ["The nearest training report is left out: images of these studies cannot be read."]
-    return constant | {NEAREST: nearest_reports(kept, compared, images)}, []
+        return constant, {}, ["The nearest training report is left out: images of these studies cannot be read."]
+    library = BundleLibrary(Path(asked.bundles))
+    nearest: dict[str, tuple[str, list[str]]] = {}
+    for encoder, card in first_pairs(cards).items():
+        model = library.load(card.name)
+        embedded = [_embeddings(source, model, each, progress) for each in (kept, studies)]
+        nearest[encoder] = nearest_by_embedding(kept, *embedded)
+    return constant | {NEAREST: nearest_reports(kept, compared, images)}, nearest, []
+
+
+def _embeddings(
+    source: Source, model: ReportModel, studies: Sequence[Study], progress: Progress
+) -> npt.NDArray[np.float32]:
+    """Studies as an encoder sees them, (n, D)."""
+    from core.bundles.inference import pooled_embeddings
+    from core.bundles.pair import to_batch
+
+    found: list[npt.NDArray[np.float32]] = []
+    for start in range(0, len(studies), _EMBEDDED_AT_ONCE):
+        progress(_SHARE, f"Looking for the nearest training study: {start:,} of {len(studies):,} images")
+        part = studies[start : start + _EMBEDDED_AT_ONCE]
+        side = model.image_size
+        images = to_batch([of_study(source, study.study_id)(side) for study in part], side)
+        found.append(pooled_embeddings(model, images))
+    return np.concatenate(found)
 
 
 def _images(

@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -155,7 +155,7 @@ class Evaluation:
             indices = np.flatnonzero(chosen)
             if not len(indices):
                 continue
-            part = StudyStatistics(whole.names, whole.values[indices], whole.from_sums)
+            part = replace(whole, values=whole.values[indices])
             subjects = [self.subjects[index] for index in indices]
             ends = Interval(np.nan, np.nan)
             if len(set(subjects)) > 1:

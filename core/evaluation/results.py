@@ -15,23 +15,36 @@ import numpy.typing as npt
 from core.bundles.card import Card
 from core.evaluation import java
 from core.evaluation.clinical import ClinicalProtocol, clinical_scores
+from core.evaluation.finds import FALSE_ALARM
 from core.evaluation.labelers import RULES, Labeler
 from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS
+from core.evaluation.metrics import FREQUENT
 from core.evaluation.scoring import LabeledReports, language_scores, score_systems
 from core.observations import OBSERVATIONS, LabelState
+from core.registry import ENCODERS, encoder_parts
 from core.studies.source import Source
 from core.systems.system import System
 from core.text import to_text, tokenize
 from core.types import CXRLensError, Study
 
 CONSTANT, NEAREST, SHUFFLED = "constant report", "nearest training report", "shuffled images"
+VERSION = 2
+"""Of what results.json holds. 1 (files that name none): no counts by observation, no frequent observations, nothing by
+embeddings, all intervals by bootstrap."""
+MOST_COMPARED = 20_000
+"""Training studies whose images the nearest-report baselines read; of more it would take hours."""
 COMPARED_SIZE = 128
 """Side of the images that the nearest-report baseline starts from, pixels."""
 NEAREST_SIZE = 32
 """Side at which it compares them, pixels."""
-INTERVALS = "In brackets 95 % intervals: percentile bootstrap over patients, 1,000 resamples."
+INTERVALS = (
+    "In brackets 95 % intervals over patients: of macro F1 put together from an interval of each observation, of all "
+    "else percentile bootstrap, 1,000 resamples."
+)
 PAIRED = (
-    "Less the nearest report's: paired; * where the permutation test has p < 0.05 after Holm's correction for all rows."
+    "Less the nearest report's: paired, interval by the jackknife over patients; a macro F1 has none where an "
+    f"observation has fewer than {FREQUENT} positives: none that was tried is right (docs/metrics.md). * where the "
+    "permutation test has p < 0.05 after Holm's correction for all rows."
 )
 
 Baselines: TypeAlias = Mapping[str, tuple[str, Sequence[str]]]
@@ -115,6 +128,7 @@ def score_pairs(
     baselines: Baselines,
     truth: str,
     published: Iterable[str] = (),
+    nearest: Mapping[str, tuple[str, Sequence[str]]] | None = None,
     others: Sequence[Mapping[str, str]] = (),
     labeler: Labeler = RULES,
 ) -> dict[str, Any]:
@@ -128,16 +142,22 @@ def score_pairs(
         baselines: without models; differences are taken from `NEAREST` where it is there.
         truth: where the references' labels come from, in words.
         published: names of protocols under which others publish on these studies.
+        nearest: name of an encoder -> what it is, and its reports, of `nearest_by_embedding`; the pairs of that
+            encoder are compared with it.
         others: of further systems, what `row_of` says.
         labeler: that read the reports, and reads the baselines.
 
     Returns:
-        {"protocol", "rows": one a system, "baselines": those given and `SHUFFLED`, "published": protocol -> system ->
-        scores}; rows as `core.evaluation.scoring.score_systems` gives them.
+        {"version", "protocol", "frequent": observations with at least `FREQUENT` positive references, "rows": one a
+        system, "baselines": those given and `SHUFFLED`, "published": protocol -> system -> scores}; rows as
+        `core.evaluation.scoring.score_systems` gives them.
 
     Raises:
         CXRLensError: fewer than two studies or patients.
     """
+    by_encoder = {encoder: nearest_title(encoder) for encoder in nearest or {}}
+    baselines = {**baselines, **{by_encoder[encoder]: found for encoder, found in (nearest or {}).items()}}
+    own = {card.name: by_encoder[card.encoder] for card in cards if card.encoder in by_encoder}
     systems = {name: labeler.read(texts) for name, (_, texts) in baselines.items()} | dict(written)
     details = {name: detail for name, (detail, _) in baselines.items()}
     order = _paired_with_another(len(references.texts))
@@ -145,7 +165,7 @@ def score_pairs(
     lacking = java.missing()
     with ExitStack() as stack:
         meteor = None if lacking else stack.enter_context(java.Meteor())
-        scores = score_systems(references, systems, subjects=subjects, against=against, meteor=meteor)
+        scores = score_systems(references, systems, subjects=subjects, against=against, own=own, meteor=meteor)
         best = max(written, key=lambda name: scores[name]["f1"])
         shuffled = {SHUFFLED: systems[best].reordered(order)}
         scores |= score_systems(references, shuffled, subjects=subjects, meteor=meteor)
@@ -169,8 +189,10 @@ def score_pairs(
         for head in [*heads, *others]
     ]
     clinical = ClinicalProtocol(truth, labeler.title)
-    told = (clinical.describe(), DEFAULT_PROTOCOL.describe(), lacking, INTERVALS, PAIRED if against else "")
+    told = (clinical.describe(), FALSE_ALARM, DEFAULT_PROTOCOL.describe(), lacking, INTERVALS, PAIRED * bool(against))
     return {
+        "version": VERSION,
+        "frequent": list(clinical_scores(references.states, references.states).frequent),
         "protocol": " ".join(filter(None, told)),
         "rows": rows,
         "baselines": [{"name": name, "detail": detail, **scores[name]} for name, detail in details.items()],
@@ -207,6 +229,43 @@ def nearest_reports(
     """
     rows = (images @ compared.T).argmax(1)
     return f"nearest image at {NEAREST_SIZE} px, by correlation", [_rewritten(train[int(row)]) for row in rows]
+
+
+def nearest_title(encoder: str) -> str:
+    """Name of the baseline that `nearest_by_embedding` makes with an encoder."""
+    title = " + ".join(ENCODERS[part].title for part in encoder_parts(encoder))
+    return f"nearest training report, {title}'s embeddings"
+
+
+def nearest_by_embedding(
+    train: Sequence[Study], compared: npt.NDArray[np.float32], embedded: npt.NDArray[np.float32]
+) -> tuple[str, list[str]]:
+    """What it is, and its reports: for each study the report of the training study nearest to it in an embedding.
+
+    Args:
+        train: studies of the training split.
+        compared: (training studies, D), means of an encoder's tokens.
+        embedded: (studies, D), likewise.
+
+    Raises:
+        CXRLensError: an embedding is no number.
+    """
+    for values in (compared, embedded):
+        if bad := int((~np.isfinite(values).all(1)).sum()):
+            raise CXRLensError(f"The embeddings of {bad} of {len(values)} studies are no numbers: train again.")
+    middle = compared.mean(0)
+    ours, theirs = embedded - middle, compared - middle
+    rows = (ours @ (theirs / np.linalg.norm(theirs, axis=1, keepdims=True).clip(1e-6)).T).argmax(1)
+    what = "mean of the encoder's tokens, by cosine from the mean of the training studies"
+    return what, [_rewritten(train[int(row)]) for row in rows]
+
+
+def first_pairs(cards: Sequence[Card]) -> dict[str, Card]:
+    """Encoder -> card of its first pair: of an encoder that learns with its decoder, that pair's stands for all."""
+    found: dict[str, Card] = {}
+    for card in cards:
+        found.setdefault(card.encoder, card)
+    return found
 
 
 def comparable(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.evaluation.clinical import clinical_scores, clinical_statistics
 from core.evaluation.diversity import collapse_warnings, diversity
+from core.evaluation.finds import to_row
 from core.evaluation.java import Meteor, MeteorError
 from core.evaluation.language import DEFAULT_PROTOCOL, LanguageProtocol, language_statistics, meteor_statistics
 from core.evaluation.metrics import METRICS
-from core.evaluation.resampling import StudyStatistics, compare, holm, intervals, join
+from core.evaluation.resampling import Comparison, StudyStatistics, compare, holm, intervals, join
 from core.observations import LabelState
 
 RESAMPLED = tuple(metric.name for metric in METRICS.values() if metric.resampled and metric.name != "meteor")
@@ -74,6 +76,7 @@ def score_systems(
     *,
     subjects: Sequence[str] | None = None,
     against: str | None = None,
+    own: Mapping[str, str] | None = None,
     protocol: LanguageProtocol = DEFAULT_PROTOCOL,
     meteor: Meteor | None = None,
     resamples: int = 1000,
@@ -85,17 +88,21 @@ def score_systems(
         systems: by name, the reports of each for the same studies in the same order.
         subjects: the patient of each study, to resample patients.
         against: the system, as the nearest-report baseline, from which all others' differences are taken.
+        own: system -> another one, from which this one's difference is taken too.
         protocol: tokens of the language scores.
         meteor: METEOR's running program; None leaves that score out.
         resamples: of intervals and tests.
 
     Returns:
         name -> the scores of :func:`language_statistics` and :func:`clinical_statistics` but those of single
-        observations; ``f1_uncertain_positive``; ``by_observation`` (precision, recall, F1, positive references);
-        ``distinct``, ``most_frequent``, ``words``, ``warnings``; ``missing``: score -> why this system has none, only
-        where METEOR failed on its reports, which leaves those of the others; ``intervals``: score -> [low, high]; and,
-        but for the system ``against`` itself, ``differences``: score -> difference, low, high, p_bootstrap,
-        p_permutation and ``p_holm``, the permutation test's p-value adjusted for all systems compared here.
+        observations, and ``f1_frequent`` where no observation is frequent; ``f1_uncertain_positive``;
+        ``by_observation`` (precision, recall, F1, positive references); ``finds`` and ``false_alarms``, counts as of
+        `core.evaluation.finds.to_row`; ``distinct``, ``most_frequent``, ``words``, ``warnings``; ``missing``: score ->
+        why this system has none, only where METEOR failed on its reports, which leaves those of the others;
+        ``intervals``: score -> [low, high]; and, but for the system ``against`` itself, ``differences``: score ->
+        difference, low, high, p_bootstrap, p_permutation and ``p_holm``, the permutation test's p-value adjusted for
+        all systems compared here; low and high are None where no interval would be right. ``differences_own``:
+        likewise, of the systems in ``own``, with ``from``, the name of the other one.
 
     Raises:
         CXRLensError: fewer than two studies or patients; a missing state; METEOR or PTB tokens that fail.
@@ -117,32 +124,46 @@ def score_systems(
     for name, part in parts.items():
         ends = intervals(part, subjects=subjects, resamples=resamples)
         rows[name]["intervals"] = {score: [each.low, each.high] for score, each in ends.items()}
-    if against is None:
-        return rows
-    differences = {}
-    for name in systems:
-        if name != against:
-            scores = whole if {name, against}.isdisjoint(lacking) else plain
-            pair = (_resampled(scores[name]), _resampled(scores[against]))
-            differences[name] = compare(*pair, subjects=subjects, resamples=resamples)
-    for score in (*RESAMPLED, "meteor"):
-        adjusted = holm({name: each[score].p_permutation for name, each in differences.items() if score in each})
-        for name, p in adjusted.items():
-            rows[name].setdefault("differences", {})[score] = {**asdict(differences[name][score]), "p_holm": p}
+
+    def differences(others: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """System -> score -> its difference from another system, Holm's correction over all of these."""
+        found: dict[str, Mapping[str, Comparison]] = {}
+        for name, other in others.items():
+            scores = whole if {name, other}.isdisjoint(lacking) else plain
+            pair = (_resampled(scores[name]), _resampled(scores[other]))
+            found[name] = compare(*pair, subjects=subjects, resamples=resamples)
+        told: dict[str, dict[str, Any]] = {name: {} for name in others}
+        for score in (*RESAMPLED, "meteor"):
+            adjusted = holm({name: each[score].p_permutation for name, each in found.items() if score in each})
+            for name, p in adjusted.items():
+                numbers = asdict(found[name][score])
+                known = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+                told[name][score] = {**known, "p_holm": p}
+        return told
+
+    if against is not None:
+        for name, each in differences({name: against for name in systems if name != against}).items():
+            rows[name]["differences"] = each
+    for name, each in differences(own or {}).items():
+        rows[name]["differences_own"] = {"from": (own or {})[name], **each}
     return rows
 
 
 def _resampled(scores: StudyStatistics) -> StudyStatistics:
-    return scores.select(*(name for name in (*RESAMPLED, "meteor") if name in scores.names))
+    defined = scores.scores()
+    return scores.select(
+        *(name for name in (*RESAMPLED, "meteor") if name in scores.names and math.isfinite(defined[name]))
+    )
 
 
 def _row(references: LabeledReports, generated: LabeledReports, scores: Mapping[str, float]) -> dict[str, Any]:
     written = diversity(generated.texts)
     by_observation = clinical_scores(references.states, generated.states).by_observation
     return {
-        **{name: value for name, value in scores.items() if not name.startswith("f1[")},
+        **{name: value for name, value in scores.items() if not name.startswith("f1[") and math.isfinite(value)},
         "f1_uncertain_positive": clinical_scores(references.states, generated.states, uncertain="positive").f1,
         "by_observation": {name: list(values) for name, values in by_observation.items()},
+        **to_row(references.states, generated.states),
         "distinct": written.distinct,
         "most_frequent": written.most_frequent,
         "words": written.words,

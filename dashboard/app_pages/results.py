@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source
+from dashboard.results.finds import show_finds
 from dashboard.results.observations import show_observations
 from dashboard.results.outside import show_outside
 from dashboard.results.pairs import show_table_1
@@ -19,6 +20,7 @@ from dashboard.services import bundles, evaluations, own, systems
 VIEWS = {
     "Table 1": show_table_1,
     "By observation": show_observations,
+    "Finds and false alarms": show_finds,
     "Slices": show_slices,
     "Two models": show_two,
     "Other metrics": show_outside,

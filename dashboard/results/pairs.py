@@ -8,12 +8,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from core.evaluation.claims import SEEDS, above
+from core.evaluation.metrics import METRICS
+from core.evaluation.results import NEAREST
 from core.paper.tables import paper_numbers
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from dashboard import figures, settings
 from dashboard.components.score_table import export
 from dashboard.results.parts import SCORES, by_f1, cases_link, pick, pick_pair, score_table, show_studies
+from dashboard.results.seeds import same_training
 from dashboard.services import bundles, cases, evaluations
 from dashboard.services.evaluations import ResultSet
 
@@ -108,8 +112,8 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
     """What the table comes to, in a sentence, and what it cannot say."""
     rows = content.to_dict("records")
     best = max(rows, key=lambda row: row["Ours"])
-    whose = "Best of ours" if all(row["Decoder"] for row in rows) else "Best"
-    told = f"{whose} by {SCORES[score]}: **{best['Model']}** ({best['Ours']:.3f})"
+    of_ours = " of ours" if all(row["Decoder"] for row in rows) else ""
+    told = f"Highest {SCORES[score]}{of_ours}: **{best['Model']}** ({best['Ours']:.3f})"
     both = content[content["Paper"].notna()]  # the paper knows its own pairs
     if len(both) > 2:
         theirs = max(both.to_dict("records"), key=lambda row: row["Paper"])
@@ -122,16 +126,44 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
     if baselines:
         strongest = max(baselines, key=lambda each: float(each[score]))
         below = [row["Model"] for row in rows if row["Ours"] <= strongest[score]]
-        told += f" The best baseline, *{strongest['name']}*, has {strongest[score]:.3f}: " + (
-            f"no better are {', '.join(below)}." if below else "every model is above it."
+        told += f" The highest baseline, *{strongest['name']}*, has {strongest[score]:.3f}" + (
+            f"; {', '.join(below)} {'has' if len(below) == 1 else 'have'} no more." if below else "."
         )
-    st.markdown(told)
+    st.markdown(f"{told} {_claim(results, score)}")
+    frequent = results.content.get("frequent", ())
+    if score == "f1_frequent" and frequent:
+        st.caption(f"Over the {len(frequent)} observations with enough positives: {', '.join(frequent)}.")
     if both.empty:
         return
     data = "synthetic X-rays" if bundles.synthetic(results.family) else "few radiographs"
     st.caption(
         f"Ours: small models trained once on {data}. The paper's (Nazarov et al. 2022): larger models trained on "
         "MIMIC-CXR. The data differ, so compare the ranking of the models, not the numbers."
+    )
+
+
+def _claim(results: ResultSet, score: str) -> str:
+    """Which models are above the nearest training report: only what holds in several seeds after Holm's correction."""
+    groups = same_training(evaluations.result_sets()[0])
+    group = next((each for each in groups if results.name in {one.name for one in each}), [results])
+    seeds = list({each.seed: {row["name"]: row for row in each.rows.values()} for each in group}.values())
+    parts = []
+    for against, what in (
+        ("differences", f"the {NEAREST}"),
+        ("differences_own", f"the {NEAREST} by its own embeddings"),
+    ):
+        found = above(seeds, score, against)
+        if found is None:
+            continue
+        names = ", ".join(results.titles[name] for name in found if name in results.titles)
+        parts.append(f"Above {what} in all {len(seeds)} seeds, after Holm's correction: {names or 'no model'}.")
+    if parts:
+        return " ".join(parts)
+    if not any(score in row.get("differences", {}) for row in results.rows.values()):
+        return "This score was not tested: that one number is higher is no claim."
+    return (
+        f"Whether a model is really above another, or above a baseline, is not claimed: that has to hold in at least "
+        f"{SEEDS} seeds after Holm's correction, and here is one."
     )
 
 
@@ -190,8 +222,8 @@ def _show_all(results: ResultSet, names: list[str]) -> None:
         selection_mode="single-row",
     )
     st.caption(
-        "The best model of each column is bold. * means that the difference from the nearest training report is "
-        "significant (p < 0.05 after Holm's correction). This ranks these trained models, not their designs."
+        "The highest of each column is bold, which is no test. * means that the difference from the nearest training "
+        "report is significant (p < 0.05 after Holm's correction for all rows), in this one training."
     )
     export(content, f"All scores of {results.name}", name="pairs")
 
@@ -205,6 +237,7 @@ def _show_how(results: ResultSet) -> None:
         about = [
             f"{results.data[1]} held-out studies." if results.data[1] else "",
             str(results.content.get("protocol", "")),
+            *(str(each["told"]) for each in results.content.get("matching", {}).values()),
         ]
         st.caption(" ".join(part for part in about if part))
         command = results.content.get("command", "an unnamed command")
@@ -216,8 +249,11 @@ def _show_how(results: ResultSet) -> None:
 
 def _scores(row: Any) -> dict[str, Any]:
     scores = {title: row.get(name) for name, title in (SCORES | BESIDES).items()}
-    if interval := row.get("intervals", {}).get("f1"):
-        scores["F1, interval"] = "{:.3f} to {:.3f}".format(*interval)
-    if less := row.get("differences", {}).get("f1"):
-        scores["F1 above the nearest report's"] = f"{less['difference']:+.3f}{'*' * (less['p_holm'] < 0.05)}"
+    for name in ("f1", "f1_frequent"):
+        head = METRICS[name].head
+        if interval := row.get("intervals", {}).get(name):
+            scores[f"{head}, interval"] = "{:.3f} to {:.3f}".format(*interval)
+        for against, what in (("differences", "nearest report's"), ("differences_own", "nearest's, own embeddings")):
+            if less := row.get(against, {}).get(name):
+                scores[f"{head} above the {what}"] = f"{less['difference']:+.3f}{'*' * (less['p_holm'] < 0.05)}"
     return scores

@@ -64,7 +64,7 @@ def _list(found: Mapping[str, ResultSet]) -> None:
                 "Data": results.data[0][:8] or "not recorded",
                 "Models": len(scores),
                 "Mean of macro F1": float(np.mean(scores)),
-                "Best model": f"{results.titles[best]} ({max(scores):.3f})",
+                "Highest macro F1": f"{results.titles[best]} ({max(scores):.3f})",
                 "Reports": "yes" if results.reports.is_file() else "no",
             }
         )

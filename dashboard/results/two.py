@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.evaluation.metrics import METRICS, titles
-from core.evaluation.resampling import holm
+from core.evaluation.metrics import FREQUENT, METRICS, titles
+from core.evaluation.resampling import Comparison, holm
 from dashboard import figures
 from dashboard.components.score_table import export
 from dashboard.results.parts import by_f1, cases_link, pick_pair, score_table, show_studies
@@ -18,6 +19,7 @@ from dashboard.services.evaluations import ResultSet
 
 TESTED = titles(*(metric.name for metric in METRICS.values() if metric.tested))
 METEOR = "METEOR"
+_MACRO = ("f1", "f1_frequent")
 
 
 def show_two(results: ResultSet) -> None:
@@ -34,8 +36,9 @@ def show_two(results: ResultSet) -> None:
         st.info("Choose two different models.")
         return
     one, other = results.titles[first], results.titles[second]
-    tests = evaluations.comparison(results, first, second, list(TESTED))
     ours, theirs = (found.scored(name, *TESTED).scores() for name in (first, second))
+    tested = {score: title for score, title in TESTED.items() if np.isfinite(ours[score])}  # no observation is frequent
+    tests = evaluations.comparison(results, first, second, list(tested))
     adjusted = holm({score: each.p_permutation for score, each in tests.items()})
     meteor = _meteor(results, first, second)
     content = pd.DataFrame(
@@ -51,22 +54,18 @@ def show_two(results: ResultSet) -> None:
                 "p (Holm)": adjusted[score],
                 "Significant after correction": "yes" if adjusted[score] < 0.05 else "no",
             }
-            for score, title in TESTED.items()
+            for score, title in tested.items()
         ]
         + meteor
     )
-    main = tests["f1"]
-    st.markdown(
-        f"Difference in macro F1: **{one} {main.difference:+.3f}** against {other} (95 % interval {main.low:+.3f} to "
-        f"{main.high:+.3f}; p = {main.p_permutation:.3f}, {adjusted['f1']:.3f} corrected for {len(TESTED)} scores)."
-    )
+    st.markdown(" ".join(_difference(tests, adjusted, score, one, other) for score in _MACRO if score in tests))
     dots = figures.Dots(
         f"{one} minus {other}",
-        *([getattr(tests[score], end) for score in TESTED] for end in ("difference", "low", "high")),
+        *([getattr(tests[score], end) for score in tested] for end in ("difference", "low", "high")),
     )
     st.plotly_chart(
         figures.score_dots(
-            list(TESTED.values()), list(TESTED), [dots], axis="difference", line=0.0, line_name="no difference"
+            list(tested.values()), list(tested), [dots], axis="difference", line=0.0, line_name="no difference"
         ),
         key="two_chart",
         config={"displayModeBar": False},
@@ -74,9 +73,10 @@ def show_two(results: ResultSet) -> None:
     )
     score_table(content, f"{one} against {other}", wide="Score")
     st.caption(
-        "Both on the same studies. Interval: paired bootstrap over patients. p: paired permutation test; Holm's "
-        f"correction is for these {len(TESTED)} scores, not for comparing several models. This is about "
-        "these two trained models, not about their designs."
+        "Both on the same studies. Interval: paired, jackknife over patients; a mean over observations has none where "
+        f"one has fewer than {FREQUENT} positives, since it would be wrong. p: paired permutation test; Holm's "
+        f"correction is for these {len(tested)} scores, not for comparing several models. This is about these two "
+        "trained models, not about their designs."
         + (f" {METEOR} is taken from the evaluation and not tested: its program does not run here." if meteor else "")
     )
     export(content, f"{one} against {other}, {results.name}", name="two-pairs")
@@ -90,6 +90,17 @@ def show_two(results: ResultSet) -> None:
         )
         notes = [f"{found.errors[better][index]} against {found.errors[worse][index]} errors" for index in indices]
         show_studies(results, found, indices, notes, [first, second], "There is no such study.")
+
+
+def _difference(
+    tests: Mapping[str, Comparison], adjusted: Mapping[str, float], score: str, one: str, other: str
+) -> str:
+    found = tests[score]
+    told = "" if np.isnan(found.low) else f"95 % interval {found.low:+.3f} to {found.high:+.3f}; "
+    return (
+        f"{METRICS[score].title}: **{one} {found.difference:+.3f}** against {other} ({told}p = "
+        f"{found.p_permutation:.3f}, {adjusted[score]:.3f} corrected for {len(tests)} scores)."
+    )
 
 
 def _meteor(results: ResultSet, first: str, second: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from core.evaluation import own
 from core.evaluation.own import Asked, known_of, read_facts
 from core.evaluation.reports import Evaluation, NoKnownStudyError, Slice, read_evaluation
 from core.evaluation.resampling import Comparison, Interval, intervals
+from core.evaluation.results import VERSION
 from core.labels.compare import Outcome
 from core.observations import ASSERTED, NO_FINDING, OBSERVATIONS
 from core.projection.job import cache_folder
@@ -258,8 +260,10 @@ def _result_set(name: str, path: str, reports: str, stamp: int) -> ResultSet:
             pair = pair_of(row)
             if not isinstance(row["name"], str) or (pair and (pair[0] not in ENCODERS or pair[1] not in DECODERS)):
                 raise ValueError(f"a row is of no known pair: {row['name']!r}")
-            if not isinstance(row["f1"], float):
+            if not isinstance(row["f1"], float) or not math.isfinite(row["f1"]):
                 raise ValueError(f"{row['name']} has no F1")
+        if int(content.get("version", 1)) > VERSION:
+            raise ValueError("a newer version of CXR Lens wrote it: update this one")
         family = str(content.get("family", name))
         int(content.get("studies", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -42,7 +42,7 @@ def score_source(
     from core.evaluation.outside import read_scores
     from core.studies.sources import open_source
     from core.systems.added import system
-    from training.evaluate import evaluation_markdown
+    from training.evaluation_text import evaluation_markdown
     from training.scores import keep_scores, scores_markdown
 
     library = BundleLibrary(bundles)

@@ -31,6 +31,10 @@ from core.encoders.random_filters import with_random_filters
 from core.encoders.token_cache import TokenCache, write_token_cache
 from core.evaluation.auc import macro_aucs, weighted_aucs
 from core.evaluation.clinical import clinical_statistics
+from core.evaluation.finds import Share
+from core.evaluation.matching import AMONG as MATCH
+from core.evaluation.matching import matched
+from core.evaluation.metrics import METRICS
 from core.evaluation.resampling import StudyStatistics, intervals
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.paper.filter_map import FilterMap
@@ -61,8 +65,6 @@ Floats = npt.NDArray[np.float32]
 RANDOM = "ccve, random filters"
 MAP_STUDIES = 100
 """Held-out studies on the map: 1,300 points in each of its two halves."""
-MATCH = 64
-"""Pairs that are matched among each other: the paper's batch."""
 SHUFFLES = 8
 """Permutations of the labels in the control that must find nothing."""
 F1_NOTE = (
@@ -170,7 +172,7 @@ def ccve_study(
         low, high = np.quantile(draws, [0.025, 0.975]).tolist()
         number = printed.get((encoder, kind), {}).get("auc")
         f1 = claims_f1(tested, decide(scores[row], labels), labels.names)
-        ends = intervals(f1, subjects=subjects)["f1"]
+        ends, defined = intervals(f1, subjects=subjects), f1.scores()
         rows.append(
             Row(
                 name=row,
@@ -178,7 +180,11 @@ def ccve_study(
                 keys={"encoder": encoder, "probe": kind},
                 metrics={
                     "auc": Cell(value=value, low=low, high=high, paper=number),
-                    "f1": Cell(value=f1.scores()["f1"], low=ends.low, high=ends.high),
+                    **{
+                        score: Cell(value=value, low=ends[score].low, high=ends[score].high)
+                        for score, value in defined.items()
+                        if np.isfinite(value)
+                    },
                 },
                 note=remark,
             )
@@ -196,6 +202,7 @@ def ccve_study(
         metrics={
             "auc": f"mean ROC-AUC of {len(labels.names)} observations",
             "f1": "macro F1",
+            "f1_frequent": METRICS["f1_frequent"].title,
             "match": f"matched among {MATCH}",
         },
         rows=tuple(rows),
@@ -222,7 +229,7 @@ def claims_f1(studies: Sequence[Study], claimed: npt.NDArray[np.bool_], names: S
         blank | {name: LabelState.POSITIVE for name, positive in zip(names, row, strict=True) if positive}
         for row in claimed.tolist()
     ]
-    return clinical_statistics([study.labels for study in studies], states).select("f1")
+    return clinical_statistics([study.labels for study in studies], states).select("f1", "f1_frequent")
 
 
 def shuffled_row(features: Mapping[Split, Floats], labels: Labelled, tested: Sequence[Study], tell: Tell) -> Row:
@@ -259,7 +266,6 @@ def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
     mean = np.asarray(data.images("train", side)[:500], dtype=np.float32).mean(0).round().astype(np.uint8)
     texts = [text for _, _, text in pairs]
     clusters = torch.tensor([cluster for _, cluster, _ in pairs])
-    order = torch.from_numpy(np.random.default_rng(0).permutation(len(pairs)))
     rows = []
     with torch.inference_mode():
         words = _batched(encoder.clip.text.tokenize(texts), encoder.clip.text)
@@ -271,15 +277,16 @@ def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
             own = torch.cat(
                 [encoder.embed_pairs(seen[part], clusters[part]) for part in torch.arange(len(pairs)).split(MATCH)]
             )
-            for among, where in (("any", None), ("the same cluster", clusters)):
-                hit, chance, count = _matched(own, words, texts, order, where)
+            for among, where in (("any", None), ("the same cluster", clusters.tolist())):
+                found = matched(own.numpy(), words.numpy(), texts, groups=where, among=MATCH)
                 rows.append(
                     Row(
                         name=f"CCVE: text by {name}, among texts of {among}",
                         kind="control" if name == "the mean radiograph" else "system",
                         keys={"encoder": "ccve", "probe": "match"},
-                        metrics={"match": Cell(value=hit)},
-                        note=f"{count:,} held-out pairs in groups of up to {MATCH}; by chance {chance:.3f}.",
+                        metrics={"match": _match_cell(found.share)},
+                        note=f"{found.share.among:,} held-out pairs in groups of up to {MATCH}; by chance "
+                        f"{found.chance:.3f}.",
                     )
                 )
     return rows
@@ -363,21 +370,9 @@ def _batched(ids: Tensor, tower: Any) -> Tensor:
     return functional.normalize(torch.cat([tower(part) for part in ids.split(256)]), dim=1)
 
 
-def _matched(
-    images: Tensor, words: Tensor, texts: Sequence[str], order: Tensor, clusters: Tensor | None
-) -> tuple[float, float, int]:
-    """Share of pairs whose own text is the nearest in its group, that of blind choice, and the number of pairs."""
-    hits, chances = [], []
-    sets = [order] if clusters is None else [order[clusters[order] == k] for k in clusters.unique()]
-    for rows in sets:
-        for group in rows.split(MATCH):
-            if len(group) < 2:
-                continue
-            own = [texts[row] for row in group.tolist()]
-            nearest = (images[group] @ words[group].T).argmax(1).tolist()
-            hits += [own[found] == text for found, text in zip(nearest, own, strict=True)]
-            chances += [own.count(text) / len(own) for text in own]
-    return float(np.mean(hits)), float(np.mean(chances)), len(hits)
+def _match_cell(share: Share) -> Cell:
+    low, high = share.interval or (None, None)
+    return Cell(value=share.value or 0.0, low=low, high=high)
 
 
 def _shuffled(labels: Labelled, seed: int) -> Labelled:

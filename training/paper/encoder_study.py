@@ -17,8 +17,9 @@ import numpy as np
 from scipy import stats
 
 from core.config import ExperimentConfig
+from core.evaluation.metrics import METRICS
 from core.evaluation.reports import Evaluation, Known, read_evaluation
-from core.evaluation.resampling import StudyStatistics, compare, intervals, mean_of_seeds, spread
+from core.evaluation.resampling import Comparison, StudyStatistics, compare, intervals, mean_of_seeds, spread
 from core.paper.tables import Cell, PaperTable, Row, paper_numbers
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
@@ -36,9 +37,13 @@ DRIFT_NOTE = (
     "Norms drifting: trained again as the published code does, whose frozen encoders' batch norms go on with the "
     "decoder's batches, from the first step on. FVE's and DVE's are not part of that fault."
 )
+FREQUENT_F1 = "f1_frequent"
+SCORED = ("f1", FREQUENT_F1)
 COLUMNS = {
     "f1": "macro F1",
+    FREQUENT_F1: METRICS[FREQUENT_F1].title,
     "difference": "difference, over studies",
+    "difference_frequent": f"difference in {METRICS[FREQUENT_F1].head}, over studies",
     "over_seeds": "difference, over seeds",
 }
 
@@ -95,7 +100,7 @@ class Trained:
         encoder: its name.
         decoder: its name.
         drifting: whether its encoder's batch norms went on while the decoder trained.
-        seeds: what each study adds to macro F1, one a seed.
+        seeds: what each study adds to the scores of `SCORED`, one a seed.
     """
 
     encoder: str
@@ -108,9 +113,9 @@ class Trained:
         """Of the encoder, as a reader sees it."""
         return ENCODERS[self.encoder].title + ", norms drifting" * self.drifting
 
-    def values(self) -> list[float]:
-        """Macro F1 of each seed."""
-        return [each.scores()["f1"] for each in self.seeds]
+    def values(self, score: str = "f1") -> list[float]:
+        """A score of each seed."""
+        return [each.scores()[score] for each in self.seeds]
 
 
 def encoder_table(
@@ -158,9 +163,9 @@ def encoder_table(
         rows += [_step(first, second, subjects, printed) for first, second in steps]
     notes = (
         "The paper's order by clinical F1: " + ", ".join(ENCODERS[name].title for name in ORDER) + ".",
-        "Macro F1: mean over seeds, ± their standard deviation; its interval, and that of a difference over studies, "
-        "is a percentile bootstrap over patients of the mean over these seeds (1,000 resamples, paired). Over seeds: "
-        "Student's t of the seeds' differences.",
+        "Macro F1: mean over seeds, ± their standard deviation. Intervals of the mean over these seeds: of a score put "
+        "together from an interval of each observation, of a difference over studies by the jackknife over patients "
+        "(none where an observation has too few positives). Over seeds: Student's t of the seeds' differences.",
         *([DRIFT_NOTE] if drifted else []),
         OTHER_DATA,
         str(read_results(steady[0] / "results.json")["protocol"]),
@@ -179,16 +184,18 @@ def encoder_table(
 
 
 def _score(pair: Trained, subjects: Sequence[str], printed: Mapping[tuple[str, ...], Mapping[str, float]]) -> Row:
-    ends = intervals(mean_of_seeds(pair.seeds), subjects=subjects)["f1"]
-    values = pair.values()
+    ends = intervals(mean_of_seeds(pair.seeds), subjects=subjects)
+
+    def cell(score: str, paper: float | None) -> Cell:
+        values = pair.values(score)
+        interval = ends[score]
+        return Cell(value=float(np.mean(values)), low=interval.low, high=interval.high, sd=_sd(values), paper=paper)
+
+    printed_f1 = {"f1": _papers(pair, printed)}
     return Row(
         name=f"{pair.title}, {DECODERS[pair.decoder].title}",
         keys={"encoder": pair.encoder, "decoder": pair.decoder} | ({"norms": "drifting"} if pair.drifting else {}),
-        metrics={
-            "f1": Cell(
-                value=float(np.mean(values)), low=ends.low, high=ends.high, sd=_sd(values), paper=_papers(pair, printed)
-            )
-        },
+        metrics={score: cell(score, printed_f1.get(score)) for score in _defined(pair)},
     )
 
 
@@ -199,12 +206,14 @@ def _step(
     printed: Mapping[tuple[str, ...], Mapping[str, float]],
 ) -> Row:
     """How much the first is above the second."""
-    measured = compare(mean_of_seeds(first.seeds), mean_of_seeds(second.seeds), subjects=subjects)["f1"]
+    measured = compare(mean_of_seeds(first.seeds), mean_of_seeds(second.seeds), subjects=subjects)
     values = [a - b for a, b in zip(first.values(), second.values(), strict=True)]
     mean, sd = float(np.mean(values)), _sd(values)
     both = [_papers(each, printed) for each in (first, second)]
     of_paper = None if both[0] is None or both[1] is None else both[0] - both[1]
-    cells = {"difference": Cell(value=mean, low=measured.low, high=measured.high, paper=of_paper)}
+    cells = {"difference": _difference(measured["f1"], of_paper)}
+    if FREQUENT_F1 in _defined(first):
+        cells["difference_frequent"] = _difference(measured[FREQUENT_F1], None)
     if sd is not None:
         half = float(stats.t.ppf(0.975, len(values) - 1)) * sd / len(values) ** 0.5
         cells["over_seeds"] = Cell(value=mean, low=mean - half, high=mean + half, sd=sd)
@@ -217,6 +226,16 @@ def _step(
         metrics=cells,
         note=f"Above in {above} of {len(values)} seed{'s' * (len(values) != 1)}: {seeds}.",
     )
+
+
+def _difference(measured: Comparison, paper: float | None) -> Cell:
+    low, high = (None, None) if np.isnan(measured.low) else (measured.low, measured.high)
+    return Cell(value=measured.difference, low=low, high=high, paper=paper)
+
+
+def _defined(pair: Trained) -> list[str]:
+    """Scores that these studies have: there may be no frequent observation."""
+    return [score for score in SCORED if np.isfinite(pair.values(score)).all()]
 
 
 def _papers(pair: Trained, printed: Mapping[tuple[str, ...], Mapping[str, float]]) -> float | None:
@@ -249,7 +268,7 @@ def _read(folder: Path, truth: Mapping[str, Known]) -> tuple[Path, Evaluation]:
 def _scored(path: Path, found: Evaluation, pair: str) -> StudyStatistics:
     if pair not in found.texts:
         raise StageError(_lacks(path, pair))
-    return found.scored(pair, "f1")
+    return found.scored(pair, *SCORED)
 
 
 def _lacks(path: Path, what: str) -> str:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from core.config import ExperimentConfig
 from core.evaluation import java
 from core.evaluation.auc import macro_aucs
+from core.evaluation.metrics import METRICS
 from core.evaluation.resampling import spread
 from core.observations import OBSERVATIONS
 from core.paper.tables import PRINTED, Kind, PaperTable, Row, beside, paper_numbers
@@ -29,7 +30,9 @@ from training.stages.label_text import label_text_decoder
 from training.stages.run import Run
 
 OTHER_DATA = "The paper's numbers are of MIMIC-CXR and paper-size networks: other data and sizes, no contest."
-REPORT_METRICS = {name: title for name, title in PRINTED.items() if name != "auc"}
+REPORT_METRICS = {name: title for name, title in PRINTED.items() if name != "auc"} | {
+    "f1_frequent": METRICS["f1_frequent"].head
+}
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def table_1(results: Sequence[Mapping[str, Any]], paper: Path, command: str) -> 
     return PaperTable(
         name="1",
         family=str(first["family"]),
-        metrics=REPORT_METRICS,
+        metrics=_of_some(rows),
         rows=tuple(rows),
         n=int(first["studies"]),
         seeds=tuple(int(each["seed"]) for each in results if "seed" in each),
@@ -202,7 +205,7 @@ def table_3(run: Run, paper: Path, command: str) -> PaperTable:
     return PaperTable(
         name="3",
         family=run.config.name,
-        metrics=REPORT_METRICS,
+        metrics=_of_some(rows),
         rows=tuple(rows),
         n=len(studies),
         seeds=(run.config.seed,),
@@ -240,6 +243,11 @@ def _report_row(seeds: Sequence[Mapping[str, Any]], printed: Mapping[tuple[str, 
         metrics=_cells(seeds, printed.get(pair)),
         note=" ".join(dict.fromkeys(warning for row in seeds for warning in row.get("warnings", ()))),
     )
+
+
+def _of_some(rows: Sequence[Row]) -> dict[str, str]:
+    """Titles of the metrics that a row has: older evaluations lack some."""
+    return {name: title for name, title in REPORT_METRICS.items() if any(name in row.metrics for row in rows)}
 
 
 def _cells(seeds: Sequence[Mapping[str, Any]], paper: Mapping[str, float] | None) -> dict[str, Any]:

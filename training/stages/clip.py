@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,12 @@ from core import ranks
 from core.config import ClipConfig
 from core.encoders.clip import ContrastiveEncoder
 from core.files import write_whole
-from core.types import Split
+from core.registry import ENCODERS
+from core.types import CXRLensError, Split
 from training.data import to_images
 from training.fit import fit
 from training.loaders import loaders
+from training.matching import match, to_dict
 from training.modules.clip import ClipModule
 from training.run_folder import Done, run_stage, save_weights
 from training.stages.models import new_encoder
@@ -63,12 +66,30 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
         census = {
             "pairs": {split: len(each) for split, each in pairs.items()},
             "truncated": encoder.clip.text.truncated,
+            "matching": _matching(run, name, encoder),
         }
         if ranks.is_first():
             write_whole(folder / "census.json", json.dumps(census, indent=2))
         save_weights(folder, {"encoder": encoder})
 
     return run_stage(run.folder / f"clip_{name}", run.identity("clip", clip=settings, encoder=name), work)
+
+
+def _matching(run: Run, name: str, encoder: ContrastiveEncoder) -> dict[str, Any]:
+    """How well it matches validation radiographs with their texts: what it learned here, beyond what it began with."""
+    by_cluster = ENCODERS[name].objective == "sentences"
+    try:
+        found = match(encoder.eval(), run.data, "validate", by_cluster=by_cluster)
+    except CXRLensError as error:
+        return {"told": str(error)}
+    return to_dict(found, ENCODERS[name].title, by_cluster=by_cluster)
+
+
+def matching_of(run: Run, name: str) -> dict[str, Any]:
+    """For an encoder's card: "matching" as its stage measured it; nothing from stages that did not."""
+    path = run.folder / f"clip_{name}" / "census.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("matching") if path.is_file() else None
+    return {"matching": found} if found else {}
 
 
 def _paired(

@@ -18,7 +18,7 @@ from core.observations import OBSERVATIONS
 from core.registry import ENCODERS, lookup
 from training.run_folder import Done, load_weights
 from training.stages.classifiers import classifier
-from training.stages.clip import clip, cluster_clip
+from training.stages.clip import clip, cluster_clip, matching_of
 from training.stages.models import build_arguments
 from training.stages.run import Run
 
@@ -38,7 +38,7 @@ class Objective:
 
     stages: Callable[[str], Sequence[Stage]]
     load: Callable[[Run, str, Any], None]
-    about: Callable[[Run], dict[str, Any]] = lambda run: {}
+    about: Callable[[Run, str], dict[str, Any]] = lambda run, name: {}
 
 
 def _load_classifiers(run: Run, name: str, encoder: Any) -> None:
@@ -54,10 +54,10 @@ OBJECTIVES: Mapping[str, Objective] = {
     "labels": Objective(
         lambda name: [partial(classifier, name=name, kind="cdc"), partial(classifier, name=name, kind="fgc")],
         _load_classifiers,
-        lambda run: {"coarse_labels": list(OBSERVATIONS), "fine_labels": list(run.data.fine_labels)},
+        lambda run, name: {"coarse_labels": list(OBSERVATIONS), "fine_labels": list(run.data.fine_labels)},
     ),
-    "impressions": Objective(lambda name: [partial(clip, name=name)], _load_clip),
-    "sentences": Objective(lambda name: [partial(cluster_clip, name=name)], _load_clip),
+    "impressions": Objective(lambda name: [partial(clip, name=name)], _load_clip, matching_of),
+    "sentences": Objective(lambda name: [partial(cluster_clip, name=name)], _load_clip, matching_of),
 }
 
 

@@ -110,7 +110,7 @@ def _saved_arguments(run: Run, name: str) -> dict[str, Any]:
 
 def _export_encoder(run: Run, name: str, out: Path) -> None:
     encoder = trained_encoder(run, name)
-    about = {"name": name, "changes": _saved_arguments(run, name), **objective_of(name).about(run)}
+    about = {"name": name, "changes": _saved_arguments(run, name), **objective_of(name).about(run, name)}
     write_bundle(
         out / "shared" / _shared_name(run, name),
         {**card(run, _shared_name(run, name)), "encoder": about},
