@@ -126,8 +126,8 @@ def test_a_file_and_a_program_stand_beside_a_pair_on_every_page(here: Path) -> N
         result = open_page("results", source=name, view=view)
         assert not result.error, view
     result = open_page("results", source=name, view="Two models", first="Exact", second="Prog")
-    assert "Difference in macro F1: **Exact +" in words_on(result)
-    assert "Best by Macro F1: **Exact**" in words_on(open_page("results", source=name))
+    assert ": **Exact +" in words_on(result)
+    assert "Highest Macro F1: **Exact**" in words_on(open_page("results", source=name))
 
     study = source.ids("test")[0]
     page = open_page("read", source=name, study=study, beside_pairs=["Exact", "Prog"])

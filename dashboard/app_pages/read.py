@@ -192,7 +192,7 @@ def choose_families(case: Case) -> list[str]:
 def title_of(card: Card, families: Sequence[str]) -> str:
     """Of a pair; with its family, where several families stand side by side."""
     title = bundles.title_of(card)
-    return title if len(families) < 2 else f"{title} ({bundles.family_title(card.family)})"
+    return title if len(families) < 2 else f"{title}, {bundles.family_title(card.family)}"
 
 
 def describe_training(cards: Sequence[Card], case: Case) -> None:
@@ -214,7 +214,7 @@ def table_of(case: Case, readings: Sequence[Reading | OutsideReading]) -> dict[s
             states = reading.labels.states.items()
             cells.append({name: state.value for name, state in states if state is not LabelState.BLANK})
     several = len({each.card.family for each in readings if isinstance(each, Reading)}) > 1
-    whose: Callable[[Card], str] = lambda of: f" ({bundles.family_title(of.family)})" if several else ""  # noqa: E731
+    whose: Callable[[Card], str] = lambda of: f", {bundles.family_title(of.family)}" if several else ""  # noqa: E731
     named = {name for column in cells for name in column}
     if case.labels is None or findings(case.labels):
         named.discard(NO_FINDING)  # of interest where the reference is normal

@@ -41,7 +41,7 @@ def show_table_1(results: ResultSet) -> None:
     names = list(results.titles)
     dots = [
         figures.Dots(
-            "ours, with 95 % interval",
+            "ours, with 95 % interval" if content["Decoder"].all() else "score, with 95 % interval",
             content["Ours"].tolist(),
             content["From"].tolist() if content["From"].notna().all() else None,
             content["To"].tolist() if content["To"].notna().all() else None,
@@ -115,7 +115,9 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
     of_ours = " of ours" if all(row["Decoder"] for row in rows) else ""
     told = f"Highest {SCORES[score]}{of_ours}: **{best['Model']}** ({best['Ours']:.3f})"
     both = content[content["Paper"].notna()]  # the paper knows its own pairs
-    if len(both) > 2:
+    if (
+        len(both) > 2 and not both.duplicated(["Encoder", "Decoder"]).any()
+    ):  # a pair of two families has one number there
         theirs = max(both.to_dict("records"), key=lambda row: row["Paper"])
         told += f"; of the paper's: **{theirs['Model']}** ({theirs['Paper']:.3f})"
         order = both["Ours"].rank().corr(both["Paper"].rank())

@@ -130,7 +130,7 @@ def groups_of(results: ResultSet, names: Iterable[str]) -> dict[str, dict[str, s
     often = Counter(title for group in found.values() for title in group.values())
     return {
         group: {
-            name: title if often[title] == 1 else f"{title} ({group.removeprefix('Models for ')})"
+            name: title if often[title] == 1 else f"{title}, {group.removeprefix('Models for ')}"
             for name, title in titles.items()
         }
         for group, titles in found.items()
