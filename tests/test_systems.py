@@ -89,6 +89,18 @@ def test_json_in_the_forms_that_people_have(here: Path, content: object) -> None
     assert [(row.ids[0], row.text) for row in read_report_file(path).rows] == [("s1", CLEAR), ("s2", "y")]
 
 
+def test_json_lines_are_known_by_what_they_hold_and_bytes_that_are_no_utf8_are_told(here: Path) -> None:
+    rows = [{"id": "s1", "report": CLEAR}, {"id": "s2", "report": "x"}]
+    write_jsonl(here / "lines.json", rows)
+    (here / "list.jsonl").write_text(json.dumps(rows), encoding="utf-8")
+    for name in ("lines.json", "list.jsonl"):
+        assert [row.text for row in read_report_file(here / name).rows] == [CLEAR, "x"]
+    (here / "latin.csv").write_bytes("id,report\ns1,Zürich.\ns2,Clear.\n".encode("latin-1"))
+    found = read_report_file(here / "latin.csv")
+    assert [row.text for row in found.rows] == ["Z\N{REPLACEMENT CHARACTER}rich.", "Clear."]
+    assert "1 reports of latin.csv have signs that are not UTF-8" in found.problems[0]
+
+
 def test_no_text_is_never_the_word_none(here: Path) -> None:
     rows = [
         {"id": f"s{at}", "report": value} for at, value in enumerate((CLEAR, None, float("nan"), "None", "nan", ""))
@@ -144,6 +156,9 @@ def test_bad_rows_are_left_out_with_a_sentence_each_and_the_rest_goes_on() -> No
         ("a.json", "{", "is no JSON"),
         ("a.txt", "x", "is no file of reports that can be read"),
         ("a.csv", "", "no header"),
+        ("a.csv", "id;report\n1;x\n", "has semicolons between its columns"),
+        ("a.json", "[" * 100_000, "is no JSON"),
+        ("a.jsonl", "[" * 100_000, "line 1 is no JSON"),
     ],
 )
 def test_a_file_that_is_none_is_refused_in_a_sentence(here: Path, name: str, content: str, message: str) -> None:

@@ -6,7 +6,6 @@ file (docs/metrics.md).
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ import numpy as np
 
 from core.evaluation.resampling import Comparison, FloatArray, Interval, StudyStatistics, compare, intervals
 from core.registry import did_you_mean
+from core.studies.records import csv_header
 from core.systems.matching import counted, id_variants
-from core.tables import open_table, read_rows, says_nothing
+from core.tables import read_rows, says_nothing
 from core.types import CXRLensError
 
 STUDY, SYSTEM = ("study", "study_id"), ("system", "model")
@@ -167,11 +167,7 @@ def score_columns(path: Path) -> tuple[str, ...]:
 def _header(path: Path) -> list[str]:
     if not path.is_file():
         raise CXRLensError(f"There is no file {path}.")
-    try:
-        with open_table(path) as file:
-            names = [name.strip() for name in next(csv.reader(file), [])]
-    except (OSError, EOFError, csv.Error) as error:
-        raise CXRLensError(f"{path.name} cannot be read as a table ({error}).") from error
+    names = csv_header(path)
     if len(set(names)) != len(names):
         raise CXRLensError(f"{path.name} has two columns of one name. Name each column once.")
     return names

@@ -14,11 +14,12 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -122,26 +123,26 @@ class Program(System):
             CXRLensError: the program cannot be started, ends with an error, takes too long, or answers what is no file
                 of reports; what it wrote before is kept.
         """
-        kept = {row["image"]: row["report"] for row in self._rows() if row.get("program") == self.content_hash()}
+        mine = self.content_hash()
+        kept = {row["image"]: row["report"] for row in self._rows() if row.get("program") == mine}
         texts: dict[str, str] = {}
         lacking: dict[str, str] = {}
-        waiting: dict[str, tuple[Study, FloatImage, str]] = {}
-        for number, study_id in enumerate(study_ids, 1):
-            try:
-                film = source.original(study_id)
-                if film.sha256 in kept:
-                    texts[study_id] = kept[film.sha256]
-                else:
-                    waiting[study_id] = (source.study(study_id), film.pixels, film.sha256)
-            except CXRLensError as error:
-                lacking[study_id] = str(error)
-            if len(waiting) == BLOCK or (waiting and number == len(study_ids)):
-                answered = self._answers(waiting)
-                texts |= answered
-                lacking |= {
-                    each: f"{self.title} gave no report of study {each}." for each in waiting if each not in answered
-                }
-                waiting = {}
+        for start in range(0, len(study_ids), BLOCK):
+            with tempfile.TemporaryDirectory(prefix="cxr-lens-") as place:
+                cases = _Cases(Path(place))
+                for study_id in study_ids[start : start + BLOCK]:
+                    try:
+                        film = source.original(study_id)
+                        if film.sha256 in kept:
+                            texts[study_id] = kept[film.sha256]
+                        else:
+                            cases.add(source.study(study_id), film.pixels, film.sha256)
+                    except CXRLensError as error:
+                        lacking[study_id] = str(error)
+                answered = self._answers(cases) if cases.asked else {}
+            texts |= answered
+            unanswered = [each for each in cases.asked if each not in answered]
+            lacking |= {each: f"{self.title} gave no report of study {each}." for each in unanswered}
             if progress is not None:
                 progress(len(texts) + len(lacking), len(study_ids))
         found = {study_id: texts[study_id] for study_id in study_ids if study_id in texts}
@@ -165,41 +166,42 @@ class Program(System):
         Raises:
             CXRLensError: as `reports`, or it gave none.
         """
-        answer = self._run({study.study_id: (study, pixels)})
+        with tempfile.TemporaryDirectory(prefix="cxr-lens-") as place:
+            cases = _Cases(Path(place))
+            cases.add(study, pixels)
+            answer = self._run(cases)
         if study.study_id not in answer:
             raise CXRLensError(f"{self.title} gave no report of study {study.study_id}.")
         return answer[study.study_id]
 
-    def _answers(self, waiting: Mapping[str, tuple[Study, FloatImage, str]]) -> dict[str, str]:
+    def _answers(self, cases: _Cases) -> dict[str, str]:
+        """Run the program, and keep what it wrote."""
         began = time.monotonic()
-        answer = self._run({study_id: (study, pixels) for study_id, (study, pixels, _) in waiting.items()})
-        seconds = round((time.monotonic() - began) / len(waiting), 4)
+        answer = self._run(cases)
+        seconds = round((time.monotonic() - began) / len(cases.asked), 4)
         made = {"program": self.content_hash(), "seconds": seconds}
-        rows = [*self._rows(), *({"image": waiting[each][2], "report": text, **made} for each, text in answer.items())]
+        rows = [
+            *self._rows(),
+            *({"image": cases.images[each], "report": text, **made} for each, text in answer.items()),
+        ]
         write_whole(self._kept, "".join(json.dumps(row) + "\n" for row in rows))
         return answer
 
-    def _run(self, asked: Mapping[str, tuple[Study, FloatImage]]) -> dict[str, str]:
+    def _run(self, cases: _Cases) -> dict[str, str]:
         """Write the cases, run the program, and read its answer: study id -> report."""
-        with tempfile.TemporaryDirectory(prefix="cxr-lens-") as place:
-            images, given, out = Path(place, "images"), Path(place, "cases.json"), Path(place, "reports.json")
-            images.mkdir()
-            cases = {}
-            for number, (study_id, (study, pixels)) in enumerate(asked.items()):
-                Image.fromarray(grey_levels(pixels)).save(images / f"{number}.png")
-                cases[study_id] = case_of(study, f"{number}.png")
-            given.write_text(json.dumps(cases), encoding="utf-8")
-            self._start(self.command.filled(given, out, images), Path(place, "log.txt"))
-            if not out.is_file():
-                raise CXRLensError(
-                    f"{self._what} ended well and wrote no answer: its second argument is the file to write."
-                )
-            try:
-                answer = read_report_file(out)
-            except CXRLensError as error:
-                told = str(error).replace(str(out), out.name)
-                raise CXRLensError(f"{self._what} answered what is no file of reports: {told}") from error
-        return {name: row.text for row in answer.rows for name in row.ids[:1] if name in asked}
+        given, out = cases.place / "cases.json", cases.place / "reports.json"
+        given.write_text(json.dumps(cases.asked), encoding="utf-8")
+        self._start(self.command.filled(given, out, cases.folder), cases.place / "log.txt")
+        if not out.is_file():
+            raise CXRLensError(
+                f"{self._what} ended well and wrote no answer: its second argument is the file to write."
+            )
+        try:
+            answer = read_report_file(out)
+        except CXRLensError as error:
+            told = str(error).replace(str(out), out.name)
+            raise CXRLensError(f"{self._what} answered what is no file of reports: {told}") from error
+        return {name: row.text for row in answer.rows for name in row.ids[:1] if name in cases.asked}
 
     @property
     def _what(self) -> str:
@@ -237,12 +239,37 @@ class Program(System):
             return []  # nothing yet, or damaged: written again
 
 
+class _Cases:
+    """Studies that a run is asked about; their images go to the disk at once, for together they may fill the memory.
+
+    Attributes:
+        place: folder of the run.
+        folder: of the images.
+        asked: study id -> its case.
+        images: study id -> hash of its image, "" where nothing is kept of it.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.folder = place, place / "images"
+        self.asked: dict[str, dict[str, Any]] = {}
+        self.images: dict[str, str] = {}
+        self.folder.mkdir()
+
+    def add(self, study: Study, pixels: FloatImage, sha256: str = "") -> None:
+        name = f"{len(self.asked)}.png"
+        Image.fromarray(grey_levels(pixels)).save(self.folder / name)
+        self.asked[study.study_id], self.images[study.study_id] = case_of(study, name), sha256
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program and everything that it started."""
     group = process.pid  # it leads a session of its own
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+    for sign in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
         with suppress(OSError):  # all have ended
-            os.killpg(group, sign)
+            if hasattr(os, "killpg"):
+                os.killpg(group, sign)
+            else:  # of another system
+                process.kill()
         if process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_PATIENCE)

@@ -5,7 +5,6 @@ Rows say of which study or image they are by any id; `core.systems.matching` fin
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from core.registry import did_you_mean
-from core.tables import is_broken, open_table, plain_id, read_rows, says_nothing
+from core.studies.records import csv_header
+from core.tables import is_broken, plain_id, read_rows, says_nothing
 from core.types import CXRLensError
 
 LONGEST = 100_000  # ours: characters; no report is so long, a file read wrongly has such cells
@@ -129,13 +129,19 @@ def _from_table(path: Path, id_column: str, text_column: str) -> ReportFile:
     text_column = _column(path.name, "--report", text_column, columns, TEXTS, _others(columns, id_column))
     known = [name for name in columns if name.lower() in IDS and name != id_column]
     found, problems = [], []
+    broken = 0
     for number, (text, *ids) in enumerate(read_rows(path, [text_column, id_column, *known]), 1):
+        broken += is_broken(text)
         cleaned, problem = _text(text)
         named = tuple(dict.fromkeys(each for value in ids for each in _ids(value)))
         if problem or not named:
             problems.append(f"Row {number} of {path.name} {problem or 'has no id'}: it is left out.")
             continue
         found.append(ReportRow(named, cleaned))
+    if broken:
+        problems.append(
+            f"{broken:,} reports of {path.name} have signs that are not UTF-8, read as �. Save it as UTF-8."
+        )
     return _whole(found, id_column, text_column, problems, path.name)
 
 
@@ -149,16 +155,10 @@ def _whole(
 
 
 def _header(path: Path) -> list[str]:
-    try:
-        with open_table(path) as file:
-            names = [name.strip() for name in next(csv.reader(file), [])]
-    except (OSError, EOFError, csv.Error) as error:
-        raise CXRLensError(f"{path} cannot be read as a table ({error}).") from error
-    if any("\0" in name for name in names):
-        raise CXRLensError(f"{path.name} is in UTF-16, or no text at all. Save it as CSV in UTF-8.")
+    names = csv_header(path)
     twice = {name for name in names if names.count(name) > 1}
-    if twice or not names:
-        what = f"two columns '{twice.pop()}'" if twice else "no header"
+    if twice or not any(names):
+        what = f"two columns '{twice.pop()}'" if twice and any(twice) else "no header"
         raise CXRLensError(f"{path.name} has {what}: its first line should name each column once.")
     return names
 
@@ -171,12 +171,20 @@ def _json(path: Path) -> Any:
         raise CXRLensError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise CXRLensError(f"{path.name} is not in UTF-8 (byte {error.start}). Save it as UTF-8.") from error
-    if path.suffix.lower() == ".json":
-        try:
-            return json.loads(text, parse_constant=_null, object_pairs_hook=_unique)
-        except ValueError as error:
+    try:
+        return json.loads(text, parse_constant=_null, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        if path.suffix.lower() == ".json" and not _is_row(text.lstrip().partition("\n")[0]):
             raise CXRLensError(f"{path.name} is damaged: it is no JSON ({error}).") from error
     return list(_lines(text, path.name))
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line alone is an object: JSON lines, whatever the file's name says."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _lines(text: str, name: str) -> Iterator[Any]:
@@ -184,7 +192,7 @@ def _lines(text: str, name: str) -> Iterator[Any]:
         if line.strip():
             try:
                 yield json.loads(line, parse_constant=_null)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise CXRLensError(f"{name} is damaged: line {number} is no JSON ({error}).") from error
 
 
@@ -207,8 +215,9 @@ def _of(row: Mapping[str, Any], name: str) -> Any:
 def _ids(value: Any) -> list[str]:
     """Ids in a cell: one, or a list of several images; of a number that pandas made "50414267.0", "50414267"."""
     values = value if isinstance(value, list | tuple) else [value]
+    values = [each for each in values if isinstance(each, str | int | float) and not isinstance(each, bool)]
     found = [str(int(each) if isinstance(each, float) and each.is_integer() else each).strip() for each in values]
-    return [plain_id(each) for each, raw in zip(found, values, strict=True) if raw is not None and each]
+    return [plain_id(each) for each in found if each]
 
 
 def _text(value: Any) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from dashboard.services import bundles, sources
 from dashboard.services.explanations import Box, region_mask
 from dashboard.services.studies import Case
 
-MOST_BYTES = 200  # MB of a file of reports
+MOST_BYTES = 64  # MB of a file of reports, as of every upload
 
 
 def others() -> dict[str, dict[str, System]]:
