@@ -1,9 +1,13 @@
-"""Where torch computes and in which precision, as a user names them: checked before any work begins."""
+"""Where torch computes and in which precision, as a user names them: checked before any work begins.
+
+A pair knows both (`core.bundles.library.BundleLibrary` puts it there), and what makes tensors for it asks it.
+"""
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from core.types import CXRLensError
 
@@ -13,6 +17,28 @@ if TYPE_CHECKING:
 Precision: TypeAlias = Literal["fp32", "bf16"]
 """bf16: torch computes in bfloat16 where it is safe (autocast); weights and sums stay in fp32."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+def named_device() -> str:
+    """The device that the environment names, for `open_device`: CXR_DEVICE, or auto."""
+    return os.environ.get("CXR_DEVICE") or "auto"
+
+
+def named_precision() -> Precision:
+    """The precision that the environment names, CXR_PRECISION, or fp32; checked where a pair is loaded."""
+    return cast(Precision, os.environ.get("CXR_PRECISION") or "fp32")
+
+
+def check_precision(name: str) -> Precision:
+    """The precision of a name.
+
+    Raises:
+        CXRLensError: there is none.
+    """
+    for precision in PRECISIONS:
+        if name == precision:
+            return precision
+    raise CXRLensError(f"A precision is {' or '.join(PRECISIONS)}, not '{name}'.")
 
 
 def open_device(name: str = "auto") -> torch.device:
@@ -46,6 +72,4 @@ def computing(device: torch.device, precision: Precision) -> AbstractContextMana
     """
     import torch
 
-    if precision not in PRECISIONS:
-        raise CXRLensError(f"A precision is {' or '.join(PRECISIONS)}, not '{precision}'.")
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext() if check_precision(precision) == "fp32" else torch.autocast(device.type, dtype=torch.bfloat16)

@@ -171,6 +171,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_of(values: Any, digits: int = 64) -> str:
+    """SHA-256 of plain values of JSON, in hexadecimal digits, or the first of them.
+
+    Equal values have equal hashes, in whatever order dictionaries have their keys. What was kept under such a hash is
+    found again by it: never change how it is made.
+    """
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:digits]
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Read a file of JSON lines: (line number, value) of each line that is not blank.
 

@@ -1,8 +1,13 @@
-"""Files that installed packages bring, their content checked: weights and vocabularies. Nothing is fetched."""
+"""Installed packages: their versions, and files that they bring, content checked: weights, vocabularies.
+
+Nothing is fetched.
+"""
 
 from __future__ import annotations
 
-import importlib
+import functools
+import importlib.metadata
+import sys
 from pathlib import Path
 
 from core.files import sha256_of
@@ -11,6 +16,17 @@ from core.types import CXRLensError
 
 class WeightsError(CXRLensError):
     """Pretrained weights cannot be had."""
+
+
+def versions(names: tuple[str, ...], *, python: bool = False) -> dict[str, str]:
+    """Versions of distributions by their names, Python's before them if asked for: what a result was made with."""
+    found = {"python": sys.version.split()[0]} if python else {}
+    return found | {name: _version(name) for name in names}
+
+
+@functools.cache  # a page asks at every click
+def _version(name: str) -> str:
+    return importlib.metadata.version(name)
 
 
 def package_file(package: str, relative: str, sha256: str, extra: str = "small") -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from core import paths
+from core import devices, paths
+from core.devices import Precision
 from core.studies.sources import local_indexes
 
 REPOSITORY = paths.CODE
@@ -84,5 +85,10 @@ def result_tables() -> Path:
 
 
 def device() -> str:
-    """Where processes of their own compute, as `core.devices.open_device` takes it: CXR_DEVICE, or auto."""
-    return os.environ.get("CXR_DEVICE") or "auto"
+    """Where pages and their processes compute, as `core.devices.open_device` takes it: CXR_DEVICE, or auto."""
+    return devices.named_device()
+
+
+def precision() -> Precision:
+    """In which precision reports are written and studies embedded: CXR_PRECISION, or fp32."""
+    return devices.named_precision()

@@ -139,6 +139,9 @@ ROWS: dict[str, Row] = {
     "cxr-lens report IMAGE --bundle phantom-fve-m2": Row(
         given=_words(IMAGE=lambda place: "study.png"), says="phantom-fve-m2 .trained on"
     ),
+    "cxr-lens report IMAGE --device cpu --precision bf16": Row(
+        " --bundle phantom-fve-m2", _words(IMAGE=lambda place: "study.png"), says="phantom-fve-m2 .trained on"
+    ),
     "cxr-lens embed example --bundle openi-dve-m2": Row(
         " --most 3 --device cpu", says="3 of 3 studies in .*safetensors"
     ),
@@ -205,7 +208,7 @@ ROWS: dict[str, Row] = {
         says=r"\*Theirs\*",
         after=TRAINING,
     ),
-    "cxr-lens evaluate --source data/mine --system NAME --bundle openi-fve-m2": Row(
+    "cxr-lens evaluate --source data/mine --system NAME --system openi-fve-m2": Row(
         " --split test",
         {"data/mine": lambda place: f"phantom:{STUDIES}:0", "NAME": lambda place: "Theirs"},
         slow=True,
@@ -385,6 +388,7 @@ ROWS: dict[str, Row] = {
     "cxr-lens review verify": Row(says="checked", after=CREATED),
     # the dashboard, benchmarks, tests
     "cxr-lens dashboard --theme.base light": Row(instead=streamlit, slow=True, says="ok"),
+    "cxr-lens dashboard --device cpu --precision bf16": Row(instead=streamlit, slow=True, says="ok"),
     "cxr-lens dashboard --server.address=0.0.0.0": Row(
         given={"--server.address=0.0.0.0": lambda place: "--server.address=127.0.0.1"},
         instead=streamlit,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from core.bundles.pair import ReportModel
 from core.explain import targets
+from core.explain.faithfulness import randomised
 from core.explain.methods import (
     METHODS,
     explain,
@@ -113,6 +114,16 @@ def test_a_twin_shares_weights_unless_it_should_not(fve: ReportModel) -> None:
     assert weights[0] is not weights[2]
     assert same.encoder is not fve.encoder
     assert not same.encoder.training
+
+
+@pytest.mark.parametrize("encoder", ["fve", "cve", "ccve"])
+def test_a_randomised_model_leaves_every_weight_where_it_was(encoder: str, vocabulary: Vocabulary) -> None:
+    """Shuffled values have the same sum, so `snapshot` would not see it."""
+    model = tiny_pair(encoder, "m2", vocabulary)
+    named = {**dict(model.encoder.named_parameters()), **dict(model.decoder.named_parameters(prefix="decoder"))}
+    before = {name: weights.detach().clone() for name, weights in named.items()}
+    randomised(open_subject(model, random_image(), report_of(vocabulary)), ("decoder", "encoder"), 0)
+    assert [name for name, weights in named.items() if not torch.equal(weights, before[name])] == []
 
 
 @pytest.mark.parametrize("method", METHODS)

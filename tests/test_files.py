@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.files import DiskError, remove_forgotten, whole_file, whole_folder, write_whole
+from core.files import DiskError, hash_of, remove_forgotten, whole_file, whole_folder, write_whole
 from core.types import CXRLensError
 from tests import needs
 
@@ -130,3 +131,11 @@ def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path
         assert not left.exists()
         assert fresh.exists()
         assert not list(tmp_path.glob("*.npy"))  # no search for files of a kind finds either
+
+
+def test_plain_values_have_the_hash_of_their_canonical_json() -> None:
+    """Files, maps and the events of reviews are found again by it: it must never change."""
+    expected = hashlib.sha256(b'{"a": [1, "\\u00e9"], "b": null}').hexdigest()
+    assert hash_of({"b": None, "a": [1, "é"]}) == hash_of({"a": (1, "é"), "b": None}) == expected
+    assert hash_of({"b": None, "a": [1, "é"]}, 16) == expected[:16]
+    assert hash_of([]) == "4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945"

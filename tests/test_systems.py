@@ -24,6 +24,7 @@ from core.systems.matching import match
 from core.systems.report_files import ReportRow, parse_reports, read_report_file
 from core.systems.system import Ability
 from core.types import CXRLensError
+from tests.conftest import BUNDLES
 from tests.mimic_tree import Exam, write_tree
 from tests.systems_files import program, write_csv, write_jsonl
 from training.cli import app
@@ -348,7 +349,7 @@ def test_only_reports_of_other_studies_are_refused_with_the_census(here: Path) -
 
 def test_files_beside_a_preset_need_names_of_their_own(here: Path) -> None:
     write_csv(here / "a.csv", ("id", "report"), [["s1", CLEAR]])
-    (found,) = read_others(["A=a.csv"], [], ["phantom-fve-m2"])
+    (found,) = read_others(["A=a.csv"], [], ["phantom-fve-m2"], BUNDLES)
     assert (found.name, found.title) == ("A", "A")
     for files, names, message in (
         (["a.csv"], [], "it should be NAME=FILE"),
@@ -357,7 +358,8 @@ def test_files_beside_a_preset_need_names_of_their_own(here: Path) -> None:
         ([], ["B"], "There is no system 'B'"),
     ):
         with pytest.raises(CXRLensError, match=message):
-            read_others(files, names, ["phantom-fve-m2"])
+            read_others(files, names, ["phantom-fve-m2"], BUNDLES)
+    assert read_others([], ["openi-dve-m2"], ["phantom-fve-m2"], BUNDLES)[0].kind == "pair"
     assert "one of the two" in run("evaluate", code=1)
 
 

@@ -29,6 +29,7 @@ from training.commands import write as write_command
 from training.commands.evaluate import score_source
 from training.console import print_result, print_text, progress_bar, resumable, warn
 from training.options import (
+    Accelerator,
     AsJson,
     BeamSize,
     BundleNames,
@@ -42,6 +43,7 @@ from training.options import (
     OptionalPreset,
     Overrides,
     PhantomCount,
+    Precision,
     Preset,
     Runs,
     Seed,
@@ -157,9 +159,7 @@ def train(
     jobs: Jobs = 0,
     devices: Devices = None,
     num_nodes: Nodes = None,
-    accelerator: Annotated[
-        Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")
-    ] = "auto",
+    accelerator: Accelerator = "auto",
     seeds: Seeds = 1,
     as_json: AsJson = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
@@ -179,10 +179,11 @@ def train(
     from training.paper.chain import run_chain, runs_of
 
     table_commands.refuse_one_folder(bundles, seeds)
-    chosen = runs_of(config, seeds, runs, place(accelerator, devices, num_nodes))
+    placement = place(accelerator, devices, num_nodes)
+    chosen, jobs = runs_of(config, seeds, runs, placement), jobs or automatic_jobs(placement.device)
     for run in chosen:
         with resumable():
-            scores = run_chain(run, bundles or run.folder / "bundles", jobs or automatic_jobs())
+            scores = run_chain(run, bundles or run.folder / "bundles", jobs)
         if ranks.is_first() and not as_json:
             print_text((scores / "table.md").read_text(encoding="utf-8"))
     if ranks.is_first():
@@ -218,27 +219,26 @@ def evaluate(
     runs: Runs = RUNS,
     out: Annotated[Path | None, typer.Option(help="Also write results.json, table.md and all reports here.")] = None,
     jobs: Jobs = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
     seeds: Seeds = 1,
     reports: Annotated[
         list[str] | None,
         typer.Option("--reports", metavar="NAME=FILE", help="Also score a file of reports; may come again."),
     ] = None,
     system: Annotated[
-        list[str] | None, typer.Option("--system", help="Also score a system that was added; may come again.")
+        list[str] | None,
+        typer.Option("--system", help="Also score a system that was added, or another bundle; may come again."),
     ] = None,
     source: Annotated[
         str | None, typer.Option(help="Instead of a preset: the studies of a source, kept for the pages to show.")
     ] = None,
     split: Annotated[Split | None, typer.Option(help="With --source: only these studies.")] = None,  # type: ignore[valid-type]
-    bundle: Annotated[
-        list[str] | None, typer.Option("--bundle", help="With --source: a bundle that writes too; may come again.")
-    ] = None,
     scores: Annotated[
         Path | None, typer.Option(help="Scores of other programs: CSV with study, system, and a column a metric.")
     ] = None,
     labeler: Annotated[Literal["rules", "chexbert"], typer.Option(help="What reads the reports' findings.")] = "rules",
     checkpoint: Annotated[Path | None, checkpoint_option()] = None,
-    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Score a preset's bundles on held-out studies, beside other systems, and print the table with its baselines.
@@ -257,9 +257,10 @@ def evaluate(
                 "With --source, --reports, --seeds, --out and --labeler are not known. Add files first (`cxr-lens "
                 "systems add NAME FILE`), then name them with --system."
             )
-        score_source(source, split, bundles, bundle or (), system or (), scores, as_json)
+        score_source(source, split, bundles, system or (), scores, as_json)
         return
     config = read_preset(str(preset), overrides)
+    from core.devices import open_device
     from training.evaluate import cards_of
     from training.evaluate import evaluate as score
     from training.evaluation_text import evaluation_markdown
@@ -271,16 +272,17 @@ def evaluate(
     table_commands.refuse_one_folder(out, seeds, "--out")
     if given_by_user(context, "bundles"):
         table_commands.refuse_one_folder(bundles, seeds)
-    reads = read_labeler(labeler, checkpoint, device)
+    where = str(open_device(device))
+    reads = read_labeler(labeler, checkpoint, where)
     chosen = runs_of(config, seeds, runs)
     use_threads_for(chosen[0].config.size)
-    data, jobs = chosen[0].data, jobs or automatic_jobs()
+    data, jobs = chosen[0].data, jobs or automatic_jobs(where)
     for run in chosen if seeds > 1 else ():
         cards_of(config.name, run.folder / "bundles")  # missed now, not when the seeds before it are scored
     if seeds == 1:
         pairs = [card.name for card in cards_of(config.name, bundles)]
-        others = read_others(reports or (), system or (), pairs)
-        results = score(chosen[0].config, data, bundles, out, jobs, others, reads)
+        others = read_others(reports or (), system or (), pairs, bundles)
+        results = score(chosen[0].config, data, bundles, out, jobs, others, reads, device=where, precision=precision)
         print_result(results, as_json, lambda: evaluation_markdown(results))
         if scores is not None:
             from core.evaluation.outside import read_scores
@@ -295,7 +297,8 @@ def evaluate(
     if reports or system or scores:
         raise CXRLensError("--reports, --system and --scores go with one seed: leave out --seeds.")
     for run in chosen:
-        results = score(run.config, data, run.folder / "bundles", run.folder / "evaluate", jobs, labeler=reads)
+        folder, into = run.folder / "bundles", run.folder / "evaluate"
+        results = score(run.config, data, folder, into, jobs, labeler=reads, device=where, precision=precision)
         if not as_json:
             print_text(evaluation_markdown(results))
     _finish_seeds(chosen, runs, table_commands.again("evaluate", str(preset), overrides, seeds), as_json)
@@ -308,6 +311,8 @@ def report(
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
     beam_size: BeamSize = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Write the report of one radiograph with one or more bundles."""
     from core.bundles.card import INTENDED_USE, no_bundle
@@ -320,7 +325,7 @@ def report(
     from training.threads import use_threads_for
 
     radiograph = read_image(image, name=image.name)
-    library = BundleLibrary(bundles)
+    library = BundleLibrary(bundles, device, precision)
     names = bundle or [card.name for card in library.cards()]
     if not names:
         raise no_bundle(bundles)

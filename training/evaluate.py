@@ -7,6 +7,8 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from core.bundles.inference import pooled_embeddings, write_batch
 from core.bundles.library import BundleLibrary
 from core.config import ExperimentConfig, to_dict
 from core.decoders.search import GenerateConfig
+from core.devices import Precision
 from core.evaluation import java
 from core.evaluation.labelers import RULES, Labeler
 from core.evaluation.results import (
@@ -65,6 +68,9 @@ def evaluate(
     jobs: int = 1,
     others: Sequence[System] = (),
     labeler: Labeler = RULES,
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """Score all bundles of ``config``'s family, and other systems beside them.
 
@@ -79,6 +85,8 @@ def evaluate(
         jobs: pairs that write side by side, a process each.
         others: further systems.
         labeler: of the reports; CheXbert also reads the references, where our rules gave them their labels.
+        device: where they write; see `core.devices.open_device`.
+        precision: see `core.devices.Precision`.
 
     Returns:
         As `core.evaluation.results.score_pairs`, with "family", "studies", "seed", "fingerprint", "command", "told":
@@ -86,14 +94,16 @@ def evaluate(
 
     Raises:
         StageError: there is no bundle of this family.
-        CXRLensError: another system cannot be asked, or all of them have no study in common.
+        CXRLensError: there is no such device, or no other system can be asked, or they have no study in common.
     """
     cards = cards_of(config.name, bundles)
     _tell_other_settings(config, cards)
     studies, references, subjects = _held_out(config, data)
     given, places, told = reports_of_all(others, data.source, [study.study_id for study in studies])
     baselines = _baselines(data, studies)
-    written, nearest = _read_all(cards, bundles, data, studies, config, jobs)
+    written, nearest = _read_all(
+        cards, _Work(bundles, config, data.folder, len(studies), device, precision), data, jobs
+    )
     if len(places) < len(studies):
         studies = [studies[place] for place in places]
         references, subjects = references.reordered(places), [subjects[place] for place in places]
@@ -121,7 +131,7 @@ def evaluate(
         "studies": len(studies),
         "seed": config.seed,
         "fingerprint": data.fingerprint(),
-        "command": f"cxr-lens evaluate --preset {config.name}",
+        "command": f"cxr-lens evaluate --preset {config.name}" + (f" --precision {precision}" * (precision != "fp32")),
         "told": told if nearest else [*told, _TOO_MANY.format(count=len(data.studies["train"]))],
         "matching": match_encoders(cards, bundles, data),
         **scored,
@@ -176,67 +186,70 @@ def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study
     return studies, references_of(studies), [study.subject_id for study in studies]
 
 
-def _read_all(
-    cards: Sequence[Card],
-    bundles: Path,
-    data: StudyData,
-    studies: Sequence[Study],
-    config: ExperimentConfig,
-    jobs: int,
-) -> tuple[dict[str, list[str]], Baselines]:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a process that writes has to know."""
+
+    bundles: Path
+    config: ExperimentConfig
+    images: Path
+    count: int
+    device: str
+    precision: Precision
+
+
+def _read_all(cards: Sequence[Card], work: _Work, data: StudyData, jobs: int) -> tuple[dict[str, list[str]], Baselines]:
     """Name of a bundle -> its reports, and encoder -> the nearest training reports by its embeddings.
 
     An encoder that pairs share reads each image once to write.
     """
-    count, train = len(studies), data.studies["train"]
+    train = data.studies["train"]
     sharing: dict[str, list[str]] = {}
     for card in cards:
         sharing.setdefault(json.dumps(card.content["encoder"].get("shared") or card.name), []).append(card.name)
-    work = [(names, bundles, config, data.folder, count) for names in sharing.values()]
     written: dict[str, list[str]] = {}
     with ExitStack() as stack, tqdm(total=len(cards), desc="evaluating", unit="pair") as bar:
         run: Callable[..., Iterator[dict[str, list[str]]]] = map
+        embed: Callable[..., Iterator[tuple[Embeddings, Embeddings]]] = map
         if jobs > 1:
             for card in cards:  # images are made once, not by each process
                 for split in ("train", "test"):
                     data.images(split, image_size(card.encoder, card.size))  # type: ignore[arg-type]
-            run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
-        for texts in run(_write, work):
+            run = embed = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
+        for texts in run(partial(_write, work), sharing.values()):
             written |= texts
             bar.update(len(texts))
         if len(train) > MOST_COMPARED:
             return written, {}
         first = first_pairs(cards)
-        looks = [([card.name], bundles, config, data.folder, count) for card in first.values()]
+        looks = embed(partial(_embed, work), [card.name for card in first.values()])
         nearest = {
-            encoder: nearest_by_embedding(train, *embedded)
-            for encoder, embedded in zip(first, run(_embed, looks), strict=True)
+            encoder: nearest_by_embedding(train, *embedded) for encoder, embedded in zip(first, looks, strict=True)
         }
     return written, nearest
 
 
-def _embed(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> tuple[Embeddings, Embeddings]:
+def _embed(work: _Work, name: str) -> tuple[Embeddings, Embeddings]:
     """Training and held-out studies as the encoder of a pair sees them, (n, D) each."""
-    (name,), bundles, config, folder, count = job
-    use_threads_for(config.size)
-    model, data = BundleLibrary(bundles).load(name), StudyData(config.data, folder)
+    use_threads_for(work.config.size)
+    model = BundleLibrary(work.bundles, work.device, work.precision).load(name)
+    data = StudyData(work.config.data, work.images)
 
     def embedded(images: Embeddings) -> Embeddings:
         parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
         return np.concatenate([pooled_embeddings(model, to_images(np.asarray(part))) for part in parts])
 
     side = model.image_size
-    return embedded(data.images("train", side)), embedded(data.images("test", side)[:count])
+    return embedded(data.images("train", side)), embedded(data.images("test", side)[: work.count])
 
 
-def _write(job: tuple[list[str], Path, ExperimentConfig, Path, int]) -> dict[str, list[str]]:
-    names, bundles, config, folder, count = job
-    use_threads_for(config.size)
-    library = BundleLibrary(bundles)
+def _write(work: _Work, names: Sequence[str]) -> dict[str, list[str]]:
+    use_threads_for(work.config.size)
+    library = BundleLibrary(work.bundles, work.device, work.precision)
     models = [library.load(name) for name in names]
-    images = StudyData(config.data, folder).images("test", models[0].image_size)[:count]
+    images = StudyData(work.config.data, work.images).images("test", models[0].image_size)[: work.count]
     texts: dict[str, list[str]] = {name: [] for name in names}
-    for start in range(0, count, BATCH):
+    for start in range(0, work.count, BATCH):
         batch = to_images(np.asarray(images[start : start + BATCH]))
         for name, reports in write_batch(models, lambda _, batch=batch: batch):  # type: ignore[misc]
             texts[name] += [report.text for report in reports]

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from core.files import hash_of
+
 VERSIONS: Mapping[str, int] = {
     "backbone": 1,
     "classifier": 1,
@@ -48,7 +50,7 @@ def content_hash(value: Any) -> str:
     for where, each in _leaves(value, ""):
         if not _is_plain(each):
             raise TypeError(f"{where.removeprefix('.') or 'the value'} is no plain value of JSON: {each!r}")
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return hash_of(value, 16)
 
 
 def _is_plain(leaf: Any) -> bool:

@@ -24,9 +24,13 @@ PATIENCE = datetime.timedelta(hours=12)
 """How long a process waits for another: the first one writes bundles and scores them alone."""
 
 
-def automatic_jobs() -> int:
-    """Processes side by side where nobody said how many: one a core, or one with a GPU."""
-    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
+def automatic_jobs(device: str | torch.device) -> int:
+    """Processes side by side where nobody said how many: one a core, or one with a GPU.
+
+    Args:
+        device: where they compute, as torch names it: that counts, not what else the machine has.
+    """
+    return (os.cpu_count() or 1) if torch.device(device).type == "cpu" else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,16 @@ ONE = Placement()
 """One process, on a GPU where there is one."""
 
 
+def alone(accelerator: Accelerator) -> Placement:
+    """One process.
+
+    Raises:
+        CXRLensError: there is no GPU where one is asked for.
+    """
+    _refuse_without_gpu(accelerator)
+    return Placement(accelerator)
+
+
 def _cluster() -> ClusterEnvironment | None:
     """Who started this process as one of several: torchrun, srun, or nobody."""
     if TorchElasticEnvironment.detect():
@@ -89,8 +103,7 @@ def place(accelerator: Accelerator, devices: int | None, num_nodes: int | None) 
     Raises:
         CXRLensError: there are not so many GPUs, or another number of processes was started.
     """
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise CXRLensError("--accelerator gpu: torch sees no GPU here. Install torch with CUDA, or leave it out.")
+    _refuse_without_gpu(accelerator)
     cluster = _cluster()
     if cluster is None:
         placement = Placement(accelerator, devices or 1, num_nodes or 1)
@@ -135,6 +148,11 @@ def leave() -> None:
     ranks.wait()
     gc.collect()  # a model that was wrapped for training holds the group
     dist.destroy_process_group()
+
+
+def _refuse_without_gpu(accelerator: Accelerator) -> None:
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise CXRLensError("--accelerator gpu: torch sees no GPU here. Install torch with CUDA, or leave it out.")
 
 
 def _enough(placement: Placement) -> None:

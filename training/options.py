@@ -74,8 +74,12 @@ Nodes = Annotated[
     int | None, typer.Option("--num-nodes", min=1, help="Machines; start the command on each: docs/scale.md.")
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16"], typer.Option(help="bf16 computes in bfloat16 where that is safe; reports may differ.")
+    Literal["fp32", "bf16"],
+    typer.Option(
+        help="bf16 writes and embeds in bfloat16 where that is safe; reports may differ.", envvar="CXR_PRECISION"
+    ),
 ]
+Accelerator = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

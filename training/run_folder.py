@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from core import ranks
 from core.files import whole_file, write_whole
+from core.packages import versions
 from core.types import CXRLensError
 from training.console import note
 from training.identity import content_hash, why_anew
@@ -83,8 +82,7 @@ def _begin(folder: Path, key: str, identity: Mapping[str, Any]) -> bool:
             about = " (made anew: its config.json is missing or damaged)"
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    made = {"key": key, "identity": identity, "versions": {"python": sys.version.split()[0], **versions}}
+    made = {"key": key, "identity": identity, "versions": versions(PACKAGES, python=True)}
     write_whole(folder / "config.json", json.dumps(made, indent=2))
     note(f"▸ {folder.name}{about}")
     return True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.evaluation.labelers import RULES, Labeler, chexbert
 from core.systems.added import Reports, system
+from core.systems.pairs import pairs
 from core.systems.report_files import read_report_file
 from core.types import CXRLensError
 from training.console import warn
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-def read_others(files: Sequence[str], names: Sequence[str], taken: Sequence[str]) -> list[System]:
+def read_others(files: Sequence[str], names: Sequence[str], taken: Sequence[str], bundles: Path) -> list[System]:
     """The systems that are scored beside pairs.
 
     Args:
         files: NAME=FILE each.
-        names: of systems that were added.
+        names: of systems that were added, or of bundles.
         taken: names that mean something else.
+        bundles: folder of bundles.
 
     Raises:
         CXRLensError: one is not NAME=FILE, cannot be read, is not there, or two have one name.
@@ -40,7 +42,8 @@ def read_others(files: Sequence[str], names: Sequence[str], taken: Sequence[str]
         for problem in read.problems[:_SHOWN]:
             warn(f"note: {problem}")
         found.append(Reports(name, name, "Reports from elsewhere", f"Read from {Path(path).name}.", read.rows, ""))
-    found += [system(name) for name in names]
+    known = {each.name: each for each in pairs(bundles)} if names else {}
+    found += [known.get(name) or system(name) for name in names]
     twice = [
         each.name for number, each in enumerate(found) if each.name in [*taken, *(one.name for one in found[:number])]
     ]

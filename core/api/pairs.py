@@ -16,7 +16,7 @@ from core.api import drawing
 from core.api.images import ImageLike, read
 from core.api.texts import LabeledText, label
 from core.bundles.library import BundleLibrary
-from core.devices import open_device
+from core.devices import Precision, open_device
 from core.explain.measured import SMOOTHING
 from core.explain.methods import METHODS, explain
 from core.explain.on_image import on_image
@@ -151,13 +151,10 @@ class Explanation:
 class Pair:
     """A trained encoder and decoder. Call it, or its ``write``, with an image."""
 
-    def __init__(self, library: BundleLibrary, name: str, device: str = "cpu") -> None:
+    def __init__(self, library: BundleLibrary, name: str) -> None:
         """Load a bundle; see `load`."""
-        where = open_device(device)
         self._model = library.load(name)
         self.card = self._model.card
-        self._model.encoder.to(where)
-        self._model.decoder.to(where)
 
     @property
     def name(self) -> str:
@@ -243,16 +240,23 @@ def bundles(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
     return tuple(card.name for card in BundleLibrary(_folder(folder)).cards())
 
 
-def load(name: str, *, folder: str | os.PathLike[str] | None = None, device: str = "cpu") -> Pair:
+def load(
+    name: str,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+) -> Pair:
     """A trained pair by its name, as "phantom-fve-m2".
 
     Args:
         name: see `bundles`.
         folder: of bundles; by default that which CXR_BUNDLES names, or that of the bundles that ship.
-        device: where it computes, as torch names it: "cpu", "cuda".
+        device: where it computes, as torch names it: "cpu", "cuda"; "auto" is a GPU where there is one.
+        precision: in which it writes; "bf16" is faster on processors that have it, and reports may differ in words.
 
     Raises:
-        CXRLensError: there is no such pair, it is damaged, or there is no such device.
+        CXRLensError: there is no such pair, it is damaged, or there is no such device or precision.
     """
     where = _folder(folder)
     known = dict.fromkeys(bundles(where), True)
@@ -260,7 +264,7 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, device: str
         raise CXRLensError(f"There is no bundle in {where}. Train some (cxr-lens train), or name another folder.")
     lookup(known, name, "bundle")
     # A pair on a device has weights of its own: the same pair on another one stays where it is.
-    return Pair(_library(where, device), name, device)
+    return Pair(_library(where, str(open_device(device)), precision), name)
 
 
 def _folder(folder: str | os.PathLike[str] | None) -> Path:
@@ -268,5 +272,5 @@ def _folder(folder: str | os.PathLike[str] | None) -> Path:
 
 
 @lru_cache(maxsize=4)
-def _library(folder: Path, device: str) -> BundleLibrary:
-    return BundleLibrary(folder)
+def _library(folder: Path, device: str, precision: Precision) -> BundleLibrary:
+    return BundleLibrary(folder, device, precision)

@@ -85,7 +85,8 @@ def decoder_states(model: ReportModel, visual: VisualTokens, config: GenerateCon
     output = model.decoder.get_submodule("output")  # every decoder's states to its logits
     hook = output.register_forward_pre_hook(lambda _, inputs: held.append(inputs[0]))
     try:
-        model.decoder.decode(model.decoder.encode(visual), ids)
+        with model.computing():
+            model.decoder.decode(model.decoder.encode(visual), ids)
     finally:
         hook.remove()
     lengths = torch.tensor([len(each) - 1 for each in written], device=device)

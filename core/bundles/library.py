@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from core.bundles.card import SCHEMA, BundleError, Card, check_files, no_bundle, read_card, read_content
 from core.bundles.rounding import all_restored
 from core.cache import BoundedCache
+from core.devices import Precision, check_precision, open_device
 from core.files import remove_forgotten, sha256_of, whole_folder
 from core.paths import how_to_restore
 
@@ -45,9 +46,16 @@ _MOST = 64
 class BundleLibrary:
     """The bundles of a folder. Encoders are loaded once and shared; loading is safe from several threads."""
 
-    def __init__(self, folder: Path) -> None:
-        """Look into ``folder``; nothing is read yet."""
+    def __init__(self, folder: Path, device: str = "cpu", precision: Precision = "fp32") -> None:
+        """Look into ``folder``; nothing is read yet.
+
+        Args:
+            folder: of the bundles.
+            device: where its pairs compute; see `core.devices.open_device`.
+            precision: in which they write; see `core.devices.Precision`.
+        """
         self.folder = folder
+        self._device, self._precision = device, precision
         self._models: BoundedCache[str, ReportModel] = BoundedCache(_MOST)
         self._encoders: BoundedCache[tuple[Path, str], Encoder] = BoundedCache(_MOST)
 
@@ -103,6 +111,7 @@ class BundleLibrary:
 
         Raises:
             BundleError: there is no such bundle, or it is damaged.
+            CXRLensError: there is no such device or precision.
         """
         return self._models.get_or_make(name, lambda: self._load(name))
 
@@ -124,12 +133,12 @@ class BundleLibrary:
         from core.registry import token_width
         from core.text import Vocabulary
 
-        folder = self._folder_of(name)
+        folder, device, precision = self._folder_of(name), open_device(self._device), check_precision(self._precision)
         check_files(folder)
         card = read_card(folder)
         vocabulary = Vocabulary.load(folder / "vocab.json")
         weights = _read_tensors(folder / "model.safetensors")
-        encoder = self._encoder(card, weights, vocabulary)
+        encoder = self._encoder(card, weights, vocabulary).to(device)
         decoder = build_decoder(
             card.decoder,
             card.size,  # type: ignore[arg-type]
@@ -138,7 +147,7 @@ class BundleLibrary:
             **card.content["decoder"]["changes"],
         )
         _fill(decoder, weights, "decoder.", folder)
-        return ReportModel(card, encoder, decoder.requires_grad_(False).eval(), vocabulary)
+        return ReportModel(card, encoder, decoder.requires_grad_(False).eval().to(device), vocabulary, precision)
 
     def _encoder(self, card: Card, weights: Mapping[str, Tensor], vocabulary: Any) -> Encoder:
         """The pair's own encoder, a shared one, or several shared ones that the pair joins."""
@@ -169,7 +178,7 @@ class BundleLibrary:
                 raise BundleError(f"Encoder {folder.name} is not the one these bundles were trained with.")
             encoder = _build(content["encoder"], content["size"], vocabulary)
             _fill(encoder, _read_tensors(folder / "model.safetensors"), "encoder.", folder)
-            return encoder.freeze()
+            return encoder.freeze().to(open_device(self._device))
 
         return self._encoders.get_or_make((folder, sha256), read)
 
@@ -208,12 +217,12 @@ def compute_expected(model: ReportModel, image: Tensor) -> dict[str, Tensor]:
     from core.text import START
 
     with torch.inference_mode():
-        visual = model.encoder(image[None, None].float() / 255)
+        visual = model.encoder((image[None, None].float() / 255).to(model.device))
         memory = model.decoder.encode(visual)
         (hypothesis,) = generate(model.decoder, memory, GenerateConfig(beam_size=1, max_words=100))
-        ids = torch.tensor([START, *hypothesis.ids])
+        ids = torch.tensor([START, *hypothesis.ids], device=model.device)
         logits = model.decoder.decode(memory, ids[None, :EXPECTED_WORDS]).logits[0]
-    return {"image": image, "ids": ids, "logits": logits}
+    return {"image": image, "ids": ids.cpu(), "logits": logits.cpu()}
 
 
 def write_bundle(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from core.decoders import Decoder, Memory
 from core.decoders.attention_shares import rollout, word_attention
 from core.decoders.search import GenerateConfig, Hypothesis, generate
+from core.devices import Precision, computing
 from core.encoders import Encoder
 from core.studies.model_image import model_image
 from core.text import Vocabulary, to_text
@@ -30,12 +32,14 @@ class ReportModel:
         encoder: frozen, in evaluation mode; pairs with the same encoder share it.
         decoder: in evaluation mode.
         vocabulary: ids to words.
+        precision: in which it encodes and writes. Explanations compute in fp32 whatever it is (`core.explain.subject`).
     """
 
     card: Card
     encoder: Encoder
     decoder: Decoder
     vocabulary: Vocabulary
+    precision: Precision = "fp32"
 
     @property
     def image_size(self) -> int:
@@ -47,6 +51,10 @@ class ReportModel:
     def device(self) -> torch.device:
         """Where it computes."""
         return next(self.encoder.parameters()).device
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """The context in which it computes in its precision."""
+        return computing(self.device, self.precision)
 
     @property
     def write(self) -> GenerateConfig:
@@ -68,15 +76,17 @@ def encode_images(model: ReportModel, images: list[FloatImage]) -> VisualTokens:
 @torch.inference_mode()
 def encode_batch(model: ReportModel, images: Tensor) -> VisualTokens:
     """Visual tokens of images (B, 1, side, side) in [0, 1], of the model's side; on the model's device."""
-    tokens: VisualTokens = model.encoder(images.to(model.device))
+    with model.computing():
+        tokens: VisualTokens = model.encoder(images.to(model.device))
     return tokens
 
 
 @torch.inference_mode()
 def write_from_tokens(model: ReportModel, visual: VisualTokens, config: GenerateConfig) -> list[Report]:
     """Reports of tokens (B, N, D) that this model's encoder made, with their attention."""
-    memory = model.decoder.encode(visual, return_attention=True)
-    hypotheses = generate(model.decoder, memory, config, return_attention=True)
+    with model.computing():
+        memory = model.decoder.encode(visual, return_attention=True)
+        hypotheses = generate(model.decoder, memory, config, return_attention=True)
     cls = rollout(memory) if memory.attention and memory.visual.start else None
     return [
         to_report(model.vocabulary, hypothesis, memory, None if cls is None else cls[index])

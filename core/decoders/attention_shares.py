@@ -78,7 +78,7 @@ def word_mass(attention: Tensor, visual: slice) -> Tensor:
 
 def report_attention(words: Tensor, counts: Sequence[bool]) -> Tensor:
     """Mean of word attention (T, N) over the words that count (not special, not punctuation); (N,)."""
-    kept = words[torch.tensor(counts, dtype=torch.bool)]
+    kept = words[torch.tensor(counts, dtype=torch.bool, device=words.device)]
     return (kept if len(kept) else words).mean(0)
 
 

@@ -28,9 +28,12 @@ def with_random_filters(encoder: ClusterClipEncoder, seed: int = 0) -> ClusterCl
         A frozen encoder of the same shape.
     """
     control = copy.deepcopy(encoder)
+    device = next(control.filters.parameters()).device
+    control.filters.cpu()  # drawn there: the same filters on every device
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         for layer in control.filters.modules():
             if isinstance(layer, nn.Conv2d | nn.LayerNorm):
                 layer.reset_parameters()
+    control.filters.to(device)
     return control.freeze()

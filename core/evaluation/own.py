@@ -10,7 +10,6 @@ read it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -28,6 +27,7 @@ from filelock import FileLock, Timeout
 from core import paths
 from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
+from core.devices import named_device, named_precision
 from core.evaluation.reports import Known, read_evaluation, write_labels
 from core.evaluation.results import (
     COMPARED_SIZE,
@@ -48,7 +48,7 @@ from core.evaluation.results import (
 )
 from core.evaluation.scoring import LabeledReports
 from core.evaluation.writing import Work, write_source
-from core.files import read_json_lines, write_whole
+from core.files import hash_of, read_json_lines, write_whole
 from core.jobs import Job, Progress, work
 from core.labels.rules import RULES_VERSION
 from core.observations import OBSERVATIONS, LabelState
@@ -101,16 +101,17 @@ class Asked:
         """Where it is, or will be: by what decides it."""
         parts: list[Any] = [self.source, self.split, self.family, dict(sorted(self.pairs.items()))]
         parts += [dict(sorted(self.systems.items()))] if self.systems else []
-        return home() / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return home() / hash_of(parts, 16)
 
     @property
     def whole(self) -> bool:
         """Whether it was finished."""
         return (self.folder / "results.json").is_file()
 
-    def work(self, device: str = "auto") -> Work:
-        """What is to be written."""
-        return Work(self.source, self.split, Path(self.bundles), tuple(self.pairs), device=device)
+    def work(self) -> Work:
+        """What is to be written, where and as the environment says (`core.devices`)."""
+        device, precision = named_device(), named_precision()
+        return Work(self.source, self.split, Path(self.bundles), tuple(self.pairs), device=device, precision=precision)
 
 
 def home() -> Path:
@@ -232,7 +233,7 @@ def _write_pairs(asked: Asked, source: Source, progress: Progress) -> tuple[str,
     def say(done: int, total: int) -> None:
         progress(_SHARE * done / total, f"Writing: {done:,} of {total:,} studies")
 
-    census = write_source(asked.work(os.environ.get("CXR_DEVICE") or "auto"), out, progress=say)
+    census = write_source(asked.work(), out, progress=say)
     key = json.loads(out.with_name(f"{out.name}.about.json").read_text(encoding="utf-8"))["key"]
     rows = [row for _, row in read_json_lines(out)]
     if census.unreadable and not rows:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.metadata
 import json
 import multiprocessing
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
@@ -20,8 +18,9 @@ import numpy as np
 
 from core import ranks
 from core.bundles.library import BundleLibrary
-from core.devices import Precision, computing, open_device
-from core.files import read_json_lines, whole_file, write_whole
+from core.devices import Precision
+from core.files import hash_of, read_json_lines, whole_file, write_whole
+from core.packages import versions
 from core.studies.model_image import of_study
 from core.studies.source import Source
 from core.studies.sources import open_source
@@ -122,7 +121,7 @@ def write_source(work: Work, out: Path, processes: int = 1, progress: Progress |
         raise CXRLensError(f"{out.name} should end in {' or '.join(FORMATS)}, which says how it is written.")
     source = open_source(work.source)
     about = _about(work, source)
-    key = _hash(about)
+    key = hash_of(about, 16)
     done = _done(out, key)
     if ranks.from_first(done is not None):
         return ranks.from_first(done)  # type: ignore[return-value]
@@ -144,7 +143,7 @@ def write_source(work: Work, out: Path, processes: int = 1, progress: Progress |
     census = None
     if ranks.is_first():
         census = _join(out, work, source, [_part(parts, start) for start in blocks])
-        beside = {**about, "key": key, "versions": _versions(), "census": asdict(census)}
+        beside = {**about, "key": key, "versions": versions(PACKAGES, python=True), "census": asdict(census)}
         write_whole(_beside(out), json.dumps(beside, indent=1))
         shutil.rmtree(parts)
     return ranks.from_first(census)  # type: ignore[return-value]
@@ -198,11 +197,10 @@ def _write_batch(work: Work, opened: _Opened, study_ids: Sequence[str]) -> list[
         rows[study_id] = {_ID: study_id, _REFERENCE: reference, _CUT: []}
     readable = [row for row in rows.values() if _PROBLEM not in row]
     if readable:
-        with computing(models[0].device, work.precision):
-            for name, reports in write_batch(models, lambda size: _stack(images[size]), beam_size=work.beam_size):
-                for row, report in zip(readable, reports, strict=True):
-                    row[name] = report.text
-                    row[_CUT] += [] if report.finished else [name]
+        for name, reports in write_batch(models, lambda size: _stack(images[size]), beam_size=work.beam_size):
+            for row, report in zip(readable, reports, strict=True):
+                row[name] = report.text
+                row[_CUT] += [] if report.finished else [name]
     return list(rows.values())
 
 
@@ -231,14 +229,10 @@ def _models(work: Work) -> list[ReportModel]:
     """The pairs, on their device; an encoder that some share is there once."""
     import torch
 
-    library = BundleLibrary(work.bundles)
+    library = BundleLibrary(work.bundles, work.device, work.precision)
     models = [library.load(name) for name in work.pairs]
     if all(model.card.size == "tiny" for model in models):
         torch.set_num_threads(1)  # their threads would mostly wait for each other
-    device = open_device(work.device)
-    for model in models:
-        model.encoder.to(device)
-        model.decoder.to(device)
     return models
 
 
@@ -337,12 +331,3 @@ class _Tally:
         many = max(self.reports, 1)
         words, distinct = round(self.words / many, 2), round(len(self.different) / many, 4)
         return PairCensus(self.reports, self.empty, self.cut, words, distinct)
-
-
-def _versions() -> dict[str, str]:
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": sys.version.split()[0], **found}
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

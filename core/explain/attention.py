@@ -42,7 +42,8 @@ def attention(
     decoder, positions = subject.model.decoder, list(target.positions)
     with torch.no_grad():
         memory = decoder.encode(subject.visual)
-        output = decoder.decode(memory, torch.tensor([[START, *target.ids[:-1]]]), return_attention=True)
+        ids = torch.tensor([[START, *target.ids[:-1]]], device=subject.model.device)
+        output = decoder.decode(memory, ids, return_attention=True)
     assert output.attention is not None
     rows = output.attention[0].permute(2, 0, 1, 3)[positions]  # (L, A, T, M) -> (words, L, A, M)
     words = word_attention(rows, memory.visual, layer, head)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from core.bundles.pair import write_from_tokens
 from core.encoders.ccve import ClusterClipEncoder, IndependentFilters, SharedStemFilters
 from core.explain.filters import filter_tokens
-from core.explain.passes import baseline_image
-from core.explain.subject import Subject, encode, twin, with_image
+from core.explain.passes import as_array, baseline_image
+from core.explain.subject import Subject, encode, tokens_to_write_from, twin, with_image
 from core.explain.targets import WordTarget, whole_report
 from core.explain.targets import reference as reference_target
 from core.observations import CLUSTERS
 from core.studies.images import fit_square
-from core.types import CXRLensError, Mask, Report
+from core.types import CXRLensError, Mask, Report, VisualTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +79,21 @@ def without_filters(
         raise CXRLensError(f"{what}. CCVE's filters: {', '.join(CLUSTERS)}.")
     indices = [CLUSTERS.index(name) for name in off]
     if how == "token":
-        tokens = subject.visual.tokens.clone()
-        tokens[:, [run.columns.start + index for index in indices]] = 0
-        visual = replace(subject.visual, tokens=tokens)
+        columns = [run.columns.start + index for index in indices]
+        changed = replace(subject, visual=_without_columns(subject.visual, columns))
+        read = _without_columns(tokens_to_write_from(subject), columns)
     elif how == "filter":
         model = twin(subject.model)
         for module in model.encoder.modules():
             if isinstance(module, ClusterClipEncoder):
                 module.filters = _Unfiltered(module.filters, indices)  # type: ignore[assignment]
-        visual = encode(model, subject.square)
+        changed = replace(subject, model=model, visual=encode(model, subject.square))
+        read = tokens_to_write_from(changed)
     else:
         raise CXRLensError(f"Filters are switched off by 'token' or by 'filter', not by '{how}'.")
     names = ", ".join(off)
     change = f"filters off ({how}): {names}"
-    return _compare(subject, replace(subject, visual=visual), change, reference)
+    return _compare(subject, changed, read, change, reference)
 
 
 def without_region(
@@ -115,11 +116,13 @@ def without_region(
     if how not in ("blank", "blur"):
         raise CXRLensError(f"A region is covered by 'blank' or by 'blur', not by '{how}'.")
     inside = torch.from_numpy(fit_square(region.astype(np.float32), subject.geometry.size)[0])[None, None]
+    inside = inside.to(subject.square.device)
     cover = baseline_image(subject, "mean" if how == "blank" else "blur")
     changed = with_image(subject, subject.square * (1 - inside) + cover * inside)
     share = region.mean()
     word = "blank" if how == "blank" else "blurred"
-    return _compare(subject, changed, f"region {word}: {share:.1%} of the image", reference)
+    read = tokens_to_write_from(changed)
+    return _compare(subject, changed, read, f"region {word}: {share:.1%} of the image", reference)
 
 
 def polygon(points: Sequence[tuple[float, float]], height: int, width: int) -> Mask:
@@ -175,9 +178,17 @@ class _Unfiltered(nn.Module):
         return filtered
 
 
-def _compare(subject: Subject, changed: Subject, change: str, reference: str | None) -> Counterfactual:
-    """Write again, and compare the reports and the likelihoods."""
-    after = write_from_tokens(changed.model, changed.visual, subject.write)[0]
+def _without_columns(visual: VisualTokens, columns: Sequence[int]) -> VisualTokens:
+    tokens = visual.tokens.clone()
+    tokens[:, list(columns)] = 0
+    return replace(visual, tokens=tokens)
+
+
+def _compare(
+    subject: Subject, changed: Subject, read: VisualTokens, change: str, reference: str | None
+) -> Counterfactual:
+    """Write again of the tokens ``read``, and compare the reports and the likelihoods."""
+    after = write_from_tokens(changed.model, read, subject.write)[0]
 
     def likelihood_change(target: WordTarget) -> Tensor:
         with torch.no_grad():
@@ -191,7 +202,7 @@ def _compare(subject: Subject, changed: Subject, change: str, reference: str | N
         before=subject.report,
         after=after,
         difference=differences(subject.report.words, after.words),
-        word_changes=own[list(subject.word_positions)].numpy(),
+        word_changes=as_array(own[list(subject.word_positions)]),
         report_change=float(own.sum()),
         reference_change=theirs,
     )

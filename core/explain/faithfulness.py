@@ -80,7 +80,7 @@ def cover_curve(
     content = np.flatnonzero(content_share(subject.geometry, (CELLS, CELLS)).ravel() >= 0.5)
     order = content[np.argsort(-importance[content], kind="stable")]
     counts = np.rint(np.linspace(0, len(order), STEPS + 1)).astype(int)
-    taken = torch.zeros(STEPS + 1, CELLS * CELLS)
+    taken = subject.square.new_zeros(STEPS + 1, CELLS * CELLS)
     for step, count in enumerate(counts):
         taken[step, order[:count]] = 1
     size = subject.square.shape[-1]
@@ -90,7 +90,7 @@ def cover_curve(
     images = cover + shown * (subject.square - cover)
     with torch.no_grad():
         scores = torch.cat([target.of_images(subject, part) for part in images.split(batch)])
-    values = target.unit(scores).double().numpy()
+    values = target.unit(scores).cpu().double().numpy()
     shares = counts / max(len(order), 1)
     return Curve(tuple(shares.tolist()), tuple(values.tolist()), float(np.trapezoid(values, shares)))
 
@@ -120,7 +120,7 @@ def erasure(subject: Subject, target: Target, values: npt.NDArray[np.floating], 
     ranks = np.empty(len(values), dtype=int)
     ranks[np.argsort(-values, kind="stable")] = np.arange(len(values))
     counts = [max(1, round(share * len(values))) for share in SHARES]
-    top = torch.tensor(np.array([ranks < count for count in counts]), dtype=tokens.dtype)
+    top = torch.tensor(np.array([ranks < count for count in counts]), dtype=tokens.dtype, device=tokens.device)
     kept = torch.cat([torch.ones_like(top[:1]), 1 - top, top])  # all, without the top, the top alone
     with torch.no_grad():
         scores = torch.cat([target.of_tokens(subject, tokens * part.unsqueeze(2)) for part in kept.split(batch)])
@@ -158,12 +158,12 @@ def randomised(subject: Subject, parts: Sequence[Part], seed: int) -> Subject:
         subject: stays as it is.
         parts: what is shuffled.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU: the same order on every device
     model = twin(subject.model, own_weights=True)
     with torch.no_grad():
         for part in parts:
             for weights in getattr(model, part).parameters():
-                order = torch.randperm(weights.numel(), generator=generator)
+                order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
                 weights.copy_(weights.flatten()[order].view_as(weights))
     return replace(subject, model=model, visual=encode(model, subject.square))
 
@@ -202,7 +202,7 @@ def stability(
     content = torch.from_numpy(content_share(subject.geometry, tuple(subject.square.shape[2:])))
     alike = []
     for _ in range(repeats):
-        drawn = torch.randn(subject.square.shape, generator=generator) * noise * content
+        drawn = (torch.randn(subject.square.shape, generator=generator) * noise * content).to(subject.square.device)
         alike.append(agreement(found, explain(with_image(subject, (subject.square + drawn).clamp(0, 1)))))
     return float(np.mean(alike))
 

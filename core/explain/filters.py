@@ -16,6 +16,7 @@ from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.joint import JointEncoder
 from core.encoders.random_filters import with_random_filters
 from core.explain.attention import is_word
+from core.explain.passes import as_array
 from core.explain.subject import Subject, TokenRun, encode, token_runs, twin
 from core.studies.model_image import model_image
 from core.text import START
@@ -88,8 +89,9 @@ def filter_views(model: ReportModel, image: FloatImage) -> FilterViews:
     encoder = _require(model)
     normalize = encoder.normalize
     square, _ = model_image(image, normalize.image_size)
-    filtered = encoder.filtered(torch.from_numpy(square)[None, None])[0]  # (13, 3, H, H), in CLIP's range
-    return FilterViews(square, (filtered * normalize.std + normalize.mean).mean(1).float().numpy())
+    images = torch.from_numpy(square)[None, None].to(model.device)
+    filtered = encoder.filtered(images)[0]  # (13, 3, H, H), in CLIP's range
+    return FilterViews(square, as_array((filtered * normalize.std + normalize.mean).mean(1)))
 
 
 @torch.no_grad()
@@ -105,19 +107,19 @@ def frequency_responses(model: ReportModel, image: FloatImage) -> npt.NDArray[np
     """
     encoder, size = _require(model), RESPONSE_SIZE
     mean, std = encoder.normalize.mean, encoder.normalize.std
-    even = ((torch.full((1, 3, size, size), float(image.mean())) - mean) / std).contiguous()
+    grey = torch.full((1, 3, size, size), float(image.mean()), device=model.device)
+    even = ((grey - mean) / std).contiguous()
     impulse = torch.zeros_like(even)
     impulse[..., size // 2, size // 2] = (1 / std).view(1, 3)
     response = torch.func.jvp(encoder.filters.all, (even,), (impulse,))[1]
     spectrum = torch.fft.fft2((response[0] * std).mean(1)).abs()  # (13, size, size)
-    steps = torch.fft.fftfreq(size)
+    steps = torch.fft.fftfreq(size, device=model.device)
     radius = (steps[:, None].square() + steps[None, :].square()).sqrt()
     ring = (radius * 2 * (FREQUENCIES - 1)).round().long()
     inside = ring < FREQUENCIES  # the corners, finer than half a cycle a pixel, are left out
     counts = torch.bincount(ring[inside], minlength=FREQUENCIES)
-    sums = torch.zeros(len(spectrum), FREQUENCIES).index_add_(1, ring[inside], spectrum[:, inside])
-    gains: npt.NDArray[np.float32] = (sums / counts).numpy()
-    return gains
+    sums = spectrum.new_zeros(len(spectrum), FREQUENCIES).index_add_(1, ring[inside], spectrum[:, inside])
+    return as_array(sums / counts)
 
 
 def attention_shape(subject: Subject) -> tuple[int, int]:
@@ -151,7 +153,7 @@ def filter_attention(
         summary = report_attention(
             words, [is_word(subject, subject.report.ids[position]) for position in subject.word_positions]
         )
-    return FilterAttention(summary[run.columns].numpy(), words[:, run.columns].numpy(), has_cls)
+    return FilterAttention(as_array(summary[run.columns]), as_array(words[:, run.columns]), has_cls)
 
 
 def with_control(subject: Subject, seed: int = 0) -> Subject:
@@ -175,7 +177,7 @@ def with_control(subject: Subject, seed: int = 0) -> Subject:
 
 def _word_rows(subject: Subject) -> Tensor:
     """Attention of each word of the report to the memory, (T, L, A, M)."""
-    ids = torch.tensor([[START, *subject.report.ids[:-1]]])
+    ids = torch.tensor([[START, *subject.report.ids[:-1]]], device=subject.model.device)
     with torch.no_grad():
         output = subject.model.decoder.decode(subject.model.decoder.encode(subject.visual), ids, return_attention=True)
     assert output.attention is not None

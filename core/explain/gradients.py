@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from captum.attr import IntegratedGradients, LayerGradCam, NoiseTunnel, Saliency
+from captum.attr import IntegratedGradients, LayerGradCam, Saliency
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
@@ -136,17 +136,14 @@ def smooth_grad(
     """
     inputs, _, forward = varied(subject, target, over, "black")
     score = CountedScore(subject, forward, samples, progress)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        gradients = NoiseTunnel(Saliency(score)).attribute(
-            inputs.clone().requires_grad_(),
-            nt_type="smoothgrad",
-            nt_samples=samples,
-            nt_samples_batch_size=min(batch, samples),
-            stdevs=noise,
-            abs=False,
-        )
-    return result(subject, gradients.abs(), over, "smoothgrad", target.name, {}, signed=False)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU: the same noise on every device
+    total = torch.zeros_like(inputs)
+    for start in range(0, samples, batch):
+        shape = (min(batch, samples - start), *inputs.shape[1:])
+        drawn = torch.normal(0.0, torch.full(shape, noise), generator=generator)
+        noisy = (inputs + drawn.to(inputs.device)).requires_grad_()
+        total += Saliency(score).attribute(noisy, abs=False).sum(0, keepdim=True)
+    return result(subject, (total / samples).abs(), over, "smoothgrad", target.name, {}, signed=False)
 
 
 def _stages(trunk: nn.Module | None) -> dict[str, nn.Module]:

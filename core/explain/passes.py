@@ -32,14 +32,15 @@ BLUR = 0.1
 
 def baseline_image(subject: Subject, kind: Baseline) -> Tensor:
     """An image (1, 1, size, size) with nothing to see; padding stays black."""
-    size = subject.square.shape[-1]
-    content = torch.from_numpy(content_share(subject.geometry, (size, size)))[None, None]
+    size, device = subject.square.shape[-1], subject.square.device
+    content = torch.from_numpy(content_share(subject.geometry, (size, size)))[None, None].to(device)
     if kind == "black":
         return torch.zeros_like(subject.square)
     if kind == "mean":
         return content * (subject.square * content).sum() / content.sum()
     if kind == "blur":
-        return torch.from_numpy(gaussian_filter(subject.square.numpy(), (0, 0, BLUR * size, BLUR * size))) * content
+        blurred = gaussian_filter(subject.square.cpu().numpy(), (0, 0, BLUR * size, BLUR * size))
+        return torch.from_numpy(blurred).to(device) * content
     raise CXRLensError(f"A baseline is blur, mean or black, not '{kind}'.")
 
 

@@ -37,7 +37,7 @@ def occlusion(
     score = CountedScore(subject, forward, count + 1, progress)
     with torch.no_grad():
         if over == "tokens":
-            each = torch.arange(count)[None, :, None].expand_as(inputs)
+            each = torch.arange(count, device=inputs.device)[None, :, None].expand_as(inputs)
             values = FeatureAblation(score).attribute(inputs, cover, feature_mask=each, perturbations_per_eval=batch)
             values = values[..., :1]  # a token's channels all carry its value
         else:
@@ -78,7 +78,7 @@ def random_masks(
     """
     inputs, cover, forward = varied(subject, target, over, baseline)
     score = CountedScore(subject, forward, masks, progress)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU: the same masks on every device
     drawn, scores = [], []
     with torch.no_grad():
         for start in range(0, masks, batch):
@@ -86,6 +86,7 @@ def random_masks(
             mask = _smooth_masks(count, cells, inputs.shape[-1], generator)
             if over == "tokens":
                 mask = torch.bernoulli(torch.full((count, inputs.shape[1], 1), 0.5), generator=generator)
+            mask = mask.to(inputs.device)
             drawn.append(mask)
             scores.append(score(cover + mask * (inputs - cover)))
     seen, moved = torch.cat(drawn), torch.cat(scores)

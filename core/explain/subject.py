@@ -1,4 +1,9 @@
-"""What is explained: a pair, the image it read, the report it wrote."""
+"""What is explained: a pair, the image it read, the report it wrote.
+
+Whatever is written, also again after a change, is written in the pair's own precision. All that is explained is
+computed in fp32: the differences that matter (a covered window, a step on the way to an empty image, the gradient of a
+log-probability) are often smaller than what bfloat16's 8 bits round away.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from core.bundles.pair import ReportModel, write_from_tokens
+from core.bundles.pair import ReportModel, encode_batch, write_from_tokens
 from core.decoders.search import GenerateConfig
 from core.encoders import Encoder
 from core.encoders.clip import TextTower
@@ -25,9 +30,9 @@ class Subject:
         model: a twin of the shared model: the same weights, modules of its own. Whatever an explanation does to it,
             hooks, modes, errors, the shared model stays as it was.
         image: (H, W) as it came.
-        square: (1, 1, size, size) as the encoder gets it.
+        square: (1, 1, size, size) as the encoder gets it, on the pair's device.
         geometry: the way back from the square.
-        visual: tokens (1, N, D), without gradient.
+        visual: tokens (1, N, D) in fp32, without gradient, on the pair's device.
         report: what is explained.
         write: how reports are written, for what is written again.
     """
@@ -78,10 +83,10 @@ def open_subject(
     """
     write = write or model.write
     square, geometry = model_image(image, model.image_size)
-    images = torch.from_numpy(square)[None, None]
+    images = torch.from_numpy(square)[None, None].to(model.device)
     own = twin(model)
     visual = encode(own, images)
-    report = report or write_from_tokens(own, visual, write)[0]
+    report = report or write_from_tokens(own, _to_write_from(own, images, visual), write)[0]
     if not report.ids:
         raise CXRLensError(
             "This report cannot be explained: it is empty, or was stored without its ids. Write it anew."
@@ -89,8 +94,18 @@ def open_subject(
     return Subject(own, image, images, geometry, visual, report, write)
 
 
+def tokens_to_write_from(subject: Subject) -> VisualTokens:
+    """The tokens of which the pair writes, in its own precision: a report written again differs by the change alone."""
+    return _to_write_from(subject.model, subject.square, subject.visual)
+
+
+def _to_write_from(model: ReportModel, images: Tensor, visual: VisualTokens) -> VisualTokens:
+    return visual if model.precision == "fp32" else encode_batch(model, images)
+
+
 def with_image(subject: Subject, square: Tensor) -> Subject:
     """The same pair and report with another image (1, 1, size, size)."""
+    square = square.to(subject.model.device)
     return replace(subject, square=square, visual=encode(subject.model, square))
 
 
@@ -124,9 +139,10 @@ def twin(model: ReportModel, *, own_weights: bool = False) -> ReportModel:
     """
 
     def copied(module: nn.Module) -> nn.Module:
-        kept: list[object] = [each for each in module.modules() if isinstance(each, TextTower)]
+        kept: list[object] = []
         if not own_weights:
-            kept += [*module.parameters(), *module.buffers()]
+            kept = [*module.parameters(), *module.buffers()]
+            kept += [each for each in module.modules() if isinstance(each, TextTower)]
         return copy.deepcopy(module, {id(each): each for each in kept})
 
     encoder, decoder = copied(model.encoder), copied(model.decoder)

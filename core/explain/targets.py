@@ -422,7 +422,7 @@ def similarity(subject: Subject, text: str, cluster: str | None = None) -> Simil
     if tower.kind != "minilm" and tower.tokenizer == "words" and not (ids > SENTENCE_END).any():
         raise CXRLensError(f"This CLIP learned none of the words of '{text}'. Type words that radiology reports use.")
     with torch.no_grad():
-        embedding = functional.normalize(tower(ids), dim=1)[0]
+        embedding = functional.normalize(tower(ids.to(subject.model.device)), dim=1)[0]
     return SimilarityTarget(text, embedding, cluster)
 
 

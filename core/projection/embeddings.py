@@ -25,8 +25,8 @@ from filelock import FileLock
 from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
 from core.bundles.rounding import SCALE, restored, rounded
-from core.devices import Precision, computing, open_device
-from core.files import remove_forgotten, whole_file
+from core.devices import Precision
+from core.files import hash_of, remove_forgotten, whole_file
 from core.jobs import Job, Progress
 from core.jobs import work as be_the_process
 from core.observations import CLUSTERS
@@ -163,7 +163,7 @@ def content_key(work: Embedding, source: Source) -> str:
     card = BundleLibrary(work.bundles).card(work.bundle)
     ids = hashlib.sha256("\n".join(study_ids(work, source)).encode()).hexdigest()
     parts = [_VERSION, source.images_fingerprint(), ids, encoder_weights(card), work.precision]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return hash_of(parts, 32)
 
 
 def encoder_weights(card: Card) -> list[str]:
@@ -297,14 +297,10 @@ def _open_encoders(work: Embedding) -> _Encoders:
     from core.encoders.ccve import ClusterClipEncoder
     from core.encoders.random_filters import with_random_filters
 
-    model = BundleLibrary(work.bundles).load(work.bundle)
+    model = BundleLibrary(work.bundles, work.device, work.precision).load(work.bundle)
     if model.card.size == "tiny":
         torch.set_num_threads(1)  # its threads would mostly wait for each other
     control = with_random_filters(model.encoder) if isinstance(model.encoder, ClusterClipEncoder) else None
-    device = open_device(work.device)
-    for encoder in (model.encoder, control):
-        if encoder is not None:
-            encoder.to(device)
     return _Encoders(model, control)
 
 
@@ -334,16 +330,14 @@ def _write_block(
             except CXRLensError as error:
                 unreadable[study_id] = str(error)
         if images:
-            found.append(_embed_batch(encoders, images, work.precision, start))
+            found.append(_embed_batch(encoders, images, start))
     tensors = {key: torch.cat([each[key] for each in found]) for key in (found[0] if found else ())}
     about = {"study_ids": json.dumps(kept), "unreadable": json.dumps(unreadable)}
     with whole_file(path, synced=False) as fresh:
         save_file({key: value.contiguous() for key, value in rounded(tensors, "").items()}, fresh, about)
 
 
-def _embed_batch(
-    encoders: _Encoders, images: Sequence[npt.NDArray[np.float32]], precision: Precision, start: int
-) -> dict[str, Tensor]:
+def _embed_batch(encoders: _Encoders, images: Sequence[npt.NDArray[np.float32]], start: int) -> dict[str, Tensor]:
     """What is kept of some images, on the CPU, in single precision; ``start`` is the place of their block's first."""
     import torch
 
@@ -352,7 +346,7 @@ def _embed_batch(
     model = encoders.model
     batch = torch.from_numpy(np.stack(images)).unsqueeze(1)
     filters = bool(ENCODERS[encoder_parts(model.card.encoder)[0]].token_names)
-    with computing(model.device, precision), torch.inference_mode():
+    with model.computing(), torch.inference_mode():
         visual = encode_batch(model, batch)
         found = pooled_tokens(visual)
         if start < SINGLE_STUDIES:

@@ -5,9 +5,7 @@ A process, not a thread: it can be ended at any time, and the dashboard stays qu
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import time
@@ -19,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from core import paths
-from core.files import remove_forgotten, whole_file
+from core.files import hash_of, remove_forgotten, whole_file
 from core.jobs import Job, work
+from core.packages import versions
 from core.projection.methods import Progress, ProjectionConfig, check_features, place, project
 from core.projection.quality import trustworthiness
 from core.types import CXRLensError, Projection
@@ -47,13 +46,8 @@ def fingerprint(values: Floats) -> str:
 def content_key(features: Floats | str, config: ProjectionConfig, new: Floats | None = None) -> str:
     """Hash of all that decides a map: data (or their `fingerprint`), parameters, versions of the libraries."""
     of_data = features if isinstance(features, str) else fingerprint(features)
-    parts = [_VERSION, config.used(), _versions(), of_data, "" if new is None else fingerprint(new)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    parts = [_VERSION, config.used(), versions(_LIBRARIES), of_data, "" if new is None else fingerprint(new)]
+    return hash_of(parts, 32)
 
 
 def load(key: str) -> Projection | None:

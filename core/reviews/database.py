@@ -6,8 +6,6 @@ an advisory lock), so events are numbered without gaps and each holds the hash o
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sqlite3
 import threading
@@ -26,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from core import paths
+from core.files import hash_of
 from core.reviews.rubrics import ReviewError, StorageError
 from core.reviews.schema import events
 
@@ -113,7 +112,7 @@ class Database:
 
     def record(self, connection: Connection, by: str, key: str, action: str, **fields: Any) -> None:
         """Write an event that is no change of a mark or a screen; its key names what was done and who did it."""
-        asked = digest([action, fields.get("after")])
+        asked = hash_of([action, fields.get("after")])
         # Names hold no slash, so no key that a caller makes up is one of these.
         self.append(connection, actor=by, action=action, key=f"/{by}/{key}", request=asked, **fields)
 
@@ -249,12 +248,7 @@ class Database:
 def event_hash(row: Mapping[str, Any], before: str) -> str:
     """Hash of an event and of the hash before it, which makes a later change of any event visible."""
     fields = {name: value for name, value in row.items() if name != "hash"}
-    return digest([before, fields])
-
-
-def digest(values: Any) -> str:
-    """SHA-256 of plain values in one canonical form."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+    return hash_of([before, fields])
 
 
 def check_text(name: str, text: str, limit: int, *, empty: bool = True) -> None:

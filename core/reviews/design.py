@@ -8,7 +8,6 @@ session that is closed says nothing of the next. One reader's order says nothing
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -17,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from core.config import from_dict
+from core.files import hash_of
 from core.observations import OBSERVATIONS, LabelState
 from core.reviews.rubrics import RUBRICS, ReviewError, Rubric
 from core.types import FloatImage
@@ -298,7 +298,7 @@ def _with_repeats(design: Design, screens: list[Screen], reader: str, salt: Sequ
 
 def _by_hash(items: Sequence[Item], name: Any, *salt: object) -> list[Item]:
     def key(item: Item) -> str:
-        return hashlib.sha256(json.dumps([*map(str, salt), name(item)]).encode()).hexdigest()
+        return hash_of([*map(str, salt), name(item)])
 
     return sorted(items, key=key)
 

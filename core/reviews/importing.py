@@ -10,7 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from core.reviews.database import Database, digest
+from core.files import hash_of
+from core.reviews.database import Database
 from core.reviews.rubrics import RUBRICS, Mark, ReviewError, check_mark, slot_of
 from core.reviews.schema import events, screens
 from core.reviews.store.actors import Actor
@@ -46,7 +47,7 @@ def import_marks(database: Database, who: Actor, session_id: str, path: Path) ->
             ).first()
             if screen is None:
                 raise ReviewError(f"{where}: there is no screen '{screen_id}' in this session. Nothing was added.")
-            request = digest([session_id, screen_id, mark.kind, mark.report, dict(mark.value)])
+            request = hash_of([session_id, screen_id, mark.kind, mark.report, dict(mark.value)])
             seen[request] += 1  # two equal errors of one report are two marks
             key = f"import/{request}/{seen[request]}"
             if connection.scalar(sa.select(events.c.sequence).where(events.c.key == f"{who.name}/{key}")):

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.files import hash_of
 from core.labels.rules import label_report
-from core.reviews.database import digest
 from core.reviews.design import REFERENCE, Case, Choice, choose, image_sha256
 from core.reviews.rubrics import ReviewError
 from core.studies import sources
@@ -174,7 +174,7 @@ def write_cases(
         for each in others
         if Ability.WRITE in each.abilities
     }
-    hashes = {model.card.name: digest(dict(model.card.content)) for model in models}
+    hashes = {model.card.name: hash_of(dict(model.card.content)) for model in models}
     hashes |= {each.name: each.content_hash() for each in others}
     written = []
     for case in found:
@@ -221,7 +221,8 @@ def write_case(
     if models:
         from core.bundles.inference import write_reports  # brings torch
 
-        texts = {name: report.text for name, report in write_reports(models, of_study(source, study.study_id))}
+        exact = [replace(model, precision="fp32") for model in models]  # a page that explains them writes them again
+        texts = {name: report.text for name, report in write_reports(exact, of_study(source, study.study_id))}
     if reference:
         texts[REFERENCE] = study.findings
     sha256 = image_sha256(session_image(source, study.study_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
@@ -31,7 +31,7 @@ def place_title(place: tuple[str, str]) -> str:
     return " ".join(each for each in place if each) or "whole chest"
 
 
-def choose(results: dict[str, DetectionResult]) -> tuple[DetectionResult, tuple[str, str], list[str]]:
+def choose(results: Mapping[str, DetectionResult]) -> tuple[DetectionResult, tuple[str, str], list[str]]:
     """The finding, its place, and the systems whose curves and reports are shown."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         finding = st.selectbox("Finding", list(results), key=session.DETECTED, bind="query-params", width=220)
@@ -48,15 +48,14 @@ def choose(results: dict[str, DetectionResult]) -> tuple[DetectionResult, tuple[
     return result, places[str(at)], chosen
 
 
-def first_shown(names: dict[str, str]) -> list[str]:
+def first_shown(names: Mapping[str, str]) -> list[str]:
     """One model of each encoder where there are such, else the first few."""
-    cards = {name: bundles.card_named(name) for name in names}
-    one = [
-        name
-        for name, each in cards.items()
-        if each is not None and each.decoder == "m2" and bundles.synthetic(each.family)
-    ]
-    return [names[name] for name in (one or list(names))[:FIRST_SHOWN]]
+    one: dict[str, str] = {}
+    for name, title in names.items():
+        found = bundles.card_named(name)
+        if found is not None and bundles.synthetic(found.family):
+            one.setdefault(found.encoder, title)
+    return (list(one.values()) or list(names.values()))[:FIRST_SHOWN]
 
 
 def of_place(system: SystemDetection, place: tuple[str, str]) -> Detection:
@@ -76,7 +75,7 @@ def half_in_words(found: Detection) -> str:
     return f"{at} ({low} to {high})"
 
 
-def show_table(result: DetectionResult, place: tuple[str, str], titles: dict[str, str]) -> None:
+def show_table(result: DetectionResult, place: tuple[str, str], titles: Mapping[str, str]) -> None:
     """All systems at a place: false alarms, the extent reported half the time, and whether the sides differ."""
     adjusted = holm({name: each.p for name, system in result.systems.items() if (each := mirror_of(system, place[1]))})
     rows = []
@@ -145,7 +144,7 @@ def show_film(result: DetectionResult, place: tuple[str, str], chest: int, step:
     return case
 
 
-def show_reports(result: DetectionResult, case: Case, chosen: Sequence[str], titles: dict[str, str]) -> None:
+def show_reports(result: DetectionResult, case: Case, chosen: Sequence[str], titles: Mapping[str, str]) -> None:
     """What the chosen models write of the film."""
     cards = [found for name in chosen if (found := bundles.card_named(name)) is not None]
     if not cards:
@@ -192,8 +191,8 @@ for message in damaged.values():
 if not results:
     st.info(f"Nothing was measured yet. `{COMMAND}` does, and this page shows it.", icon=":material/info:")
     st.stop()
-result, place, chosen = choose(dict(results))
-titles = dict(detection.titles(result))
+result, place, chosen = choose(results)
+titles = detection.titles(result)
 chest, step = choose_film(result, place)
 left, right = st.columns([5, 7], gap="medium")
 with right:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,8 +14,9 @@ import streamlit as st
 from PIL import Image
 
 from core.cache import BoundedCache
+from core.files import hash_of
 from core.observations import CLUSTERS
-from core.reviews.database import Database, digest
+from core.reviews.database import Database
 from core.reviews.design import REFERENCE, image_sha256
 from core.reviews.rubrics import ReviewError
 from core.reviews.sources import session_image
@@ -214,7 +215,7 @@ def _maps(screen: ReaderScreen, report: Written, source: Source, shape: tuple[in
 
     spans, overlays = sentence_spans(report.text), []
     with model_in_use(report.model) as opened:
-        if report.bundle and report.bundle != digest(dict(opened.card.content)):
+        if report.bundle and report.bundle != hash_of(dict(opened.card.content)):
             raise ReviewError("the bundle has changed")
         subject = _writer(opened, source, screen.study_id, report.text)
         if len(split_sentences(subject.report.words)) != len(spans):
@@ -256,6 +257,7 @@ def _writer(model: ReportModel, source: Source, study_id: str, text: str) -> Sub
     from core.bundles.inference import write_batch, write_reports
     from core.explain.subject import open_subject, with_image
 
+    model = replace(model, precision="fp32")  # as `core.reviews.sources.write_case` wrote
     image = source.for_model(study_id, model.image_size)
     report = next(write_reports([model], of_image(image)))[1]
     if report.text == text:

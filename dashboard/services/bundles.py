@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,8 @@ import streamlit as st
 
 from core.bundles.card import Card, no_bundle
 from core.bundles.library import BundleLibrary
+from core.devices import Precision
+from core.files import hash_of
 from core.registry import all_pairs, pair_title
 from core.studies.source import Source
 from core.types import CXRLensError
@@ -50,7 +51,7 @@ class _Catalogue:
 
 def _catalogue() -> _Catalogue:
     folder = str(settings.bundles())
-    return _read_catalogue(folder, _stamp(folder))
+    return _read_catalogue(folder, _stamp(folder), settings.device(), settings.precision())
 
 
 @st.cache_data(ttl=2, max_entries=8, show_spinner=False)  # a page asks ten times while it draws
@@ -61,8 +62,8 @@ def _stamp(folder: str) -> str:
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
-def _read_catalogue(folder: str, stamp: str) -> _Catalogue:
-    library = BundleLibrary(Path(folder))
+def _read_catalogue(folder: str, stamp: str, device: str, precision: Precision) -> _Catalogue:
+    library = BundleLibrary(Path(folder), device, precision)
     problems = library.problems()
     found = {(card.family, card.encoder, card.decoder): card for card in library.cards() if card.name not in problems}
     families = sorted({family for family, *_ in found}, key=lambda family: (not synthetic(family), family))
@@ -160,8 +161,7 @@ def library_cards() -> list[Card]:
 
 def bundle_key(card: Card) -> str:
     """Names a bundle and its content."""
-    hashes = json.dumps([card.content.get("sha256"), card.content.get("encoder")], sort_keys=True)
-    return f"{card.name}-{hashlib.sha256(hashes.encode()).hexdigest()[:16]}"
+    return f"{card.name}-{hash_of([card.content.get('sha256'), card.content.get('encoder')], 16)}"
 
 
 @st.cache_resource(show_spinner=False)

@@ -129,7 +129,8 @@ def wanted(encoder: str, source_name: str | None = None) -> Embedding:
     source = sources.source(source_name)
     split = studies.shown_split(source)
     folder = settings.bundles().absolute()
-    return Embedding(source.key, folder, card.name, split, MOST, device=settings.device())
+    where, precision = settings.device(), settings.precision()
+    return Embedding(source.key, folder, card.name, split, MOST, device=where, precision=precision)
 
 
 def key_of(encoder: str, source_name: str | None = None) -> str:

@@ -12,19 +12,24 @@ from typing import Any
 import typer
 
 from core import paths
+from core.devices import open_device
 from core.reviews.local_key import local_address
 from core.types import CXRLensError
 from training.console import note
+from training.options import Device, Precision
 
 APP = paths.CODE / "dashboard" / "app.py"
 THEMES = paths.CODE / "dashboard" / "themes"
 
 
-def dashboard(options: typer.Context) -> None:
+def dashboard(options: typer.Context, device: Device = "auto", precision: Precision = "fp32") -> None:
     """Open the dashboard. Options of Streamlit are passed on: --server.port 8600, --theme.base light.
 
     Its settings are in dashboard/.streamlit/config.toml. What you give here, or as STREAMLIT_SERVER_PORT, wins.
     """
+    if device not in ("auto", "cpu"):
+        open_device(device)  # known now, not when a page needs it; brings torch
+    os.environ |= {"CXR_DEVICE": device, "CXR_PRECISION": precision}
     arguments = command(options.args)
     note(review_address(options.args))
     # -P: a folder named core or streamlit where one stands must not be taken for the package.

@@ -33,7 +33,7 @@ def detect(
         list[str] | None,
         typer.Option(help="Of the finding: upper, mid, lower, apical, ...; may come again.", show_default="all"),
     ] = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=2, help="Healthy chests.")] = 100,
+    chests: Annotated[int, typer.Option("-n", "--chests", min=2, help="Healthy chests.")] = 100,
     bundle: BundleNames = None,
     bundles: Bundles = BUNDLES,
     reports: Annotated[
@@ -44,7 +44,7 @@ def detect(
         Path | None, typer.Option(help="Only write the films and their list, films.csv, into this folder.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of results; files go into <out>/<finding>/.")] = NEW_DETECTIONS,
-    resamples: Annotated[int, typer.Option(min=100, help="Of the chests, for intervals.")] = 400,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 400,
     beam_size: BeamSize = None,
     jobs: Jobs = 0,
     device: Device = "auto",
@@ -57,16 +57,16 @@ def detect(
     Systems that were measured on the same films before stay in the table. Interrupted, it goes on where it stopped.
     """
     from dataclasses import asdict
-    from importlib.metadata import version
 
     from core.detection.results import FILE, DetectionResult, write_result
     from core.detection.study import measure
     from core.evaluation.writing import Work, write_source
     from core.files import sha256_of
+    from core.packages import versions
     from core.studies.phantom import GradedSource
     from core.studies.phantom.graded import slug
 
-    source = GradedSource(_design(finding, extent, side, site, count, seed))
+    source = GradedSource(_design(finding, extent, side, site, chests, seed))
     if films is not None:
         _write_films(source, films)
         return
@@ -82,7 +82,7 @@ def detect(
         work = Work(source.key, None, bundles, names, 16, beam_size, where, precision)
         path = folder / f"reports-{hashlib.sha256(repr(names).encode()).hexdigest()[:8]}.jsonl"
         with console.resumable(), console.progress_bar("film", "writing") as progress:
-            write_source(work, path, jobs or (1 if where != "cpu" else automatic_jobs()), progress)
+            write_source(work, path, jobs or automatic_jobs(where), progress)
         texts |= _read_written(path, names)
         written["written"] = path
     for each in reports or []:
@@ -95,10 +95,12 @@ def detect(
         for done, (name, found) in enumerate(texts.items(), start=1):
             systems[name] = measure(source, found, resamples=resamples, seed=seed)
             progress(done, len(texts))
-    versions = {package: version(package) for package in ("torch", "numpy", "scipy")}
     if stayed := [name for name in systems if name not in texts]:
         console.note(f"Measured before on the same films, and kept: {', '.join(stayed)}.")
-    told = {"reports": {name: sha256_of(path) for name, path in written.items()}, "versions": versions}
+    told = {
+        "reports": {name: sha256_of(path) for name, path in written.items()},
+        "versions": versions(("torch", "numpy", "scipy")),
+    }
     result = DetectionResult(source.design, source.fingerprint(), systems, seed, resamples, told)
     write_result(folder / FILE, result)
     console.note(f"{folder / FILE} is written; the Detection page shows it.")
@@ -117,7 +119,7 @@ def _measured_before(path: Path, source: GradedSource, resamples: int, seed: int
     return found if same else None
 
 
-def _design(finding: str, extent: str, side: str | None, site: list[str] | None, count: int, seed: int) -> GradedFilms:
+def _design(finding: str, extent: str, side: str | None, site: list[str] | None, chests: int, seed: int) -> GradedFilms:
     """The films that are asked for.
 
     Raises:
@@ -134,7 +136,7 @@ def _design(finding: str, extent: str, side: str | None, site: list[str] | None,
         sites = tuple(known.get(slug(each), each) for each in site)
     try:
         low, high, steps = extent.split(":")
-        return GradedFilms(named, float(low), float(high), int(steps), sides, sites, count, seed)
+        return GradedFilms(named, float(low), float(high), int(steps), sides, sites, chests, seed)
     except ValueError:
         raise CXRLensError(f"--extent {extent}: it should be LOW:HIGH:STEPS, as 0:1:12.") from None
 

@@ -19,7 +19,6 @@ def score_source(
     split: Split | None,
     bundles: Path,
     names: Sequence[str],
-    systems: Sequence[str],
     scores: Path | None,
     as_json: bool,
 ) -> None:
@@ -29,8 +28,7 @@ def score_source(
         source: of the studies.
         split: whose studies; None is all.
         bundles: folder of bundles.
-        names: of bundles that write.
-        systems: names of systems that were added.
+        names: of bundles, and of systems that were added.
         scores: of other programs.
         as_json: whether results are printed as JSON.
 
@@ -46,12 +44,13 @@ def score_source(
     from training.scores import keep_scores, scores_markdown
 
     library = BundleLibrary(bundles)
+    there = {card.name for card in library.cards()}
     asked = own.ask(
         open_source(source),
-        [library.card(name) for name in names],
+        [library.card(name) for name in names if name in there],
         bundles,
         split,
-        [system(name) for name in systems],
+        [system(name) for name in names if name not in there],
     )
     with progress_bar("%", "evaluating") as tell:
         own.evaluate_source(asked, lambda share, what: tell(round(100 * share), 100))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +13,10 @@ from training.options import (
     AsJson,
     BundleNames,
     Bundles,
+    Device,
     Jobs,
     Overrides,
+    Precision,
     Preset,
     Runs,
     Seed,
@@ -41,6 +43,8 @@ def explain_benchmark(
     bundle: BundleNames = None,
     seed: Seed = 0,
     jobs: Jobs = 1,
+    device: Device = "auto",
+    precision: Precision = "fp32",
     estimate: Annotated[
         bool, typer.Option(help="Time each method on one study, print how long all of it takes.")
     ] = False,
@@ -48,27 +52,27 @@ def explain_benchmark(
 ) -> None:
     """Score explanations by their faithfulness and by the true place, on a preset of phantoms.
 
-    Interrupted, it goes on later.
+    Interrupted, it goes on later. --precision is that of the reports; explanations always compute in fp32.
     """
     config = read_preset(preset, overrides)
+    from core.devices import open_device
     from training.explain import benchmark
     from training.explain.summary import benchmark_markdown
     from training.launch import automatic_jobs
     from training.threads import use_threads_for
 
     use_threads_for(config.size)
-    jobs = jobs or automatic_jobs()
-    settings = benchmark.Settings(studies=studies, checked=checked, seed=seed)
-    methods, names = method or [], bundle or []
+    where = str(open_device(device))
+    jobs = jobs or automatic_jobs(where)
+    settings = benchmark.Settings(studies=studies, checked=checked, seed=seed, precision=precision)
+    chosen: dict[str, Any] = {"methods": method or [], "names": bundle or [], "jobs": jobs, "device": where}
     if estimate:
-        seconds, total = benchmark.estimate(config, bundles, settings, methods=methods, names=names, jobs=jobs)
+        seconds, total = benchmark.estimate(config, bundles, settings, **chosen)
         lines = [f"{each:8.2f} s a study   {what}" for what, each in seconds.items()]
         lines.append(f"about {total / 60:.0f} minutes for {studies} studies with {jobs} processes")
         print_result({"seconds_a_study": seconds, "seconds": total}, as_json, lambda: "\n".join(lines))
         return
     folder = out or runs / config.name / "explain"
     with resumable():
-        results = benchmark.explain_benchmark(
-            config, bundles, folder, settings, methods=methods, names=names, jobs=jobs
-        )
+        results = benchmark.explain_benchmark(config, bundles, folder, settings, **chosen)
     print_result(results, as_json, lambda: benchmark_markdown(results))

@@ -18,6 +18,7 @@ from training.console import note, print_result, print_text, progress_bar, warn
 from training.options import (
     AsJson,
     Bundles,
+    Device,
     Folder,
     OptionalPreset,
     Overrides,
@@ -61,6 +62,7 @@ def create(
     overrides: Overrides = None,
     bundles: Bundles = BUNDLES,
     pool: Annotated[int, typer.Option(min=0, help="Test studies to choose from; 0: all.")] = 0,
+    device: Device = "auto",
     database: Location = None,
     user: User = None,
 ) -> None:
@@ -90,9 +92,10 @@ def create(
             f"The design's source is {wanted.source}, but the bundles would write about {of_preset}, the studies of "
             f"the preset {preset}. Leave 'source' out of the design."
         )
-    found = (
-        _with_images(cases, wanted) if cases else _write_cases(_source(str(preset), overrides), wanted, bundles, pool)
-    )
+    if cases:
+        found = _with_images(cases, wanted)
+    else:
+        found = _write_cases(_source(str(preset), overrides), wanted, bundles, pool, device)
     with _database(database, user) as (opened, who):
         if who.role == "admin":  # on one's own machine, naming a reader is enough
             for reader in wanted.readers:
@@ -338,14 +341,14 @@ def _pictures(source: Source) -> Callable[[str], FloatImage]:
     return lambda study_id: session_image(source, study_id)
 
 
-def _write_cases(source: Source, design: Design, bundles: Path, pool: int) -> list[Case]:
+def _write_cases(source: Source, design: Design, bundles: Path, pool: int, device: str) -> list[Case]:
     """Cases of a preset's test studies, with reports that bundles write now."""
     from core.bundles.library import BundleLibrary
     from core.reviews.design import REFERENCE
     from core.reviews.sources import write_cases
     from core.systems.added import system
 
-    library = BundleLibrary(bundles)
+    library = BundleLibrary(bundles, device)
     names = design.models or (*(card.name for card in library.cards()), REFERENCE)
     reads = design.questions.reports_per_screen
     there = {card.name for card in library.cards()}

@@ -13,8 +13,10 @@ from core.paths import BUNDLES, PAPER, RUNS, new_tables
 from core.types import CXRLensError
 from training.console import note, print_result, print_text, resumable
 from training.options import (
+    Accelerator,
     AsJson,
     Bundles,
+    Device,
     Jobs,
     NewBundles,
     Overrides,
@@ -59,13 +61,14 @@ def table_1(
     _finish(made.table_1([made.read_results(path) for path in paths], PAPER, command), out, as_json)
 
 
-def _run(preset: str, overrides: list[str] | None, runs: Path) -> Run:
+def _run(preset: str, overrides: list[str] | None, runs: Path, accelerator: Literal["auto", "cpu", "gpu"]) -> Run:
     config = read_preset(preset, overrides)  # before torch comes, which takes seconds
+    from training.launch import alone
     from training.stages.run import Run
     from training.threads import use_threads_for
 
     use_threads_for(config.size)
-    return Run(config, runs / config.name)
+    return Run(config, runs / config.name, alone(accelerator))
 
 
 def again(name: str, preset: str, overrides: list[str] | None, seeds: int = 1) -> str:
@@ -100,10 +103,11 @@ def table_2(
     runs: Runs = RUNS,
     out: Tables = RESULTS,
     jobs: Jobs = 1,
+    accelerator: Accelerator = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train seven image classifiers of the 14 observations; done ones are skipped, an interrupted one resumes."""
-    run = _run(preset, overrides, runs)
+    run = _run(preset, overrides, runs, accelerator)
     from training.launch import automatic_jobs
     from training.paper import tables as made
     from training.stages.chain import side_by_side
@@ -111,7 +115,7 @@ def table_2(
     names = backbone or made.rows_of_table_2(run.config)
     command = again("table 2", preset, overrides) + "".join(f" --backbone {name}" for name in backbone or [])
     with resumable():
-        side_by_side(run, made.stages_of_table_2(names), jobs or automatic_jobs())
+        side_by_side(run, made.stages_of_table_2(names), jobs or automatic_jobs(run.placement.device))
         _finish(made.table_2(run, names, PAPER, command), out, as_json)
 
 
@@ -121,10 +125,11 @@ def table_3(
     overrides: Overrides = None,
     runs: Runs = RUNS,
     out: Tables = RESULTS,
+    accelerator: Accelerator = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train a Transformer that writes findings from the true fine labels, and score it on held-out studies."""
-    run = _run(preset, overrides, runs)
+    run = _run(preset, overrides, runs, accelerator)
     from training.paper import tables as made
 
     with resumable():
@@ -143,26 +148,28 @@ def study_ccve(
     ] = None,
     variance: Annotated[float, typer.Option(help="Share of the variance that PCA keeps.")] = 0.7,
     most: StudiesASplit = 1500,
+    device: Device = "auto",
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """What CCVE's 13 embeddings know: PCA and CatBoost as in the paper, a linear probe, other encoders, controls."""
-    run = _run(preset, overrides, runs)
+    run = _run(preset, overrides, runs, "auto")
+    from core.devices import open_device
     from training.paper import ccve_study as study
 
     command = again("study ccve", preset, overrides) + (f" --components {components}" if components else "")
     command += (f" --variance {variance:g}" if variance != 0.7 else "") + f" --studies {most}"
     settings = study.StudyConfig(components=components, variance=variance, studies=most)
     with resumable():
-        _finish(_study_ccve(run, bundles, settings, command, out), out, as_json)
+        _finish(_study_ccve(run, bundles, settings, command, out, str(open_device(device))), out, as_json)
 
 
-def _study_ccve(run: Run, bundles: Path, settings: StudyConfig, command: str, out: Path) -> PaperTable:
+def _study_ccve(run: Run, bundles: Path, settings: StudyConfig, command: str, out: Path, device: str) -> PaperTable:
     from core.paper.filter_map import map_path, write_map
     from training.paper.ccve_study import ccve_study
 
     name, work = run.config.name, run.folder / "study_ccve"
-    table, coordinates = ccve_study(run.data, bundles, name, settings, work, PAPER, command)
+    table, coordinates = ccve_study(run.data, bundles, name, settings, work, PAPER, command, device)
     write_map(map_path(out, name), coordinates)
     return table
 
@@ -180,11 +187,12 @@ def study_encoders(
             help="Which of CVE and CCVE to train also with batch norms that drift, as the published code's do."
         ),
     ] = "both",
+    accelerator: Accelerator = "auto",
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Does the paper's order of encoders hold? Trains what is missing; done stages are skipped."""
-    run = _run(preset, overrides, runs)
+    run = _run(preset, overrides, runs, accelerator)
     from training.launch import automatic_jobs
     from training.paper import encoder_study as study
 
@@ -192,7 +200,8 @@ def study_encoders(
     command += f" --drifting {drifting}" if drifting != "both" else ""
     names = {"both": study.DRIFTING, "none": ()}.get(drifting, (drifting,))
     with resumable():
-        steady, drifted = study.train(run.config, seeds, runs, jobs or automatic_jobs(), names)
+        jobs = jobs or automatic_jobs(run.placement.device)
+        steady, drifted = study.train(run.config, seeds, runs, jobs, names, run.placement)
     _finish(study.encoder_table(run.config, run.data, steady, drifted, PAPER, command, names), out, as_json)
 
 
@@ -205,6 +214,7 @@ def paper(
     jobs: Jobs = 0,
     seeds: Seeds = 1,
     most: StudiesASplit = 1500,
+    accelerator: Accelerator = "auto",
     as_json: AsJson = False,
 ) -> None:
     """All that the paper has, for one preset: trained pairs, Tables 1, 2 and 3, and the study of CCVE.
@@ -213,7 +223,7 @@ def paper(
     """
     config = read_preset(preset, overrides)
     from core.registry import ENCODERS
-    from training.launch import automatic_jobs
+    from training.launch import alone, automatic_jobs
     from training.paper import tables as made
     from training.paper.ccve_study import StudyConfig
     from training.paper.chain import run_chain, runs_of
@@ -222,13 +232,14 @@ def paper(
     from training.stages.label_text import label_text_decoder
     from training.threads import use_threads_for
 
-    jobs = jobs or automatic_jobs()
+    placement = alone(accelerator)
+    jobs = jobs or automatic_jobs(placement.device)
     refuse_one_folder(bundles, seeds)
     lacking = [name for name in ENCODERS if name not in config.encoders]
     if not lacking:
         require_catboost()  # known now, not after hours of training
     command = again("paper", preset, overrides, seeds) + (f" --studies {most}" if most != 1500 else "")
-    chosen = runs_of(config, seeds, runs)
+    chosen = runs_of(config, seeds, runs, placement)
     first, rows = chosen[0], made.rows_of_table_2(config)
     pairs = bundles or first.folder / "bundles"
     done: list[PaperTable] = []
@@ -249,7 +260,7 @@ def paper(
         if lacking:
             note(f"The study of CCVE compares all encoders; this run has none of {', '.join(lacking)}: left out.")
         else:
-            tell(_study_ccve(first, pairs, StudyConfig(studies=most), command, out))
+            tell(_study_ccve(first, pairs, StudyConfig(studies=most), command, out, str(placement.device)))
     if as_json:
         print_result([to_dict(table) for table in done], as_json, str)
     note(f"to see them: CXR_BUNDLES={pairs} CXR_TABLES={out} cxr-lens dashboard")

@@ -54,7 +54,7 @@ def write(
         where = str(place(accelerator, devices, num_nodes).device)
     work = Work(key, split, bundles, names, batch, beam_size, where, precision)
     with console.progress_bar("study", "writing", hidden=not ranks.is_first() or console.is_quiet()) as progress:
-        census = write_source(work, out, jobs or (1 if where != "cpu" else automatic_jobs()), progress)
+        census = write_source(work, out, jobs or automatic_jobs(where), progress)
     if ranks.is_first():
         console.print_result({"out": out, **asdict(census)}, as_json, lambda: _table(out, census))
     leave()

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
 from core.config import ExperimentConfig
+from core.devices import Precision
 from core.explain import targets
 from core.explain.faithfulness import CELLS, cover_curve, erasure, sanity, stability, token_values
 from core.explain.gradients import cam_layers
@@ -59,11 +60,17 @@ class Settings:
         studies: held-out studies with a visible finding.
         checked: findings of each part that also get the two costly checks (randomised model, noisy image).
         seed: of methods, baselines and checks.
+        precision: in which the reports are written; all explanations compute in fp32 (`core.explain.subject`).
     """
 
     studies: int
     checked: int
     seed: int
+    precision: Precision = "fp32"
+
+    def plain(self) -> dict[str, Any]:
+        """As results and keys have it: the precision only where it is another than always before."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("precision", "fp32")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,7 @@ class Job:
     bundles: Path
     parts: Path
     study_ids: tuple[str, ...]
+    device: str
 
 
 def explain_benchmark(
@@ -105,6 +113,7 @@ def explain_benchmark(
     methods: Sequence[str] = (),
     names: Sequence[str] = (),
     jobs: int = 1,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Compute what is missing, and write the results into ``out``: as JSON, CSV and Markdown.
 
@@ -116,12 +125,13 @@ def explain_benchmark(
         methods: keys of ``VARIANTS``; empty is all.
         names: of bundles; empty is all of the preset's family.
         jobs: processes.
+        device: where they compute; see `core.devices.open_device`.
 
     Raises:
         CXRLensError: the preset's studies have no known truth, a method or bundle is unknown, or no report mentions a
             finding.
     """
-    job, cards, chosen = _prepare(config, bundles, out, settings, methods, names)
+    job, cards, chosen = _prepare(config, bundles, out, settings, methods, names, device)
     parts = [(card.name, method) for card in cards for method in (*chosen, *PRIORS)]
     with tqdm(total=len(parts), desc="explaining", unit="part") as bar:
         if jobs <= 1:
@@ -145,9 +155,9 @@ def explain_benchmark(
         )
     results = {
         "command": f"cxr-lens explain-benchmark --preset {config.name} --studies {settings.studies} "
-        f"--checked {settings.checked}",
+        f"--checked {settings.checked}" + f" --precision {settings.precision}" * (settings.precision != "fp32"),
         "fingerprint": PhantomSource(config.data.count, config.data.seed).fingerprint(),
-        "settings": asdict(settings),
+        "settings": settings.plain(),
         "pairs": [card.name for card in cards],
         **summarise(rows, settings.seed),
     }
@@ -168,13 +178,14 @@ def estimate(
     methods: Sequence[str] = (),
     names: Sequence[str] = (),
     jobs: int = 1,
+    device: str = "cpu",
 ) -> tuple[dict[str, float], float]:
     """Time each method on two studies of one pair an encoder.
 
     Returns:
         Seconds a study by "encoder, method", and seconds of the whole benchmark; a guess, for studies differ.
     """
-    job, cards, chosen = _prepare(config, bundles, Path(), settings, methods, names)
+    job, cards, chosen = _prepare(config, bundles, Path(), settings, methods, names, device)
     seconds: dict[str, float] = {}
     for card in cards:
         for method in chosen:
@@ -200,6 +211,7 @@ def _prepare(
     settings: Settings,
     methods: Sequence[str],
     names: Sequence[str],
+    device: str,
 ) -> tuple[Job, list[Card], list[str]]:
     if config.data.source != "phantom":
         raise StageError(f"The true place of a finding is known on the phantom only, not on '{config.data.source}'.")
@@ -209,7 +221,7 @@ def _prepare(
     for name in names:
         lookup({card.name: card for card in cards}, name, f"bundle of {bundles},")
     study_ids = visible_studies(PhantomSource(config.data.count, config.data.seed), settings.studies)
-    job = Job(config, settings, bundles, out / "parts", study_ids)
+    job = Job(config, settings, bundles, out / "parts", study_ids, device)
     return job, [card for card in cards if not names or card.name in names], list(methods or VARIANTS)
 
 
@@ -242,7 +254,7 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
         write=card.write,
         data=_source(job).fingerprint(),
         studies=job.study_ids,
-        settings=asdict(job.settings),
+        settings=job.settings.plain(),
         pair=name,
         method=method,
     )
@@ -268,7 +280,7 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
 @lru_cache(maxsize=1)
 def _subjects(job: Job, name: str) -> tuple[tuple[Subject, PhantomStudy], ...]:
     """All studies as a pair reads them, with its reports; the same for all methods."""
-    model = BundleLibrary(job.bundles).load(name)
+    model = BundleLibrary(job.bundles, job.device, job.settings.precision).load(name)
     opened = []
     for study_id in job.study_ids:
         phantom = _source(job).phantom(study_id, model.image_size)

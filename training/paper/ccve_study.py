@@ -100,7 +100,14 @@ class StudyConfig:
 
 
 def ccve_study(
-    data: StudyData, bundles: Path, family: str, config: StudyConfig, work: Path, paper: Path, command: str
+    data: StudyData,
+    bundles: Path,
+    family: str,
+    config: StudyConfig,
+    work: Path,
+    paper: Path,
+    command: str,
+    device: str = "cpu",
 ) -> tuple[PaperTable, FilterMap]:
     """Run the study on a family's bundles.
 
@@ -112,6 +119,8 @@ def ccve_study(
         work: where encoded studies are kept, so that an interrupted study goes on.
         paper: folder of the paper's numbers.
         command: that runs it again.
+        device: where the encoders compute; see `core.devices.open_device`. In fp32: what they know is asked, not what
+            rounding leaves of it.
 
     Returns:
         The table, and :func:`filter_map` of the first held-out studies.
@@ -125,7 +134,7 @@ def ccve_study(
     most = config.studies or None
     labels = usable({split: data.coarse_targets(split).numpy()[:most] for split in SPLITS}, OBSERVATIONS)
     require_components(config.components, len(labels.targets["train"]), "training studies")
-    encoders = _encoders(bundles, cards)
+    encoders = _encoders(bundles, cards, device)
     tokens = {
         name: {split: _tokens(data, split, most, encoder, key, work / name.replace(", ", "-")) for split in SPLITS}
         for name, (encoder, key) in encoders.items()
@@ -192,7 +201,7 @@ def ccve_study(
     rows.append(shuffled_row(flat["ccve"], labels, tested, tell))
     cluster_clip = encoders["ccve"][0]
     assert isinstance(cluster_clip, ClusterClipEncoder)
-    rows += leak_rows(data, cluster_clip)
+    rows += leak_rows(data, cluster_clip, device)
     notes = [OTHER_DATA, F1_NOTE, *_comparisons(measured)]
     if labels.left_out:
         notes.append("Left out: " + "; ".join(f"{name} ({why})" for name, why in labels.left_out.items()) + ".")
@@ -254,7 +263,7 @@ def shuffled_row(features: Mapping[Split, Floats], labels: Labelled, tested: Seq
     )
 
 
-def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
+def leak_rows(data: StudyData, encoder: ClusterClipEncoder, device: str = "cpu") -> list[Row]:
     """How often the right text is the nearest, of held-out pairs, with and without a look at the radiograph.
 
     The filter of a pair is chosen from its text. An image without content, through that filter, can therefore still
@@ -268,14 +277,17 @@ def leak_rows(data: StudyData, encoder: ClusterClipEncoder) -> list[Row]:
     clusters = torch.tensor([cluster for _, cluster, _ in pairs])
     rows = []
     with torch.inference_mode():
-        words = _batched(encoder.clip.text.tokenize(texts), encoder.clip.text)
+        words = _batched(encoder.clip.text.tokenize(texts).to(device), encoder.clip.text).cpu()
         sides = {
             "its radiograph": to_images(np.asarray(images[[study for study, _, _ in pairs]])),
             "the mean radiograph": to_images(mean[None]).expand(len(pairs), -1, -1, -1),
         }
         for name, seen in sides.items():
             own = torch.cat(
-                [encoder.embed_pairs(seen[part], clusters[part]) for part in torch.arange(len(pairs)).split(MATCH)]
+                [
+                    encoder.embed_pairs(seen[part].to(device), clusters[part].to(device)).cpu()
+                    for part in torch.arange(len(pairs)).split(MATCH)
+                ]
             )
             for among, where in (("any", None), ("the same cluster", clusters.tolist())):
                 found = matched(own.numpy(), words.numpy(), texts, groups=where, among=MATCH)
@@ -333,9 +345,9 @@ def _first_pairs(family: str, bundles: Path) -> dict[str, Card]:
     return cards
 
 
-def _encoders(bundles: Path, cards: Mapping[str, Card]) -> dict[str, tuple[Encoder, str]]:
+def _encoders(bundles: Path, cards: Mapping[str, Card], device: str = "cpu") -> dict[str, tuple[Encoder, str]]:
     """Name -> encoder and a hash of its weights; of DVE, which has one a decoder, the first pair's."""
-    library = BundleLibrary(bundles)
+    library = BundleLibrary(bundles, device)
     found: dict[str, tuple[Encoder, str]] = {}
     for name in ("ccve", *(name for name in ENCODERS if name != "ccve")):
         card = cards[name]
@@ -358,7 +370,7 @@ def _tokens(data: StudyData, split: Split, most: int | None, encoder: Encoder, k
                 folder / split,
                 full,
                 encoder,
-                lambda start, end: to_images(images[start:end]),
+                lambda start, end: to_images(images[start:end]).to(encoder.normalize.mean.device),
                 len(images),
                 lambda done, _: bar.update(done - bar.n),
             )

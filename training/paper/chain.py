@@ -42,7 +42,7 @@ def run_chain(run: Run, bundles: Path, jobs: int = 1) -> Path:
 
     def score() -> None:
         use_threads_for(config.size)
-        evaluate(config, run.data, bundles, scores, jobs)
+        evaluate(config, run.data, bundles, scores, jobs, device=str(run.placement.device))
         # Reports stand beside their references, and those of patients stay with who has the data.
         for name in ("results.json", "reports.jsonl") if config.data.source == "phantom" else ("results.json",):
             write_whole(bundles / f"{config.name}-{name}", (scores / name).read_bytes())

@@ -24,6 +24,7 @@ from core.paper.tables import Cell, PaperTable, Row, paper_numbers
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from training.data import StudyData
+from training.launch import ONE, Placement
 from training.paper.chain import run_chain, runs_of
 from training.paper.tables import OTHER_DATA, read_results
 from training.run_folder import StageError
@@ -49,7 +50,12 @@ COLUMNS = {
 
 
 def train(
-    config: ExperimentConfig, seeds: int, runs: Path, jobs: int, drifting: Sequence[str] = DRIFTING
+    config: ExperimentConfig,
+    seeds: int,
+    runs: Path,
+    jobs: int,
+    drifting: Sequence[str] = DRIFTING,
+    placement: Placement = ONE,
 ) -> tuple[list[Path], list[Path]]:
     """Train and score every seed, then CLIP's encoders again with drifting norms; what is done is skipped.
 
@@ -59,6 +65,7 @@ def train(
         runs: folder of run folders; the drifting ones are in ``drifting_norms`` of each seed's.
         jobs: stages side by side.
         drifting: encoders to train the second way, of ``DRIFTING``. Each of their steps encodes its images.
+        placement: where.
 
     Returns:
         The evaluations' folders of both kinds, one a seed; the second is empty where nothing drifts.
@@ -69,7 +76,7 @@ def train(
     kept = tuple(name for name in config.encoders if name in drifting)
     _refuse_nothing_to_compare(config, kept)
     steady, drifted = [], []
-    for run in runs_of(config, seeds, runs):
+    for run in runs_of(config, seeds, runs, placement):
         steady.append(run_chain(run, run.folder / "bundles", jobs))
         if not kept:
             continue

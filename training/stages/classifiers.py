@@ -114,10 +114,12 @@ def positive_rate(targets: Mapping[str, Tensor]) -> Tensor:
 
 def _score_held_out(run: Run, folder: Path, normalize: Normalize, network: ImageClassifier) -> None:
     """Write "scores" (held-out studies, classes), logits."""
-    network.eval()
+    device = run.placement.device
+    network.eval().to(device)
+    normalize.to(device)
     images = run.data.images("test", normalize.image_size)
     with torch.inference_mode():
-        scores = torch.cat([network(normalize(batch)) for batch in batches(images, 64)])
+        scores = torch.cat([network(normalize(batch.to(device))).cpu() for batch in batches(images, 64)])
     save_file({"scores": scores}, folder / "scores.safetensors")
 
 

@@ -72,6 +72,7 @@ def export(run: Run, out: Path) -> None:
     for card in library.cards():
         library.verify(card.name)
     if run.config.data.source == "phantom":  # embeddings of patients' radiographs are not ours to give away
+        library = BundleLibrary(out, str(run.placement.device))
         for name in run.config.encoders:
             _export_embeddings(run, name, library, out)
 
@@ -167,7 +168,7 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
 
     @torch.inference_mode()
     def tokens_of(network: Encoder) -> VisualTokens:
-        found = [network(batch) for batch in batches(images, 64)]
+        found = [network(batch.to(network.normalize.mean.device)) for batch in batches(images, 64)]
         return VisualTokens(torch.cat([each.tokens for each in found]), found[0].grids, found[0].sources)
 
     visual = tokens_of(encoder)
@@ -175,7 +176,8 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
     tensors = pooled_tokens(visual)
     if isinstance(encoder, ContrastiveEncoder):
         with torch.inference_mode():
-            tensors["text"] = encoder.clip.text(encoder.clip.text.tokenize([each.impression for each in studies]))
+            ids = encoder.clip.text.tokenize([each.impression for each in studies])
+            tensors["text"] = encoder.clip.text(ids.to(tokens.device))
     if ENCODERS[encoder_parts(name)[0]].token_names:
         tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder)).tokens}  # type: ignore[arg-type]
     else:
@@ -186,6 +188,7 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
         own = visual if model.encoder is encoder else tokens_of(model.encoder)  # DVE learns with its decoder
         parts = [replace(own, tokens=each) for each in own.tokens.split(64)]
         tensors[f"states.{decoder}"] = torch.cat([decoder_states(model, part, write) for part in parts])
+    tensors = {key: value.cpu() for key, value in tensors.items()}
     kept = {key: value.contiguous() for key, value in rounded(tensors, "").items()}
     with whole_file(out / f"{family}-embeddings-{name}.safetensors") as fresh:
         save_file(kept, fresh, {"study_ids": json.dumps([each.study_id for each in studies])})

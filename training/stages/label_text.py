@@ -59,13 +59,15 @@ def label_text_decoder(run: Run) -> Done:
             seed=config.seed,
         )
         save_weights(folder, {"encoder": encoder, "decoder": decoder})
-        write = GenerateConfig(**to_dict(config.write))
+        write, device = GenerateConfig(**to_dict(config.write)), run.placement.device
+        encoder.to(device)
+        decoder.to(device)
         count = config.evaluate_studies or len(studies["test"])
         with torch.inference_mode():
             texts = [
                 to_text(run.data.vocabulary.decode(hypothesis.ids))
                 for ids in read["test"][:count].split(50)
-                for hypothesis in generate(decoder, encoder(ids), write)
+                for hypothesis in generate(decoder, encoder(ids.to(device)), write)
             ]
         write_whole(folder / "reports.json", json.dumps(texts))
 

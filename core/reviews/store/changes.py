@@ -12,8 +12,9 @@ from typing import Any, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from core.files import hash_of
 from core.observations import OBSERVATIONS
-from core.reviews.database import Database, check_text, digest
+from core.reviews.database import Database, check_text
 from core.reviews.rubrics import COMMENT_LIMIT, RUBRICS, Mark, ReviewError, check_mark, slot_of
 from core.reviews.schema import AnyRow, events, marks, screens
 from core.reviews.store.actors import Actor
@@ -238,7 +239,7 @@ def _change(
 ) -> tuple[str | None, dict[str, Any]]:
     """Do a change of an own screen once, with its event; (slot, what is there after)."""
     check_text("key", key, 200, empty=False)
-    asked = digest([action, screen_id, dict(request)])
+    asked = hash_of([action, screen_id, dict(request)])
     with database.write() as connection:
         screen, session = own_screen(connection, who, screen_id)
         known = connection.execute(_KEY, {"key": _key(who, key)}).first()

@@ -13,7 +13,8 @@ from sqlalchemy.engine import Connection
 
 from core import __version__
 from core.config import to_dict
-from core.reviews.database import Database, check_text, digest
+from core.files import hash_of
+from core.reviews.database import Database, check_text
 from core.reviews.design import Case, Design, Screen, choose, plan
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import AnyRow, cases, screens, sessions, users
@@ -92,7 +93,7 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
             _insert_screens(connection, session_id, reader, laid_out, by_id)
         content = {
             "session": row,
-            "cases": digest(texts),
+            "cases": hash_of(texts),
             "screens": {name: len(all_) for name, all_ in planned.items()},
         }
         database.record(connection, who.name, f"create/{session_id}", "create", session_id=session_id, after=content)
