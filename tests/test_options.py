@@ -26,6 +26,9 @@ OWN = {
     "--views": "views of Open-i, or of MIMIC-CXR, which tells more",
     "--images": "of an index that is made, or of a session's cases",
     "--reports": "a folder of MIMIC-CXR's reports, or a table",
+    "--source": "whose studies are scored, or in which a file's reports are counted",
+    "--id": "of the studies of a table, or of the rows of a file of reports",
+    "--title": "of data, or of a system",
     "--split": "how a release is split, a column, or the studies that are chosen",
 }
 """Options whose help must differ, and why."""

@@ -237,7 +237,7 @@ def evaluate(
     scores: Annotated[
         Path | None, typer.Option(help="Scores of other programs: CSV with study, system, and a column a metric.")
     ] = None,
-    labeler: Annotated[Literal["rules", "chexbert"], typer.Option(help="What reads the reports' findings.")] = "rules",
+    labeler: Annotated[Literal["rules", "chexbert"], typer.Option(help="Which labeler.")] = "rules",
     checkpoint: Annotated[Path | None, checkpoint_option()] = None,
     as_json: AsJson = False,
 ) -> None:
