@@ -76,6 +76,8 @@ class DataConfig:
         min_word_count: rarer words become <unknown>.
         min_fine_label_count: rarer fine labels are left out; counted on the training split only.
         max_words: longest target, START and END counted.
+        removed_words: whether models learn to write what stands for words that a de-identification removed ("XXXX",
+            "___"), as published code does; otherwise it is taken out of what is learned from, never out of references.
     """
 
     source: Literal["phantom", "openi", "mimic_cxr", "table"]
@@ -87,6 +89,7 @@ class DataConfig:
     min_word_count: Positive
     min_fine_label_count: Positive
     max_words: Annotated[int, Range(3, high=2**31 - 1)]
+    removed_words: bool = False
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -245,13 +248,16 @@ class ReportConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteConfig:
-    """How reports are written; see ``core.decoders.search.GenerateConfig``."""
+    """How reports are written; see ``core.decoders.search.GenerateConfig``. Its short sentences come from the data."""
 
     beam_size: Positive
     max_words: Positive
     length_penalty: Weight
     no_repeat_ngram: Count
     end_penalty: Weight = 0.0
+    removed_words: bool = False
+    min_sentence_words: Count = 0
+    say_again: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,20 @@ PAD, START, UNKNOWN, END, SENTENCE_END = range(5)
 SPECIAL_TOKENS = ("<pad>", "<start>", "<unknown>", "<end>", "<sentence-end>")
 
 _TOKEN = re.compile(r"\w+|[^\w\s]+")  # as NLTK's wordpunct_tokenize, which the reference code uses (paper-notes 3.0)
-_TERMINATORS = frozenset({".", "!", "?"})
+TERMINATORS = frozenset({".", "!", "?"})
+"""Tokens that end a sentence."""
+_REMOVED = re.compile(r"x{4,}|_{2,}", re.IGNORECASE)
+"""What stands for words that a de-identification removed: Open-i has XXXX, MIMIC-CXR ___."""
+_WITH_REMOVED = re.compile(rf"\S*(?:{_REMOVED.pattern})\S*", re.IGNORECASE)
+_NO_NOUN = frozenset(
+    _TOKEN.findall(
+        "a an the this these those that which and or but nor of in on at to from with within without by for as than "
+        "is are was were be been has have had appear appears remain remains may can"
+    )
+)
+"""Words that are not what an adjective before them belongs to."""
+_FEW = 2
+"""Words that a sentence without removed ones must have, or what is left of it is a fragment."""
 
 
 def tokenize(text: str) -> list[str]:
@@ -32,7 +45,7 @@ def split_sentences(tokens: Sequence[str]) -> list[list[str]]:
         current.append(token)
         following = tokens[index + 1] if index + 1 < len(tokens) else ""
         decimal = token == "." and index > 0 and tokens[index - 1].isdigit() and following.isdigit()
-        if token in _TERMINATORS and not decimal:
+        if token in TERMINATORS and not decimal:
             sentences.append(current)
             current = []
     if current:
@@ -51,6 +64,11 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     return spans
 
 
+def count_words(tokens: Iterable[str]) -> int:
+    """How many tokens have a letter or a digit."""
+    return sum(any(character.isalnum() for character in token) for token in tokens)
+
+
 def to_text(tokens: Sequence[str]) -> str:
     """Write tokens as prose: no space before punctuation, capitals at the starts of sentences."""
     parts: list[str] = []
@@ -62,6 +80,45 @@ def to_text(tokens: Sequence[str]) -> str:
         text = re.sub(r"(\d)([.,])\s(\d)", r"\1\2\3", text)
         parts.append(text[:1].upper() + text[1:])
     return " ".join(parts)
+
+
+def is_removed(token: str) -> bool:
+    """Whether a token stands for words that a de-identification removed."""
+    return _REMOVED.search(token) is not None
+
+
+def without_removed(text: str) -> str:
+    """A text without the words that a de-identification removed, and without sentences that miss their noun then.
+
+    "No XXXX focal opacity." loses a word, "The XXXX are intact." and "Stable XXXX." are left out. What would leave
+    nothing keeps its sentences.
+    """
+    spans = sentence_spans(text) if _REMOVED.search(text) else []
+    kept = [text[start:end] for start, end in spans if not _misses_its_noun(text[start:end])]
+    return _without_removed(" ".join(kept)) or _without_removed(text) if spans else text
+
+
+def _misses_its_noun(sentence: str) -> bool:
+    tokens = tokenize(sentence)
+    if any(map(is_removed, tokens)) and count_words(token for token in tokens if not is_removed(token)) < _FEW:
+        return True
+    following = [*tokens[1:], "."]
+    return any(
+        is_removed(token) and not is_removed(after) and (after in _NO_NOUN or not re.search(r"\w", after))
+        for token, after in zip(tokens, following, strict=True)
+    )
+
+
+def _without_removed(text: str) -> str:
+    """Take out the words that hold a removed one; their full stops and commas stay."""
+
+    def rest(match: re.Match[str]) -> str:
+        return match[0][-1] if match[0][-1] in ".,;:" else ""
+
+    text = " ".join(_WITH_REMOVED.sub(rest, text).split())
+    text = re.sub(r"\s+([.,;:])", r"\1", text)
+    text = re.sub(r"([.,;:])(\s*[.,;:])+", r"\1", text)
+    return text.strip(" ,;:") if re.search(r"\w", text) else ""
 
 
 def word_spans(tokens: Sequence[str], text: str) -> list[tuple[int, int]]:
@@ -111,6 +168,15 @@ class Vocabulary:
         """Number of words, V."""
         return len(self.words)
 
+    @property
+    def removed(self) -> frozenset[int]:
+        """Ids of the words that stand for removed ones."""
+        return frozenset(index for index, word in enumerate(self.words) if is_removed(word))
+
+    def ids(self, tokens: Iterable[str]) -> list[int]:
+        """Ids of tokens; UNKNOWN of those that are no word of this vocabulary."""
+        return [self._ids.get(token, UNKNOWN) for token in tokens]
+
     def encode(self, text: str, max_words: int, *, sentences: bool = False) -> list[int]:
         """Turn a text into ids, START first and END last.
 
@@ -120,7 +186,7 @@ class Vocabulary:
         """
         ids = [START]
         for sentence in split_sentences(tokenize(text)):
-            ids += [self._ids.get(word, UNKNOWN) for word in sentence]
+            ids += self.ids(sentence)
             if sentences:
                 ids.append(SENTENCE_END)
         ids = ids[: max_words - 1]

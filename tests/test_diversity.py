@@ -42,6 +42,29 @@ def test_each_collapse_is_named(generated: list[str], said: str) -> None:
     assert re.search(said, warnings), warnings
 
 
+def test_how_reports_read_by_hand() -> None:
+    got = diversity(
+        [
+            "No pleural effusion. There is no effusion seen.",
+            "The <unknown> is XXXX. The spine.",
+            "Lungs are clear. .",
+            "No pneumothorax, no pleural effusion.",
+        ]
+    )
+    assert (got.repeated_denials, got.unknown, got.removed) == (1 / 4, 1 / 4, 1 / 4)
+    assert (got.short, got.wordless) == (1 / 4, 1 / 4)
+    assert got.repeated_sentences == 0
+
+
+def test_reworded_repeats_and_unknown_words_are_warned_of() -> None:
+    reworded = [f"No effusion. No pleural effusion is seen. Nodule {place} in the left lung." for place in range(40)]
+    (warning,) = collapse_warnings(diversity(reworded), diversity(REFERENCES))
+    assert warning.startswith("Repetition: 100% of the reports deny the same observation twice")
+    unknown = [f"{text} The <unknown> is normal." for text in REFERENCES[:10]] + REFERENCES[10:]
+    (warning,) = collapse_warnings(diversity(unknown), diversity(REFERENCES))
+    assert warning.startswith("Unknown words: 25.0%")
+
+
 @given(
     st.lists(st.sampled_from(["No effusion.", "Large heart.", "Clear lungs. No fracture."]), min_size=1, max_size=30)
 )

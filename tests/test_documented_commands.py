@@ -415,6 +415,7 @@ ROWS: dict[str, Row] = {
     ),
     "python -m training.bench.systems": Row(" --studies 20", instead=process, slow=True, says="in all"),
     "python -m training.bench.sources": Row(" --studies 400", instead=process, says="memory at most"),
+    "python -m training.bench.intervals": Row(" --sets 2 --resamples 20", instead=process, says="BCa bootstrap"),
     "python -m training.bench.maps": Row(" --studies 60", instead=process, slow=True, says="UMAP, 60 x"),
     "python -m training.bench.maps PCA": Row(" --studies 60", instead=process, slow=True, says="PCA, 60 x"),
     **{f"make bench PARTS={each}": Row(instead=make, as_far=LONG_BENCH) for each in ("one_image", "ratios", "scale")},

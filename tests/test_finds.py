@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
+from core.evaluation import results as scored
 from core.evaluation.auc import macro_aucs
 from core.evaluation.claims import above, is_above
 from core.evaluation.finds import Finds, Share, false_alarms, false_alarms_of, finds_of, to_row
 from core.evaluation.matching import matched
-from core.evaluation.results import nearest_by_embedding
+from core.evaluation.results import NEAREST, VERSION, nearest_by_embedding, nearest_title, score_pairs
 from core.evaluation.scoring import LabeledReports, score_systems
 from core.labels.rules import label_report
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
+from tests.conftest import BUNDLES
+from training.evaluation_text import evaluation_markdown, finds_csv
 
 TEXTS = {
     "normal": "The lungs are clear.",
@@ -124,3 +132,53 @@ def test_an_auc_of_one_kind_or_of_no_number_is_refused() -> None:
     scores[0, 0] = np.nan
     with pytest.raises(CXRLensError, match="a scored 1 of 3 studies with what is no number"):
         macro_aucs(targets[:, :1], {"a": scores[:, :1]}, subjects=["x", "y", "z"])
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Two pairs with known reports, beside the nearest reports of two kinds, through JSON."""
+    monkeypatch.setattr(scored.java, "missing", lambda: "METEOR is left out here.")
+    studies = PhantomSource(200, 0).studies("train")[:100]
+    references = LabeledReports([each.findings for each in studies], [each.labels for each in studies])
+    cards = [SimpleNamespace(name=f"x-{name}-m2", encoder=name, decoder="m2", family="x") for name in ("fve", "cve")]
+    texts = [study.findings for study in studies]
+    written = {"x-fve-m2": references, "x-cve-m2": scored.label_texts(texts[1:] + texts[:1])}
+    content = score_pairs(
+        cast(Any, cards),
+        references,
+        [each.subject_id for each in studies],
+        written,
+        {NEAREST: ("by pixels", texts[2:] + texts[:2])},
+        "known",
+        nearest={"fve": ("by FVE", texts[3:] + texts[:3]), "cve": ("by CVE", texts[1:] + texts[:1])},
+    )
+    return json.loads(json.dumps({"studies": 100, **content}, allow_nan=False))  # type: ignore[no-any-return]
+
+
+def test_an_evaluation_says_all_of_it(results: dict[str, Any]) -> None:
+    assert results["version"] == VERSION
+    assert "No Finding" in results["frequent"]
+    good, bad = results["rows"]
+    assert good["differences_own"]["from"] == nearest_title("fve") == "nearest training report, FVE's embeddings"
+    # CVE + M2 writes what the nearest report by its embeddings says: no difference at all.
+    assert bad["differences_own"]["micro_f1"]["difference"] == 0
+    assert bad["differences_own"]["micro_f1"]["p_holm"] == 1
+    assert {each["name"] for each in results["baselines"]} >= {NEAREST, nearest_title("fve"), nearest_title("cve")}
+    text = evaluation_markdown(results)
+    head, line = text.splitlines()[0], next(each for each in text.splitlines() if each.startswith("| fve | m2"))
+    assert head.count("|") == line.count("|")
+    assert "Macro F1, at least 10 positives less the nearest report's by its own embeddings" in head
+    normal, alarms = false_alarms_of(bad).among, false_alarms_of(bad).count  # type: ignore[union-attr]
+    assert f"; {alarms} of {normal})" in next(each for each in text.splitlines() if each.startswith("| x-cve-m2"))
+    assert f"At least 10 positives have {len(results['frequent'])} observations: " in text
+    rows = list(csv.DictReader(finds_csv(results).splitlines()))
+    own = [row for row in rows if row["system"] == "x-fve-m2" and row["measure"] == "sensitivity"]
+    assert all(row["count"] == row["among"] for row in own if row["observation"] == "No Finding")
+    assert {row["measure"] for row in rows} == {"normal studies called abnormal", "sensitivity", "precision"}
+
+
+def test_an_older_evaluation_is_printed_without_what_it_lacks() -> None:
+    older = json.loads((BUNDLES / "openi-results.json").read_text(encoding="utf-8"))
+    text = evaluation_markdown(older)
+    assert "| fve | m2 |" in text and "Cardiomegaly (27)" in text
+    assert "normal studies called abnormal" not in finds_csv(older)

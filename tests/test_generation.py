@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from core.decoders import Decoder, Memory
 from core.decoders.search import GenerateConfig, generate
-from core.text import END
+from core.text import END, SENTENCE_END, START, Vocabulary, split_sentences
 from core.types import CXRLensError, VisualTokens
 
 pytestmark = pytest.mark.numeric
@@ -45,21 +47,27 @@ class Step:
         return Step(self.attention[rows])
 
 
-def markov(seed: int, size: int = 7) -> Markov:
+def markov(seed: int, size: int = 8) -> Markov:
     generator = torch.Generator().manual_seed(seed)
     return Markov((torch.randn(size, size, generator=generator) * 2).log_softmax(1))
 
 
-def exhaustive(table: Tensor, max_words: int, power: float) -> tuple[tuple[int, ...], float]:
-    best, best_score = (), float("-inf")
-    words = [word for word in range(len(table)) if word != END]
+def score_of(table: Tensor, ids: tuple[int, ...]) -> float:
+    return sum(float(table[a, b]) for a, b in itertools.pairwise((START, *ids)))
+
+
+def everything(table: Tensor, max_words: int) -> Iterator[tuple[int, ...]]:
+    """All that may be written: words, then END; or as many words as the limit lets."""
+    words = range(SENTENCE_END + 1, len(table))
     for length in range(1, max_words + 1):
         for middle in itertools.product(words, repeat=length - 1):
-            ids = (*middle, END)
-            score = sum(float(table[a, b]) for a, b in itertools.pairwise((1, *ids))) / length**power
-            if score > best_score:
-                best, best_score = ids, score
-    return best, best_score
+            yield (*middle, END)
+    yield from itertools.product(words, repeat=max_words)
+
+
+def exhaustive(table: Tensor, max_words: int, power: float) -> tuple[tuple[int, ...], float]:
+    best = max(everything(table, max_words), key=lambda ids: score_of(table, ids) / len(ids) ** power)
+    return best, score_of(table, best) / len(best) ** power
 
 
 VISUAL = VisualTokens(torch.zeros(2, 3, 4), (), ("x",) * 3)
@@ -84,14 +92,16 @@ def test_a_penalty_of_the_end_is_in_the_search_and_not_in_the_result(seed: int) 
     dear[:, END] -= penalty
     expected, score = exhaustive(dear, 4, 1.0)
     assert found.ids == expected
-    assert found.log_probability == pytest.approx(score * len(expected) + penalty, abs=1e-4)
+    paid = penalty if expected[-1] == END else 0.0
+    assert found.log_probability == pytest.approx(score * len(expected) + paid, abs=1e-4)
 
 
 def test_greedy_takes_the_best_word_each_time() -> None:
     model = markov(1)
     ids, last = [], 1
     for _ in range(12):
-        last = int(model.table[last].argmax())
+        allowed = [END, *range(SENTENCE_END + 1, len(model.table))]
+        last = max(allowed, key=model.table[last].__getitem__)
         ids.append(last)
         if last == END:
             break
@@ -121,27 +131,87 @@ def test_cached_equals_uncached_and_batched_equals_one_by_one(
     assert alone == batched
 
 
-def test_repeated_n_grams_are_blocked(decoder: Decoder, visual: VisualTokens) -> None:
-    for found in generate(decoder, visual, GenerateConfig(beam_size=3, max_words=30, no_repeat_ngram=2)):
-        pairs = [pair for pair in itertools.pairwise(found.ids) if END not in pair]
-        if decoder.sentences:  # the planner may force SENTENCE_END, which no block can forbid
-            pairs = [pair for pair in pairs if 4 not in pair]
-        assert len(pairs) == len(set(pairs))
+def test_n_grams_come_once_in_a_sentence_and_again_in_the_next(
+    decoder: Decoder, visual: VisualTokens, vocabulary: Vocabulary
+) -> None:
+    twice = 0
+    for seed in range(4):
+        config = GenerateConfig(beam_size=3, max_words=40, no_repeat_ngram=2, min_sentence_words=2)
+        seen = replace(visual, tokens=visual.tokens.roll(seed, 2))
+        for found in generate(decoder, seen, config, vocabulary):
+            planned = " ".join(map(str, found.ids)).split(f" {SENTENCE_END} ")  # one without a full stop ends there too
+            words = [vocabulary.decode(map(int, each.split())) for each in planned]
+            sentences = [sentence for each in words for sentence in split_sentences(each)]
+            pairs = [list(itertools.pairwise(sentence)) for sentence in sentences]
+            assert all(len(each) == len(set(each)) for each in pairs)
+            whole = [pair for each in pairs for pair in each]
+            twice += len(whole) > len(set(whole))
+    assert twice  # the search before would have refused these
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_without_repeats_a_wide_beam_finds_the_best_report_that_has_none(size: int) -> None:
-    model = markov(4, size=5)
+    model = markov(4)
     model.table[:, END] -= 2  # long reports, which would repeat
     config = GenerateConfig(beam_size=300, max_words=5, length_penalty=0.0, no_repeat_ngram=size)
-    scores = {}
-    for length in range(1, 6):
-        for middle in itertools.product([word for word in range(5) if word != END], repeat=length - 1):
-            ids = (*middle, END)
-            grams = [ids[start : start + size] for start in range(length - size + 1)]
-            if len(set(grams)) == len(grams):
-                scores[ids] = sum(float(model.table[a, b]) for a, b in itertools.pairwise((1, *ids)))
-    assert generate(model, VISUAL, config)[0].ids == max(scores, key=lambda ids: scores[ids])
+
+    def repeats(ids: tuple[int, ...]) -> bool:
+        grams = [ids[start : start + size] for start in range(len(ids) - size + 1)]
+        return len(set(grams)) < len(grams)
+
+    without = [ids for ids in everything(model.table, 5) if not repeats(ids)]
+    assert generate(model, VISUAL, config)[0].ids == max(without, key=lambda ids: score_of(model.table, ids))
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_at_the_limit_unfinished_reports_compete(power: float) -> None:
+    table = torch.full((7, 7), -9.0)
+    table[START, 5], table[START, 6], table[5, 5], table[5, 6], table[6, END] = -0.1, -3.0, -0.1, -2.0, -1.0
+    config = GenerateConfig(beam_size=2, max_words=3, length_penalty=power)
+    (found, _) = generate(Markov(table), VISUAL, config)
+    # (5, 6, END) is done, but (5, 5, 5), which the limit cuts, is likelier.
+    table = table.log_softmax(1)
+    assert not found.finished
+    assert found.ids == (5, 5, 5) == exhaustive(table, 3, power)[0]
+    assert found.log_probability == pytest.approx(score_of(table, (5, 5, 5)), abs=1e-5)
+
+
+class Ending(Markov):
+    """Studies whose first token says after how many words their report ends; it counts the rows it is asked for."""
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__(torch.zeros(size, size))
+        self.asked: list[int] = []
+
+    def start(self, memory: Memory, beams: int = 1) -> Lengths:
+        return Lengths(memory.levels[:, 0, 0, 0].repeat_interleave(beams), 0)
+
+    def step(self, ids: Tensor, state: Lengths) -> tuple[Tensor, Lengths]:
+        self.asked.append(len(ids))
+        generator = torch.Generator().manual_seed(state.step)
+        logits = torch.randn(len(self.table), generator=generator).expand(len(ids), -1).clone()
+        logits[:, END] = torch.where(state.lengths == state.step, 40.0, -40.0)
+        return logits, Lengths(state.lengths, state.step + 1)
+
+
+class Lengths:
+    def __init__(self, lengths: Tensor, step: int) -> None:
+        self.lengths, self.step = lengths, step
+        self.attention = lengths[:, None, None, None].expand(-1, 1, 1, 3)
+
+    def reorder(self, rows: Tensor) -> Lengths:
+        return Lengths(self.lengths[rows], self.step)
+
+
+def test_studies_that_are_done_leave_the_batch() -> None:
+    lengths = [2, 9, 5, 2]
+    tokens = torch.tensor(lengths).float()[:, None, None].expand(-1, 3, 4)
+    model, config = Ending(), GenerateConfig(beam_size=1, max_words=20)
+    found = generate(model, VisualTokens(tokens, (), ("x",) * 3), config, return_attention=True)
+    assert [len(each.ids) for each in found] == [3, 10, 6, 3]
+    assert model.asked == [4, 4, 4, 2, 2, 2, 1, 1, 1, 1]
+    for length, each in zip(lengths, found, strict=True):
+        assert each.attention[:, 0, 0, 0].tolist() == [length] * (length + 1)  # of its own rows throughout
 
 
 def test_the_limit_cuts_and_says_so(visual: VisualTokens) -> None:

@@ -186,6 +186,7 @@ READERS: Mapping[str, Callable[[str], bool]] = {
     "data.folder": lambda name: False,  # of an index; where it lies changes nothing
     "data.views": lambda name: False,
     "data.labels": lambda name: False,
+    "data.removed_words": every,
     "backbone": lambda name: name == "backbone",
     "classifier": classifiers,
     "classifier.optimizer": lambda name: classifiers(name) and name != "table2/vit_small_patch16_224",  # always SAM

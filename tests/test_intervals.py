@@ -158,16 +158,17 @@ def test_intervals_hold_the_truth_in_a_few_simulated_test_sets() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_intervals_hold_the_truth_where_it_can_be_had() -> None:
     sets = 400
     for each, other in populations(BUNDLES):
         for score, found in measure(each, other, sets, 300).items():
             assert held(found.held, sets), (each.name, score, found)
             if score != "f1":
-                assert found.held <= 0.985, (each.name, score, found)
-            assert 0.01 < found.claimed < 0.085, (each.name, score, found)
+                assert found.held <= 0.99, (each.name, score, found)
+            assert 0.01 < found.claimed < 0.1, (each.name, score, found)
             if not np.isnan(found.excluded):
-                assert 0.01 < found.excluded < 0.085, (each.name, score, found)
+                assert 0.01 < found.excluded < 0.12, (each.name, score, found)
                 assert held(found.held_difference, sets), (each.name, score, found)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.decoders import DecoderOutput
+from core.text import UNKNOWN
 from training.losses import AUCMarginLoss, contrastive_loss, report_loss
 
 pytestmark = pytest.mark.numeric
@@ -130,6 +131,21 @@ def test_report_loss_ignores_padding() -> None:
     logits[0, 2] = torch.randn(7) * 9  # a padded place
     loss = report_loss(DecoderOutput(logits), torch.tensor([[1, 5, 3, 0]]), stop_weight=5.0)
     assert loss["loss"].item() == pytest.approx(math.log(7), abs=1e-5)
+
+
+def test_an_unknown_word_is_no_target_but_is_read() -> None:
+    logits = torch.zeros(1, 3, 7)
+    logits[0, 1] = torch.randn(7) * 9  # where the next word is unknown
+    loss = report_loss(DecoderOutput(logits), torch.tensor([[1, 5, UNKNOWN, 6]]), stop_weight=5.0)
+    assert loss["loss"].item() == pytest.approx(math.log(7), abs=1e-5)
+    counted: list[int] = []
+
+    def weigh(count: torch.Tensor) -> float:
+        counted.append(int(count))
+        return 1.0
+
+    report_loss(DecoderOutput(logits), torch.tensor([[1, 5, UNKNOWN, 6]]), 5.0, weigh)
+    assert counted == [2]  # processes that train together weigh their means by what counts
 
 
 def test_stop_loss_is_weighted_and_the_end_is_no_word() -> None:

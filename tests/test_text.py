@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.text import END, SENTENCE_END, START, UNKNOWN, Vocabulary, split_sentences, to_text, tokenize
+from core.text import END, SENTENCE_END, START, UNKNOWN, Vocabulary, split_sentences, to_text, tokenize, without_removed
 from core.types import CXRLensError
 
 
@@ -62,3 +62,28 @@ def test_a_damaged_vocabulary_is_refused(content: str, tmp_path: Path) -> None:
     path.write_text(content)
     with pytest.raises(CXRLensError):
         Vocabulary.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "learned"),
+    [
+        ("No XXXX focal opacity. Clear lungs.", "No focal opacity. Clear lungs."),
+        ("The XXXX are intact. Heart is normal.", "Heart is normal."),  # it was the noun
+        ("Stable XXXX. Heart is normal.", "Heart is normal."),
+        ("There are XXXX XXXX opacities, XXXX-shaped ones.", "There are opacities, ones."),
+        ("Compared to ___, no change. Lungs are clear.", "Lungs are clear."),
+        ("A 1.5 cm XXXX nodule is seen.", "A 1.5 cm nodule is seen."),
+        ("XXXX intact. Heart is normal.", "Heart is normal."),
+        ("XXXX.", ""),
+        ("Lungs are XXXX.", "Lungs are."),  # there is nothing else
+        ("Lungs are clear.", "Lungs are clear."),
+        ("  Two\n lines. ", "  Two\n lines. "),
+    ],
+)
+def test_removed_words_are_left_out_with_what_misses_them(text: str, learned: str) -> None:
+    assert without_removed(text) == learned
+
+
+def test_a_vocabulary_knows_which_words_stand_for_removed_ones() -> None:
+    vocabulary = Vocabulary.build(["XXXX ___ lungs xxxxx exxon"], 1)
+    assert {vocabulary.words[index] for index in vocabulary.removed} == {"xxxx", "___", "xxxxx"}

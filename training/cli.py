@@ -15,6 +15,7 @@ from core import __version__, paths
 from core.paths import BUNDLES, PAPER, RUNS
 from core.types import CXRLensError, Split
 from training import console
+from training.commands import cards as cards_command
 from training.commands import dashboard as dashboard_command
 from training.commands import data as data_commands
 from training.commands import detect as detect_command
@@ -22,6 +23,7 @@ from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
 from training.commands import label as label_command
+from training.commands import reading as reading_command
 from training.commands import review as review_commands
 from training.commands import systems as system_commands
 from training.commands import tables as table_commands
@@ -60,7 +62,8 @@ if TYPE_CHECKING:
 
 RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
-    *("report", "dashboard", "bundles", "write", "embed", "review", "evaluate", "label", "explain-benchmark", "detect"),
+    *("report", "dashboard", "bundles", "write", "embed", "review"),
+    *("evaluate", "reading", "label", "explain-benchmark", "detect"),
     *("systems", "rexrank"),
     *("data", "phantom"),
     *(
@@ -74,6 +77,7 @@ ORDER = (
         "fine-quality",
         "clusters",
         "agreement",
+        "rewrite-cards",
     ),
 )
 """Commands as a person comes to need them: reports, then scores, own data, training, studies."""
@@ -107,6 +111,8 @@ app.command()(detect_command.detect)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
+reading_command.register(app)
+cards_command.register(app)
 app.command()(explain_command.explain_benchmark)
 dashboard_command.register(app)
 

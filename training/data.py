@@ -17,14 +17,14 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from core.config import DataConfig, identity
+from core.config import DataConfig, WriteConfig, identity, to_dict
 from core.files import new_array, write_whole
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.indexed import IndexedSource
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
 from core.studies.source import Source
-from core.text import Vocabulary
+from core.text import Vocabulary, count_words, split_sentences, tokenize, without_removed
 from core.types import SPLITS, Split, Study
 from training.console import note
 from training.identity import content_hash
@@ -71,8 +71,29 @@ class StudyData:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Words of the training split's findings and impressions."""
-        texts = [text for study in self.studies["train"] for text in (study.findings, study.impression)]
+        texts = [self.learned(text) for study in self.studies["train"] for text in (study.findings, study.impression)]
         return Vocabulary.build(texts, self.config.min_word_count)
+
+    def learned(self, text: str) -> str:
+        """A text of a report as models learn from it: without removed words, unless they are to be learned."""
+        return text if self.config.removed_words else without_removed(text)
+
+    def write_settings(self, write: WriteConfig) -> dict[str, Any]:
+        """How pairs of these studies write, as their cards say it: the preset, and its readers' short sentences."""
+        settings = to_dict(write)
+        if write.min_sentence_words:
+            settings["short_sentences"] = self.short_sentences(write.min_sentence_words)
+        return settings
+
+    def short_sentences(self, words: int) -> list[str]:
+        """Sentences of the training split's findings that have fewer words and come often, the most frequent first."""
+        counts = Counter(
+            " ".join(sentence[:-1])
+            for study in self.studies["train"]
+            for sentence in split_sentences(tokenize(self.learned(study.findings)))
+            if sentence[-1] == "." and 0 < count_words(sentence) < words
+        )
+        return [text for text, count in counts.most_common() if count >= self.config.min_word_count]
 
     @cached_property
     def fine_labels(self) -> tuple[str, ...]:
@@ -93,7 +114,8 @@ class StudyData:
         Where an index lies changes nothing, and the fingerprint tells which studies there are.
         """
         told = ("source", "count", "seed", "folder", "views", "labels")
-        return {"studies": self.fingerprint(), **identity(self.config, told)}
+        learned = {} if self.config.source == "phantom" else {"removed_words": self.config.removed_words}
+        return {"studies": self.fingerprint(), **identity(self.config, told), **learned}
 
     def coarse_targets(self, split: Split) -> Tensor:
         """(studies, 14): 1 where positive; uncertain and blank count as 0 (paper-notes 4.1)."""
@@ -107,15 +129,17 @@ class StudyData:
 
     def pairs(self, split: Split) -> list[tuple[int, int, str]]:
         """(index of the study, 0, impression) of studies that have one."""
-        return [(index, 0, study.impression) for index, study in enumerate(self.studies[split]) if study.impression]
+        texts = ((index, 0, self.learned(study.impression)) for index, study in enumerate(self.studies[split]))
+        return [each for each in texts if each[2]]
 
     def cluster_pairs(self, split: Split) -> list[tuple[int, int, str]]:
         """(index of the study, index of the cluster, the impression's sentences of that cluster)."""
-        return [
-            (index, CLUSTERS.index(cluster), text)
+        texts = (
+            (index, CLUSTERS.index(cluster), self.learned(text))
             for index, study in enumerate(self.studies[split])
             for cluster, text in study.cluster_texts.items()
-        ]
+        )
+        return [each for each in texts if each[2]]
 
     def images(self, split: Split, size: int) -> npt.NDArray[np.uint8]:
         """Images (studies, size, size), rendered once and memory-mapped; interrupted, rendering goes on.

@@ -45,7 +45,7 @@ from core.evaluation.scoring import LabeledReports, score_systems
 from core.files import write_whole
 from core.registry import did_you_mean, image_size
 from core.systems.system import System
-from core.types import Study
+from core.types import Split, Study
 from training.console import note
 from training.data import StudyData, to_images
 from training.evaluation_text import evaluation_markdown, finds_csv
@@ -101,9 +101,8 @@ def evaluate(
     studies, references, subjects = _held_out(config, data)
     given, places, told = reports_of_all(others, data.source, [study.study_id for study in studies])
     baselines = _baselines(data, studies)
-    written, nearest = _read_all(
-        cards, _Work(bundles, config, data.folder, len(studies), device, precision), data, jobs
-    )
+    work = _Work(bundles, config, data.folder, len(studies), device, precision)
+    written, nearest = _read_all(cards, work, data, jobs)
     if len(places) < len(studies):
         studies = [studies[place] for place in places]
         references, subjects = references.reordered(places), [subjects[place] for place in places]
@@ -171,12 +170,12 @@ def score_texts(config: ExperimentConfig, data: StudyData, texts: Mapping[str, S
 
 def _tell_other_settings(config: ExperimentConfig, cards: Sequence[Card]) -> None:
     """Pairs are scored as they write everywhere; a preset that says otherwise must not seem to be followed."""
-    asked = GenerateConfig(**to_dict(config.write))
     for card in cards:
-        if GenerateConfig(**card.write) != asked:
+        short = card.write.get("short_sentences", ())  # of the studies it learned from, in no preset
+        if GenerateConfig(**card.write) != GenerateConfig(**to_dict(config.write), short_sentences=short):
             note(
                 f"  {card.name} writes as its card says ({GenerateConfig(**card.write)}), not as 'write' of the "
-                "preset. Train again to put the preset's into the card."
+                f"preset. To put the preset's into the card: cxr-lens rewrite-cards --preset {config.name}"
             )
 
 
@@ -209,22 +208,24 @@ def _read_all(cards: Sequence[Card], work: _Work, data: StudyData, jobs: int) ->
         sharing.setdefault(json.dumps(card.content["encoder"].get("shared") or card.name), []).append(card.name)
     written: dict[str, list[str]] = {}
     with ExitStack() as stack, tqdm(total=len(cards), desc="evaluating", unit="pair") as bar:
-        run: Callable[..., Iterator[dict[str, list[str]]]] = map
-        embed: Callable[..., Iterator[tuple[Embeddings, Embeddings]]] = map
+        run: Callable[..., Iterator[Any]] = map
         if jobs > 1:
+            splits: tuple[Split, ...] = ("test",) if len(train) > MOST_COMPARED else ("train", "test")
             for card in cards:  # images are made once, not by each process
-                for split in ("train", "test"):
+                for split in splits:
                     data.images(split, image_size(card.encoder, card.size))  # type: ignore[arg-type]
-            run = embed = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
+            run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
         for texts in run(partial(_write, work), sharing.values()):
             written |= texts
             bar.update(len(texts))
         if len(train) > MOST_COMPARED:
             return written, {}
         first = first_pairs(cards)
-        looks = embed(partial(_embed, work), [card.name for card in first.values()])
         nearest = {
-            encoder: nearest_by_embedding(train, *embedded) for encoder, embedded in zip(first, looks, strict=True)
+            encoder: nearest_by_embedding(train, *embedded)
+            for encoder, embedded in zip(
+                first, run(partial(_embed, work), [card.name for card in first.values()]), strict=True
+            )
         }
     return written, nearest
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.evaluation.finds import Share, false_alarms_of, finds_of
 from core.evaluation.language import PROTOCOLS
-from core.evaluation.metrics import FREQUENT, METRICS
+from core.evaluation.metrics import FREQUENT, METRICS, READING
 from core.observations import OBSERVATIONS
 
 _NUMBERS = [metric.name for metric in METRICS.values() if metric.in_table]
@@ -25,12 +25,24 @@ def evaluation_markdown(results: Mapping[str, Any]) -> str:
     for told in (results.get("told", ()), _matching(results)):
         lines += told
     lines += ["", *_finds(results), ""]
-    for name, systems in results["published"].items():
+    for name, systems in results.get("published", {}).items():
         lines += _published(PROTOCOLS[name].describe(), systems)
+    if "references" in results:
+        systems = {"*references*": results["references"], **{row["name"]: row for row in results["rows"]}}
+        lines += [*reading_table({name: row["reading"] for name, row in systems.items()}), ""]
     lines += [f"- {row['name']}: {warning}" for row in results["rows"] for warning in row["warnings"]]
     for row in [*results["rows"], *results["baselines"]]:
         lines += [f"- {row['name']}: no {score.upper()}. {why}" for score, why in row.get("missing", {}).items()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def reading_table(systems: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Lines of a Markdown table: of each system, the shares of its reports by name of `READING`."""
+    heads = [f"`{title}`" if title.startswith("<") else title for title in READING.values()]
+    lines = [f"| reports with | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for name, each in systems.items():
+        lines.append(f"| {name} | {' | '.join(f'{each[column]:.1%}' for column in READING)} |")
+    return lines
 
 
 def finds_csv(results: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.decoders.base import DecoderOutput
-from core.text import END, PAD
+from core.text import END, PAD, UNKNOWN
 
 
 class AUCMarginLoss(nn.Module):
@@ -87,6 +87,8 @@ def report_loss(
 ) -> dict[str, Tensor]:
     """Cross-entropy of the next word, and of the stop decision where a decoder plans sentences.
 
+    UNKNOWN as a next word does not count: no search writes it.
+
     Args:
         output: of teacher forcing on ids[:, :-1].
         ids: (B, T), START first, END, then PAD.
@@ -97,6 +99,7 @@ def report_loss(
         "loss" to minimise, and its parts "words" and "stop".
     """
     targets = ids[:, 1:]
+    targets = targets.masked_fill(targets == UNKNOWN, PAD)  # it is read, but never written
     if output.stop_logits is None or output.stop_targets is None:
         words = _word_loss(output.logits, targets) * weigh((targets != PAD).sum())
         return {"loss": words, "words": words}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.files import sha256_of
+from core.files import sha256_of, write_whole
 from core.paths import BUNDLES, how_to_restore
 from core.types import CXRLensError
 
@@ -59,6 +59,11 @@ class Card:
         settings: Mapping[str, Any] = config.get("data", {})
         return settings
 
+    @property
+    def made_of(self) -> dict[str, str]:
+        """What decides its reports: the hashes of its files, and how it writes."""
+        return {**self.content["sha256"], "write": json.dumps(self.write, sort_keys=True)}
+
 
 def read_card(folder: Path) -> Card:
     """Read and check a bundle's card.
@@ -84,6 +89,16 @@ def read_card(folder: Path) -> Card:
         )
     except (KeyError, TypeError) as error:
         raise BundleError(f"Bundle {folder.name}: card.json has no field {error}. {how_to_restore(folder)}") from error
+
+
+def rewrite_card(folder: Path, **fields: Any) -> None:
+    """Change fields of a bundle's card, in one piece; the files beside it stay as they are.
+
+    Raises:
+        BundleError: as of `read_content`.
+    """
+    content = {**read_content(folder), **fields}
+    write_whole(folder / "card.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def no_bundle(folder: Path) -> BundleError:

@@ -86,7 +86,7 @@ def write_from_tokens(model: ReportModel, visual: VisualTokens, config: Generate
     """Reports of tokens (B, N, D) that this model's encoder made, with their attention."""
     with model.computing():
         memory = model.decoder.encode(visual, return_attention=True)
-        hypotheses = generate(model.decoder, memory, config, return_attention=True)
+        hypotheses = generate(model.decoder, memory, config, model.vocabulary, return_attention=True)
     cls = rollout(memory) if memory.attention and memory.visual.start else None
     return [
         to_report(model.vocabulary, hypothesis, memory, None if cls is None else cls[index])

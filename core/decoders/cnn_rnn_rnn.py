@@ -28,8 +28,8 @@ class HierarchicalState:
     """Where each row stands in its report.
 
     Attributes:
-        image: (rows, N, width) projected tokens; the same for all rows of a study.
-        keys: (rows, N, attention width), their part of the attention score.
+        image: (studies, N, width) projected tokens; all rows of a study look at the same.
+        keys: (studies, N, attention width), their part of the attention score.
         summary: (rows, width), the mean of the tokens.
         planner: hidden and cell of the sentence LSTM, (rows, width) each.
         topic: (rows, width) of the current sentence.
@@ -50,9 +50,17 @@ class HierarchicalState:
     attention: Tensor
 
     def reorder(self, rows: Tensor) -> Self:
-        """Keep hypotheses ``rows``. The image stays: a hypothesis never changes its study."""
+        """Keep hypotheses ``rows``. The image of studies that go on stays: a hypothesis never changes its study."""
+        image, keys, summary, before = self.image, self.keys, self.summary, len(self.word)
+        if len(rows) < before:
+            beams = before // len(image)
+            studies = rows[::beams] // beams
+            image, keys, summary = image[studies], keys[studies], summary[rows]
         return replace(
             self,
+            image=image,
+            keys=keys,
+            summary=summary,
             planner=(self.planner[0][rows], self.planner[1][rows]),
             topic=self.topic[rows],
             writer=(self.writer[0][rows], self.writer[1][rows]),
@@ -218,11 +226,11 @@ class HierarchicalDecoder(Decoder):
 
     def start(self, memory: Memory, beams: int = 1) -> HierarchicalState:
         """State before the first sentence."""
-        image = memory.levels[:, 0].repeat_interleave(beams, 0)
-        summary = self.dropout(image.mean(1))
+        image = memory.levels[:, 0]
+        summary = self.dropout(image.mean(1)).repeat_interleave(beams, 0)
         zeros = torch.zeros_like(summary)
-        none = torch.zeros(len(image), dtype=torch.long, device=image.device)
-        weights = image.new_zeros(len(image), 1, 1, image.shape[1])
+        none = torch.zeros(len(summary), dtype=torch.long, device=image.device)
+        weights = image.new_zeros(len(summary), 1, 1, image.shape[1])
         keys = self.attention.from_image(image)
         return HierarchicalState(image, keys, summary, (zeros, zeros), zeros, (zeros, zeros), none - 1, none, weights)
 
@@ -238,11 +246,13 @@ class HierarchicalDecoder(Decoder):
         x = torch.cat([state.summary, topic, self.embedding(words)], dim=1)
         gates = functional.linear(x, self.writer.weight_ih, self.writer.bias_ih)
         cell = self.read(gates, (before, state.writer[1].masked_fill(begins, 0.0)))
-        alone = [each.unsqueeze(1) for each in (self.sentinel_input(x), cell[0], before, cell[1])]
-        features, weights = self.look(state.image, state.keys, *alone)
+        # To the image, the rows of a study are so many words.
+        parts = (self.sentinel_input(x), cell[0], before, cell[1])
+        together = [each.view(len(state.image), -1, each.shape[1]) for each in parts]
+        features, weights = self.look(state.image, state.keys, *together)
         sentence = state.sentence + boundary.long()
         word = torch.where(boundary, 0, state.word + 1)
-        logits = self._decide(self.output(features[:, 0]), ids, stop, sentence, word)
+        logits = self._decide(self.output(features.flatten(0, 1)), ids, stop, sentence, word)
         new = replace(
             state,
             planner=planner,
@@ -250,7 +260,7 @@ class HierarchicalDecoder(Decoder):
             writer=cell,
             sentence=sentence,
             word=word,
-            attention=weights.unsqueeze(1),
+            attention=weights.flatten(0, 1)[:, None, None],
         )
         return logits, new
 

@@ -6,14 +6,19 @@ It knows ids and log-probabilities, nothing of words or images.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from core.decoders.base import Decoder, Memory
-from core.text import END, START
+from core.decoders.rules import Rules, Written
+from core.labels.repeats import last_says_again
+from core.text import END, SENTENCE_END, START, Vocabulary, split_sentences
 from core.types import CXRLensError, VisualTokens
 
 
@@ -24,10 +29,17 @@ class GenerateConfig:
     Attributes:
         beam_size: hypotheses kept a study; 1 is greedy.
         max_words: longest report, START left out.
-        length_penalty: finished hypotheses are compared by log-probability / length ** length_penalty.
-        no_repeat_ngram: a sequence of this many words may not come twice; 0 switches it off.
+        length_penalty: hypotheses are compared by log-probability / length ** length_penalty.
+        no_repeat_ngram: a sequence of this many words may not come twice in a sentence; 0 switches it off.
         end_penalty: taken from END's log-probability, natural log, at each step of the search; above 0 for a decoder
             whose likeliest reports are shorter than what it learned from. It is not part of what is reported.
+        removed_words: whether what stands for removed words ("xxxx", "___") may be written.
+        min_sentence_words: a sentence of fewer words does not end, unless it is one of ``short_sentences``; no sentence
+            is empty or begins with punctuation. 0 switches all of this off.
+        short_sentences: sentences of fewer words that readers write ("no pneumothorax"), without their full stop.
+        say_again: whether a sentence may say what the report has said already, and nothing else (a denial in other
+            words, see `core.labels.repeats`). If not, a planner leaves such a sentence out and goes on to its next one,
+            and a decoder that reads what it wrote ends its report before it.
     """
 
     beam_size: int = 4
@@ -35,11 +47,19 @@ class GenerateConfig:
     length_penalty: float = 1.0
     no_repeat_ngram: int = 0
     end_penalty: float = 0.0
+    removed_words: bool = False
+    min_sentence_words: int = 0
+    short_sentences: Sequence[str] = ()
+    say_again: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
-        if self.beam_size < 1 or self.max_words < 1 or self.no_repeat_ngram < 0:
-            raise CXRLensError("generate: beam_size and max_words must be at least 1, no_repeat_ngram at least 0.")
+        object.__setattr__(self, "short_sentences", tuple(self.short_sentences))  # a card has a list
+        if self.beam_size < 1 or self.max_words < 1 or min(self.no_repeat_ngram, self.min_sentence_words) < 0:
+            raise CXRLensError(
+                "generate: beam_size and max_words must be at least 1, no_repeat_ngram and min_sentence_words at least "
+                "0."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,7 @@ def generate(
     decoder: Decoder,
     visual: VisualTokens | Memory,
     config: GenerateConfig,
+    vocabulary: Vocabulary | None = None,
     *,
     return_attention: bool = False,
     cached: bool = True,
@@ -71,12 +92,18 @@ def generate(
     """Write a report for each study.
 
     Beam search with a pool of finished hypotheses: an END among the best ``beam_size`` candidates finishes one; a study
-    is done when its pool holds ``beam_size``, or at the length limit. Equal scores are settled by the lower word id of
-    the better beam, so the result does not depend on the batch.
+    is done when its pool holds ``beam_size``, and leaves the batch. At the length limit the beams of a study that is
+    not done compete with its pool, by the same score (as Hugging Face's ``generate`` with ``early_stopping=True``).
+    Equal scores are settled by the lower word id of the better beam, so the result does not depend on the batch.
+
+    What is never written, and what a sentence may look like: `core.decoders.rules`.
 
     Args:
         decoder: in evaluation mode.
         visual: tokens (B, N, D), or a memory already made of them.
+        config: how to write.
+        vocabulary: which ids are which words; without it no id is known to stand for a removed word, and
+            SENTENCE_END alone ends a sentence.
         return_attention: keep the winning beam's weights; needs the cache.
         cached: False recomputes every prefix; the reference for tests and benchmarks.
 
@@ -91,112 +118,239 @@ def generate(
     memory = visual if isinstance(visual, Memory) else decoder.encode(visual)
     studies, beams = memory.levels.shape[0], config.beam_size
     device = memory.levels.device
-    search = _Search(studies, beams, config, device)
+    search = _Search(studies, config, vocabulary, device, plans=decoder.sentences)
     state: Any = decoder.start(memory, beams) if cached else _Prefixes(memory, beams)
     last = torch.full((studies * beams,), START, device=device)
     for _ in range(config.max_words):
         logits, state = decoder.step(last, state) if cached else state.step(decoder, last)
         rows = search.advance(logits, state.attention if return_attention else None)
-        if search.is_done():
+        if not len(rows):
             break
         state = state.reorder(rows)
-        last = search.words[-1].flatten()
+        last = search.words[-1]
     return [search.best(study) for study in range(studies)]
 
 
-class _Search:
-    """Beams of all studies: words, parents and attention by step; hypotheses are read off backwards."""
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A hypothesis that may win.
 
-    def __init__(self, studies: int, beams: int, config: GenerateConfig, device: torch.device) -> None:
-        self.config, self.studies, self.beams = config, studies, beams
-        self.scores = torch.full((studies, beams), -math.inf, device=device)
+    Attributes:
+        normalised: what it is chosen by.
+        score: its log-probability.
+        step: words that the search wrote for it, those that are left out too, END not.
+        row: in the batch of that step.
+        finished: it has its END.
+    """
+
+    normalised: float
+    score: float
+    step: int
+    row: int
+    finished: bool
+
+
+class _Search:
+    """Beams of the studies that are not done: words and parents by step; hypotheses are read off backwards.
+
+    The batch of a step has ``beam_size`` rows for each of ``going``, the studies that go on, in their order.
+    """
+
+    def __init__(
+        self,
+        studies: int,
+        config: GenerateConfig,
+        vocabulary: Vocabulary | None,
+        device: torch.device,
+        *,
+        plans: bool,
+    ) -> None:
+        self.config, self.vocabulary, self.beams, self.plans = config, vocabulary, config.beam_size, plans
+        self.going = list(range(studies))
+        self.scores = torch.full((studies, self.beams), -math.inf, device=device)
         self.scores[:, 0] = 0.0  # all beams start alike: let only the first branch
         self.words: list[Tensor] = []
-        self.parents: list[Tensor] = []
+        """By step, the word that each row of the next batch wrote."""
+        self.rows: list[Tensor] = []
+        """By step, the row of this batch from which each row of the next one comes."""
         self.attention: list[Tensor] = []
-        self.history = torch.empty(studies, beams, 0, dtype=torch.long, device=device)
-        """Words of each hypothesis so far, START left out; kept only where repeats are blocked."""
-        self.pool: list[list[tuple[float, float, int, int]]] = [[] for _ in range(studies)]
-        self.offsets = (torch.arange(studies, device=device) * beams).unsqueeze(1)
+        self.written: Written | None = None
+        self.pools: list[list[_Candidate]] = [[] for _ in range(studies)]
+        self.cut_short: list[list[_Candidate]] = [[] for _ in range(studies)]
+        """Hypotheses that ended because they would have said something again."""
+        self.compares = vocabulary is not None and not config.say_again
+        self.opening = torch.zeros(2, studies, self.beams, device=device)
+        """Where what sentences say is compared: score when the sentence began, and END's log-probability there."""
+        self.omitted = torch.zeros(studies, self.beams, device=device)
+        """Log-probability of the words that each beam leaves out; the search goes on counting them."""
+        self.left_out: list[dict[int, int]] = []
+        """By step, rows of the next batch before whose last word so many others are left out."""
 
     def advance(self, logits: Tensor, attention: Tensor | None) -> Tensor:
-        """Extend every beam by its best words; returns the rows that go on, (studies * beams,)."""
-        vocabulary = logits.shape[1]
+        """Extend every beam by its best words; returns the rows that go on, none once all studies are done."""
+        vocabulary, device = logits.shape[1], logits.device
         if torch.isnan(logits).any():
             raise CXRLensError(
                 "The decoder gave NaN instead of word scores. Its weights are damaged or its input is not finite: "
                 "verify the bundle with 'cxr-lens bundles --verify'."
             )
-        log_probabilities = logits.float().log_softmax(1).unflatten(0, (self.studies, self.beams))
-        log_probabilities[:, :, END] -= self.config.end_penalty
-        if self.config.no_repeat_ngram:
-            self._block_repeats(log_probabilities)
-        total = (self.scores.unsqueeze(2) + log_probabilities).flatten(1)
+        if self.written is None:
+            rules = Rules(self.config, self.vocabulary, vocabulary, device, plans=self.plans)
+            self.written = Written(rules, len(logits))
+        log_probabilities = self.written.forbid(logits.float().log_softmax(1))
+        if self.compares:
+            now = torch.stack([self.scores, log_probabilities[:, END].view_as(self.scores)])
+            between = torch.from_numpy(self.written.between).to(device).view_as(self.scores)
+            self.opening = torch.where(between, now, self.opening)
+        log_probabilities[:, END] -= self.config.end_penalty
+        total = (self.scores.unsqueeze(2) + log_probabilities.unflatten(0, self.scores.shape)).flatten(1)
         best, flat = total.topk(min(2 * self.beams, total.shape[1]), dim=1, sorted=True)
         beam, word = flat // vocabulary, flat % vocabulary
         if attention is not None:
             self.attention.append(attention)
         self._finish(best, beam, word)
         # END leaves the search; the best of the others go on.
-        going = best.masked_fill(word == END, -math.inf)
-        self.scores, order = going.topk(self.beams, dim=1, sorted=True)
-        self.parents.append(beam.gather(1, order))
-        self.words.append(word.gather(1, order))
-        if self.config.no_repeat_ngram:
-            before = self.history.gather(1, self.parents[-1].unsqueeze(2).expand_as(self.history))
-            self.history = torch.cat([before, self.words[-1].unsqueeze(2)], dim=2)
-        return (self.parents[-1] + self.offsets).flatten()
+        self.scores, order = best.masked_fill(word == END, -math.inf).topk(self.beams, dim=1, sorted=True)
+        self._follow(beam.gather(1, order), word.gather(1, order))
+        if len(self.words) == self.config.max_words:
+            self._let_compete()
+        elif done := self._done():
+            self._leave(done)
+        return self.rows[-1]
+
+    def _follow(self, beam: Tensor, word: Tensor) -> None:
+        """Go on with each study's ``beam`` (studies, beams), which wrote ``word``."""
+        assert self.written is not None
+        first = torch.arange(len(self.going), device=beam.device).unsqueeze(1) * self.beams
+        self.rows.append((beam + first).flatten())
+        self.words.append(word.flatten())
+        self.left_out.append({})
+        self.written.follow(self.rows[-1], self.words[-1])
+        if self.compares:
+            self.opening = self.opening.flatten(1)[:, self.rows[-1]].view(2, *self.scores.shape)
+            self.omitted = self.omitted.flatten()[self.rows[-1]].view_as(self.scores)
+            closed = self.written.between.reshape(self.scores.shape)
+            for place in np.flatnonzero(closed.any(1)).tolist():
+                finite = torch.isfinite(self.scores[place]).tolist()
+                self._compare(place, [beam for beam, goes in enumerate(finite) if goes and closed[place, beam]])
+
+    def _leave(self, done: set[int]) -> None:
+        """Let the studies at these places of the batch go."""
+        assert self.written is not None
+        kept = [place for place in range(len(self.going)) if place not in done]
+        rows = [place * self.beams + beam for place in kept for beam in range(self.beams)]
+        new = {row: index for index, row in enumerate(rows)}
+        self.going = [self.going[place] for place in kept]
+        self.scores, self.opening, self.omitted = self.scores[kept], self.opening[:, kept], self.omitted[kept]
+        chosen = torch.tensor(rows, dtype=torch.long, device=self.scores.device)
+        self.rows[-1], self.words[-1] = self.rows[-1][chosen], self.words[-1][chosen]
+        self.left_out[-1] = {new[row]: count for row, count in self.left_out[-1].items() if row in new}
+        self.written.keep(rows)
+
+    def _compare(self, place: int, beams: Sequence[int]) -> None:
+        """Let no beam of a study say again what it said, of those whose last sentence has ended; see `say_again`."""
+        assert self.written is not None
+        kept: set[tuple[int, ...]] = set()
+        for beam in beams:
+            row = place * self.beams + beam
+            sentences = self._sentences(row)
+            if last_says_again(sentences):
+                words = len(sentences[-1])
+                if self.plans:
+                    self._leave_out(place, beam, words)
+                else:
+                    self._end_before(place, beam, words)
+            if (ids := self.written.kept(row)) in kept:  # what differed was left out
+                self.scores[place, beam] = -math.inf
+            kept.add(ids)
+
+    def _leave_out(self, place: int, beam: int, words: int) -> None:
+        """Keep the last words before its last one out of a beam's report."""
+        assert self.written is not None
+        row = place * self.beams + beam
+        self.omitted[place, beam] += self.scores[place, beam] - self.opening[0, place, beam]
+        self.left_out[-1][row] = words
+        self.written.leave_out(row, words)
+
+    def _end_before(self, place: int, beam: int, words: int) -> None:
+        """Take a beam out of the search; its report without the last words competes."""
+        score, end = self.opening[:, place, beam].tolist()
+        step, row = len(self.words), place * self.beams + beam
+        for _ in range(words):
+            step, row = step - 1, int(self.rows[step - 1][row])
+        normalised = (score + end - self.config.end_penalty) / self._length(step + 1)
+        self.cut_short[self.going[place]].append(_Candidate(normalised, score + end, step, row, finished=True))
+        self.scores[place, beam] = -math.inf
+
+    def _sentences(self, row: int) -> list[list[str]]:
+        """Words of what a row has written, by sentence; of a planner, by what it planned as one."""
+        assert self.written is not None
+        assert self.vocabulary is not None
+        ids: list[int] = self.written.ids[row].tolist()
+        if not self.plans:
+            return split_sentences(self.vocabulary.decode(ids))
+        ends = [index for index, each in enumerate(ids) if each == SENTENCE_END]
+        planned = [self.vocabulary.decode(ids[first:last]) for first, last in pairwise([0, *ends])]
+        return [words for words in planned if words]
+
+    def _length(self, words: float) -> float:
+        """By what a log-probability of so many words is divided."""
+        return float(words**self.config.length_penalty)
 
     def _finish(self, best: Tensor, beam: Tensor, word: Tensor) -> None:
-        """Put hypotheses that END among the best ``beam_size`` into the pool."""
+        """Put hypotheses that END among the best ``beam_size`` into their study's pool."""
         ended = (word[:, : self.beams] == END) & torch.isfinite(best[:, : self.beams])
-        length = len(self.words) + 1
-        for study, rank in ended.nonzero().tolist():
-            if len(self.pool[study]) < self.beams:
-                score = float(best[study, rank])
-                normalised = score / length**self.config.length_penalty
-                self.pool[study].append((normalised, score, length, int(beam[study, rank])))
+        step = len(self.words)
+        for place, rank in ended.nonzero().tolist():
+            pool = self.pools[self.going[place]]
+            if len(pool) < self.beams:
+                score, from_beam = float(best[place, rank]), int(beam[place, rank])
+                reported = score + self.config.end_penalty - float(self.omitted[place, from_beam])
+                row = place * self.beams + from_beam
+                pool.append(_Candidate(score / self._length(step + 1), reported, step, row, finished=True))
 
-    def is_done(self) -> bool:
-        """Whether every study has its pool full, or nothing left to extend."""
-        alive = torch.isfinite(self.scores[:, 0]).tolist()
-        return all(len(pool) >= self.beams or not alive[study] for study, pool in enumerate(self.pool))
+    def _done(self) -> set[int]:
+        """Places in the batch of studies whose pool is full, or that have nothing left to extend."""
+        alive = torch.isfinite(self.scores).any(1).tolist()
+        full = (len(self.pools[study]) >= self.beams for study in self.going)
+        return {place for place, (goes, is_full) in enumerate(zip(alive, full, strict=True)) if is_full or not goes}
+
+    def _let_compete(self) -> None:
+        """At the length limit, put the beams of studies that are not done into their pools."""
+        done, step = self._done(), len(self.words)
+        for place, (study, scores) in enumerate(zip(self.going, self.scores.tolist(), strict=True)):
+            for beam, score in enumerate(scores if place not in done else []):
+                if math.isfinite(score):
+                    reported, row = score - float(self.omitted[place, beam]), place * self.beams + beam
+                    self.pools[study].append(
+                        _Candidate(score / self._length(step), reported, step, row, finished=False)
+                    )
 
     def best(self, study: int) -> Hypothesis:
-        """The best finished hypothesis of a study, or its best beam where the limit came first."""
-        if self.pool[study]:
-            _, score, length, beam = max(self.pool[study], key=lambda entry: entry[0])
-            return self._read(study, length - 1, beam, score + self.config.end_penalty, finished=True)
-        return self._read(study, len(self.words), 0, float(self.scores[study, 0]), finished=False)
-
-    def _read(self, study: int, steps: int, beam: int, score: float, *, finished: bool) -> Hypothesis:
-        """Follow the parents back from ``beam``, which stands after ``steps`` words."""
-        ids: list[int] = [END] if finished else []
-        rows = [study * self.beams + beam] if finished else []
-        for step in range(steps - 1, -1, -1):
-            ids.append(int(self.words[step][study, beam]))
-            beam = int(self.parents[step][study, beam])
-            rows.append(study * self.beams + beam)
-        ids.reverse()
-        rows.reverse()
+        """The best hypothesis of a study, read back from its last row."""
+        pool = self.pools[study] + self.cut_short[study]
+        if not pool:
+            raise CXRLensError(
+                "The decoder allowed no word that may be written. Its weights are damaged: verify the bundle with "
+                "'cxr-lens bundles --verify'."
+            )
+        found = max(pool, key=lambda each: each.normalised)
+        ids: list[int] = [END] if found.finished else []
+        seen = [(found.step, found.row)] if found.finished else []
+        row, omit = found.row, 0
+        for step in range(found.step - 1, -1, -1):
+            word, before = int(self.words[step][row]), int(self.rows[step][row])
+            if omit:
+                omit -= 1
+            else:
+                ids.append(word)
+                seen.append((step, before))
+                omit = self.left_out[step].get(row, 0)
+            row = before
         weights = None
         if self.attention:
-            weights = torch.stack([self.attention[step][row] for step, row in enumerate(rows)])
-        return Hypothesis(tuple(ids), score, finished, weights)
-
-    def _block_repeats(self, log_probabilities: Tensor) -> None:
-        """Forbid words that would complete an n-gram which the hypothesis already has."""
-        size = self.config.no_repeat_ngram
-        if self.history.shape[2] < size:
-            return
-        grams = self.history.unfold(2, size, 1)  # (studies, beams, grams, size)
-        last = self.history[:, :, self.history.shape[2] - size + 1 :]
-        comes_again = (grams[..., :-1] == last.unsqueeze(2)).all(3)
-        vocabulary = log_probabilities.shape[2]
-        # Words that may come go to a column of their own, beyond the vocabulary.
-        words = torch.where(comes_again, grams[..., -1], vocabulary)
-        blocked = torch.zeros(*log_probabilities.shape[:2], vocabulary + 1, dtype=torch.bool, device=words.device)
-        log_probabilities.masked_fill_(blocked.scatter_(2, words, value=True)[..., :vocabulary], -math.inf)
+            weights = torch.stack([self.attention[step][row] for step, row in reversed(seen)])
+        return Hypothesis(tuple(reversed(ids)), found.score, found.finished, weights)
 
 
 class _Prefixes:
@@ -212,5 +366,7 @@ class _Prefixes:
         return decoder.predict(self.memory, self.ids), self
 
     def reorder(self, rows: Tensor) -> _Prefixes:
+        if len(rows) < len(self.ids):
+            self.memory = Memory(self.memory.levels[rows], self.memory.visual)
         self.ids = self.ids[rows]
         return self

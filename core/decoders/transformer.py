@@ -21,7 +21,7 @@ class TransformerState:
 
     Attributes:
         words: L pairs of (rows, A, t, width / A).
-        memory: L pairs of (rows, A, M, width / A) for each level; the same for all rows of a study.
+        memory: L pairs of (studies, A, M, width / A) for each level; all rows of a study read the same.
         length: t, words read so far.
         attention: (rows, L, A, M) of the last word.
     """
@@ -32,9 +32,14 @@ class TransformerState:
     attention: Tensor
 
     def reorder(self, rows: Tensor) -> Self:
-        """Keep hypotheses ``rows``. The memory stays: a hypothesis never changes its study."""
+        """Keep hypotheses ``rows``. The memory of studies that go on stays: a hypothesis never changes its study."""
         words = tuple((key[rows], value[rows]) for key, value in self.words)
-        return replace(self, words=words, attention=self.attention[rows])
+        memory, before = self.memory, len(self.attention)
+        if len(rows) < before:
+            beams = before // len(memory[0][0][0])
+            studies = rows[::beams] // beams
+            memory = tuple(tuple((key[studies], value[studies]) for key, value in levels) for levels in memory)
+        return replace(self, words=words, memory=memory, attention=self.attention[rows])
 
 
 class CrossLayer(nn.Module):
@@ -55,10 +60,20 @@ class CrossLayer(nn.Module):
     def forward(
         self, x: Tensor, words: KeysValues, memory: tuple[KeysValues, ...], *, causal: bool, return_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, width) to the same shape; weights over the memory (B, A, T, M) or None."""
+        """(B, T, width) to the same shape; weights over the memory (B, A, T, M) or None.
+
+        Where the memory is of fewer studies, B / studies rows that are neighbours read the same one, with T = 1.
+        """
         mixed, _ = self.words.attend(x, *words, causal=causal)
         x = self.words_norm(x + self.dropout(mixed))
+        studies = len(memory[0][0])
+        shared = studies < len(x)
+        if shared:  # to the memory, the rows of a study are so many words
+            x = x.view(studies, -1, x.shape[2])
         x, weights = self.look(x, memory, return_weights=return_weights)
+        if shared:
+            x = x.view(-1, 1, x.shape[2])
+            weights = None if weights is None else weights.transpose(1, 2).flatten(0, 1).unsqueeze(2)
         return self.feed_forward(x), weights
 
     def look(self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool) -> tuple[Tensor, Tensor | None]:
@@ -122,15 +137,13 @@ class TransformerDecoder(Decoder):
 
     def start(self, memory: Memory, beams: int = 1) -> TransformerState:
         """State before the first word; the memory's keys and values are computed here, once."""
-        repeated = tuple(
-            tuple((key.repeat_interleave(beams, 0), value.repeat_interleave(beams, 0)) for key, value in levels)
-            for levels in self._memory_keys_values(memory)
-        )
         rows, _, size, _ = memory.levels.shape
         attention = self._layers()[0].words
         empty = memory.levels.new_zeros(rows * beams, attention.heads, 0, attention.head_width)
         weights = memory.levels.new_zeros(rows * beams, len(self.layers), attention.heads, size)
-        return TransformerState(((empty, empty),) * len(self.layers), repeated, 0, weights)
+        return TransformerState(
+            ((empty, empty),) * len(self.layers), tuple(self._memory_keys_values(memory)), 0, weights
+        )
 
     def step(self, ids: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         """Read one more word (rows,); returns logits (rows, V) and the new state."""

@@ -6,10 +6,11 @@ A model that writes one normal report for every image can have a fair BLEU (M2KT
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from core.text import split_sentences, tokenize
+from core.labels.repeats import content, repeated_denials
+from core.text import SPECIAL_TOKENS, UNKNOWN, count_words, is_removed, split_sentences, tokenize
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,13 @@ class Diversity:
         empty: share of the reports without a word.
         words: mean tokens a report (words and punctuation).
         vocabulary: different tokens.
-        repeated_sentences: share of the sentences that the same report had before.
+        repeated_sentences: share of the sentences that the same report had before, word for word.
+        repeated_denials: share of the reports that deny an observation in more than one sentence, by the rule labeler:
+            "no pleural effusion. there is no effusion seen." counts.
+        unknown: share of the reports with <unknown>.
+        removed: share of the reports with a word that stands for removed ones (XXXX, ___).
+        short: share of the reports with a sentence of one word or two.
+        wordless: share of the reports with a sentence without a word.
     """
 
     reports: int
@@ -33,6 +40,11 @@ class Diversity:
     words: float
     vocabulary: int
     repeated_sentences: float
+    repeated_denials: float
+    unknown: float
+    removed: float
+    short: float
+    wordless: float
 
 
 def diversity(texts: Sequence[str]) -> Diversity:
@@ -48,6 +60,11 @@ def diversity(texts: Sequence[str]) -> Diversity:
     sentences = [[tuple(sentence) for sentence in split_sentences(tokens)] for tokens in reports]
     written = sum(map(len, sentences))
     repeated = written - sum(len(set(each)) for each in sentences)
+    lengths = [[count_words(sentence) for sentence in each] for each in sentences]
+
+    def share(found: Iterable[bool]) -> float:
+        return sum(found) / len(texts)
+
     return Diversity(
         reports=len(texts),
         distinct=len(counts) / len(texts),
@@ -56,6 +73,11 @@ def diversity(texts: Sequence[str]) -> Diversity:
         words=sum(map(len, reports)) / len(texts),
         vocabulary=len({token for tokens in reports for token in tokens}),
         repeated_sentences=repeated / written if written else 0.0,
+        repeated_denials=share(bool(repeated_denials(map(content, each))) for each in sentences),
+        unknown=share(SPECIAL_TOKENS[UNKNOWN] in text.lower() for text in texts),
+        removed=share(any(map(is_removed, tokens)) for tokens in reports),
+        short=share(any(0 < words <= SHORT for words in each) for each in lengths),
+        wordless=share(0 in each for each in lengths),
     )
 
 
@@ -64,6 +86,8 @@ MOST_FREQUENT_TIMES = 3
 MOST_FREQUENT_LEAST = 0.2
 DISTINCT_SHARE = 0.1
 LENGTH_RATIO = (0.6, 1.6)
+SHORT = 2
+"""Words of a sentence that is called short, at most."""
 REPEATED_MORE = 0.1
 
 
@@ -94,4 +118,11 @@ def collapse_warnings(generated: Diversity, references: Diversity) -> list[str]:
             f"Repetition: {generated.repeated_sentences:.0%} of the sentences repeat one of the same report "
             f"(references: {references.repeated_sentences:.0%})."
         )
+    if generated.repeated_denials > references.repeated_denials + REPEATED_MORE:
+        warnings.append(
+            f"Repetition: {generated.repeated_denials:.0%} of the reports deny the same observation twice, in the same "
+            f"words or others (references: {references.repeated_denials:.0%})."
+        )
+    if generated.unknown:
+        warnings.append(f"Unknown words: {generated.unknown:.1%} of the reports have <unknown>, which says nothing.")
     return warnings

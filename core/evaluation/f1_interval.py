@@ -87,7 +87,7 @@ def macro_interval(sums: FloatArray, mean: MeanOfF1, level: float = 0.95) -> tup
     together = _correlation(np.where(sure, either, off))
     below, above = _f1(share) - _f1(low), _f1(high) - _f1(share)
     middle = float(_f1(share).mean())
-    parts = [float(np.sqrt(max(0.0, side @ together @ side)) / len(share)) for side in (below, above)]
+    parts = [max(0.0, float(side @ together @ side)) ** 0.5 / len(share) for side in (below, above)]
     return middle - parts[0], middle + parts[1]
 
 

@@ -109,6 +109,17 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
+READING: Mapping[str, str] = {
+    "unknown": "<unknown>",
+    "removed": "XXXX",
+    "short": "sentence of 1 or 2 words",
+    "wordless": "sentence without words",
+    "repeated_denials": "same denial twice",
+}
+"""How reports read: what is counted of a set of reports (`core.evaluation.diversity`), and its column. A share of the
+reports each, and better when it is not above the references'."""
+
+
 def titles(*names: str) -> dict[str, str]:
     """Titles of metrics, by name, in this order."""
     return {name: METRICS[name].title for name in names}

@@ -62,7 +62,7 @@ from core.types import CXRLensError, Split, Study
 if TYPE_CHECKING:
     from core.bundles.pair import ReportModel
 
-_VERSION = (VERSION, 1)  # raise the second when the same reports get other results
+_VERSION = (VERSION, 2)  # raise the second when the same reports get other results
 _SHARE = 0.8  # ours: of the progress, for writing; the rest is scoring
 _AT_ONCE = 256  # images in memory
 _EMBEDDED_AT_ONCE = 32
@@ -79,7 +79,8 @@ class Asked:
         split: whose studies; None is all.
         bundles: folder of the bundles.
         family: of the pairs; of several, all their names; "" without pairs.
-        pairs: name of the bundle -> its files' hashes: bundles that were trained anew are others.
+        pairs: name of the bundle -> its files' hashes, and how it writes: trained anew, or with other settings, it is
+            another.
         systems: name of another system -> its `System.content_hash`.
     """
 
@@ -137,7 +138,7 @@ def ask(
     if not cards and not others:
         raise CXRLensError("Choose at least one model, file of reports or program.")
     family = ", ".join(sorted({card.family for card in cards}))
-    pairs = {card.name: dict(card.content["sha256"]) for card in cards}
+    pairs = {card.name: card.made_of for card in cards}
     systems = {each.name: each.content_hash() for each in others}
     return Asked(source.key, source.title, split, str(Path(bundles).resolve()), family, pairs, systems)
 
@@ -194,7 +195,7 @@ def evaluate_source(asked: Asked, progress: Progress) -> None:
     folder = asked.folder
     source = open_source(asked.source)
     cards = [card for card in BundleLibrary(Path(asked.bundles)).cards() if card.name in asked.pairs]
-    if any(card.content["sha256"] != asked.pairs[card.name] for card in cards):
+    if any(card.made_of != asked.pairs[card.name] for card in cards):
         raise CXRLensError("The bundles were changed meanwhile. Begin again with those that are there now.")
     others = [system(name) for name in asked.systems]
     if changed := [each.title for each in others if each.content_hash() != asked.systems[each.name]]:

@@ -229,6 +229,15 @@ def read_evaluation(
     )
 
 
+def read_texts(path: Path) -> dict[str, tuple[str, ...]]:
+    """The reports of a ``reports.jsonl`` by system, the reference's first if there is one.
+
+    Raises:
+        CXRLensError: the file is missing or damaged.
+    """
+    return _read_reports(path)[1]
+
+
 def write_labels(path: Path) -> Path:
     """Keep the labels of a ``reports.jsonl`` beside it, so that a first reader need not wait; returns their file.
 

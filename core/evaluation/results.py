@@ -19,7 +19,7 @@ from core.evaluation.finds import FALSE_ALARM
 from core.evaluation.labelers import RULES, Labeler
 from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS
 from core.evaluation.metrics import FREQUENT
-from core.evaluation.scoring import LabeledReports, language_scores, score_systems
+from core.evaluation.scoring import LabeledReports, language_scores, reading, score_systems
 from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS, encoder_parts
 from core.studies.source import Source
@@ -148,9 +148,9 @@ def score_pairs(
         labeler: that read the reports, and reads the baselines.
 
     Returns:
-        {"version", "protocol", "frequent": observations with at least `FREQUENT` positive references, "rows": one a
-        system, "baselines": those given and `SHUFFLED`, "published": protocol -> system -> scores}; rows as
-        `core.evaluation.scoring.score_systems` gives them.
+        {"version", "protocol", "frequent": observations with at least `FREQUENT` positive references, "references": how
+        they read, "rows": one a system, "baselines": those given and `SHUFFLED`, "published": protocol -> system ->
+        scores}; rows as `core.evaluation.scoring.score_systems` gives them.
 
     Raises:
         CXRLensError: fewer than two studies or patients.
@@ -195,6 +195,7 @@ def score_pairs(
         "frequent": list(clinical_scores(references.states, references.states).frequent),
         "protocol": " ".join(filter(None, told)),
         "rows": rows,
+        "references": {"reading": reading(references.texts)},
         "baselines": [{"name": name, "detail": detail, **scores[name]} for name, detail in details.items()],
         "published": elsewhere,
     }

@@ -12,7 +12,7 @@ from core.evaluation.diversity import collapse_warnings, diversity
 from core.evaluation.finds import to_row
 from core.evaluation.java import Meteor, MeteorError
 from core.evaluation.language import DEFAULT_PROTOCOL, LanguageProtocol, language_statistics, meteor_statistics
-from core.evaluation.metrics import METRICS
+from core.evaluation.metrics import METRICS, READING
 from core.evaluation.resampling import Comparison, StudyStatistics, compare, holm, intervals, join
 from core.observations import LabelState
 
@@ -97,8 +97,9 @@ def score_systems(
         name -> the scores of :func:`language_statistics` and :func:`clinical_statistics` but those of single
         observations, and ``f1_frequent`` where no observation is frequent; ``f1_uncertain_positive``;
         ``by_observation`` (precision, recall, F1, positive references); ``finds`` and ``false_alarms``, counts as of
-        `core.evaluation.finds.to_row`; ``distinct``, ``most_frequent``, ``words``, ``warnings``; ``missing``: score ->
-        why this system has none, only where METEOR failed on its reports, which leaves those of the others;
+        `core.evaluation.finds.to_row`; ``distinct``, ``most_frequent``, ``words``, ``reading``, ``warnings``;
+        ``missing``: score -> why this system has none, only where METEOR failed on its reports, which leaves those of
+        the others;
         ``intervals``: score -> [low, high]; and, but for the system ``against`` itself, ``differences``: score ->
         difference, low, high, p_bootstrap, p_permutation and ``p_holm``, the permutation test's p-value adjusted for
         all systems compared here; low and high are None where no interval would be right. ``differences_own``:
@@ -156,6 +157,12 @@ def _resampled(scores: StudyStatistics) -> StudyStatistics:
     )
 
 
+def reading(texts: Sequence[str]) -> dict[str, float]:
+    """How reports read, beside what they find: shares of the reports, in [0, 1], by name of `READING`."""
+    counted = diversity(texts)
+    return {name: getattr(counted, name) for name in READING}
+
+
 def _row(references: LabeledReports, generated: LabeledReports, scores: Mapping[str, float]) -> dict[str, Any]:
     written = diversity(generated.texts)
     by_observation = clinical_scores(references.states, generated.states).by_observation
@@ -167,5 +174,6 @@ def _row(references: LabeledReports, generated: LabeledReports, scores: Mapping[
         "distinct": written.distinct,
         "most_frequent": written.most_frequent,
         "words": written.words,
+        "reading": reading(generated.texts),
         "warnings": collapse_warnings(written, diversity(references.texts)),
     }

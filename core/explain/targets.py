@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, TypeVar
 
 import torch
@@ -339,10 +340,12 @@ def reference(subject: Subject, text: str) -> WordTarget:
 
 
 def _of_all(subject: Subject, name: str, ids: Sequence[int]) -> WordTarget:
-    """All of ids; where a planner ends the report, END is its decision and not a word (see ``training.losses``)."""
-    if subject.model.decoder.sentences:
-        ids = [each for each in ids if each != END]
-    return WordTarget(name, tuple(ids), tuple(range(len(ids))))
+    """All of ids; END of a planner, and that it leaves a sentence out, are no words (see ``training.losses``)."""
+    if not subject.model.decoder.sentences:
+        return WordTarget(name, tuple(ids), tuple(range(len(ids))))
+    ids = [each for each in ids if each != END]
+    left_out = [after == before == SENTENCE_END for before, after in pairwise((START, *ids))]
+    return WordTarget(name, tuple(ids), tuple(position for position, out in enumerate(left_out) if not out))
 
 
 def _of_words(subject: Subject, name: str, words: Iterable[int]) -> WordTarget:

@@ -34,6 +34,7 @@ from core.studies.index import (
     write_index,
 )
 from core.tables import is_broken, plain_id, read_rows
+from core.text import without_removed
 from core.types import Split
 
 SplitChoice = Literal["auto", "r2gen", "r2gen+", "seeded"]
@@ -41,7 +42,6 @@ Removed = Literal["keep", "drop"]
 
 _XML_ID = re.compile(r"CXR(\d+)_(?:\1_)?(IM-.*)")
 _R2GEN_ID = re.compile(r"CXR(\d+)_(?:\1_)?IM-.*")
-_XXXX = re.compile(r"\S*XXXX\S*")
 _R2GEN_SPLITS: dict[str, Split] = {"train": "train", "val": "validate", "test": "test"}
 _MAX_XML_BYTES = 4 * 2**20  # ours; the largest record has about 20 kB
 
@@ -95,7 +95,7 @@ def index_openi(
             patient, 70 / 10 / 20; "auto" is "r2gen" where the file is there.
         seed: of the drawn split.
         removed_words: "keep" leaves the collection's XXXX in the text, as published references have it; "drop" takes
-            the words with XXXX out.
+            the words with XXXX out, see `core.text.without_removed`.
         progress: called with the number of studies read.
 
     Raises:
@@ -189,7 +189,7 @@ def _entry(
     if fault:
         texts = dict.fromkeys(texts, "")
     if removed_words == "drop":
-        texts = {name: _without_removed(text) for name, text in texts.items()}
+        texts = {name: without_removed(text) for name, text in texts.items()}
     known = annotated.get(record.uid)
     if annotated and known is None and not with_others and not fault:
         fault = "not in annotation.json"
@@ -204,18 +204,6 @@ def _entry(
         images=images,
         dropped=fault,
     )
-
-
-def _without_removed(text: str) -> str:
-    """Take out the words that hold an XXXX; their full stops and commas stay."""
-
-    def rest(match: re.Match[str]) -> str:
-        return match[0][-1] if match[0][-1] in ".,;:" else ""
-
-    text = " ".join(_XXXX.sub(rest, text).split())
-    text = re.sub(r"\s+([.,;:])", r"\1", text)
-    text = re.sub(r"([.,;:])(\s*[.,;:])+", r"\1", text)
-    return text.strip(" ,;:")
 
 
 def _view(projection: str, record: _Record) -> str:

@@ -5,13 +5,12 @@ A bundle's card says of which kind it is; one that cannot do all that a pair can
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
+from core.files import hash_of
 from core.registry import pair_title
 from core.studies.model_image import of_image, of_study
 from core.studies.source import Source
@@ -33,9 +32,8 @@ class Pair(System):
         self._library = library
 
     def content_hash(self) -> str:
-        """Of all its weights."""
-        parts = json.dumps([self.card.content["sha256"], self.card.content["encoder"]], sort_keys=True)
-        return hashlib.sha256(parts.encode()).hexdigest()
+        """Of all its weights, and of how it writes."""
+        return hash_of([self.card.made_of, self.card.content["encoder"]])
 
     def reports(self, source: Source, study_ids: Sequence[str], progress: Progress | None = None) -> Written:
         """Write the reports of studies now.

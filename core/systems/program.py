@@ -6,7 +6,6 @@ when it takes too long. Images are given as 8-bit PNG files without any tag of t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -23,7 +22,7 @@ from typing import Any
 
 from PIL import Image
 
-from core.files import read_json_lines, write_whole
+from core.files import hash_of, read_json_lines, sha256_of, write_whole
 from core.studies.model_image import grey_levels
 from core.studies.source import Source
 from core.systems.report_files import read_report_file
@@ -108,8 +107,8 @@ class Program(System):
             path = Path(self.command.folder, word)
             with suppress(OSError):
                 if path.is_file():
-                    parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+                    parts.append(sha256_of(path))
+        return hash_of(parts)
 
     def seconds_a_study(self) -> float | None:
         """What the last run took for each study; None before the first."""

@@ -230,9 +230,7 @@ def strange_bundles(results: ResultSet) -> str:
         return ""
     cards = {name: bundles.card_named(name) for name in results.own.pairs}
     changed = [
-        title_of(name)
-        for name, card in cards.items()
-        if card is None or dict(card.content["sha256"]) != results.own.pairs[name]
+        title_of(name) for name, card in cards.items() if card is None or card.made_of != results.own.pairs[name]
     ]
     changed += [
         name for name, content in results.own.systems.items()

@@ -113,9 +113,7 @@ def unfinished(source_name: str) -> list[Asked]:
         each
         for each in begun
         if str(each.folder) not in running
-        and all(
-            (card := bundles.card_named(name)) and card.content["sha256"] == sha for name, sha in each.pairs.items()
-        )
+        and all((card := bundles.card_named(name)) and card.made_of == sha for name, sha in each.pairs.items())
         and all(
             (there := systems.named(name)) and there.content_hash() == content for name, content in each.systems.items()
         )

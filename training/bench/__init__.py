@@ -1,1 +1,1 @@
-"""Measurements of speed, each a ratio against a baseline of the same run: ``make bench``."""
+"""Measurements: of speed, each a ratio against a baseline of the same run (``make bench``); of intervals' coverage."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -165,9 +165,7 @@ class Measured:
     held_difference: float
 
 
-def measure(
-    each: Population, other: Population, sets: int, resamples: int, seed: int = 0, tell: Callable[[int], None] = id
-) -> dict[str, Measured]:
+def measure(each: Population, other: Population, sets: int, resamples: int, seed: int = 0) -> dict[str, Measured]:
     """Draw test sets and score them.
 
     Args:
@@ -176,7 +174,6 @@ def measure(
         sets: how many.
         resamples: of each interval and test.
         seed: of the draws.
-        tell: called with the number of sets that are done.
     """
     random = np.random.default_rng(seed)
     rows: dict[str, list[tuple[float, ...]]] = {score: [] for score in SCORES}
@@ -184,9 +181,8 @@ def measure(
         (one, same, third), subjects = draw(each, other, random)
         kept = one.values[:, 2 * len(OBSERVATIONS) : 3 * len(OBSERVATIONS)].sum(0) >= FREQUENT
         truth, theirs = each.truth(kept), other.truth(kept)
-        ends = intervals(one, subjects=subjects, resamples=resamples)
-        null = compare(one, same, subjects=subjects, resamples=resamples)
-        real = compare(one, third, subjects=subjects, resamples=resamples)
+        how: Any = {"subjects": subjects, "resamples": resamples, "seed": number}  # not the same draws for all sets
+        ends, null, real = intervals(one, **how), compare(one, same, **how), compare(one, third, **how)
         for score in SCORES:
             low, high, true = ends[score].low, ends[score].high, truth[score]
             tested, found, less = null[score], real[score], true - theirs[score]
@@ -201,7 +197,6 @@ def measure(
                     np.nan if none else found.low <= less <= found.high,
                 )
             )
-        tell(number + 1)
     return {score: Measured(*np.mean(values, 0).tolist()) for score, values in rows.items()}
 
 
@@ -223,13 +218,14 @@ def tried(each: Population, sets: int, resamples: int, seed: int = 0) -> dict[st
         drawn, weighted = one.from_sums(times @ one.values), one.from_sums(smooth @ one.values)
         error = np.sqrt(((left - left.mean(0)) ** 2).sum(0) * (studies - 1) / studies)
         plain = np.quantile(drawn, [0.025, 0.975], axis=0)
-        for method, (low, high) in {
+        ends: dict[str, Sequence[Floats] | Floats] = {
             "percentile bootstrap": plain,
             "basic bootstrap": 2 * middle - plain[::-1],
             "BCa bootstrap": _bca(drawn, middle, left),
             "Bayesian bootstrap": np.quantile(weighted, [0.025, 0.975], axis=0),
             "jackknife": (middle - 1.96 * error, middle + 1.96 * error),
-        }.items():
+        }
+        for method, (low, high) in ends.items():
             hits.setdefault(method, []).append(((low <= truth) & (truth <= high)).tolist())
     return {method: dict(zip(scores, np.mean(each, 0).tolist(), strict=True)) for method, each in hits.items()}
 
@@ -257,9 +253,7 @@ def populations(bundles: Path, families: Sequence[str] = tuple(SYSTEMS)) -> Iter
                 yield population(results, system, assumed=assumed), other
 
 
-def rows(
-    chosen: Sequence[tuple[Population, Population]], sets: int, resamples: int, tell: Callable[[int], None] = id
-) -> Iterator[str]:
+def rows(chosen: Sequence[tuple[Population, Population]], sets: int, resamples: int, seed: int = 0) -> Iterator[str]:
     """Lines of the tables, each when it is measured."""
     yield (
         "| population | score | interval holds the truth | wholly below it | mean width "
@@ -267,7 +261,7 @@ def rows(
     )
     yield "|---|---|" + "---:|" * 6
     for each, other in chosen:
-        for score, found in measure(each, other, sets, resamples, tell=tell).items():
+        for score, found in measure(each, other, sets, resamples, seed).items():
             shares = (found.held, found.low, found.width, found.excluded, found.claimed, found.held_difference)
             cells = ["none" if np.isnan(share) else f"{share:.3f}" for share in shares]
             yield f"| {each.name} | {SCORES[score]} | {' | '.join(cells)} |"
@@ -277,7 +271,7 @@ def rows(
     yield f"| population | interval | holds the truth: {SCORES['f1']} | {SCORES['f1_frequent']} |"
     yield "|---|---|---:|---:|"
     for each, _ in chosen:
-        for method, shares_of in tried(each, sets, resamples).items():
+        for method, shares_of in tried(each, sets, resamples, seed).items():
             yield f"| {each.name} | {method} | {shares_of['f1']:.3f} | {shares_of['f1_frequent']:.3f} |"
 
 
@@ -287,10 +281,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(SYSTEMS)}; all unless named")
     parser.add_argument("--sets", type=int, default=1000, help="test sets of each population")
     parser.add_argument("--resamples", type=int, default=300, help="of each interval and test")
+    parser.add_argument("--seed", type=int, default=0, help="of the test sets")
     parser.add_argument("--bundles", type=Path, default=BUNDLES, help="folder with FAMILY-results.json")
     chosen = parser.parse_args(arguments)
     found = list(populations(chosen.bundles, tuple(chosen.families) or tuple(SYSTEMS)))
-    for line in rows(found, chosen.sets, chosen.resamples):
+    for line in rows(found, chosen.sets, chosen.resamples, chosen.seed):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 

@@ -93,7 +93,8 @@ class ReportModule(lightning.LightningModule):
         visual, ids = self.tokens(batch), batch["ids"]
         losses = report_loss(self.decoder(visual, ids[:, :-1]), ids, self.config.stop_weight)
         self.log_dict({f"val_{name}": value for name, value in losses.items()}, batch_size=len(ids), sync_dist=True)
-        for hypothesis, reference in zip(generate(self.decoder, visual, GREEDY), ids.tolist(), strict=True):
+        written = generate(self.decoder, visual, GREEDY, self.vocabulary)
+        for hypothesis, reference in zip(written, ids.tolist(), strict=True):
             self._generated.append((self.vocabulary.decode(hypothesis.ids), self.vocabulary.decode(reference)))
 
     def on_validation_epoch_end(self) -> None:

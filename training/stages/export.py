@@ -146,7 +146,7 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
         "decoder": {"name": decoder_name, "changes": {}},
         "inputs": {"image": [1, side, side], "range": [0, 1], "normalization": "in the encoder"},
         "metrics": {watched: summary["best"], "epochs": summary["epochs"]},
-        "write": to_dict(run.config.write),
+        "write": run.data.write_settings(run.config.write),
     }
     texts = {"vocab.json": json.dumps(run.data.vocabulary.words, ensure_ascii=False, indent=0)}
     folder = out / name
@@ -182,7 +182,7 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
         tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder)).tokens}  # type: ignore[arg-type]
     else:
         tensors |= {key: value[:TOKEN_STUDIES] for key, value in single_tokens(visual).items()}
-    write = GenerateConfig(**to_dict(config.write))
+    write = GenerateConfig(**run.data.write_settings(config.write))
     for decoder in config.decoders:
         model = library.load(f"{family}-{name}-{decoder}")
         own = visual if model.encoder is encoder else tokens_of(model.encoder)  # DVE learns with its decoder

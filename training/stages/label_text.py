@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.config import identity, to_dict
+from core.config import identity
 from core.decoders import build_decoder
 from core.decoders.search import GenerateConfig, generate
 from core.encoders.label_text import LabelTextEncoder, label_text
@@ -59,7 +59,7 @@ def label_text_decoder(run: Run) -> Done:
             seed=config.seed,
         )
         save_weights(folder, {"encoder": encoder, "decoder": decoder})
-        write, device = GenerateConfig(**to_dict(config.write)), run.placement.device
+        write, device = GenerateConfig(**run.data.write_settings(config.write)), run.placement.device
         encoder.to(device)
         decoder.to(device)
         count = config.evaluate_studies or len(studies["test"])
@@ -67,7 +67,7 @@ def label_text_decoder(run: Run) -> Done:
             texts = [
                 to_text(run.data.vocabulary.decode(hypothesis.ids))
                 for ids in read["test"][:count].split(50)
-                for hypothesis in generate(decoder, encoder(ids.to(device)), write)
+                for hypothesis in generate(decoder, encoder(ids.to(device)), write, run.data.vocabulary)
             ]
         write_whole(folder / "reports.json", json.dumps(texts))
 

@@ -39,10 +39,8 @@ def report_loaders(
 def finding_ids(run: Run, split: Split, sentences: bool) -> list[list[int]]:
     """Ids of each study's findings; with ``sentences``, with the ends that a planner of sentences needs."""
     in_order = abnormal_first if sentences and run.config.report.abnormal_first else str
-    return [
-        run.data.vocabulary.encode(in_order(study.findings), run.config.data.max_words, sentences=sentences)
-        for study in run.data.studies[split]
-    ]
+    texts = [in_order(run.data.learned(study.findings)) for study in run.data.studies[split]]
+    return [run.data.vocabulary.encode(text, run.config.data.max_words, sentences=sentences) for text in texts]
 
 
 def with_tokens(caches: Sequence[TokenCache], ids: Sequence[Sequence[int]]) -> Callable[[list[int]], dict[str, Any]]:

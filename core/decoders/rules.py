@@ -1,0 +1,226 @@
+"""What a report may look like, whatever a decoder prefers: rules of words and sentences over ids.
+
+They only take words away. Where they would leave a hypothesis nothing that its decoder allows, they give way, but for
+what is never written. What they follow are a few numbers a hypothesis, kept in NumPy: on so few, torch takes longer to
+begin than to compute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import IntEnum, auto
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from core.text import END, PAD, SENTENCE_END, START, TERMINATORS, UNKNOWN, Vocabulary, tokenize
+
+if TYPE_CHECKING:
+    from core.decoders.search import GenerateConfig
+
+Bools = npt.NDArray[np.bool_]
+Ids = npt.NDArray[np.int64]
+
+NEVER = (PAD, START, UNKNOWN)
+"""What no report has: two are no words, and a reader can do nothing with the third."""
+MOST_SHORT = 3
+"""The longest sentence that can be called short, words and punctuation: its ids make one number."""
+
+
+class Place(IntEnum):
+    """Where a hypothesis stands; each place forbids some words."""
+
+    ANYWHERE = 0
+    SHORT = auto()
+    """In a sentence that is too short to end."""
+    SHORT_NUMBER = auto()
+    """The same after a number, which a decimal point may follow."""
+    SHORT_POINT = auto()
+    """The same after a number and a point, which can only be a decimal point."""
+    POINT = auto()
+    """After a number and a point, in a sentence that is long enough for it to be a full stop."""
+    REPORT = auto()
+    """Before the first word."""
+    SENTENCE = auto()
+    """Before a sentence, after a full stop."""
+    PLANNED = auto()
+    """Before a planned sentence."""
+
+
+class Rules:
+    """The rules of one vocabulary, the same for all hypotheses.
+
+    Attributes:
+        ends: (V,) what ends a sentence.
+        words: (V,) what has a letter or a digit.
+        numbers: (V,) what is a number.
+        point: (V,) the full stop, which after a number may be a decimal point.
+        short: the short sentences that may be written, each as one number.
+        forbidden: (places, V), on the search's device: what is not written at each `Place`.
+        never: (V,), what is written at none.
+    """
+
+    def __init__(
+        self,
+        config: GenerateConfig,
+        vocabulary: Vocabulary | None,
+        size: int,
+        device: torch.device,
+        *,
+        plans: bool,
+    ) -> None:
+        """Make the tables.
+
+        Args:
+            config: which rules.
+            vocabulary: None where ids are no words: SENTENCE_END alone ends a sentence then.
+            size: V, of the decoder's logits.
+            device: of the search.
+            plans: the decoder writes SENTENCE_END after each sentence.
+        """
+        self.size, self.ngram, self.min_words = size, config.no_repeat_ngram, config.min_sentence_words
+        self.say_again, self.plans = config.say_again, plans
+        texts = list(vocabulary.words) if vocabulary is not None else ["word"] * size
+        removed = vocabulary.removed if vocabulary is not None and not config.removed_words else ()
+        ids = np.arange(size)
+        self.ends: Bools = (ids == SENTENCE_END) | np.array([text in TERMINATORS for text in texts])
+        self.words: Bools = (ids > SENTENCE_END) & np.array([any(map(str.isalnum, text)) for text in texts])
+        self.numbers: Bools = np.array([text.isdigit() for text in texts])
+        self.point: Bools = np.array([text == "." for text in texts])
+        tokens = [tokenize(text) for text in config.short_sentences]
+        known = [] if vocabulary is None else [vocabulary.ids(each) for each in tokens if len(each) <= MOST_SHORT]
+        self.short: Ids = np.array([_number(each, size) for each in known], dtype=np.int64)
+        never = np.isin(ids, [*NEVER, *removed, *(() if plans else (SENTENCE_END,))])
+        places = np.tile(never, (len(Place), 1))
+        if self.min_words:
+            closes, end, planned = self.ends | (ids == END), ids == END, ids == SENTENCE_END
+            places[Place.SHORT] |= closes
+            places[Place.SHORT_NUMBER] |= closes & ~self.point
+            places[Place.SHORT_POINT] |= ~self.numbers
+            places[Place.POINT] |= self.ends & ~planned
+            places[Place.REPORT] |= ~self.words
+            places[Place.SENTENCE] |= ~(self.words | end | planned)
+            places[Place.PLANNED] |= ~(self.words | end)
+        self.never, self.forbidden = (torch.from_numpy(each).to(device) for each in (never, places))
+
+
+def _number(ids: Sequence[int], size: int) -> int:
+    """One number for the ids of a short sentence."""
+    number = 0
+    for each in ids:
+        number = number * size + each
+    return number
+
+
+class Written:
+    """Where each hypothesis stands in its sentence: rows that go along with the search's.
+
+    Attributes:
+        ids: (rows, t) what each has written, START left out; PAD for words that are left out.
+        begin: (rows,) step at which its sentence began.
+        count: (rows,) words in it.
+        number: (rows,) its ids as one number, while it is short.
+        last: (rows,) id of its last word.
+        before: (rows,) id of the word before.
+    """
+
+    def __init__(self, rules: Rules, rows: int) -> None:
+        """Nothing is written yet."""
+        self.rules = rules
+        self.follows_sentences = rules.ngram > 0 or rules.min_words > 0 or not rules.say_again
+        none = np.zeros(rows, dtype=np.int64)
+        self.ids: Ids = np.zeros((rows, 0), dtype=np.int64)
+        self.begin, self.count, self.number, self.last, self.before = none, none, none, none + START, none + START
+
+    @property
+    def fresh(self) -> Bools:
+        """(rows,) whether a sentence begins with the next word."""
+        return self.begin == self.ids.shape[1]
+
+    @property
+    def between(self) -> Bools:
+        """(rows,) whether what is compared with the rest begins: a sentence; with a planner, all that it planned."""
+        return (self.last == START) | (self.last == SENTENCE_END) if self.rules.plans else self.fresh
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let all other rows go."""
+        self._go_on(np.array(rows, dtype=np.int64))
+
+    def kept(self, row: int) -> tuple[int, ...]:
+        """Ids that a row has written, but for those that are left out."""
+        return tuple(each for each in self.ids[row].tolist() if each != PAD)
+
+    def leave_out(self, row: int, words: int) -> None:
+        """Forget so many words before the last one."""
+        self.ids[row, -1 - words : -1] = PAD
+
+    def forbid(self, log_probabilities: Tensor) -> Tensor:
+        """Log-probabilities (rows, V), with -inf for what a row may not write next."""
+        rules = self.rules
+        if not self.follows_sentences:
+            return log_probabilities.masked_fill(rules.never, -math.inf)
+        places = torch.from_numpy(self._places()).to(log_probabilities.device)
+        ruled = log_probabilities.masked_fill(rules.forbidden[places], -math.inf)
+        rows, words = self._repeats()
+        if len(rows):
+            ruled[torch.from_numpy(rows), torch.from_numpy(words)] = -math.inf
+        stuck = ruled.amax(1).isneginf()
+        if stuck.any():
+            ruled[stuck] = log_probabilities[stuck].masked_fill(rules.never, -math.inf)
+        return ruled
+
+    def follow(self, rows: Tensor, words: Tensor) -> None:
+        """Go on with hypotheses ``rows`` (R,), each of which wrote one of ``words`` (R,)."""
+        if not self.follows_sentences:
+            return
+        rules, step, written = self.rules, self.ids.shape[1], words.cpu().numpy()
+        self._go_on(rows.cpu().numpy())
+        # A point after a number was a full stop if no number follows.
+        over = rules.point[self.last] & rules.numbers[self.before] & ~rules.numbers[written]
+        begin = np.where(over, step, self.begin)
+        count = np.where(over, 0, self.count) + rules.words[written]
+        number = np.where(step - begin < MOST_SHORT, np.where(over, 0, self.number) * rules.size + written, -1)
+        over = rules.ends[written] & ~(rules.point[written] & rules.numbers[self.last])
+        self.begin, self.count = np.where(over, step + 1, begin), np.where(over, 0, count)
+        self.number = np.where(over, 0, number)
+        self.before, self.last = self.last, written
+        self.ids = np.concatenate([self.ids, written[:, None]], axis=1)
+
+    def _go_on(self, rows: npt.NDArray[Any]) -> None:
+        self.ids, self.begin, self.count, self.number, self.last, self.before = (
+            each[rows] for each in (self.ids, self.begin, self.count, self.number, self.last, self.before)
+        )
+
+    def _places(self) -> Ids:
+        """The `Place` of each row, (rows,)."""
+        rules, last = self.rules, self.last
+        short = (self.count < rules.min_words) & ~np.isin(self.number, rules.short)
+        number, point = rules.numbers[last], rules.point[last]
+        pointed = point & rules.numbers[self.before]
+        decimal = number & ~(rules.point[self.before] & (self.count > 1))  # it has no decimal point yet
+        inside = np.where(
+            short,
+            np.where(pointed, Place.SHORT_POINT, np.where(decimal, Place.SHORT_NUMBER, Place.SHORT)),
+            np.where(pointed, Place.POINT, Place.ANYWHERE),
+        )
+        started, planned = last == START, last == SENTENCE_END
+        between = np.where(started, Place.REPORT, np.where(planned, Place.PLANNED, Place.SENTENCE))
+        return np.where(self.fresh, between, inside).astype(np.int64)
+
+    def _repeats(self) -> tuple[Ids, Ids]:
+        """Rows and words: each word would complete an n-gram that the row's sentence already has."""
+        size, step = self.rules.ngram, self.ids.shape[1]
+        longest = step - int(self.begin.min(initial=step))
+        if not size or longest < size:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        seen = self.ids[:, step - longest :]  # of each row, its sentence at least
+        grams = np.lib.stride_tricks.sliding_window_view(seen, size, axis=1)  # (rows, grams, size)
+        comes_again = (self.begin - (step - longest))[:, None] <= np.arange(grams.shape[1])
+        for place in range(size - 1):
+            comes_again &= grams[:, :, place] == seen[:, longest - size + 1 + place, None]
+        rows, places = comes_again.nonzero()
+        return rows, grams[rows, places, -1]
