@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from functools import partial
 
@@ -30,6 +29,7 @@ from tests.documented.programs import (
     there,
     under_srun,
 )
+from tests.documented.systems import system_rows
 from tests.test_training import FEW
 from training.cli import app
 
@@ -94,8 +94,6 @@ PYTEST = {
 }
 
 TRAINING = "cxr-lens train --preset phantom"
-THEIR_FILE = "cxr-lens systems add NAME theirs.csv"
-THEIRS = {"NAME": lambda place: "Theirs", "theirs.csv": lambda place: "one-column.csv"}
 INDEX = "cxr-lens data openi --from FOLDER --out data/openi"
 TABLE = (
     "cxr-lens data table --images scans --reports reports.csv --id study --findings report --out data/mine --only-test"
@@ -155,66 +153,7 @@ ROWS: dict[str, Row] = {
         PHANTOM + RUNS + ONE, {"mine.toml": lambda place: place.preset}, says="cve *. transformer", after=TRAINING
     ),
     "cxr-lens evaluate --preset phantom": Row(PHANTOM + RUNS + TRAINED + ONE, says="constant report", after=TRAINING),
-    "cxr-lens systems add NAME theirs.csv": Row(
-        " --replace", THEIRS, says=f"Theirs: {STUDIES} reports in 'findings', by 'study_id'"
-    ),
-    "cxr-lens systems add NAME theirs.csv --id dicom_id --report report --source data/mine": Row(
-        " --replace",
-        THEIRS
-        | {
-            "dicom_id": lambda place: "study_id",
-            "report": lambda place: "findings",
-            "data/mine": lambda place: "phantom:40:0",
-        },
-        says="of the 40 studies",
-    ),
-    "cxr-lens systems list": Row(says="(?s)Theirs .*file of reports.*reference", after=THEIR_FILE),
-    "cxr-lens systems remove NAME": Row(given=_words(NAME=lambda place: "Theirs"), says="is removed", after=THEIR_FILE),
-    'cxr-lens systems add NAME --command "python inference.py" --timeout 3600': Row(
-        " --replace", THEIRS | {"python inference.py": lambda place: f"{sys.executable} -c 0"}, says="Theirs: a program"
-    ),
-    "cxr-lens rexrank INPUT.json OUTPUT.json IMAGES --bundle openi-fve-m2": Row(
-        given={
-            "INPUT.json": lambda place: place.rexrank,
-            "OUTPUT.json": lambda place: "out.json",
-            "IMAGES": lambda place: place.folder,
-        },
-        slow=True,
-        says="1 of 1 reports in out.json",
-    ),
-    **{
-        each: Row(instead=elsewhere, as_far="the command's name in a sentence")
-        for each in ("cxr-lens evaluate", "cxr-lens evaluate --labeler chexbert", "cxr-lens evaluate --seeds 3")
-    },
-    "cxr-lens evaluate --preset phantom --labeler chexbert --checkpoint chexbert.pth": Row(
-        PHANTOM + RUNS + TRAINED + ONE,
-        CHEXBERT,
-        slow=True,
-        says="Generated reports: CheXbert",
-        after=TRAINING,
-        needs=BERT,
-    ),
-    "cxr-lens evaluate --preset phantom --scores scores.csv --out DIR": Row(
-        PHANTOM + RUNS + TRAINED + ONE,
-        {"scores.csv": lambda place: place.outside, "DIR": lambda place: "scored"},
-        slow=True,
-        says=r"Scores of outside.csv.*(?s:.)*GREEN",
-        after=TRAINING,
-    ),
-    "cxr-lens evaluate --preset phantom --reports NAME=theirs.csv": Row(
-        PHANTOM + RUNS + TRAINED + ONE,
-        {"NAME=theirs.csv": lambda place: "Theirs=one-column.csv"},
-        slow=True,
-        says=r"\*Theirs\*",
-        after=TRAINING,
-    ),
-    "cxr-lens evaluate --source data/mine --system NAME --system openi-fve-m2": Row(
-        " --split test",
-        {"data/mine": lambda place: f"phantom:{STUDIES}:0", "NAME": lambda place: "Theirs"},
-        slow=True,
-        says="Theirs",
-        after=THEIR_FILE,
-    ),
+    **system_rows(PHANTOM + RUNS + TRAINED + ONE, TRAINING, BERT),
     "cxr-lens table 1 --preset phantom": Row(TRAINED + OUT, says="CVE, Transformer", after=TRAINING),
     "cxr-lens table 2 --preset phantom": Row(SET + " --backbone resnet18" + RUNS + OUT, says="ResNet-18"),
     "cxr-lens table 2 --backbone NAME": Row(
