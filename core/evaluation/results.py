@@ -115,6 +115,11 @@ def reports_of_all(
     return given, places, told
 
 
+def row_of_card(card: Card) -> Mapping[str, str]:
+    """What a row of results says of a pair."""
+    return {"name": card.name, "encoder": card.encoder, "decoder": card.decoder, "group": card.family}
+
+
 def row_of(system: System) -> dict[str, str]:
     """What a row of results says of a system that is no pair."""
     return {"name": system.name, "title": system.title, "kind": system.kind, "group": system.group}
@@ -177,16 +182,14 @@ def score_pairs(
             for name in published
         }
     details[SHUFFLED] = f"reports of {best} for other studies"
-    heads: list[Mapping[str, str]] = [
-        {"name": card.name, "encoder": card.encoder, "decoder": card.decoder, "group": card.family} for card in cards
-    ]
+    heads = [*map(row_of_card, cards), *others]
     rows = [
         {
             **head,
             **scores[head["name"]],
             "shuffled_f1": clinical_scores(references.states, systems[head["name"]].reordered(order).states).f1,
         }
-        for head in [*heads, *others]
+        for head in heads
     ]
     clinical = ClinicalProtocol(truth, labeler.title)
     told = (clinical.describe(), FALSE_ALARM, DEFAULT_PROTOCOL.describe(), lacking, INTERVALS, PAIRED * bool(against))
