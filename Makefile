@@ -20,7 +20,7 @@ COMPILE := $(CACHE)/lock-tools/bin/uv pip compile --quiet --custom-compile-comma
 	--universal --python-version 3.11 --fork-strategy fewest
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock dependencies browser run test test-cpus test-all test-wheel check docs notebook bench demo screenshots
+.PHONY: help install lock dependencies browser orthanc run test test-cpus test-all test-wheel check docs notebook bench demo screenshots
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ run: install ## open the dashboard
 
 browser: install ## find a browser for the tests, or bring one
 	@$(BIN)/python -m tests.browser.find
+
+orthanc: install ## find a DICOMweb server for the tests, or bring one
+	@$(BIN)/python -m tests.orthanc
 
 test: browser ## run the tests (under 12 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder

@@ -15,9 +15,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from streamlit.testing.v1 import AppTest
 
 import core
 from core import paths
+from core.evaluation import own
 
 CLONE = Path(sys.argv[1])
 SITE = Path(core.__file__).resolve().parent.parent
@@ -117,16 +123,52 @@ with (
 ):
     need(not served.listens_elsewhere(port), "the dashboard listens on more than 127.0.0.1")
 
-with step("the dashboard's first report"):
-    from streamlit.testing.v1 import AppTest
 
+def drawn(page: AppTest, name: str) -> dict[str, Any]:
+    """What a component of a page was given; nothing where it is not there."""
+    found = [each.proto.json for each in page.get("bidi_component") if each.proto.component_name == name]
+    return dict(json.loads(found[0])) if found else {}
+
+
+def cases_of_mine() -> AppTest:
+    """Cases on the index that is in the working directory."""
+    page = AppTest.from_file(str(SITE / "dashboard" / "app.py"), default_timeout=300)
+    page.switch_page("app_pages/cases.py")
+    page.query_params["source"] = "mine"
+    page.run()
+    need(not page.exception and not page.error, f"Cases shows {page.exception or page.error}")
+    return page
+
+
+with step("the dashboard's first report"):
     sys.path.remove(str(CLONE))
     page = AppTest.from_file(str(SITE / "dashboard" / "app.py"), default_timeout=300).run()
     need(not page.exception and not page.error, f"the page shows {page.exception or page.error}")
-    shown = [each.proto for each in page.get("bidi_component") if each.proto.component_name == "cxr_reports"]
-    cards = json.loads(shown[0].json)["cards"] if shown else []
+    cards = drawn(page, "cxr_reports").get("cards", [])
     need(len(cards) == 12 and any(each.get("pieces") for each in cards), "no report on the first page")
     need(Path(sys.modules["dashboard"].__file__ or "").is_relative_to(SITE), "the dashboard comes from the clone")
+
+with step("one's own 50 images and reports: an index, and reports of them on Cases"):
+    _, index, _ = (CLONE / "docs" / "bring-your-own.md").read_text(encoding="utf-8").split("```\n")[1].splitlines()
+    need(index.startswith("cxr-lens data table "), f"docs/bring-your-own.md begins with other commands: {index}")
+    Path("scans").mkdir()
+    for number in range(50):
+        noise = np.random.default_rng(number).integers(0, 255, (64, 64), dtype=np.uint8)
+        Image.fromarray(noise).save(f"scans/S{number:02}.png")
+    reports = [f"S{number:02},The heart is large. No effusion." for number in range(50)]
+    Path("reports.csv").write_text("\n".join(["study,report", *reports]) + "\n", encoding="utf-8")
+    cxr_lens(*index.split()[1:])
+    page = cases_of_mine()
+    (models,) = [each for each in page.multiselect if each.label == "Models"]
+    models.set_value(models.options[:1]).run()
+    page.button(key="own_start").click().run()
+    end = time.monotonic() + 300
+    while not any(each.whole for each in own.evaluations()):
+        need(time.monotonic() < end, "the reports are not written in five minutes")
+        time.sleep(0.2)
+    rows = drawn(cases_of_mine(), "cxr_cases").get("rows", [])
+    need(len(rows) == 8 and all(each["picture"] and each["reference"] for each in rows), "no pictures, or no texts")
+    need(all(each["cells"][0]["pieces"][0]["text"].strip() for each in rows), "an empty report")
 
 with step("nothing was written beside the packages"):
     need(paths.ASSETS.is_relative_to(SITE) and installed() == before, "files beside the packages have changed")

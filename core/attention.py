@@ -137,15 +137,18 @@ class WordInput(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, vocabulary_size: int, width: int, dropout: float, max_words: int = 512) -> None:
+    def __init__(
+        self, vocabulary_size: int, width: int, dropout: float, max_words: int = 512, scale: float = 0.0
+    ) -> None:
         """Build for texts of up to ``max_words`` words.
 
-        The scale is sqrt(width); the published code's sqrt(max_words) made the model depend on a length limit.
+        Embeddings are multiplied by ``scale``; 0 is sqrt(width). The published code has sqrt(128), its length limit, on
+        which the model then depends.
         """
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
-        self.scale = math.sqrt(width)
+        self.scale = scale or math.sqrt(width)
         self.dropout = nn.Dropout(dropout)
         position = torch.arange(max_words).unsqueeze(1)
         rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))

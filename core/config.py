@@ -19,44 +19,24 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from core.paths import how_to_restore
 from core.registry import DECODERS, ENCODERS, Size, did_you_mean, encoder_parts
-from core.types import CXRLensError
+from core.registry import image_size as usual_image_size
+from core.settings import (
+    AS_THE_PRESET_SAYS,
+    BackboneConfig,
+    ConfigError,
+    Count,
+    Momentum,
+    Positive,
+    Range,
+    Rate,
+    Seed,
+    StartConfig,
+    StepConfig,
+    Weight,
+)
 from core.views import view_choices
 
 Config = TypeVar("Config")
-
-
-class ConfigError(CXRLensError):
-    """A preset or an override is wrong; the message has the full key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """What a number of a preset may be: at least ``low``, or above it, and at most ``high``."""
-
-    low: float
-    above: bool = False
-    high: float = math.inf
-
-    def check(self, value: float, key: str) -> None:
-        """Refuse a number outside.
-
-        Raises:
-            ConfigError: it is outside, or no finite number.
-        """
-        got = str(value)[:40]
-        if value > self.high:
-            raise ConfigError(f"{key}: must be at most {self.high:,}, got {got}.")
-        if not (self.low < value < math.inf or (value == self.low and not self.above)):  # or it is no number
-            raise ConfigError(f"{key}: must be {'above' if self.above else 'at least'} {self.low:g}, got {got}.")
-
-
-Positive = Annotated[int, Range(1, high=2**31 - 1)]
-Count = Annotated[int, Range(0, high=2**31 - 1)]
-Seed = Annotated[int, Range(0, high=2**32 - 1)]
-"""As NumPy and scikit-learn take it."""
-Rate = Annotated[float, Range(0, above=True)]
-Weight = Annotated[float, Range(0)]
-
 
 _LABELS = {"openi": ("rules",), "mimic_cxr": ("rules", "chexpert", "negbio"), "table": ("rules", "given")}
 
@@ -78,6 +58,8 @@ class DataConfig:
         max_words: longest target, START and END counted.
         removed_words: whether models learn to write what stands for words that a de-identification removed ("XXXX",
             "___"), as published code does; otherwise it is taken out of what is learned from, never out of references.
+        impressions: whether training studies with an impression and no findings teach classifiers and CLIP too, but not
+            decoders. R2Gen's split lacks Open-i's: `cxr-lens data openi --split r2gen+`.
     """
 
     source: Literal["phantom", "openi", "mimic_cxr", "table"]
@@ -90,12 +72,15 @@ class DataConfig:
     min_fine_label_count: Positive
     max_words: Annotated[int, Range(3, high=2**31 - 1)]
     removed_words: bool = False
+    impressions: bool = False
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
         if self.source == "phantom":
             if self.count <= 0:
                 raise ConfigError("data.count: phantoms are made to order, say how many.")
+            if self.impressions:
+                raise ConfigError("data.impressions: every phantom has findings. Set it to false.")
             return
         if self.views not in (views := view_choices(self.source)):
             raise ConfigError(f"data.views: expected one of {', '.join(views)} for {self.source}, got '{self.views}'.")
@@ -108,39 +93,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackboneConfig:
-    """A classifier of coarse and fine labels, from whose weights every encoder starts.
-
-    Attributes:
-        source: what it learns from. "phantom": other phantoms, which are to networks that nobody published what
-            ImageNet is to the paper's. "train": the run's own training split, so that CLIP starts from labels where
-            pairs are too few to match. "none" leaves it out.
-        count: phantoms of source "phantom".
-        seed: of these phantoms, another than the run's own.
-        epochs: with cross-entropy on coarse and fine labels.
-        batch_size: studies.
-        learning_rate: at its highest.
-        weight_decay: decoupled.
-    """
-
-    source: Literal["none", "phantom", "train"]
-    count: Count
-    seed: Seed
-    epochs: Count
-    batch_size: Positive
-    learning_rate: Weight
-    weight_decay: Weight
-
-    def __post_init__(self) -> None:
-        """Refuse a backbone that learns nothing."""
-        if self.source != "none" and not (self.epochs and self.learning_rate):
-            raise ConfigError("backbone.epochs and backbone.learning_rate must be above 0, or backbone.source 'none'.")
-        if self.source == "phantom" and not self.count:
-            raise ConfigError("backbone.count: phantoms are made to order, say how many.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassifierConfig:
+class ClassifierConfig(StepConfig):
     """CDC and FGC.
 
     Attributes:
@@ -157,6 +110,8 @@ class ClassifierConfig:
         sam_rho: radius of SAM's ascent. src: davda54/sam's default; the paper has none.
         pesg_learning_rate: src: LibAUC, several labels (paper-notes 4.3).
         pesg_decay: pull towards the mean of earlier weights. src: LibAUC, 1/500.
+        pesg_momentum: weight of the new direction beside that of the steps before; 0 takes the new one alone. src:
+            LibAUC 2.0.
         class_aware: half of each batch has a positive of a class, all classes in turn.
     """
 
@@ -172,11 +127,12 @@ class ClassifierConfig:
     sam_rho: Rate = 0.05
     pesg_learning_rate: Rate = 0.1
     pesg_decay: Weight = 0.002
+    pesg_momentum: Momentum = 0.9
     class_aware: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipConfig:
+class ClipConfig(StepConfig):
     """CLIP and cluster CLIP.
 
     Attributes:
@@ -209,7 +165,7 @@ class ClipConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(StepConfig):
     """Decoders, and DVE with them.
 
     Attributes:
@@ -226,6 +182,11 @@ class ReportConfig:
         class_aware: every second study is a positive of an observation, all in turn, so that rare ones are learned.
         group_lengths: put reports of like length into a batch, for speed.
         monitor: the greedy validation reports' score whose best epoch is kept: BLEU-4, or clinical macro F1.
+        validate_studies: of the validation split that each epoch writes reports for, the first; 0 is all.
+        layers: of the Transformer's and M2's encoder and decoder each; 0 is the size's own number (`core.registry`).
+        cls_token: whether these two read a CLS token before the image's; the published code has none (paper-notes 2).
+        word_scale: of their word embeddings: the square root of "width", or of data.max_words as the published code has
+            it (paper-notes 3.0).
         drifting_norms: the published code's fault, to measure it: batch norms of "frozen" encoders normalise by the
             decoder's batches and go on learning their statistics (paper-notes 1.5). Images are encoded at every step.
     """
@@ -243,6 +204,10 @@ class ReportConfig:
     class_aware: bool = False
     group_lengths: bool = False
     monitor: Literal["bleu_4", "f1"] = "bleu_4"
+    validate_studies: Count = 200
+    layers: Count = 0
+    cls_token: bool = True
+    word_scale: Literal["width", "max_words"] = "width"
     drifting_norms: bool = False
 
 
@@ -272,6 +237,8 @@ class ExperimentConfig:
         encoders: which to train; names joined by "+" feed one decoder jointly ("fve+ccve").
         decoders: which to train for each.
         evaluate_studies: held-out studies that are scored, the first of the test split; 0 is all.
+        image_size: side of the images that encoders read, pixels, a multiple of 32; 0 is that of the size.
+        start: the weights that single encoders start from.
     """
 
     name: str
@@ -288,6 +255,12 @@ class ExperimentConfig:
     cluster_clip: ClipConfig
     report: ReportConfig
     write: WriteConfig
+    image_size: Count = 0
+    start: StartConfig = AS_THE_PRESET_SAYS
+
+    def image_side(self, encoder: str) -> int:
+        """Side of the images that an encoder, or several jointly, read, pixels."""
+        return self.image_size or usual_image_size(encoder, self.size)
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -310,6 +283,19 @@ class ExperimentConfig:
                 raise ConfigError(f"encoders: '{name}' must join different encoders that are frozen.")
             if len(parts) > 1 and self.report.drifting_norms:
                 raise ConfigError(f"report.drifting_norms is for single encoders, not '{name}'. Leave one of them out.")
+        if self.image_size % 32 or (self.image_size and self.size == "paper"):
+            raise ConfigError(
+                f"image_size: {self.image_size} at size {self.size}: it is 0, or a multiple of 32 at sizes small and "
+                "tiny. The paper's encoders have sides of their own."
+            )
+        for name in ENCODERS:
+            if self.start.of(name) == "published" and self.size == "tiny":
+                raise ConfigError(f"start.{name}: nobody has published weights of size tiny. Set it to random.")
+        kind = self.data.source
+        if self.backbone.laterals and (kind == "phantom" or view_choices(kind)[self.data.views].views is None):
+            raise ConfigError("backbone.laterals: there are none, or data.views has them among all images already.")
+        if self.backbone.codes and kind != "openi":
+            raise ConfigError(f"backbone.codes: only Open-i has codes that people gave, not {kind}.")
         phantoms = self.backbone.source == "phantom"
         if phantoms and self.pretrained:
             raise ConfigError("backbone.source: encoders start from published weights or from phantoms, not both.")
@@ -451,5 +437,8 @@ def identity(config: Any, unused: Collection[str] = ()) -> dict[str, Any]:
         config: a config dataclass.
         unused: names of fields that change nothing where it is used.
     """
-    standard = {each.name: each.default for each in dataclasses.fields(config)}
+    standard = {
+        each.name: to_dict(each.default) if dataclasses.is_dataclass(each.default) else each.default
+        for each in dataclasses.fields(config)
+    }
     return {name: value for name, value in to_dict(config).items() if name not in unused and value != standard[name]}

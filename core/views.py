@@ -29,7 +29,11 @@ _CHOICES: dict[str, dict[str, ViewChoice]] = {
     "mimic_cxr": {"ap": ViewChoice(frozenset({"AP"})), "frontal": ViewChoice(_FRONTAL), "all": ViewChoice(None)},
 }
 # Of data that nobody here has seen: an image whose view nothing tells is taken for a frontal one.
-_OTHERS = {"frontal": ViewChoice(_FRONTAL | {""}, first_only=True), "all": ViewChoice(None)}
+_OTHERS = {
+    "frontal": ViewChoice(_FRONTAL | {""}, first_only=True),
+    "any": ViewChoice(None, first_only=True),
+    "all": ViewChoice(None),
+}
 
 _SPELLED = {
     "PA": ("PA", "POSTEROANTERIOR", "POSTERIORANTERIOR"),

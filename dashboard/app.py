@@ -22,16 +22,26 @@ if refusal := server.refusal():
 st.logo(str(HERE / "logo.svg"), size="large")
 session.start()
 
+READ = st.Page(
+    "app_pages/read.py",
+    title="Read",
+    icon=":material/radiology:",
+    url_path="",
+    default=True,
+    help="One radiograph, its reference report and the generated reports, side by side.",
+)
+
+
+def read_by_name() -> None:
+    """Lead from /read, as other programs link to it, to the first page, which has no name of its own."""
+    asked = {name: st.query_params.get_all(name) for name in st.query_params}
+    st.switch_page(READ, query_params=asked)
+
+
 page = st.navigation(
     [
-        st.Page(
-            "app_pages/read.py",
-            title="Read",
-            icon=":material/radiology:",
-            url_path="read",
-            default=True,
-            help="One radiograph, its reference report and the generated reports, side by side.",
-        ),
+        READ,
+        st.Page(read_by_name, title="Read", url_path="read", visibility="hidden"),
         st.Page(
             "app_pages/filters.py",
             title="Filters",

@@ -18,7 +18,8 @@ needs_bundles = needs.BUNDLES.unless(any(settings.bundles().glob("*/card.json"))
 def open_page(name: str, **address: str | list[str]) -> AppTest:
     """Open a page of the app at an address."""
     app = AppTest.from_file(APP, default_timeout=300)
-    app.switch_page(f"app_pages/{name}.py")  # before the first run, as a link does
+    if name != "read":  # it is the first page
+        app.switch_page(f"app_pages/{name}.py")  # before the first run, as a link does
     for key, value in address.items():
         app.query_params[key] = value
     app.run()

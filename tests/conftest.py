@@ -19,6 +19,7 @@ os.environ.setdefault("CXR_SYSTEMS", tempfile.mkdtemp(prefix="cxr-lens-tests-"))
 
 import hypothesis
 import pytest
+import streamlit as st
 import torch
 from streamlit.runtime import context as streamlit_context
 from torch import nn
@@ -72,6 +73,12 @@ def _numeric_tests_say_so(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if _ran and request.node.get_closest_marker("numeric") is None:
         pytest.fail(f"A network ran here ({min(_ran)}). Write `pytestmark = pytest.mark.numeric` below the imports.")
+
+
+@pytest.fixture(autouse=True)
+def _no_session_is_left() -> None:
+    """Outside of pages Streamlit has one session for the whole process: who was signed in there is so no longer."""
+    st.session_state.clear()
 
 
 @pytest.fixture(scope="session")

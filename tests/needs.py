@@ -82,7 +82,7 @@ NIH = Need(
 )
 CATBOOST = _extra("CatBoost", "study", elsewhere=True)
 REFERENCE = _extra("torchxrayvision's copy of Open-i's codes", "reference", elsewhere=True)
-ORTHANC = Need("Orthanc with DICOMweb", "apt install orthanc orthanc-dicomweb", elsewhere=True)
+ORTHANC = Need("Orthanc with DICOMweb", "make orthanc, or apt install orthanc orthanc-dicomweb", elsewhere=True)
 POSTGRES = Need("a PostgreSQL server", "apt install postgresql: /usr/lib/postgresql, user postgres", elsewhere=True)
 ALL = [each for each in list(globals().values()) if isinstance(each, Need)]
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from core.config import ConfigError, DataConfig, ExperimentConfig, Range, from_dict, load_config, to_dict
+from core.config import DataConfig, ExperimentConfig, from_dict, load_config, to_dict
 from core.registry import ENCODERS
+from core.settings import ConfigError, Range, StartConfig
 from training.options import PRESETS
 
 
@@ -58,11 +59,17 @@ def test_what_a_preset_leaves_at_its_default_can_be_changed() -> None:
         ("clip.negatives=none", "clip.negatives: expected one of batch, same_cluster"),
         ("classifier.warmup_epochs=99", r"classifier.warmup_epochs \(99\) must not exceed classifier.epochs"),
         ("size=huge", "size: expected one of"),
+        ("start.dve=published", "start.dve: nobody has published weights of size tiny"),
+        ("image_size=100", "image_size: 100 at size tiny: it is 0, or a multiple of 32"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(PRESETS, "phantom", [override])
+
+
+def test_every_encoder_has_a_start_of_its_own() -> None:
+    assert {each.name for each in dataclasses.fields(StartConfig)} == set(ENCODERS)
 
 
 def test_joint_encoders_cannot_drift() -> None:

@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 
 import core.bundles.inference
 from core.bundles.library import BundleLibrary
@@ -25,7 +27,7 @@ from core.text import to_text
 from core.views import lateral_note
 from dashboard import settings
 from dashboard.components.viewer import Overlay, pack
-from dashboard.services import bundles, studies
+from dashboard.services import bundles, reports, studies
 from dashboard.services.reports import in_words, segments
 from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
 from tests.images import making
@@ -55,6 +57,34 @@ def test_segments_joined_are_the_text_and_carry_the_outcome() -> None:
     assert "".join(piece["text"] for piece in pieces) == text
     assert [piece.get("observation") for piece in pieces] == [None, "Pleural Effusion", None, "Cardiomegaly", None]
     assert [piece.get("outcome") for piece in pieces if "observation" in piece] == [None, "invented"]
+
+
+@needs_bundles
+def test_a_click_is_answered_after_the_report_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("phantom-dve-m2", "phantom-fve-m2", "phantom-fve-transformer")
+    monkeypatch.setenv("CXR_BUNDLES", str(linked_bundles(tmp_path / "bundles", *names, "shared")))
+    runs: list[int] = []
+    written: dict[str, int] = {}  # name -> the run in which it was written
+
+    def known(case: Any, chosen: Any) -> dict[str, str]:
+        runs.append(len(runs) + 1)
+        return dict.fromkeys(written, "written")
+
+    def write(case: Any, chosen: Any) -> Iterator[tuple[str, str]]:
+        for card in chosen:
+            written[card.name] = runs[-1]
+            if len(written) == 1:  # somebody clicks meanwhile
+                context = get_script_run_ctx()
+                assert context and context.script_requests
+                context.script_requests.request_rerun(RerunData(page_script_hash=context.page_script_hash))
+            yield card.name, "written"
+
+    monkeypatch.setattr(reports, "written", known)
+    monkeypatch.setattr(reports, "read", write)
+    open_page("read")
+    assert sorted(written.values()) == [1, 2, 2]
 
 
 def test_in_words_cuts_the_text_into_the_reports_words_and_keeps_the_marks() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
 from core.studies.columns import Columns
 from core.studies.index import ImageEntry, Notes, StudyEntry, Told, move_index, write_index
@@ -17,7 +18,7 @@ from core.studies.indexed import IndexedSource
 from core.studies.table import index_table
 from dashboard import access, settings
 from dashboard.services import bundles, sources, studies
-from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
+from tests.app_pages import APP, linked_bundles, needs_bundles, open_page, words_on
 from tests.images.ramps import windowed
 from tests.openi_tree import png
 from tests.test_dicomweb import OTHER, STUDY, Server, files, serving
@@ -121,6 +122,16 @@ def test_the_models_read_the_frontal_image_and_the_lateral_one_can_be_looked_at(
     assert "the models know frontal views" not in words_on(app)
 
 
+def test_the_name_of_the_first_page_leads_to_it_with_all_that_is_asked(ward: Path) -> None:
+    app = AppTest.from_file(APP, default_timeout=60)
+    app._page_hash = calc_hash("read")  # as the browser asks for /read
+    app.query_params["source"], app.query_params["study"] = "ward", "S2"
+    app.query_params["FVE"] = ["m2", "transformer"]
+    app.run()
+    assert not app.exception and shown(app) == "S2"
+    assert app.query_params["source"] == "ward" or app.query_params["source"] == ["ward"]
+
+
 def test_a_study_with_a_lateral_image_alone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -172,8 +183,11 @@ def test_a_lateral_image_never_goes_silently_into_a_model_that_knows_frontal_vie
     rows = [{"study": name[:2], "patient": name, "image": name, "view": "LL", "report": "Clear."} for name in names]
     index_table(ward, write_rows(tmp_path / "sides.csv", rows), tmp_path / "sides", COLUMNS, only_test=True)
     monkeypatch.setenv("CXR_SOURCES", str(tmp_path / "sides"))
-    app = open_page("read", source="sides")
-    assert "no study with an image for views=frontal" in " ".join(said(app)) and shown(app) == ""
+    app = open_page("read", source="sides")  # a table of laterals opens, and every study of it says what it is
+    assert shown(app) == "S1" and "the models know frontal views" in " ".join(said(app))
+    assert "lateral view" in words_on(app)
+    cases = open_page("cases", source="sides")
+    assert "None of these images is a frontal view" in words_on(cases)
 
 
 def test_a_stranger_sees_at_once_what_there_is_to_read() -> None:
@@ -190,6 +204,7 @@ def test_filters_opens_every_source(name: str, ward: Path, pair: None) -> None:
     assert not said(app) and any(each.label == "Pictures" for each in app.button_group)
     assert len(offered(app)) == (16 if name == "example" else 3)
     assert app.query_params["source"] == name
+    assert ("NIH Clinical Center" in words_on(app)) == (name == "example")  # it stands beside the images
 
 
 def test_about_lists_the_data(ward: Path) -> None:
@@ -343,6 +358,12 @@ def test_files_that_are_taken_away_are_gone() -> None:
 
 
 # --- a server ---
+
+
+def test_files_and_servers_have_no_map_of_their_own_and_that_is_said(server: Server) -> None:
+    for name, title in sources.names().items():
+        told = f"{title}: no map of their own" in words_on(open_page("embeddings", source=name))
+        assert told == (name in (sources.UPLOAD, "dicomweb"))
 
 
 def test_a_server_is_asked_for_an_accession_number(server: Server) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,18 +16,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-import requests
 
 from core.studies.dicomweb import DicomWebError, DicomWebSource
 from core.studies.images import ImageError
 from core.studies.source import UnknownStudyError
 from core.studies.sources import Catalogue, open_source
 from core.types import CXRLensError
-from tests import needs
+from tests import needs, orthanc
+from tests.app_pages import open_page, words_on
 from tests.table_tree import dicom, pixels
 
-PLUGIN = next(Path("/usr").glob("share/orthanc/plugins/libOrthancDicomWeb.so"), None)
-needs_orthanc = needs.ORTHANC.unless(PLUGIN is not None)
+needs_orthanc = needs.ORTHANC.unless(orthanc.program() is not None)
 
 STUDY, OTHER = "1.2.840.99.1", "1.2.840.99.2"
 
@@ -285,38 +283,22 @@ def test_a_server_that_hangs_is_left(served: tuple[Server, DicomWebSource], monk
 
 
 @pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[str]:
-    """A real server with the same files."""
-    with socket.socket() as one, socket.socket() as two:
-        for free in (one, two):
-            free.bind(("127.0.0.1", 0))
-        port, dicom_port = one.getsockname()[1], two.getsockname()[1]
-    (tmp_path / "data").mkdir()
-    settings = {
-        "StorageDirectory": str(tmp_path / "data"), "IndexDirectory": str(tmp_path / "data"), "HttpPort": port,
-        "DicomPort": dicom_port, "RemoteAccessAllowed": False, "AuthenticationEnabled": False, "Plugins": [str(PLUGIN)],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }  # fmt: skip
-    (tmp_path / "orthanc.json").write_text(json.dumps(settings))
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(["Orthanc", str(tmp_path / "orthanc.json")], stdout=log, stderr=log)
-        try:
-            for _ in range(300):
-                try:
-                    if requests.get(f"http://127.0.0.1:{port}/system", timeout=1).ok:
-                        break
-                except requests.RequestException:
-                    time.sleep(0.1)
-            else:
-                raise AssertionError((tmp_path / "log").read_text())
-            for content in files(tmp_path / "files").values():
-                requests.post(f"http://127.0.0.1:{port}/instances", data=content, timeout=10).raise_for_status()
-            yield f"http://127.0.0.1:{port}/dicom-web"
-        finally:
-            server.terminate()
-            server.wait(timeout=20)
+def real(tmp_path: Path) -> Iterator[str]:
+    """Orthanc with the same files."""
+    with orthanc.serving(tmp_path / "orthanc", files(tmp_path / "files").values()) as url:
+        yield url
 
 
 @needs_orthanc
-def test_orthanc_is_read_as_it_is(orthanc: str) -> None:
-    check(DicomWebSource(orthanc))
+def test_orthanc_is_read_as_it_is(real: str) -> None:
+    check(DicomWebSource(real))
+
+
+@needs_orthanc
+def test_a_study_of_orthanc_is_found_on_the_page_and_has_an_address(real: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_DICOMWEB", real)
+    monkeypatch.setenv("CXR_BUNDLES", "/nowhere")
+    app = open_page("read", source="dicomweb")
+    app.text_input(key="find").set_value("A-1").run()
+    assert f"**{STUDY}** · woman · 93 years · PA view" in words_on(app)
+    assert f"**{OTHER}** · " in words_on(open_page("read", source="dicomweb", study=OTHER))

@@ -36,7 +36,7 @@ from training.cli import app
 pytestmark = pytest.mark.numeric
 SET = "".join(f" --set '{each}'" for each in (*FEW, "write.beam_size=1", "write.max_words=12"))
 ONE_PAIR = """ --set 'encoders=["cve"]' --set 'decoders=["transformer"]'"""
-TINY = " --set size=tiny --set pretrained=false"
+TINY = " --set size=tiny --set pretrained=false --set backbone.before=none"
 RUNS, OUT, ONE = " --runs runs", " --out results", " --jobs 1"
 
 
@@ -172,6 +172,11 @@ ROWS: dict[str, Row] = {
     "cxr-lens data openi --from ../shared/data --out data/openi": Row(
         " --no-images", {"../shared/data": lambda place: place.openi}, says=f"{STUDIES} kept"
     ),
+    "cxr-lens data openi --from ../shared/data --split r2gen+ --out data/openi --size 192": Row(
+        " --no-images --split auto", {"../shared/data": lambda place: place.openi}, says=f"{STUDIES} kept"
+    ),
+    "cxr-lens data table --images ../shared/data/nih --reports ../shared/data/nih --columns chestx-ray14 --out data/nih"
+    " --size 192": Row(" --no-images", {"../shared/data/nih": lambda place: EXAMPLES}, says="16 kept"),
     TABLE: Row(" --size 64 --processes 1", SCANS, says="50 kept"),
     "cxr-lens data table --images CXR8 --reports CXR8 --columns chestx-ray14 --out data/nih": Row(
         " --size 64 --processes 1", _words(CXR8=lambda place: EXAMPLES), says="16 kept"
@@ -207,6 +212,7 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens paper --preset phantom": Row(PHANTOM + RUNS + OUT + ONE, slow=True, says="left out"),
     "cxr-lens plan --preset paper": Row(slow=True, says="hours"),
+    "cxr-lens plan --preset openi": Row(TINY, slow=True, says="minutes"),
     "cxr-lens study encoders": Row(
         SET + """ --set 'decoders=["m2"]' --seeds 1 --drifting none""" + RUNS + OUT + ONE, slow=True, says="CCVE"
     ),
@@ -353,6 +359,10 @@ ROWS: dict[str, Row] = {
         " none-of-them", instead=process, slow=True, as_far="writes into docs/screenshots: no picture is chosen"
     ),
     "python -m training.bench.systems": Row(" --studies 20", instead=process, slow=True, says="in all"),
+    "python -m tests.browser.speeds": Row(
+        " typing --studies 700", instead=process, slow=True, says="a study of 700 by its id"
+    ),
+    "make orthanc": Row(instead=make, says="tests.orthanc", as_far=MAKE),
     "python -m training.bench.sources": Row(" --studies 400", instead=process, says="memory at most"),
     "python -m training.bench.intervals": Row(" --sets 2 --resamples 20", instead=process, says="BCa bootstrap"),
     "python -m training.bench.maps": Row(" --studies 60", instead=process, slow=True, says="UMAP, 60 x"),

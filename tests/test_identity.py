@@ -188,6 +188,7 @@ READERS: Mapping[str, Callable[[str], bool]] = {
     "data.labels": lambda name: False,
     "data.removed_words": every,
     "backbone": lambda name: name == "backbone",
+    **{f"backbone.before_{name}": lambda name: False for name in ("folder", "epochs", "learning_rate")},  # of no stage
     "classifier": classifiers,
     "classifier.optimizer": lambda name: classifiers(name) and name != "table2/vit_small_patch16_224",  # always SAM
     "clip": clips("cve"),
@@ -198,6 +199,9 @@ READERS: Mapping[str, Callable[[str], bool]] = {
     "report.image_learning_rate": lambda name: name.startswith("dve"),
     "report.augment": lambda name: name.startswith("dve"),
     "report.abnormal_first": lambda name: name.endswith("-cnn_rnn_rnn"),
+    "report.layers": lambda name: name.endswith("-m2") or name == "table3",
+    "report.cls_token": lambda name: name.endswith("-m2") or name == "table3",
+    "report.word_scale": lambda name: name.endswith("-m2") or name == "table3",
     "write": lambda name: name in ("export", "table3"),
 }
 """Of a field, or of all of its table that are not named: the stages that read it."""
@@ -207,8 +211,15 @@ LEFT_OUT = {
     "encoders": "another set of stages",
     "decoders": "another set of stages",
     "data.source": "the phantom needs no files",
+    "data.impressions": "no phantom lacks findings",
+    "backbone.before": "another set of stages",
+    "backbone.laterals": "the phantom has none",
+    "backbone.codes": "the phantom has none",
     "backbone.source": "another set of stages",
     "report.drifting_norms": "another set of stages, and not for joint encoders",
+    "classifier.pesg_momentum": "below 1",
+    "image_size": "a multiple of 32: see the test below",
+    **{f"start.{name}": "see the test below" for name in ENCODERS},
 }
 FIELDS = {name: hint for name, hint in fields(ExperimentConfig) if name not in LEFT_OUT}
 
@@ -224,7 +235,8 @@ def another(hint: Any, value: Any) -> st.SearchStrategy[Any]:
         return st.text("abc", min_size=1).filter(lambda each: each != value)
     if kind is int:
         return st.integers(3, 400).filter(lambda each: each != value)
-    return st.floats(0.01, 10).filter(lambda each: each != value)
+    (limit,) = hint.__metadata__
+    return st.floats(0.01, min(10, limit.high)).filter(lambda each: each != value)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -248,6 +260,36 @@ def test_a_change_of_a_field_makes_its_readers_anew_and_nothing_else(
     assert changed == standing_on(before, readers)
     for each in readers:
         assert why_anew(before[each], after[each])
+
+
+@pytest.mark.parametrize(
+    ("change", "readers"),
+    [
+        ("start.dve=random", lambda name: name.startswith("dve-")),
+        ("start.fve=random", lambda name: name in ("cdc_fve", "fgc_fve")),
+        ("start.cve=random", clips("cve")),
+        ("start.ccve=random", clips("ccve")),
+        ("image_size=160", lambda name: name == "backbone"),
+        ("classifier.pesg_momentum=0.5", classifiers),
+    ],
+)
+def test_a_start_or_a_side_makes_anew_what_begins_with_it(
+    change: str, readers: Callable[[str], bool], recorded: Recorded
+) -> None:
+    before, after = recorded(config_of()), recorded(config_of(change))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == standing_on(before, set(filter(readers, before)))
+
+
+def test_a_file_to_start_from_counts_by_its_content(recorded: Recorded, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    with pytest.raises(CXRLensError, match=r"start.dve: there is no file .*weights.* It is preset, published"):
+        recorded(config_of(f"start.dve={weights}"))
+    found = []
+    for path, content in ((weights, b"one"), (weights, b"two"), (tmp_path / "elsewhere", b"one")):
+        path.write_bytes(content)
+        found.append(recorded(config_of(f"start.dve={path}"))["dve-m2"])
+    assert found[0] == found[2] != found[1]
 
 
 def test_published_weights_make_every_stage_anew(recorded: Recorded) -> None:

@@ -92,10 +92,13 @@ def test_contrastive_loss_by_hand() -> None:
     assert contrastive_loss(images, texts, scale).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_temperature_is_clamped_as_clip_does() -> None:
-    images = torch.nn.functional.normalize(torch.randn(3, 4), dim=1)
-    high = contrastive_loss(images, images.flip(0), torch.tensor(99.0))
-    assert high == contrastive_loss(images, images.flip(0), torch.tensor(math.log(100)))
+@pytest.mark.parametrize("start", [math.log(1 / 0.07), math.log(100), 4.6052])  # CLIP's, its limit, OpenAI's weights'
+def test_the_temperature_has_a_gradient_wherever_training_starts(start: float) -> None:
+    images = torch.nn.functional.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    scale = torch.nn.Parameter(torch.tensor(start))
+    contrastive_loss(images, images.flip(0), scale).backward()
+    assert scale.grad is not None
+    assert scale.grad.abs() > 1e-3
 
 
 def test_pairs_with_the_same_text_are_no_negatives() -> None:

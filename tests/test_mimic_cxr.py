@@ -12,14 +12,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from core.evaluation.results import label_texts, references_of, truth_of
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.census import format_census
+from core.studies.columns import Columns
 from core.studies.image_cache import unreadable_images, write_image_cache
 from core.studies.index import StudyIndex, open_index
-from core.studies.indexed import IndexedSource
+from core.studies.indexed import IndexedSource, Labels
 from core.studies.mimic_cxr import index_mimic_cxr, read_shipped_labels, write_annotation
 from core.types import SPLITS, CXRLensError
-from tests import needs
+from tests import needs, table_tree
 from tests.commands import in_its_own_process
 from tests.memory import PEAK_IS_TOLD, run_measured
 from tests.mimic_tree import ALPHABETICAL, METADATA, Exam, dicom_id, jpeg, report, write_csv, write_tables, write_tree
@@ -50,6 +52,27 @@ def counts(index: StudyIndex) -> dict[tuple[str, str], int]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyIndex:
     folder = tmp_path_factory.mktemp("mimic")
     return index_mimic_cxr(write_tree(folder / "release", EXAMS), folder / "index")
+
+
+@pytest.mark.parametrize("labels", ["rules", "chexpert", "negbio"])
+def test_references_are_labelled_as_generated_reports_are(labels: Labels, whole: StudyIndex) -> None:
+    """A report that equals its reference is right in all 14, whatever table the classifiers learn from."""
+    source = IndexedSource(whole.folder, "ap", labels=labels)
+    studies = source.studies("train")
+    references = references_of(source, studies)
+    assert references == label_texts([study.findings for study in studies])
+    assert truth_of(source) == "rule labeler"
+    clear = next(study for study in studies if study.study_id == "s50000002")
+    shipped = clear.labels["Pleural Effusion"] is LabelState.POSITIVE  # which its findings do not say
+    assert shipped == (labels != "rules")
+
+
+def test_labels_without_reports_are_all_that_is_known(tmp_path: Path) -> None:
+    source = table_tree.index(tmp_path, [{"accession": "a1", "mrn": "p1", "edema": "1"}], Columns().named(
+        {"id": "accession", "patient": "mrn"}, {"Edema": "edema"}, {}), only_test=True)  # fmt: skip
+    (study,) = source.studies("test")
+    assert references_of(source, [study]).states[0]["Edema"] is LabelState.POSITIVE
+    assert truth_of(source) == "given as shipped"
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests import needs
+from tests import needs, orthanc
 from tests.browser import find
 
 TESTS = Path(__file__).parent
@@ -20,7 +20,7 @@ REAL = find.candidates(os.environ, Path.home())[0]
 
 MODULE = """
 import pytest
-from tests import needs
+from tests import needs, orthanc
 
 def test_here():
     pass
@@ -171,6 +171,27 @@ def test_sudo_is_used_only_where_it_asks_for_no_password(tmp_path: Path) -> None
     program(tmp_path / "sudo", 'test "$1" = -n')
     first, *_ = commands(tmp_path, root=False)
     assert all(each.startswith(f"{tmp_path / 'sudo'} -n env DEBIAN_FRONTEND=noninteractive") for each in first)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_orthanc_is_brought_and_where_it_cannot_be_the_tests_go_on(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    brought = tmp_path / "brought"
+    monkeypatch.setattr(orthanc, "program", lambda: ("Orthanc", brought) if brought.exists() else None)
+    program(tmp_path / "apt-get", f"/bin/echo $* && {'/bin/touch ' + str(brought) if there else 'exit 100'}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(find.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(find.shutil, "which", lambda name, path: str(tmp_path / name) if name == "apt-get" else None)
+    monkeypatch.setattr(find, "debian", find.debian)
+    program(tmp_path / "env", 'shift; exec "$@"')
+    orthanc.bring()
+    told = capfd.readouterr()
+    assert ("install -y --no-install-recommends orthanc orthanc-dicomweb" in told.out) == there
+    assert ("Orthanc for the tests: Orthanc" in told.out) == there
+    assert ("none could be brought: theirs are left out" in told.err) != there
+    orthanc.bring()
+    assert ("apt-get" in capfd.readouterr().err) != there  # found, nothing is brought
 
 
 @pytest.fixture

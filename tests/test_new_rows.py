@@ -83,7 +83,7 @@ def test_the_chain_trains_scores_and_exports_them(trained: Path) -> None:
 def test_the_plan_counts_their_stages(trained: Path) -> None:
     config = load_config(PRESETS, "phantom", [*FEW, "encoders=['grey','second']", "decoders=['short']"])
     named = [each.name for each in stages(config)]
-    assert {"cdc_second", "fgc_second", "tokens_second", "grey-short", "second-short"} == set(named)
+    assert {"backbone", "cdc_second", "fgc_second", "tokens_second", "grey-short", "second-short"} == set(named)
 
 
 @pytest.mark.parametrize("name", NEW)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -10,16 +13,18 @@ from core.config import ExperimentConfig, load_config
 from training.backbones import BACKBONES
 from training.options import PRESETS
 from training.plan import (
-    Counts,
     StageCost,
     backbone_stage,
+    backbone_stages,
     costs,
     decoder_stage,
     measure,
     plan_markdown,
+    stages,
     table_stages,
     token_stage,
 )
+from training.stages.counts import MIMIC_CXR, OPENI, Counts, counts_of
 
 COUNTS = Counts(train=70, validate=10, test=20, vocabulary=50, words=12)
 
@@ -106,3 +111,47 @@ def test_a_decoder_that_trains_its_encoder_costs_more(config: ExperimentConfig) 
     assert direct.operations > 2 * cached.operations
     assert direct.memory > cached.memory
     assert decoder_stage("cve", "cnn_rnn_rnn", config, COUNTS).operations > 0
+
+
+# ------------------------------------------------------------------------------------------------------- real studies
+
+
+def test_a_preset_of_real_studies_costs_what_it_learns_from(tmp_path: Path) -> None:
+    """Without an index the numbers counted of the copies here; further studies teach classifiers and CLIP only."""
+    changes = [f"data.folder={tmp_path}", "encoders=['cve']", "decoders=['m2']"]
+    config = load_config(PRESETS, "openi", changes)
+    counts = counts_of(config)
+    assert counts == replace(OPENI, impressions=OPENI.impressions + OPENI.further, laterals=0, codes=0)
+    rows = {stage.name: stage for stage in stages(config, counts)}
+    assert list(rows)[:2] == ["backbone_before", "backbone"]
+    items = {name: (rows[name].items, rows[name].epochs) for name in rows}
+    assert items["backbone_before"] == (OPENI.before, config.backbone.before_epochs)
+    assert items["backbone"] == (OPENI.train + OPENI.further, config.backbone.epochs)
+    assert items["clip_cve"][0] == OPENI.impressions + OPENI.further
+    assert items["cve-m2"] == (OPENI.train, config.report.epochs)
+    changes += ["backbone.before=none", "data.impressions=false", "backbone.laterals=true"]
+    alone = load_config(PRESETS, "openi", changes)
+    (only,) = backbone_stages(alone, counts_of(alone))
+    assert (only.name, only.items) == ("backbone", OPENI.train + OPENI.laterals)
+    assert counts_of(alone).impressions == OPENI.impressions
+    assert counts_of(load_config(PRESETS, "paper", [f"data.folder={tmp_path}"])) == MIMIC_CXR
+    minutes = plan_markdown(costs([only], [only], alone, counts, 0.01, 2, 2, on_cpu=True)).splitlines()
+    told = f"| {only.hours(0.01, 2) * 60:.1f} |"
+    assert "2 training core(s) that reach 0.01 TFLOPS each" in minutes[0]
+    assert "| minutes | memory, GB |" in minutes[2]
+    assert sum(told in line for line in minutes) == 2
+
+
+def test_phantoms_are_counted(config: ExperimentConfig) -> None:
+    counts = counts_of(load_config(PRESETS, "phantom", ["data.count=60", "data.min_fine_label_count=2"]))
+    assert counts.samples == counts.files + counts.validate + counts.test == 60
+    assert counts.impressions == counts.train
+    assert 5 < counts.words < 100
+
+
+def test_a_larger_image_has_more_tokens_where_they_are_cells(config: ExperimentConfig) -> None:
+    larger = replace(config, image_size=256)
+    for name, times in (("cve", 4), ("ccve", 1)):
+        before, after = (token_stage(name, each, COUNTS) for each in (config, larger))
+        assert after.disk == times * before.disk
+        assert after.operations > 3 * before.operations

@@ -20,9 +20,9 @@ from core.observations import OBSERVATIONS
 from core.reviews.adjudication import adjudicate
 from core.reviews.backup import verify
 from core.reviews.database import Database
-from core.reviews.design import Choice
+from core.reviews.design import Case, Choice, image_sha256
 from core.reviews.rubrics import ReviewError
-from core.reviews.sources import name_phantoms, open_source, write_cases
+from core.reviews.sources import name_phantoms, open_source, session_image, write_cases
 from core.reviews.store import (
     Actor,
     NotAllowedError,
@@ -36,7 +36,7 @@ from core.text import sentence_spans, split_sentences, tokenize
 from dashboard.reviews.pictures import draw
 from dashboard.reviews.reading import respond
 from dashboard.services import bundles
-from tests.app_pages import needs_bundles
+from tests.app_pages import needs_bundles, words_on
 from tests.review_cases import (
     ANNA,
     BORIS,
@@ -306,6 +306,16 @@ def test_the_page_brings_the_case_with_its_image_and_saves_what_the_browser_send
     app.run()  # for another reason: nothing is sent or done twice
     (saved,) = read_screen(database, ANNA, view["id"]).marks
     assert saved.mark.value == {"error": "omission", "significant": True}
+
+
+def test_what_must_stand_beside_the_images_of_a_source_stands_there(database: Database) -> None:
+    source = open_source("example")
+    (study, *_) = source.ids("test")
+    pool = [Case(study, image_sha256(session_image(source, study)), TEXTS)]
+    trial = create_session(database, RITA, design(source=source.key), pool)
+    app = open_app_page("reading", reader="anna", session=trial)
+    assert not app.exception and any("NIH Clinical Center" in each.value for each in app.caption)
+    assert study not in words_on(app)
 
 
 def test_the_page_without_an_image_or_a_session_says_so(database: Database) -> None:

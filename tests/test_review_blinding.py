@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from core.reviews.adjudication import adjudicate
@@ -284,6 +285,17 @@ def test_lists_and_searches_leave_them_out(
     assert not set(PHANTOMS) & set(studies.visible_studies())
     with pytest.raises(CXRLensError, match="hidden here"):
         studies.open_study(PHANTOMS[0])
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_nobody_stays_signed_in_from_test_to_test(
+    database: Database, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a reader of an earlier test may see would be kept for a while, and be stale once a session begins."""
+    assert access._SEEN not in st.session_state
+    monkeypatch.setattr(access, "has_login", lambda: True)
+    monkeypatch.setattr(access, "_server_user", lambda: ANNA)
+    assert access.identify() == ANNA and st.session_state[access._SEEN] == ANNA
 
 
 def test_on_ones_own_machine_the_reader_of_this_browser_counts(

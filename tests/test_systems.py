@@ -323,7 +323,7 @@ def test_a_file_and_a_program_are_scored_as_everything_is_and_kept_for_the_pages
     text = "There is a small left pleural effusion."
     kept = studies[1:]
     expected = score_systems(
-        results.references_of(kept),
+        results.references_of(source, kept),
         {"Theirs": results.label_texts([text] * len(kept))},
         subjects=[s.subject_id for s in kept],
     )["Theirs"]

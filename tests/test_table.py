@@ -384,3 +384,16 @@ def test_the_command_indexes_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(open_source(str(tmp_path / "index")).ids("test")) == 1
     code, said = run("folder", str(tmp_path / "nothing"), "--out", str(tmp_path / "other"))
     assert code != 0 and "is not a folder" in said
+
+
+def test_a_table_of_which_no_image_is_frontal_opens_and_says_so(tmp_path: Path) -> None:
+    columns = Columns().named({**FIELDS, "view": "side"}, {}, {})
+    sides = [row | {"side": "LL"} for row in ROWS]
+    source = index(tmp_path / "sides", sides, columns)
+    assert source.key.startswith("index:any:") and open_source(source.key).key == source.key
+    assert {each.view for each in studies(source).values()} == {"LATERAL"} and len(studies(source)) == 3
+    assert "None of these images is a frontal view" in source.caution
+    one = index(tmp_path / "one", [*sides[:2], ROWS[2] | {"side": ""}], columns)  # what tells no view may be frontal
+    assert list(studies(one)) == ["a3"] and one.caution == ""
+    with pytest.raises(CXRLensError, match="it has no image for views=frontal"):
+        one.study("a1")

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from core.config import ExperimentConfig, load_config
 from core.encoders import build_encoder
 from core.encoders.label_text import LabelTextEncoder
 from core.observations import OBSERVATIONS
 from core.paper.tables import read_table
+from core.settings import StepConfig
+from core.text import Vocabulary
 from core.types import CXRLensError
 from tests.commands import run as run_command
 from tests.commands import setting
@@ -31,12 +33,13 @@ from training.paper.tables import table_2, table_3
 from training.run_folder import StageError, load_weights
 from training.stages.backbone import backbone
 from training.stages.classifiers import classifier
-from training.stages.clip import clip
+from training.stages.clip import clip, cluster_clip
 from training.stages.decoder import decoder as train_decoder
-from training.stages.encoders import trained_encoder
+from training.stages.encoders import Stage, trained_encoder
 from training.stages.export import card, export
 from training.stages.label_text import label_text_decoder
 from training.stages.models import new_decoder, new_encoder, new_join
+from training.stages.reports import report_loaders
 from training.stages.run import Run
 from training.stages.tokens import cache, tokens
 
@@ -125,6 +128,130 @@ def test_drifting_norms_move_statistics_and_nothing_else_of_the_encoder(
     assert not torch.allclose(read[key], steady[key], rtol=1e-3)
 
 
+def test_the_published_architecture_trains_and_its_bundle_says_so(
+    run: Run, few: ExperimentConfig, tmp_path: Path
+) -> None:
+    """One layer, no CLS token, words scaled by the length limit, plain Adam in steps (docs/training.md)."""
+    from core.bundles.library import BundleLibrary
+
+    published = replace(
+        few.report, layers=1, cls_token=False, word_scale="max_words", decay="coupled", beta_2=0.999, eps=1e-8,
+        schedule="steps", warmup_share=0.0, gradient_clip=0.0, epochs=1, validate_studies=3,
+    )  # fmt: skip
+    other = Run(replace(few, report=published, encoders=("fve",), decoders=("m2", "cnn_rnn_rnn")), run.folder)
+    for decoder in other.config.decoders:
+        train_decoder(other, "fve", decoder)
+    export(other, tmp_path)
+    library = BundleLibrary(tmp_path)
+    model = library.load("phantom-fve-m2")
+    assert model.card.content["decoder"]["changes"] == {
+        "layers": 1, "cls_token": False, "word_scale": pytest.approx(128**0.5)
+    }  # fmt: skip
+    assert model.decoder.embed.scale == pytest.approx(128**0.5)  # type: ignore[union-attr]
+    assert library.verify("phantom-fve-m2") < 1e-4
+    assert library.load("phantom-fve-cnn_rnn_rnn").card.content["decoder"]["changes"] == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "where", "stage"),
+    [
+        ("backbone", "classifiers", backbone),
+        ("classifier", "classifiers", lambda run: classifier(run, "fve", "cdc")),
+        ("clip", "clip", lambda run: clip(run, "cve")),
+        ("cluster_clip", "clip", lambda run: cluster_clip(run, "ccve")),
+        ("report", "decoder", lambda run: train_decoder(run, "dve", "transformer")),
+        ("report", "label_text", label_text_decoder),
+    ],
+)
+def test_every_stage_moves_its_weights_as_its_table_says(
+    table: str, where: str, stage: Stage, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, StepConfig]] = []
+
+    def watch(folder: Path, module: Any, *_: Any, gradient_clip: float, **__: Any) -> None:
+        seen.append((gradient_clip, module.config))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"training.stages.{where}.fit", watch)
+    monkeypatch.setattr(Run, "backbone", {})
+    chosen = [*FEW, f"backbone.source={'train' if table == 'backbone' else 'none'}"]
+    chosen += [
+        f"{table}.{change}" for change in ("gradient_clip=0.25", "beta_2=0.7", "schedule=steps", "decay=coupled")
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        stage(Run(load_config(PRESETS, "phantom", chosen), tmp_path, shared=run.folder))
+    ((clip_at, steps),) = seen
+    assert (clip_at, steps.beta_2, steps.schedule, steps.decay) == (0.25, 0.7, "steps", "coupled")
+
+
+@pytest.mark.parametrize("asked", [3, 0, 200])
+def test_validation_writes_for_as_many_studies_as_the_preset_names(
+    asked: int, run: Run, few: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr("training.stages.reports.loaders", lambda sizes, *_: seen.append(sizes))
+    report_loaders(Run(replace(few, report=replace(few.report, validate_studies=asked)), run.folder), (), ())  # type: ignore[arg-type]
+    there = len(run.data.studies["validate"])
+    assert seen == [(len(run.data.studies["train"]), min(asked or there, there))]
+
+
+def test_an_encoder_reads_another_side_from_its_backbone_to_its_bundle(few: ExperimentConfig, tmp_path: Path) -> None:
+    from core.bundles.library import BundleLibrary
+
+    chosen = ["image_size=64", "encoders=['cve','dve']", "decoders=['transformer']", "report.epochs=1"]
+    chosen.append("backbone.count=32")
+    side = Run(load_config(PRESETS, "phantom", [*FEW, *chosen]), tmp_path / "run")
+    for encoder in side.config.encoders:
+        train_decoder(side, encoder, "transformer")
+    export(side, tmp_path / "bundles")
+    library = BundleLibrary(tmp_path / "bundles")
+    for made in library.cards():
+        assert made.image_side == library.load(made.name).image_size == 64
+        assert library.load(made.name).encoder(torch.rand(1, 1, 64, 64)).grids == ((2, 2),)
+        assert library.verify(made.name) < 1e-4
+
+
+def test_small_encoders_read_256_pixels_as_8_by_8_tokens() -> None:
+    words = Vocabulary.build(["no effusion"], 1)
+    for name in ("dve", "fve", "cve", "ccve"):
+        more = {"vocabulary": words} if name in ("cve", "ccve") else {}
+        with torch.device("meta"):
+            encoder = build_encoder(name, "small", image_size=256, **more).eval()
+            found = encoder(torch.zeros(1, 1, 256, 256))
+        assert all(grid == (8, 8) for grid in found.grids)
+        assert found.tokens.shape[1] == (13 if name == "ccve" else 64 * len(found.grids))
+
+
+def test_an_encoder_starts_from_what_its_own_key_says(run: Run, few: ExperimentConfig, tmp_path: Path) -> None:
+    def made(encoder: str, start: str) -> dict[str, torch.Tensor]:
+        chosen = replace(few, start=replace(few.start, **{encoder: start}))
+        return new_encoder(Run(chosen, run.folder), encoder).state_dict()
+
+    backbone(run)
+    trained = load_file(run.folder / "backbone" / "model.safetensors")
+    first = "model.conv1.0.weight"
+    preset, random = made("dve", "preset"), made("dve", "random")
+    assert torch.equal(preset[first], trained["backbone.conv1.0.weight"])
+    assert not torch.equal(random[first], preset[first])
+    again = made("dve", str(run.folder / "backbone" / "model.safetensors"))  # a CNN, as the backbone's stage writes it
+    assert all(torch.equal(value, again[key]) for key, value in preset.items())
+    clip(run, "cve")
+    whole = made("cve", str(run.folder / "clip_cve" / "model.safetensors"))  # a whole encoder, its text tower too
+    assert all(torch.equal(value, whole[key]) for key, value in trained_encoder(run, "cve").state_dict().items())
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"no weights")
+    save_file({"backbone.fc.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    for path, message in (
+        (damaged, "start.dve: .*damaged.safetensors cannot be read as safetensors"),
+        (
+            tmp_path / "other.safetensors",
+            "start.dve: the weights in .*other.safetensors are of another encoder or another size",
+        ),
+    ):
+        with pytest.raises(StageError, match=message):
+            made("dve", str(path))
+
+
 def test_a_decoder_keeps_the_epoch_that_its_preset_watches(run: Run, few: ExperimentConfig) -> None:
     aware = replace(few.report, monitor="f1", class_aware=True, group_lengths=True)
     other = Run(replace(few, report=aware), run.folder)
@@ -199,7 +326,8 @@ def test_the_backbone_learns_the_training_split_where_asked(tmp_path: Path) -> N
 
 def test_every_size_has_a_backbone_for_its_encoders(tmp_path: Path) -> None:
     """Open-i's preset on phantoms: at its size towers have arguments that a classifier alone does not take."""
-    few = [*FEW, "data.source=phantom", 'data.views=""', "data.count=24"]
+    few = [*FEW, "data.source=phantom", 'data.views=""', "data.count=24", "data.impressions=false"]
+    few.append("backbone.before=none")
     run = Run(load_config(PRESETS, "openi", few), tmp_path)
     backbone(run)
     trained = load_file(tmp_path / "backbone" / "model.safetensors")["backbone.blocks.3.0.conv_dw.weight"]

@@ -202,17 +202,34 @@ def plan(
     preset: Preset,
     overrides: Overrides = None,
     tflops: Annotated[
-        float, typer.Option(min=0.001, help="TFLOPS that a GPU really reaches; assumed, not measured.")
-    ] = 60.0,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs, of all machines together.")] = 1,
+        float | None,
+        typer.Option(
+            min=0.0001,
+            help="TFLOPS that a GPU, or a core, really reaches.",
+            show_default="60 a GPU at size paper, assumed; below it what a core here reaches, measured",
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=1, help="GPUs of all machines together, or cores that train.", show_default="1, or all cores"),
+    ] = None,
     cores: Annotated[int, typer.Option(min=1, help="CPU cores that read images and label reports.")] = 16,
     as_json: AsJson = False,
 ) -> None:
-    """Compute what a preset costs on MIMIC-CXR: bytes, hours and GPU memory of each stage (docs/scale.md)."""
-    config = read_preset(preset, overrides)  # before torch comes, which takes seconds
-    from training.plan import MIMIC_CXR, costs, plan_markdown, stages, table_stages
+    """Compute what a preset costs: bytes, hours and memory of each stage (docs/scale.md).
 
-    found = costs(stages(config), table_stages(config), config, MIMIC_CXR, tflops, gpus, cores)
+    Studies are counted where they are at hand and labelled; else numbers published of their source are taken.
+    """
+    config = read_preset(preset, overrides)  # before torch comes, which takes seconds
+    from training.launch import automatic_jobs
+    from training.plan import costs, measured_tflops, plan_markdown, stages, table_stages
+    from training.stages.counts import counts_of
+
+    counts, on_cpu = counts_of(config), config.size != "paper"
+    rate = tflops or (measured_tflops(config) if on_cpu else 60.0)
+    workers = gpus or (automatic_jobs("cpu") if on_cpu else 1)
+    rows, more = stages(config, counts), table_stages(config, counts)
+    found = costs(rows, more, config, counts, rate, workers, cores, on_cpu=on_cpu)
     print_result(found, as_json, lambda: plan_markdown(found))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from torch import Tensor
 
 from core.config import DataConfig, WriteConfig, identity, to_dict
 from core.files import new_array, write_whole
+from core.labels.fine import fine_labels
+from core.labels.mesh import names_of_codes
+from core.labels.rules import label_report
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.indexed import IndexedSource
 from core.studies.model_image import grey_levels
@@ -26,22 +30,31 @@ from core.studies.phantom import PhantomSource
 from core.studies.source import Source
 from core.text import Vocabulary, count_words, split_sentences, tokenize, without_removed
 from core.types import SPLITS, Split, Study
+from core.views import view_choices
 from training.console import note
 from training.identity import content_hash
 from training.run_folder import StageError
 
+Kind = Literal["reports", "labels", "impressions", "laterals"]
+"""Which studies of a source: those with findings, whose images of the chosen views are read; all, of which only labels
+count; those of the training split with an impression and no findings; or the lateral images of the training split."""
 
-def study_source(config: DataConfig) -> Source:
+
+def study_source(config: DataConfig, kind: Kind = "reports") -> Source:
     """The source that a config names."""
     if config.source == "phantom":
         return PhantomSource(config.count, config.seed)
+    views = config.views
+    if kind == "laterals":
+        views = next(name for name, choice in view_choices(config.source).items() if choice.views is None)
     source = IndexedSource(
         Path(config.folder),
-        config.views,
+        views,
         config.labels,
         lambda done, total: note(f"  labelled {done:,} of {total:,} reports"),
+        findings_only=kind != "impressions",
     )
-    if not source.has_reports:
+    if kind != "labels" and not source.has_reports:
         raise StageError(f"{config.folder} has images without reports: nothing could be learned to write from it.")
     return source
 
@@ -53,20 +66,33 @@ class StudyData:
     Attributes:
         config: which studies.
         folder: where rendered images are kept.
+        kind: which of them.
     """
 
     config: DataConfig
     folder: Path
+    kind: Kind = "reports"
 
     @cached_property
     def source(self) -> Source:
         """Where studies come from."""
-        return study_source(self.config)
+        return study_source(self.config, self.kind)
 
     @cached_property
     def studies(self) -> dict[Split, Sequence[Study]]:
         """All studies by split."""
-        return {split: self.source.studies(split) for split in SPLITS}
+        if self.kind in ("reports", "labels"):
+            return {split: self.source.studies(split) for split in SPLITS}
+        train = self.source.studies("train")
+        if self.kind == "laterals":
+            found = [study for study in train if study.view == "LATERAL"]
+        else:
+            found = [self._by_impression(study) for study in train if study.impression and not study.findings]
+        return {"train": found, "validate": (), "test": ()}
+
+    def _by_impression(self, study: Study) -> Study:
+        """A study without findings, labelled from its impression; labels that a release ships are of it already."""
+        return study if self.config.labels != "rules" else replace(study, labels=label_report(study.impression).states)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -113,7 +139,7 @@ class StudyData:
 
         Where an index lies changes nothing, and the fingerprint tells which studies there are.
         """
-        told = ("source", "count", "seed", "folder", "views", "labels")
+        told = ("source", "count", "seed", "folder", "views", "labels", "impressions")
         learned = {} if self.config.source == "phantom" else {"removed_words": self.config.removed_words}
         return {"studies": self.fingerprint(), **identity(self.config, told), **learned}
 
@@ -122,10 +148,26 @@ class StudyData:
         rows = [[study.labels[name] is LabelState.POSITIVE for name in OBSERVATIONS] for study in self.studies[split]]
         return torch.tensor(rows, dtype=torch.float32)
 
-    def fine_targets(self, split: Split) -> Tensor:
-        """(studies, fine labels)."""
-        rows = [[label in study.fine_labels for label in self.fine_labels] for study in self.studies[split]]
-        return torch.tensor(rows, dtype=torch.float32)
+    def fine_targets(self, split: Split, known: Sequence[str] | None = None) -> Tensor:
+        """(studies, fine labels); those of another's studies, if they are given."""
+        wanted = self.fine_labels if known is None else known
+        found = [study.fine_labels for study in self.studies[split]]
+        if self.kind == "impressions":
+            found = fine_labels([study.impression for study in self.studies[split]])
+        rows = [[label in each for label in wanted] for each in found]
+        return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(wanted))
+
+    @cached_property
+    def codes(self) -> tuple[str, ...]:
+        """Human codes frequent enough in the training split, sorted."""
+        counts = Counter(code for study in self.studies["train"] for code in _codes(study) or ())
+        return tuple(sorted(code for code, count in counts.items() if count >= self.config.min_fine_label_count))
+
+    def code_targets(self, split: Split, known: Sequence[str]) -> Tensor:
+        """(studies, codes): 1 where it was given, NaN in all of a study that nobody has coded."""
+        found = [_codes(study) for study in self.studies[split]]
+        rows = [[math.nan if each is None else float(code in each) for code in known] for each in found]
+        return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(known))
 
     def pairs(self, split: Split) -> list[tuple[int, int, str]]:
         """(index of the study, 0, impression) of studies that have one."""
@@ -171,7 +213,7 @@ class StudyData:
         with ProcessPoolExecutor(initializer=_one_thread) as pool:
             for start in range(done, total, 256):
                 chunk = ids[start : start + 256]
-                jobs = [(self.config, study_id, size) for study_id in chunk]
+                jobs = [(self.config, self.kind, study_id, size) for study_id in chunk]
                 values[start : start + len(chunk)] = np.stack(list(pool.map(_render, jobs, chunksize=16)))
                 values.flush()
                 write_whole(about, json.dumps({"key": key, "done": start + len(chunk)}))
@@ -182,16 +224,20 @@ def to_images(values: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(values)).unsqueeze(1).float() / 255  # a copy: what is mapped cannot be written
 
 
-_SOURCES: dict[DataConfig, Source] = {}
+def _codes(study: Study) -> frozenset[str] | None:
+    return names_of_codes(study.context.get("mesh", "").split(";"))
+
+
+_SOURCES: dict[tuple[DataConfig, Kind], Source] = {}
 
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _render(job: tuple[DataConfig, str, int]) -> npt.NDArray[np.uint8]:
-    config, study_id, size = job
-    if config not in _SOURCES:
-        _SOURCES[config] = study_source(config)
-    image = _SOURCES[config].image(study_id, size)
+def _render(job: tuple[DataConfig, Kind, str, int]) -> npt.NDArray[np.uint8]:
+    config, kind, study_id, size = job
+    if (config, kind) not in _SOURCES:
+        _SOURCES[config, kind] = study_source(config, kind)
+    image = _SOURCES[config, kind].image(study_id, size)
     return grey_levels(image)

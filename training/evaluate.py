@@ -40,10 +40,11 @@ from core.evaluation.results import (
     reports_of_all,
     row_of,
     score_pairs,
+    truth_of,
 )
 from core.evaluation.scoring import LabeledReports, score_systems
 from core.files import write_whole
-from core.registry import did_you_mean, image_size
+from core.registry import did_you_mean
 from core.systems.system import System
 from core.types import Split, Study
 from training.console import note
@@ -74,8 +75,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score all bundles of ``config``'s family, and other systems beside them.
 
-    The reference's labels are the phantom's known truth, or those of the source; generated reports are labelled by the
-    labeler. With other systems, scored are the studies of which all of them have a report.
+    The labeler reads generated reports and references alike; the phantom's references have its known truth. With other
+    systems, scored are the studies of which all of them have a report.
 
     Args:
         config: which studies; how reports are written stands in the bundles' cards.
@@ -121,7 +122,7 @@ def evaluate(
         ]
         write_whole(out / "reports.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     labelled = {name: labeler.read(written[name]) for name in systems}
-    references, truth = labeler.read_again(references, data.source.labelled_by)
+    references, truth = labeler.read_again(references, truth_of(data.source))
     published = PUBLISHED.get(config.data.source, ())
     rows = [row_of(each) for each in others if each.name in given]
     scored = score_pairs(cards, references, subjects, labelled, baselines, truth, published, nearest, rows, labeler)
@@ -182,7 +183,7 @@ def _tell_other_settings(config: ExperimentConfig, cards: Sequence[Card]) -> Non
 def _held_out(config: ExperimentConfig, data: StudyData) -> tuple[Sequence[Study], LabeledReports, list[str]]:
     """The studies that are scored, their reports, and whose they are."""
     studies = data.studies["test"][: config.evaluate_studies or None]
-    return studies, references_of(studies), [study.subject_id for study in studies]
+    return studies, references_of(data.source, studies), [study.subject_id for study in studies]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,7 @@ def _read_all(cards: Sequence[Card], work: _Work, data: StudyData, jobs: int) ->
             splits: tuple[Split, ...] = ("test",) if len(train) > MOST_COMPARED else ("train", "test")
             for card in cards:  # images are made once, not by each process
                 for split in splits:
-                    data.images(split, image_size(card.encoder, card.size))  # type: ignore[arg-type]
+                    data.images(split, card.image_side)
             run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
         for texts in run(partial(_write, work), sharing.values()):
             written |= texts

@@ -35,11 +35,13 @@ def fit(
     mode: str,
     patience: int,
     seed: int,
+    gradient_clip: float = 1.0,
     placement: Placement = ONE,
 ) -> None:
     """Train, or go on training, and leave the best weights in ``module``.
 
-    A checkpoint is written each epoch; an interrupted training resumes from it to the same result.
+    A checkpoint is written each epoch; an interrupted training resumes from it to the same result. Where all weights'
+    gradient together is longer than ``gradient_clip`` it is cut to that length; 0 leaves it.
     """
     torch.manual_seed(seed)
     if placement.gpu and ranks.count() > 1:
@@ -60,7 +62,7 @@ def fit(
             EpochLine(folder.name, monitor) if has_no_bars() else TQDMProgressBar(refresh_rate=20),
         ],
         logger=CSVLogger(folder, name=None, version=_log_name(folder)),
-        gradient_clip_val=1.0,
+        gradient_clip_val=gradient_clip or None,
         num_sanity_val_steps=0,
         enable_model_summary=False,
         enable_progress_bar=not has_no_bars(),

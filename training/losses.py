@@ -71,10 +71,11 @@ def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, compara
     Args:
         images: (B, D), L2-normalised.
         texts: (B, D), L2-normalised; row i belongs to image i.
-        logit_scale: natural log of the factor; clamped to ln 100 as CLIP does.
+        logit_scale: natural log of the factor; whoever trains it keeps it in its range after each step, as CLIP does:
+            clamped here it would have no gradient at ln 100, where OpenAI's weights start.
         comparable: (B, B), True where text j may count as a negative of image i; the diagonal always counts.
     """
-    logits = logit_scale.clamp(max=math.log(100)).exp() * images @ texts.T
+    logits = logit_scale.exp() * images @ texts.T
     if comparable is not None:
         own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
         logits = logits.masked_fill(~(comparable | own), -math.inf)

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.config import ClassifierConfig, ClipConfig, ExperimentConfig
-from core.decoders import build_decoder
+from core.config import ClipConfig, ExperimentConfig
+from core.decoders import build_decoder, decoder_class
 from core.encoders import Encoder, build_encoder
 from core.encoders.base import Normalize, encoder_class
 from core.encoders.ccve import ClusterClipEncoder
@@ -33,52 +33,16 @@ from core.encoders.fve import FineGrainedEncoder
 from core.encoders.label_text import LabelTextEncoder
 from core.encoders.token_cache import BATCH
 from core.observations import CLUSTERS
-from core.registry import DECODERS, ENCODERS, encoder_parts, image_size, lookup, token_width
+from core.registry import DECODERS, ENCODERS, classifier_row, encoder_parts, lookup, token_width
+from core.studies.index import SHARES
 from core.text import END, SENTENCE_END, SPECIAL_TOKENS, START, Vocabulary
 from core.types import VisualTokens
 from training.backbones import build_classifier, settings_of
 from training.losses import contrastive_loss, report_loss
 from training.paper.tables import rows_of_table_2
+from training.stages.counts import MIMIC_CXR, Counts
 from training.stages.label_text import DECODER as LABEL_TEXT_DECODER
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """How much data there is. Defaults: MIMIC-CXR (paper-notes 5.1).
-
-    Attributes:
-        files: all radiographs of the release.
-        file_bytes: of all of them, as JPEG.
-        train: training samples with findings; R2Gen's count of all views, more than one view has.
-        validate: likewise.
-        test: likewise.
-        impressions: training samples with an impression; assumed.
-        sentences: (image, cluster, text) triples an impression; assumed.
-        fine_labels: of FGC; the paper's.
-        vocabulary: words; assumed.
-        words: of findings, on average; assumed.
-        label_words: of the longest list of fine labels, to which Table 3 fills up the others; assumed.
-    """
-
-    files: int = 377_110
-    file_bytes: float = 558e9
-    train: int = 270_790
-    validate: int = 2_130
-    test: int = 3_858
-    impressions: int = 225_000
-    sentences: float = 1.9
-    fine_labels: int = 410
-    vocabulary: int = 5_000
-    words: int = 60
-    label_words: int = 100
-
-    @property
-    def samples(self) -> int:
-        """Samples of all splits."""
-        return self.train + self.validate + self.test
-
-
-MIMIC_CXR = Counts()
 ADAM_BYTES = 16
 """A trained parameter in float32: itself, its gradient, Adam's two moments."""
 
@@ -175,30 +139,73 @@ def encoder_on_meta(name: str, config: ExperimentConfig, counts: Counts) -> Enco
 
 def classifier_stages(name: str, config: ExperimentConfig, counts: Counts) -> list[StageCost]:
     """Cost of CDC and FGC; the margin loss costs what cross-entropy does."""
-    encoder = encoder_on_meta(name, config, counts)
+    encoder, settings = encoder_on_meta(name, config, counts), config.classifier
     assert isinstance(encoder, FineGrainedEncoder)
+    passes, items = 1 + (settings.optimizer == "sam"), counts.train + counts.further
     return [
-        _classifier(f"{kind}_{name}", encoder.normalize, tower, config.classifier, counts)
+        _network(f"{kind}_{name}", encoder.normalize, tower, items, settings.epochs, settings.batch_size, passes)
         for kind, tower in encoder.classifiers().items()
     ]
+
+
+def backbone_stages(config: ExperimentConfig, counts: Counts) -> list[StageCost]:
+    """Cost of what all encoders start from, and of what that starts from."""
+    settings = config.backbone
+    if settings.source == "none":
+        return []
+    normalize, tower = _backbone_tower(config, "meta")
+    learned = {
+        "train": counts.train + counts.further + counts.laterals,
+        "phantom": round(settings.count * SHARES[0]),
+    }[settings.source]
+    stages = [("backbone", learned, settings.epochs)]
+    if settings.before != "none":
+        stages.insert(0, ("backbone_before", counts.before, settings.before_epochs))
+    return [_network(name, normalize, tower, items, epochs, settings.batch_size) for name, items, epochs in stages]
+
+
+def _backbone_tower(config: ExperimentConfig, device: str) -> tuple[Normalize, ImageClassifier]:
+    row = classifier_row()
+    arch = {key: value for key, value in row.sizes[config.size].arch.items() if key != "pool"}
+    with torch.device(device):
+        return Normalize(config.image_side(row.name), **row.normalization), ImageClassifier(num_classes=14, **arch)
+
+
+def measured_tflops(config: ExperimentConfig, images: int = 8, steps: int = 3) -> float:
+    """TFLOPS that a core of this machine reaches when it trains the tower of the backbone; the best of some steps."""
+    normalize, tower = _backbone_tower(config, "cpu")
+    tower = tower.to(memory_format=torch.channels_last)
+    batch = torch.rand(images, 1, normalize.image_size, normalize.image_size)
+    operations = _network("", *_backbone_tower(config, "meta"), 1, 1, images).operations * images
+    threads, seconds = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        for _ in range(steps):
+            began = time.perf_counter()
+            tower(normalize(batch)).square().mean().backward()
+            seconds.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return operations / min(seconds) / 1e12
 
 
 def backbone_stage(name: str, config: ExperimentConfig, counts: Counts) -> StageCost:
     """Cost of a row of Table 2; SAM goes forward and backward twice a step."""
     with torch.device("meta"):
         normalize, network = build_classifier(name, config.size, pretrained=False)
-    return _classifier(f"table2/{name}", normalize, network, settings_of(name, config), counts)
+    settings = settings_of(name, config)
+    passes, items = 1 + (settings.optimizer == "sam"), counts.train + counts.further
+    return _network(f"table2/{name}", normalize, network, items, settings.epochs, settings.batch_size, passes)
 
 
-def _classifier(
-    name: str, normalize: Normalize, network: ImageClassifier, settings: ClassifierConfig, counts: Counts
+def _network(
+    name: str, normalize: Normalize, network: ImageClassifier, items: int, epochs: int, batch: int, passes: int = 1
 ) -> StageCost:
-    batch, side = settings.batch_size, normalize.image_size
+    side = normalize.image_size
     images = torch.zeros(batch, 1, side, side, device="meta")
     operations, saved = measure(network, lambda: network(normalize(images)).float().square().mean())
-    passes = 2 if settings.optimizer == "sam" else 1
     memory = _training_memory(network, saved)
-    return StageCost(name, counts.train, settings.epochs, passes * operations / batch, memory, _weights(network))
+    return StageCost(name, items, epochs, passes * operations / batch, memory, _weights(network))
 
 
 def clip_stage(name: str, config: ExperimentConfig, counts: Counts, settings: ClipConfig, texts: float) -> StageCost:
@@ -244,12 +251,11 @@ def token_stage(name: str, config: ExperimentConfig, counts: Counts) -> StageCos
     images = _images(name, config, BATCH)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder(images)
-    shape = ENCODERS[name].sizes[config.size]
     filtered = 0
     if isinstance(encoder, ClusterClipEncoder):  # those of a chunk, and of the two images that it cuts
         filtered = (encoder.chunk + 2 * len(CLUSTERS)) * 3 * images[0].nbytes
     memory = 4 * sum(each.numel() for each in encoder.parameters()) + filtered + widest
-    disk = counts.samples * shape.num_tokens * shape.width * 2
+    disk = counts.samples * _tokens(name, config) * ENCODERS[name].sizes[config.size].width * 2
     return StageCost(f"tokens_{name}", counts.samples, 1, counter.get_total_flops() / BATCH, memory, disk)
 
 
@@ -257,9 +263,10 @@ def decoder_stage(encoder_name: str, decoder_name: str, config: ExperimentConfig
     """Cost of a decoder on cached tokens, or with DVE; validation writes reports, see docs/scale.md."""
     settings, parts = config.report, encoder_parts(encoder_name)
     frozen = all(ENCODERS[part].frozen for part in parts)
-    tokens = sum(ENCODERS[part].sizes[config.size].num_tokens for part in parts)
+    tokens = sum(_tokens(part, config) for part in parts)
     width = token_width(encoder_name, config.size)
-    decoder = build_decoder(decoder_name, config.size, token_width=width, vocabulary_size=counts.vocabulary)
+    own = decoder_class(decoder_name).arguments(config)
+    decoder = build_decoder(decoder_name, config.size, token_width=width, vocabulary_size=counts.vocabulary, **own)
     if (
         frozen and not DECODERS[decoder_name].sentences
     ):  # the planner reads how many sentences there are: no meta device
@@ -291,7 +298,9 @@ def label_text_stage(config: ExperimentConfig, counts: Counts) -> StageCost:
     settings, width = config.report, int(DECODERS[LABEL_TEXT_DECODER].sizes[config.size]["width"])
     with torch.device("meta"):
         encoder = LabelTextEncoder(_vocabulary(counts.fine_labels), width, counts.label_words)
-        decoder = build_decoder(LABEL_TEXT_DECODER, config.size, token_width=width, vocabulary_size=counts.vocabulary)
+        own = decoder_class(LABEL_TEXT_DECODER).arguments(config)
+        words = counts.vocabulary
+        decoder = build_decoder(LABEL_TEXT_DECODER, config.size, token_width=width, vocabulary_size=words, **own)
         labels = torch.zeros(settings.batch_size, counts.label_words, dtype=torch.long)
         ids = torch.full((settings.batch_size, counts.words + 2), 5)
     both = nn.ModuleList([encoder, decoder])
@@ -317,8 +326,15 @@ def _vocabulary(words: int) -> Vocabulary:
 
 
 def _images(name: str, config: ExperimentConfig, batch: int) -> Tensor:
-    side = image_size(name, config.size)
+    side = config.image_side(name)
     return torch.zeros(batch, 1, side, side, device="meta")
+
+
+def _tokens(name: str, config: ExperimentConfig) -> int:
+    """Of an encoder; where they are cells, more of a larger image."""
+    shape = ENCODERS[name].sizes[config.size]
+    larger = (config.image_side(name) / shape.image_size) ** 2 if shape.grids else 1
+    return round(shape.num_tokens * larger)
 
 
 def _weights(module: nn.Module) -> float:
@@ -332,7 +348,8 @@ def _costs_of(name: str) -> Callable[[str, ExperimentConfig, Counts], list[Stage
 def stages(config: ExperimentConfig, counts: Counts = MIMIC_CXR) -> list[StageCost]:
     """All stages of a preset that need a GPU, in their order."""
     frozen = list(dict.fromkeys(p for name in config.encoders for p in encoder_parts(name) if ENCODERS[p].frozen))
-    rows = [row for name in frozen for row in _costs_of(name)(name, config, counts)]
+    rows = backbone_stages(config, counts)
+    rows += [row for name in frozen for row in _costs_of(name)(name, config, counts)]
     rows += [token_stage(name, config, counts) for name in frozen]
     rows += [decoder_stage(e, d, config, counts) for e in config.encoders for d in config.decoders]
     return rows
@@ -377,15 +394,18 @@ def costs(
     tflops: float,
     gpus: int,
     cores: int,
+    *,
+    on_cpu: bool = False,
 ) -> dict[str, Any]:
     """The plan in plain values: what is assumed and measured, then lines in their order.
 
     A line is a stage (``train``'s, then what ``paper`` adds) or, with "sum", all so far of one of the two commands. Its
-    values: items, epochs, operations an item, hours, memory and disk in bytes; what does not apply is left out.
+    values: items, epochs, operations an item, hours, memory and disk in bytes; what does not apply is left out. With
+    ``on_cpu`` it is cores, as many as ``gpus``, that reach so many TFLOPS each.
     """
     rates = measured_rates()
     names = {part for name in config.encoders for part in encoder_parts(name)}
-    sides = sorted({ENCODERS[name].sizes[config.size].image_size for name in names})
+    sides = sorted({config.image_side(name) for name in names})
     images, cached = counts.samples * len(sides), sum(counts.samples * side**2 for side in sides)
     labelling = counts.train / rates["reports"] / cores / 3600
     reading = images / rates["images"] / cores / 3600
@@ -424,33 +444,44 @@ def costs(
                 "disk": disk + sum(row.disk for row in done),
             }
         )
-    assumed = {"gpus": gpus, "tflops": tflops, "cores": cores, "samples": counts.samples, "words": counts.words}
+    assumed: dict[str, Any] = {
+        "gpus": gpus,
+        "tflops": tflops,
+        "cores": cores,
+        "samples": counts.samples,
+        "words": counts.words,
+    }
+    assumed |= {"counts": counts.source, "on_cpu": on_cpu}
     return {"preset": config.name, "assumed": assumed, "measured": rates, "lines": lines}
 
 
 def plan_markdown(plan: Mapping[str, Any]) -> str:
     """What `costs` gives, as Markdown."""
     assumed, measured = plan["assumed"], plan["measured"]
+    on_cpu = assumed["on_cpu"]
+    unit, times = ("minutes", 60) if on_cpu else ("hours", 1)
     lines = [
-        f"Assumed: {assumed['gpus']} GPU(s) that reach {assumed['tflops']:g} TFLOPS each, "
-        f"{assumed['cores']} CPU cores, {assumed['samples']:,} samples, reports of {assumed['words']} words. Measured "
+        f"Assumed: {assumed['gpus']} {'training core' if on_cpu else 'GPU'}(s) that reach "
+        f"{assumed['tflops']:.2g} TFLOPS each, "
+        f"{assumed['cores']} CPU cores, {assumed['samples']:,} samples, reports of {assumed['words']} words; "
+        f"numbers of studies are {assumed['counts']}. Measured "
         f"here: {measured['images']:.1f} radiographs and {measured['reports']:,.0f} reports a second and core.",
         "",
-        "| stage | items | epochs | GFLOPs an item | hours | GPU memory, GB | disk, GB |",
+        f"| stage | items | epochs | GFLOPs an item | {unit} | {'memory' if on_cpu else 'GPU memory'}, GB | disk, GB |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for line in plan["lines"]:
         if "sum" in line:
             lines.append(
-                f"| **all of `{line['sum']}`** | | | | **{line['hours']:.0f}** | **{line['memory'] / 1e9:.1f}** "
-                f"| **{line['disk'] / 1e9:.0f}** |"
+                f"| **all of `{line['sum']}`** | | | | **{line['hours'] * times:.0f}** "
+                f"| **{line['memory'] / 1e9:.1f}** | **{line['disk'] / 1e9:.0f}** |"
             )
             continue
         fine = "operations" in line  # a stage, not the files before it
         cells = (
             f"{line['epochs']}" if "epochs" in line else "",
             f"{line['operations'] / 1e9:.1f}" if fine else "",
-            f"{line['hours']:.1f}" if "hours" in line else "",
+            f"{line['hours'] * times:.1f}" if "hours" in line else "",
             f"{line['memory'] / 1e9:.1f}" if fine else "",
             f"{line['disk'] / 1e9:.2f}" if fine else f"{line['disk'] / 1e9:.{1 if 'hours' in line else 0}f}",
         )

@@ -53,6 +53,11 @@ class Card:
     content: Mapping[str, Any]
 
     @property
+    def image_side(self) -> int:
+        """Side of the images that the pair reads, pixels."""
+        return int(self.content["inputs"]["image"][1])
+
+    @property
     def trained_with(self) -> Mapping[str, Any]:
         """Settings of its training data, as of `core.config.DataConfig`; empty where the card does not tell them."""
         config: Mapping[str, Any] = self.content.get("config", {})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from torch import Tensor, nn
 
 from core.registry import DECODERS, Size, lookup
 from core.types import VisualTokens
+
+if TYPE_CHECKING:
+    from core.config import ExperimentConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,11 @@ class Decoder(nn.Module):
     sentences = False
     """Whether targets need SENTENCE_END after each sentence."""
 
+    @classmethod
+    def arguments(cls, config: ExperimentConfig) -> dict[str, Any]:
+        """Arguments that a preset decides, beside those of the registry's row; none where it leaves all as they are."""
+        return {}
+
     def encode(self, visual: VisualTokens, *, return_attention: bool = False) -> Memory:
         """Read the image once."""
         raise NotImplementedError
@@ -92,6 +100,17 @@ class Decoder(nn.Module):
         return self.decode(self.encode(visual), ids)
 
 
+def decoder_class(name: str) -> type[Decoder]:
+    """The class of a row of the registry.
+
+    Raises:
+        CXRLensError: unknown name.
+    """
+    module, _, attribute = lookup(DECODERS, name, "decoder").build.partition(":")
+    found: type[Decoder] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
 def build_decoder(name: str, size: Size, *, token_width: int, vocabulary_size: int, **changes: Any) -> Decoder:
     """Build a row of the registry.
 
@@ -104,8 +123,5 @@ def build_decoder(name: str, size: Size, *, token_width: int, vocabulary_size: i
     Raises:
         CXRLensError: unknown name or size.
     """
-    spec = lookup(DECODERS, name, "decoder")
-    arch = {**lookup(spec.sizes, size, "size"), **changes}
-    module, _, attribute = spec.build.partition(":")
-    decoder: Decoder = getattr(importlib.import_module(module), attribute)(token_width, vocabulary_size, **arch)
-    return decoder
+    arch = {**lookup(lookup(DECODERS, name, "decoder").sizes, size, "size"), **changes}
+    return decoder_class(name)(token_width, vocabulary_size, **arch)  # type: ignore[call-arg]

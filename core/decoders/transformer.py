@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from core.attention import Attention, EncoderLayer, FeedForward, MemoryInput, WordInput
 from core.decoders.base import Decoder, DecoderOutput, Memory
 from core.types import VisualTokens
+
+if TYPE_CHECKING:
+    from core.config import ExperimentConfig
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -88,6 +92,18 @@ class TransformerDecoder(Decoder):
     layer_type: type[CrossLayer] = CrossLayer
     all_levels = False
 
+    @classmethod
+    def arguments(cls, config: ExperimentConfig) -> dict[str, Any]:
+        """Layers, CLS token and scale of the words, where the preset has others than the registry."""
+        report, changes = config.report, dict[str, Any]()
+        if report.layers:
+            changes["layers"] = report.layers
+        if not report.cls_token:
+            changes["cls_token"] = False
+        if report.word_scale == "max_words":
+            changes["word_scale"] = math.sqrt(config.data.max_words)
+        return changes
+
     def __init__(
         self,
         token_width: int,
@@ -100,12 +116,13 @@ class TransformerDecoder(Decoder):
         dropout: float,
         cls_token: bool = True,
         slots: int = 0,
+        word_scale: float = 0.0,
     ) -> None:
-        """Build; numbers come from the registry."""
+        """Build; numbers come from the registry. For ``word_scale`` see ``WordInput``."""
         super().__init__()
         self.input = MemoryInput(token_width, width, dropout, cls_token)
         self.encoder = nn.ModuleList(EncoderLayer(width, heads, feed_forward, dropout, slots) for _ in range(layers))
-        self.embed = WordInput(vocabulary_size, width, dropout)
+        self.embed = WordInput(vocabulary_size, width, dropout, scale=word_scale)
         levels = layers if self.all_levels else 1
         self.layers = nn.ModuleList(self.layer_type(width, heads, feed_forward, dropout, levels) for _ in range(layers))
         self.output = nn.Linear(width, vocabulary_size, bias=False)

@@ -69,7 +69,7 @@ class Encoder(nn.Module):
     @classmethod
     def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:
         """Arguments that a preset and its studies decide, beside those of the registry's row."""
-        return {}
+        return {"image_size": config.image_size} if config.image_size else {}
 
     def __init__(self) -> None:
         """Start unfrozen."""
@@ -125,12 +125,13 @@ def encoder_class(name: str) -> type[Encoder]:
     return found
 
 
-def build_encoder(name: str, size: Size, *, pretrained: bool = False, **changes: Any) -> Encoder:
+def build_encoder(name: str, size: Size, *, pretrained: bool = False, image_size: int = 0, **changes: Any) -> Encoder:
     """Build a row of the registry.
 
     Args:
         name: key in the registry.
         pretrained: fetch the backbone's published weights; they come from a hub or an installed package.
+        image_size: side of its images, pixels; 0 is that of the size.
         changes: further keyword arguments of the encoder (numbers of classes, vocabulary size, modes).
 
     Raises:
@@ -139,7 +140,10 @@ def build_encoder(name: str, size: Size, *, pretrained: bool = False, **changes:
     spec = lookup(ENCODERS, name, "encoder")
     shape = lookup(spec.sizes, size, "size")
     arch: Mapping[str, Any] = {**shape.arch, **changes}
-    normalize = Normalize(shape.image_size, **spec.normalization)
+    side = image_size or shape.image_size
+    if image_size and "clip" in arch:  # its attention pool has a position a cell
+        arch = {**arch, "clip": {**arch["clip"], "image": {**arch["clip"]["image"], "image_size": side}}}
+    normalize = Normalize(side, **spec.normalization)
     encoder = encoder_class(name)(normalize, fetch=pretrained, **arch)  # type: ignore[call-arg]
     return encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

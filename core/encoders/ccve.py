@@ -87,7 +87,8 @@ class ClusterClipEncoder(ContrastiveEncoder):
     @classmethod
     def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:
         """The text tower's words, and the kind of filters."""
-        return {"vocabulary": data.vocabulary, "filters": config.cluster_clip.filters}
+        own = {"vocabulary": data.vocabulary, "filters": config.cluster_clip.filters}
+        return {**super().arguments(config, data), **own}
 
     def __init__(
         self,

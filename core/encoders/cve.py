@@ -25,7 +25,8 @@ class ClipEncoder(ContrastiveEncoder):
     @classmethod
     def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:
         """The text tower's words, and which features are tokens."""
-        return {"vocabulary": data.vocabulary, "feature": config.clip.feature}
+        own = {"vocabulary": data.vocabulary, "feature": config.clip.feature}
+        return {**super().arguments(config, data), **own}
 
     def __init__(
         self,

@@ -24,7 +24,8 @@ class FineGrainedEncoder(Encoder):
     @classmethod
     def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:
         """As many classes as the studies have labels."""
-        return {"coarse_classes": len(OBSERVATIONS), "fine_classes": len(data.fine_labels)}
+        classes = {"coarse_classes": len(OBSERVATIONS), "fine_classes": len(data.fine_labels)}
+        return {**super().arguments(config, data), **classes}
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ from core.evaluation.results import (
     reports_of_all,
     row_of,
     score_pairs,
+    truth_of,
 )
 from core.evaluation.scoring import LabeledReports
 from core.evaluation.writing import Work, write_source
@@ -209,7 +210,7 @@ def evaluate_source(asked: Asked, progress: Progress) -> None:
     given, places, more = reports_of_all(
         others, source, [row["study_id"] for row in written], lambda what: progress(_SHARE, what)
     )
-    told += more
+    told = [source.caution, *told, *more] if source.caution else told + more
     others = [each for each in others if each.name in given]
     made += ["not all"] * (len(given) < len(asked.systems))  # it is tried again when it is asked for again
     rows = [written[place] | {name: texts[at] for name, texts in given.items()} for at, place in enumerate(places)]
@@ -286,14 +287,14 @@ def _score(
             name: LabeledReports([texts[place] for place in places], [found.states[name][place] for place in places])
             for name, texts in found.texts.items()
         }
-        references = references_of(studies)
+        references = references_of(source, studies)
         results = score_pairs(
             cards,
             references,
             subjects,
             written,
             baselines,
-            source.labelled_by,
+            truth_of(source),
             nearest=nearest,
             others=[row_of(each) for each in others],
         )

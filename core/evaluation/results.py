@@ -22,7 +22,7 @@ from core.evaluation.metrics import FREQUENT
 from core.evaluation.scoring import LabeledReports, language_scores, reading, score_systems
 from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS, encoder_parts
-from core.studies.source import Source
+from core.studies.source import RULE_LABELER, Source
 from core.systems.system import System
 from core.text import to_text, tokenize
 from core.types import CXRLensError, Study
@@ -56,9 +56,19 @@ def label_texts(texts: Sequence[str]) -> LabeledReports:
     return RULES.read(texts)
 
 
-def references_of(studies: Sequence[Study]) -> LabeledReports:
-    """The studies' own reports, with the labels that their source gives them."""
-    return LabeledReports([study.findings for study in studies], [study.labels for study in studies])
+def references_of(source: Source, studies: Sequence[Study]) -> LabeledReports:
+    """The studies' own reports, labelled from the same text and by the same labeler as generated ones.
+
+    Where the source's labels are shipped with it, the findings are labelled anew: MIMIC-CXR's tables were made from the
+    impression first, and differences of two labelers would count as errors. The phantom's labels are the truth.
+    """
+    texts = [study.findings for study in studies]
+    return label_texts(texts) if source.labels_shipped else LabeledReports(texts, [each.labels for each in studies])
+
+
+def truth_of(source: Source) -> str:
+    """Where the labels of `references_of` come from, in words."""
+    return RULE_LABELER if source.labels_shipped else source.labelled_by
 
 
 def reports_of_all(

@@ -58,6 +58,19 @@ def read_code(text: str) -> Code:
     return Code(heading, tuple(qualifiers))
 
 
+def names_of_codes(codes: Iterable[str]) -> frozenset[str] | None:
+    """Return what was coded: each heading, and each "heading/qualifier", lower case; None where no one has coded it.
+
+    Args:
+        codes: as of `states_of_codes`.
+    """
+    read = [code for code in map(read_code, codes) if code.heading]
+    if not read or any(code.heading == NOT_CODED.lower() for code in read):
+        return None
+    pairs = {f"{code.heading}/{qualifier}" for code in read for qualifier in code.qualifiers}
+    return frozenset({code.heading for code in read} | pairs)
+
+
 def states_of_codes(codes: Iterable[str]) -> dict[str, LabelState] | None:
     """Return what the codes of a report say of the 14 observations, or None where no one has coded it.
 

@@ -31,7 +31,7 @@ from core.jobs import Job, Progress
 from core.jobs import work as be_the_process
 from core.observations import CLUSTERS
 from core.projection.job import cache_folder, writable
-from core.registry import ENCODERS, encoder_parts, image_size
+from core.registry import ENCODERS, encoder_parts
 from core.studies.model_image import of_study
 from core.studies.source import Source
 from core.studies.sources import open_source
@@ -259,7 +259,7 @@ def _can_be_read_now(found: Embedded, source: Source, work: Embedding) -> bool:
     card = BundleLibrary(work.bundles).card(work.bundle)
     for study_id in found.unreadable:
         with suppress(CXRLensError):
-            of_study(source, study_id)(image_size(card.encoder, card.content["size"]))
+            of_study(source, study_id)(card.image_side)
             return True
     return False
 

@@ -19,11 +19,12 @@ from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import ImageCache, open_image_cache, read_square, unreadable_images
 from core.studies.images import Radiograph, read_image
-from core.studies.index import INDEX_VERSION, ReleaseError, open_index, sample_ids
+from core.studies.index import INDEX_VERSION, ReleaseError, StudyIndex, open_index, read_parquet, sample_ids
 from core.studies.label_table import LabelTable, label_index, open_labels
 from core.studies.mimic_cxr import read_shipped_labels
 from core.studies.source import Source, StudyImage, TrueFinding, UnknownStudyError
 from core.types import FloatImage, Mask, Split, Study
+from core.views import view_choices
 
 Labels = Literal["rules", "chexpert", "negbio", "given"]
 
@@ -37,7 +38,7 @@ class IndexedSource(Source):
     def __init__(
         self,
         folder: Path,
-        views: str,
+        views: str = "",
         labels: Labels | None = None,
         progress: Callable[[int, int], None] | None = None,
         *,
@@ -47,7 +48,8 @@ class IndexedSource(Source):
 
         Args:
             folder: of the index.
-            views: a name in `core.views.view_choices`.
+            views: a name in `core.views.view_choices`; "" is "frontal", or "any" where no image of a table or folder is
+                frontal: then `caution` says so.
             labels: of the 14 observations: "rules" labels the findings; "given" are those of a table; "chexpert" and
                 "negbio" are MIMIC-CXR's own tables, made from the impression where there is one. A study that a table
                 misses is left out. What the index says of itself, unless given.
@@ -59,6 +61,7 @@ class IndexedSource(Source):
             ReleaseError: no index there, no such choice of views, or no such labels.
         """
         self.index = open_index(folder)
+        views = views or _natural_views(self.index)
         self.index.choice(views)
         told = self.index.told
         self.name = self.index.source
@@ -68,10 +71,12 @@ class IndexedSource(Source):
         self.has_labels = told.reports or told.labels != "rules"
         self.truth = told.truth
         self.credit = told.credit
+        self.caution = _NO_FRONTAL if views == _ANY else ""
         self.views = views
         self.labels = labels or told.labels
         if self.labels != "rules":
             self.labelled_by = f"{self.labels} as shipped"
+            self.labels_shipped = told.reports
         self._findings_only = findings_only and told.reports
         self._progress = progress
         self._caches: dict[int, ImageCache | None] = {}
@@ -337,6 +342,22 @@ class IndexedSource(Source):
 
 
 _SPLITS: tuple[Split, ...] = ("train", "validate", "test")
+_ANY = "any"
+_NO_FRONTAL = (
+    "None of these images is a frontal view, and the models know frontal views: what they write of these studies means "
+    "nothing."
+)
+
+
+def _natural_views(index: StudyIndex) -> str:
+    """The images that models read where nobody chooses: frontal ones, or the first of each study where none is."""
+    known = view_choices(index.source)
+    frontal = known["frontal"].views
+    if _ANY not in known or frontal is None:
+        return "frontal"
+    images = read_parquet(index.folder / "images.parquet", ["view", "dropped"])
+    there = pc.and_(pc.is_in(images["view"], pa.array(sorted(frontal))), pc.equal(images["dropped"], ""))
+    return "frontal" if pc.any(there).as_py() else _ANY
 
 
 def _span(start: float, length: float, side: int) -> slice:

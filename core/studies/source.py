@@ -21,6 +21,8 @@ from core.views import view_in_words
 
 T = TypeVar("T")
 
+RULE_LABELER = "rule labeler"
+
 _COMPARED = 2000  # ours: ids that are compared letter by letter where one was mistyped
 _OLDEST = 125  # ours: years; what is above is a code or a slip
 _HALVES = 50  # ours: years
@@ -80,8 +82,11 @@ class Source(ABC):
         has_reports: whether its studies have a reference report.
         has_labels: whether something is known of the 14 observations: from reports, or given.
         labelled_by: where that comes from, in words.
+        labels_shipped: whether its reports have labels from a table of the release, made by another labeler and perhaps
+            of other text than the findings: to learn from, not to compare with what is read in a generated report.
         truth: what `masks` are, in words: "outlines of what was drawn"; "" where there are none.
         credit: what must stand beside its images; "" where nothing must.
+        caution: what must be said before a model reads any of its images; "" where nothing must.
         listed: whether `ids` names its studies; where not, they are found by `find` only.
     """
 
@@ -91,9 +96,11 @@ class Source(ABC):
     synthetic: bool = False
     has_reports: bool = True
     has_labels: bool = True
-    labelled_by: str = "rule labeler"
+    labelled_by: str = RULE_LABELER
+    labels_shipped: bool = False
     truth: str = ""
     credit: str = ""
+    caution: str = ""
     listed: bool = True
 
     @abstractmethod

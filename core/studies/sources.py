@@ -36,7 +36,6 @@ KINDS = (
 )
 """What a source can be, for messages."""
 
-_VIEWS = "frontal"
 _PHANTOMS = (2000, 0)  # count and seed of the demo's
 
 
@@ -95,8 +94,7 @@ _MOST_PHANTOMS = 1_000_000  # their ids have six digits
 
 def _open_index(rest: str, findings_only: bool) -> Source:
     views, _, where = rest.partition(":")
-    folder = Path(where).expanduser()
-    return IndexedSource(folder, views or _VIEWS, findings_only=findings_only)
+    return IndexedSource(Path(where).expanduser(), views, findings_only=findings_only)
 
 
 def _open_images(rest: str, findings_only: bool) -> Source:
@@ -116,7 +114,7 @@ def _open_example(rest: str, findings_only: bool) -> Source:
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "index.json").is_file():
                 index_table(paths.EXAMPLES / "images", paths.EXAMPLES, folder, columns, only_test=True)
-    source = IndexedSource(folder, _VIEWS)
+    source = IndexedSource(folder)
     source.key = "example"
     return source
 

@@ -58,6 +58,8 @@ class _Study:
     impression: str
     split: str
     order: str
+    view: str
+    """Of its image, where the table has no column of images."""
     context: dict[str, str]
     images: dict[str, str] = field(default_factory=dict)
     """What is written of an image -> its view."""
@@ -194,6 +196,7 @@ def _add(
         impression=told("impression"),
         split="?" if written is None else written,
         order=told("order"),
+        view=_view(row, columns),
         context={name: text for name, text in context.items() if text},
     )
     study = studies.setdefault(study_id, new)
@@ -212,6 +215,8 @@ def _compare(study_id: str, study: _Study, new: _Study, notes: Notes) -> None:
     """Note what two rows of one study say differently; the first one counts."""
     if (new.findings, new.impression) != (study.findings, study.impression):
         notes.add("two reports for one study, the first one counts", study_id)
+    if new.view != study.view:
+        study.view = ""
     if new.patient != study.patient:
         study.fault = "listed under two patients"
     elif new.split != study.split:
@@ -229,6 +234,12 @@ def _images(row: Mapping[str, Any], columns: Columns) -> Iterator[tuple[str, str
         of_image = (each[place] if isinstance(each, list) and place < len(each) else each for each in views)
         found = (plain_view(plain_text(each)) for each in of_image if not isinstance(each, list))
         yield plain_text(name), next((view for view in found if view), "")
+
+
+def _view(row: Mapping[str, Any], columns: Columns) -> str:
+    """The view that a row tells of its study; "" where it tells none, or one of each of several images."""
+    written = (cell_of(row, column) for column in columns.of.get("view", ()))
+    return next((view for each in written if not isinstance(each, list) and (view := plain_view(plain_text(each)))), "")
 
 
 def _labels(row: Mapping[str, Any], columns: Columns, study_id: str) -> dict[str, LabelState]:
@@ -312,7 +323,8 @@ def _entries(
         splits[study.patient].add(study.split)
     used: dict[str, str] = {}
     for done, (study_id, study) in enumerate(studies.items(), start=1):
-        written = study.images or dict.fromkeys(by_id.get(study_id, []), "")
+        of_id = by_id.get(study_id, [])
+        written = study.images or dict.fromkeys(of_id, study.view if len(of_id) == 1 else "")
         found = [_image(name, view, tree, root) for name, view in written.items()]
         kept = []
         for image in sorted(found, key=lambda image: _FIRST.index(image.view) if image.view in _FIRST else len(_FIRST)):

@@ -13,7 +13,7 @@ from core.registry import DECODERS
 from dashboard import session
 from dashboard.components.case_table import case_table
 from dashboard.components.own_evaluation import offer_evaluation
-from dashboard.components.source_choice import choose_source
+from dashboard.components.source_choice import choose_source, show_credit
 from dashboard.components.system_choice import choose_systems
 from dashboard.results.parts import pick
 from dashboard.services import bundles, case_figure, cases, evaluations, own, sources, studies
@@ -259,8 +259,7 @@ def show_page(shown: Shown) -> None:
         st.info("No study fits. Loosen the search: any observation, any outcome, or fewer words.")
     for told in without_pictures(shown.source_name, rows):
         st.caption(f":material/info: {told}")
-    if credit := credit_of(shown.source_name):
-        st.caption(f":material/copyright: {credit}")
+    show_credit(credit_of(shown.source_name))
     export(shown, on_page)
     # The reader looks at this page now; the next one's pictures are drawn and its reports read meanwhile.
     cases.rows(found, list(titles), indices[(state[PAGE] + 1) * ROWS :][:ROWS], shown.source_name)

@@ -9,6 +9,7 @@ from core.registry import token_names
 from dashboard import session
 from dashboard.components import picker
 from dashboard.components.embedding_job import offer_map, show_left_out
+from dashboard.components.source_choice import show_credit
 from dashboard.components.study_map import choose_encoder
 from dashboard.maps.chart import show_difference, show_map
 from dashboard.maps.chosen import show_hovered, show_neighbours, show_picked
@@ -76,7 +77,10 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     name = choose_source(case)
     encoder = choose_encoder(name)
     method = choose_config()
+if told := embeddings.no_own_map(sources.chosen()):
+    st.caption(f":material/info: {told} This is the map of {sources.source(name).title}.")
 if embeddings.there(encoder, name):
     show_points(name, encoder, method, case)
+    show_credit(sources.source(name).credit)
 else:
     offer_map(encoder, name)

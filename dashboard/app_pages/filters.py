@@ -15,8 +15,9 @@ from dashboard import figures, session
 from dashboard.components import picker
 from dashboard.components.filter_pictures import CHANGE_SCALE, GREY_SCALE, Values, change_picture, grey_picture
 from dashboard.components.filter_player import Side, filter_player
+from dashboard.components.source_choice import show_credit
 from dashboard.components.trust import verdict
-from dashboard.services import filters, reports
+from dashboard.services import filters, reports, sources
 from dashboard.services.studies import Case
 
 PLAYER, SHOWN = "filter_player", "filters_shown"
@@ -279,3 +280,4 @@ if card is not None and case is not None:
     )
     show_trust(card)
     show_filters(case, card)
+    show_credit(sources.source(case.source).credit)

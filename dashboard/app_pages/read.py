@@ -19,6 +19,7 @@ from dashboard import session
 from dashboard.components import picker
 from dashboard.components.filter_pictures import GREY_SCALE
 from dashboard.components.report import card, outside_card, overview, reference_card, report_cards
+from dashboard.components.source_choice import show_credit
 from dashboard.components.study_map import draw_map
 from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
@@ -118,8 +119,7 @@ def show_image(case: Case) -> None:
         st.caption(":material/info: A synthetic X-ray: computed, no patient.")
     else:
         st.caption(f":material/straighten: {measures(spacing)}")
-    if source.credit:
-        st.caption(f":material/copyright: {source.credit}")
+    show_credit(source.credit)
 
 
 def hear_question() -> None:
@@ -311,7 +311,8 @@ def write_some(case: Case, waiting: Sequence[Card]) -> None:
     with alone:  # a run that a click has ended may still be at it
         end = time.monotonic() + SLICE
         for _ in writing:
-            if time.monotonic() > end:
+            # Whoever asks the session lets a click, or what is typed, end this run: not a second later, after a report.
+            if session.WRITING not in st.session_state or time.monotonic() > end:
                 break
         else:
             st.session_state.pop(session.WRITING, None)

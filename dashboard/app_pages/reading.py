@@ -11,11 +11,14 @@ from core.reviews.store import list_sessions, read_screen
 from core.types import CXRLensError
 from dashboard import access
 from dashboard.components.reading import plate, reading
-from dashboard.reviews.pictures import plates
+from dashboard.components.source_choice import show_credit
+from dashboard.reviews.pictures import credit_of, plates
 from dashboard.reviews.reading import refused, respond
 
 KEY = "reading"
-ANSWER = "reading_answer"  # (whose, of which session, tick, answer, images): a rerun for another reason shows it again
+ANSWER = (
+    "reading_answer"  # (whose, of which session, tick, answer, images, credits): a rerun of another reason shows it
+)
 PATIENCE = 0.15  # seconds that a first image may hold up the page
 
 session_id = st.query_params.get("session", "")
@@ -59,6 +62,7 @@ def go_on(request: dict[str, Any] | None) -> None:
     tick = request.get("tick") if request else None
     kept = st.session_state.get(ANSWER)
     if kept is None or kept[:3] != (who.name, session_id, tick):
+        owed: frozenset[str] = kept[5] if kept and kept[:2] == (who.name, session_id) else frozenset()
         answer = respond(database, who, session_id, request)
         images = {}
         if not answer["problem"]:
@@ -67,18 +71,21 @@ def go_on(request: dict[str, Any] | None) -> None:
             try:
                 screens = [read_screen(database, who, screen) for screen in wanted if screen in known][:4]
                 images = plates(database, who, screens, PATIENCE)
+                owed |= {credit_of(screen.source) for screen in screens}
             except StorageError as error:
                 answer["problem"] = str(error)
         answer["plates"] = {
             screen: "waiting" if image is None else "ready" if isinstance(image, bytes) else str(image)
             for screen, image in images.items()
         }
-        kept = (who.name, session_id, tick, answer, images)
+        kept = (who.name, session_id, tick, answer, images, owed)
         st.session_state[ANSWER] = kept
     reading(kept[3], key=KEY)
     for screen, image in kept[4].items():
         if isinstance(image, bytes):
             plate(screen, image)
+    for credit in sorted(kept[5]):
+        show_credit(credit)
 
 
 with st.container():  # always there: Streamlit knows a fragment by its place, and an open page asks by the old one

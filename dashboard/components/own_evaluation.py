@@ -104,6 +104,8 @@ def _begin(source_name: str, why: str) -> None:
             "little.",
             icon=":material/warning:",
         )
+    if source.caution:
+        st.warning(source.caution, icon=":material/warning:")
     st.button(
         _what(source, count, len(cards), chosen),
         icon=":material/edit_note:",

@@ -18,6 +18,7 @@ from dashboard.services.studies import Case
 
 LISTED = 600  # studies that one list offers; where there are more, those that are typed for, or those around
 MATCHES = 20
+_PAUSE = "300ms"  # ours: after which what is typed is looked for
 MOST_FILES = 24  # given at a time: each is kept in memory
 _TYPED = "typed_before"  # what was typed, and is followed
 _FILES, _CHANGED, _NAMES = "files", "files_changed", "files_names"
@@ -81,9 +82,14 @@ def _choose_finding() -> str:
 
 
 def _ask(listed: bool) -> str:
-    what = "Part of a study or patient id" if listed else "Accession number or study UID"
     typed = st.text_input(
-        "Find a study", key=session.FIND, placeholder=f"{what}, Enter", label_visibility="collapsed", width=260
+        "Find a study",
+        key=session.FIND,
+        type="search",
+        placeholder="Part of a study or patient id" if listed else "Accession number or study UID, Enter",
+        live=_PAUSE if listed else False,  # a server is asked for whole numbers
+        label_visibility="collapsed",
+        width=260,
     )
     return typed.strip()
 

@@ -29,6 +29,12 @@ def choose_source() -> str:
     return current
 
 
+def show_credit(credit: str) -> None:
+    """Say what must stand beside the images of a source: its `credit`; nothing where that is ""."""
+    if credit:
+        st.caption(f":material/copyright: {credit}")
+
+
 def _follow_choice() -> None:
     session.open_source(st.session_state[session.SOURCE_CHOICE])
     session.write_study(st.session_state[session.STUDY] or "")

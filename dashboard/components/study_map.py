@@ -54,6 +54,8 @@ def draw_map(case: Case, *, height: int) -> None:
     """Draw the studies of a case's source as an encoder sees them, the case marked."""
     name = embeddings.source_of(case)
     source = sources.source(name)
+    if told := embeddings.no_own_map(case.source):
+        st.caption(f":material/info: {told} This is the map of {source.title}.")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         encoder = choose_encoder(name)
         finding = choose_finding("Colour by") if source.has_labels else ""

@@ -118,6 +118,14 @@ def plates(
     return found
 
 
+def credit_of(source: str) -> str:
+    """What must stand beside the images of a session's source; "" where nothing must, or it cannot be opened."""
+    try:
+        return open_named(source).credit
+    except CXRLensError:
+        return ""
+
+
 def draw(screen: ReaderScreen, by: Writers) -> bytes:
     """Pack the image of a screen, with a map for each sentence where the session shows explanations.
 

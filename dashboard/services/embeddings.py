@@ -101,6 +101,13 @@ def source_of(case: Case | None) -> str:
     return name if name in there else next(iter(there), name)
 
 
+def no_own_map(source_name: str) -> str:
+    """What to say where studies have no map of their own: files of a session, or of a server; "" where they have."""
+    if source_name in mapped():
+        return ""
+    return f"{sources.names()[source_name]}: no map of their own, because a map needs studies that stay here."
+
+
 def encoders(source_name: str | None = None) -> list[str]:
     """Encoders whose map of a source there is or can be computed; all, where there is none."""
     able = [encoder for encoder in ENCODERS if _card(encoder, source_name) or there(encoder, source_name)]

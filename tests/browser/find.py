@@ -90,12 +90,13 @@ def start(playwright: Playwright) -> Browser:
     raise NoBrowserError("; ".join(tried))
 
 
-def ways(path: str, root: bool) -> Iterator[list[Sequence[str]]]:
-    """Ways to bring a browser, each some commands, of which none asks for a password.
+def debian(path: str, root: bool, packages: Sequence[str]) -> list[Sequence[str]]:
+    """Commands that install packages of Debian and ask for no password; none where there is no such way.
 
     Args:
         path: where programs are looked for.
         root: whether this is the superuser.
+        packages: their names.
     """
     apt, sudo = shutil.which("apt-get", path=path), shutil.which("sudo", path=path)
     before: list[str] | None = None
@@ -103,12 +104,32 @@ def ways(path: str, root: bool) -> Iterator[list[Sequence[str]]]:
         before = ["env"]
     elif sudo and subprocess.run([sudo, "-n", "true"], capture_output=True, check=False).returncode == 0:
         before = [sudo, "-n", "env"]
+    if not apt or not before:
+        return []
+    with_apt = [*before, "DEBIAN_FRONTEND=noninteractive", apt, "-qq", *APT]
+    return [[*with_apt, "update"], [*with_apt, "install", "-y", "--no-install-recommends", *packages]]
+
+
+def ways(path: str, root: bool) -> Iterator[list[Sequence[str]]]:
+    """Ways to bring a browser, each some commands; see `debian`."""
     own = [sys.executable, "-m", "playwright", "install", "chromium"]
-    if apt and before:
-        with_apt = [*before, "DEBIAN_FRONTEND=noninteractive", apt, "-qq", *APT]
-        yield [[*with_apt, "update"], [*with_apt, "install", "-y", "--no-install-recommends", *PACKAGES]]
+    if packages := debian(path, root, PACKAGES):
+        yield packages
         yield [own, [*own[:3], "install-deps", "chromium"]]  # Ubuntu's package is a stub
     yield [own]
+
+
+def carry_out(commands: Sequence[Sequence[str]]) -> None:
+    """Run commands one after another, as long as none fails; say each."""
+    for command in commands:
+        print("  " + " ".join(command), file=sys.stderr)
+        try:
+            ended = subprocess.run(command, timeout=PATIENCE, check=False).returncode
+        except (OSError, subprocess.TimeoutExpired) as error:
+            print(f"  {error}", file=sys.stderr)
+            return
+        if ended:
+            return
 
 
 def bring() -> None:
@@ -134,15 +155,7 @@ def bring() -> None:
         if os.environ.get("CXR_BROWSER"):
             sys.exit("CXR_BROWSER names a browser that does not start. Unset it, and one is looked for.")
         for way in ways(os.environ.get("PATH", ""), os.geteuid() == 0):
-            for command in way:
-                print("  " + " ".join(command), file=sys.stderr)
-                try:
-                    ended = subprocess.run(command, timeout=PATIENCE, check=False).returncode
-                except (OSError, subprocess.TimeoutExpired) as error:
-                    print(f"  {error}", file=sys.stderr)
-                    break
-                if ended:
-                    break
+            carry_out(way)
             if starts():
                 return
     print("There is no browser for the tests, and none could be brought: theirs are left out.", file=sys.stderr)

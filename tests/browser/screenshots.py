@@ -1,18 +1,26 @@
-"""Write docs/screenshots/<page>-<width>x<height>.png: ``python -m tests.browser.screenshots [NAME ...]``."""
+"""Write docs/screenshots/<page>-<width>x<height>.png: ``python -m tests.browser.screenshots [NAME ...]``.
+
+Where there is an index of Open-i (``data/openi``, or --index), the pages on it are taken too, most of them into
+build/screenshots: see `tests.browser.shown_sources`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+import os
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
+from core import paths
+from core.evaluation import own
 from core.reviews.database import Database
 from core.reviews.design import Case, Design, image_sha256
 from core.reviews.rubrics import ERROR_KINDS, Mark
@@ -30,13 +38,16 @@ from core.reviews.store import (
     set_role,
     spend,
 )
+from core.studies.sources import open_source as open_studies
 from core.text import sentence_spans
 from dashboard import settings
 from dashboard.services import sources
-from tests.browser.conftest import start_server, watch
+from tests.browser import shown_sources as shown
+from tests.browser.conftest import Server, start_server, watch
 from tests.browser.find import start
 
 OUT = settings.REPOSITORY / "docs" / "screenshots"
+KEPT_HERE = settings.REPOSITORY / "build" / "screenshots"
 PAGES = {
     "read": "",
     "read-word": "?asked=phantom-fve-m2&mention=Pleural+Effusion&finding=Pleural+Effusion&explain=Grad-CAM",
@@ -66,6 +77,7 @@ PAGES = {
 }
 SIZES = ((1440, 900), (390, 844))
 RESEARCHER, READERS = "rita", ("anna", "boris")
+REVIEWS = ("review", "review-reader", "review-results", "reading", "reading-preference")
 
 
 def review_pages(location: Path) -> Mapping[str, str]:
@@ -135,38 +147,95 @@ def shrink(path: Path) -> None:
     few.save(path, optimize=True)
 
 
-def main(only: Sequence[str]) -> None:
-    """Start the dashboard, visit pages at both sizes.
+def take(browser: Browser, server: Server, pages: Mapping[str, str]) -> None:
+    """Visit pages at both sizes."""
+    for width, height in SIZES:
+        for name, path in pages.items():
+            watched = watch(browser, server.url, width, height)
+            (watched.open_review if path.startswith("re") and "reader" in path else watched.open)(path)
+            page = watched.page
+            if path.startswith("embeddings"):  # t-SNE takes its time, and the chart draws after the script
+                page.wait_for_selector(".js-plotly-plot .main-svg", timeout=120_000)
+            if path.startswith("?") or not path:  # Read: reports are written one after another
+                page.locator("article.card").first.wait_for(timeout=120_000)
+                expect(page.locator("article.card.waiting")).to_have_count(0, timeout=120_000)
+            if path.startswith("reading"):
+                page.wait_for_selector('.reading:not([data-image=""])', timeout=30_000)
+                if page.locator(".sheet").is_visible():
+                    page.keyboard.press("Enter")
+            expect(page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=60_000)
+            page.wait_for_timeout(1500)
+            folder = KEPT_HERE if name.endswith("-openi") and name not in shown.NOBODYS else OUT
+            folder.mkdir(parents=True, exist_ok=True)
+            picture = folder / f"{name}-{width}x{height}.png"
+            page.screenshot(path=picture)
+            shrink(picture)
+            page.close()
+            print(f"{name}-{width}x{height}.png", *watched.errors, sep="\n  ")
 
-    Args:
-        only: how names of pages begin; empty for all.
-    """
-    OUT.mkdir(parents=True, exist_ok=True)
+
+def main() -> None:
+    """Start the dashboard, visit pages at both sizes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="*", metavar="NAME", help="how names of pages begin or end; all unless given")
+    parser.add_argument("--index", type=Path, default=paths.INDEX, help="of Open-i")
+    asked = parser.parse_args()
+    only, index = tuple(asked.only), asked.index.absolute()
+
+    def wanted(pages: Mapping[str, str]) -> dict[str, str]:
+        return {name: path for name, path in pages.items() if not only or name.startswith(only) or name.endswith(only)}
+
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = start(playwright)
-        pages = {**PAGES, **review_pages(Path(folder) / "reviews.sqlite")}
-        for server in start_server(Path(folder), LOGNAME=RESEARCHER):
-            for width, height in SIZES:
-                for name, path in pages.items():
-                    if only and not name.startswith(tuple(only)):
-                        continue
-                    watched = watch(browser, server.url, width, height)
-                    (watched.open_review if path.startswith("re") and "reader" in path else watched.open)(path)
-                    if path.startswith("embeddings"):  # t-SNE takes its time, and the chart draws after the script
-                        watched.page.wait_for_selector(".js-plotly-plot .main-svg", timeout=120_000)
-                    if path.startswith("reading"):
-                        watched.page.wait_for_selector('.reading:not([data-image=""])', timeout=30_000)
-                        if watched.page.locator(".sheet").is_visible():
-                            watched.page.keyboard.press("Enter")
-                    expect(watched.page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=60_000)
-                    watched.page.wait_for_timeout(1500)
-                    picture = OUT / f"{name}-{width}x{height}.png"
-                    watched.page.screenshot(path=picture)
-                    shrink(picture)
-                    watched.page.close()
-                    print(f"{name}-{width}x{height}.png", *watched.errors, sep="\n  ")
+        if pages := wanted({**PAGES, **dict.fromkeys(REVIEWS, "")}):
+            made = review_pages(Path(folder) / "reviews.sqlite")
+            for server in start_server(Path(folder), LOGNAME=RESEARCHER):
+                take(browser, server, {name: made.get(name, path) for name, path in pages.items()})
+        for take_pages in (own_pages, openi_pages):
+            take_pages(browser, Path(folder), index, wanted)
         browser.close()
 
 
+def own_pages(
+    browser: Browser, folder: Path, index: Path, wanted: Callable[[Mapping[str, str]], dict[str, str]]
+) -> None:
+    """Pages on the example radiographs and on a table, with a session on it."""
+    examples = wanted(shown.pages_of("example", "example", shown.BOXED))
+    of_ward = wanted(shown.pages_of("ward", shown.WARD, shown.BOXED))
+    reviews = wanted(dict.fromkeys(("review-ward", "reading-ward"), ""))
+    if not examples | of_ward | reviews:
+        return
+    home = folder / "own"
+    home.mkdir()
+    own_folders = {"CXR_CACHE": str(home / "cache"), "CXR_EVALUATIONS": str(home / "evaluations")}
+    with patch.dict(os.environ, own_folders):
+        ward = shown.make_ward(home)
+        shown.prepare(open_studies("example"), examples)
+        shown.prepare(open_studies(str(ward)), of_ward)
+        if reviews:
+            made = shown.evaluated(open_studies(str(ward)))
+            reviews = wanted(shown.review_ward(home / "reviews.sqlite", made, RESEARCHER, READERS))
+    for server in start_server(home, LOGNAME=RESEARCHER, CXR_SOURCES=str(ward)):
+        take(browser, server, examples | of_ward | reviews)
+
+
+def openi_pages(
+    browser: Browser, folder: Path, index: Path, wanted: Callable[[Mapping[str, str]], dict[str, str]]
+) -> None:
+    """Pages on Open-i's test studies, with this user's own evaluation and maps of them."""
+    if not (index / "index.json").is_file():
+        print(f"There is no index of Open-i at {index}: pages on it are left out.")
+        return
+    pages = wanted(shown.pages_of("openi", index.name, shown.first_study(str(index), "test")))
+    if not pages:
+        return
+    home = folder / "openi"
+    home.mkdir()
+    shown.prepare(open_studies(str(index)), pages, "test")
+    kept = {"CXR_CACHE": str(paths.cache()), "CXR_EVALUATIONS": str(own.home())}
+    for server in start_server(home, LOGNAME=RESEARCHER, CXR_SOURCES=str(index), **kept):
+        take(browser, server, pages)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

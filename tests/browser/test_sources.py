@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -10,18 +11,20 @@ from playwright.sync_api import Browser, expect
 from tests.app_pages import linked_bundles, needs_bundles
 from tests.browser.conftest import WAIT, Server, Watched, overhang, start_server, watch
 from tests.openi_tree import png
-from tests.test_dashboard_sources import index_ward
+from tests.test_dashboard_sources import index_ward, many
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), needs_bundles]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The dashboard with one pair and an index of a table."""
+    """The dashboard with one pair, an index of a table, and one of more studies than a list offers."""
     folder = tmp_path_factory.mktemp("sources")
     index_ward(folder)
     bundles = linked_bundles(folder / "bundles", "phantom-fve-m2", "shared")
-    yield from start_server(folder, CXR_SOURCES=str(folder / "ward"), CXR_BUNDLES=str(bundles))
+    yield from start_server(
+        folder, CXR_SOURCES=f"{folder / 'ward'},{many(folder / 'many', 700)}", CXR_BUNDLES=str(bundles)
+    )
 
 
 @pytest.fixture
@@ -54,6 +57,24 @@ def test_a_source_is_chosen_and_its_study_opens_with_picture_and_reference(page:
     page.page.set_viewport_size({"width": 390, "height": 844})
     page.settle()
     assert overhang(page.page) == 0
+
+
+def test_another_program_links_to_the_page_by_its_name(page: Watched) -> None:
+    page.open("read?source=ward&study=S2")
+    expect(page.page.locator(".viewer")).to_have_attribute("data-study", "S2", timeout=WAIT)
+    expect(page.page.get_by_text("Page not found")).to_have_count(0)
+    expect(page.page).to_have_url(re.compile(r"/\?.*study=S2"))
+
+
+def test_a_study_is_looked_for_while_one_types(page: Watched) -> None:
+    page.open("?source=many")
+    field = page.page.get_by_label("Find a study")
+    field.press_sequentially("000432", delay=20)  # no Enter
+    expect(page.page).to_have_url(re.compile("study=s000432"), timeout=WAIT)
+    expect(field).to_be_focused()
+    field.press("Backspace")
+    expect(page.page).to_have_url(re.compile("study=s000043"), timeout=WAIT)  # the first of those that are found
+    expect(field).to_have_value("00043")
 
 
 def test_several_files_are_read_one_after_another(page: Watched) -> None:

@@ -47,7 +47,10 @@ def write(
     names = tuple(bundle or [card.name for card in BundleLibrary(bundles).cards()])
     if not names:
         raise no_bundle(bundles)
-    key = open_source(source).key
+    opened = open_source(source)
+    key = opened.key
+    if opened.caution:
+        console.note(opened.caution)
     where = str(open_device(device))
     if devices or num_nodes:
         accelerator: Literal["cpu", "gpu"] = "cpu" if where == "cpu" else "gpu"

@@ -13,14 +13,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
-from torch.optim import AdamW
+from torch.optim import Adam
 
 from core import ranks
 from core.config import ClassifierConfig
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
 from training.losses import AUCMarginLoss
-from training.modules.optimizers import PESG, SharpnessAwareAdamW, adamw, augment
+from training.modules.optimizers import PESG, SharpnessAwareAdam, adam, augment
 
 
 class ClassifierModule(lightning.LightningModule):
@@ -43,15 +43,23 @@ class ClassifierModule(lightning.LightningModule):
         return logits
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        """One step on "images" (B, 1, H, H) and "targets" (B, K)."""
+        """One step on "images" (B, 1, H, H) and "targets" (B, K); the warm-up leaves out what is not known, NaN."""
         images = augment(batch["images"]) if self.config.augment else batch["images"]
-        logits = self(images)
+        logits, targets = self(images), batch["targets"]
         if self.current_epoch < self.config.warmup_epochs:
-            loss = functional.binary_cross_entropy_with_logits(logits, batch["targets"])
+            if (unknown := targets.isnan()).any():
+                logits, targets = logits[~unknown], targets[~unknown]
+            loss = functional.binary_cross_entropy_with_logits(logits, targets)
         else:
-            loss = self.criterion(logits, batch["targets"])
+            loss = self.criterion(logits, targets)
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(images), sync_dist=True)
         return loss
+
+    def configure_gradient_clipping(self, optimizer: Any, *limits: Any, **named: Any) -> None:
+        """Cut gradients as the preset says, but not before PESG clips each element, as LibAUC does."""
+        own = self.optimizers(use_pl_optimizer=False)
+        if not (isinstance(own, PESG) and own.begun):
+            self.clip_gradients(optimizer, *limits, **named)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Keep the loss's multipliers in their range."""
@@ -82,24 +90,28 @@ class ClassifierModule(lightning.LightningModule):
         self.log("val_auc", float(np.mean(list(class_aucs(targets, scores).values()) or [0.5])), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW over network and multipliers, sharpness-aware or followed by PESG where asked for."""
+        """Adam over network and multipliers, sharpness-aware or followed by PESG where asked for."""
         settings = self.config
         parts = [(self.classifier, settings.learning_rate), (self.criterion, settings.learning_rate)]
-        kinds: dict[str, Callable[..., AdamW]] = {
-            "adamw": AdamW,
-            "sam": partial(SharpnessAwareAdamW, rho=settings.sam_rho, network=self.classifier),
+        kinds: dict[str, Callable[..., Adam]] = {
+            "adamw": Adam,
+            "sam": partial(SharpnessAwareAdam, rho=settings.sam_rho, network=self.classifier),
             "pesg": partial(
-                PESG, criterion=self.criterion, rate=settings.pesg_learning_rate, epoch_decay=settings.pesg_decay
+                PESG,
+                criterion=self.criterion,
+                rate=settings.pesg_learning_rate,
+                epoch_decay=settings.pesg_decay,
+                momentum=settings.pesg_momentum,
             ),
         }
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw(parts, settings.weight_decay, steps, kind=kinds[settings.optimizer])
+        return adam(parts, settings, self.trainer, kinds[settings.optimizer])
 
 
 def class_aucs(targets: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> dict[int, float]:
-    """ROC-AUC by class, of targets and scores (B, K); classes without both kinds are left out."""
-    return {
-        k: float(roc_auc_score(targets[:, k], scores[:, k]))
-        for k in range(targets.shape[1])
-        if 0 < targets[:, k].sum() < len(targets)
-    }
+    """ROC-AUC by class, of targets and scores (B, K); NaN is not known, classes without both kinds are left out."""
+    found = {}
+    for k, (target, score) in enumerate(zip(targets.T, scores.T, strict=True)):
+        known = ~np.isnan(target)
+        if 0 < target[known].sum() < known.sum():
+            found[k] = float(roc_auc_score(target[known], score[known]))
+    return found

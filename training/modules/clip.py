@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -13,10 +14,12 @@ from core import ranks
 from core.config import ClipConfig
 from core.encoders.clip import ContrastiveEncoder
 from training.losses import contrastive_loss
-from training.modules.optimizers import adamw, augment, freeze_batch_norms
+from training.modules.optimizers import adam, augment, freeze_batch_norms
 
 VALIDATION_BATCH = 64
 """Pairs that are told from each other in validation."""
+WARMEST = math.log(100)
+"""Highest value of the temperature's parameter; the lowest is 0. src: CLIP."""
 
 
 class ClipModule(lightning.LightningModule):
@@ -71,6 +74,11 @@ class ClipModule(lightning.LightningModule):
         self.log_dict({"train_loss": loss, "image_cosine": cosine}, on_epoch=True, on_step=False, batch_size=len(image))
         return loss
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Keep the temperature in its range, after the step as open_clip does: at its end too it needs a gradient."""
+        with torch.no_grad():
+            self.encoder.clip.logit_scale.clamp_(0, WARMEST)
+
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Collect embeddings."""
         rows = (*self.embed(batch, batch["images"]), batch["ids"], batch["clusters"])
@@ -87,11 +95,11 @@ class ClipModule(lightning.LightningModule):
         self.log("val_loss", total / len(columns[0]), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the filters have their own rate."""
+        """Adam; the filters have their own rate."""
         parts: list[tuple[torch.nn.Module | torch.nn.Parameter, float]] = [
             (self.encoder.clip.image, self.config.learning_rate),
             (self.encoder.clip.text, self.config.learning_rate),
             (self.encoder.clip.logit_scale, self.config.learning_rate),
         ]
         parts += [(each, self.config.filter_learning_rate) for each in self.encoder.before_clip()]
-        return adamw(parts, self.config.weight_decay, int(self.trainer.estimated_stepping_batches))
+        return adam(parts, self.config, self.trainer)

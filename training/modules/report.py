@@ -22,7 +22,7 @@ from core.labels.rules import label_report
 from core.text import Vocabulary, to_text
 from core.types import VisualTokens
 from training.losses import report_loss
-from training.modules.optimizers import adamw, augment
+from training.modules.optimizers import adam, augment
 
 GREEDY = GenerateConfig(beam_size=1)
 
@@ -106,10 +106,10 @@ class ReportModule(lightning.LightningModule):
         self.log("val_f1", clinical_scores(found[0], found[1]).f1, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW; DVE has its own rate. What joins tokens or reads labels starts from nothing, as the decoder does."""
+        """Adam; DVE has its own rate. What joins tokens or reads labels starts from nothing, as the decoder does."""
         of_images = isinstance(self.encoder, Encoder)
         rate = self.config.image_learning_rate if of_images else self.config.learning_rate
         parts: list[tuple[nn.Module | nn.Parameter, float]] = [(self.decoder, self.config.learning_rate)]
         if self.has_encoder:
             parts.append((self.encoder, rate))
-        return adamw(parts, self.config.weight_decay, int(self.trainer.estimated_stepping_batches))
+        return adam(parts, self.config, self.trainer)

@@ -20,6 +20,7 @@ from core.config import ExperimentConfig
 from core.evaluation.metrics import METRICS
 from core.evaluation.reports import Evaluation, Known, read_evaluation
 from core.evaluation.resampling import Comparison, StudyStatistics, compare, intervals, mean_of_seeds, spread
+from core.evaluation.results import references_of
 from core.paper.tables import Cell, PaperTable, Row, paper_numbers
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
@@ -149,7 +150,8 @@ def encoder_table(
         StageError: evaluations lack a pair, or are of other studies; the message names the file.
     """
     studies = data.studies["test"][: config.evaluate_studies or None]
-    truth = {study.study_id: Known(study.subject_id, study.labels) for study in studies}
+    labelled = zip(studies, references_of(data.source, studies).states, strict=True)
+    truth = {study.study_id: Known(study.subject_id, states) for study, states in labelled}
     subjects = [study.subject_id for study in studies]
     written = {kind: [_read(each, truth) for each in folders] for kind, folders in ((False, steady), (True, drifted))}
 

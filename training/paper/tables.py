@@ -175,6 +175,8 @@ def _start_of_cdc(config: ExperimentConfig) -> str:
     learned = {"none": "", "phantom": "labels of other phantoms", "train": "coarse and fine labels of the same studies"}
     before = learned[config.backbone.source]
     epochs = config.backbone.epochs
+    if config.backbone.before != "none":
+        start += f", after {config.backbone.before_epochs} epochs of another collection's labels"
     return start + (f", after {epochs} epoch{'s' * (epochs != 1)} of {before}" if before else "")
 
 

@@ -16,7 +16,7 @@ import torch
 
 from core import ranks
 from core.config import to_dict
-from core.registry import ENCODERS, encoder_parts, image_size
+from core.registry import ENCODERS, encoder_parts
 from core.types import SPLITS
 from training.console import QUIET
 from training.identity import file_hash, stage_identity
@@ -47,15 +47,18 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     encoders = [stage for name in reversed(frozen) for stage in objective_of(name).stages(name)]
     if ranks.count() > 1:
         jobs = 1  # its processes share each stage
+    if config.backbone.before != "none":
+        _ = run.before_data.source  # missed now, not after hours
     with ranks.first_alone():
         run.data.fingerprint()  # labels an index's reports, once
     if config.backbone.source != "none":
         side_by_side(run, [backbone], jobs)
     for split in SPLITS:
-        for size in {ENCODERS[part].sizes[config.size].image_size for part in frozen} | {
-            image_size(name, config.size) for name in config.encoders
-        }:
+        for size in {config.image_side(name) for name in (*frozen, *config.encoders)}:
             run.data.images(split, size)
+    for size in {config.image_side(name) for name in frozen}:
+        for data in run.taught.more:
+            data.images("train", size)
     pairs = [
         (encoder, partial(decoder, encoder_name=encoder, decoder_name=each))
         for encoder in config.encoders

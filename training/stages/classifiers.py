@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from core.config import ClassifierConfig
 from core.encoders import build_encoder
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
@@ -18,13 +19,15 @@ from core.encoders.fve import FineGrainedEncoder
 from core.registry import classifier_row
 from core.types import Split
 from training.backbones import build_classifier, settings_of
-from training.data import StudyData, to_images
+from training.data import to_images
 from training.fit import fit
 from training.loaders import loaders
 from training.modules.classifier import ClassifierModule
 from training.run_folder import Done, load_weights, run_stage, save_weights
-from training.stages.models import batches, build_arguments, new_encoder
+from training.stages.clip import LEARNING
+from training.stages.models import batches, build_arguments, encoder_identity, new_encoder
 from training.stages.run import Run
+from training.taught import Taught
 
 Kind = Literal["cdc", "fgc"]
 
@@ -35,13 +38,15 @@ def classifier(run: Run, name: str, kind: Kind) -> Done:
     def work(folder: Path) -> None:
         encoder = new_encoder(run, name)
         assert isinstance(encoder, FineGrainedEncoder)
-        targets = {split: _targets(run.data, kind, split) for split in ("train", "validate")}
+        targets = {split: _targets(run.taught, kind, split) for split in LEARNING}
         tower = encoder.classifiers()[kind]
         module = ClassifierModule(encoder.normalize, tower, positive_rate(targets), run.config.classifier)
-        fit_classifier(run, folder, module, targets, run.data)
+        fit_classifier(run, folder, module, targets, run.taught)
         save_weights(folder, {kind: tower})
 
-    identity = run.identity("classifier", classifier=run.config.classifier, kind=kind, encoder=name)
+    settings = run.config.classifier
+    own = {**_rule(settings), **encoder_identity(run, name), **run.taught.further()}
+    identity = run.identity("classifier", classifier=settings, kind=kind, encoder=name, **own)
     return run_stage(run.folder / f"{kind}_{name}", identity, work)
 
 
@@ -50,15 +55,16 @@ def backbone_classifier(run: Run, name: str) -> Done:
     settings = settings_of(name, run.config)
 
     def work(folder: Path) -> None:
-        targets = {split: run.data.coarse_targets(split) for split in ("train", "validate")}
+        targets = {split: run.taught.coarse_targets(split) for split in LEARNING}
         torch.manual_seed(run.config.seed)
         normalize, network = build_classifier(name, run.config.size, pretrained=run.config.pretrained)
         module = ClassifierModule(normalize, network, positive_rate(targets), settings)
-        fit_classifier(run, folder, module, targets, run.data)
+        fit_classifier(run, folder, module, targets, run.taught)
         save_weights(folder, {"classifier": network})
         _score_held_out(run, folder, normalize, network)
 
-    identity = run.identity("table_2_row", after={}, classifier=settings, network=name)
+    own = {**_rule(settings), **run.taught.further()}
+    identity = run.identity("table_2_row", after={}, classifier=settings, network=name, **own)
     return run_stage(run.folder / "table2" / name, identity, work)
 
 
@@ -78,12 +84,12 @@ def coarse_scores(run: Run) -> Done:
 
 
 def fit_classifier(
-    run: Run, folder: Path, module: ClassifierModule, targets: Mapping[str, Tensor], data: StudyData
+    run: Run, folder: Path, module: ClassifierModule, targets: Mapping[Split, Tensor], taught: Taught
 ) -> None:
-    """Train a classifier on the images of ``data``, with targets (studies, classes) by split."""
+    """Train a classifier on the images of ``taught``, with targets (studies, classes) by split."""
 
     def labelled(split: Split) -> Callable[[list[int]], dict[str, Tensor]]:
-        images = data.images(split, module.normalize.image_size)
+        images = taught.images(split, module.normalize.image_size)
         return lambda rows: {"images": to_images(images[rows]), "targets": targets[split][rows]}
 
     settings = module.config
@@ -102,14 +108,20 @@ def fit_classifier(
         mode="max",
         patience=settings.patience,
         seed=run.config.seed,
+        gradient_clip=settings.gradient_clip,
         placement=run.placement,
     )
 
 
-def positive_rate(targets: Mapping[str, Tensor]) -> Tensor:
-    """Prevalence of each class in the training split, kept away from 0 and 1."""
+def _rule(settings: ClassifierConfig) -> dict[str, Any]:
+    """What tells a training by PESG as it is now from one by the rule that it followed before."""
+    return {"pesg": 2} if settings.optimizer == "pesg" else {}
+
+
+def positive_rate(targets: Mapping[Split, Tensor]) -> Tensor:
+    """Prevalence of each class in the training split where it is known, kept away from 0 and 1."""
     train = targets["train"]
-    return train.mean(0).clamp(1 / len(train), 1 - 1 / len(train))
+    return train.nanmean(0).clamp(1 / len(train), 1 - 1 / len(train))
 
 
 def _score_held_out(run: Run, folder: Path, normalize: Normalize, network: ImageClassifier) -> None:
@@ -123,5 +135,5 @@ def _score_held_out(run: Run, folder: Path, normalize: Normalize, network: Image
     save_file({"scores": scores}, folder / "scores.safetensors")
 
 
-def _targets(data: StudyData, kind: Kind, split: Split) -> Tensor:
-    return data.coarse_targets(split) if kind == "cdc" else data.fine_targets(split)
+def _targets(taught: Taught, kind: Kind, split: Split) -> Tensor:
+    return taught.coarse_targets(split) if kind == "cdc" else taught.fine_targets(split)

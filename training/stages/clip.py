@@ -23,7 +23,7 @@ from training.loaders import loaders
 from training.matching import match, to_dict
 from training.modules.clip import ClipModule
 from training.run_folder import Done, run_stage, save_weights
-from training.stages.models import new_encoder
+from training.stages.models import encoder_identity, new_encoder
 from training.stages.run import Run
 
 Pairs = Sequence[tuple[int, int, str]]
@@ -33,13 +33,13 @@ LEARNING: tuple[Split, ...] = ("train", "validate")
 
 def clip(run: Run, name: str) -> Done:
     """Train an encoder on radiographs and their impressions."""
-    return _contrast(run, name, run.config.clip, lambda: {split: run.data.pairs(split) for split in LEARNING})
+    return _contrast(run, name, run.config.clip, lambda: {split: run.taught.pairs(split) for split in LEARNING})
 
 
 def cluster_clip(run: Run, name: str) -> Done:
     """Train an encoder on radiographs and their impressions' sentences, each of a cluster."""
     settings = run.config.cluster_clip
-    return _contrast(run, name, settings, lambda: {split: run.data.cluster_pairs(split) for split in LEARNING})
+    return _contrast(run, name, settings, lambda: {split: run.taught.cluster_pairs(split) for split in LEARNING})
 
 
 def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], Mapping[Split, Pairs]]) -> Done:
@@ -61,6 +61,7 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
             mode="min",
             patience=settings.patience,
             seed=run.config.seed,
+            gradient_clip=settings.gradient_clip,
             placement=run.placement,
         )
         census = {
@@ -72,7 +73,8 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
             write_whole(folder / "census.json", json.dumps(census, indent=2))
         save_weights(folder, {"encoder": encoder})
 
-    return run_stage(run.folder / f"clip_{name}", run.identity("clip", clip=settings, encoder=name), work)
+    identity = run.identity("clip", clip=settings, encoder=name, **encoder_identity(run, name), **run.taught.further())
+    return run_stage(run.folder / f"clip_{name}", identity, work)
 
 
 def _matching(run: Run, name: str, encoder: ContrastiveEncoder) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def matching_of(run: Run, name: str) -> dict[str, Any]:
 def _paired(
     run: Run, split: Split, pairs: Pairs, encoder: ContrastiveEncoder
 ) -> Callable[[list[int]], dict[str, Tensor]]:
-    images = run.data.images(split, encoder.normalize.image_size)
+    images = run.taught.images(split, encoder.normalize.image_size)
     ids = encoder.clip.text.tokenize([text for _, _, text in pairs]) if pairs else torch.zeros(0, 1)
     clusters = torch.tensor([cluster for _, cluster, _ in pairs])
     studies = np.array([study for study, _, _ in pairs])

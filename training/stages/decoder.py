@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from core.config import identity
+from core.decoders import decoder_class
 from core.registry import DECODERS, ENCODERS, encoder_parts
 from core.types import SPLITS
 from training.fit import fit
@@ -15,7 +16,7 @@ from training.modules.report import ReportModule
 from training.run_folder import Done, run_stage, save_weights
 from training.stages.clip import LEARNING
 from training.stages.encoders import drifting_encoder, train_encoder
-from training.stages.models import new_decoder, new_encoder, new_join, reads_cache
+from training.stages.models import encoder_identity, new_decoder, new_encoder, new_join, reads_cache
 from training.stages.reports import finding_ids, report_loaders, with_images, with_tokens
 from training.stages.run import Run
 from training.stages.tokens import cache, tokens
@@ -53,6 +54,7 @@ def decoder(run: Run, encoder_name: str, decoder_name: str) -> Done:
             mode="max",
             patience=settings.patience,
             seed=run.config.seed,
+            gradient_clip=settings.gradient_clip,
             placement=run.placement,
         )
         save_weights(folder, {"decoder": written_by, **({"encoder": encoder} if encoder else {})})
@@ -60,6 +62,9 @@ def decoder(run: Run, encoder_name: str, decoder_name: str) -> Done:
     # What only other pairs use does not matter: changing it must not undo this stage.
     unused = {"epochs_direct", "image_learning_rate", "augment"} if frozen else {"epochs", "drifting_norms"}
     unused |= set() if DECODERS[decoder_name].sentences else {"abnormal_first"}
-    used = identity(settings, unused)
-    made_of = run.identity("decoder", after=before, report=used, encoder=encoder_name, decoder=decoder_name)
+    used = identity(settings, unused | {"layers", "cls_token", "word_scale"})
+    own = {} if frozen else encoder_identity(run, encoder_name)
+    if architecture := decoder_class(decoder_name).arguments(run.config):
+        own["architecture"] = architecture
+    made_of = run.identity("decoder", after=before, report=used, encoder=encoder_name, decoder=decoder_name, **own)
     return run_stage(run.folder / f"{encoder_name}-{decoder_name}", made_of, work)

@@ -17,13 +17,14 @@ from core.bundles.inference import decoder_states
 from core.bundles.library import BundleLibrary, compute_expected, write_bundle
 from core.bundles.rounding import rounded
 from core.config import to_dict
+from core.decoders import decoder_class
 from core.decoders.search import GenerateConfig
 from core.encoders import Encoder
 from core.encoders.clip import ContrastiveEncoder
 from core.encoders.random_filters import with_random_filters
 from core.files import whole_file
 from core.projection.embeddings import pooled_tokens, single_tokens
-from core.registry import ENCODERS, encoder_parts, image_size
+from core.registry import ENCODERS, encoder_parts
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
@@ -137,13 +138,13 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
         load_weights(stage, "encoder", own)
         tensors |= rounded(own.state_dict(), "encoder.")
     name = f"{run.config.name}-{encoder_name}-{decoder_name}"
-    side = image_size(encoder_name, run.config.size)
+    side = run.config.image_side(encoder_name)
     summary = json.loads((stage / "summary.json").read_text(encoding="utf-8"))
     watched = f"validation_{run.config.report.monitor}_greedy"
     content = {
         **card(run, name),
         "encoder": about,
-        "decoder": {"name": decoder_name, "changes": {}},
+        "decoder": {"name": decoder_name, "changes": decoder_class(decoder_name).arguments(run.config)},
         "inputs": {"image": [1, side, side], "range": [0, 1], "normalization": "in the encoder"},
         "metrics": {watched: summary["best"], "epochs": summary["epochs"]},
         "write": run.data.write_settings(run.config.write),
@@ -164,7 +165,7 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
     family, config = run.config.name, run.config
     encoder = library.load(f"{family}-{name}-{config.decoders[0]}").encoder
     studies = run.data.studies["test"][:EMBEDDING_STUDIES]
-    images = run.data.images("test", image_size(name, config.size))[:EMBEDDING_STUDIES]
+    images = run.data.images("test", config.image_side(name))[:EMBEDDING_STUDIES]
 
     @torch.inference_mode()
     def tokens_of(network: Encoder) -> VisualTokens:

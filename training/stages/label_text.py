@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core.config import identity
-from core.decoders import build_decoder
+from core.decoders import build_decoder, decoder_class
 from core.decoders.search import GenerateConfig, generate
 from core.encoders.label_text import LabelTextEncoder, label_text
 from core.files import write_whole
@@ -31,6 +31,7 @@ DECODER = "transformer"  # src: paper, section 4.3.3
 def label_text_decoder(run: Run) -> Done:
     """Train Table 3's model, true fine labels as text to findings, and write its held-out reports."""
     config, settings = run.config, run.config.report
+    architecture = decoder_class(DECODER).arguments(config)
 
     def work(folder: Path) -> None:
         studies = run.data.studies
@@ -40,23 +41,25 @@ def label_text_decoder(run: Run) -> Done:
         torch.manual_seed(config.seed)
         width = int(DECODERS[DECODER].sizes[config.size]["width"])
         encoder = LabelTextEncoder(vocabulary, width, longest)
-        decoder = build_decoder(DECODER, config.size, token_width=width, vocabulary_size=len(run.data.vocabulary))
+        words = len(run.data.vocabulary)
+        decoder = build_decoder(DECODER, config.size, token_width=width, vocabulary_size=words, **architecture)
         module = ReportModule(encoder, (), decoder, run.data.vocabulary, settings)
-        words = {split: finding_ids(run, split, sentences=False) for split in LEARNING}
+        targets = {split: finding_ids(run, split, sentences=False) for split in LEARNING}
         read = {split: encoder.ids(labels[split]) for split in SPLITS}
 
         def worded(split: Split) -> Callable[[list[int]], dict[str, Tensor]]:
-            return lambda rows: {"labels": read[split][rows], "ids": pad([words[split][row] for row in rows], PAD)}
+            return lambda rows: {"labels": read[split][rows], "ids": pad([targets[split][row] for row in rows], PAD)}
 
         fit(
             folder,
             module,
-            report_loaders(run, (worded("train"), worded("validate")), words["train"]),
+            report_loaders(run, (worded("train"), worded("validate")), targets["train"]),
             epochs=settings.epochs,
             monitor=f"val_{settings.monitor}",
             mode="max",
             patience=settings.patience,
             seed=config.seed,
+            gradient_clip=settings.gradient_clip,
         )
         save_weights(folder, {"encoder": encoder, "decoder": decoder})
         write, device = GenerateConfig(**run.data.write_settings(config.write)), run.placement.device
@@ -72,6 +75,7 @@ def label_text_decoder(run: Run) -> Done:
         write_whole(folder / "reports.json", json.dumps(texts))
 
     unused = ("epochs_direct", "image_learning_rate", "augment", "abnormal_first", "drifting_norms")
-    used = identity(settings, unused)
-    made_of = run.identity("table_3", after={}, report=used, write=config.write, studies=config.evaluate_studies)
+    used = identity(settings, (*unused, "layers", "cls_token", "word_scale"))
+    own = {"architecture": architecture} if architecture else {}
+    made_of = run.identity("table_3", after={}, report=used, write=config.write, studies=config.evaluate_studies, **own)
     return run_stage(run.folder / "table3", made_of, work)

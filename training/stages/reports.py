@@ -10,15 +10,11 @@ from torch.utils.data import DataLoader
 
 from core.encoders.token_cache import TokenCache
 from core.labels.order import abnormal_first
-from core.registry import image_size
 from core.text import PAD
 from core.types import Split
 from training.data import to_images
 from training.loaders import Collate, loaders, pad
 from training.stages.run import Run
-
-MOST_VALIDATED = 200
-"""Studies that validation takes at most: it writes their reports."""
 
 
 def report_loaders(
@@ -26,8 +22,9 @@ def report_loaders(
 ) -> tuple[DataLoader[int], DataLoader[int]]:
     """What every model that writes findings learns from and is validated on, drawn alike."""
     settings, studies = run.config.report, run.data.studies
+    validated = studies["validate"][: settings.validate_studies or None]
     return loaders(
-        (len(studies["train"]), min(len(studies["validate"]), MOST_VALIDATED)),
+        (len(studies["train"]), len(validated)),
         collate,
         settings.batch_size,
         run.config.seed,
@@ -55,5 +52,5 @@ def with_images(
     run: Run, split: Split, encoder_name: str, ids: Sequence[Sequence[int]]
 ) -> Callable[[list[int]], dict[str, Tensor]]:
     """Batches of images, at the encoder's size, and ids."""
-    images = run.data.images(split, image_size(encoder_name, run.config.size))
+    images = run.data.images(split, run.config.image_side(encoder_name))
     return lambda rows: {"images": to_images(images[rows]), "ids": pad([ids[each] for each in rows], PAD)}

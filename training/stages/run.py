@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from core.config import ExperimentConfig, identity
-from training.data import StudyData
+from core.studies.index import ReleaseError, open_index
+from training.console import note
+from training.data import Kind, StudyData
 from training.identity import stage_identity
 from training.launch import ONE, Placement
-from training.run_folder import Done
+from training.run_folder import Done, StageError
+from training.taught import Taught
+
+_NONE = {
+    "impressions": "no training study with an impression and no findings. R2Gen's split of Open-i leaves these out: "
+    "make the index with --split r2gen+.",
+    "laterals": "no lateral image among its training studies.",
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,51 @@ class Run:
             return self.data
         chosen = replace(self.config.data, source="phantom", count=settings.count, seed=settings.seed)
         return StudyData(chosen, (self.shared or self.folder) / "backbone_images")
+
+    @cached_property
+    def taught(self) -> Taught:
+        """What classifiers and CLIP learn from: the run's own data, and where asked for studies without findings."""
+        return Taught(self.data, self._more("impressions") if self.config.data.impressions else ())
+
+    @cached_property
+    def backbone_taught(self) -> Taught:
+        """What the backbone learns from: as `taught`, and lateral images where asked for; or phantoms."""
+        if self.config.backbone.source != "train":
+            return Taught(self.backbone_data)
+        laterals = self._more("laterals") if self.config.backbone.laterals else ()
+        return replace(self.taught, more=(*self.taught.more, *laterals))
+
+    def _more(self, kind: Kind) -> tuple[StudyData, ...]:
+        found = StudyData(self.config.data, (self.shared or self.folder) / f"images_{kind}", kind)
+        if found.studies["train"]:
+            return (found,)
+        note(f"  {self.config.data.folder} has {_NONE[kind]}")
+        return ()
+
+    @cached_property
+    def before_data(self) -> StudyData:
+        """What the backbone learns from first.
+
+        Raises:
+            StageError: it is not there.
+        """
+        folder = self.config.backbone.before_folder
+        try:
+            labels = open_index(Path(folder)).told.labels
+        except ReleaseError as error:
+            raise StageError(
+                f"backbone.before: {error} docs/training.md names the command for ChestX-ray14; without such a "
+                "collection: --set backbone.before=none."
+            ) from error
+        chosen = replace(
+            self.config.data,
+            source="table",
+            folder=folder,
+            views="frontal",
+            labels=labels,  # type: ignore[arg-type]
+            impressions=False,
+        )
+        return StudyData(chosen, (self.shared or self.folder) / "backbone_before_images", "labels")
 
     @cached_property
     def backbone(self) -> Done:
