@@ -22,6 +22,8 @@ from core.registry import DECODERS, ENCODERS, Size, did_you_mean, encoder_parts
 from core.registry import image_size as usual_image_size
 from core.settings import (
     AS_THE_PRESET_SAYS,
+    GENTLE,
+    AugmentConfig,
     BackboneConfig,
     ConfigError,
     Count,
@@ -34,6 +36,7 @@ from core.settings import (
     StepConfig,
     Weight,
 )
+from core.types import Fit
 from core.views import view_choices
 
 Config = TypeVar("Config")
@@ -60,6 +63,10 @@ class DataConfig:
             "___"), as published code does; otherwise it is taken out of what is learned from, never out of references.
         impressions: whether training studies with an impression and no findings teach classifiers and CLIP too, but not
             decoders. R2Gen's split lacks Open-i's: `cxr-lens data openi --split r2gen+`.
+        fit: how an image becomes the square that models read: "pad" keeps its proportions, "stretch" gives every image
+            those of the training images, where they are lost already or shall not matter.
+        aspect: width through height of stretched images; 1 is a square.
+        trim: cut borders of one grey first; `core.studies.images.trim_borders`.
     """
 
     source: Literal["phantom", "openi", "mimic_cxr", "table"]
@@ -73,6 +80,14 @@ class DataConfig:
     max_words: Annotated[int, Range(3, high=2**31 - 1)]
     removed_words: bool = False
     impressions: bool = False
+    fit: Literal["pad", "stretch"] = "pad"
+    aspect: Annotated[float, Range(0.1, high=10)] = 1.0
+    trim: bool = False
+
+    @property
+    def as_fit(self) -> Fit:
+        """How images are fitted; goes onto the cards of bundles."""
+        return Fit(self.fit, self.aspect, self.trim)
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -104,7 +119,7 @@ class ClassifierConfig(StepConfig):
         warmup_epochs: with cross-entropy, before the AUC margin loss.
         margin: m of the AUC margin loss.
         patience: epochs without a better mean AUC before stopping.
-        augment: small shifts, turns and grey changes; never a flip, for reports name sides.
+        augment: change the images a little, see `AugmentConfig`.
         optimizer: "adamw"; "pesg" runs the AUC margin loss with LibAUC's optimiser after an AdamW warm-up; "sam" is
             sharpness-aware AdamW, the paper's choice for ViT and Swin in Table 2.
         sam_rho: radius of SAM's ascent. src: davda54/sam's default; the paper has none.
@@ -236,6 +251,7 @@ class ExperimentConfig:
         pretrained: start from published weights.
         encoders: which to train; names joined by "+" feed one decoder jointly ("fve+ccve").
         decoders: which to train for each.
+        augment: how training images are changed, where a stage asks for it.
         evaluate_studies: held-out studies that are scored, the first of the test split; 0 is all.
         image_size: side of the images that encoders read, pixels, a multiple of 32; 0 is that of the size.
         start: the weights that single encoders start from.
@@ -261,6 +277,8 @@ class ExperimentConfig:
     def image_side(self, encoder: str) -> int:
         """Side of the images that an encoder, or several jointly, read, pixels."""
         return self.image_size or usual_image_size(encoder, self.size)
+
+    augment: AugmentConfig = GENTLE
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""

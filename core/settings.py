@@ -158,3 +158,32 @@ class StartConfig:
 
 
 AS_THE_PRESET_SAYS = StartConfig()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """How far training images are changed where a stage's ``augment`` is on; never flipped, for reports name sides.
+
+    Attributes:
+        turn: degrees, to either side.
+        scale: part of the size, up or down.
+        shift: part of a side, to each of the four.
+        gamma: of the exposure: natural logarithm of the exponent, up or down.
+        gain: of the exposure: part of the brightness, up or down.
+        aspect: natural logarithm of width through height, between narrowest and widest; what is freed is black.
+        borders: share of the images that get black borders, as padding and collimators leave them.
+        markers: share of the images that get an R or an L burnt in, in the upper corner of its side.
+    """
+
+    turn: Annotated[float, Range(0, high=45)] = 4.0
+    scale: Annotated[float, Range(0, high=0.5)] = 0.06
+    shift: Annotated[float, Range(0, high=0.5)] = 0.03
+    gamma: Annotated[float, Range(0, high=3)] = 0.2
+    gain: Annotated[float, Range(0, high=1)] = 0.1
+    aspect: Annotated[float, Range(0, high=2)] = 0.0
+    borders: Annotated[float, Range(0, high=1)] = 0.0
+    markers: Annotated[float, Range(0, high=1)] = 0.0
+
+
+GENTLE = AugmentConfig()
+"""Where a preset does not say how."""

@@ -40,32 +40,93 @@ class CXRLensError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Fit:
+    """How images become the square that a pair reads: as those did that it learned from.
+
+    Attributes:
+        how: "pad" keeps an image's proportions and fills up with black; "stretch" first gives every image the
+            proportions of the training images.
+        aspect: width through height of the training images, where they were stretched; 1 is a square.
+        trim: cut borders of one grey before, as digital padding and collimators leave them
+            (`core.studies.images.trim_borders`).
+    """
+
+    how: Literal["pad", "stretch"] = "pad"
+    aspect: float = 1.0
+    trim: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no way to fit an image."""
+        if self.how not in ("pad", "stretch"):
+            raise ValueError(f"images are fitted by 'pad' or 'stretch', not by {str(self.how)[:40]!r}")
+        if isinstance(self.aspect, bool) or not isinstance(self.aspect, int | float) or not 0.1 <= self.aspect <= 10:
+            raise ValueError(f"an aspect ratio lies between 0.1 and 10, not {str(self.aspect)[:40]}")
+        if not isinstance(self.trim, bool):
+            raise ValueError(f"borders are trimmed or not: true or false, not {str(self.trim)[:40]}")
+
+    def __str__(self) -> str:
+        """For a reader: "padded to a square, borders trimmed before"."""
+        stretched = "a square" if self.aspect == 1 else f"width : height = {self.aspect:g}, then padded to a square"
+        told = "padded to a square" if self.how == "pad" else f"stretched to {stretched}"
+        return told + (", borders trimmed before" if self.trim else "")
+
+
+PAD = Fit()
+"""How images are fitted where nothing else is known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Geometry:
     """How an image was fitted into a model's square input, and the way back.
 
-    The image is padded to a square, then resized; padding is not data.
+    A part of the image is read, mostly all of it; it may be given other proportions, is padded to a square and resized.
+    Padding is not data.
 
     Attributes:
         height: of the original image, pixels.
         width: of the original image, pixels.
         size: side of the square input, pixels.
         pixel_spacing: (row, column) distance of the original's pixel centres in millimetres, if known.
+        part: what is read of the image: (top, left, height, width), pixels; None is all of it.
+        aspect: width through height that this part was stretched to; None where its own are kept.
     """
 
     height: int
     width: int
     size: int
     pixel_spacing: tuple[float, float] | None = None
+    part: tuple[int, int, int, int] | None = None
+    aspect: float | None = None
+
+    @property
+    def read(self) -> tuple[int, int, int, int]:
+        """What is read of the image: (top, left, height, width), pixels."""
+        return self.part or (0, 0, self.height, self.width)
+
+    @property
+    def sides(self) -> tuple[float, float]:
+        """Height and width of the padded square, in pixels of the image; they differ where it is stretched."""
+        _, _, height, width = self.read
+        side = max(height, width)
+        if self.aspect is None:
+            return side, side
+        return height * max(1.0, self.aspect), width * max(1.0, 1 / self.aspect)
 
     @property
     def content(self) -> tuple[float, float, float, float]:
-        """Where the image lies in the square: (top, left, height, width), fractions of its side."""
-        side = max(self.height, self.width)
+        """Where what is read lies in the square: (top, left, height, width), fractions of its side."""
+        (_, _, height, width), (rows, columns) = self.read, self.sides
+        return (rows - height) / 2 / rows, (columns - width) / 2 / columns, height / rows, width / columns
+
+    @property
+    def square(self) -> tuple[float, float, float, float]:
+        """Where the square lies on the image: (top, left, height, width), fractions of the image's sides."""
+        (top, left, height, width), (rows, columns) = self.read, self.sides
         return (
-            (side - self.height) / 2 / side,
-            (side - self.width) / 2 / side,
-            self.height / side,
-            self.width / side,
+            (top - (rows - height) / 2) / self.height,
+            (left - (columns - width) / 2) / self.width,
+            rows / self.height,
+            columns / self.width,
         )
 
 
@@ -111,8 +172,8 @@ class StudySource(Protocol):
         """All studies of a split, in a fixed order."""
         ...
 
-    def image(self, study_id: str, size: int) -> FloatImage:
-        """The study's image, (size, size), values in [0, 1]."""
+    def image(self, study_id: str, size: int, fit: Fit = PAD) -> FloatImage:
+        """The study's image as ``fit`` makes it, (size, size), values in [0, 1]."""
         ...
 
 
@@ -150,6 +211,8 @@ class Report:
         word_attention: (T, N) float32, the mean attention of each word to each visual token, rows sum to 1; or None.
         cls_attention: (N,) float32, attention rollout of the CLS token, sums to 1; None for a decoder without one.
         ids: what the decoder wrote, special tokens too, START left out; explanations read it back.
+        warnings: sentences on the image or the report that must stand beside it: the image is unlike what the pair
+            learned from, nothing was written, a number is none.
     """
 
     text: str
@@ -159,6 +222,7 @@ class Report:
     word_attention: npt.NDArray[np.float32] | None = None
     cls_attention: npt.NDArray[np.float32] | None = None
     ids: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ ROOMS = {
         "studies",
         "encoders",
         "decoders",
+        "gate",
         "bundles",
         "systems",
         "evaluation",

@@ -74,6 +74,7 @@ PYTEST = {
         "-m slow --junitxml=x.xml -k page_switch tests/browser/test_read.py",
         "tests/test_one_report.py",
         "-m slow -s tests/test_one_report.py",
+        "-m slow -s tests/test_film_fit.py",
         "-m slow -s tests/test_source_maps.py",
         'tests/test_images.py -k "ends_the_process and Lossless"',
     ),
@@ -149,6 +150,16 @@ ROWS: dict[str, Row] = {
         PHANTOM + " --set report.epochs=3" + RUNS + ONE, slow=True, says="constant report"
     ),
     "cxr-lens bundles --verify": Row(TRAINED, says="phantom-cve-transformer .*verified", after=TRAINING),
+    "cxr-lens card write.beam_size=3 --bundle mine-fve-m2": Row(
+        given={"mine-fve-m2": lambda place: "phantom-cve-transformer"},
+        more=TRAINED,
+        says="write.beam_size 3",
+        after=TRAINING,
+    ),
+    "cxr-lens gate --preset phantom": Row(PHANTOM + RUNS + TRAINED, says="written: .*phantom-gate", after=TRAINING),
+    "cxr-lens study gate --preset phantom": Row(
+        PHANTOM + RUNS + TRAINED + " --each 3", says="coloured noise", after=TRAINING
+    ),
     "cxr-lens train --preset mine.toml": Row(
         PHANTOM + RUNS + ONE, {"mine.toml": lambda place: place.preset}, says="cve *. transformer", after=TRAINING
     ),
@@ -284,6 +295,13 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens study ccve --preset phantom --studies 1000": Row(
         STUDY + RUNS + OUT, slow=True, says="CCVE", needs=needs.CATBOOST.packages("catboost")
+    ),
+    "cxr-lens study gate --preset openi --bundle openi-dve-m2 --films FOLDER --each 40": Row(
+        TINY + " --each 2",
+        _words(FOLDER=lambda place: EXAMPLES / "images"),
+        slow=True,
+        says="coloured noise",
+        after=INDEX,
     ),
     "cxr-lens study ccve --preset openi": Row(
         STUDY + RUNS + OUT, slow=True, says="CCVE", needs=needs.CATBOOST.packages("catboost")

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from core.settings import GENTLE
 from training.console import QUIET
 from training.fit import fit
 from training.loaders import EpochSampler, loaders
-from training.modules.optimizers import augment
+from training.modules.augmentation import augment
 from training.run_folder import StageError, run_stage
 
 pytestmark = pytest.mark.numeric
@@ -138,7 +139,7 @@ def test_augmentation_keeps_range_and_side() -> None:
     image = torch.zeros(64, 1, 32, 32)
     image[:, :, 8:24, 20:28] = 1.0
     torch.manual_seed(0)
-    moved = augment(image)
+    moved = augment(image, GENTLE)
     assert moved.min() >= 0
     assert moved.max() <= 1
     assert (moved[..., 16:].sum((1, 2, 3)) > 3 * moved[..., :16].sum((1, 2, 3))).all()  # never a flip

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.bundles.library import read_card
-from core.config import ExperimentConfig, from_dict, load_config, to_dict
+from core.config import ExperimentConfig, Range, from_dict, load_config, to_dict
 from core.paths import ASSETS, BUNDLES
 from core.registry import ENCODERS
 from core.types import CXRLensError
@@ -187,6 +187,10 @@ READERS: Mapping[str, Callable[[str], bool]] = {
     "data.views": lambda name: False,
     "data.labels": lambda name: False,
     "data.removed_words": every,
+    "data.fit": lambda name: every(name) or name == "evaluate",
+    "data.aspect": lambda name: every(name) or name == "evaluate",
+    "data.trim": lambda name: every(name) or name == "evaluate",
+    "augment": lambda name: name == "backbone" or classifiers(name) or name.startswith(("clip_", "dve")),
     "backbone": lambda name: name == "backbone",
     **{f"backbone.before_{name}": lambda name: False for name in ("folder", "epochs", "learning_rate")},  # of no stage
     "classifier": classifiers,
@@ -235,8 +239,8 @@ def another(hint: Any, value: Any) -> st.SearchStrategy[Any]:
         return st.text("abc", min_size=1).filter(lambda each: each != value)
     if kind is int:
         return st.integers(3, 400).filter(lambda each: each != value)
-    (limit,) = hint.__metadata__
-    return st.floats(0.01, min(10, limit.high)).filter(lambda each: each != value)
+    (limit,) = typing.get_args(hint)[1:] or (Range(0.01),)
+    return st.floats(max(limit.low, 0.01), min(limit.high, 10)).filter(lambda each: each != value)
 
 
 @pytest.mark.parametrize("name", FIELDS)

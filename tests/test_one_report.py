@@ -242,7 +242,7 @@ def test_evaluate_tells_where_the_preset_is_not_followed(
 def old_text(model: ReportModel, source: StudySource, study_id: str) -> str:
     """As sessions had it once: from the session's picture, shrunk and not rounded."""
     square = fit_square(session_image(source, study_id), model.image_size)[0]
-    return next(write_batch([model], lambda _: torch.from_numpy(square)[None, None]))[1][0].text
+    return next(write_batch([model], lambda *_: torch.from_numpy(square)[None, None]))[1][0].text
 
 
 def drawn(source: str, study_id: str, name: str, text: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from training.commands import detect as detect_command
 from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
+from training.commands import gate as gate_commands
 from training.commands import label as label_command
 from training.commands import reading as reading_command
 from training.commands import review as review_commands
@@ -65,7 +67,7 @@ ORDER = (
     *("report", "dashboard", "bundles", "write", "embed", "review"),
     *("evaluate", "reading", "label", "explain-benchmark", "detect"),
     *("systems", "rexrank"),
-    *("data", "phantom"),
+    *("card", "gate", "data", "phantom"),
     *(
         "plan",
         "train",
@@ -108,6 +110,8 @@ app.command()(write_command.write)
 app.command()(system_commands.rexrank)
 app.command()(embed_command.embed)
 app.command()(detect_command.detect)
+app.command()(gate_commands.gate)
+table_commands.studies.command("gate")(gate_commands.study_gate)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)
@@ -353,7 +357,7 @@ def report(
     if not names:
         raise no_bundle(bundles)
     models = [library.load(name) for name in names]
-    notes = list(radiograph.warnings)
+    notes = [*radiograph.warnings, *(model.card.fit_note for model in models if model.card.fit_note)]
     if not as_json:
         print_text(f"{image.name}: {view_in_words(radiograph.view) or 'the file does not tell the view'}\n")
     for note in notes:
@@ -375,10 +379,12 @@ def report(
                 "findings": written.text,
                 "labels": found,
                 "log_probability": round(written.log_probability, 4),
+                "warnings": list(written.warnings),
             }
         )
         if not as_json:
-            print_text(f"{name} (trained on: {card.data['description']})\n  {written.text}\n")
+            said = "".join(f"  Warning: {each}\n" for each in written.warnings)
+            print_text(f"{name} (trained on: {card.data['description']})\n{said}  {written.text}\n")
     if as_json:
         about = {
             "image": image.name,
@@ -408,7 +414,7 @@ def list_bundles(
     rows: list[dict[str, Any]] = []
     for card in library.cards():
         row = {"name": card.name, "size": card.size, "trained_on": card.data["name"]}
-        row |= {"studies": card.data["studies"]["train"]}
+        row |= {"studies": card.data["studies"]["train"], "fit": asdict(card.fit), "fit_told": not card.fit_note}
         line = f"{card.name:32} {card.size:6} trained on {row['trained_on']}, {row['studies']} studies"
         if verify and card.name not in problems:
             try:
@@ -418,7 +424,7 @@ def list_bundles(
                 problems[card.name] = str(error)
         rows.append(row)
         if not as_json:
-            print_text(line)
+            print_text(line + (f"\n  {card.fit_note}" if card.fit_note else f", images {card.fit}"))
     if as_json:
         print_result({"bundles": rows, "problems": problems}, as_json, str)
     for name, message in problems.items():

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
 from core.studies.source import Source
 from core.text import Vocabulary, count_words, split_sentences, tokenize, without_removed
-from core.types import SPLITS, Split, Study
+from core.types import PAD, SPLITS, Fit, Split, Study
 from core.views import view_choices
 from training.console import note
 from training.identity import content_hash
@@ -183,18 +183,24 @@ class StudyData:
         )
         return [each for each in texts if each[2]]
 
-    def images(self, split: Split, size: int) -> npt.NDArray[np.uint8]:
+    def images(self, split: Split, size: int, fit: Fit | None = None) -> npt.NDArray[np.uint8]:
         """Images (studies, size, size), rendered once and memory-mapped; interrupted, rendering goes on.
 
         Where another process renders them, this one waits for it.
+
+        Args:
+            split: whose studies.
+            size: side in pixels.
+            fit: how they are fitted; as the configuration says unless given.
         """
-        path = self.folder / f"{split}-{size}.npy"
+        fit = self.config.as_fit if fit is None else fit
+        path = self.folder / f"{split}-{size}{'' if fit == PAD else f'-{content_hash(asdict(fit))}'}.npy"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            self._render(path, split, size)
+            self._render(path, split, size, fit)
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
-    def _render(self, path: Path, split: Split, size: int) -> None:
+    def _render(self, path: Path, split: Split, size: int, fit: Fit) -> None:
         about = path.with_suffix(".json")
         total = len(self.studies[split])
         key = content_hash([self.source.fingerprint(), split, size])
@@ -213,7 +219,7 @@ class StudyData:
         with ProcessPoolExecutor(initializer=_one_thread) as pool:
             for start in range(done, total, 256):
                 chunk = ids[start : start + 256]
-                jobs = [(self.config, self.kind, study_id, size) for study_id in chunk]
+                jobs = [(self.config, self.kind, study_id, size, fit) for study_id in chunk]
                 values[start : start + len(chunk)] = np.stack(list(pool.map(_render, jobs, chunksize=16)))
                 values.flush()
                 write_whole(about, json.dumps({"key": key, "done": start + len(chunk)}))
@@ -235,9 +241,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _render(job: tuple[DataConfig, Kind, str, int]) -> npt.NDArray[np.uint8]:
-    config, kind, study_id, size = job
+def _render(job: tuple[DataConfig, Kind, str, int, Fit]) -> npt.NDArray[np.uint8]:
+    config, kind, study_id, size, fit = job
     if (config, kind) not in _SOURCES:
         _SOURCES[config, kind] = study_source(config, kind)
-    image = _SOURCES[config, kind].image(study_id, size)
+    image = _SOURCES[config, kind].image(study_id, size, fit)
     return grey_levels(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -103,7 +104,7 @@ def evaluate(
     given, places, told = reports_of_all(others, data.source, [study.study_id for study in studies])
     baselines = _baselines(data, studies)
     work = _Work(bundles, config, data.folder, len(studies), device, precision)
-    written, nearest = _read_all(cards, work, data, jobs)
+    written, nearest, warned = _read_all(cards, work, data, jobs)
     if len(places) < len(studies):
         studies = [studies[place] for place in places]
         references, subjects = references.reordered(places), [subjects[place] for place in places]
@@ -132,7 +133,12 @@ def evaluate(
         "seed": config.seed,
         "fingerprint": data.fingerprint(),
         "command": f"cxr-lens evaluate --preset {config.name}" + (f" --precision {precision}" * (precision != "fp32")),
-        "told": told if nearest else [*told, _TOO_MANY.format(count=len(data.studies["train"]))],
+        "told": [
+            *told,
+            *([] if nearest else [_TOO_MANY.format(count=len(data.studies["train"]))]),
+            *(card.fit_note for card in cards if card.fit_note),
+            *_told(warned),
+        ],
         "matching": match_encoders(cards, bundles, data),
         **scored,
     }
@@ -198,8 +204,10 @@ class _Work:
     precision: Precision
 
 
-def _read_all(cards: Sequence[Card], work: _Work, data: StudyData, jobs: int) -> tuple[dict[str, list[str]], Baselines]:
-    """Name of a bundle -> its reports, and encoder -> the nearest training reports by its embeddings.
+def _read_all(
+    cards: Sequence[Card], work: _Work, data: StudyData, jobs: int
+) -> tuple[dict[str, list[str]], Baselines, dict[str, Counter[str]]]:
+    """Reports by bundle, the nearest training reports by encoder, and by bundle what was said of how many images.
 
     An encoder that pairs share reads each image once to write.
     """
@@ -208,19 +216,21 @@ def _read_all(cards: Sequence[Card], work: _Work, data: StudyData, jobs: int) ->
     for card in cards:
         sharing.setdefault(json.dumps(card.content["encoder"].get("shared") or card.name), []).append(card.name)
     written: dict[str, list[str]] = {}
+    warned: dict[str, Counter[str]] = {}
     with ExitStack() as stack, tqdm(total=len(cards), desc="evaluating", unit="pair") as bar:
         run: Callable[..., Iterator[Any]] = map
         if jobs > 1:
             splits: tuple[Split, ...] = ("test",) if len(train) > MOST_COMPARED else ("train", "test")
             for card in cards:  # images are made once, not by each process
                 for split in splits:
-                    data.images(split, card.image_side)
+                    data.images(split, card.image_side, card.fit)
             run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
-        for texts in run(partial(_write, work), sharing.values()):
+        for texts, said in run(partial(_write, work), sharing.values()):
             written |= texts
+            warned |= said
             bar.update(len(texts))
         if len(train) > MOST_COMPARED:
-            return written, {}
+            return written, {}, warned
         first = first_pairs(cards)
         nearest = {
             encoder: nearest_by_embedding(train, *embedded)
@@ -228,7 +238,7 @@ def _read_all(cards: Sequence[Card], work: _Work, data: StudyData, jobs: int) ->
                 first, run(partial(_embed, work), [card.name for card in first.values()]), strict=True
             )
         }
-    return written, nearest
+    return written, nearest, warned
 
 
 def _embed(work: _Work, name: str) -> tuple[Embeddings, Embeddings]:
@@ -241,21 +251,31 @@ def _embed(work: _Work, name: str) -> tuple[Embeddings, Embeddings]:
         parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
         return np.concatenate([pooled_embeddings(model, to_images(np.asarray(part))) for part in parts])
 
-    side = model.image_size
-    return embedded(data.images("train", side)), embedded(data.images("test", side)[: work.count])
+    side, fit = model.image_size, model.fit
+    return embedded(data.images("train", side, fit)), embedded(data.images("test", side, fit)[: work.count])
 
 
-def _write(work: _Work, names: Sequence[str]) -> dict[str, list[str]]:
+def _told(warned: Mapping[str, Counter[str]]) -> list[str]:
+    """Each warning with the number of studies that it stands beside, of each pair."""
+    warnings = dict.fromkeys(warning for said in warned.values() for warning in said)
+    counts = {one: [f"{name} {said[one]}" for name, said in warned.items() if said[one]] for one in warnings}
+    return [f"{warning} (Studies: {', '.join(each)}.)" for warning, each in counts.items()]
+
+
+def _write(work: _Work, names: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, Counter[str]]]:
     use_threads_for(work.config.size)
     library = BundleLibrary(work.bundles, work.device, work.precision)
     models = [library.load(name) for name in names]
-    images = StudyData(work.config.data, work.images).images("test", models[0].image_size)[: work.count]
+    side, fit = models[0].image_size, models[0].fit
+    images = StudyData(work.config.data, work.images).images("test", side, fit)[: work.count]
     texts: dict[str, list[str]] = {name: [] for name in names}
+    warned = {name: Counter[str]() for name in names}
     for start in range(0, work.count, BATCH):
         batch = to_images(np.asarray(images[start : start + BATCH]))
-        for name, reports in write_batch(models, lambda _, batch=batch: batch):  # type: ignore[misc]
+        for name, reports in write_batch(models, lambda *_, batch=batch: batch):  # type: ignore[misc]
             texts[name] += [report.text for report in reports]
-    return texts
+            warned[name].update(warning for report in reports for warning in report.warnings[:1])
+    return texts, warned
 
 
 def _baselines(data: StudyData, studies: Sequence[Study]) -> Baselines:

@@ -20,7 +20,7 @@ VERSIONS: Mapping[str, int] = {
     "table_2_row": 1,
     "table_2_cdc": 1,
     "table_3": 2,
-    "export": 1,
+    "export": 2,
     "evaluate": 1,
     "explanation": 1,
 }

@@ -74,8 +74,8 @@ class WrittenReport:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences about the image and its file, for instance that the view is lateral."""
-        return self.image.warnings
+        """Sentences about the image and its file, for instance that the view is lateral, or unlike what was learned."""
+        return (*self.image.warnings, *self.report.warnings)
 
     def __repr__(self) -> str:
         """The text, and what was found."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.files import sha256_of, write_whole
+from core.files import sha256_of
 from core.paths import BUNDLES, how_to_restore
-from core.types import CXRLensError
+from core.registry import encoder_parts
+from core.types import PAD, CXRLensError, Fit
 
 SCHEMA = 3
 INTENDED_USE = "Research only. Not a medical device. Not for use in diagnostic procedures."
@@ -69,6 +70,21 @@ class Card:
         """What decides its reports: the hashes of its files, and how it writes."""
         return {**self.content["sha256"], "write": json.dumps(self.write, sort_keys=True)}
 
+    @property
+    def fit(self) -> Fit:
+        """How its images are fitted; padded where the card does not tell, see `fit_note`."""
+        return Fit(**self.content["fit"]) if "fit" in self.content else PAD
+
+    @property
+    def fit_note(self) -> str:
+        """What to say where the card does not tell how the training images were fitted; "" where it does."""
+        if "fit" in self.content:
+            return ""
+        return (
+            f"The card of {self.name} does not say how its training images were fitted: padding to a square is "
+            "assumed. If they were stretched, its reports of other shapes are worse; cxr-lens card puts it right."
+        )
+
 
 def read_card(folder: Path) -> Card:
     """Read and check a bundle's card.
@@ -78,6 +94,8 @@ def read_card(folder: Path) -> Card:
     """
     content = read_content(folder)
     try:
+        if "fit" in content:
+            Fit(**content["fit"])
         return Card(
             name=content["name"],
             family=content["family"],
@@ -92,18 +110,20 @@ def read_card(folder: Path) -> Card:
             created=content["created"],
             content=content,
         )
+    except ValueError as error:
+        raise BundleError(
+            f"Bundle {folder.name}: its card's fit is wrong: {error}. {how_to_restore(folder)}"
+        ) from error
     except (KeyError, TypeError) as error:
         raise BundleError(f"Bundle {folder.name}: card.json has no field {error}. {how_to_restore(folder)}") from error
 
 
-def rewrite_card(folder: Path, **fields: Any) -> None:
-    """Change fields of a bundle's card, in one piece; the files beside it stay as they are.
-
-    Raises:
-        BundleError: as of `read_content`.
-    """
-    content = {**read_content(folder), **fields}
-    write_whole(folder / "card.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+def encoder_weights(card: Card) -> list[str]:
+    """Hashes of the weights that an encoder's tokens depend on: pairs that share an encoder have the same."""
+    shared = sorted(card.content["encoder"]["shared"].values())
+    alone = shared and len(encoder_parts(card.encoder)) == 1
+    changes = json.dumps(card.content["encoder"]["changes"], sort_keys=True)
+    return [card.encoder, changes, *shared, *([] if alone else [card.content["sha256"]["model.safetensors"]])]
 
 
 def no_bundle(folder: Path) -> BundleError:

@@ -14,7 +14,13 @@ from core.bundles.pair import ReportModel, encode_batch, encode_images, to_batch
 from core.decoders.search import GenerateConfig
 from core.studies.model_image import Pixels
 from core.text import PAD, START
-from core.types import FloatImage, Report, VisualTokens
+from core.types import CXRLensError, Fit, FloatImage, Report, VisualTokens
+
+NOT_FINITE = (
+    "The encoder gives NaN or infinity for this image, so nothing was written. If it does for others too, its weights "
+    "are damaged: verify the bundle with 'cxr-lens bundles --verify'."
+)
+NOTHING_WRITTEN = "The model wrote nothing about this image."
 
 
 def write_reports(
@@ -29,31 +35,63 @@ def write_reports(
     Yields:
         The model's name and its report.
     """
-    for name, reports in write_batch(models, lambda size: to_batch([image(size)], size), beam_size=beam_size):
+    for name, reports in write_batch(
+        models, lambda size, fit: to_batch([image(size, fit)], size, fit), beam_size=beam_size
+    ):
         yield name, reports[0]
 
 
 def write_batch(
-    models: Sequence[ReportModel], images: Callable[[int], torch.Tensor], *, beam_size: int | None = None
+    models: Sequence[ReportModel], images: Callable[[int, Fit], torch.Tensor], *, beam_size: int | None = None
 ) -> Iterator[tuple[str, list[Report]]]:
     """Write the reports of a batch with each model, one after another; an encoder that models share runs once.
 
     A report does not depend on its batch, but for the last digits of a library's sums, which may settle a tie.
 
     Args:
-        images: of a side in pixels, (B, 1, side, side), as `model_image` makes them.
+        images: of a side in pixels and a fit, (B, 1, side, side), as `model_image` makes them.
         beam_size: as of `write_reports`.
 
     Yields:
-        The model's name and its B reports.
+        The model's name and its B reports, each with the warnings that belong beside it; a report that could not be
+        written for want of finite numbers is empty, and its warning says so.
     """
-    tokens: dict[int, VisualTokens] = {}
+    seen: dict[tuple[int, Fit], tuple[VisualTokens, list[tuple[str, ...]]]] = {}
     for model in models:
-        key = id(model.encoder)
-        if key not in tokens:
-            tokens[key] = encode_batch(model, images(model.image_size))
+        key = id(model.encoder), model.fit
+        if key not in seen:
+            batch = images(model.image_size, model.fit)
+            seen[key] = _look(model, batch)
+        visual, warnings = seen[key]
         how = model.write if beam_size is None else replace(model.write, beam_size=beam_size)
-        yield model.card.name, write_from_tokens(model, tokens[key], how)
+        written = _write(model, visual, how)
+        yield model.card.name, [_with(*each) for each in zip(written, warnings, strict=True)]
+
+
+def _look(model: ReportModel, images: torch.Tensor) -> tuple[VisualTokens, list[tuple[str, ...]]]:
+    """Tokens of images, finite, and what is to be said of each image before its report."""
+    visual = encode_batch(model, images)
+    finite = torch.isfinite(visual.tokens).flatten(1).all(1)
+    usable = torch.where(finite[:, None, None], visual.tokens, torch.zeros_like(visual.tokens))
+    checked = model.check.warnings(images, usable)
+    warnings = [said if fine else (NOT_FINITE,) for said, fine in zip(checked, finite.tolist(), strict=True)]
+    return replace(visual, tokens=usable), warnings
+
+
+def _write(model: ReportModel, visual: VisualTokens, how: GenerateConfig) -> list[Report]:
+    """Reports of tokens; where the decoder gives no numbers, none, and the reason beside each: others still write."""
+    try:
+        return write_from_tokens(model, visual, how)
+    except CXRLensError as error:
+        return [Report("", (), 0.0, finished=True, warnings=(str(error),))] * len(visual.tokens)
+
+
+def _with(report: Report, warnings: tuple[str, ...]) -> Report:
+    """A report with what is to be said beside it; of an image that gave no numbers nothing is told."""
+    if NOT_FINITE in warnings:
+        return Report("", (), 0.0, finished=True, warnings=warnings)
+    nothing = () if report.text or report.warnings else (NOTHING_WRITTEN,)
+    return replace(report, warnings=(*warnings, *report.warnings, *nothing))
 
 
 def pooled_embeddings(model: ReportModel, images: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -6,6 +6,7 @@ bundles/
   shared/<family>-<encoder>/      card.json  model.safetensors        an encoder that several pairs share
   <family>-results.json, -reports.jsonl, -labels.npz                   the evaluation of a family
   <family>-embeddings-<encoder>.safetensors                           of held-out studies, for the maps
+  <family>-gate.safetensors                                           what tells unusual images, see `core.gate`
 ```
 
 ``model.safetensors`` holds the decoder, and of the encoder what belongs to this pair only: all of DVE, and what joins
@@ -128,6 +129,7 @@ class BundleLibrary:
         return {}
 
     def _load(self, name: str) -> ReportModel:
+        from core.bundles.gates import check_of
         from core.bundles.pair import ReportModel
         from core.decoders import build_decoder
         from core.registry import token_width
@@ -147,7 +149,8 @@ class BundleLibrary:
             **card.content["decoder"]["changes"],
         )
         _fill(decoder, weights, "decoder.", folder)
-        return ReportModel(card, encoder, decoder.requires_grad_(False).eval().to(device), vocabulary, precision)
+        decoder = decoder.requires_grad_(False).eval().to(device)
+        return ReportModel(card, encoder, decoder, vocabulary, precision, check_of(self.folder, card))
 
     def _encoder(self, card: Card, weights: Mapping[str, Tensor], vocabulary: Any) -> Encoder:
         """The pair's own encoder, a shared one, or several shared ones that the pair joins."""

@@ -15,9 +15,10 @@ from core.decoders.attention_shares import rollout, word_attention
 from core.decoders.search import GenerateConfig, Hypothesis, generate
 from core.devices import Precision, computing
 from core.encoders import Encoder
+from core.gate.gate import UNCHECKED, Check
 from core.studies.model_image import model_image
 from core.text import Vocabulary, to_text
-from core.types import FloatImage, Report, VisualTokens
+from core.types import PAD, Fit, FloatImage, Report, VisualTokens
 
 if TYPE_CHECKING:
     from core.bundles.card import Card
@@ -33,6 +34,7 @@ class ReportModel:
         decoder: in evaluation mode.
         vocabulary: ids to words.
         precision: in which it encodes and writes. Explanations compute in fp32 whatever it is (`core.explain.subject`).
+        check: what looks at an image before its report is shown.
     """
 
     card: Card
@@ -40,6 +42,7 @@ class ReportModel:
     decoder: Decoder
     vocabulary: Vocabulary
     precision: Precision = "fp32"
+    check: Check = UNCHECKED
 
     @property
     def image_size(self) -> int:
@@ -57,20 +60,25 @@ class ReportModel:
         return computing(self.device, self.precision)
 
     @property
+    def fit(self) -> Fit:
+        """How its images are fitted, as its card says."""
+        return self.card.fit
+
+    @property
     def write(self) -> GenerateConfig:
         """How its reports are written, as its card says."""
         return GenerateConfig(**self.card.write)
 
 
-def to_batch(images: list[FloatImage], size: int) -> Tensor:
+def to_batch(images: list[FloatImage], size: int, fit: Fit = PAD) -> Tensor:
     """Images (H, W) of any shape as a pair sees them, (B, 1, size, size); see `model_image`."""
-    fitted = [model_image(image, size)[0] for image in images]
+    fitted = [model_image(image, size, fit)[0] for image in images]
     return torch.from_numpy(np.stack(fitted)).unsqueeze(1)
 
 
 def encode_images(model: ReportModel, images: list[FloatImage]) -> VisualTokens:
     """Visual tokens of images (H, W) in [0, 1]."""
-    return encode_batch(model, to_batch(images, model.image_size))
+    return encode_batch(model, to_batch(images, model.image_size, model.fit))
 
 
 @torch.inference_mode()

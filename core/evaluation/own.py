@@ -241,11 +241,14 @@ def _write_pairs(asked: Asked, source: Source, progress: Progress) -> tuple[str,
     if census.unreadable and not rows:
         name, why = next(iter(census.unreadable.items()))
         raise CXRLensError(f"None of the {census.studies} studies has an image that can be read. {name}: {why}")
-    if not census.unreadable:
-        return key, rows, []
-    first = "; ".join(f"{name}: {why}" for name, why in islice(census.unreadable.items(), _NAMED))
-    lost = f"{len(census.unreadable)} of {census.studies} studies have no image that can be read: {first}"
-    return key, rows, [lost]
+    told = list(census.told)
+    if census.unreadable:
+        first = "; ".join(f"{name}: {why}" for name, why in islice(census.unreadable.items(), _NAMED))
+        told.append(f"{len(census.unreadable)} of {census.studies} studies have no image that can be read: {first}")
+    if census.warned:
+        name, said = next(iter(census.warned.items()))
+        told.append(f"{len(census.warned)} of {census.studies} studies have a warning. The first, {name}: {said[0]}")
+    return key, rows, told
 
 
 def _made(folder: Path) -> Any:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
@@ -17,14 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from core import ranks
+from core.bundles.gates import gate_file
 from core.bundles.library import BundleLibrary
 from core.devices import Precision
-from core.files import hash_of, read_json_lines, whole_file, write_whole
+from core.files import hash_of, read_json_lines, sha256_of, whole_file, write_whole
 from core.packages import versions
 from core.studies.model_image import of_study
 from core.studies.source import Source
 from core.studies.sources import open_source
-from core.types import CXRLensError, Split
+from core.types import CXRLensError, Fit, Split
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +39,7 @@ BLOCK = 64
 """Studies in a block: what a process loses at most when it is interrupted."""
 FORMATS = (".jsonl", ".csv")
 PACKAGES = ("torch", "timm", "open_clip_torch", "numpy", "pydicom", "Pillow")
-_ID, _REFERENCE, _PROBLEM, _CUT = "study_id", "reference", "problem", "cut"
+_ID, _REFERENCE, _PROBLEM, _CUT, _WARNED = "study_id", "reference", "problem", "cut", "warned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,17 @@ class Census:
         written: of them have their reports in the file.
         unreadable: the others, and why: study id -> a sentence.
         pairs: name of the bundle -> what it wrote.
+        warned: study id -> what must stand beside its reports: it is unlike what a pair learned from, or a pair wrote
+            nothing. What is true of all of a pair's studies is in `told` alone.
+        told: what is to be said of the whole.
     """
 
     studies: int
     written: int
     unreadable: dict[str, str]
     pairs: dict[str, PairCensus]
+    warned: dict[str, list[str]] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
 
 
 def write_source(work: Work, out: Path, processes: int = 1, progress: Progress | None = None) -> Census:
@@ -184,23 +191,26 @@ def _write_batch(work: Work, opened: _Opened, study_ids: Sequence[str]) -> list[
 
     models, source = opened.models, opened.source
     rows: dict[str, dict[str, Any]] = {}
-    images: dict[int, list[np.ndarray[Any, Any]]] = {}
+    images: dict[tuple[int, Fit], list[np.ndarray[Any, Any]]] = {}
     for study_id in study_ids:
         try:
-            squares = {size: of_study(source, study_id)(size) for size in {model.image_size for model in models}}
+            wanted = {(model.image_size, model.fit) for model in models}
+            squares = {how: of_study(source, study_id)(*how) for how in wanted}
             reference = source.study(study_id).findings
         except CXRLensError as error:
             rows[study_id] = {_ID: study_id, _PROBLEM: str(error)}
             continue
-        for size, square in squares.items():
-            images.setdefault(size, []).append(square)
-        rows[study_id] = {_ID: study_id, _REFERENCE: reference, _CUT: []}
+        for how, square in squares.items():
+            images.setdefault(how, []).append(square)
+        rows[study_id] = {_ID: study_id, _REFERENCE: reference, _CUT: [], _WARNED: {}}
     readable = [row for row in rows.values() if _PROBLEM not in row]
     if readable:
-        for name, reports in write_batch(models, lambda size: _stack(images[size]), beam_size=work.beam_size):
+        for name, reports in write_batch(models, lambda *how: _stack(images[how]), beam_size=work.beam_size):
             for row, report in zip(readable, reports, strict=True):
                 row[name] = report.text
                 row[_CUT] += [] if report.finished else [name]
+                for warning in report.warnings:
+                    row[_WARNED].setdefault(warning, []).append(name)
     return list(rows.values())
 
 
@@ -257,10 +267,17 @@ def _about(work: Work, source: Source) -> dict[str, Any]:
         "fingerprint": source.fingerprint(),
         "split": work.split,
         "pairs": {name: [cards[name].content["sha256"], cards[name].content["encoder"]] for name in work.pairs},
+        "gates": {family: _gate_hash(work.bundles, family) for family in {cards[name].family for name in work.pairs}},
         "write": {name: cards[name].write for name in work.pairs},
+        "fit": {name: asdict(cards[name].fit) for name in work.pairs},
         "beam_size": work.beam_size,
         "precision": work.precision,
     }
+
+
+def _gate_hash(bundles: Path, family: str) -> str:
+    path = gate_file(bundles, family)
+    return sha256_of(path) if path.is_file() else ""
 
 
 def _done(out: Path, key: str) -> Census | None:
@@ -286,7 +303,7 @@ def _part(parts: Path, start: int) -> Path:
 
 def _join(out: Path, work: Work, source: Source, parts: Sequence[Path]) -> Census:
     """Put the blocks into one file, a block in memory at a time, and count."""
-    studies, unreadable = 0, {}
+    studies, unreadable, warned = 0, dict[str, str](), dict[str, list[str]]()
     tallies = {name: _Tally() for name in work.pairs}
     columns = [_ID, *([_REFERENCE] if source.has_reports else []), *work.pairs]
     with whole_file(out) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
@@ -301,13 +318,33 @@ def _join(out: Path, work: Work, source: Source, parts: Sequence[Path]) -> Censu
                     continue
                 for name, tally in tallies.items():
                     tally.add(row[name], cut=name in row[_CUT])
+                if row[_WARNED]:
+                    warned[row[_ID]] = [
+                        f"{warning} ({_all_or(names, work.pairs)})" for warning, names in row[_WARNED].items()
+                    ]
                 if out.suffix == ".csv":
                     table.writerow(row)
                 else:
                     file.write(json.dumps({name: row[name] for name in columns}, ensure_ascii=False) + "\n")
     return Census(
-        studies, studies - len(unreadable), unreadable, {name: tally.census() for name, tally in tallies.items()}
+        studies,
+        studies - len(unreadable),
+        unreadable,
+        {name: tally.census() for name, tally in tallies.items()},
+        *_summed(warned, studies - len(unreadable)),
     )
+
+
+def _all_or(names: Sequence[str], pairs: Sequence[str]) -> str:
+    return "all pairs" if len(names) == len(pairs) else ", ".join(names)
+
+
+def _summed(warned: dict[str, list[str]], written: int) -> tuple[dict[str, list[str]], list[str]]:
+    """Warnings of single studies, and those that every study has, once."""
+    counts = Counter(warning for each in warned.values() for warning in each)
+    of_all = [warning for warning, count in counts.items() if count == written and written > 1]
+    single = {name: kept for name, each in warned.items() if (kept := [one for one in each if one not in of_all])}
+    return single, of_all
 
 
 @dataclass(slots=True)

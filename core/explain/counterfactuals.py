@@ -21,7 +21,7 @@ from core.explain.subject import Subject, encode, tokens_to_write_from, twin, wi
 from core.explain.targets import WordTarget, whole_report
 from core.explain.targets import reference as reference_target
 from core.observations import CLUSTERS
-from core.studies.images import fit_square
+from core.studies.images import to_square
 from core.types import CXRLensError, Mask, Report, VisualTokens
 
 
@@ -107,7 +107,7 @@ def without_region(
         reference: the radiologist's report.
 
     Raises:
-        CXRLensError: the region is empty, or of another image.
+        CXRLensError: the region is empty, of another image, or wholly on a border that is cut off.
     """
     if region.shape != subject.image.shape:
         raise CXRLensError(f"The region is drawn on {region.shape} pixels, but the image has {subject.image.shape}.")
@@ -115,8 +115,12 @@ def without_region(
         raise CXRLensError("The region is empty or lies outside the image. Draw it on the image.")
     if how not in ("blank", "blur"):
         raise CXRLensError(f"A region is covered by 'blank' or by 'blur', not by '{how}'.")
-    inside = torch.from_numpy(fit_square(region.astype(np.float32), subject.geometry.size)[0])[None, None]
+    inside = torch.from_numpy(to_square(region.astype(np.float32), subject.geometry))[None, None]
     inside = inside.to(subject.square.device)
+    if not inside.any():
+        raise CXRLensError(
+            "The region lies on a border of the image that the model does not read. Draw it on the film."
+        )
     cover = baseline_image(subject, "mean" if how == "blank" else "blur")
     changed = with_image(subject, subject.square * (1 - inside) + cover * inside)
     share = region.mean()

@@ -88,7 +88,7 @@ def filter_views(model: ReportModel, image: FloatImage) -> FilterViews:
     """
     encoder = _require(model)
     normalize = encoder.normalize
-    square, _ = model_image(image, normalize.image_size)
+    square, _ = model_image(image, normalize.image_size, model.fit)
     images = torch.from_numpy(square)[None, None].to(model.device)
     filtered = encoder.filtered(images)[0]  # (13, 3, H, H), in CLIP's range
     return FilterViews(square, as_array((filtered * normalize.std + normalize.mean).mean(1)))

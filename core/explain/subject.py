@@ -82,7 +82,7 @@ def open_subject(
         CXRLensError: the model gives NaN, or the report does not know its ids.
     """
     write = write or model.write
-    square, geometry = model_image(image, model.image_size)
+    square, geometry = model_image(image, model.image_size, model.fit)
     images = torch.from_numpy(square)[None, None].to(model.device)
     own = twin(model)
     visual = encode(own, images)

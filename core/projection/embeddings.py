@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from core.bundles.card import Card
+from core.bundles.card import encoder_weights
 from core.bundles.library import BundleLibrary
 from core.bundles.rounding import SCALE, restored, rounded
 from core.devices import Precision
@@ -35,7 +35,7 @@ from core.registry import ENCODERS, encoder_parts
 from core.studies.model_image import of_study
 from core.studies.source import Source
 from core.studies.sources import open_source
-from core.types import CXRLensError, Split
+from core.types import PAD, CXRLensError, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,15 +163,8 @@ def content_key(work: Embedding, source: Source) -> str:
     card = BundleLibrary(work.bundles).card(work.bundle)
     ids = hashlib.sha256("\n".join(study_ids(work, source)).encode()).hexdigest()
     parts = [_VERSION, source.images_fingerprint(), ids, encoder_weights(card), work.precision]
+    parts += [] if card.fit == PAD else [asdict(card.fit)]
     return hash_of(parts, 32)
-
-
-def encoder_weights(card: Card) -> list[str]:
-    """Hashes of the weights that an encoder's embeddings depend on: pairs that share an encoder have the same."""
-    shared = sorted(card.content["encoder"]["shared"].values())
-    alone = shared and len(encoder_parts(card.encoder)) == 1
-    changes = json.dumps(card.content["encoder"]["changes"], sort_keys=True)
-    return [card.encoder, changes, *shared, *([] if alone else [card.content["sha256"]["model.safetensors"]])]
 
 
 def study_ids(work: Embedding, source: Source) -> Sequence[str]:
@@ -325,7 +318,7 @@ def _write_block(
         images = []
         for study_id in ids[first : first + work.batch]:
             try:
-                images.append(of_study(source, study_id)(encoders.model.image_size))
+                images.append(of_study(source, study_id)(encoders.model.image_size, encoders.model.fit))
                 kept.append(study_id)
             except CXRLensError as error:
                 unreadable[study_id] = str(error)

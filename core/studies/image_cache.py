@@ -1,4 +1,4 @@
-"""Square, resized images of an index, kept beside it: decoded once, then memory-mapped.
+"""Padded, resized images of an index, kept beside it: decoded once, then memory-mapped.
 
 For each size `images-SIZE.npy`, uint8 (images of the index, SIZE, SIZE), sparse where an image was never wanted, and
 `images-SIZE.read.npy`, int64: how many bytes the file had when it was read, 0 where it was not read yet. Files that
@@ -25,6 +25,7 @@ from core.files import write_whole
 from core.studies.images import ImageError, fit_square, read_image
 from core.studies.index import ReleaseError, StudyIndex
 from core.studies.model_image import grey_levels
+from core.types import PAD, Fit
 
 Square = npt.NDArray[np.uint8]
 _CHUNK = 256
@@ -43,13 +44,13 @@ class ImageCache:
     read: npt.NDArray[np.int64]
 
 
-def read_square(path: Path, size: int, name: str) -> Square:
-    """Read an image, pad it to a square and resize it: (size, size), 0 to 255.
+def read_square(path: Path, size: int, name: str, fit: Fit = PAD) -> Square:
+    """Read an image and fit it into a square: (size, size), 0 to 255.
 
     Raises:
         ImageError: it cannot be read.
     """
-    return _square(read_image(path, name=name).pixels, size)
+    return _square(read_image(path, name=name).pixels, size, fit)
 
 
 def open_image_cache(index: StudyIndex, size: int) -> ImageCache | None:
@@ -137,8 +138,8 @@ def write_image_cache(
     return len(todo)
 
 
-def _square(pixels: npt.NDArray[np.float32], size: int) -> Square:
-    return grey_levels(fit_square(pixels, size)[0])
+def _square(pixels: npt.NDArray[np.float32], size: int, fit: Fit = PAD) -> Square:
+    return grey_levels(fit_square(pixels, size, fit=fit)[0])
 
 
 def _read(root: Path, sizes: Sequence[int], job: tuple[str, str]) -> list[Square] | str:

@@ -23,7 +23,7 @@ from core.studies.index import INDEX_VERSION, ReleaseError, StudyIndex, open_ind
 from core.studies.label_table import LabelTable, label_index, open_labels
 from core.studies.mimic_cxr import read_shipped_labels
 from core.studies.source import Source, StudyImage, TrueFinding, UnknownStudyError
-from core.types import FloatImage, Mask, Split, Study
+from core.types import PAD, Fit, FloatImage, Mask, Split, Study
 from core.views import view_choices
 
 Labels = Literal["rules", "chexpert", "negbio", "given"]
@@ -167,8 +167,8 @@ class IndexedSource(Source):
                 found[str(images["image_id"].iat[row])] = (name, row in read)
         return found
 
-    def image(self, study_id: str, size: int) -> FloatImage:
-        """A study's image, (size, size), values in [0, 1] in steps of 1/255.
+    def image(self, study_id: str, size: int, fit: Fit = PAD) -> FloatImage:
+        """A study's image, (size, size), values in [0, 1] in steps of 1/255; a cache holds padded images only.
 
         Raises:
             ImageError: the file cannot be read, or is not there any more.
@@ -179,10 +179,10 @@ class IndexedSource(Source):
         if size not in self._caches:
             self._caches[size] = open_image_cache(self.index, size)
         cache = self._caches[size]
-        if cache is not None and cache.read[image] == self._at("bytes", place):
+        if fit == PAD and cache is not None and cache.read[image] == self._at("bytes", place):
             square = cache.pixels[image]
         else:
-            square = read_square(self.index.file(self._at("path", place)), size, study_id)
+            square = read_square(self.index.file(self._at("path", place)), size, study_id, fit)
         return square.astype(np.float32) / 255
 
     def original(self, study_id: str, image_id: str = "") -> Radiograph:

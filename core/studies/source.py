@@ -16,7 +16,7 @@ from typing import TypeVar
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.images import Radiograph
 from core.studies.model_image import model_image
-from core.types import SPLITS, CXRLensError, FloatImage, Mask, Split, Study
+from core.types import PAD, SPLITS, CXRLensError, Fit, FloatImage, Mask, Split, Study
 from core.views import view_in_words
 
 T = TypeVar("T")
@@ -175,13 +175,13 @@ class Source(ABC):
         """
         return {}
 
-    def image(self, study_id: str, size: int) -> FloatImage:
-        """The image that models read, (size, size), values in [0, 1] in steps of 1/255.
+    def image(self, study_id: str, size: int, fit: Fit = PAD) -> FloatImage:
+        """The image that models read which fit theirs so: (size, size), values in [0, 1] in steps of 1/255.
 
         Raises:
             CXRLensError: as `original`.
         """
-        return model_image(self.for_model(study_id, size), size)[0]
+        return model_image(self.for_model(study_id, size), size, fit)[0]
 
     def for_model(self, study_id: str, size: int) -> FloatImage:
         """The image from which `model_image` makes the input of a pair: the original (H, W), whatever the size.

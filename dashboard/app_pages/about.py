@@ -69,5 +69,6 @@ for card in [card for family in bundles.families() for card in bundles.cards(fam
         st.markdown(
             f"**Data** {data}\n\n**Metrics** {metrics or 'none recorded'}\n\n"
             f"**Intended use** {card.intended_use}\n\n**Licence** {card.licence}\n\n"
-            f"**Size** {card.size} · **Made** {card.created}"
+            f"**Size** {card.size} · **Made** {card.created}\n\n"
+            f"**Images** {card.fit_note or card.fit}"
         )

@@ -202,6 +202,10 @@ def describe_training(cards: Sequence[Card], case: Case) -> None:
         st.caption(f":material/model_training: {bundles.training_of(of_family)}")
         if len(bundles.families()) > 1 and (unlike := studies.unlike(case, family)):
             st.warning(unlike, icon=":material/warning:")
+    untold = [each.fit_note for each in cards if each.fit_note]
+    if untold:
+        others = f" The same holds for {len(untold) - 1} more." if len(untold) > 1 else ""
+        st.caption(f":material/info: {untold[0]}{others}")
 
 
 def table_of(case: Case, readings: Sequence[Reading | OutsideReading]) -> dict[str, Any]:
@@ -262,6 +266,7 @@ def show_reports(
             state = {"waiting": True} if found is None else {"error": found}
             drawn.append({"name": each.name, "title": title_of(each, families), **state})
     waiting = [each for each in chosen if each.name not in known]
+    show_warnings([found for found in known.values() if isinstance(found, Reading)])
     readings: list[Reading | OutsideReading] = [found for found in known.values() if isinstance(found, Reading)]
     for system in others:
         other = read_other(case, system)
@@ -288,6 +293,17 @@ def show_reports(
         on_ask=hear_question,
     )
     return waiting, unknown
+
+
+def show_warnings(readings: Sequence[Reading]) -> None:
+    """What must be read before the reports, once, with the models that say it where not all do."""
+    said: dict[str, list[str]] = {}
+    for reading in readings:
+        for warning in reading.report.warnings[:1]:  # what was measured follows, on the model's own card
+            said.setdefault(warning, []).append(bundles.title_of(reading.card))
+    for warning, who in said.items():
+        by = "" if len(who) == len(readings) else f" ({len(who)} of {len(readings)} models: {', '.join(who)})"
+        st.warning(warning + by, icon=":material/warning:")
 
 
 def without_reference(case: Case) -> str:

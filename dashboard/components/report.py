@@ -53,7 +53,7 @@ def card(
         "title": title,
         "pieces": in_words(segments(report.text, labels, outcomes), report.words),
         "sentences": starts,
-        "note": "" if report.finished else "Ends here: longest length reached.",
+        "note": " ".join([*report.warnings, *([] if report.finished else ["Ends here: longest length reached."])]),
     }
 
 

@@ -228,7 +228,7 @@ def _maps(screen: ReaderScreen, report: Written, source: Source, shape: tuple[in
         subject = _writer(opened, source, screen.study_id, report.text)
         if len(split_sentences(subject.report.words)) != len(spans):
             raise ReviewError("the bundle writes another report now")
-        square = _square_on(shape)
+        square = _square_on(shape) if subject.image.shape[0] == subject.image.shape[1] else subject.geometry.square
         # A map lies over what the pair was given: the film itself, or a square, padding included.
         over_film = square if subject.image.shape[0] == subject.image.shape[1] else _WHOLE
         for which, (start, _) in enumerate(spans):
@@ -272,14 +272,14 @@ def _writer(model: ReportModel, source: Source, study_id: str, text: str) -> Sub
         return open_subject(model, image, report)
     # Reports of older sessions were written from the session's own picture, shrunk and not rounded.
     image = session_image(source, study_id)
-    square = torch.from_numpy(fit_square(image, model.image_size)[0])[None, None]
-    (report,) = next(write_batch([model], lambda _: square))[1]
+    fitted, geometry = fit_square(image, model.image_size)
+    square = torch.from_numpy(fitted)[None, None]
+    (report,) = next(write_batch([model], lambda *_: square))[1]
     if report.text != text:
         raise ReviewError("the bundle writes another report now")
-    return with_image(open_subject(model, image, report), square)
+    return replace(with_image(open_subject(model, image, report), square), geometry=geometry)
 
 
 def _square_on(shape: tuple[int, ...]) -> tuple[float, float, float, float]:
     """Where the square that a pair reads lies on an image (H, W): top, left, height, width, fractions of the image."""
-    top, left, height, width = Geometry(shape[0], shape[1], max(shape)).content
-    return -top / height, -left / width, 1 / height, 1 / width
+    return Geometry(shape[0], shape[1], max(shape)).square

@@ -160,8 +160,8 @@ def library_cards() -> list[Card]:
 
 
 def bundle_key(card: Card) -> str:
-    """Names a bundle and its content."""
-    return f"{card.name}-{hash_of([card.content.get('sha256'), card.content.get('encoder')], 16)}"
+    """Names a bundle and its content, all that decides its reports."""
+    return f"{card.name}-{hash_of([card.content.get(each) for each in ('sha256', 'encoder', 'fit', 'write')], 16)}"
 
 
 @st.cache_resource(show_spinner=False)

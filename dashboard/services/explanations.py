@@ -183,10 +183,9 @@ def heat_map(found: tuple[Attribution, ...]) -> HeatMap | None:
     geometry = placed[0].geometry
     inside = content_share(geometry, values.shape)
     mean = float((np.abs(values) * inside).sum() / inside.sum())
-    top, left, height, width = geometry.content
     return HeatMap(
         values=np.asarray(values / mean if mean > 0 else values, dtype=np.float32),
-        place=(-top / height, -left / width, 1 / height, 1 / width),
+        place=geometry.square,
         signed=placed[0].signed,
         padding=padding_share(placed),
     )

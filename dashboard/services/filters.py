@@ -83,7 +83,7 @@ def views(case: Case, card: Card) -> FilterViews:
 
     with bundles.inference():
         model = bundles.open_model(card)
-        return filter_views(model, studies.pixels(case)(model.image_size))
+        return filter_views(model, studies.pixels(case)(model.image_size, model.fit))
 
 
 @kept(32)

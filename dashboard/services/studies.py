@@ -17,7 +17,7 @@ from core.studies.folder import UploadSource
 from core.studies.images import Radiograph, read_image
 from core.studies.model_image import Pixels, grey_levels, of_image
 from core.studies.source import ByStudy, Source, StudyImage
-from core.types import SPLITS, CXRLensError, FloatImage, Mask, Split, Study
+from core.types import PAD, SPLITS, CXRLensError, FloatImage, Mask, Split, Study
 from core.views import lateral_note
 from dashboard import access
 from dashboard.roles import AccessError
@@ -314,7 +314,7 @@ def pixels(case: Case) -> Pixels:
         return of_image(case.pixels)
     source = sources.source(case.source)
     key, study_id = sources.content_key(source), case.study.study_id
-    return lambda size: _drawn(key, study_id, size, source)
+    return lambda size, fit=PAD: _drawn(key, study_id, size, source)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

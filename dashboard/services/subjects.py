@@ -25,7 +25,7 @@ def subject(case: Case, card: Card) -> Subject:
     report = reports.report_of(case, card)
     with bundles.inference():
         model = bundles.open_model(card)
-        return open_subject(model, studies.pixels(case)(model.image_size), report)
+        return open_subject(model, studies.pixels(case)(model.image_size, model.fit), report)
 
 
 @kept(8)

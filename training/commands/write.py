@@ -59,6 +59,9 @@ def write(
     with console.progress_bar("study", "writing", hidden=not ranks.is_first() or console.is_quiet()) as progress:
         census = write_source(work, out, jobs or automatic_jobs(where), progress)
     if ranks.is_first():
+        for card in BundleLibrary(bundles).cards():
+            if card.name in names and card.fit_note:
+                console.note(card.fit_note)
         console.print_result({"out": out, **asdict(census)}, as_json, lambda: _table(out, census))
     leave()
 
@@ -69,6 +72,11 @@ def _table(out: Path, census: Census) -> str:
     lines += [f"  not written: {study_id}: {why}" for study_id, why in list(census.unreadable.items())[:20]]
     if len(census.unreadable) > 20:
         lines.append(f"  and {len(census.unreadable) - 20:,} more: see {out}.about.json")
+    lines += [f"  {each}" for each in census.told]
+    if census.warned:
+        lines.append(f"{len(census.warned):,} studies have a warning beside their reports, the first of them:")
+        lines += [f"  {study_id}: {' '.join(said)}" for study_id, said in list(census.warned.items())[:5]]
+        lines.append(f"  All are in {out.name}.about.json, under census, warned.")
     width = max(map(len, census.pairs))
     lines.append(f"{'':{width}}  words  empty    cut  distinct")
     for name, each in census.pairs.items():

@@ -19,21 +19,29 @@ from core import ranks
 from core.config import ClassifierConfig
 from core.encoders.base import Normalize
 from core.encoders.classifier import ImageClassifier
+from core.settings import GENTLE, AugmentConfig
 from training.losses import AUCMarginLoss
-from training.modules.optimizers import PESG, SharpnessAwareAdam, adam, augment
+from training.modules.augmentation import augment
+from training.modules.optimizers import PESG, SharpnessAwareAdam, adam
 
 
 class ClassifierModule(lightning.LightningModule):
     """One classifier: cross-entropy warm-up, then the AUC margin loss; watched by all processes' mean AUC."""
 
     def __init__(
-        self, normalize: Normalize, classifier: ImageClassifier, positive_rate: Tensor, config: ClassifierConfig
+        self,
+        normalize: Normalize,
+        classifier: ImageClassifier,
+        positive_rate: Tensor,
+        config: ClassifierConfig,
+        augmentation: AugmentConfig = GENTLE,
     ) -> None:
         """Train ``classifier`` for classes with ``positive_rate`` (K,) in the training split."""
         super().__init__()
         self.normalize = normalize
         self.classifier = classifier
         self.config = config
+        self.augmentation = augmentation
         self.criterion = AUCMarginLoss(positive_rate, config.margin)
         self._scores: list[tuple[Tensor, Tensor]] = []
 
@@ -44,7 +52,7 @@ class ClassifierModule(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """One step on "images" (B, 1, H, H) and "targets" (B, K); the warm-up leaves out what is not known, NaN."""
-        images = augment(batch["images"]) if self.config.augment else batch["images"]
+        images = augment(batch["images"], self.augmentation) if self.config.augment else batch["images"]
         logits, targets = self(images), batch["targets"]
         if self.current_epoch < self.config.warmup_epochs:
             if (unknown := targets.isnan()).any():

@@ -13,8 +13,10 @@ from torch.nn import functional
 from core import ranks
 from core.config import ClipConfig
 from core.encoders.clip import ContrastiveEncoder
+from core.settings import GENTLE, AugmentConfig
 from training.losses import contrastive_loss
-from training.modules.optimizers import adam, augment, freeze_batch_norms
+from training.modules.augmentation import augment
+from training.modules.optimizers import adam, freeze_batch_norms
 
 VALIDATION_BATCH = 64
 """Pairs that are told from each other in validation."""
@@ -31,11 +33,12 @@ class ClipModule(lightning.LightningModule):
     Also logged: the mean cosine between images of a batch, which nears 1 when the embeddings collapse.
     """
 
-    def __init__(self, encoder: ContrastiveEncoder, config: ClipConfig) -> None:
+    def __init__(self, encoder: ContrastiveEncoder, config: ClipConfig, augmentation: AugmentConfig = GENTLE) -> None:
         """Train ``encoder``; CCVE sends each image through its cluster's filter."""
         super().__init__()
         self.encoder = encoder
         self.config = config
+        self.augmentation = augmentation
         self._validated: list[tuple[Tensor, ...]] = []
 
     def on_train_epoch_start(self) -> None:
@@ -62,7 +65,7 @@ class ClipModule(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """One step on "images" (B, 1, H, H), "ids" (B, 77) and "clusters" (B,)."""
-        images = augment(batch["images"]) if self.config.augment else batch["images"]
+        images = augment(batch["images"], self.augmentation) if self.config.augment else batch["images"]
         image, text = self.embed(batch, images)
         ids, clusters = batch["ids"], batch["clusters"]
         if ranks.count() > 1:  # (processes, B, ...) to (processes * B, ...), with the gradients of all

@@ -227,23 +227,3 @@ def freeze_batch_norms(module: nn.Module) -> None:
     for each in module.modules():
         if isinstance(each, nn.modules.batchnorm._BatchNorm):
             each.eval()
-
-
-def augment(images: torch.Tensor) -> torch.Tensor:
-    """Turn, shift, scale and re-expose images (B, 1, H, W) a little; values stay in [0, 1].
-
-    No flip: reports name sides. Random numbers come from torch's generator, which each epoch seeds.
-    """
-    batch = len(images)
-    angle = (torch.rand(batch) - 0.5) * math.radians(8)
-    scale = 1 + (torch.rand(batch) - 0.5) * 0.12
-    shift = (torch.rand(batch, 2) - 0.5) * 0.12
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    matrix = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], dim=1).to(
-        images
-    )
-    grid = nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
-    moved = nn.functional.grid_sample(images, grid, align_corners=False)
-    gamma = torch.exp((torch.rand(batch, 1, 1, 1) - 0.5) * 0.4).to(images)
-    gain = 1 + (torch.rand(batch, 1, 1, 1).to(images) - 0.5) * 0.2
-    return (moved.clamp(1e-4, 1) ** gamma * gain).clamp(0, 1)

@@ -19,10 +19,12 @@ from core.encoders.label_text import LabelTextEncoder
 from core.evaluation.clinical import clinical_scores
 from core.evaluation.language import bleu
 from core.labels.rules import label_report
+from core.settings import GENTLE, AugmentConfig
 from core.text import Vocabulary, to_text
 from core.types import VisualTokens
 from training.losses import report_loss
-from training.modules.optimizers import adam, augment
+from training.modules.augmentation import augment
+from training.modules.optimizers import adam
 
 GREEDY = GenerateConfig(beam_size=1)
 
@@ -37,6 +39,7 @@ class ReportModule(lightning.LightningModule):
         decoder: Decoder,
         vocabulary: Vocabulary,
         config: ReportConfig,
+        augmentation: AugmentConfig = GENTLE,
     ) -> None:
         """Train ``decoder``.
 
@@ -47,6 +50,7 @@ class ReportModule(lightning.LightningModule):
             decoder: to train.
             vocabulary: to read generated ids.
             config: numbers.
+            augmentation: of images, where ``config`` asks for it.
         """
         super().__init__()
         self.encoder = encoder if encoder is not None else nn.Identity()
@@ -54,6 +58,7 @@ class ReportModule(lightning.LightningModule):
         self._templates = tuple(templates)
         self.decoder = decoder
         self.config = config
+        self.augmentation = augmentation
         self.vocabulary = vocabulary
         self._generated: list[tuple[list[str], list[str]]] = []
 
@@ -70,7 +75,7 @@ class ReportModule(lightning.LightningModule):
             inputs = batch["labels"]
         else:
             images = batch["images"]
-            inputs = augment(images) if self.training and self.config.augment else images
+            inputs = augment(images, self.augmentation) if self.training and self.config.augment else images
         visual: VisualTokens = self.encoder(inputs)
         return visual
 

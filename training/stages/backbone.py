@@ -71,8 +71,8 @@ def backbone_before(run: Run) -> Done:
 
 def _identity(run: Run, **parts: Any) -> dict[str, Any]:
     config = run.config
-    side = {"image_size": config.image_size} if config.image_size else {}
-    return stage_identity("backbone", size=config.size, seed=config.seed, pretrained=config.pretrained, **side, **parts)
+    own = run.augmentation(True) | ({"image_size": config.image_size} if config.image_size else {})
+    return stage_identity("backbone", size=config.size, seed=config.seed, pretrained=config.pretrained, **own, **parts)
 
 
 def _train(
@@ -104,6 +104,6 @@ def _train(
         augment=True,
         **{each.name: getattr(settings, each.name) for each in fields(StepConfig)},
     )
-    module = ClassifierModule(normalize, network, positive_rate(targets), training)
+    module = ClassifierModule(normalize, network, positive_rate(targets), training, config.augment)
     fit_classifier(run, folder, module, targets, taught)
     save_weights(folder, {"backbone": network.model})

@@ -40,12 +40,15 @@ def classifier(run: Run, name: str, kind: Kind) -> Done:
         assert isinstance(encoder, FineGrainedEncoder)
         targets = {split: _targets(run.taught, kind, split) for split in LEARNING}
         tower = encoder.classifiers()[kind]
-        module = ClassifierModule(encoder.normalize, tower, positive_rate(targets), run.config.classifier)
+        module = ClassifierModule(
+            encoder.normalize, tower, positive_rate(targets), run.config.classifier, run.config.augment
+        )
         fit_classifier(run, folder, module, targets, run.taught)
         save_weights(folder, {kind: tower})
 
     settings = run.config.classifier
     own = {**_rule(settings), **encoder_identity(run, name), **run.taught.further()}
+    own |= run.augmentation(settings.augment)
     identity = run.identity("classifier", classifier=settings, kind=kind, encoder=name, **own)
     return run_stage(run.folder / f"{kind}_{name}", identity, work)
 
@@ -58,12 +61,12 @@ def backbone_classifier(run: Run, name: str) -> Done:
         targets = {split: run.taught.coarse_targets(split) for split in LEARNING}
         torch.manual_seed(run.config.seed)
         normalize, network = build_classifier(name, run.config.size, pretrained=run.config.pretrained)
-        module = ClassifierModule(normalize, network, positive_rate(targets), settings)
+        module = ClassifierModule(normalize, network, positive_rate(targets), settings, run.config.augment)
         fit_classifier(run, folder, module, targets, run.taught)
         save_weights(folder, {"classifier": network})
         _score_held_out(run, folder, normalize, network)
 
-    own = {**_rule(settings), **run.taught.further()}
+    own = {**_rule(settings), **run.taught.further(), **run.augmentation(settings.augment)}
     identity = run.identity("table_2_row", after={}, classifier=settings, network=name, **own)
     return run_stage(run.folder / "table2" / name, identity, work)
 

@@ -49,7 +49,7 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
         pairs = pairs_of()
         fit(
             folder,
-            ClipModule(encoder, settings),
+            ClipModule(encoder, settings, run.config.augment),
             loaders(
                 (len(pairs["train"]), len(pairs["validate"])),
                 (_paired(run, "train", pairs["train"], encoder), _paired(run, "validate", pairs["validate"], encoder)),
@@ -73,7 +73,8 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
             write_whole(folder / "census.json", json.dumps(census, indent=2))
         save_weights(folder, {"encoder": encoder})
 
-    identity = run.identity("clip", clip=settings, encoder=name, **encoder_identity(run, name), **run.taught.further())
+    own = {**encoder_identity(run, name), **run.taught.further(), **run.augmentation(settings.augment)}
+    identity = run.identity("clip", clip=settings, encoder=name, **own)
     return run_stage(run.folder / f"clip_{name}", identity, work)
 
 

@@ -39,7 +39,7 @@ def decoder(run: Run, encoder_name: str, decoder_name: str) -> Done:
         templates = [each.template() for each in caches["train"]]
         # What an encoder would see once, it sees each time: unturned.
         seen = replace(settings, augment=settings.augment and not frozen)
-        module = ReportModule(encoder, templates, written_by, run.data.vocabulary, seen)
+        module = ReportModule(encoder, templates, written_by, run.data.vocabulary, seen, run.config.augment)
         ids = {split: finding_ids(run, split, DECODERS[decoder_name].sentences) for split in LEARNING}
         train, validate = (
             with_tokens(caches[split], ids[split]) if cached else with_images(run, split, encoder_name, ids[split])
@@ -63,7 +63,7 @@ def decoder(run: Run, encoder_name: str, decoder_name: str) -> Done:
     unused = {"epochs_direct", "image_learning_rate", "augment"} if frozen else {"epochs", "drifting_norms"}
     unused |= set() if DECODERS[decoder_name].sentences else {"abnormal_first"}
     used = identity(settings, unused | {"layers", "cls_token", "word_scale"})
-    own = {} if frozen else encoder_identity(run, encoder_name)
+    own = run.augmentation(settings.augment and not frozen) | ({} if frozen else encoder_identity(run, encoder_name))
     if architecture := decoder_class(decoder_name).arguments(run.config):
         own["architecture"] = architecture
     made_of = run.identity("decoder", after=before, report=used, encoder=encoder_name, decoder=decoder_name, **own)

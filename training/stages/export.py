@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
 from training.run_folder import load_weights
 from training.stages.encoders import objective_of, trained_encoder
+from training.stages.gate import write_gates_of
 from training.stages.models import (
     batches,
     build_arguments,
@@ -72,6 +73,7 @@ def export(run: Run, out: Path) -> None:
     library = BundleLibrary(out)
     for card in library.cards():
         library.verify(card.name)
+    write_gates_of(run.config.name, library, run.data, out)
     if run.config.data.source == "phantom":  # embeddings of patients' radiographs are not ours to give away
         library = BundleLibrary(out, str(run.placement.device))
         for name in run.config.encoders:
@@ -148,6 +150,7 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
         "inputs": {"image": [1, side, side], "range": [0, 1], "normalization": "in the encoder"},
         "metrics": {watched: summary["best"], "epochs": summary["epochs"]},
         "write": run.data.write_settings(run.config.write),
+        "fit": asdict(run.config.data.as_fit),
     }
     texts = {"vocab.json": json.dumps(run.data.vocabulary.words, ensure_ascii=False, indent=0)}
     folder = out / name

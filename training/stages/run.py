@@ -105,6 +105,11 @@ class Run:
 
         return backbone(self) if self.config.backbone.source != "none" else {}
 
+    def augmentation(self, used: bool) -> dict[str, Any]:
+        """What an identity says of the augmentation: nothing where it is not used, or is as it was at first."""
+        changes = identity(self.config.augment) if used else {}
+        return {"augment": changes} if changes else {}
+
     def identity(self, stage: str, *, after: Done | None = None, **parts: Any) -> dict[str, Any]:
         """What decides the result of a stage, as plain values: see `training.identity`.
 

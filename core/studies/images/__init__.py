@@ -5,8 +5,9 @@ is read here first, by parsers that take bounded time and memory; a decoder gets
 completeness are not known. How a file is read, and what is said about it, is described in ``docs/images.md``.
 """
 
+from core.studies.images.borders import trim_borders
 from core.studies.images.dicom import dicom_view
-from core.studies.images.geometry import fit_square, to_original
+from core.studies.images.geometry import fit_square, to_original, to_square
 from core.studies.images.radiograph import MAX_ASPECT, MAX_FILE_BYTES, MAX_PIXELS, MIN_SIDE, ImageError, Radiograph
 from core.studies.images.reading import read_image
 
@@ -21,4 +22,6 @@ __all__ = [
     "fit_square",
     "read_image",
     "to_original",
+    "to_square",
+    "trim_borders",
 ]

@@ -24,7 +24,7 @@ from core.studies.phantom.render import expose, line_integral, mask_of
 from core.studies.phantom.source import ORIGINAL_BITS, ORIGINAL_SIZE, PHANTOM_VERSION
 from core.studies.phantom.statements import cluster_texts_of, fine_labels_of, labels_of
 from core.studies.source import Source, TrueFinding
-from core.types import CXRLensError, FloatImage, Split, Study
+from core.types import PAD, CXRLensError, Fit, FloatImage, Split, Study
 
 NORMAL = 0
 """The step at which a chest has no finding."""
@@ -274,8 +274,8 @@ class GradedSource(Source):
             context={"age": str(anatomy.age), "sex": anatomy.sex},
         )
 
-    def image(self, study_id: str, size: int) -> FloatImage:
-        """A film, (size, size), values in [0, 1]."""
+    def image(self, study_id: str, size: int, fit: Fit = PAD) -> FloatImage:
+        """A film, drawn as a square of this size, whatever the fit: (size, size), values in [0, 1]."""
         film = self._film(study_id)
         anatomy, exposure = _patient(self.design.seed, film.chest)
         with _BLAS.limit(limits=1, user_api="blas"):

@@ -23,7 +23,7 @@ from core.studies.phantom.grammar import write_findings, write_impression
 from core.studies.phantom.render import expose, line_integral, mask_of
 from core.studies.phantom.statements import Statement, cluster_texts_of, fine_labels_of, labels_of
 from core.studies.source import Source, StudyImage, TrueFinding, UnknownStudyError
-from core.types import SPLITS, CXRLensError, FloatImage, Mask, Split, Study
+from core.types import PAD, SPLITS, CXRLensError, Fit, FloatImage, Mask, Split, Study
 
 ORIGINAL_SIZE = 640
 """Side of the image that stands for a phantom's film, pixels."""
@@ -230,8 +230,8 @@ class PhantomSource(Source):
         """A study's abnormalities; no image is drawn."""
         return _script(*self._key(study_id), self.seed).facts
 
-    def image(self, study_id: str, size: int) -> FloatImage:
-        """A study's image, (size, size), values in [0, 1]."""
+    def image(self, study_id: str, size: int, fit: Fit = PAD) -> FloatImage:
+        """A study's image, drawn as a square of this size, whatever the fit: (size, size), values in [0, 1]."""
         return _image(*self._key(study_id), self.seed, size)
 
     def for_model(self, study_id: str, size: int) -> FloatImage:
