@@ -14,6 +14,7 @@ ANY_FINDING = "Any finding"
 FINDING = "finding"
 FAMILY = "family"
 REAL_FAMILY = "real_family"  # of patients' images; computed ones have a default of their own, and are remembered apart
+BESIDE = "beside_pairs"  # names of systems that are no pairs, whose reports are shown too
 MAP_ENCODER = "encoder"
 MAP_FINDING = "colour"
 

@@ -15,6 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
 os.environ.setdefault("CXR_KEY", str(Path(tempfile.mkdtemp(prefix="cxr-lens-tests-")) / "review-key"))
 # Nor are his evaluations among those that pages show.
 os.environ.setdefault("CXR_EVALUATIONS", tempfile.mkdtemp(prefix="cxr-lens-tests-"))
+os.environ.setdefault("CXR_SYSTEMS", tempfile.mkdtemp(prefix="cxr-lens-tests-"))
 
 import hypothesis
 import pytest

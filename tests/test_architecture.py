@@ -28,6 +28,7 @@ ROOMS = {
         "decoders",
         "gate",
         "bundles",
+        "systems",
         "evaluation",
         "detection",
         "explain",

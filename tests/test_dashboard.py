@@ -206,9 +206,13 @@ def two_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @needs_bundles
 def test_the_family_fits_the_study_and_can_be_chosen(two_families: Path) -> None:
     test = open_page("read")
-    assert test.session_state["family"] == "phantom"
+    assert test.session_state["family"] == ["phantom"]
     assert any("These models learned from 3,154 synthetic X-rays." in each.value for each in test.caption)
-    test.button_group(key="family").set_value("openi").run()
+    test.button_group(key="family").set_value(["phantom", "openi"]).run()
+    assert not test.exception
+    for words in ("3,154 synthetic X-rays", "Real radiographs of Open-i"):  # both, side by side
+        assert any(words in each.value for each in test.caption)
+    test.button_group(key="family").set_value(["openi"]).run()
     assert not test.exception
     assert any("Real radiographs of Open-i" in each.value for each in test.caption)
     assert any("learned from real X-rays" in each.value for each in test.warning)

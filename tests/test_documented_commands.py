@@ -29,6 +29,7 @@ from tests.documented.programs import (
     there,
     under_srun,
 )
+from tests.documented.systems import system_rows
 from tests.test_training import FEW
 from training.cli import app
 
@@ -163,6 +164,7 @@ ROWS: dict[str, Row] = {
         PHANTOM + RUNS + ONE, {"mine.toml": lambda place: place.preset}, says="cve *. transformer", after=TRAINING
     ),
     "cxr-lens evaluate --preset phantom": Row(PHANTOM + RUNS + TRAINED + ONE, says="constant report", after=TRAINING),
+    **system_rows(PHANTOM + RUNS + TRAINED + ONE, TRAINING, BERT),
     "cxr-lens table 1 --preset phantom": Row(TRAINED + OUT, says="CVE, Transformer", after=TRAINING),
     "cxr-lens table 2 --preset phantom": Row(SET + " --backbone resnet18" + RUNS + OUT, says="ResNet-18"),
     "cxr-lens table 2 --backbone NAME": Row(
@@ -374,6 +376,7 @@ ROWS: dict[str, Row] = {
     "python -m tests.browser.screenshots": Row(
         " none-of-them", instead=process, slow=True, as_far="writes into docs/screenshots: no picture is chosen"
     ),
+    "python -m training.bench.systems": Row(" --studies 20", instead=process, slow=True, says="in all"),
     "python -m tests.browser.speeds": Row(
         " typing --studies 700", instead=process, slow=True, says="a study of 700 by its id"
     ),

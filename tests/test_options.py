@@ -27,6 +27,9 @@ OWN = {
     "--images": "of an index that is made, or of a session's cases",
     "--films": "a folder that films are read from, or one that they are written into",
     "--reports": "a folder of MIMIC-CXR's reports, or a table",
+    "--source": "whose studies are scored, or in which a file's reports are counted",
+    "--id": "of the studies of a table, or of the rows of a file of reports",
+    "--title": "of data, or of a system",
     "--split": "how a release is split, a column, or the studies that are chosen",
 }
 """Options whose help must differ, and why."""
@@ -112,6 +115,11 @@ def test_a_wrong_preset_is_refused_by_every_command(
         ("explain-benchmark --preset phantom --bundle phantom-fve-m3", "Did you mean 'phantom-fve-m2'?"),
         ("explain-benchmark --preset phantom --set name=phanton", "no bundle of the family 'phanton'. Did you mean"),
         ("evaluate --preset phantom --set name=phanton", "no bundle of the family 'phanton'. Did you mean 'phantom'?"),
+        ("evaluate --preset phantom --scores {here}/none.csv", "There is no file"),
+        ("evaluate --preset phantom --reports none.csv", "it should be NAME=FILE"),
+        ("evaluate --preset phantom --system none", "There is no system 'none'"),
+        ("evaluate --preset phantom --labeler chexbert", "CheXbert needs its published checkpoint"),
+        ("evaluate", "Which studies? Give a preset (--preset) or a source of studies (--source)"),
         ("evaluate --preset phantom --seeds 2 --bundles {here}", "--bundles: several seeds keep theirs"),
         ("evaluate --preset phantom --seeds 2 --out {here}", "--out: several seeds keep theirs"),
         ("evaluate --preset phantom --seeds 2 --runs {here}", "no bundle of the family 'phantom'"),

@@ -7,14 +7,14 @@ import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from core import __version__, paths
 from core.paths import BUNDLES, PAPER, RUNS
-from core.types import CXRLensError
+from core.types import CXRLensError, Split
 from training import console
 from training.commands import cards as cards_command
 from training.commands import dashboard as dashboard_command
@@ -27,8 +27,10 @@ from training.commands import gate as gate_commands
 from training.commands import label as label_command
 from training.commands import reading as reading_command
 from training.commands import review as review_commands
+from training.commands import systems as system_commands
 from training.commands import tables as table_commands
 from training.commands import write as write_command
+from training.commands.evaluate import score_source
 from training.console import print_result, print_text, progress_bar, resumable, warn
 from training.options import (
     Accelerator,
@@ -42,6 +44,7 @@ from training.options import (
     Jobs,
     NewBundles,
     Nodes,
+    OptionalPreset,
     Overrides,
     PhantomCount,
     Precision,
@@ -49,6 +52,7 @@ from training.options import (
     Runs,
     Seed,
     Seeds,
+    checkpoint_option,
     given_by_user,
     read_preset,
 )
@@ -62,6 +66,7 @@ RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
     *("report", "dashboard", "bundles", "write", "embed", "review"),
     *("evaluate", "reading", "label", "explain-benchmark", "detect"),
+    *("systems", "rexrank"),
     *("card", "gate", "data", "phantom"),
     *(
         "plan",
@@ -100,7 +105,9 @@ app.add_typer(review_commands.app, name="review")
 app.add_typer(table_commands.tables, name="table")
 app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
+app.add_typer(system_commands.app, name="systems")
 app.command()(write_command.write)
+app.command()(system_commands.rexrank)
 app.command()(embed_command.embed)
 app.command()(detect_command.detect)
 app.command()(gate_commands.gate)
@@ -233,7 +240,7 @@ def plan(
 @app.command()
 def evaluate(
     context: typer.Context,
-    preset: Preset,
+    preset: OptionalPreset = None,
     overrides: Overrides = None,
     bundles: Bundles = BUNDLES,
     runs: Runs = RUNS,
@@ -242,40 +249,86 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     seeds: Seeds = 1,
+    reports: Annotated[
+        list[str] | None,
+        typer.Option("--reports", metavar="NAME=FILE", help="Also score a file of reports; may come again."),
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option("--system", help="Also score a system that was added, or another bundle; may come again."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Instead of a preset: the studies of a source, kept for the pages to show.")
+    ] = None,
+    split: Annotated[Split | None, typer.Option(help="With --source: only these studies.")] = None,  # type: ignore[valid-type]
+    scores: Annotated[
+        Path | None, typer.Option(help="Scores of other programs: CSV with study, system, and a column a metric.")
+    ] = None,
+    labeler: Annotated[Literal["rules", "chexbert"], typer.Option(help="Which labeler.")] = "rules",
+    checkpoint: Annotated[Path | None, checkpoint_option()] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a preset's bundles on held-out studies and print the table with its baselines.
+    """Score a preset's bundles on held-out studies, beside other systems, and print the table with its baselines.
 
     With several seeds: the bundles of their run folders, and Table 1 as mean and spread.
     """
-    config = read_preset(preset, overrides)
+    if (preset is None) is (source is None):
+        raise CXRLensError("Which studies? Give a preset (--preset) or a source of studies (--source): one of the two.")
+    if scores is not None:
+        from core.evaluation.outside import score_columns
+
+        score_columns(scores)  # what is wrong with it is said now, not when all is written
+    if source is not None:
+        if reports or seeds > 1 or out or labeler != "rules":
+            raise CXRLensError(
+                "With --source, --reports, --seeds, --out and --labeler are not known. Add files first (`cxr-lens "
+                "systems add NAME FILE`), then name them with --system."
+            )
+        score_source(source, split, bundles, system or (), scores, as_json)
+        return
+    config = read_preset(str(preset), overrides)
     from core.devices import open_device
     from training.evaluate import cards_of
     from training.evaluate import evaluate as score
     from training.evaluation_text import evaluation_markdown
     from training.launch import automatic_jobs
     from training.paper.chain import runs_of
+    from training.scores import keep_scores, read_labeler, read_others, scores_markdown
     from training.threads import use_threads_for
 
     table_commands.refuse_one_folder(out, seeds, "--out")
     if given_by_user(context, "bundles"):
         table_commands.refuse_one_folder(bundles, seeds)
     where = str(open_device(device))
+    reads = read_labeler(labeler, checkpoint, where)
     chosen = runs_of(config, seeds, runs)
     use_threads_for(chosen[0].config.size)
     data, jobs = chosen[0].data, jobs or automatic_jobs(where)
     for run in chosen if seeds > 1 else ():
         cards_of(config.name, run.folder / "bundles")  # missed now, not when the seeds before it are scored
     if seeds == 1:
-        results = score(chosen[0].config, data, bundles, out, jobs, device=where, precision=precision)
+        pairs = [card.name for card in cards_of(config.name, bundles)]
+        others = read_others(reports or (), system or (), pairs, bundles)
+        results = score(chosen[0].config, data, bundles, out, jobs, others, reads, device=where, precision=precision)
         print_result(results, as_json, lambda: evaluation_markdown(results))
+        if scores is not None:
+            from core.evaluation.outside import read_scores
+
+            studies = data.studies["test"][: config.evaluate_studies or None]
+            found = read_scores(scores, [each.study_id for each in studies], [row["name"] for row in results["rows"]])
+            if not as_json:
+                print_text(scores_markdown(found, [each.subject_id for each in studies], scores.name))
+            if out is not None:
+                keep_scores(scores, out)
         return
+    if reports or system or scores:
+        raise CXRLensError("--reports, --system and --scores go with one seed: leave out --seeds.")
     for run in chosen:
-        folder, scores = run.folder / "bundles", run.folder / "evaluate"
-        results = score(run.config, data, folder, scores, jobs, device=where, precision=precision)
+        folder, into = run.folder / "bundles", run.folder / "evaluate"
+        results = score(run.config, data, folder, into, jobs, labeler=reads, device=where, precision=precision)
         if not as_json:
             print_text(evaluation_markdown(results))
-    _finish_seeds(chosen, runs, table_commands.again("evaluate", preset, overrides, seeds), as_json)
+    _finish_seeds(chosen, runs, table_commands.again("evaluate", str(preset), overrides, seeds), as_json)
 
 
 @app.command()

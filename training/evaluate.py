@@ -24,6 +24,7 @@ from core.config import ExperimentConfig, to_dict
 from core.decoders.search import GenerateConfig
 from core.devices import Precision
 from core.evaluation import java
+from core.evaluation.labelers import RULES, Labeler
 from core.evaluation.results import (
     COMPARED_SIZE,
     CONSTANT,
@@ -37,12 +38,15 @@ from core.evaluation.results import (
     nearest_by_embedding,
     nearest_reports,
     references_of,
+    reports_of_all,
+    row_of,
     score_pairs,
     truth_of,
 )
 from core.evaluation.scoring import LabeledReports, score_systems
 from core.files import write_whole
 from core.registry import did_you_mean
+from core.systems.system import System
 from core.types import Split, Study
 from training.console import note
 from training.data import StudyData, to_images
@@ -64,13 +68,16 @@ def evaluate(
     bundles: Path,
     out: Path | None = None,
     jobs: int = 1,
+    others: Sequence[System] = (),
+    labeler: Labeler = RULES,
     *,
     device: str = "cpu",
     precision: Precision = "fp32",
 ) -> dict[str, Any]:
-    """Score all bundles of ``config``'s family.
+    """Score all bundles of ``config``'s family, and other systems beside them.
 
-    The rule labeler labels generated reports and references alike; the phantom's references have its known truth.
+    The labeler reads generated reports and references alike; the phantom's references have its known truth. With other
+    systems, scored are the studies of which all of them have a report.
 
     Args:
         config: which studies; how reports are written stands in the bundles' cards.
@@ -78,6 +85,8 @@ def evaluate(
         bundles: folder of the bundles.
         out: where results.json, table.md, finds.csv and the reports of all pairs go; None writes nothing.
         jobs: pairs that write side by side, a process each.
+        others: further systems.
+        labeler: of the reports; CheXbert also reads the references, where our rules gave them their labels.
         device: where they write; see `core.devices.open_device`.
         precision: see `core.devices.Precision`.
 
@@ -87,25 +96,37 @@ def evaluate(
 
     Raises:
         StageError: there is no bundle of this family.
-        CXRLensError: there is no such device.
+        CXRLensError: there is no such device, or no other system can be asked, or they have no study in common.
     """
     cards = cards_of(config.name, bundles)
     _tell_other_settings(config, cards)
     studies, references, subjects = _held_out(config, data)
+    given, places, told = reports_of_all(others, data.source, [study.study_id for study in studies])
     baselines = _baselines(data, studies)
     work = _Work(bundles, config, data.folder, len(studies), device, precision)
     written, nearest, warned = _read_all(cards, work, data, jobs)
+    if len(places) < len(studies):
+        studies = [studies[place] for place in places]
+        references, subjects = references.reordered(places), [subjects[place] for place in places]
+        written = {name: [texts[place] for place in places] for name, texts in written.items()}
+        baselines, nearest = (
+            {name: (what, [texts[place] for place in places]) for name, (what, texts) in each.items()}
+            for each in (baselines, nearest)
+        )
+    written |= given
+    systems = [*(card.name for card in cards), *given]
     if out is not None:  # before scoring: they take the longest
         out.mkdir(parents=True, exist_ok=True)
         lines = [
-            {"study_id": study.study_id, "reference": study.findings}
-            | {card.name: written[card.name][row] for card in cards}
+            {"study_id": study.study_id, "reference": study.findings} | {name: written[name][row] for name in systems}
             for row, study in enumerate(studies)
         ]
         write_whole(out / "reports.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    labelled = {card.name: label_texts(written[card.name]) for card in cards}
+    labelled = {name: labeler.read(written[name]) for name in systems}
+    references, truth = labeler.read_again(references, truth_of(data.source))
     published = PUBLISHED.get(config.data.source, ())
-    scored = score_pairs(cards, references, subjects, labelled, baselines, truth_of(data.source), published, nearest)
+    rows = [row_of(each) for each in others if each.name in given]
+    scored = score_pairs(cards, references, subjects, labelled, baselines, truth, published, nearest, rows, labeler)
     results = {
         "family": config.name,
         "studies": len(studies),
@@ -113,6 +134,7 @@ def evaluate(
         "fingerprint": data.fingerprint(),
         "command": f"cxr-lens evaluate --preset {config.name}" + (f" --precision {precision}" * (precision != "fp32")),
         "told": [
+            *told,
             *([] if nearest else [_TOO_MANY.format(count=len(data.studies["train"]))]),
             *(card.fit_note for card in cards if card.fit_note),
             *_told(warned),

@@ -77,7 +77,7 @@ def _scores(results: Mapping[str, Any]) -> list[str]:
     heads += ["distinct", "shuffled F1"]
     lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for row in _all(results):
-        name = f"{row['encoder']} | {row['decoder']}" if "encoder" in row else f"*{row['name']}* | "
+        name = f"{row['encoder']} | {row['decoder']}" if "encoder" in row else f"*{row.get('title', row['name'])}* | "
         cells = [f"{row[key]:.3f}" if key in row else "" for key in _NUMBERS]
         cells += [_with_interval(row, score) for score in _MACRO]
         cells.append(f"{row['f1_5']:.3f}")

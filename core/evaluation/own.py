@@ -1,8 +1,9 @@
-"""An evaluation of one's own studies: a source and pairs in; their reports, scores and facts out, in the user's folder.
+"""An evaluation of one's own studies: a source and systems in; reports, scores and facts out, in the user's folder.
 
-A folder an evaluation, named by what was asked for, with ``about.json`` (that), ``reports.jsonl`` (as
-`core.evaluation.writing` writes it: interrupted, it goes on), ``studies.jsonl`` (what is known of each study) and, once
-it is whole, ``results.json``. It holds patients' reports, so only its owner may read it.
+A folder an evaluation, named by what was asked for, with ``about.json`` (that), ``reports.jsonl`` (what pairs wrote, as
+`core.evaluation.writing` writes it: interrupted, it goes on; beside it what other systems wrote), ``studies.jsonl``
+(what is known of each study) and, once it is whole, ``results.json``. It holds patients' reports, so only its owner may
+read it.
 
 ``python -m core.evaluation.own FOLDER`` is the process of an `EvaluationJob`.
 """
@@ -14,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from core import paths
 from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
 from core.devices import named_device, named_precision
-from core.evaluation.reports import Known
+from core.evaluation.reports import Known, read_evaluation, write_labels
 from core.evaluation.results import (
     COMPARED_SIZE,
     CONSTANT,
@@ -38,14 +39,16 @@ from core.evaluation.results import (
     comparable,
     constant_report,
     first_pairs,
-    label_texts,
     nearest_by_embedding,
     nearest_reports,
     references_of,
+    reports_of_all,
+    row_of,
     score_pairs,
     truth_of,
 )
-from core.evaluation.writing import Census, Work, write_source
+from core.evaluation.scoring import LabeledReports
+from core.evaluation.writing import Work, write_source
 from core.files import hash_of, read_json_lines, write_whole
 from core.jobs import Job, Progress, work
 from core.labels.rules import RULES_VERSION
@@ -53,6 +56,8 @@ from core.observations import OBSERVATIONS, LabelState
 from core.studies.model_image import grey_levels, of_study
 from core.studies.source import ByStudy, Source
 from core.studies.sources import open_source
+from core.systems.added import system
+from core.systems.system import System
 from core.types import CXRLensError, Split, Study
 
 if TYPE_CHECKING:
@@ -74,9 +79,10 @@ class Asked:
         title: of the source, for the reader.
         split: whose studies; None is all.
         bundles: folder of the bundles.
-        family: of the pairs; all are of one.
+        family: of the pairs; of several, all their names; "" without pairs.
         pairs: name of the bundle -> its files' hashes, and how it writes: trained anew, or with other settings, it is
             another.
+        systems: name of another system -> its `System.content_hash`.
     """
 
     source: str
@@ -85,11 +91,18 @@ class Asked:
     bundles: str
     family: str
     pairs: Mapping[str, Mapping[str, str]]
+    systems: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all systems, pairs first."""
+        return (*self.pairs, *self.systems)
 
     @property
     def folder(self) -> Path:
         """Where it is, or will be: by what decides it."""
-        parts = [self.source, self.split, self.family, {name: self.pairs[name] for name in sorted(self.pairs)}]
+        parts: list[Any] = [self.source, self.split, self.family, dict(sorted(self.pairs.items()))]
+        parts += [dict(sorted(self.systems.items()))] if self.systems else []
         return home() / hash_of(parts, 16)
 
     @property
@@ -108,17 +121,27 @@ def home() -> Path:
     return Path(os.environ.get("CXR_EVALUATIONS") or paths.own_data() / "evaluations").resolve()
 
 
-def ask(source: Source, cards: Sequence[Card], bundles: Path, split: Split | None = None) -> Asked:
+def ask(
+    source: Source, cards: Sequence[Card], bundles: Path, split: Split | None = None, others: Sequence[System] = ()
+) -> Asked:
     """Say what is to be evaluated; nothing is done yet.
 
+    Args:
+        source: whose studies.
+        cards: of the pairs.
+        bundles: their folder.
+        split: whose studies; None is all.
+        others: further systems, that were added.
+
     Raises:
-        CXRLensError: no pairs, or pairs of several families.
+        CXRLensError: there is no system.
     """
-    families = {card.family for card in cards}
-    if len(families) != 1:
-        raise CXRLensError("Choose at least one pair, and pairs of one family: their scores stand in one table.")
+    if not cards and not others:
+        raise CXRLensError("Choose at least one model, file of reports or program.")
+    family = ", ".join(sorted({card.family for card in cards}))
     pairs = {card.name: card.made_of for card in cards}
-    return Asked(source.key, source.title, split, str(Path(bundles).resolve()), families.pop(), pairs)
+    systems = {each.name: each.content_hash() for each in others}
+    return Asked(source.key, source.title, split, str(Path(bundles).resolve()), family, pairs, systems)
 
 
 def evaluations() -> list[Asked]:
@@ -164,27 +187,68 @@ def _make(folder: Path, asked: Asked) -> None:
 
 
 def evaluate_source(asked: Asked, progress: Progress) -> None:
-    """Write the reports, and score them, as far as that is not done yet.
+    """Gather the reports, and score them, as far as that is not done yet.
 
     Raises:
-        CXRLensError: the source or a bundle cannot be opened, a bundle is another, or no study can be read.
+        CXRLensError: the source or a system cannot be opened, one is another than was asked for, no study can be read,
+            or systems have reports of no common study.
     """
     folder = asked.folder
     source = open_source(asked.source)
     cards = [card for card in BundleLibrary(Path(asked.bundles)).cards() if card.name in asked.pairs]
     if any(card.made_of != asked.pairs[card.name] for card in cards):
         raise CXRLensError("The bundles were changed meanwhile. Begin again with those that are there now.")
-
-    def told(done: int, total: int) -> None:
-        progress(_SHARE * done / total, f"Writing: {done:,} of {total:,} studies")
-
+    others = [system(name) for name in asked.systems]
+    if changed := [each.title for each in others if each.content_hash() != asked.systems[each.name]]:
+        raise CXRLensError(f"{', '.join(changed)}: changed meanwhile. Begin again with what is there now.")
     _make(folder, asked)
     progress(0.0, "Opening the studies and the models")
-    census = write_source(asked.work(), folder / "reports.jsonl", progress=told)
-    key = json.loads((folder / "reports.jsonl.about.json").read_text(encoding="utf-8"))["key"]
-    made = [key, RULES_VERSION, *_VERSION]
-    if _made(folder) != made:
-        _score(asked, source, cards, census, made, progress)
+    key, written, told = _write_pairs(asked, source, progress)
+    made = [key, RULES_VERSION, *_VERSION, *sorted(asked.systems.values())]
+    if _made(folder) == made:
+        return
+    given, places, more = reports_of_all(
+        others, source, [row["study_id"] for row in written], lambda what: progress(_SHARE, what)
+    )
+    told = [source.caution, *told, *more] if source.caution else told + more
+    others = [each for each in others if each.name in given]
+    made += ["not all"] * (len(given) < len(asked.systems))  # it is tried again when it is asked for again
+    rows = [written[place] | {name: texts[at] for name, texts in given.items()} for at, place in enumerate(places)]
+    studies = [source.study(row["study_id"]) for row in rows]
+    if others:
+        lines = [
+            row | ({"reference": study.findings} if source.has_reports else {})
+            for row, study in zip(rows, studies, strict=True)
+        ]
+        write_whole(folder / "reports.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    progress(_SHARE, "Reading what the reports say")
+    write_labels(folder / "reports.jsonl")
+    _score(asked, source, cards, others, studies, told, made, progress)
+
+
+def _write_pairs(asked: Asked, source: Source, progress: Progress) -> tuple[str, list[dict[str, str]], list[str]]:
+    """What names the pairs' reports; a row a study with them, or with its id only; and what is to be said."""
+    if not asked.pairs:
+        return source.fingerprint(), [{"study_id": each} for each in source.all_ids(asked.split)], []
+    out = asked.folder / ("pairs.jsonl" if asked.systems else "reports.jsonl")
+
+    def say(done: int, total: int) -> None:
+        progress(_SHARE * done / total, f"Writing: {done:,} of {total:,} studies")
+
+    census = write_source(asked.work(), out, progress=say)
+    key = json.loads(out.with_name(f"{out.name}.about.json").read_text(encoding="utf-8"))["key"]
+    rows = [row for _, row in read_json_lines(out)]
+    if census.unreadable and not rows:
+        name, why = next(iter(census.unreadable.items()))
+        raise CXRLensError(f"None of the {census.studies} studies has an image that can be read. {name}: {why}")
+    told = list(census.told)
+    if census.unreadable:
+        first = "; ".join(f"{name}: {why}" for name, why in islice(census.unreadable.items(), _NAMED))
+        told.append(f"{len(census.unreadable)} of {census.studies} studies have no image that can be read: {first}")
+    if census.warned:
+        name, said = next(iter(census.warned.items()))
+        told.append(f"{len(census.warned)} of {census.studies} studies have a warning. The first, {name}: {said[0]}")
+    return key, rows, told
 
 
 def _made(folder: Path) -> Any:
@@ -195,25 +259,22 @@ def _made(folder: Path) -> Any:
 
 
 def _score(
-    asked: Asked, source: Source, cards: Sequence[Card], census: Census, made: Sequence[Any], progress: Progress
+    asked: Asked,
+    source: Source,
+    cards: Sequence[Card],
+    others: Sequence[System],
+    studies: Sequence[Study],
+    told: list[str],
+    made: Sequence[Any],
+    progress: Progress,
 ) -> None:
-    rows = [row for _, row in read_json_lines(asked.folder / "reports.jsonl")]
-    studies = [source.study(row["study_id"]) for row in rows]
-    told = [source.caution] if source.caution else []
-    if census.unreadable and not rows:
-        name, why = next(iter(census.unreadable.items()))
-        raise CXRLensError(f"None of the {census.studies} studies has an image that can be read. {name}: {why}")
-    if census.unreadable:
-        first = "; ".join(f"{name}: {why}" for name, why in islice(census.unreadable.items(), _NAMED))
-        told.append(f"{len(census.unreadable)} of {census.studies} studies have no image that can be read: {first}")
-    told += census.told
-    if census.warned:
-        name, said = next(iter(census.warned.items()))
-        told.append(f"{len(census.warned)} of {census.studies} studies have a warning. The first, {name}: {said[0]}")
-    referenced = [place for place, study in enumerate(studies) if study.findings.strip()]
-    if referenced and len(referenced) < len(rows):
-        told.append(f"{len(rows) - len(referenced)} studies have no findings in their report; they are left out.")
-        rows, studies = [rows[place] for place in referenced], [studies[place] for place in referenced]
+    found = read_evaluation(asked.folder / "reports.jsonl")
+    places = [place for place, study in enumerate(studies) if study.findings.strip()]
+    referenced = bool(places)
+    if referenced and len(places) < len(studies):
+        told.append(f"{len(studies) - len(places)} studies have no findings in their report; they are left out.")
+    places = places or list(range(len(studies)))
+    studies = [studies[place] for place in places]
     _write_facts(asked.folder / "studies.jsonl", source, studies)
     results: dict[str, Any] = {"rows": [], "baselines": [], "published": {}}
     subjects = [study.subject_id for study in studies]
@@ -225,14 +286,26 @@ def _score(
         baselines, nearest, lacking = _baselines(asked, source, studies, cards, progress)
         told += lacking
         progress(0.9, "Scoring")
-        written = {card.name: label_texts([row[card.name] for row in rows]) for card in cards}
+        written = {
+            name: LabeledReports([texts[place] for place in places], [found.states[name][place] for place in places])
+            for name, texts in found.texts.items()
+        }
         references = references_of(source, studies)
-        results = score_pairs(cards, references, subjects, written, baselines, truth_of(source), nearest=nearest)
+        results = score_pairs(
+            cards,
+            references,
+            subjects,
+            written,
+            baselines,
+            truth_of(source),
+            nearest=nearest,
+            others=[row_of(each) for each in others],
+        )
     seeds = {str(card.content.get("config", {}).get("seed", "not recorded")) for card in cards}
     content = {
         "family": asked.family,
         "studies": len(studies),
-        "seed": ", ".join(sorted(seeds)),
+        "seed": ", ".join(sorted(seeds)) or "none: nothing was trained",
         "fingerprint": source.fingerprint(),
         "source": asked.source,
         "title": asked.title,
@@ -250,17 +323,22 @@ def _baselines(
     asked: Asked, source: Source, studies: Sequence[Study], cards: Sequence[Card], progress: Progress
 ) -> tuple[Baselines, Baselines, list[str]]:
     """Baselines without a model, the nearest training report by encoder, and why some are left out."""
-    train = source.ids("train") if asked.split != "train" and asked.split is not None else ()
+    train = source.ids("train") if asked.split not in ("train", None) else ()
     if not train:
         return (
             {},
             {},
             ["Without a training split beside these studies there is no constant and no nearest training report."],
         )
+    if not asked.pairs and len(train) > MOST_COMPARED:
+        why = f"The constant report is left out: {len(train):,} training reports would have to be read for it."
+        return {}, {}, [why]
     known = [study for study in source.studies("train") if study.findings.strip()]
     if not known:
         return {}, {}, ["No training study has a report: there is no constant and no nearest training report."]
     constant = {CONSTANT: constant_report(known, len(studies))}
+    if not asked.pairs:
+        return constant, {}, ["The nearest training report is left out: no model read the images of these studies."]
     if len(known) > MOST_COMPARED:
         why = f"The nearest training report is left out: of {len(known):,} training studies it would take hours."
         return constant, {}, [why]

@@ -16,13 +16,14 @@ from core.bundles.card import Card
 from core.evaluation import java
 from core.evaluation.clinical import ClinicalProtocol, clinical_scores
 from core.evaluation.finds import FALSE_ALARM
+from core.evaluation.labelers import RULES, Labeler
 from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS
 from core.evaluation.metrics import FREQUENT
 from core.evaluation.scoring import LabeledReports, language_scores, reading, score_systems
-from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS, encoder_parts
 from core.studies.source import RULE_LABELER, Source
+from core.systems.system import System
 from core.text import to_text, tokenize
 from core.types import CXRLensError, Study
 
@@ -52,7 +53,7 @@ Baselines: TypeAlias = Mapping[str, tuple[str, Sequence[str]]]
 
 def label_texts(texts: Sequence[str]) -> LabeledReports:
     """Generated reports with what the rule labeler reads in them."""
-    return LabeledReports(texts, [label_report(text).states for text in texts])
+    return RULES.read(texts)
 
 
 def references_of(source: Source, studies: Sequence[Study]) -> LabeledReports:
@@ -70,6 +71,70 @@ def truth_of(source: Source) -> str:
     return RULE_LABELER if source.labels_shipped else source.labelled_by
 
 
+def reports_of_all(
+    systems: Sequence[System],
+    source: Source,
+    study_ids: Sequence[str],
+    progress: Callable[[str], None] = lambda told: None,
+) -> tuple[dict[str, list[str]], list[int], list[str]]:
+    """Reports of systems for the studies of which every one of them has one.
+
+    A system that cannot be asked, or that has no report of these studies, is left out, and that is said.
+
+    Args:
+        systems: those that have their reports already limit the studies of those that write them now.
+        source: of the studies.
+        study_ids: the studies that are asked for.
+        progress: told what is being done, in words.
+
+    Returns:
+        Name -> reports; the places of their studies among those that were asked for; what is to be said, a sentence
+        each.
+
+    Raises:
+        CXRLensError: every system is left out, or there is no study of which all have a report.
+    """
+    told: list[str] = []
+    texts: dict[str, Mapping[str, str]] = {}
+    shared = list(study_ids)
+    for system in sorted(systems, key=lambda each: each.seconds_a_study() != 0):
+
+        def say(done: int, total: int, title: str = system.title) -> None:
+            progress(f"{title}: {done:,} of {total:,} studies")
+
+        try:
+            found = system.reports(source, shared, say)
+        except CXRLensError as error:
+            told.append(f"{error} {system.title} is left out.")
+            continue
+        told += found.told
+        if not found.texts:
+            told.append(f"{system.title} is left out.")
+            continue
+        texts[system.name] = found.texts
+        shared = [study_id for study_id in shared if study_id in found.texts]
+    if systems and not texts:
+        raise CXRLensError(" ".join(told))
+    if not shared:
+        raise CXRLensError(f"There is no study of which all these systems have a report. {' '.join(told)}")
+    if len(shared) < len(study_ids):
+        told.append(f"Scored are the {len(shared):,} of {len(study_ids):,} studies of which every system has a report.")
+    place_of = {study_id: place for place, study_id in enumerate(study_ids)}
+    places = [place_of[study_id] for study_id in shared]
+    given = {each.name: [texts[each.name][name] for name in shared] for each in systems if each.name in texts}
+    return given, places, told
+
+
+def row_of_card(card: Card) -> Mapping[str, str]:
+    """What a row of results says of a pair."""
+    return {"name": card.name, "encoder": card.encoder, "decoder": card.decoder, "group": card.family}
+
+
+def row_of(system: System) -> dict[str, str]:
+    """What a row of results says of a system that is no pair."""
+    return {"name": system.name, "title": system.title, "kind": system.kind, "group": system.group}
+
+
 def score_pairs(
     cards: Sequence[Card],
     references: LabeledReports,
@@ -79,23 +144,27 @@ def score_pairs(
     truth: str,
     published: Iterable[str] = (),
     nearest: Mapping[str, tuple[str, Sequence[str]]] | None = None,
+    others: Sequence[Mapping[str, str]] = (),
+    labeler: Labeler = RULES,
 ) -> dict[str, Any]:
-    """Score the reports of pairs, beside baselines.
+    """Score the reports of pairs and of other systems, beside baselines.
 
     Args:
         cards: of the pairs.
         references: of all studies.
         subjects: the patient of each study.
-        written: name of a bundle -> its reports for the same studies, labelled.
+        written: name of a bundle or another system -> its reports for the same studies, labelled.
         baselines: without models; differences are taken from `NEAREST` where it is there.
         truth: where the references' labels come from, in words.
         published: names of protocols under which others publish on these studies.
         nearest: name of an encoder -> what it is, and its reports, of `nearest_by_embedding`; the pairs of that
             encoder are compared with it.
+        others: of further systems, what `row_of` says.
+        labeler: that read the reports, and reads the baselines.
 
     Returns:
         {"version", "protocol", "frequent": observations with at least `FREQUENT` positive references, "references": how
-        they read, "rows": one a pair, "baselines": those given and `SHUFFLED`, "published": protocol -> system ->
+        they read, "rows": one a system, "baselines": those given and `SHUFFLED`, "published": protocol -> system ->
         scores}; rows as `core.evaluation.scoring.score_systems` gives them.
 
     Raises:
@@ -104,7 +173,7 @@ def score_pairs(
     by_encoder = {encoder: nearest_title(encoder) for encoder in nearest or {}}
     baselines = {**baselines, **{by_encoder[encoder]: found for encoder, found in (nearest or {}).items()}}
     own = {card.name: by_encoder[card.encoder] for card in cards if card.encoder in by_encoder}
-    systems = {name: label_texts(texts) for name, (_, texts) in baselines.items()} | dict(written)
+    systems = {name: labeler.read(texts) for name, (_, texts) in baselines.items()} | dict(written)
     details = {name: detail for name, (detail, _) in baselines.items()}
     order = _paired_with_another(len(references.texts))
     against = NEAREST if NEAREST in baselines else None
@@ -112,7 +181,7 @@ def score_pairs(
     with ExitStack() as stack:
         meteor = None if lacking else stack.enter_context(java.Meteor())
         scores = score_systems(references, systems, subjects=subjects, against=against, own=own, meteor=meteor)
-        best = max((card.name for card in cards), key=lambda name: scores[name]["f1"])
+        best = max(written, key=lambda name: scores[name]["f1"])
         shuffled = {SHUFFLED: systems[best].reordered(order)}
         scores |= score_systems(references, shuffled, subjects=subjects, meteor=meteor)
         elsewhere = {
@@ -123,17 +192,16 @@ def score_pairs(
             for name in published
         }
     details[SHUFFLED] = f"reports of {best} for other studies"
+    heads = [*map(row_of_card, cards), *others]
     rows = [
         {
-            "name": card.name,
-            "encoder": card.encoder,
-            "decoder": card.decoder,
-            **scores[card.name],
-            "shuffled_f1": clinical_scores(references.states, systems[card.name].reordered(order).states).f1,
+            **head,
+            **scores[head["name"]],
+            "shuffled_f1": clinical_scores(references.states, systems[head["name"]].reordered(order).states).f1,
         }
-        for card in cards
+        for head in heads
     ]
-    clinical = ClinicalProtocol(truth, RULE_LABELER)
+    clinical = ClinicalProtocol(truth, labeler.title)
     told = (clinical.describe(), FALSE_ALARM, DEFAULT_PROTOCOL.describe(), lacking, INTERVALS, PAIRED * bool(against))
     return {
         "version": VERSION,

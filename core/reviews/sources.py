@@ -15,6 +15,7 @@ from core.reviews.rubrics import ReviewError
 from core.studies import sources
 from core.studies.model_image import of_study
 from core.studies.source import Source
+from core.systems.system import Ability, System
 from core.types import CXRLensError, FloatImage, Study, StudySource
 from core.views import view_in_words
 
@@ -151,6 +152,7 @@ def write_cases(
     models: Sequence[ReportModel],
     *,
     reference: bool,
+    others: Sequence[System] = (),
     guard: Callable[[], AbstractContextManager[object]] = nullcontext,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Case]:
@@ -159,20 +161,50 @@ def write_cases(
     Args:
         studies: to choose from; of "disagreement", all of them are written, as nobody knows before which differ.
         reference: whether the human report takes part.
+        others: further systems. Chosen are studies of which each has a report, unless it writes them now.
         guard: held while the models write the reports of one study.
         progress: called with (done, all) after each study.
     """
     by_id = {study.study_id: study for study in studies}
-    found = candidates(studies)
+    found, given = of_others(source, candidates(studies), others)
     if choice.how != "disagreement":
         found = choose(found, choice, seed)
+    given |= {
+        each.name: each.reports(source, [case.study_id for case in found]).texts
+        for each in others
+        if Ability.WRITE in each.abilities
+    }
     hashes = {model.card.name: hash_of(dict(model.card.content)) for model in models}
+    hashes |= {each.name: each.content_hash() for each in others}
     written = []
     for case in found:
+        texts = {name: texts[case.study_id] for name, texts in given.items() if case.study_id in texts}
         with guard():
-            written.append(write_case(source, by_id[case.study_id], case, models, reference=reference, hashes=hashes))
+            made = write_case(source, by_id[case.study_id], case, models, reference=reference, hashes=hashes)
+        written.append(replace(made, reports={**made.reports, **texts}))
         progress(len(written), len(found))
     return written
+
+
+def of_others(
+    source: Source, cases: Sequence[Case], others: Sequence[System]
+) -> tuple[list[Case], dict[str, Mapping[str, str]]]:
+    """The cases of which every system that writes nothing now has a report, not an empty one; and these, by system.
+
+    Raises:
+        ReviewError: there is none; the message says what the systems have reports of.
+    """
+    given: dict[str, Mapping[str, str]] = {}
+    kept, told = list(cases), list[str]()
+    for each in others:
+        if Ability.WRITE not in each.abilities:
+            found = each.reports(source, [case.study_id for case in cases])
+            given[each.name] = found.texts
+            told += found.told
+            kept = [case for case in kept if found.texts.get(case.study_id, "").strip()]
+    if given and not kept:
+        raise ReviewError(f"There is no study of which all of them have a report. {' '.join(told)}")
+    return kept, given
 
 
 def write_case(

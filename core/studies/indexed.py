@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -151,6 +151,21 @@ class IndexedSource(Source):
         if earlier >= 0:
             found += self._images_of(earlier, str(self.index.studies["study_id"].iat[earlier]), -1)
         return tuple(found)
+
+    def studies_of_images(self, image_ids: Collection[str]) -> dict[str, tuple[str, bool]]:
+        """The studies of images, and whether models read them; see `Source.studies_of_images`."""
+        images, samples = self.index.images, self._samples
+        rows = np.flatnonzero(images["image_id"].isin(list(image_ids)).to_numpy())
+        read = dict(zip(samples["image"].to_pylist(), samples["sample_id"].to_pylist(), strict=True))
+        first: dict[int, str] = {}
+        for study, name in zip(samples["study"].to_pylist(), samples["sample_id"].to_pylist(), strict=True):
+            first.setdefault(study, name)
+        found, studies = {}, images["study"].to_numpy()
+        for row in rows.tolist():
+            name = read.get(row) or first.get(int(studies[row]))
+            if name is not None:
+                found[str(images["image_id"].iat[row])] = (name, row in read)
+        return found
 
     def image(self, study_id: str, size: int, fit: Fit = PAD) -> FloatImage:
         """A study's image, (size, size), values in [0, 1] in steps of 1/255; a cache holds padded images only.

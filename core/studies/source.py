@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -167,6 +167,13 @@ class Source(ABC):
             UnknownStudyError: there is no such study.
         """
         return (StudyImage(study_id, study_id, self.study(study_id).view, read=True),)
+
+    def studies_of_images(self, image_ids: Collection[str]) -> dict[str, tuple[str, bool]]:
+        """The studies of images: image id -> (study id, whether models read this image). Ids of no image are left out.
+
+        Here every study has one image, which has its id.
+        """
+        return {}
 
     def image(self, study_id: str, size: int, fit: Fit = PAD) -> FloatImage:
         """The image that models read which fit theirs so: (size, size), values in [0, 1] in steps of 1/255.

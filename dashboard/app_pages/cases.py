@@ -14,6 +14,7 @@ from dashboard import session
 from dashboard.components.case_table import case_table
 from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source, show_credit
+from dashboard.components.system_choice import choose_systems
 from dashboard.results.parts import pick
 from dashboard.services import bundles, case_figure, cases, evaluations, own, sources, studies
 from dashboard.services.evaluations import ResultSet
@@ -24,10 +25,11 @@ MOST = 40  # studies in a figure
 ASKED = "cases_asked"  # what the shown page belongs to
 
 
-def in_first_decoder(names: list[str]) -> list[str]:
-    """One pair of each encoder: what the paper compares."""
-    decoder = next(iter(DECODERS))
-    return [name for name in names if name.endswith(f"-{decoder}")] or names[:4]
+def first_shown(results: ResultSet, names: list[str]) -> list[str]:
+    """One pair of each encoder, which is what the paper compares, and what is no pair."""
+    pairs = {name: pair for name in names if (pair := evaluations.pair_named(results, name))}
+    decoder, others = next(iter(DECODERS)), [name for name in names if name not in pairs]
+    return [*([name for name, pair in pairs.items() if pair[1] == decoder] or [*pairs][:4]), *others[:4]]
 
 
 def remember() -> None:
@@ -94,24 +96,17 @@ def choose_evaluation(source_name: str) -> ResultSet | None:
     return there[pick("Evaluation", list(there), key, of_source[0].name, width=360)]
 
 
-def ask(found: Evaluation, family: str) -> tuple[cases.Question, str, dict[str, str]]:
+def ask(found: Evaluation, results: ResultSet) -> tuple[cases.Question, str, dict[str, str]]:
     """The controls.
 
     Returns:
         What is looked for, the slice's name, and the titles of the chosen models by name.
     """
-    order = [card.name for card in bundles.cards(family).values()]
+    order = [*results.rows, *(card.name for card in bundles.library_cards())]
     systems = sorted(found.texts, key=lambda name: order.index(name) if name in order else len(order))
-    names = {evaluations.title_of(name): name for name in systems}
-    titles = {name: title for title, name in names.items()}
-    chosen = st.multiselect(
-        "Models",
-        list(names),
-        default=[titles[name] for name in in_first_decoder(systems)],
-        key=cases.KEYS["pairs"],
-        bind="query-params",
-        placeholder="Choose models",
-    )
+    groups = evaluations.groups_of(results, systems)
+    titles = {name: title for group in groups.values() for name, title in group.items()}
+    chosen = choose_systems(groups, first_shown(results, systems), cases.KEYS["pairs"])
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         observation = st.selectbox(
             "Observation", cases.OBSERVATION_CHOICES, key=cases.KEYS["observation"], bind="query-params", width=230
@@ -135,8 +130,8 @@ def ask(found: Evaluation, family: str) -> tuple[cases.Question, str, dict[str, 
         )
         orders = cases.ORDERS if found.referenced else cases.PLAIN_ORDERS
         by = pick("Order", orders, cases.KEYS["order"], orders[0], width=180)
-    question = cases.Question(tuple(names[title] for title in chosen), observation, outcome, agreement, text or "", by)
-    return question, part, {names[title]: title for title in chosen}
+    question = cases.Question(tuple(chosen), observation, outcome, agreement, text or "", by)
+    return question, part, {name: titles[name] for name in chosen}
 
 
 def pager(at: int, count: int) -> None:
@@ -294,7 +289,7 @@ def show(results: ResultSet) -> None:
     for told in (evaluations.strange_bundles(results), *evaluations.told_of(results, found)):
         if told:
             st.caption(f":material/info: {told}")
-    question, part, titles = ask(found, results.family)
+    question, part, titles = ask(found, results)
     if not titles:
         st.info("No model is chosen. Choose models above.")
         return
@@ -317,5 +312,7 @@ if results is None:
 else:
     show(results)
     if own.under_way(chosen) is not None or not own.why_not(chosen):
-        with st.expander("Reports of these studies by other models", expanded=own.under_way(chosen) is not None):
-            offer_evaluation(chosen, why="What other models write about them is a further evaluation.")
+        with st.expander(
+            "Reports of these studies by other models, files and programs", expanded=own.under_way(chosen) is not None
+        ):
+            offer_evaluation(chosen, why="What others write about them is a further evaluation.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
@@ -12,16 +12,18 @@ import streamlit as st
 from core.bundles.card import Card
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.registry import DECODERS, ENCODERS, all_pairs, table_order
+from core.systems.system import System
 from core.types import CXRLensError
 from core.views import view_in_words
 from dashboard import session
 from dashboard.components import picker
 from dashboard.components.filter_pictures import GREY_SCALE
-from dashboard.components.report import card, overview, reference_card, report_cards
+from dashboard.components.report import card, outside_card, overview, reference_card, report_cards
 from dashboard.components.source_choice import show_credit
 from dashboard.components.study_map import draw_map
 from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
+from dashboard.read.others import OutsideReading, choose_others, offer_writing, read_other, without_region
 from dashboard.read.questions import (
     SLICE,
     Work,
@@ -134,8 +136,8 @@ def hear_region() -> None:
         session.ask_region(region)
 
 
-def choose_pairs(cards: Mapping[tuple[str, str], Card]) -> list[Card]:
-    """The matrix of encoders and decoders; returns the models that are chosen and there."""
+def choose_pairs(families: Sequence[str]) -> list[Card]:
+    """The matrix of encoders and decoders; returns the models of families that are chosen and there."""
     chosen: set[tuple[str, str]] = set()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**Reports**", width="content")
@@ -162,42 +164,52 @@ def choose_pairs(cards: Mapping[tuple[str, str], Card]) -> list[Card]:
         )
         st.caption(f"{len(chosen)} of {len(all_pairs())} models", width="content")
     # Grouped by decoder, so that neighbours differ in the encoder alone: that is what the paper compares.
-    order = table_order()
-    return [cards[pair] for pair in order if pair in chosen and pair in cards]
+    wanted = [pair for pair in table_order() if pair in chosen]
+    found = (bundles.cards(family) for family in families)
+    return [cards[pair] for cards in found for pair in wanted if pair in cards]
 
 
-def choose_family(case: Case) -> str:
-    """What the models learned from, where there is a choice."""
+def choose_families(case: Case) -> list[str]:
+    """What the models learned from, where there is a choice; several stand side by side, the fitting one first."""
     families = bundles.families()
     fitting = studies.family_for(case)
     if len(families) < 2:
-        return fitting
-    return st.segmented_control(
+        return [fitting]
+    chosen = st.segmented_control(
         "Models for",
         families,
         default=fitting,
-        required=True,
+        selection_mode="multi",
         format_func=lambda family: f"Models for {bundles.family_title(family)}",
         label_visibility="collapsed",  # the options say it, in one row less
         key=session.FAMILY if case.synthetic else session.REAL_FAMILY,
         bind="query-params",
         width="content",
     )
+    return sorted(chosen, key=lambda family: family != fitting) or [fitting]
+
+
+def title_of(card: Card, families: Sequence[str]) -> str:
+    """Of a pair; with its family, where several families stand side by side."""
+    title = bundles.title_of(card)
+    return title if len(families) < 2 else f"{title}, {bundles.family_title(card.family)}"
 
 
 def describe_training(cards: Sequence[Card], case: Case) -> None:
     """Which data the models learned from, and a warning where that is not what is read."""
-    st.caption(f":material/model_training: {bundles.training_of(cards)}")
-    untold = [card.fit_note for card in cards if card.fit_note]
+    for family in dict.fromkeys(each.family for each in cards):
+        of_family = [each for each in cards if each.family == family]
+        st.caption(f":material/model_training: {bundles.training_of(of_family)}")
+        if len(bundles.families()) > 1 and (unlike := studies.unlike(case, family)):
+            st.warning(unlike, icon=":material/warning:")
+    untold = [each.fit_note for each in cards if each.fit_note]
     if untold:
         others = f" The same holds for {len(untold) - 1} more." if len(untold) > 1 else ""
         st.caption(f":material/info: {untold[0]}{others}")
-    if len(bundles.families()) > 1 and (unlike := studies.unlike(case, cards[0].family)):
-        st.warning(unlike, icon=":material/warning:")
 
 
-def table_of(case: Case, readings: Sequence[Reading]) -> dict[str, Any]:
-    """Who found what, for all shown pairs at one glance."""
+def table_of(case: Case, readings: Sequence[Reading | OutsideReading]) -> dict[str, Any]:
+    """Who found what, for all shown systems at one glance."""
     cells: list[dict[str, str]] = []
     for reading in readings:
         if reading.outcomes is not None:
@@ -205,12 +217,19 @@ def table_of(case: Case, readings: Sequence[Reading]) -> dict[str, Any]:
         else:
             states = reading.labels.states.items()
             cells.append({name: state.value for name, state in states if state is not LabelState.BLANK})
+    several = len({each.card.family for each in readings if isinstance(each, Reading)}) > 1
+    whose: Callable[[Card], str] = lambda of: f", {bundles.family_title(of.family)}" if several else ""  # noqa: E731
     named = {name for column in cells for name in column}
     if case.labels is None or findings(case.labels):
         named.discard(NO_FINDING)  # of interest where the reference is normal
     return overview(
         [name for name in OBSERVATIONS if name in named],
-        [(DECODERS[r.card.decoder].title, ENCODERS[r.card.encoder].title) for r in readings],
+        [
+            (each.system.group, each.system.title)
+            if isinstance(each, OutsideReading)
+            else (DECODERS[each.card.decoder].title + whose(each.card), ENCODERS[each.card.encoder].title)
+            for each in readings
+        ],
         cells,
         case.labels,
     )
@@ -219,6 +238,7 @@ def table_of(case: Case, readings: Sequence[Reading]) -> dict[str, Any]:
 def show_reports(
     case: Case,
     chosen: Sequence[Card],
+    others: Sequence[System],
     asked: tuple[Card, Question] | None,
     region: Box | None,
 ) -> tuple[list[Card], list[Card]]:
@@ -230,10 +250,11 @@ def show_reports(
     unknown = []
     known = reports.written(case, chosen)
     drawn = []
+    families = list(dict.fromkeys(each.family for each in chosen))
     for each in chosen:
         found = known.get(each.name)
         if isinstance(found, Reading):
-            data = card(each.name, bundles.title_of(each), found.report, found.labels, found.outcomes)
+            data = card(each.name, title_of(each, families), found.report, found.labels, found.outcomes)
             if region and found.report.ids:
                 changed = explanations.known_without(case, each, region, cover_of())
                 if changed is None:
@@ -243,10 +264,23 @@ def show_reports(
             drawn.append(data)
         else:
             state = {"waiting": True} if found is None else {"error": found}
-            drawn.append({"name": each.name, "title": bundles.title_of(each), **state})
+            drawn.append({"name": each.name, "title": title_of(each, families), **state})
     waiting = [each for each in chosen if each.name not in known]
     show_warnings([found for found in known.values() if isinstance(found, Reading)])
-    readings = [found for found in known.values() if isinstance(found, Reading)]
+    readings: list[Reading | OutsideReading] = [found for found in known.values() if isinstance(found, Reading)]
+    for system in others:
+        other = read_other(case, system)
+        if isinstance(other, OutsideReading):
+            readings.append(other)
+            note = "" if other.text else "It wrote nothing about this study."
+            data = outside_card(system.name, system.title, other.text, other.labels, other.outcomes, note)
+            if region and (changed_text := without_region(case, system, region, cover_of())):
+                data["without"] = changed_text
+            drawn.append(data)
+        elif other is not None:
+            drawn.append({"name": system.name, "title": system.title, "error": other})
+        else:
+            offer_writing(case, system)
     reference = None
     if case.study.findings.strip() or case.study.impression.strip():
         sections = (("Findings", case.study.findings), ("Impression", case.study.impression))
@@ -344,19 +378,20 @@ for name, message in bundles.problems().items():
     st.error(f"**{name}**: {message}", icon=":material/error:")
 
 if case is not None:
-    family = choose_family(case)
-    cards = bundles.cards(family)
+    families = choose_families(case)
+    cards = [card for family in families for card in bundles.cards(family).values()]
     session.ask_of(case.key)
     left, right = st.columns([5, 7], gap="medium")
     with right:
-        chosen = choose_pairs(cards) if cards else []
+        chosen = choose_pairs(families) if cards else []
+        others = choose_others(case)
         if cards:
-            describe_training(chosen or list(cards.values()), case)
+            describe_training(chosen or cards, case)
         if told := without_reference(case):
             st.caption(told)
         asked, region = question_of(cards), region_of()
-        waiting, unknown = show_reports(case, chosen, asked, region)
-        if cards and not chosen:
+        waiting, unknown = show_reports(case, chosen, others, asked, region)
+        if cards and not chosen and not others:
             st.info("No model is chosen. Choose models above, or all.")
     work: Work | None = None
     panels: list[Panel] = []
@@ -370,7 +405,7 @@ if case is not None:
         heat_maps(panels, study=case.title, region=region)
     if cards:
         if not waiting:
-            show_filters(case, family)
+            show_filters(case, families[0])
         show_map(case)
     # What is not known yet comes after all that is: the page is there, and shows the rest as it comes.
     if work and work.jobs:

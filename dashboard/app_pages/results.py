@@ -8,13 +8,14 @@ from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source
 from dashboard.results.finds import show_finds
 from dashboard.results.observations import show_observations
+from dashboard.results.outside import show_outside
 from dashboard.results.pairs import show_table_1
 from dashboard.results.parts import cases_link, pick
 from dashboard.results.seeds import show_seeds
 from dashboard.results.slices import show_slices
 from dashboard.results.tables import show_tables
 from dashboard.results.two import show_two
-from dashboard.services import bundles, evaluations, own
+from dashboard.services import bundles, evaluations, own, systems
 
 VIEWS = {
     "Table 1": show_table_1,
@@ -22,6 +23,7 @@ VIEWS = {
     "Finds and false alarms": show_finds,
     "Slices": show_slices,
     "Two models": show_two,
+    "Other metrics": show_outside,
     "Tables and studies": show_tables,
 }
 RUNS = "Runs and seeds"
@@ -50,13 +52,14 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     name = pick("Evaluation", order, RUN, order[0], width=300) if len(found) > 1 else next(iter(found), "")
 for message in damaged.values():
     st.error(message, icon=":material/error:")
-if not of_source and bundles.families():
+can_evaluate = bool(bundles.families() or systems.others())
+if not of_source and can_evaluate:
     offer_evaluation(chosen)
-elif not any(found[each].reports.is_file() for each in of_source) and bundles.families():
+elif not any(found[each].reports.is_file() for each in of_source) and can_evaluate:
     with st.expander("The reports of these studies are not here yet", expanded=own.under_way(chosen) is not None):
         offer_evaluation(chosen)
 if not found:
-    if not damaged and not bundles.families():
+    if not damaged and not can_evaluate:
         raise evaluations.no_evaluation()
     st.stop()
 results = found[name]
@@ -68,7 +71,7 @@ if not results.rows:
     for each in results.content.get("told", ()):
         st.info(each)
     if results.own is not None:
-        cases_link("Their reports are on the Cases page", results, list(results.own.pairs))
+        cases_link("Their reports are on the Cases page", results, list(results.own.names))
     else:
         command = results.content.get("command", "cxr-lens evaluate")
         st.info(f"This evaluation has no scores yet. `{command}` writes them.")

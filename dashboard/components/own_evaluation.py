@@ -8,10 +8,13 @@ import streamlit as st
 
 from core.bundles.card import Card
 from core.evaluation.own import Asked, EvaluationJob
+from core.studies.source import Source
+from core.systems.system import Ability, System
 from core.types import CXRLensError
-from dashboard.services import bundles, evaluations, own, sources
+from dashboard.components.add_system import offer_upload
+from dashboard.services import bundles, evaluations, own, sources, systems
 
-_FAMILY, _PAIRS = "own_family", "own_pairs"
+_PAIRS, _OTHERS = "own_pairs", "own_others"
 _REFUSED = "own_refused"
 
 
@@ -41,7 +44,7 @@ def offer_evaluation(source_name: str, *, why: str = "") -> None:
 @st.fragment(run_every=1.0)
 def _watch(job: EvaluationJob, source_name: str) -> None:
     share, what = job.progress()
-    names = ", ".join(map(evaluations.title_of, job.asked.pairs))
+    names = _names(job.asked)
     st.markdown(f"**{sources.names()[source_name]}**: {names}")
     st.progress(share, text=f"{what} …")
     st.caption("It goes on while you look at other pages, and can be gone on with after an interruption.")
@@ -51,7 +54,7 @@ def _watch(job: EvaluationJob, source_name: str) -> None:
 
 
 def _go_on(asked: Asked) -> None:
-    names = ", ".join(map(evaluations.title_of, asked.pairs))
+    names = _names(asked)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"Begun and not finished: {names}.", width="content")
         st.button(
@@ -63,60 +66,89 @@ def _go_on(asked: Asked) -> None:
         )
 
 
+def _names(asked: Asked) -> str:
+    return ", ".join([*map(evaluations.title_of, asked.pairs), *asked.systems])
+
+
 def _begin(source_name: str, why: str) -> None:
-    families = bundles.families()
-    if not families:
-        st.info(f"{why} There are no models here that could write them.", icon=":material/info:")
-        return
+    families, others = bundles.families(), systems.others()
     st.markdown(why)
+    if not families and not others:
+        st.info("There are no models here that could write them.", icon=":material/info:")
+        offer_upload(f"{_PAIRS}_add", source_name)
+        return
+    best = bundles.family_for(sources.source(source_name))
+    cards: list[Card] = []
+    chosen: list[System] = []
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        family = best = bundles.family_for(sources.source(source_name))
-        if len(families) > 1:
-            family = st.selectbox(
-                "Models for",
-                families,
-                index=families.index(best),
-                format_func=bundles.family_title,
-                key=f"{_FAMILY}_{source_name}",
+        for family in sorted(families, key=lambda each: each != best):
+            cards += _choose_pairs(source_name, family, default=family == best)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        for group, members in others.items():
+            names = st.multiselect(
+                group,
+                list(members),
+                format_func=lambda name, members=members: members[name].title,  # type: ignore[misc]
+                key=f"{_OTHERS}_{source_name}_{group}",
+                placeholder="Choose",
                 width=260,
             )
-        cards = {bundles.title_of(card): card for card in bundles.cards(family).values()}
-        decoder = next(iter(cards.values())).decoder
-        chosen = st.multiselect(
-            "Models",
-            list(cards),
-            default=[title for title, card in cards.items() if card.decoder == decoder],
-            key=f"{_PAIRS}_{source_name}_{family}",
-            placeholder="Choose models",
-        )
+            chosen += [members[name] for name in names]
+        offer_upload(f"{_PAIRS}_add", source_name)
     source, count = sources.source(source_name), own.count(source_name)
-    if bundles.synthetic(family) != source.synthetic:
+    if strange := [
+        each for each in dict.fromkeys(card.family for card in cards) if bundles.synthetic(each) != source.synthetic
+    ]:
         st.warning(
-            f"These models learned from {bundles.family_title(family)}: on these studies their reports mean little.",
+            f"Models that learned from {bundles.family_title(', '.join(strange))}: on these studies their reports mean "
+            "little.",
             icon=":material/warning:",
         )
     if source.caution:
         st.warning(source.caution, icon=":material/warning:")
-    do = "Write and score the reports" if source.has_reports else "Write the reports"
-    studies = "this study" if count == 1 else f"these {count:,} studies"
-    models = "this model" if len(chosen) == 1 else f"these {len(chosen)} models"
     st.button(
-        f"{do} of {studies} with {models}",
+        _what(source, count, len(cards), chosen),
         icon=":material/edit_note:",
         type="primary",
         key="own_start",
-        disabled=not chosen,
+        disabled=not cards and not chosen,
         on_click=_start,
-        args=(source_name, [cards[title] for title in chosen]),
+        args=(source_name, cards, chosen),
     )
     kept = "Reports and scores are kept in your user folder, and nothing leaves this machine."
     if not source.has_reports:
         kept = f"These studies have no reference reports, so there will be no scores. {kept}"
-    st.caption(kept)
+    st.caption(" ".join([*filter(None, (systems.price(each, count) for each in chosen)), kept]))
 
 
-def _start(source_name: str, cards: Sequence[Card]) -> None:
-    _try(lambda: own.start(source_name, cards))
+def _choose_pairs(source_name: str, family: str, *, default: bool) -> list[Card]:
+    """Pairs of a family; of the one that fits best, one of each encoder at first."""
+    cards = {bundles.title_of(card): card for card in bundles.cards(family).values()}
+    decoder = next(iter(cards.values())).decoder
+    chosen = st.multiselect(
+        f"Models for {bundles.family_title(family)}",
+        list(cards),
+        default=[title for title, card in cards.items() if default and card.decoder == decoder],
+        key=f"{_PAIRS}_{source_name}_{family}",
+        placeholder="Choose models",
+        width=420,
+    )
+    return [cards[title] for title in chosen]
+
+
+def _what(source: Source, count: int, models: int, others: Sequence[System]) -> str:
+    """What the button does."""
+    studies = "this study" if count == 1 else f"these {count:,} studies"
+    names = ["this model" if models == 1 else f"these {models} models"] if models or not others else []
+    names += [each.title for each in others]
+    if models or any(Ability.WRITE in each.abilities for each in others):
+        do = "Write and score the reports" if source.has_reports else "Write the reports"
+        return f"{do} of {studies} with {' and '.join(names)}"
+    return f"{'Score' if source.has_reports else 'Show'} the reports of {studies} by {' and '.join(names)}"
+
+
+def _start(source_name: str, cards: Sequence[Card], others: Sequence[System]) -> None:
+    _try(lambda: own.start(source_name, cards, others))
 
 
 def _try(begin: Callable[[], None]) -> None:

@@ -43,22 +43,45 @@ def card(
         labels: what it says.
         outcomes: by observation, against the reference; None without one.
     """
-    # No Finding follows from the others: counting it would count them twice.
-    findings = {finding: outcome for finding, outcome in (outcomes or {}).items() if finding != NO_FINDING}
     starts, start = [], 0
     for sentence in split_sentences(report.words):
         starts.append(start)
         start += len(sentence)
     return {
+        **_judged(outcomes),
         "name": name,
         "title": title,
         "pieces": in_words(segments(report.text, labels, outcomes), report.words),
         "sentences": starts,
+        "note": " ".join([*report.warnings, *([] if report.finished else ["Ends here: longest length reached."])]),
+    }
+
+
+def outside_card(
+    name: str, title: str, text: str, labels: LabeledReport, outcomes: Mapping[str, Outcome] | None, note: str = ""
+) -> dict[str, Any]:
+    """A report that is only a text, for `report_cards`: its words cannot be asked about.
+
+    Args:
+        name: of the system.
+        title: of the system.
+        text: the report.
+        labels: what it says.
+        outcomes: by observation, against the reference; None without one.
+        note: what to say below it.
+    """
+    return {**_judged(outcomes), "name": name, "title": title, "pieces": segments(text, labels, outcomes), "note": note}
+
+
+def _judged(outcomes: Mapping[str, Outcome] | None) -> dict[str, Any]:
+    """What a report lacks, and how many findings are found, missed, invented or opposite."""
+    # No Finding follows from the others: counting it would count them twice.
+    findings = {finding: outcome for finding, outcome in (outcomes or {}).items() if finding != NO_FINDING}
+    return {
         "missed": [finding for finding, outcome in findings.items() if outcome is Outcome.MISSED],
         "counts": None
         if outcomes is None
         else {kind.value: sum(outcome is kind for outcome in findings.values()) for kind in Outcome},
-        "note": " ".join([*report.warnings, *([] if report.finished else ["Ends here: longest length reached."])]),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -31,13 +31,13 @@ SLICE = 1.0  # seconds of writing between two drawings
 # ------------------------------------------------------------------------------------------------------------- words
 
 
-def question_of(cards: Mapping[tuple[str, str], Card]) -> tuple[Card, Question] | None:
+def question_of(cards: Sequence[Card]) -> tuple[Card, Question] | None:
     """What the address asks about; a message where there is no such model."""
     name = st.query_params.get(session.ASKED)
     kind = next((each for each in session.QUESTIONS if each in st.query_params), None)
     if not name or not kind:
         return None
-    card = next((card for card in cards.values() if card.name == name), None)
+    card = next((card for card in cards if card.name == name), None)
     if card is None:
         st.warning(f"The address asks about '{name}', which is not among these models.", icon=":material/info:")
         return None

@@ -11,7 +11,6 @@ import streamlit as st
 from core.evaluation.finds import FALSE_ALARM, Share, false_alarms_of, finds_of
 from core.evaluation.metrics import FREQUENT
 from core.observations import OBSERVATIONS
-from core.registry import pair_title
 from core.types import CXRLensError
 from dashboard.components.score_table import export
 from dashboard.results.parts import by_f1, pick, score_table
@@ -20,7 +19,7 @@ from dashboard.services.evaluations import ResultSet
 
 def show_finds(results: ResultSet) -> None:
     """Draw the view."""
-    rows = {pair_title(*pair): row for pair, row in results.rows.items()}
+    rows = {results.titles[name]: row for name, row in results.rows.items()}
     rows |= {f"baseline: {row.get('name', '')}": row for row in results.content.get("baselines") or []}
     _alarms(results, rows)
     titles = {row["name"]: title for title, row in rows.items()}

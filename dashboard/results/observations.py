@@ -54,9 +54,10 @@ def show_observations(results: ResultSet) -> None:
         digits=2,
         wide="Observation",
         heads={
-            results.titles[row["name"]]: (DECODERS[decoder].title, ENCODERS[encoder].title)
-            for (encoder, decoder), row in results.rows.items()
-            if row["name"] in titles
+            title: (DECODERS[of[1]].title, ENCODERS[of[0]].title)
+            if (of := evaluations.pair_of(results.rows[name]))
+            else (results.rows[name].get("group", ""), title)
+            for name, title in titles.items()
         },
         key=CELLS,
         on_select=follow,

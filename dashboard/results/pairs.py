@@ -12,7 +12,7 @@ from core.evaluation.claims import SEEDS, above
 from core.evaluation.metrics import METRICS
 from core.evaluation.results import NEAREST
 from core.paper.tables import paper_numbers
-from core.registry import DECODERS, ENCODERS, pair_title
+from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from dashboard import figures, settings
 from dashboard.components.score_table import export
@@ -32,19 +32,22 @@ def show_table_1(results: ResultSet) -> None:
     paper = paper_numbers(settings.paper_tables(), "1")
     usable = [name for name in SCORES if all(isinstance(row.get(name), float) for row in results.rows.values())]
     score = pick("Score", usable, "score", "f1", format_func=SCORES.__getitem__, width=180)
-    rows = [_row(results, pair, score, paper.get(pair, {}).get(score)) for pair in results.rows]
+    rows = [
+        _row(results, name, score, paper.get(evaluations.pair_of(row) or ("", ""), {}).get(score))
+        for name, row in results.rows.items()
+    ]
     content = pd.DataFrame(rows)
     _say(results, content, score)
     names = list(results.titles)
     dots = [
         figures.Dots(
-            "ours, with 95 % interval",
+            "ours, with 95 % interval" if content["Decoder"].all() else "score, with 95 % interval",
             content["Ours"].tolist(),
             content["From"].tolist() if content["From"].notna().all() else None,
             content["To"].tolist() if content["To"].notna().all() else None,
         )
     ]
-    if content["Paper"].notna().all():
+    if content["Paper"].notna().any():
         dots.append(figures.Dots("the paper's", content["Paper"].tolist()))
     st.plotly_chart(
         figures.score_dots(list(results.titles.values()), names, dots, axis=SCORES[score]),
@@ -66,6 +69,8 @@ def show_table_1(results: ResultSet) -> None:
     if shown == EVERYTHING:
         _show_all(results, names)
     else:
+        if not content["Decoder"].all():  # not all of them are ours
+            content = content.rename(columns={"Ours": "Score"})
         score_table(
             content,
             f"{SCORES[score]} of our models beside the paper's",
@@ -85,20 +90,21 @@ def show_table_1(results: ResultSet) -> None:
     _show_how(results)
 
 
-def _row(results: ResultSet, pair: tuple[str, str], score: str, paper: float | None) -> dict[str, Any]:
-    row = results.rows[pair]
+def _row(results: ResultSet, name: str, score: str, paper: float | None) -> dict[str, Any]:
+    row = results.rows[name]
+    pair = evaluations.pair_of(row)
     try:
         low, high = evaluations.interval(results, row["name"], score) or (np.nan, np.nan)
     except CXRLensError:  # without the reports there are only the evaluation's own
         low = high = np.nan
     return {
-        "Model": pair_title(*pair),
+        "Model": results.titles[name],
         "Ours": row[score],
         "From": low,
         "To": high,
         "Paper": np.nan if paper is None else paper,
-        "Decoder": DECODERS[pair[1]].title,
-        "Encoder": ENCODERS[pair[0]].title,
+        "Decoder": DECODERS[pair[1]].title if pair else "",
+        "Encoder": ENCODERS[pair[0]].title if pair else row.get("kind", ""),
     }
 
 
@@ -106,11 +112,15 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
     """What the table comes to, in a sentence, and what it cannot say."""
     rows = content.to_dict("records")
     best = max(rows, key=lambda row: row["Ours"])
-    told = f"Highest {SCORES[score]} of ours: **{best['Model']}** ({best['Ours']:.3f})"
-    if content["Paper"].notna().all() and len(content) > 2:
-        theirs = max(rows, key=lambda row: row["Paper"])
+    of_ours = " of ours" if all(row["Decoder"] for row in rows) else ""
+    told = f"Highest {SCORES[score]}{of_ours}: **{best['Model']}** ({best['Ours']:.3f})"
+    both = content[content["Paper"].notna()]  # the paper knows its own pairs
+    if (
+        len(both) > 2 and not both.duplicated(["Encoder", "Decoder"]).any()
+    ):  # a pair of two families has one number there
+        theirs = max(both.to_dict("records"), key=lambda row: row["Paper"])
         told += f"; of the paper's: **{theirs['Model']}** ({theirs['Paper']:.3f})"
-        order = content["Ours"].rank().corr(content["Paper"].rank())
+        order = both["Ours"].rank().corr(both["Paper"].rank())
         if not np.isnan(order):
             told += f". Rank correlation of the two rankings: **{order:+.2f}** (1 = same, 0 = unrelated)"
     told += "."
@@ -125,6 +135,8 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
     frequent = results.content.get("frequent", ())
     if score == "f1_frequent" and frequent:
         st.caption(f"Over the {len(frequent)} observations with enough positives: {', '.join(frequent)}.")
+    if both.empty:
+        return
     data = "synthetic X-rays" if bundles.synthetic(results.family) else "few radiographs"
     st.caption(
         f"Ours: small models trained once on {data}. The paper's (Nazarov et al. 2022): larger models trained on "
@@ -188,7 +200,7 @@ def _show_studies(results: ResultSet) -> None:
 
 def _show_all(results: ResultSet, names: list[str]) -> None:
     """All scores, with baselines that need no model."""
-    rows = [{"Model": pair_title(*pair)} | _scores(row) for pair, row in results.rows.items()]
+    rows = [{"Model": results.titles[name]} | _scores(row) for name, row in results.rows.items()]
     rows += [
         {"Model": f"baseline: {each.get('name', '')}"} | _scores(each)
         for each in results.content.get("baselines") or []
@@ -221,7 +233,7 @@ def _show_all(results: ResultSet, names: list[str]) -> None:
 def _show_how(results: ResultSet) -> None:
     """Where the scores come from, and their warnings."""
     warnings = [
-        f"{pair_title(*pair)}: {text}" for pair, row in results.rows.items() for text in row.get("warnings", ())
+        f"{results.titles[name]}: {text}" for name, row in results.rows.items() for text in row.get("warnings", ())
     ]
     with st.expander("How this was scored" + (f", and {len(warnings)} warnings" if warnings else "")):
         about = [

@@ -161,17 +161,20 @@ def show_studies(
 
 
 def read_query(results: ResultSet, pairs: Sequence[str]) -> str:
-    """What the Read page's address says: the source, and of the pairs its choices by title, none for other encoders."""
+    """What the Read page's address says: the source, and the systems that it shows; no pair of other encoders."""
     name = evaluations.source_of(results)
     chosen: dict[str, list[str]] = {encoder: [] for encoder in ENCODERS}
-    for (encoder, decoder), row in results.rows.items():
-        if row["name"] in pairs:
-            chosen[encoder].append(DECODERS[decoder].title)
+    for system, row in results.rows.items():
+        if system in pairs and (pair := evaluations.pair_of(row)):
+            chosen[pair[0]].append(DECODERS[pair[1]].title)
     address = [(encoder, title) for encoder, titles in chosen.items() for title in titles or [""]]
+    address += [(session.BESIDE, system) for system in pairs if not evaluations.pair_of(results.rows.get(system, {}))]
     if name is not None:
         address.append((session.SOURCE, name))
         synthetic = sources.source(name).synthetic
-        if bundles.synthetic(results.family) != synthetic:  # not the models that page chooses by itself
+        if (
+            any(map(evaluations.pair_of, results.rows.values())) and bundles.synthetic(results.family) != synthetic
+        ):  # not the models that page chooses by itself
             key = session.FAMILY if synthetic else session.REAL_FAMILY
             address.append((key, f"Models for {bundles.family_title(results.family)}"))
     return urlencode(address)

@@ -10,7 +10,6 @@ import pandas as pd
 import streamlit as st
 
 from core.evaluation.resampling import spread
-from core.registry import pair_title, table_order
 from dashboard import figures, settings
 from dashboard.components.score_table import export
 from dashboard.results.parts import SCORES, pick, score_table
@@ -55,7 +54,7 @@ def _list(found: Mapping[str, ResultSet]) -> None:
     rows = []
     for results in found.values():
         scores = [row["f1"] for row in results.rows.values()]
-        best = max(results.rows, key=lambda pair: results.rows[pair]["f1"])
+        best = max(results.rows, key=lambda name: results.rows[name]["f1"])
         rows.append(
             {
                 "Run": results.name,
@@ -65,7 +64,7 @@ def _list(found: Mapping[str, ResultSet]) -> None:
                 "Data": results.data[0][:8] or "not recorded",
                 "Models": len(scores),
                 "Mean of macro F1": float(np.mean(scores)),
-                "Highest macro F1": f"{pair_title(*best)} ({max(scores):.3f})",
+                "Highest macro F1": f"{results.titles[best]} ({max(scores):.3f})",
                 "Reports": "yes" if results.reports.is_file() else "no",
             }
         )
@@ -81,9 +80,9 @@ def _list(found: Mapping[str, ResultSet]) -> None:
 
 def _show_spread(group: Sequence[ResultSet], score: str) -> None:
     shared = [
-        pair
-        for pair in table_order()
-        if all(isinstance(results.rows.get(pair, {}).get(score), float) for results in group)
+        name
+        for name in group[0].rows
+        if all(isinstance(results.rows.get(name, {}).get(score), float) for results in group)
     ]
     if len(group) < 2:
         st.info(
@@ -96,7 +95,8 @@ def _show_spread(group: Sequence[ResultSet], score: str) -> None:
     if not shared:
         st.info(f"These runs have no model in common with {SCORES[score]}.")
         return
-    values = [{pair_title(*pair): results.rows[pair][score] for pair in shared} for results in group]
+    titles = group[0].titles
+    values = [{titles[name]: results.rows[name][score] for name in shared} for results in group]
     spreads = spread(values)
     content = pd.DataFrame(
         [

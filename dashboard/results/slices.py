@@ -31,6 +31,11 @@ def show_slices(results: ResultSet) -> None:
         by = pick("Divide the studies by", [EVERYTHING, *ways], "by_what", EVERYTHING, width=240)
         score = pick("Score", list(SLICED), "slice_score", "micro_f1", format_func=SLICED.__getitem__, width=220)
     parts = evaluations.scored_slices(results, pair, score, None if by == EVERYTHING else by)
+    if not parts:
+        st.info(
+            f"No part of these {len(found.study_ids)} studies has {FEWEST} of them: divide them by one thing above."
+        )
+        return
     whole = found.scored(pair, score).scores()[score]
     names = [f"{way}: {each.name}" for way, each in parts]
     content = pd.DataFrame(

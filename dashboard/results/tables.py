@@ -33,6 +33,11 @@ DRAWN: dict[TableName, str] = {"3": "f1"}
 
 def show_tables(results: ResultSet) -> None:
     """Draw the view."""
+    if not results.family or "," in results.family:
+        st.info(
+            "The paper's tables are of one family of pairs. Choose an evaluation of one above.", icon=":material/info:"
+        )
+        return
     ours, problems = read_tables(settings.result_tables(), results.family)
     for problem in problems:
         st.error(problem, icon=":material/error:")

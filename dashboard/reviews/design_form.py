@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -10,9 +11,12 @@ import streamlit as st
 from core.reviews.design import Choice, Design
 from core.reviews.rubrics import RUBRICS, ReviewError
 from core.reviews.store import Actor, create_session, list_users, set_role
+from core.systems.system import System
 from core.types import CXRLensError
 from dashboard import access, session
+from dashboard.components.add_system import offer_upload
 from dashboard.reviews import pool
+from dashboard.services import systems
 
 HOW = {
     "random": "At random",
@@ -116,7 +120,8 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
         if rubric.reports_per_screen:
             explained = rubric.mark == "helpfulness"  # and a human report has no explanation
             human = [] if explained else pool.humans(source)
-            values["models"] = tuple(
+            further = {} if explained else pool.others(source)
+            names = tuple(
                 st.multiselect(
                     "Who wrote the reports (readers never see it)",
                     [*(card.name for card in cards), *human],
@@ -125,11 +130,12 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
                     key=f"design-models-{source}-{explained}",
                 )
             )
+            values["models"] = names + _ask_others(source, further)
             if not cards and explained:
                 st.caption("No model here learned from such studies, so there is nothing to explain.")
-            elif not cards and not human:
+            elif not cards and not human and not further:
                 st.caption("No model here learned from such studies, and they have no reference reports.")
-            elif not cards:
+            elif not cards and not further:
                 st.caption("No model here learned from such studies, so only the reference reports can be judged.")
     with st.container(border=True):
         _ask_details(values, rubric.name)
@@ -137,6 +143,25 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
         return Design(**values), pool_size, ""
     except ReviewError as error:
         return None, pool_size, str(error)
+
+
+def _ask_others(source: str, further: Mapping[str, Mapping[str, System]]) -> tuple[str, ...]:
+    """Systems that were added, a list a group; and the way to add a file of reports."""
+    chosen: list[str] = []
+    for group, members in further.items():
+        chosen += st.multiselect(
+            group,
+            list(members),
+            format_func=lambda name, members=members: members[name].title,  # type: ignore[misc]
+            key=f"design-others-{source}-{group}",
+            placeholder="Choose",
+            help="Chosen are studies of which each of them has a report.",
+        )
+    for each in (members[name] for members in further.values() for name in chosen if name in members):
+        if told := systems.price(each, 1):
+            st.caption(f":material/timer: {told}")
+    offer_upload("design-upload")
+    return tuple(chosen)
 
 
 def _ask_details(values: dict[str, Any], rubric: str) -> None:

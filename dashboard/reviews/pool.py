@@ -8,11 +8,13 @@ import streamlit as st
 
 from core.bundles.card import Card
 from core.reviews.design import REFERENCE, Case, Design, choose, plan
-from core.reviews.sources import candidates, open_source, session_image, write_cases
+from core.reviews.sources import candidates, of_others, open_source, session_image, write_cases
 from core.studies.model_image import of_study
 from core.studies.source import Source
+from core.systems import added
+from core.systems.system import Ability, System
 from core.types import CXRLensError, FloatImage, Study
-from dashboard.services import bundles
+from dashboard.services import bundles, systems
 from dashboard.services import sources as catalogued
 
 
@@ -52,6 +54,34 @@ def writers(source: str) -> list[Card]:
     return [card for card in bundles.library_cards() if bundles.synthetic(card.family) is synthetic]
 
 
+def others(source: str) -> dict[str, dict[str, System]]:
+    """Systems that were added and have reports of the source's studies, or write them: group -> name -> system."""
+    opened = open_named(source)
+    ids = opened.ids("test")
+    found: dict[str, dict[str, System]] = {}
+    for group, members in systems.others().items():
+        for name, each in members.items():
+            if Ability.WRITE in each.abilities or _has_any(each.content_hash(), source, each, ids):
+                found.setdefault(group, {})[name] = each
+    return found
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _has_any(content: str, source: str, _system: System, _ids: Sequence[str]) -> bool:
+    return any(text.strip() for text in _system.reports(open_named(source), _ids).texts.values())
+
+
+def _chosen(design: Design) -> tuple[list[str], list[System]]:
+    """The pairs of a design, and its further systems.
+
+    Raises:
+        CXRLensError: one is not there any more.
+    """
+    cards = {card.name for card in bundles.library_cards()}
+    pairs = [name for name in design.models if name in cards]
+    return pairs, [added.system(name) for name in design.models if name not in (*cards, REFERENCE)]
+
+
 def humans(source: str) -> list[str]:
     """The human writer of reports, where the source has any."""
     return [REFERENCE] if open_named(source).has_reports else []
@@ -62,7 +92,8 @@ def title_of(model: str, cards: Sequence[Card]) -> str:
     if model == REFERENCE:
         return "Reference report"
     card = next((card for card in cards if card.name == model), None)
-    return model if card is None else bundles.title_of(card)
+    other = systems.named(model) if card is None else None
+    return bundles.title_of(card) if card else other.title if other else model
 
 
 def write(design: Design, pool: int, progress: Callable[[int, int], None]) -> list[Case]:
@@ -74,6 +105,7 @@ def write(design: Design, pool: int, progress: Callable[[int, int], None]) -> li
         progress: called with (done, all).
     """
     known, source = list(studies(design.source).values()), open_named(design.source)
+    pairs, further = _chosen(design)
     if design.studies.how == "disagreement":
         known = [each for each in known if each.findings or not source.has_reports][:pool]
     return write_cases(
@@ -81,8 +113,9 @@ def write(design: Design, pool: int, progress: Callable[[int, int], None]) -> li
         known,
         design.studies,
         design.seed,
-        bundles.load_models([name for name in design.models if name != REFERENCE]),
+        bundles.load_models(pairs),
         reference=source.has_reports,  # also where it takes no part: automatic metrics compare with it
+        others=further,
         guard=bundles.inference,
         progress=progress,
     )
@@ -93,17 +126,21 @@ def preview(design: Design) -> tuple[Study, FloatImage, list[tuple[str, str]]]:
 
     Of "disagreement" it is some case: which differ is known when all are written.
     """
-    known = studies(design.source)
-    all_ = candidates(list(known.values()))
+    known, source = studies(design.source), open_named(design.source)
+    _, further = _chosen(design)
+    all_, _ = of_others(source, candidates(list(known.values())), further)
     chosen = all_[: max(design.studies.count, 1)]
     if design.studies.how != "disagreement":
         chosen = choose(all_, design.studies, design.seed)
     laid_out = [Case(each.study_id, "", dict.fromkeys(design.models, "not written yet")) for each in chosen]
     first = plan(design, laid_out)[design.readers[0]][0]
     study = known[first.study_id]
-    models = bundles.load_models([model for _, model in first.shown if model != REFERENCE])
+    shown = [model for _, model in first.shown]
     texts = {REFERENCE: study.findings}
-    source = open_named(design.source)
+    for each in further:
+        if each.name in shown:
+            texts[each.name] = each.reports(source, [study.study_id]).texts.get(study.study_id, "")
+    models = bundles.load_models([model for model in shown if model not in texts])
     if models:
         from core.bundles.inference import write_reports
 

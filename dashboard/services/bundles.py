@@ -100,7 +100,9 @@ def family_for(source: Source) -> str:
 
 
 def family_title(family: str) -> str:
-    """What a family learned from, for the reader."""
+    """What a family, or several, separated by commas, learned from, for the reader."""
+    if ", " in family:
+        return " and ".join(map(family_title, family.split(", ")))
     if synthetic(family):
         return "synthetic X-rays"
     return f"real X-rays ({ {'openi': 'Open-i', 'mimic-cxr': 'MIMIC-CXR'}.get(family, family) })"

@@ -15,7 +15,7 @@ from core.labels.compare import Outcome
 from core.observations import ASSERTED, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.types import CXRLensError
 from dashboard import session
-from dashboard.services import bundles, evaluations, reports, studies
+from dashboard.services import bundles, evaluations, reports, studies, systems
 from dashboard.services.evaluations import ResultSet
 
 ANY = "any"
@@ -247,6 +247,11 @@ def _cell(found: Evaluation, name: str, index: int) -> Cell:
     )
 
 
+def group_key(key: str, number: int) -> str:
+    """The name in the address of a group's choice, counted from 0."""
+    return key if number == 0 else f"{key}_{number + 1}"
+
+
 def address(results: ResultSet, pairs: Sequence[str], **state: str) -> dict[str, str | list[str]]:
     """Query parameters of the Cases page in a state.
 
@@ -255,11 +260,15 @@ def address(results: ResultSet, pairs: Sequence[str], **state: str) -> dict[str,
         pairs: names of bundles.
         state: of KEYS, beside "run" and "pairs"; a slice is a name of `named_slices`.
     """
-    titles = [evaluations.title_of(name) for name in pairs]
+    groups = evaluations.groups_of(results, list(results.rows) or pairs)
+    chosen: dict[str, str | list[str]] = {}
+    for number, titles in enumerate(groups.values()):
+        # An empty choice must stand there too, or the page would take its own.
+        chosen[group_key(KEYS["pairs"], number)] = [title for name, title in titles.items() if name in pairs] or [""]
     name = evaluations.source_of(results)
     where = {} if name is None else {session.SOURCE: name}
     state = {"run": results.name, **state}
-    return {**where, KEYS["pairs"]: titles, **{KEYS[each]: value for each, value in state.items()}}
+    return {**where, **chosen, **{KEYS[each]: value for each, value in state.items()}}
 
 
 def describe(question: Question, part: str) -> str:
@@ -275,6 +284,8 @@ def describe(question: Question, part: str) -> str:
 
 
 def bundle_id(name: str) -> str:
-    """A bundle's name with the beginning of its weights' hash, so that a figure says what wrote it."""
+    """A system's name with the beginning of its content's hash, so that a figure says what wrote it."""
     card = bundles.card_named(name)
+    if card is None and (other := systems.named(name)) is not None:
+        return f"{name} {other.content_hash()[:12]}"
     return f"{name} {card.content['sha256']['model.safetensors'][:12]}" if card else name

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from core.registry import DECODERS, ENCODERS, pair_title, table_order
 from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import settings
-from dashboard.services import bundles, sources
+from dashboard.services import bundles, sources, systems
 
 BY_FINDING = "Finding"
 FEWEST_NAMED = 10
@@ -72,20 +73,68 @@ class ResultSet:
     own: Asked | None = None
 
     @property
-    def rows(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
-        """The scores by pair, in the order of the paper's Table 1."""
-        found = {(row["encoder"], row["decoder"]): row for row in self.content["rows"]}
-        return {pair: found[pair] for pair in table_order() if pair in found}
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """The scores by the system's name: pairs in the order of the paper's Table 1, then others by group."""
+        order = table_order()
+
+        def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+            pair = pair_of(row)
+            return (
+                (1, row.get("group", ""), row["name"]) if pair is None else (0, row.get("group", ""), order.index(pair))
+            )
+
+        return {row["name"]: row for row in sorted(self.content["rows"], key=place)}
 
     @property
     def titles(self) -> Mapping[str, str]:
-        """Name of each pair's bundle -> "FVE + M2"."""
-        return {row["name"]: pair_title(*pair) for pair, row in self.rows.items()}
+        """Name of each system -> its title, "FVE + M2"; where two have one title, with their group."""
+        return {name: title for group in groups_of(self, self.rows).values() for name, title in group.items()}
 
     @property
     def data(self) -> tuple[str, int]:
         """Names the held-out studies: scores of evaluations that differ in it are of different studies."""
         return str(self.content.get("fingerprint", "")), int(self.content.get("studies", 0))
+
+
+def pair_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Encoder and decoder of a row of scores; None of a system that is no pair."""
+    return (row["encoder"], row["decoder"]) if "encoder" in row else None
+
+
+def pair_named(results: ResultSet, name: str) -> tuple[str, str] | None:
+    """Encoder and decoder of a system of an evaluation; None of one that is no pair."""
+    row = next((row for row in results.content["rows"] if row["name"] == name), None)
+    if row is not None:
+        return pair_of(row)
+    parts = name.split("-")  # reports without scores: what their bundle's name says
+    if len(parts) == 3 and parts[1] in ENCODERS and parts[2] in DECODERS:
+        return parts[1], parts[2]
+    card = bundles.card_named(name)
+    return None if card is None else (card.encoder, card.decoder)
+
+
+def groups_of(results: ResultSet, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Systems of an evaluation by group, in the order given: group -> name -> title, each title once."""
+    rows = {row["name"]: row for row in results.content["rows"]}
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        row = rows.get(name, {})
+        if pair := pair_named(results, name):
+            family = row.get("group") or (name.partition("-")[0] if not row else results.family)
+            group, title = f"Models for {bundles.family_title(family)}", pair_title(*pair)
+        else:
+            other = None if "title" in row else systems.named(name)
+            group = str(row.get("group") or (other.group if other else "Reports from elsewhere"))
+            title = str(row.get("title") or (other.title if other else name))
+        found.setdefault(group, {})[name] = title
+    often = Counter(title for group in found.values() for title in group.values())
+    return {
+        group: {
+            name: title if often[title] == 1 else f"{title}, {group.removeprefix('Models for ')}"
+            for name, title in titles.items()
+        }
+        for group, titles in found.items()
+    }
 
 
 def families() -> list[str]:
@@ -107,7 +156,7 @@ def result_sets() -> tuple[dict[str, ResultSet], dict[str, str]]:
     asked: dict[str, Asked] = {}
     for each in own.evaluations():
         if each.whole:
-            name = f"{each.title}, models for {bundles.family_title(each.family)}"
+            name = _name_of(each)
             name = name if name not in files else f"{name} {each.folder.name[:4]}"
             asked[name], files[name] = each, (each.folder / "results.json", each.folder / "reports.jsonl")
     found, damaged = {}, {}
@@ -121,6 +170,12 @@ def result_sets() -> tuple[dict[str, ResultSet], dict[str, str]]:
         except CXRLensError as error:
             damaged[name] = str(error)
     return found, damaged
+
+
+def _name_of(asked: Asked) -> str:
+    """What an evaluation of one's own is called: its source, and who wrote."""
+    parts = [f"models for {bundles.family_title(asked.family)}"] if asked.pairs else []
+    return ", ".join([asked.title, *parts, *asked.systems])
 
 
 def no_evaluation() -> CXRLensError:
@@ -177,6 +232,10 @@ def strange_bundles(results: ResultSet) -> str:
     changed = [
         title_of(name) for name, card in cards.items() if card is None or card.made_of != results.own.pairs[name]
     ]
+    changed += [
+        name for name, content in results.own.systems.items()
+        if (there := systems.named(name)) is not None and there.content_hash() != content
+    ]  # fmt: skip
     if not changed:
         return ""
     return (
@@ -196,7 +255,8 @@ def _result_set(name: str, path: str, reports: str, stamp: int) -> ResultSet:
         if "rows" not in content and "family" not in content:
             raise _ForeignError
         for row in content["rows"]:
-            if not isinstance(row["name"], str) or row["encoder"] not in ENCODERS or row["decoder"] not in DECODERS:
+            pair = pair_of(row)
+            if not isinstance(row["name"], str) or (pair and (pair[0] not in ENCODERS or pair[1] not in DECODERS)):
                 raise ValueError(f"a row is of no known pair: {row['name']!r}")
             if not isinstance(row["f1"], float) or not math.isfinite(row["f1"]):
                 raise ValueError(f"{row['name']} has no F1")

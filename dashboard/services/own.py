@@ -14,9 +14,10 @@ from core.evaluation import own
 from core.evaluation.own import Asked, EvaluationJob
 from core.studies.folder import UploadSource
 from core.studies.source import Source
+from core.systems.system import System
 from core.types import CXRLensError, Split
 from dashboard import settings
-from dashboard.services import bundles, sources, studies
+from dashboard.services import bundles, sources, studies, systems
 
 MOST_JOBS = 1
 """Evaluations that are written at once, of all sessions: one takes the cores."""
@@ -52,14 +53,19 @@ def _count(key: str, split: Split | None, _source: Source) -> int:
     return sum(len(_source.ids(each)) for each in ([split] if split else _source.splits()))
 
 
-def start(source_name: str, cards: Sequence[Card]) -> None:
+def start(source_name: str, cards: Sequence[Card], others: Sequence[System] = ()) -> None:
     """Begin an evaluation, or go on with it.
+
+    Args:
+        source_name: short name of the source.
+        cards: of the pairs.
+        others: further systems.
 
     Raises:
         CXRLensError: another one is under way, or it cannot be begun.
     """
     source = sources.source(source_name)
-    go_on(own.ask(source, cards, settings.bundles(), studies.shown_split(source)))
+    go_on(own.ask(source, cards, settings.bundles(), studies.shown_split(source), others))
 
 
 def go_on(asked: Asked) -> None:
@@ -108,4 +114,7 @@ def unfinished(source_name: str) -> list[Asked]:
         for each in begun
         if str(each.folder) not in running
         and all((card := bundles.card_named(name)) and card.made_of == sha for name, sha in each.pairs.items())
+        and all(
+            (there := systems.named(name)) and there.content_hash() == content for name, content in each.systems.items()
+        )
     ]

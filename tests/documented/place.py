@@ -78,6 +78,19 @@ class Place:
         return "cases.csv"
 
     @cached_property
+    def rexrank(self) -> str:
+        """A leaderboard's file of one case."""
+        (self.folder / "rexrank.json").write_text(json.dumps({"case": {"image_path": ["study.png"]}}))
+        return "rexrank.json"
+
+    @cached_property
+    def outside(self) -> str:
+        """Scores of another program for the reports of the pair that is trained here."""
+        rows = [(each.study_id, "phantom-cve-transformer", number % 7) for number, (_, each) in enumerate(self.studies)]
+        write_csv(self.folder / "outside.csv", ("study", "system", "GREEN"), rows)
+        return "outside.csv"
+
+    @cached_property
     def preset(self) -> str:
         """The phantom's preset as a file."""
         return Path(shutil.copy(PRESETS / "phantom.toml", self.folder / "mine.toml")).name

@@ -346,10 +346,14 @@ def _write_cases(source: Source, design: Design, bundles: Path, pool: int, devic
     from core.bundles.library import BundleLibrary
     from core.reviews.design import REFERENCE
     from core.reviews.sources import write_cases
+    from core.systems.added import system
 
     library = BundleLibrary(bundles, device)
     names = design.models or (*(card.name for card in library.cards()), REFERENCE)
-    models = [library.load(name) for name in names if name != REFERENCE] if design.questions.reports_per_screen else []
+    reads = design.questions.reports_per_screen
+    there = {card.name for card in library.cards()}
+    others = [system(name) for name in names if name not in there and name != REFERENCE] if reads else []
+    models = [library.load(name) for name in names if name in there] if reads else []
     with progress_bar("study", "reports") as tell:
         return write_cases(
             source,
@@ -358,5 +362,6 @@ def _write_cases(source: Source, design: Design, bundles: Path, pool: int, devic
             design.seed,
             models,
             reference=REFERENCE in names,
+            others=others,
             progress=tell,
         )

@@ -72,7 +72,10 @@ function card(data) {
     }
     header.append(counts)
   }
-  if (data.pieces.length) {
+  if (data.pieces.length && !data.sentences) {
+    // A text alone: nothing is known of where its words come from.
+    article.append(make("p", { className: "text" }, ...data.pieces.map(read)))
+  } else if (data.pieces.length) {
     const text = make("p", {
       className: "text", role: "group",
       "aria-label": `Report of ${data.title}. Arrow keys choose a word, Enter asks where it comes from, Shift and Enter asks about its sentence.`,
@@ -104,6 +107,10 @@ function moved(change) {
 
 // Marks the words that depend on a region, and tells what is written without it.
 function without({ without: { changes, difference, reference } }, article) {
+  const text = make("p", { className: "again" }, make("span", { className: "section", text: "Written again without the region" }))
+  if (difference.every(([kind]) => kind === "same")) text.append("the same report")
+  else for (const [kind, run] of difference) text.append(make({ same: "span", removed: "del", added: "ins" }[kind], { text: run }), " ")
+  if (!changes) return [text] // of who wrote it only texts are known, no likelihoods
   let marks = 0
   article.querySelectorAll(".word").forEach((word, at) => {
     if (!(Math.abs(changes[at]) >= HALF)) return
@@ -122,10 +129,6 @@ function without({ without: { changes, difference, reference } }, article) {
     const way = `becomes ${times} times ${reference < 0 ? "less" : "more"} likely${Math.abs(reference) > most ? " or more" : ""}`
     parts[0].append(` The reference report ${Math.abs(reference) < HALF ? "stays about as likely" : way}.`)
   }
-  const same = difference.every(([kind]) => kind === "same")
-  const text = make("p", { className: "again" }, make("span", { className: "section", text: "Written again without the region" }))
-  if (same) text.append("the same report")
-  else for (const [kind, run] of difference) text.append(make({ same: "span", removed: "del", added: "ins" }[kind], { text: run }), " ")
   return [...parts, text]
 }
 
