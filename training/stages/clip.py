@@ -7,13 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize, one_hot
 
 from core import ranks
 from core.config import ClipConfig
+from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.clip import ContrastiveEncoder
+from core.encoders.filters import K
 from core.files import write_whole
+from core.observations import CLUSTERS
 from core.types import Split
 from training.data import to_images
 from training.fit import fit
@@ -43,43 +48,100 @@ def _contrast(run: Run, name: str, settings: ClipConfig, pairs_of: Callable[[], 
     def work(folder: Path) -> None:
         encoder = new_encoder(run, name)
         assert isinstance(encoder, ContrastiveEncoder)
-        pairs = pairs_of()
-        fit(
-            folder,
-            ClipModule(encoder, settings),
-            loaders(
-                (len(pairs["train"]), len(pairs["validate"])),
-                (_paired(run, "train", pairs["train"], encoder), _paired(run, "validate", pairs["validate"], encoder)),
-                settings.batch_size,
-                run.config.seed,
-            ),
-            epochs=settings.epochs,
-            monitor="val_loss",
-            mode="min",
-            patience=settings.patience,
-            seed=run.config.seed,
-            placement=run.placement,
-        )
-        census = {
-            "pairs": {split: len(each) for split, each in pairs.items()},
-            "truncated": encoder.clip.text.truncated,
-        }
-        if ranks.is_first():
-            write_whole(folder / "census.json", json.dumps(census, indent=2))
-        save_weights(folder, {"encoder": encoder})
+        contrast(run, folder, encoder, settings, pairs_of())
 
     return run_stage(run.folder / f"clip_{name}", run.identity("clip", clip=settings, encoder=name), work)
 
 
+def contrast(
+    run: Run, folder: Path, encoder: ContrastiveEncoder, settings: ClipConfig, pairs: Mapping[Split, Pairs]
+) -> None:
+    """Train an encoder on pairs, and write its weights into ``folder``."""
+    clusters = [cluster for _, cluster, _ in pairs["train"]]
+    fit(
+        folder,
+        ClipModule(encoder, settings),
+        loaders(
+            (len(pairs["train"]), len(pairs["validate"])),
+            (
+                _paired(run, "train", pairs["train"], encoder, settings),
+                _paired(run, "validate", pairs["validate"], encoder, settings),
+            ),
+            settings.batch_size,
+            run.config.seed,
+            one_hot(torch.tensor(clusters), K).float() if settings.class_aware else None,
+            clusters if settings.group_clusters else (),
+        ),
+        epochs=settings.epochs,
+        monitor="val_loss",
+        mode="min",
+        patience=settings.patience,
+        seed=run.config.seed,
+        placement=run.placement,
+    )
+    census = {
+        "pairs": {split: len(each) for split, each in pairs.items()},
+        "truncated": encoder.clip.text.truncated,
+    }
+    if ranks.is_first():
+        write_whole(folder / "census.json", json.dumps(census, indent=2))
+    save_weights(folder, {"encoder": encoder})
+
+
 def _paired(
-    run: Run, split: Split, pairs: Pairs, encoder: ContrastiveEncoder
+    run: Run, split: Split, pairs: Pairs, encoder: ContrastiveEncoder, settings: ClipConfig
 ) -> Callable[[list[int]], dict[str, Tensor]]:
+    """Batches of pairs, for `training.modules.clip`."""
     images = run.data.images(split, encoder.normalize.image_size)
     ids = encoder.clip.text.tokenize([text for _, _, text in pairs]) if pairs else torch.zeros(0, 1)
     clusters = torch.tensor([cluster for _, cluster, _ in pairs])
     studies = np.array([study for study, _, _ in pairs])
-    return lambda rows: {
-        "images": to_images(images[studies[rows]]),
-        "ids": ids[rows],
-        "clusters": clusters[rows],
-    }
+    present = run.data.clusters(split) if settings.absent or settings.across_filters else None
+    without = None
+    if present is not None and settings.absent and split == "validate":
+        without = studies_without(present, clusters)
+
+    def collate(rows: list[int]) -> dict[str, Tensor]:
+        batch = {"images": to_images(images[studies[rows]]), "ids": ids[rows], "clusters": clusters[rows]}
+        if present is not None:
+            batch["present"] = present[studies[rows]]
+        if present is not None and without is not None:
+            batch["others"] = to_images(images[without[rows]])
+            batch["others_present"] = present[without[rows]]
+        return batch
+
+    return collate
+
+
+def studies_without(present: Tensor, clusters: Tensor, seed: int = 0) -> npt.NDArray[np.int64]:
+    """For each of ``clusters`` (n,) a study that lacks it, drawn; any study where none lacks it.
+
+    Args:
+        present: (studies, K), as `StudyData.clusters`.
+    """
+    draw = np.random.default_rng(seed)
+    lacking = [np.flatnonzero(~column) for column in present.numpy().T]
+    chosen = [draw.choice(rows if len(rows := lacking[k]) else len(present)) for k in clusters.tolist()]
+    return np.array(chosen, dtype=np.int64)
+
+
+@torch.no_grad()
+def cluster_texts(encoder: ClusterClipEncoder, pairs: Sequence[tuple[int, int, str]]) -> Tensor:
+    """The mean text of each cluster, (13, D), L2-normalised: of training pairs (study, cluster, text).
+
+    A text counts as often as it stands there. A cluster without a text is 0, which nothing is like.
+    """
+    counts: list[dict[str, int]] = [{} for _ in CLUSTERS]
+    for _, cluster, text in pairs:
+        counts[cluster][text] = counts[cluster].get(text, 0) + 1
+    means = []
+    tower = encoder.clip.text
+    for count in counts:
+        texts = list(count)
+        if not texts:
+            means.append(torch.zeros_like(means[0]) if means else torch.zeros(encoder.clip.width))
+            continue
+        embedded = torch.cat([normalize(tower(part), dim=1) for part in tower.tokenize(texts).split(256)])
+        times = torch.tensor([float(count[text]) for text in texts])
+        means.append(normalize(times @ embedded, dim=0))
+    return torch.stack(means)
