@@ -3,9 +3,10 @@
 Paper: flatten 13 x 640, PCA to 2,000 (about 70 % of the variance), CatBoost, ROC-AUC 0.711 on "disease
 classification"; labels, split and CatBoost's settings are not given (paper-notes 6.5). Ours: one model an observation,
 mean AUC, everything fitted on the training split; beside it a linear probe, raw features, the same probes on DVE, FVE
-and CVE, CCVE with random filters as strong as the learned ones and without any, and how much of CCVE's own task the filter's index gives away. The
-probes' macro F1 is that of Table 1, over the same fourteen observations: what a report could say that says all that a
-probe reads, and nothing else. A pair far below its encoder's probe loses findings in its decoder.
+and CVE, on CCVE with random filters as strong as the learned ones and without any, and how much of CCVE's own task the
+filter's index gives away. The probes' macro F1 is that of Table 1, over the same fourteen observations: what a report
+could say that says all that a probe reads, and nothing else. A pair far below its encoder's probe loses findings in its
+decoder.
 """
 
 from __future__ import annotations
