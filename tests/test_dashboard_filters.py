@@ -150,6 +150,7 @@ def test_what_was_measured_to_say_most_comes_first(tmp_path: Path, monkeypatch: 
     assert [(each.name, each.auc[0]) for each in filters.signs(card)] == [
         ("attention", 0.7), ("likeness", 0.62), ("occlusion", 0.55), ("cls-attention", 0.47),
     ]  # fmt: skip
+    assert [each.controls for each in filters.signs(card)] == [(), (("no filter", 0.98),), (), ()]
     said = words_on(open_page("filters", pair="CCVE + M2"))
     assert "**Attention of the words** is shown first" in said
     assert "AUC of **0.70 [0.65, 0.75]** over 520 held-out studies" in said

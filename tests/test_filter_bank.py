@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from core.bundles.card import BundleError
 from core.bundles.library import CLUSTER_FILE, BundleLibrary
-from core.config import ClipConfig, ExperimentConfig
+from core.config import ClipConfig, ExperimentConfig, load_config
 from core.encoders import build_encoder
 from core.encoders.ccve import ClusterClipEncoder, ClusterTexts
 from core.encoders.filters import MIDDLE, SIDE, starting_kernels
@@ -33,6 +33,7 @@ from tests import needs
 from training.data import StudyData
 from training.losses import contrastive_loss
 from training.modules.clip import ClipModule
+from training.options import PRESETS
 from training.paper.filter_measures import Truth, picture_differences, tell
 from training.stages.clip import cluster_texts, studies_without
 
@@ -50,7 +51,7 @@ def ccve(vocabulary: Vocabulary, filters: str = "bank") -> ClusterClipEncoder:
 
 @pytest.fixture(scope="module")
 def phantoms() -> Tensor:
-    source = PhantomSource(12, 3)
+    source = PhantomSource(4, 3)
     return torch.from_numpy(np.stack([source.image(each, 128) for each in source.study_ids])).float().unsqueeze(1)
 
 
@@ -96,7 +97,7 @@ def test_every_kernel_learns_from_its_own_pairs_alone(vocabulary: Vocabulary) ->
 def test_at_the_start_a_person_sees_each_filter_and_tells_any_two_apart(size: str, vocabulary: Vocabulary) -> None:
     encoder = build_encoder("ccve", size, vocabulary=vocabulary, filters="bank").freeze()  # type: ignore[arg-type]
     assert isinstance(encoder, ClusterClipEncoder)
-    source = PhantomSource(6, 3)
+    source = PhantomSource(3, 3)
     images = np.stack([source.image(each, encoder.normalize.image_size) for each in source.study_ids])
     assert_filters_differ(encoder, torch.from_numpy(images).float().unsqueeze(1))
 
@@ -138,7 +139,7 @@ def test_differences_by_hand(vocabulary: Vocabulary) -> None:
 def test_random_filters_are_as_strong_as_the_learned_ones(
     filters: str, vocabulary: Vocabulary, phantoms: Tensor
 ) -> None:
-    encoder = ccve(vocabulary, filters)
+    encoder, phantoms = ccve(vocabulary, filters), phantoms[:2]
     ours = picture_change(encoder, phantoms)
     one, other = (with_random_filters(encoder, phantoms, seed) for seed in (1, 2))
     for control in (one, other):
@@ -159,7 +160,7 @@ def test_without_filters_every_token_is_that_of_the_radiograph(vocabulary: Vocab
     torch.testing.assert_close(tokens, expected.unsqueeze(1).expand(-1, K, -1), atol=1e-4, rtol=1e-3)
 
 
-# ------------------------------------------------------------------------------------------------ a stamp solves nothing
+# ----------------------------------------------------------------------------------------------- a stamp solves nothing
 
 
 class Knows(nn.Module):
@@ -189,7 +190,12 @@ def loss_of(config: ClipConfig, present: Tensor, *, stamp_only: bool) -> float:
         "present": present[rows],
     }
     image, text, further = module.embed(batch, batch["images"])
-    return float(module._loss(image, text, batch["ids"], clusters, *further))
+    return float(module._loss(image, text, batch["ids"], clusters, *further).detach())
+
+
+@pytest.fixture(scope="module")
+def config() -> ExperimentConfig:
+    return load_config(PRESETS, "phantom")
 
 
 @pytest.fixture
@@ -271,13 +277,13 @@ def made(seed: int, own: float, other: float) -> tuple[dict[str, np.ndarray], np
     """Tokens whose number k tells of observation k: ``own`` strongly in token k, ``other`` strongly in the others."""
     draw = np.random.default_rng(seed)
     tokens, targets = {}, {}
-    for split, count in (("train", 400), ("validate", 200), ("test", 200)):
+    for split, count in (("train", 300), ("validate", 150), ("test", 200)):
         y = (draw.random((count, K)) < 0.3).astype(float)
         x = draw.normal(size=(count, K, K)) + other * y[:, None, :]
         for k in range(K):
             x[:, k, k] += (own - other) * y[:, k]
         tokens[split], targets[split] = x, y
-    return tokens, np.eye(K), Truth(targets, [str(each) for each in range(200)])  # type: ignore[arg-type]
+    return tokens, np.eye(K)[:, None], Truth(targets, [str(each) for each in range(200)])  # type: ignore[arg-type]
 
 
 def test_tokens_that_know_their_own_are_told_from_those_that_know_all_or_nothing() -> None:
@@ -285,7 +291,7 @@ def test_tokens_that_know_their_own_are_told_from_those_that_know_all_or_nothing
     assert apart.own[0] > 0.97
     assert apart.gap[0] == pytest.approx(apart.own[0] - 0.5, abs=0.02)
     assert np.nanmean(apart.likeness[0]) > 0.8
-    assert np.nanmean(apart.presence_gap[0]) > 0.25
+    assert np.nanmean(apart.likeness_gap[0]) > 0.25
     alike = tell(*made(1, own=2.0, other=2.0))
     assert alike.own[0] > 0.8
     assert abs(alike.gap[0]) < 0.01
@@ -307,10 +313,10 @@ def test_likeness_is_sklearns_auc_of_the_cosine_and_rare_clusters_are_left_out()
     assert np.isfinite(found.gap).all()
 
 
-def test_mean_texts_count_texts_as_often_as_they_stand(vocabulary: Vocabulary) -> None:
+def test_wordings_count_texts_as_often_as_they_stand(vocabulary: Vocabulary) -> None:
     encoder = ccve(vocabulary)
     pairs = [(0, 2, "heart is large ."), (1, 2, "heart is large ."), (2, 2, "no effusion ."), (3, 9, "no effusion .")]
-    found = cluster_texts(encoder, pairs)
+    found = cluster_texts(encoder, pairs, 1)[:, 0]
     with torch.no_grad():
         one, other = nn.functional.normalize(
             encoder.clip.text(encoder.clip.text.tokenize(["heart is large .", "no effusion ."])), dim=1
@@ -318,13 +324,21 @@ def test_mean_texts_count_texts_as_often_as_they_stand(vocabulary: Vocabulary) -
     torch.testing.assert_close(found[2], nn.functional.normalize(2 * one + other, dim=0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found[9], other, atol=1e-5, rtol=1e-4)
     assert found[0].abs().sum() == 0
+    several = cluster_texts(encoder, pairs, 3)
+    assert several.shape[:2] == (K, 3)
+    torch.testing.assert_close(several[9], other.expand(3, -1), atol=1e-5, rtol=1e-4)  # it has one
+    assert {tuple(each.round(decimals=4).tolist()) for each in several[2]} == {
+        tuple(each.round(decimals=4).tolist()) for each in (one, other)
+    }
 
 
 def test_ranks_by_hand() -> None:
     usual = torch.linspace(0, 1, 5).repeat(K, 1)
-    texts = ClusterTexts(torch.eye(K), usual)
+    texts = ClusterTexts(torch.stack([torch.eye(K), torch.eye(K).roll(1, 0)], 1), usual)
     tokens = torch.eye(K).unsqueeze(0) * 3
-    torch.testing.assert_close(texts.likeness(tokens), torch.ones(1, K))
+    torch.testing.assert_close(texts.likeness(tokens), torch.ones(1, K))  # by the first wording
+    torch.testing.assert_close(texts.likeness(tokens.roll(1, 1)), torch.ones(1, K))  # by the second
+    torch.testing.assert_close(texts.likeness(tokens.roll(5, 1)), torch.zeros(1, K))
     ranks = texts.rank(torch.full((1, K), 0.5))
     torch.testing.assert_close(ranks, torch.full((1, K), 0.5))  # two below, one equal, two above
     assert texts.rank(torch.full((1, K), 2.0)).eq(1).all()

@@ -123,7 +123,7 @@ class BundleLibrary:
         return {}
 
     def cluster_texts(self, name: str) -> ClusterTexts | None:
-        """The mean texts of CCVE's clusters; None for bundles without CCVE, or written before these were kept.
+        """Typical wordings of CCVE's clusters; None for bundles without CCVE, or written before these were kept.
 
         Raises:
             BundleError: there is no such bundle, or it is damaged.
@@ -136,8 +136,8 @@ class BundleLibrary:
                 continue
             check_files(folder)
             tensors = _read_tensors(folder / CLUSTER_FILE)
-            shapes = {key: tuple(value.shape) for key, value in tensors.items()}
-            if set(shapes) != {"texts", "usual"} or any(len(s) != 2 or s[0] != len(CLUSTERS) for s in shapes.values()):
+            shapes = {key: (value.ndim, value.shape[0] if value.ndim else 0) for key, value in tensors.items()}
+            if shapes != {"texts": (3, len(CLUSTERS)), "usual": (2, len(CLUSTERS))}:
                 raise BundleError(f"Bundle {shared}: {CLUSTER_FILE} does not fit CCVE. {how_to_restore(folder)}")
             return ClusterTexts(tensors["texts"], tensors["usual"])
         return None

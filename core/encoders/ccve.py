@@ -32,16 +32,21 @@ class ClusterTexts:
     """What a filter's token is compared with, and how alike such tokens usually are.
 
     Attributes:
-        texts: (13, D), the mean embedding of each cluster's training texts, L2-normalised; 0 for one without texts.
-        usual: (13, Q), the cosines of validation studies' tokens with it, at Q even steps from the least to the most.
+        texts: (13, P, D), embeddings of some typical wordings of each cluster, L2-normalised: means of groups of its
+            training texts. 0 for a cluster without texts.
+        usual: (13, Q), the likeness of validation studies' tokens, at Q even steps from the least to the most.
     """
 
     texts: Tensor
     usual: Tensor
 
     def likeness(self, tokens: Tensor) -> Tensor:
-        """Cosine of each of CCVE's tokens (B, 13, D) with the text of its own cluster, (B, 13)."""
-        return functional.cosine_similarity(tokens.float(), self.texts, dim=2)
+        """Cosine of each of CCVE's tokens (B, 13, D) with the nearest wording of its own cluster, (B, 13).
+
+        Not with the mean of all: a picture that shows a finding is near to what is said of just that (its side, its
+        size), and one that shows nothing is nearest to the middle of all that could be said.
+        """
+        return torch.einsum("bkd,kpd->bkp", functional.normalize(tokens.float(), dim=2), self.texts).amax(2)
 
     def rank(self, likeness: Tensor) -> Tensor:
         """Share of validation studies that are less like their cluster's text, 0 to 1; (B, 13) of cosines (B, 13).

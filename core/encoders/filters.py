@@ -161,7 +161,7 @@ def starting_kernels() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         _edge(2.5, 90.0),  # Pleural Effusion: a level
         _edge(1.0, 45.0),  # Fracture: a step across a rib
         _edge(1.0, 135.0),  # Support Devices: the other slant
-        _delta() + _band(1.0, 3.0),  # No Finding: the whole, sharpened
+        _delta() + 1.5 * _band(1.0, 3.0),  # No Finding: the whole, sharpened
     ]
     return np.stack(kernels).astype(np.float32)
 

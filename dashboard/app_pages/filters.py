@@ -112,7 +112,8 @@ def _measured(signs: Sequence[filters.Sign]) -> str:
 
 def _auc(sign: filters.Sign) -> str:
     value, low, high = sign.auc
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    controls = "; ".join(f"with {name} {auc:.2f}" for name, auc in sign.controls)
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]" + (f" ({controls})" if controls else "")
 
 
 def _lower(text: str) -> str:

@@ -194,12 +194,15 @@ class Sign:
         auc: area under the ROC curve, mean over filters, with its 95 % interval (value, low, high); 0.5 is chance.
         studies: that it was measured on.
         note: one more sentence of what was measured, or nothing.
+        controls: the same AUC with random filters as strong as the learned ones, and without any, by their names;
+            of the likeness, which needs no decoder.
     """
 
     name: str
     auc: tuple[float, float, float]
     studies: int
     note: str
+    controls: tuple[tuple[str, float], ...] = ()
 
 
 def signs(card: Card) -> tuple[Sign, ...]:
@@ -212,13 +215,17 @@ def signs(card: Card) -> tuple[Sign, ...]:
     if card.encoder != "ccve" or not path.is_file():
         return ()
     table, found = read_table(path), []
-    for row in table.rows:
+    rows = [row for row in table.rows if row.keys.get("design") == "bundles" and "presence" in row.metrics]
+    controls = tuple((row.keys["filters"], row.metrics["presence"].value) for row in rows if row.kind == "control")
+    for row in rows:
         name = row.keys.get("sign", LIKENESS if row.keys.get("filters") == "learned" else "")
-        cell = row.metrics.get("presence")
-        if row.keys.get("design") != "bundles" or row.keys.get("decoder", card.decoder) != card.decoder or not cell:
+        cell = row.metrics["presence"]
+        if name not in SIGNS or row.keys.get("decoder", card.decoder) != card.decoder:
             continue
-        if name in SIGNS and cell.low is not None and cell.high is not None:
-            found.append(Sign(name, (cell.value, cell.low, cell.high), table.n, row.note if "sign" in row.keys else ""))
+        if cell.low is not None and cell.high is not None:
+            auc = (cell.value, cell.low, cell.high)
+            alone = name == LIKENESS  # of the encoder: its row tells of trials, not of this sign
+            found.append(Sign(name, auc, table.n, "" if alone else row.note, controls if alone else ()))
     return tuple(sorted(found, key=lambda each: -each.auc[0]))
 
 

@@ -210,8 +210,8 @@ def study_filters(
     bundles: Bundles = BUNDLES,
     runs: Runs = RUNS,
     out: Tables = RESULTS,
-    epochs: Annotated[int, typer.Option(min=1, help="Of a design that shows a pair one picture.")] = 6,
-    most: StudiesASplit = 1000,
+    epochs: Annotated[int, typer.Option(min=1, help="Of a design that shows a pair one picture.")] = 4,
+    most: StudiesASplit = 600,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:

@@ -98,8 +98,8 @@ class ClipModule(lightning.LightningModule):
     def wrong(clusters: Tensor, filters: Tensor, present: Tensor) -> Tensor:
         """(B, B * n), True where a further image is a negative of a pair's text.
 
-        Those are all that went through the text's own filter and lack its cluster, whichever pair they were drawn for;
-        and the pair's own image through another filter.
+        Those are the images without a cluster that went through the text's own filter and lack its cluster, whichever
+        pair they were drawn for; and the pair's own image through another filter.
 
         Args:
             clusters: (B,) of the texts.
@@ -107,7 +107,7 @@ class ClipModule(lightning.LightningModule):
             present: (B, n, K) which clusters these images have.
         """
         same = clusters[:, None, None] == filters  # (B, B, n)
-        lacks = ~present[..., clusters].movedim(2, 0)
+        lacks = ~present[..., clusters].movedim(2, 0) & (filters == clusters.unsqueeze(1))
         own = torch.eye(len(clusters), dtype=torch.bool, device=clusters.device).unsqueeze(2)
         return ((same & lacks) | (own & ~same)).flatten(1)
 

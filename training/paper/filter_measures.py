@@ -26,7 +26,7 @@ COLUMNS: Mapping[str, str] = {
     "own": "probe, own filter's token (AUC)",
     "gap": "less the other filters' tokens",
     "presence": "tells whether its observation is there (AUC)",
-    "presence_gap": "less the other filters' ",
+    "presence_gap": "less the other filters' pictures",
 }
 
 
@@ -78,7 +78,8 @@ class Told:
     Attributes:
         own: (1 + R,) mean AUC of the probe of observation k on token k.
         gap: (1 + R,) the same less the mean AUC of its probes on the twelve other tokens.
-        likeness: (1 + R, 13) AUC of the cosine of token k and the text of cluster k; NaN where there is no truth.
+        likeness: (1 + R, 13) AUC of the cosine of token k and the nearest wording of cluster k; NaN where there is no
+            truth.
         likeness_gap: (1 + R,) mean of it, less that of the other tokens with the same text.
         probes: (13, 13), AUC of observation k (column) from token j (row).
     """
@@ -113,7 +114,7 @@ def tell(tokens: Mapping[Split, Floats], texts: Floats, truth: Truth) -> Told:
 
     Args:
         tokens: split -> (n, 13, D).
-        texts: (13, D), see `cluster_texts`.
+        texts: (13, P, D), see `training.stages.clip.cluster_texts`.
         truth: labels.
     """
     weights = resample_weights(truth.subjects, RESAMPLES)
@@ -142,9 +143,9 @@ def _own_and_others(aucs: Floats) -> tuple[Floats, Floats]:
 
 
 def _cosines(tokens: Floats, texts: Floats) -> Floats:
-    """(n, 13 tokens, 13 texts)."""
+    """(n, 13 tokens, 13 clusters), with the nearest wording of each."""
     tokens = tokens / np.linalg.norm(tokens, axis=2, keepdims=True)
-    found: Floats = tokens @ (texts / np.linalg.norm(texts, axis=1, keepdims=True)).T
+    found: Floats = np.einsum("njd,kpd->njkp", tokens, texts, optimize=True).max(3)
     return found
 
 

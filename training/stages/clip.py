@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
@@ -18,7 +20,6 @@ from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.clip import ContrastiveEncoder
 from core.encoders.filters import K
 from core.files import write_whole
-from core.observations import CLUSTERS
 from core.types import Split
 from training.data import to_images
 from training.fit import fit
@@ -30,6 +31,8 @@ from training.stages.run import Run
 
 Pairs = Sequence[tuple[int, int, str]]
 """Index of the study, index of the cluster, text."""
+WORDINGS = 8
+"""Typical wordings of a cluster that a filter's picture is compared with; ours, on validation 4 to 16 are as good."""
 LEARNING: tuple[Split, ...] = ("train", "validate")
 
 
@@ -126,22 +129,26 @@ def studies_without(present: Tensor, clusters: Tensor, seed: int = 0) -> npt.NDA
 
 
 @torch.no_grad()
-def cluster_texts(encoder: ClusterClipEncoder, pairs: Sequence[tuple[int, int, str]]) -> Tensor:
-    """The mean text of each cluster, (13, D), L2-normalised: of training pairs (study, cluster, text).
+def cluster_texts(encoder: ClusterClipEncoder, pairs: Pairs, wordings: int = WORDINGS) -> Tensor:
+    """Typical wordings of each cluster, (13, P, D), L2-normalised, from training pairs.
 
-    A text counts as often as it stands there. A cluster without a text is 0, which nothing is like.
+    The distinct texts of a cluster are grouped by embedding (k-means); a text counts as often as it stands there.
+    A cluster with fewer texts repeats them, one without texts is 0, which nothing is like.
+
+    Args:
+        encoder: with its text tower.
+        pairs: as `StudyData.cluster_pairs` has them.
+        wordings: P.
     """
-    counts: list[dict[str, int]] = [{} for _ in CLUSTERS]
-    for _, cluster, text in pairs:
-        counts[cluster][text] = counts[cluster].get(text, 0) + 1
-    means = []
-    tower = encoder.clip.text
-    for count in counts:
-        texts = list(count)
-        if not texts:
-            means.append(torch.zeros_like(means[0]) if means else torch.zeros(encoder.clip.width))
+    tower, found = encoder.clip.text, torch.zeros(K, wordings, encoder.clip.width)
+    for k in range(K):
+        counts = Counter(text for _, cluster, text in pairs if cluster == k)
+        if not counts:
             continue
-        embedded = torch.cat([normalize(tower(part), dim=1) for part in tower.tokenize(texts).split(256)])
-        times = torch.tensor([float(count[text]) for text in texts])
-        means.append(normalize(times @ embedded, dim=0))
-    return torch.stack(means)
+        ids = tower.tokenize(list(counts))
+        texts = torch.cat([normalize(tower(part), dim=1) for part in ids.split(256)])
+        if len(texts) > wordings:
+            groups = KMeans(wordings, n_init=3, random_state=0).fit(texts.numpy(), sample_weight=list(counts.values()))
+            texts = normalize(torch.from_numpy(groups.cluster_centers_).float(), dim=1)
+        found[k] = texts[torch.arange(wordings) % len(texts)]
+    return found

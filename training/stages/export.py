@@ -125,7 +125,7 @@ def _export_encoder(run: Run, name: str, out: Path) -> None:
 
 
 def _cluster_file(run: Run, name: str, encoder: Encoder) -> dict[str, dict[str, Tensor]]:
-    """Of CCVE: the mean texts of its clusters, and how alike validation studies' tokens are to them."""
+    """Of CCVE: typical wordings of its clusters, and how alike validation studies' tokens are to them."""
     if not isinstance(encoder, ClusterClipEncoder):
         return {}
     texts = cluster_texts(encoder, run.data.cluster_pairs("train"))
