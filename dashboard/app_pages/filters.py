@@ -28,6 +28,7 @@ NOT_MEASURED = (
     "**{sign}** is shown. How well it tells whether a filter's finding is there was not measured for this model: "
     "do not read it as one."
 )
+ABSENT = ", and to tell it from images without the finding, seen through the same filter"
 UNCHANGED = 1 / 255  # mean change of a pixel below which a filter passes the image as it is: one level of a screen
 
 
@@ -310,9 +311,10 @@ def show_one(card: Card, pictures: filters.Pictures, looks: filters.Looks, neede
     index = CLUSTERS.index(name)
     st.subheader(f"The filter of {name}")
     learned = filters.learned(card, name)
+    only = "" if learned.absent else "only "
     said = (
-        f"This filter learned only from images whose impression has a sentence about **{name}**: CLIP was trained to "
-        "match such a sentence with the image seen through it."
+        f"This filter learned {only}from images whose impression has a sentence about **{name}**: CLIP was trained to "
+        f"match such a sentence with the image seen through it{ABSENT if learned.absent else ''}."
     )
     if learned.of:
         said += f" Of the {learned.of} test studies, {learned.studies} have such a sentence."

@@ -158,21 +158,24 @@ class Learned:
         studies: studies of the test split whose impression has the cluster.
         of: of how many.
         examples: sentences of such impressions; none for families that learned from patients.
+        absent: whether CLIP was also trained to tell these images from others without the cluster.
     """
 
     cluster: str
     studies: int
     of: int
     examples: tuple[str, ...]
+    absent: bool
 
 
 def learned(card: Card, cluster: str) -> Learned:
     """What a filter was trained on, with examples where they are of no patient."""
+    absent = bool(card.content.get("config", {}).get("cluster_clip", {}).get("absent"))
     if not bundles.synthetic(card.family):
-        return Learned(cluster, 0, 0, ())
+        return Learned(cluster, 0, 0, (), absent)
     known = studies.visible_studies()
     texts = [study.cluster_texts[cluster] for study in known.values() if cluster in study.cluster_texts]
-    return Learned(cluster, len(texts), len(known), tuple(dict.fromkeys(texts))[:EXAMPLES])
+    return Learned(cluster, len(texts), len(known), tuple(dict.fromkeys(texts))[:EXAMPLES], absent)
 
 
 LIKENESS = "likeness"
