@@ -107,7 +107,7 @@ class FilterBank(Filters):
     def __init__(self, normalize: Normalize) -> None:
         """Build the bank for images that ``normalize`` gives: grey ones."""
         super().__init__()
-        self.kernel = nn.Parameter(torch.from_numpy(starting_kernels().copy()))
+        self.kernel = nn.Parameter(torch.tensor(starting_kernels()))
         self.shift = nn.Parameter(torch.zeros(K))
         self.register_buffer("mean", normalize.mean.clone(), persistent=False)
         self.register_buffer("std", normalize.std.clone(), persistent=False)
