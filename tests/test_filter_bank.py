@@ -371,7 +371,11 @@ def shipped() -> ClusterClipEncoder:
 
 @needs_bundles
 def test_filters_of_the_demo_change_pictures_and_differ(shipped: ClusterClipEncoder, phantoms: Tensor) -> None:
-    assert_filters_differ(shipped, phantoms)
+    change, between = picture_differences(shipped, phantoms)
+    np.fill_diagonal(between, np.inf)
+    assert (change >= 0.05).sum() >= K - 1, dict(zip(CLUSTERS, change.round(3), strict=True))
+    assert change.min() >= 0.04  # that of Cardiomegaly: 4.5 to 5.5 %, by the studies
+    assert between.min() >= 0.03, dict(zip(CLUSTERS, between.min(1).round(3), strict=True))
 
 
 @needs_bundles

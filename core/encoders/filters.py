@@ -150,8 +150,8 @@ def starting_kernels() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """
     kernels = [
         _edge(2.0, 0.0),  # Enlarged Cardiomediastinum: upright borders
-        0.6 * _gaussian(3.0),  # Cardiomegaly: the shape without detail
-        -0.7 * _gaussian(1.0),  # Lung Opacity: black and white exchanged, as readers do with faint shadows
+        0.4 * _gaussian(3.0),  # Cardiomegaly: the shape without detail, at lower contrast
+        0.75 * _delta() + _band(2.8, 4.5),  # Lung Opacity: coarse patches on the radiograph
         _band(1.2, 2.4),  # Lung Lesion: spots
         0.5 * _delta() + _band(0.8, 1.6),  # Edema: fine lines on half of the radiograph
         _band(2.8, 4.5),  # Consolidation: coarse patches

@@ -243,8 +243,9 @@ def likeness(case: Case, card: Card) -> Values | None:
     texts = bundles.cluster_texts(card)
     if texts is None:
         return None
+    opened = subject(case, card)
     with bundles.inference():
-        return measure(subject(case, card), texts)
+        return measure(opened, texts)
 
 
 def trust(card: Card) -> Measured | None:

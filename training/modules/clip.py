@@ -112,7 +112,7 @@ class ClipModule(lightning.LightningModule):
         return ((same & lacks) | (own & ~same)).flatten(1)
 
     def _loss(self, image: Tensor, text: Tensor, ids: Tensor, clusters: Tensor, *further: Tensor) -> Tensor:
-        more = ()
+        more: Sequence[tuple[Tensor, Tensor]] = ()
         if further:
             embedded, filters, present = further
             more = ((embedded.flatten(0, 1), self.wrong(clusters, filters, present)),)

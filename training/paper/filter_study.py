@@ -137,10 +137,12 @@ def filter_study(run: Run, bundles: Path, names: Sequence[str], config: FilterSt
     """
     for name in names:
         lookup({BUNDLES: None, **DESIGNS}, name, "design")
-    start = _start(run, bundles)
+    designs = [name for name in names if name != BUNDLES]
+    start = _start(run, bundles) if designs else None
     truth = truth_of(run.data, config.studies or None)
     rows = bundle_rows(run, bundles, truth, config.studies or None) if BUNDLES in names else []
-    for name in (each for each in names if each != BUNDLES):
+    for name in designs:
+        assert start is not None
         encoder = train_design(run, name, start, config)
         rows += rows_of(run, DESIGNS[name].title, name, encoder, truth, config.studies or None)
     return PaperTable(
