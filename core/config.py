@@ -160,9 +160,17 @@ class ClipConfig(StepConfig):
         augment: as for the classifiers.
         freeze_norms: keep batch norms at their pretrained statistics.
         mask_duplicates: do not count pairs with the same text as negatives of each other.
-        filters: kind of CCVE's filters.
+        filters: kind of CCVE's filters (`core.encoders.filters`): "bank" starts as thirteen known filters.
         negatives: "batch", or "same_cluster" (a filter must not be told by its image alone).
         feature: what CVE hands on, "dense" or "layer4".
+        gate: of independent filters, at the start; at 0 they change nothing.
+        gate_learning_rate: of these gates; 0 is the filters' own.
+        absent: the text of a cluster is also compared with an image without it through the same filter, one a pair.
+            What a filter leaves on every image alike does not tell the two apart.
+        across_filters: the text of a cluster is also compared with the same image through another filter, one a pair.
+        class_aware: every second pair is of a cluster, all in turn, so that rare ones are learned.
+        group_clusters: put pairs of like clusters into a batch.
+        train_tower: else the image tower stays as it is, and only the filters and the text tower learn.
     """
 
     epochs: Positive
@@ -174,9 +182,16 @@ class ClipConfig(StepConfig):
     augment: bool
     freeze_norms: bool
     mask_duplicates: bool
-    filters: Literal["independent", "shared_stem"]
+    filters: Literal["independent", "shared_stem", "bank"]
     negatives: Literal["batch", "same_cluster"]
     feature: Literal["dense", "layer4"]
+    gate: Weight = 0.0
+    gate_learning_rate: Weight = 0.0
+    absent: bool = False
+    across_filters: bool = False
+    class_aware: bool = False
+    group_clusters: bool = False
+    train_tower: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

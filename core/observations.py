@@ -58,6 +58,11 @@ CLUSTER_OF: dict[str, str] = {name: name for name in OBSERVATIONS} | {"Pleural O
 
 CLUSTERS: tuple[str, ...] = tuple(name for name in OBSERVATIONS if name != "Pleural Other")
 
+CLUSTER_PARTS: dict[str, frozenset[str]] = {
+    cluster: frozenset(name for name, own in CLUSTER_OF.items() if own == cluster) for cluster in CLUSTERS
+}
+"""The observations of each cluster."""
+
 
 def findings(states: Mapping[str, LabelState]) -> list[str]:
     """Observations that are asserted, No Finding left out, in the order of ``states``."""

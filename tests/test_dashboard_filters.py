@@ -7,20 +7,24 @@ import copy
 import io
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from core.bundles.library import BundleLibrary
 from core.explain.filters import filter_views
 from core.observations import CLUSTERS
+from core.paper.tables import Cell, PaperTable, Row, write_table
 from core.studies.phantom import PhantomSource
+from core.types import Attribution
 from dashboard import settings
 from dashboard.components import filter_player
 from dashboard.components.filter_pictures import ABOVE, BELOW, FULL_CHANGE, MIDDLE, change_picture, grey_picture
-from dashboard.services import bundles, filters, studies
+from dashboard.services import bundles, explanations, filters, studies
 from tests import needs
 from tests.app_pages import open_page, words_on
 
@@ -47,8 +51,11 @@ def test_pictures_by_hand() -> None:
 @pytest.mark.numeric
 def test_a_filter_that_hardly_changes_the_image_looks_unchanged_and_a_strong_one_does_not() -> None:
     model = copy.deepcopy(BundleLibrary(settings.bundles()).load("phantom-ccve-m2"))
-    gate = model.encoder.filters.gate.data  # a filter adds this times what it makes of the image
-    gate[0], gate[1], gate[2] = 0.0, 1e-4, 20.0
+    kernel = model.encoder.filters.kernel.data
+    middle = kernel.shape[-1] // 2
+    kernel[:3] = 0
+    kernel[:3, middle, middle] = torch.tensor([1.0, 1.0001, 2.0])  # as it is, nearly so, with twice the contrast
+    model.encoder.filters.shift.data[:3] = 0
     faint = 0.3 + 0.2 * PhantomSource(200, 0).image("P000002-1", model.image_size)  # stretched, its noise would show
     found = filter_views(model, faint)
     unfiltered = pixels(grey_picture(found.image)).astype(int)
@@ -113,6 +120,66 @@ def test_switching_filters_off_writes_again_and_compares() -> None:
     assert "The report written before becomes **" in said
     assert "The reference report becomes" in said
     assert not app.exception
+
+
+def presence(value: float) -> dict[str, Cell]:
+    return {"presence": Cell(value=value, low=value - 0.05, high=value + 0.05)}
+
+
+def write_signs(folder: Path, **aucs: float) -> None:
+    """A table of what was measured, as ``cxr-lens study filters`` writes it; "learned" is the likeness."""
+    rows = [Row(name="learned", keys={"design": "bundles", "filters": "learned"}, metrics=presence(aucs["learned"]))]
+    rows.append(Row(name="trial", keys={"design": "gate-0", "filters": "learned"}, metrics=presence(0.99)))
+    rows.append(
+        Row(name="none", kind="control", keys={"design": "bundles", "filters": "no filter"}, metrics=presence(0.98))
+    )
+    for sign in ("cls-attention", "attention", "occlusion"):
+        keys = {"design": "bundles", "decoder": "m2", "sign": sign}
+        rows.append(Row(name=sign, keys=keys, metrics=presence(aucs[sign.replace("-", "_")]), note=f"Note of {sign}."))
+        rows.append(Row(name=sign, keys=keys | {"decoder": "transformer"}, metrics=presence(0.97)))
+    about = {"metrics": {"presence": "presence"}, "n": 520, "seeds": (), "command": "c", "data": "d", "notes": ()}
+    write_table(folder, PaperTable(name="filters", family="phantom", rows=tuple(rows), **about))  # type: ignore[arg-type]
+
+
+@needs_bundles
+def test_what_was_measured_to_say_most_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_TABLES", str(tmp_path))
+    card = bundles.cards()["ccve", "m2"]
+    assert filters.signs(card) == ()
+    write_signs(tmp_path, learned=0.62, cls_attention=0.47, attention=0.7, occlusion=0.55)
+    assert [(each.name, each.auc[0]) for each in filters.signs(card)] == [
+        ("attention", 0.7), ("likeness", 0.62), ("occlusion", 0.55), ("cls-attention", 0.47),
+    ]  # fmt: skip
+    assert [each.controls for each in filters.signs(card)] == [(), (("no filter", 0.98),), (), ()]
+    said = words_on(open_page("filters", pair="CCVE + M2"))
+    assert "**Attention of the words** is shown first" in said
+    assert "AUC of **0.70 [0.65, 0.75]** over 520 held-out studies" in said
+    assert "attention before the first word 0.47 [0.42, 0.52]" in said
+    assert "Note of attention." in said
+    assert "an even share, 7.7%" in said
+    write_signs(tmp_path, learned=0.52, cls_attention=0.47, attention=0.51, occlusion=0.5)
+    assert "Nothing that this page shows of a filter was found to tell" in words_on(
+        open_page("filters", pair="CCVE + M2")
+    )
+
+
+@needs_bundles
+def test_a_model_that_was_not_measured_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_TABLES", str(tmp_path))
+    app = open_page("filters", pair="CCVE + M2")
+    assert "was not measured for this model" in words_on(app)
+    assert "of the words' attention goes to the image at all" in words_on(app)
+
+
+def test_what_an_answer_leaves_out_is_told() -> None:
+    def told(values: list[float], **details: float) -> str:
+        array = np.array(values, dtype=np.float32)
+        return explanations.in_full((Attribution(array, True, "m", "t", None, "ccve", details),))
+
+    assert "gave 3% of its attention to the image" in told([0.5, 0.5], image=0.031)
+    assert "sum to 12.48" in (said := told([12.0, 0.48], convergence_delta=1.15))
+    assert "is 11.33 (10% off)" in said
+    assert told([1.0], score=2.0) == ""
 
 
 @needs_bundles

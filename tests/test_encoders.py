@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from core.encoders import build_encoder, clip
-from core.encoders.ccve import IndependentFilters, SharedStemFilters
 from core.encoders.clip import TextTower
 from core.encoders.dve import DirectEncoder
+from core.encoders.filters import IndependentFilters, SharedStemFilters
 from core.encoders.joint import JointEncoder, JointProjection
 from core.encoders.pretrained import load_lite0, timm_backbone
 from core.observations import CLUSTERS

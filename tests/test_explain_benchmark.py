@@ -66,14 +66,20 @@ def test_the_verdicts_by_hand() -> None:
                 "observation": "",
                 "severity": "",
                 "comprehensiveness": value,
+                "usual_ranking": {"cls-attention": 0.12, "attention": 0.01}.get(method, math.nan),
             }
             rows.append({**row(method, study), **filters})
     results = summarise(rows, seed=0)
     (best,) = results["pointing"]
     assert (best["encoder"], best["method"], best["reached"]) == ("fve", "grad-cam", True)
     assert best["difference"] == pytest.approx(0.6)
-    verdicts = {each["method"]: each["verdict"] for each in results["filters"]}
-    assert verdicts == {"cls-attention": "beats random", "attention": "worse than random"}
+    verdicts = {(each["method"], each["prior"]): each["verdict"] for each in results["filters"]}
+    assert verdicts == {
+        ("cls-attention", "random"): "beats random",
+        ("cls-attention", "usual ranking"): "worse than usual ranking",
+        ("attention", "random"): "worse than random",
+        ("attention", "usual ranking"): "beats usual ranking",
+    }
     text = benchmark_markdown(results)
     assert (
         "FVE: Grad-CAM, asked for the sentence that names it, points at the finding in 100%, the centre prior in 40%"
@@ -81,6 +87,7 @@ def test_the_verdicts_by_hand() -> None:
     )
     assert "+60 points [+60, +60]; 20 were asked for: reached" in text
     assert "CCVE, m2, the whole report: comprehensiveness +0.0550" in text
+    assert "against the method's own mean ranking of other studies: worse than usual ranking" in text
     assert "| fve | Edema | 20 | 1.00 [1.00, 1.00] | 0.40 [0.40, 0.40] | 0.90 [0.90, 0.90] |" in text
 
 

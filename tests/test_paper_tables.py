@@ -77,6 +77,7 @@ def test_all_numbers_of_the_paper_are_there() -> None:
     assert paper_numbers(PAPER, "1")["cve", "cnn_rnn_rnn"]["cider"] == 0.096
     assert paper_numbers(PAPER, "2")["convnext_small",] == {"auc": 0.829}
     assert paper_numbers(PAPER, "3")["gt_fine_labels_text",]["f1"] == 0.778
+    assert paper_numbers(PAPER, "filters") == {}
     assert paper_numbers(PAPER, "ccve") == {("ccve", "pca_catboost"): {"auc": 0.711}}
 
 

@@ -95,7 +95,7 @@ def train_all(folder: Path, placement: Placement) -> None:
     }
     encoder = build_encoder("ccve", "tiny", vocabulary=WORDS, clip={**arch, "image": image})
     encoder.normalize.image_size = 32
-    clip = ClipModule(encoder, replace(config.cluster_clip, augment=False, freeze_norms=True, negatives="batch"))  # type: ignore[arg-type]
+    clip = ClipModule(encoder, replace(config.cluster_clip, augment=False, freeze_norms=True, absent=False))  # type: ignore[arg-type]
     stage("clip", clip, lambda p: {"images": images[p], "ids": ids[p], "clusters": clusters[p]}, "val_loss", "min")
 
     for name in ("transformer", "cnn_rnn_rnn"):

@@ -44,8 +44,8 @@ def test_cve_layer4_mode_gives_what_the_published_code_gives() -> None:
         assert encoder(torch.empty(1, 1, 288, 288)).tokens.shape == (1, 81, 2560)
 
 
-@pytest.mark.parametrize("filters", ["independent", "shared_stem"])
-def test_both_filter_kinds_have_the_papers_shape(filters: str) -> None:
+@pytest.mark.parametrize("filters", ["independent", "shared_stem", "bank"])
+def test_all_filter_kinds_have_the_papers_shape(filters: str) -> None:
     with torch.device("meta"):
         encoder = build_encoder("ccve", "paper", filters=filters).eval()
         assert encoder(torch.empty(1, 1, 288, 288)).tokens.shape == (1, 13, 640)

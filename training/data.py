@@ -23,7 +23,7 @@ from core.files import new_array, write_whole
 from core.labels.fine import fine_labels
 from core.labels.mesh import names_of_codes
 from core.labels.rules import label_report
-from core.observations import CLUSTERS, OBSERVATIONS, LabelState
+from core.observations import ASSERTED, CLUSTER_PARTS, CLUSTERS, OBSERVATIONS, LabelState
 from core.studies.indexed import IndexedSource
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
@@ -183,6 +183,23 @@ class StudyData:
         )
         return [each for each in texts if each[2]]
 
+    def clusters(self, split: Split) -> Tensor:
+        """(studies, 13), True where a study has a cluster: in its impression, or asserted by its labels."""
+        rows = [
+            [
+                name in study.cluster_texts or bool(named & set(_asserted(study)))
+                for name, named in CLUSTER_PARTS.items()
+            ]
+            for study in self.studies[split]
+        ]
+        return torch.tensor(rows)
+
+    def cluster_targets(self, split: Split) -> Tensor:
+        """(studies, 13), 1 where an observation of a cluster is positive: what filters are scored by."""
+        coarse = self.coarse_targets(split)
+        parts = [[OBSERVATIONS.index(name) for name in names] for names in CLUSTER_PARTS.values()]
+        return torch.stack([coarse[:, part].amax(1) for part in parts], 1)
+
     def images(self, split: Split, size: int, fit: Fit | None = None) -> npt.NDArray[np.uint8]:
         """Images (studies, size, size), rendered once and memory-mapped; interrupted, rendering goes on.
 
@@ -228,6 +245,10 @@ class StudyData:
 def to_images(values: npt.NDArray[np.uint8]) -> Tensor:
     """(B, H, W) uint8 to (B, 1, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.array(values)).unsqueeze(1).float() / 255  # a copy: what is mapped cannot be written
+
+
+def _asserted(study: Study) -> list[str]:
+    return [name for name, state in study.labels.items() if state in ASSERTED]
 
 
 def _codes(study: Study) -> frozenset[str] | None:

@@ -22,7 +22,7 @@ VERSIONS: Mapping[str, int] = {
     "table_3": 2,
     "export": 2,
     "evaluate": 1,
-    "explanation": 1,
+    "explanation": 2,
 }
 """A number for each kind of stage, and for a part of the explanation benchmark. Raise it in the change that makes the
 same settings give another result: that stage, and all that stand on it, are then made anew."""

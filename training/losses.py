@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,13 @@ class AUCMarginLoss(nn.Module):
         self.alpha.clamp_(min=0.0)
 
 
-def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, comparable: Tensor | None = None) -> Tensor:
+def contrastive_loss(
+    images: Tensor,
+    texts: Tensor,
+    logit_scale: Tensor,
+    comparable: Tensor | None = None,
+    more: Sequence[tuple[Tensor, Tensor]] = (),
+) -> Tensor:
     """Symmetric cross-entropy over the similarities in a batch (Radford et al. 2021, Fig. 3).
 
     Args:
@@ -74,13 +80,17 @@ def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, compara
         logit_scale: natural log of the factor; whoever trains it keeps it in its range after each step, as CLIP does:
             clamped here it would have no gradient at ln 100, where OpenAI's weights start.
         comparable: (B, B), True where text j may count as a negative of image i; the diagonal always counts.
+        more: images without a text of their own (N, D), L2-normalised, and (B, N), True where image j is a negative of
+            text i.
     """
-    logits = logit_scale.exp() * images @ texts.T
+    scale = logit_scale.exp()
+    logits = scale * images @ texts.T
     if comparable is not None:
         own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
         logits = logits.masked_fill(~(comparable | own), -math.inf)
     target = torch.arange(len(logits), device=logits.device)
-    return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+    by_text = [logits.T, *((scale * texts @ extra.T).masked_fill(~wrong, -math.inf) for extra, wrong in more)]
+    return (functional.cross_entropy(logits, target) + functional.cross_entropy(torch.cat(by_text, 1), target)) / 2
 
 
 def report_loss(

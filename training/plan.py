@@ -218,7 +218,8 @@ def clip_stage(name: str, config: ExperimentConfig, counts: Counts, settings: Cl
 
     def loss() -> Tensor:
         inputs = encoder.views(encoder.normalize(images), 0)[:, 0]  # each image goes through one filter
-        image, text = encoder.clip.image(inputs), encoder.clip.text(ids)
+        shown = torch.cat([inputs] * (1 + settings.absent + settings.across_filters))
+        image, text = encoder.clip.image(shown)[:batch], encoder.clip.text(ids)
         return contrastive_loss(image, text, encoder.clip.logit_scale)
 
     operations, saved = measure(encoder, loss)

@@ -68,6 +68,10 @@ class Taught:
         """(studies, fine labels of the run's own studies)."""
         return torch.cat([each.fine_targets(split, self.data.fine_labels) for each in self.parts(split)])
 
+    def clusters(self, split: Split) -> Tensor:
+        """(studies, 13), True where a study has a cluster."""
+        return torch.cat([each.clusters(split) for each in self.parts(split)])
+
     def code_targets(self, split: Split) -> Tensor:
         """(studies, codes that are frequent among the run's own studies); NaN where nobody gave a study codes."""
         return torch.cat([each.code_targets(split, self.data.codes) for each in self.parts(split)])

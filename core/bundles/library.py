@@ -4,6 +4,7 @@
 bundles/
   <family>-<encoder>-<decoder>/   card.json  vocab.json  model.safetensors  expected.safetensors
   shared/<family>-<encoder>/      card.json  model.safetensors        an encoder that several pairs share
+                                  clusters.safetensors                CCVE's: what its filters' tokens are compared with
   <family>-results.json, -reports.jsonl, -labels.npz                   the evaluation of a family
   <family>-embeddings-<encoder>.safetensors                           of held-out studies, for the maps
   <family>-gate.safetensors                                           what tells unusual images, see `core.gate`
@@ -28,6 +29,7 @@ from core.bundles.rounding import all_restored
 from core.cache import BoundedCache
 from core.devices import Precision, check_precision, open_device
 from core.files import remove_forgotten, sha256_of, whole_folder
+from core.observations import CLUSTERS
 from core.paths import how_to_restore
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 
     from core.bundles.pair import ReportModel
     from core.encoders import Encoder
+    from core.encoders.ccve import ClusterTexts
 
+CLUSTER_FILE = "clusters.safetensors"
 EXPECTED_WORDS = 24
 """Words of the stored report whose logits are stored too."""
 TOLERANCE = 2e-3
@@ -127,6 +131,26 @@ class BundleLibrary:
             if "coarse_labels" in encoder:
                 return {"cdc": tuple(encoder["coarse_labels"]), "fgc": tuple(encoder["fine_labels"])}
         return {}
+
+    def cluster_texts(self, name: str) -> ClusterTexts | None:
+        """Typical wordings of CCVE's clusters; None for bundles without CCVE, or written before these were kept.
+
+        Raises:
+            BundleError: there is no such bundle, or it is damaged.
+        """
+        from core.encoders.ccve import ClusterTexts
+
+        for shared in self.card(name).content["encoder"]["shared"]:
+            folder = self.folder / "shared" / shared
+            if CLUSTER_FILE not in read_content(folder)["sha256"]:
+                continue
+            check_files(folder)
+            tensors = _read_tensors(folder / CLUSTER_FILE)
+            shapes = {key: (value.ndim, value.shape[0] if value.ndim else 0) for key, value in tensors.items()}
+            if shapes != {"texts": (3, len(CLUSTERS)), "usual": (2, len(CLUSTERS))}:
+                raise BundleError(f"Bundle {shared}: {CLUSTER_FILE} does not fit CCVE. {how_to_restore(folder)}")
+            return ClusterTexts(tensors["texts"], tensors["usual"])
+        return None
 
     def _load(self, name: str) -> ReportModel:
         from core.bundles.gates import check_of

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from core.encoders.base import Normalize
 from core.encoders.clip import ClipModel, ContrastiveEncoder
-from core.observations import CLUSTERS
+from core.encoders.filters import FilterBank, Filters, IndependentFilters, K, SharedStemFilters
 from core.text import Vocabulary
 from core.types import VisualTokens
 
@@ -19,64 +20,42 @@ if TYPE_CHECKING:
     from core.config import ExperimentConfig
     from core.encoders.base import LearnedFrom
 
-K = len(CLUSTERS)
+KINDS: Mapping[str, Callable[..., Filters]] = {
+    "independent": lambda hidden, gate, normalize: IndependentFilters(hidden, gate),
+    "shared_stem": lambda hidden, gate, normalize: SharedStemFilters(hidden),
+    "bank": lambda hidden, gate, normalize: FilterBank(normalize),
+}
 
 
-class IndependentFilters(nn.Module):
-    """Thirteen separate stacks, as the paper's words say ("13 distinct convolution operators").
+@dataclass(frozen=True)
+class ClusterTexts:
+    """What a filter's token is compared with, and how alike such tokens usually are.
 
-    Stack k is conv 3 -> hidden (5 x 5), GELU, conv hidden -> 3 (3 x 3), added to the input through a learned gate
-    that starts at 0: a pretrained CLIP sees a real radiograph at first. The gate is our choice (paper-notes 1.4).
+    Attributes:
+        texts: (13, P, D), embeddings of some typical wordings of each cluster, L2-normalised: means of groups of its
+            training texts. 0 for a cluster without texts.
+        usual: (13, Q), the likeness of validation studies' tokens, at Q even steps from the least to the most.
     """
 
-    def __init__(self, hidden: int) -> None:
-        """Build stacks with ``hidden`` channels each."""
-        super().__init__()
-        self.hidden = hidden
-        self.first = nn.Conv2d(3, K * hidden, 5, padding=2)
-        self.second = nn.Conv2d(K * hidden, K * 3, 3, padding=1, groups=K)  # group k is stack k's second layer
-        self.gate = nn.Parameter(torch.zeros(K))
+    texts: Tensor
+    usual: Tensor
 
-    def all(self, images: Tensor) -> Tensor:
-        """Filter images (B, 3, H, H) with every stack; returns (B, K, 3, H, H).
+    def likeness(self, tokens: Tensor) -> Tensor:
+        """Cosine of each of CCVE's tokens (B, 13, D) with the nearest wording of its own cluster, (B, 13).
 
-        One stack after another: on a CPU that is twice as fast as one grouped convolution.
+        Not with the mean of all: a picture that shows a finding is near to what is said of just that (its side, its
+        size), and one that shows nothing is nearest to the middle of all that could be said.
         """
-        return torch.stack([self.one(images, k) for k in range(K)], dim=1)
+        return torch.einsum("bkd,kpd->bkp", functional.normalize(tokens.float(), dim=2), self.texts).amax(2)
 
-    def one(self, images: Tensor, k: int) -> Tensor:
-        """Filter images (B, 3, H, H) with stack k only; returns (B, 3, H, H)."""
-        inner = slice(k * self.hidden, (k + 1) * self.hidden)
-        outer = slice(3 * k, 3 * k + 3)
-        x = functional.conv2d(images, self.first.weight[inner], _part(self.first.bias, inner), padding=2)
-        x = functional.conv2d(functional.gelu(x), self.second.weight[outer], _part(self.second.bias, outer), padding=1)
-        return images + self.gate[k] * x
+    def rank(self, likeness: Tensor) -> Tensor:
+        """Share of validation studies that are less like their cluster's text, 0 to 1; (B, 13) of cosines (B, 13).
 
-
-class SharedStemFilters(nn.Module):
-    """The published code's topology: one two-layer stem, filter k is a slice of three of its 39 channels.
-
-    Its filters share the first layer and are coupled by the second norm; the output is not in CLIP's input range.
-    Source: mudabek/encoding-cxr-report-gen, XRayClusterModel, as described in paper-notes 1.4.
-    """
-
-    def __init__(self, hidden: int = 16) -> None:
-        """Build the stem; the published code has 16 hidden channels."""
-        super().__init__()
-        self.first = nn.Conv2d(3, hidden, 5, padding=2)
-        self.first_norm = nn.LayerNorm(hidden, eps=1e-6)
-        self.second = nn.Conv2d(hidden, K * 3, 3, padding=1)
-        self.second_norm = nn.LayerNorm(K * 3, eps=1e-6)
-
-    def all(self, images: Tensor) -> Tensor:
-        """Filter images (B, 3, H, H); returns (B, K, 3, H, H)."""
-        x = functional.gelu(_channel_norm(self.first(images), self.first_norm))
-        x = functional.gelu(_channel_norm(self.second(x), self.second_norm))
-        return x.unflatten(1, (K, 3))
-
-    def one(self, images: Tensor, k: int) -> Tensor:
-        """Filter images (B, 3, H, H) with filter k; the norm needs all of them. Returns (B, 3, H, H)."""
-        return self.all(images)[:, k]
+        Cosines of two filters are not on one scale; these shares are.
+        """
+        below = (self.usual < likeness.unsqueeze(2)).float()
+        ties = (self.usual == likeness.unsqueeze(2)).float()
+        return (below + ties / 2).mean(2)
 
 
 class ClusterClipEncoder(ContrastiveEncoder):
@@ -86,8 +65,10 @@ class ClusterClipEncoder(ContrastiveEncoder):
 
     @classmethod
     def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:
-        """The text tower's words, and the kind of filters."""
-        own = {"vocabulary": data.vocabulary, "filters": config.cluster_clip.filters}
+        """The text tower's words, the kind of filters, and where their gates start."""
+        settings = config.cluster_clip
+        gate = {"gate": settings.gate} if settings.gate else {}  # cards of before have none
+        own = {"vocabulary": data.vocabulary, "filters": settings.filters, **gate}
         return {**super().arguments(config, data), **own}
 
     def __init__(
@@ -97,30 +78,38 @@ class ClusterClipEncoder(ContrastiveEncoder):
         clip: Mapping[str, Any],
         fetch: bool = False,
         vocabulary: Vocabulary | None = None,
-        filters: Literal["independent", "shared_stem"] = "independent",
+        filters: Literal["independent", "shared_stem", "bank"] = "independent",
         hidden: int = 16,
+        gate: float = 0.0,
         chunk: int = 64,
     ) -> None:
         """Build filters and CLIP.
 
         Args:
             vocabulary: of the text tower, where it reads words.
-            filters: see the two classes.
-            hidden: channels between the two convolutions.
+            filters: see the classes in `core.encoders.filters`.
+            hidden: channels between the two convolutions of a stack or of the stem.
+            gate: what the gates of independent filters start from.
             chunk: filtered images that go through CLIP at once; bounds the memory.
         """
         super().__init__()
         self.normalize = normalize
-        kinds = {"independent": IndependentFilters, "shared_stem": SharedStemFilters}
-        if filters not in kinds:
-            raise ValueError(f"filters is one of {', '.join(kinds)}, not '{filters}'.")
-        self.filters: IndependentFilters | SharedStemFilters = kinds[filters](hidden)
+        if filters not in KINDS:
+            raise ValueError(f"filters is one of {', '.join(KINDS)}, not '{filters}'.")
+        self.filters = KINDS[filters](hidden, gate, normalize)
         self.clip = ClipModel(**clip, fetch=fetch, vocabulary=vocabulary)
         self.chunk = chunk
 
     def filtered(self, images: Tensor) -> Tensor:
         """What each filter makes of images (B, 1, H, H): (B, K, 3, H, H), as CLIP sees it."""
         return self.filters.all(self.normalize(images))
+
+    def pictures(self, images: Tensor) -> Tensor:
+        """What each filter makes of images (B, 1, H, H), in their grey levels (B, K, H, H): 0 is black, 1 is white.
+
+        The mean of the three channels; filters may go beyond black and white.
+        """
+        return (self.filtered(images) * self.normalize.std + self.normalize.mean).mean(2)
 
     def views(self, inputs: Tensor, cluster: int | None = None) -> Tensor:
         """Normalised images (B, 3, H, H) through all filters, or through one cluster's: (B, views, 3, H, H)."""
@@ -161,11 +150,3 @@ class ClusterClipEncoder(ContrastiveEncoder):
             rows = clusters == k
             filtered[rows] = self.filters.one(inputs[rows], k)
         return functional.normalize(self.clip.image(filtered), dim=1)
-
-
-def _channel_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # over the channels of each pixel
-
-
-def _part(bias: Tensor | None, part: slice) -> Tensor | None:
-    return None if bias is None else bias[part]

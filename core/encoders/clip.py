@@ -245,6 +245,7 @@ class ClipModel(nn.Module):
             WeightsError: they cannot be reached.
         """
         super().__init__()
+        self.width = embed_dim
         self.image = ImageTower(embed_dim, fetch=fetch, **image)
         self.text = TextTower(embed_dim, vocabulary=vocabulary, **text)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # src: CLIP

@@ -43,6 +43,20 @@ def weighted_aucs(targets: Floats, scores: Floats, weights: Floats) -> Floats:
     return result
 
 
+def resample_weights(subjects: Sequence[str], resamples: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    """(1 + R, n): all studies once, then how often each is in each resample, in which patients are drawn.
+
+    Args:
+        subjects: (n,) the patient of each study.
+        resamples: R.
+    """
+    groups = np.unique(np.asarray(subjects), return_inverse=True)[1]
+    units = int(groups.max()) + 1
+    drawn = np.random.default_rng(seed).integers(units, size=(resamples, units))
+    times = np.stack([np.bincount(row, minlength=units) for row in drawn])[:, groups]
+    return np.vstack([np.ones(len(groups)), times])
+
+
 def macro_aucs(
     targets: Floats,
     systems: Mapping[str, Floats],
@@ -76,11 +90,7 @@ def macro_aucs(
     for name, scores in systems.items():
         if bad := int((~np.isfinite(scores).all(1)).sum()):
             raise CXRLensError(f"{name} scored {bad} of {len(scores)} studies with what is no number: train it again.")
-    groups = np.unique(np.asarray(subjects), return_inverse=True)[1]
-    units = int(groups.max()) + 1
-    drawn = np.random.default_rng(seed).integers(units, size=(resamples, units))
-    times = np.stack([np.bincount(row, minlength=units) for row in drawn])[:, groups]
-    weights = np.vstack([np.ones(len(groups)), times])
+    weights = resample_weights(subjects, resamples, seed)
     result = {}
     for name, scores in systems.items():
         aucs = weighted_aucs(targets, scores, weights)

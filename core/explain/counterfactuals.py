@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.bundles.pair import write_from_tokens
-from core.encoders.ccve import ClusterClipEncoder, IndependentFilters, SharedStemFilters
+from core.encoders.ccve import ClusterClipEncoder
+from core.encoders.filters import Filters
 from core.explain.filters import filter_tokens
 from core.explain.passes import as_array, baseline_image
 from core.explain.subject import Subject, encode, tokens_to_write_from, twin, with_image
@@ -86,7 +87,7 @@ def without_filters(
         model = twin(subject.model)
         for module in model.encoder.modules():
             if isinstance(module, ClusterClipEncoder):
-                module.filters = _Unfiltered(module.filters, indices)  # type: ignore[assignment]
+                module.filters = _Unfiltered(module.filters, indices)
         changed = replace(subject, model=model, visual=encode(model, subject.square))
         read = tokens_to_write_from(changed)
     else:
@@ -169,15 +170,16 @@ def differences(before: Sequence[str], after: Sequence[str]) -> tuple[Difference
     return tuple(found)
 
 
-class _Unfiltered(nn.Module):
+class _Unfiltered(Filters):
     """Filters of which some let the image pass."""
 
-    def __init__(self, filters: IndependentFilters | SharedStemFilters, off: Sequence[int]) -> None:
+    def __init__(self, filters: Filters, off: Sequence[int]) -> None:
         super().__init__()
         self.filters, self.off = filters, list(off)
 
     def all(self, images: Tensor) -> Tensor:
-        filtered = self.filters.all(images)  # (B, K, 3, H, H)
+        """Filter images (B, 3, H, H); returns (B, K, 3, H, H)."""
+        filtered = self.filters.all(images).clone()  # (B, K, 3, H, H)
         filtered[:, self.off] = images.unsqueeze(1)
         return filtered
 

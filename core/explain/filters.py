@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from core.bundles.pair import ReportModel
-from core.decoders.attention_shares import cls_attention, report_attention, rollout, word_attention
+from core.decoders.attention_shares import cls_attention, report_attention, rollout, word_attention, word_mass
 from core.encoders import Encoder
-from core.encoders.ccve import ClusterClipEncoder
+from core.encoders.ccve import ClusterClipEncoder, ClusterTexts
 from core.encoders.joint import JointEncoder
 from core.encoders.random_filters import with_random_filters
 from core.explain.attention import is_word
@@ -50,11 +51,14 @@ class FilterAttention:
         summary: (13,), of the CLS token; of a decoder without one, the mean over the report's words.
         words: (T, 13), of each word of the report.
         has_cls: whether ``summary`` is the CLS token's.
+        image: share of the words' attention that goes to visual tokens at all, mean over layers, heads and words; the
+            shares above divide only this part.
     """
 
     summary: npt.NDArray[np.float32]
     words: npt.NDArray[np.float32]
     has_cls: bool
+    image: float
 
 
 def find_filters(encoder: Encoder) -> ClusterClipEncoder | None:
@@ -90,8 +94,7 @@ def filter_views(model: ReportModel, image: FloatImage) -> FilterViews:
     normalize = encoder.normalize
     square, _ = model_image(image, normalize.image_size, model.fit)
     images = torch.from_numpy(square)[None, None].to(model.device)
-    filtered = encoder.filtered(images)[0]  # (13, 3, H, H), in CLIP's range
-    return FilterViews(square, as_array((filtered * normalize.std + normalize.mean).mean(1)))
+    return FilterViews(square, as_array(encoder.pictures(images)[0]))
 
 
 @torch.no_grad()
@@ -145,19 +148,39 @@ def filter_attention(
     run = filter_tokens(subject)
     with torch.no_grad():
         memory = subject.model.decoder.encode(subject.visual, return_attention=True)
-    words = word_attention(_word_rows(subject), memory.visual, layer, head)
+    rows = _word_rows(subject)
+    words = word_attention(rows, memory.visual, layer, head)
+    counts = [is_word(subject, subject.report.ids[position]) for position in subject.word_positions]
+    mass = report_attention(word_mass(rows, memory.visual).unsqueeze(1), counts)
     has_cls = bool(memory.attention) and memory.visual.start > 0
     if has_cls:
         summary = (rollout(memory) if roll else cls_attention(memory, layer, head))[0]
     else:
-        summary = report_attention(
-            words, [is_word(subject, subject.report.ids[position]) for position in subject.word_positions]
-        )
-    return FilterAttention(as_array(summary[run.columns]), as_array(words[:, run.columns]), has_cls)
+        summary = report_attention(words, counts)
+    return FilterAttention(as_array(summary[run.columns]), as_array(words[:, run.columns]), has_cls, float(mass))
+
+
+@torch.no_grad()
+def likeness(subject: Subject, texts: ClusterTexts) -> npt.NDArray[np.float32]:
+    """How much more like its cluster's text each filter's picture is than those of other studies, (13,), 0 to 1.
+
+    The share of validation studies whose picture through the same filter is less like it. No decoder has a part in it.
+
+    Raises:
+        CXRLensError: no CCVE.
+    """
+    encoder = _require(subject.model)
+    tokens = subject.visual.tokens
+    if encoder is not subject.model.encoder:  # joint encoders hand on projections
+        tokens = encoder(_fitting(encoder, subject)).tokens
+    ranks: npt.NDArray[np.float32] = texts.rank(texts.likeness(tokens.float().cpu()))[0].numpy()
+    return ranks
 
 
 def with_control(subject: Subject, seed: int = 0) -> Subject:
-    """The same pair, image and report, with filters that learned nothing; see ``core.encoders.random_filters``.
+    """The same pair, image and report, with random filters that change this image as much as the learned ones do.
+
+    See ``core.encoders.random_filters``.
 
     Raises:
         CXRLensError: no CCVE.
@@ -168,11 +191,19 @@ def with_control(subject: Subject, seed: int = 0) -> Subject:
     if isinstance(encoder, JointEncoder):
         for index, part in enumerate(encoder.encoders):
             if isinstance(part, ClusterClipEncoder):
-                encoder.encoders[index] = with_random_filters(part, seed)
+                encoder.encoders[index] = with_random_filters(part, _fitting(part, subject), seed)
     else:
         assert isinstance(encoder, ClusterClipEncoder)
-        model = replace(model, encoder=with_random_filters(encoder, seed))
+        model = replace(model, encoder=with_random_filters(encoder, _fitting(encoder, subject), seed))
     return replace(subject, model=model, visual=encode(model, subject.square))
+
+
+def _fitting(encoder: ClusterClipEncoder, subject: Subject) -> Tensor:
+    """The subject's image in the encoder's size: joint encoders may take a larger one."""
+    size = encoder.normalize.image_size
+    if subject.square.shape[-1] == size:
+        return subject.square
+    return functional.interpolate(subject.square, size=(size, size), mode="bilinear", antialias=True)
 
 
 def _word_rows(subject: Subject) -> Tensor:

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from core.types import CXRLensError
 
 Trust = Literal["better", "usual", "unproven", "worse"]
-"""Better than maps or rankings that do not look at the image; better than the middle, but no better than the finding's
-usual place; no difference shown; worse."""
+"""Better than maps or rankings that do not look at the image; better than the middle or than a random ranking, but no
+better than the finding's usual place or the usual ranking; no difference shown; worse."""
 
 Interval = tuple[float, float, float]
 """Mean, lower and upper end of its 95 % interval."""
@@ -40,7 +40,8 @@ class Measured:
         numbers: by name: pointing, energy, iou, average_precision, deletion, insertion, comprehensiveness, sufficiency,
             sanity, stability; see docs/explanations.md.
         gains: above what does not look at the image, on the same questions: of the pointing game over "centre" and
-            "usual place"; for filters, of comprehensiveness over "random" rankings.
+            "usual place"; for filters, of comprehensiveness over "random" rankings and over the "usual ranking", which
+            is the same for every study.
         trust: see ``Trust``.
         verdict: the same for a radiologist, in one or two sentences.
         command: that measured it.
@@ -113,7 +114,8 @@ def trust_of(gains: Mapping[str, Interval]) -> Trust:
         return "worse"
     if low <= 0:
         return "unproven"
-    return "usual" if "usual place" in gains and gains["usual place"][1] <= 0 else "better"
+    usual = next((gains[name] for name in ("usual place", "usual ranking") if name in gains), None)
+    return "usual" if usual is not None and usual[1] <= 0 else "better"
 
 
 def verdict(trust: Trust, numbers: Mapping[str, Interval], gains: Mapping[str, Interval], studies: int) -> str:
@@ -122,7 +124,7 @@ def verdict(trust: Trust, numbers: Mapping[str, Interval], gains: Mapping[str, I
         fall, by_chance = numbers["comprehensiveness"][0], numbers["comprehensiveness"][0] - gains["random"][0]
         advice = {
             "better": "It says something about what the report depends on",
-            "usual": "It says something about what the report depends on",
+            "usual": "Not shown to say more of this X-ray than an order of filters that is the same for every X-ray",
             "unproven": "Not shown to be better than chance, so do not read it as the reason for the report",
             "worse": "Worse than chance, so do not read it as the reason for the report",
         }[trust]
@@ -131,6 +133,9 @@ def verdict(trust: Trust, numbers: Mapping[str, Interval], gains: Mapping[str, I
             f"{100 * abs(fall):.1f} percentage points, random filters {_changed(by_chance)} it by "
             f"{100 * abs(by_chance):.1f}"
         )
+        if "usual ranking" in gains:
+            usual = fall - gains["usual ranking"][0]
+            found += f", the same filters for every X-ray {_changed(usual)} it by {100 * abs(usual):.1f}"
     else:
         hit, middle = numbers["pointing"][0], numbers["pointing"][0] - gains["centre"][0]
         advice = {

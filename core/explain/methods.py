@@ -60,7 +60,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "integrated-gradients": Method(
         title="Integrated gradients",
-        summary="How much each pixel or filter adds on the way from an empty image to this one; adds up exactly.",
+        summary="How much each pixel or filter adds on the way from an empty image to this one; nearly adds up.",
         over=("pixels", "tokens"),
         run=integrated_gradients,
     ),

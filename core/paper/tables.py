@@ -21,13 +21,14 @@ from core.files import write_whole
 from core.paths import how_to_restore
 from core.types import CXRLensError
 
-TableName = Literal["1", "2", "3", "ccve", "encoders"]
+TableName = Literal["1", "2", "3", "ccve", "encoders", "filters"]
 TABLES: Mapping[TableName, str] = {
     "1": "Table 1: reports of the pairs",
     "2": "Table 2: image classifiers",
     "3": "Table 3: reports from the true fine labels",
     "ccve": "CCVE study: what its 13 embeddings know",
     "encoders": "Encoder study: does the paper's order hold",
+    "filters": "Filter study: under which training CCVE's filters filter",
 }
 """Name of a table -> its title."""
 
@@ -226,11 +227,13 @@ def paper_numbers(folder: Path, name: TableName) -> dict[tuple[str, ...], dict[s
 
     Returns:
         key of a row -> metric -> number. Keys: 1 (encoder, decoder), 2 (timm's name,), 3 (input,), ccve (encoder,
-        probe), encoders as 1, F1 alone.
+        probe), encoders as 1, F1 alone; filters none.
 
     Raises:
         TableError: a file is missing or damaged.
     """
+    if name == "filters":
+        return {}  # the paper shows pictures only
     if name == "encoders":
         return {pair: {"f1": metrics["f1"]} for pair, metrics in paper_numbers(folder, "1").items()}
     path = folder / ("numbers.csv" if name == "ccve" else f"table{name}.csv")

@@ -51,7 +51,8 @@ BLOCK = 64
 SINGLE_STUDIES = 3 * BLOCK
 """The first studies, of which single tokens are kept, beside CCVE's those of filters that learned nothing. Ours: that
 control costs as much time as CCVE itself."""
-_VERSION = 1  # raise it when the same image and weights give other embeddings
+_FITTED = 16  # studies on which random filters are made as strong as learned ones
+_VERSION = 2  # raise it when the same image and weights give other embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +263,7 @@ def _embed(work: Embedding, source: Source, ids: Sequence[str], blocks: Path, pa
         tell(done / len(ids), f"Study {done:,} of {len(ids):,}")
 
     tell(0.0, "Loading the encoder")
-    encoders = _open_encoders(work)
+    encoders = _open_encoders(work, source)
     writable(blocks)
     files = []
     for start in range(0, len(ids), BLOCK):
@@ -283,8 +284,8 @@ class _Encoders:
     control: Encoder | None
 
 
-def _open_encoders(work: Embedding) -> _Encoders:
-    """The bundle's encoder on its device; beside one with filters, the same with filters that learned nothing."""
+def _open_encoders(work: Embedding, source: Source) -> _Encoders:
+    """The bundle's encoder on its device; beside one with filters, the same with random filters as strong."""
     import torch
 
     from core.encoders.ccve import ClusterClipEncoder
@@ -293,8 +294,28 @@ def _open_encoders(work: Embedding) -> _Encoders:
     model = BundleLibrary(work.bundles, work.device, work.precision).load(work.bundle)
     if model.card.size == "tiny":
         torch.set_num_threads(1)  # its threads would mostly wait for each other
-    control = with_random_filters(model.encoder) if isinstance(model.encoder, ClusterClipEncoder) else None
+    control = None
+    if isinstance(model.encoder, ClusterClipEncoder):
+        control = with_random_filters(model.encoder, _first_images(work, source, model.image_size))
     return _Encoders(model, control)
+
+
+def _first_images(work: Embedding, source: Source, size: int) -> Tensor:
+    """The first images that can be read, (up to 16, 1, size, size): on them random filters get their strength.
+
+    The same ones whichever block is made and however large the sample is.
+    """
+    import torch
+
+    images: list[npt.NDArray[np.float32]] = []
+    for study_id in study_ids(work, source):
+        with suppress(CXRLensError):
+            images.append(of_study(source, study_id)(size))
+        if len(images) == _FITTED:
+            break
+    if not images:  # the blocks will say so
+        return torch.zeros(1, 1, size, size)
+    return torch.from_numpy(np.stack(images)).unsqueeze(1)
 
 
 def _write_block(

@@ -13,6 +13,7 @@ from core.explain.counterfactuals import Counterfactual
 from core.observations import CLUSTERS
 from dashboard import figures, session
 from dashboard.components import picker
+from dashboard.components.filter_bars import Kind, filter_bars
 from dashboard.components.filter_pictures import CHANGE_SCALE, GREY_SCALE, Values, change_picture, grey_picture
 from dashboard.components.filter_player import Side, filter_player
 from dashboard.components.source_choice import show_credit
@@ -24,6 +25,11 @@ PLAYER, SHOWN = "filter_player", "filters_shown"
 PICTURE, CHANGE = "Filtered image", "Difference from the original"
 ROLLOUT, MEAN = "Rollout", "Mean"
 HOW = {"token": "Remove its picture", "filter": "Replace it with the original"}
+NOT_MEASURED = (
+    "**{sign}** is shown. How well it tells whether a filter's finding is there was not measured for this model: "
+    "do not read it as one."
+)
+ABSENT = ", and to tell it from images without the finding, seen through the same filter"
 UNCHANGED = 1 / 255  # mean change of a pixel below which a filter passes the image as it is: one level of a screen
 
 
@@ -73,6 +79,59 @@ def what_is_shown(card: Card, has_cls: bool, layer: int | None, head: int | None
         f"Summary (Σ): **{summary}**: where the decoder looked before it wrote (its CLS token). "
         f"Words: where it looked while it wrote each ({part})."
     )
+
+
+def show_first(case: Case, card: Card) -> None:
+    """What was measured to say most about a filter's finding, for this X-ray; the other signs with their numbers."""
+    measured = filters.signs(card)
+    ranks = filters.likeness(case, card)
+    shown = [each for each in measured if each.name != filters.LIKENESS or ranks is not None]
+    first = shown[0].name if shown else filters.LIKENESS if ranks is not None else "cls-attention"
+    st.subheader("What each filter says of this X-ray")
+    st.markdown(_measured(shown) if shown else NOT_MEASURED.format(sign=filters.SIGNS[first]))
+    values, kind = _values(case, card, first, ranks)
+    with st.container(height=330, border=False):
+        filter_bars(filters.views(case, card).filtered, CLUSTERS, values, kind=kind)
+
+
+def _measured(signs: Sequence[filters.Sign]) -> str:
+    """Which sign tells best whether a finding is there, and how well; then the others."""
+    best, *others = signs
+    told = (
+        f"**{filters.SIGNS[best.name]}** is shown first: of what this page can show it tells best whether a filter's "
+        f"finding is there, with an AUC of **{_auc(best)}** over {best.studies} held-out studies (0.5 is chance)."
+    )
+    if best.auc[1] <= 0.5:
+        told = (
+            f"**Nothing that this page shows of a filter was found to tell whether its finding is there.** Best is "
+            f"{_lower(filters.SIGNS[best.name])}: AUC {_auc(best)} over {best.studies} held-out studies; 0.5 is chance."
+        )
+    if others:
+        told += f" Beside it: {'; '.join(f'{_lower(filters.SIGNS[each.name])} {_auc(each)}' for each in others)}."
+    notes = dict.fromkeys(each.note for each in signs if each.note)
+    return told + (f"  \n{' '.join(notes)}" if notes else "")
+
+
+def _auc(sign: filters.Sign) -> str:
+    value, low, high = sign.auc
+    controls = "; ".join(f"with {name} {auc:.2f}" for name, auc in sign.controls)
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]" + (f" ({controls})" if controls else "")
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]
+
+
+def _values(case: Case, card: Card, sign: str, ranks: Values | None) -> tuple[Values, Kind]:
+    """Of each filter, for the bars."""
+    if sign == filters.LIKENESS and ranks is not None:
+        return ranks, "rank"
+    if sign == "occlusion":
+        return filters.needed(case, card), "change"
+    looks = filters.looks(case, card, None, None, True).trained
+    if sign == "attention":
+        return looks.words.mean(0), "share"
+    return looks.summary, "share"
 
 
 def show_trust(card: Card) -> None:
@@ -128,7 +187,7 @@ def show_filters(case: Case, card: Card) -> None:
             value=True,
             key=session.FILTER_CONTROL,
             bind="query-params",
-            help="The same model with random filters, as before training. Only what differs from these was learned.",
+            help="The same model with random filters that change this X-ray as much. Only what differs was learned.",
         )
     looks = filters.looks(case, card, layer, head, rolled)
     summary, about = what_is_shown(card, looks.trained.has_cls, layer, head, rolled)
@@ -159,10 +218,18 @@ def show_filters(case: Case, card: Card) -> None:
             key=PLAYER,
         )
         st.caption(
-            f"{about} The mark on a bar is the summary.  \n{scale} The curve under a picture: how strongly the filter "
+            f"{about} {looked_at(looks)} The dark mark on a bar is the summary, the faint one an even share, "
+            f"{1 / len(CLUSTERS):.1%}.  \n{scale} The curve under a picture: how strongly the filter "
             "passes detail, from coarse (left) to fine (right); the faint line means unchanged, the dashes are the "
             "untrained filter.  \nKeys: ← → word by word, Space plays, Home and End, Escape for the summary."
         )
+
+
+def looked_at(looks: filters.Looks) -> str:
+    """How much of the attention is for the image at all, in a sentence."""
+    return (
+        f"**{looks.trained.image:.0%} of the words' attention goes to the image at all**; the shares divide this part."
+    )
 
 
 def _note(change: float, needed: float) -> str:
@@ -245,9 +312,10 @@ def show_one(card: Card, pictures: filters.Pictures, looks: filters.Looks, neede
     index = CLUSTERS.index(name)
     st.subheader(f"The filter of {name}")
     learned = filters.learned(card, name)
+    only = "" if learned.absent else "only "
     said = (
-        f"This filter learned only from images whose impression has a sentence about **{name}**: CLIP was trained to "
-        "match such a sentence with the image seen through it."
+        f"This filter learned {only}from images whose impression has a sentence about **{name}**: CLIP was trained to "
+        f"match such a sentence with the image seen through it{ABSENT if learned.absent else ''}."
     )
     if learned.of:
         said += f" Of the {learned.of} test studies, {learned.studies} have such a sentence."
@@ -278,6 +346,7 @@ if card is not None and case is not None:
         "CCVE passes the radiograph through 13 learned filters, one for each cluster of findings, before CLIP encodes "
         "each of the 13 pictures. The bars: how much the decoder looks at each."
     )
+    show_first(case, card)
     show_trust(card)
     show_filters(case, card)
     show_credit(sources.source(case.source).credit)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,38 +26,46 @@ _STYLE = """
 """
 
 
+Kind = Literal["share", "change", "rank"]
+_ABOUT: Mapping[Kind, str] = {
+    "share": "Share of each filter. The line marks an even share, {even:.1%}.",
+    "change": "How much each filter speaks for these words (orange, right) or against them (blue, left): change of "
+    "their log-likelihood.",
+    "rank": "How typical the filtered picture is of its finding: 100 % is more typical than in all other studies, the "
+    "line marks the middle of them.",
+}
+
+
 def filter_bars(
-    images: npt.NDArray[np.float32], names: Sequence[str], values: npt.NDArray[np.float32], *, signed: bool
+    images: npt.NDArray[np.float32], names: Sequence[str], values: npt.NDArray[np.float32], *, kind: Kind
 ) -> None:
     """Show values of filters, the strongest first.
 
     Args:
         images: (K, H, W), in the grey levels of the radiograph: 0 is black, 1 is white.
         names: K.
-        values: (K,); shares that sum to 1, or, where signed, changes of the words' log-likelihood.
-        signed: bars go left for what speaks against the words.
+        values: (K,).
+        kind: shares that sum to 1; changes of the words' log-likelihood, whose bars go left for what speaks against
+            them; or ranks among other studies, 0 to 1.
     """
-    largest = max(float(np.abs(values).max()), 1e-9)
+    even = 1 / len(names)
+    largest = 1.0 if kind == "rank" else max(float(np.abs(values).max()), 1e-9)
+    line = {"share": even / largest, "change": None, "rank": 0.5}[kind]
+    mark = "" if line is None or line > 1 else f"<b style='left:{100 * line:.1f}%'></b>"
     rows = []
     for index in np.argsort(-np.abs(values), kind="stable"):
         value, name = float(values[index]), html.escape(names[index])
         length = 100 * abs(value) / largest
-        if signed:
+        if kind == "change":
             side = f"left:{50 - length / 2 if value < 0 else 50:.1f}%;width:{length / 2:.1f}%"
             text, middle = f"{value:+.2f}", "<b></b>"
         else:
-            side, text, middle = f"left:0;width:{length:.1f}%", f"{value:.0%}", ""
-        kind = " class='against'" if value < 0 else ""
+            side, text, middle = f"left:0;width:{length:.1f}%", f"{value:.0%}", mark
+        against = " class='against'" if value < 0 else ""
         rows.append(
             f"<img src='{grey_picture(images[index])}' alt=''><span>{name}</span>"
-            f"<span class='track' aria-hidden='true'>{middle}<i{kind} style='{side}'></i></span>"
+            f"<span class='track' aria-hidden='true'><i{against} style='{side}'></i>{middle}</span>"
             f"<span class='value'>{text}</span>"
         )
-    what = (
-        "How much each filter speaks for these words (orange, right) or against them (blue, left): change of their "
-        "log-likelihood."
-        if signed
-        else f"Share of each filter; an even share is {1 / len(names):.1%}."
-    )
     st.html(f"{_STYLE}<div class='cxr-bars' role='group' aria-label='By filter'>{''.join(rows)}</div>")
-    st.caption(what)
+    st.caption(_ABOUT[kind].format(even=even))

@@ -106,6 +106,8 @@ def show_answer(case: Case, card: Card, question: Question, chosen: Sequence[Car
             work.jobs.append((each, about, key))
             continue
         drawn = explanations.heat_map(found)
+        if told := explanations.in_full(found):
+            st.caption(f"{bundles.title_of(each)}: {told}" if compare == MODELS else f"{option.title}: {told}")
         if drawn is None:
             _show_filter_values(case, each, question, found)
         elif not drawn.values.any():
@@ -150,7 +152,7 @@ def _show_filter_values(case: Case, card: Card, question: Question, found: tuple
     values = explanations.filter_values(found)
     if values is None:
         return
-    filter_bars(filters.views(case, card).filtered, CLUSTERS, values, signed=found[0].signed)
+    filter_bars(filters.views(case, card).filtered, CLUSTERS, values, kind="change" if found[0].signed else "share")
     title = next((title for title, each in filters.pairs(case).items() if each.name == card.name), None)
     query = {session.SOURCE: case.source, session.STUDY: case.title}
     if title:

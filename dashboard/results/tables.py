@@ -18,16 +18,26 @@ from dashboard.components.score_table import export
 from dashboard.results.parts import score_table
 from dashboard.services.evaluations import ResultSet
 
-SHOWN: tuple[TableName, ...] = ("2", "3", "ccve", "encoders")
-COMMANDS: dict[TableName, str] = {"2": "table 2", "3": "table 3", "ccve": "study ccve", "encoders": "study encoders"}
+ALONE = "The paper's numbers alone:"
+SHOWN: tuple[TableName, ...] = ("2", "3", "ccve", "encoders", "filters")
+COMMANDS: dict[TableName, str] = {
+    "2": "table 2",
+    "3": "table 3",
+    "ccve": "study ccve",
+    "encoders": "study encoders",
+    "filters": "study filters",
+}
 ABOUT: dict[TableName, str] = {
     "2": "How well image backbones learn the observations: the choice of FVE's towers.",
     "3": "Reports written from the true fine labels as text, without any image: what perfect labels would be worth.",
     "ccve": "What can be read from CCVE's 13 embeddings of a study, without any decoder.",
     "encoders": "The paper puts FVE first, then DVE, CVE, CCVE by clinical F1. Here over several training seeds, and "
     "with CLIP's batch normalisation frozen, as here, or changing, as in the published code.",
+    "filters": "Does a filter of CCVE change the picture, does its embedding know more of its own observation than the "
+    "others', and does what is shown of it tell whether the observation is there? Beside each: random filters that "
+    "change pictures as much, and no filter at all.",
 }
-DRAWN: dict[TableName, str] = {"3": "f1"}
+DRAWN: dict[TableName, str] = {"3": "f1", "filters": "presence"}
 """The score that a table's chart shows, where that is not the table's first."""
 
 
@@ -149,12 +159,14 @@ def _filter_map(path: Path) -> None:
 
 
 def _papers(name: TableName, results: ResultSet) -> None:
+    numbers = paper_numbers(settings.paper_tables(), name)
     st.info(
         f"{results.name} has no such table yet. `cxr-lens {COMMANDS[name]} --preset {results.family}` makes it from "
-        "the data. The paper's numbers alone:",
+        f"the data. {ALONE if numbers else ''}",
         icon=":material/info:",
     )
-    numbers = paper_numbers(settings.paper_tables(), name)
+    if not numbers:
+        return
     rows = [
         {"Row": ", ".join(key)} | {METRICS[metric].head: value for metric, value in values.items()}
         for key, values in numbers.items()

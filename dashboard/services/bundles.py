@@ -28,6 +28,7 @@ from dashboard import settings
 
 if TYPE_CHECKING:
     from core.bundles.pair import ReportModel
+    from core.encoders.ccve import ClusterTexts
 
 # Read when torch is first imported, which is later and not here: see `settings.threads`.
 os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads()))
@@ -203,6 +204,15 @@ def open_model(card: Card) -> ReportModel:
     except CXRLensError as error:
         catalogue.broken[card.name] = str(error)
         raise
+
+
+def cluster_texts(card: Card) -> ClusterTexts | None:
+    """What the tokens of CCVE's filters are compared with; None where a bundle keeps none.
+
+    Raises:
+        CXRLensError: it is damaged.
+    """
+    return _catalogue().library.cluster_texts(card.name)
 
 
 @contextmanager

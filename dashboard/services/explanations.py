@@ -191,6 +191,25 @@ def heat_map(found: tuple[Attribution, ...]) -> HeatMap | None:
     )
 
 
+def in_full(found: tuple[Attribution, ...]) -> str:
+    """What an answer leaves out, in a sentence: attention beside the image, what is missing to a sum; or nothing."""
+    details = found[0].details
+    if "image" in details:
+        return (
+            f"While it wrote these words, the model gave {details['image']:.0%} of its attention to the image; what is "
+            "shown divides that part. The rest did not look at the image."
+        )
+    if "convergence_delta" in details:
+        total = float(sum(each.values.sum() for each in found))
+        missing = details["convergence_delta"]
+        share = abs(missing) / max(abs(total - missing), 1e-9)
+        return (
+            f"The values sum to {total:.2f}; what they divide, the change of the log-likelihood from an empty image to "
+            f"this one, is {total - missing:.2f} ({share:.0%} off)."
+        )
+    return ""
+
+
 def filter_values(found: tuple[Attribution, ...]) -> npt.NDArray[np.float32] | None:
     """An answer by CCVE's filters, (13,); None where it is about places."""
     return next((each.values for each in found if each.geometry is None), None)

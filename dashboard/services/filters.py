@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from core.bundles.card import Card
 from core.explain.measured import Measured, measured
+from core.paper.tables import read_table, table_path
 from core.registry import token_names
 from dashboard import settings
 from dashboard.services import bundles, studies
@@ -28,14 +30,14 @@ Values = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """A radiograph through the trained filters and through filters that learned nothing.
+    """A radiograph through the trained filters and through random filters that change it as much.
 
     Attributes:
         image: (H, W), before the filters, as the encoder gets it.
         trained: (13, H, W), grey levels of the image: 0 is black, 1 is white.
-        control: the same of the untrained filters.
+        control: the same of the random filters.
         trained_response: (13, F), gain by frequency, from even grey to 0.5 cycles a pixel.
-        control_response: the same of the untrained filters.
+        control_response: the same of the random filters.
     """
 
     image: Values
@@ -52,7 +54,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """Attention to the filters, of the pair and of the same pair with untrained filters."""
+    """Attention to the filters, of the pair and of the same pair with random filters as strong."""
 
     trained: FilterAttention
     control: FilterAttention
@@ -88,7 +90,7 @@ def views(case: Case, card: Card) -> FilterViews:
 
 @kept(32)
 def pictures(case: Case, card: Card) -> Pictures:
-    """Pass the case through the filters, and through filters that learned nothing."""
+    """Pass the case through the filters, and through random filters that change it as much."""
     from core.explain.filters import filter_views, frequency_responses
 
     both, seen = (subject(case, card), control(case, card)), views(case, card)
@@ -156,21 +158,94 @@ class Learned:
         studies: studies of the test split whose impression has the cluster.
         of: of how many.
         examples: sentences of such impressions; none for families that learned from patients.
+        absent: whether CLIP was also trained to tell these images from others without the cluster.
     """
 
     cluster: str
     studies: int
     of: int
     examples: tuple[str, ...]
+    absent: bool
 
 
 def learned(card: Card, cluster: str) -> Learned:
     """What a filter was trained on, with examples where they are of no patient."""
+    absent = bool(card.content.get("config", {}).get("cluster_clip", {}).get("absent"))
     if not bundles.synthetic(card.family):
-        return Learned(cluster, 0, 0, ())
+        return Learned(cluster, 0, 0, (), absent)
     known = studies.visible_studies()
     texts = [study.cluster_texts[cluster] for study in known.values() if cluster in study.cluster_texts]
-    return Learned(cluster, len(texts), len(known), tuple(dict.fromkeys(texts))[:EXAMPLES])
+    return Learned(cluster, len(texts), len(known), tuple(dict.fromkeys(texts))[:EXAMPLES], absent)
+
+
+LIKENESS = "likeness"
+SIGNS: Mapping[str, str] = {
+    LIKENESS: "Likeness to the wording of its finding",
+    "cls-attention": "Attention before the first word",
+    "attention": "Attention of the words",
+    "occlusion": "How much less likely the report is without the filter",
+}
+"""What can be shown of a filter -> its name for a reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """How well something that is shown of a filter tells that the filter's finding is there.
+
+    Attributes:
+        name: key of ``SIGNS``.
+        auc: area under the ROC curve, mean over filters, with its 95 % interval (value, low, high); 0.5 is chance.
+        studies: that it was measured on.
+        note: one more sentence of what was measured, or nothing.
+        controls: the same AUC with random filters as strong as the learned ones, and without any, by their names;
+            of the likeness, which needs no decoder.
+    """
+
+    name: str
+    auc: tuple[float, float, float]
+    studies: int
+    note: str
+    controls: tuple[tuple[str, float], ...] = ()
+
+
+def signs(card: Card) -> tuple[Sign, ...]:
+    """What was measured of the pair's signs, the best first; empty where nothing was.
+
+    Raises:
+        TableError: the table is damaged.
+    """
+    path = table_path(settings.result_tables(), card.family, "filters")
+    if card.encoder != "ccve" or not path.is_file():
+        return ()
+    table, found = read_table(path), []
+    rows = [row for row in table.rows if row.keys.get("design") == "bundles" and "presence" in row.metrics]
+    controls = tuple((row.keys["filters"], row.metrics["presence"].value) for row in rows if row.kind == "control")
+    for row in rows:
+        name = row.keys.get("sign", LIKENESS if row.keys.get("filters") == "learned" else "")
+        cell = row.metrics["presence"]
+        if name not in SIGNS or row.keys.get("decoder", card.decoder) != card.decoder:
+            continue
+        if cell.low is not None and cell.high is not None:
+            auc = (cell.value, cell.low, cell.high)
+            alone = name == LIKENESS  # of the encoder: its row tells of trials, not of this sign
+            found.append(Sign(name, auc, table.n, "" if alone else row.note, controls if alone else ()))
+    return tuple(sorted(found, key=lambda each: -each.auc[0]))
+
+
+@kept(64)
+def likeness(case: Case, card: Card) -> Values | None:
+    """How typical each filtered picture is of its finding's wording, (13,), 0 to 1; None where bundles keep no texts.
+
+    See ``core.explain.filters.likeness``.
+    """
+    from core.explain.filters import likeness as measure
+
+    texts = bundles.cluster_texts(card)
+    if texts is None:
+        return None
+    opened = subject(case, card)
+    with bundles.inference():
+        return measure(opened, texts)
 
 
 def trust(card: Card) -> Measured | None:

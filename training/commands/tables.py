@@ -205,6 +205,37 @@ def study_encoders(
     _finish(study.encoder_table(run.config, run.data, steady, drifted, PAPER, command, names), out, as_json)
 
 
+@studies.command("filters")
+def study_filters(
+    preset: Preset = "phantom",
+    design: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--design",
+            help='Name of a design, or "bundles": what the bundles have; may come again.',
+            show_default="all",
+        ),
+    ] = None,
+    bundles: Bundles = BUNDLES,
+    runs: Runs = RUNS,
+    out: Tables = RESULTS,
+    epochs: Annotated[int, typer.Option(min=1, help="Of a design that shows a pair one picture.")] = 4,
+    most: StudiesASplit = 600,
+    overrides: Overrides = None,
+    accelerator: Accelerator = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Under which training CCVE's filters filter: designs with equal budgets; done ones are skipped."""
+    run = _run(preset, overrides, runs, accelerator)
+    from training.paper.filter_study import BUNDLES, DESIGNS, FilterStudyConfig, filter_study
+
+    command = again("study filters", preset, overrides) + "".join(f" --design {name}" for name in design or [])
+    command += f" --epochs {epochs} --studies {most}"
+    settings = FilterStudyConfig(epochs=epochs, studies=most)
+    with resumable():
+        _finish(filter_study(run, bundles, design or [BUNDLES, *DESIGNS], settings, command), out, as_json)
+
+
 def paper(
     preset: Preset,
     overrides: Overrides = None,

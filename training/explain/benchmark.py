@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
@@ -47,6 +48,9 @@ from training.threads import use_threads_for
 
 RANDOM_MAPS, RANDOM_RANKINGS = 3, 20
 """Draws that stand for one random map, and for one random ranking of filters."""
+
+FEW = 3
+"""Other studies with a finding that make a usual ranking of filters for it."""
 
 USUAL_MASKS = 20
 """Training studies behind the usual place of an observation."""
@@ -195,7 +199,8 @@ def estimate(
                 began = time.perf_counter()
                 for subject, phantom in opened:
                     for question in questions(subject, phantom):
-                        _row(job, subject, phantom, question, method, checked=False)
+                        found = _explained(job, subject, question, method)
+                        _row(job, subject, phantom, question, method, found, checked=False)
                 seconds[key] = (time.perf_counter() - began) / len(opened)
     # A checked finding is explained four times more: on the randomised model, on three noisy images. About one question
     # in three is a finding of its own.
@@ -266,12 +271,19 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
             rows: list[dict[str, Any]] = saved["rows"]
             return rows
     began, rows, left = time.perf_counter(), [], job.settings.checked
+    rankings: list[_Ranked] = []
     for subject, phantom in tqdm(_subjects(job, name), desc=f"  {name}, {method}", unit="study", leave=False):
         for question in questions(subject, phantom):
-            row = _row(job, subject, phantom, question, method, checked=left > 0)
+            found = _explained(job, subject, question, method)
+            row = _row(job, subject, phantom, question, method, found, checked=left > 0)
             if row is not None:
                 left -= question.mask is not None
                 rows.append({"encoder": card.encoder, "decoder": card.decoder, "method": method, **row})
+                values = token_values(subject, found) if found and not subject.visual.grids else None
+                if values is not None:
+                    rankings.append(_Ranked(len(rows) - 1, subject, question, values))
+    for place, value in _by_usual_ranking(rankings, rows):
+        rows[place]["usual_ranking"] = value
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps({"key": key, "seconds": time.perf_counter() - began, "rows": rows}))
     return rows
@@ -312,35 +324,92 @@ def questions(subject: Subject, phantom: PhantomStudy) -> Iterator[Question]:
         yield Question("reference", targets.reference(subject, phantom.study.findings))
 
 
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """How a method ranked CCVE's filters for a question; ``row`` is the place of its numbers."""
+
+    row: int
+    subject: Subject
+    question: Question
+    values: npt.NDArray[np.float64]
+
+
+def _by_usual_ranking(ranked: Sequence[_Ranked], rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, float]]:
+    """Comprehensiveness of the method's mean ranking of the other studies: what does not look at this image.
+
+    Of the same kind of question, and about the same observation where at least ``FEW`` other studies have it.
+    """
+    for each in ranked:
+        if not isinstance(each.question.target, targets.WordTarget):
+            continue
+        here = rows[each.row]["study"]
+        others = [o for o in ranked if rows[o.row]["study"] != here and o.question.kind == each.question.kind]
+        alike = [o for o in others if o.question.observation == each.question.observation]
+        chosen = alike if len({rows[o.row]["study"] for o in alike}) >= FEW else others
+        if chosen:
+            usual = np.mean([o.values for o in chosen], axis=0)
+            yield each.row, erasure(each.subject, each.question.target, usual).comprehensiveness
+
+
+def _options(job: Job, subject: Subject, question: Question, method: str) -> dict[str, Any]:
+    options = dict(VARIANTS[method].options)
+    if method in ("smoothgrad", "random-masks"):
+        options["seed"] = job.settings.seed
+    if method == "layer-grad-cam":
+        options["layer"] = cam_layers(subject, question.target)[-2]
+    return options
+
+
+def _explained(job: Job, subject: Subject, question: Question, method: str) -> tuple[Attribution, ...]:
+    """What a method answers; nothing of what does not look at the image, or cannot answer."""
+    if method in PRIORS or not _can(subject, question, method):
+        return ()
+    options = _options(job, subject, question, method)
+    return explain(subject, question.target, VARIANTS[method].method, **options)
+
+
 def _row(
-    job: Job, subject: Subject, phantom: PhantomStudy, question: Question, method: str, *, checked: bool
+    job: Job,
+    subject: Subject,
+    phantom: PhantomStudy,
+    question: Question,
+    method: str,
+    explained: tuple[Attribution, ...],
+    *,
+    checked: bool,
 ) -> dict[str, Any] | None:
     """All numbers of one question; None where the method cannot answer it."""
     seed = job.settings.seed
     if method in PRIORS:
         found = [_measure(subject, question, each) for each in _prior(job, subject, phantom, question, method)]
         measured = {name: float(np.mean([each[name] for each in found])) for name in (found[0] if found else {})}
-    elif not _can(subject, question, method):
+    elif not explained:
         return None
     else:
-        options = dict(VARIANTS[method].options)
-        if method in ("smoothgrad", "random-masks"):
-            options["seed"] = seed
-        if method == "layer-grad-cam":
-            options["layer"] = cam_layers(subject, question.target)[-2]
-
-        def run(of: Subject) -> tuple[Attribution, ...]:
-            return explain(of, question.target, VARIANTS[method].method, **options)
-
-        explained = run(subject)
-        measured = _measure(subject, question, explained)
+        measured = _measure(subject, question, explained) | _told(explained)
         if checked and question.mask is not None:
+            options = _options(job, subject, question, method)
+
+            def run(of: Subject) -> tuple[Attribution, ...]:
+                return explain(of, question.target, VARIANTS[method].method, **options)
+
             measured["sanity"] = sanity(subject, explained, run, seed=seed)
             measured["stability"] = stability(subject, explained, run, seed=seed)
     if not measured:
         return None
     about = {"kind": question.kind, "observation": question.observation, "severity": question.severity}
     return {"study": phantom.study.study_id, **about, **measured}
+
+
+def _told(found: Sequence[Attribution]) -> dict[str, float]:
+    """What a method tells of itself: the share of attention for the image, the share that is missing to a sum."""
+    details, told = found[0].details, dict[str, float]()
+    if "image" in details:
+        told["image"] = details["image"]
+    if "convergence_delta" in details:
+        total = float(sum(each.values.sum() for each in found)) - details["convergence_delta"]
+        told["missing"] = abs(details["convergence_delta"]) / max(abs(total), 1e-9)
+    return told
 
 
 def _can(subject: Subject, question: Question, method: str) -> bool:

@@ -3,9 +3,10 @@
 Paper: flatten 13 x 640, PCA to 2,000 (about 70 % of the variance), CatBoost, ROC-AUC 0.711 on "disease
 classification"; labels, split and CatBoost's settings are not given (paper-notes 6.5). Ours: one model an observation,
 mean AUC, everything fitted on the training split; beside it a linear probe, raw features, the same probes on DVE, FVE
-and CVE, CCVE with filters that learned nothing, and how much of CCVE's own task the filter's index gives away. The
-probes' macro F1 is that of Table 1, over the same fourteen observations: what a report could say that says all that a
-probe reads, and nothing else. A pair far below its encoder's probe loses findings in its decoder.
+and CVE, on CCVE with random filters as strong as the learned ones and without any, and how much of CCVE's own task the
+filter's index gives away. The probes' macro F1 is that of Table 1, over the same fourteen observations: what a report
+could say that says all that a probe reads, and nothing else. A pair far below its encoder's probe loses findings in its
+decoder.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
 from core.encoders import Encoder
 from core.encoders.ccve import ClusterClipEncoder
-from core.encoders.random_filters import with_random_filters
+from core.encoders.random_filters import with_random_filters, without_filters
 from core.encoders.token_cache import TokenCache, write_token_cache
 from core.evaluation.auc import macro_aucs, weighted_aucs
 from core.evaluation.clinical import clinical_statistics
@@ -63,6 +64,10 @@ from training.run_folder import StageError
 
 Floats = npt.NDArray[np.float32]
 RANDOM = "ccve, random filters"
+UNFILTERED = "ccve, no filter"
+CONTROLS = {RANDOM: "CCVE with random filters as strong", UNFILTERED: "CCVE without filters"}
+SAMPLE = 64
+"""Training images on which random filters get the learned ones' strength."""
 MAP_STUDIES = 100
 """Held-out studies on the map: 1,300 points in each of its two halves."""
 SHUFFLES = 8
@@ -134,7 +139,7 @@ def ccve_study(
     most = config.studies or None
     labels = usable({split: data.coarse_targets(split).numpy()[:most] for split in SPLITS}, OBSERVATIONS)
     require_components(config.components, len(labels.targets["train"]), "training studies")
-    encoders = _encoders(bundles, cards, device)
+    encoders = _encoders(data, bundles, cards, device)
     tokens = {
         name: {split: _tokens(data, split, most, encoder, key, work / name.replace(", ", "-")) for split in SPLITS}
         for name, (encoder, key) in encoders.items()
@@ -185,7 +190,7 @@ def ccve_study(
         rows.append(
             Row(
                 name=row,
-                kind="control" if encoder == RANDOM else "system",
+                kind="control" if encoder in CONTROLS else "system",
                 keys={"encoder": encoder, "probe": kind},
                 metrics={
                     "auc": Cell(value=value, low=low, high=high, paper=number),
@@ -345,7 +350,9 @@ def _first_pairs(family: str, bundles: Path) -> dict[str, Card]:
     return cards
 
 
-def _encoders(bundles: Path, cards: Mapping[str, Card], device: str = "cpu") -> dict[str, tuple[Encoder, str]]:
+def _encoders(
+    data: StudyData, bundles: Path, cards: Mapping[str, Card], device: str = "cpu"
+) -> dict[str, tuple[Encoder, str]]:
     """Name -> encoder and a hash of its weights; of DVE, which has one a decoder, the first pair's."""
     library = BundleLibrary(bundles, device)
     found: dict[str, tuple[Encoder, str]] = {}
@@ -355,7 +362,9 @@ def _encoders(bundles: Path, cards: Mapping[str, Card], device: str = "cpu") -> 
         key = content_hash(card.content["encoder"]["shared"] or card.content["sha256"])
         found[name] = (encoder, key)
         if isinstance(encoder, ClusterClipEncoder):
-            found[RANDOM] = (with_random_filters(encoder), key + "-random")
+            sample = to_images(np.asarray(data.images("train", encoder.normalize.image_size)[:SAMPLE]))
+            found[RANDOM] = (with_random_filters(encoder, sample), key + "-random-as-strong")
+            found[UNFILTERED] = (without_filters(encoder), key + "-unfiltered")
     return found
 
 
@@ -397,14 +406,14 @@ def _shuffled(labels: Labelled, seed: int) -> Labelled:
 
 
 def _title(name: str) -> str:
-    return "CCVE with random filters" if name == RANDOM else ENCODERS[name].title
+    return CONTROLS.get(name) or ENCODERS[name].title
 
 
 def _comparisons(measured: Mapping[str, tuple[float, npt.NDArray[np.float64]]]) -> list[str]:
-    """CCVE less its random filters, and less CVE, on the same draws."""
+    """CCVE less its random filters, less itself without filters, and less CVE, on the same draws."""
     sentences = []
     for kind in ("PCA, CatBoost", "raw features, linear"):
-        for other in ("CCVE with random filters", ENCODERS["cve"].title):
+        for other in (*CONTROLS.values(), ENCODERS["cve"].title):
             (ours, draws), (theirs, others) = measured[f"CCVE: {kind}"], measured[f"{other}: {kind}"]
             low, high = np.quantile(draws - others, [0.025, 0.975]).tolist()
             sentences.append(

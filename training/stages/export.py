@@ -14,12 +14,13 @@ from torch import Tensor
 
 from core.bundles.card import INTENDED_USE
 from core.bundles.inference import decoder_states
-from core.bundles.library import BundleLibrary, compute_expected, write_bundle
+from core.bundles.library import CLUSTER_FILE, BundleLibrary, compute_expected, write_bundle
 from core.bundles.rounding import rounded
 from core.config import to_dict
 from core.decoders import decoder_class
 from core.decoders.search import GenerateConfig
 from core.encoders import Encoder
+from core.encoders.ccve import ClusterClipEncoder, ClusterTexts
 from core.encoders.clip import ContrastiveEncoder
 from core.encoders.random_filters import with_random_filters
 from core.files import whole_file
@@ -29,6 +30,7 @@ from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
 from training.run_folder import load_weights
+from training.stages.clip import cluster_texts
 from training.stages.encoders import objective_of, trained_encoder
 from training.stages.gate import write_gates_of
 from training.stages.models import (
@@ -41,11 +43,14 @@ from training.stages.models import (
     reads_cache,
 )
 from training.stages.run import Run
+from training.stages.tokens import cache
 
 EMBEDDING_STUDIES = 400
 """Held-out studies whose embeddings the demo shows."""
 TOKEN_STUDIES = 200
 """The first of them, whose single tokens it shows."""
+USUAL = 101
+"""Steps of the likeness of validation studies to a cluster's text."""
 
 DESCRIPTIONS = {
     "phantom": "Computed phantom radiographs, no patients. Do not expect sense on a real X-ray.",
@@ -118,9 +123,21 @@ def _export_encoder(run: Run, name: str, out: Path) -> None:
     write_bundle(
         out / "shared" / _shared_name(run, name),
         {**card(run, _shared_name(run, name)), "encoder": about},
-        {"model.safetensors": rounded(encoder.state_dict(), "encoder.")},
+        {"model.safetensors": rounded(encoder.state_dict(), "encoder."), **_cluster_file(run, name, encoder)},
         {},
     )
+
+
+def _cluster_file(run: Run, name: str, encoder: Encoder) -> dict[str, dict[str, Tensor]]:
+    """Of CCVE: typical wordings of its clusters, and how alike validation studies' tokens are to them."""
+    if not isinstance(encoder, ClusterClipEncoder):
+        return {}
+    texts = cluster_texts(encoder, run.data.cluster_pairs("train"))
+    tokens = cache(run, name, "validate")
+    values = tokens.tokens(list(range(len(tokens))))
+    found = ClusterTexts(texts, torch.zeros(len(texts), 1)).likeness(values)
+    steps = torch.linspace(0, 1, USUAL)
+    return {CLUSTER_FILE: {"texts": texts, "usual": found.quantile(steps, dim=0).T}}
 
 
 def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> None:
@@ -183,7 +200,8 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
             ids = encoder.clip.text.tokenize([each.impression for each in studies])
             tensors["text"] = encoder.clip.text(ids.to(tokens.device))
     if ENCODERS[encoder_parts(name)[0]].token_names:
-        tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder)).tokens}  # type: ignore[arg-type]
+        first = next(batches(images, 64))
+        tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder, first)).tokens}  # type: ignore[arg-type]
     else:
         tensors |= {key: value[:TOKEN_STUDIES] for key, value in single_tokens(visual).items()}
     write = GenerateConfig(**run.data.write_settings(config.write))

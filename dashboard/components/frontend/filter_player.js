@@ -41,9 +41,10 @@ function curve(sides, index) {
 function bar(side) {
   const fill = make("i")
   const tick = make("b")
+  const even = make("s", { title: "An even share" })
   const number = make("span", { className: "number" })
-  const row = make("div", { className: `bar ${SIDES[side]}` }, make("div", { className: "track" }, fill, tick), number)
-  return { row, fill, tick, number }
+  const row = make("div", { className: `bar ${SIDES[side]}` }, make("div", { className: "track" }, fill, even, tick), number)
+  return { row, fill, even, tick, number }
 }
 
 function tile(data, index, send) {
@@ -137,12 +138,13 @@ function build(root, data, state, send) {
 
 function draw(state) {
   const { data, place } = state
-  const most = Math.max(...data.sides.flatMap((side) => [...side.summary, ...side.words.flat()]), 1e-6)
+  const most = Math.max(...data.sides.flatMap((side) => [...side.summary, ...side.words.flat()]), 1 / data.names.length)
   data.names.forEach((_, index) => {
     data.sides.forEach((side, which) => {
-      const { fill, tick, number } = state.tiles[index].bars[which]
+      const { fill, even, tick, number } = state.tiles[index].bars[which]
       const share = place < 0 ? side.summary[index] : side.words[place][index]
       fill.style.width = `${(100 * share) / most}%`
+      even.style.left = `${100 / data.names.length / most}%`
       tick.style.left = `${(100 * side.summary[index]) / most}%`
       tick.hidden = place < 0
       number.textContent = percent(share)
