@@ -60,7 +60,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
         "best": [
             best
             for names, part in frame.groupby(["encoder", "kind"], sort=False)
-            if (best := _best(part, str(names[0]), str(names[1]), seed))
+            if (best := best_of(part, str(names[0]), str(names[1]), seed))
         ],
         "by_finding": _by(frame, "finding", seed),
         "by_size": _by(frame, "size", seed),
@@ -98,7 +98,7 @@ def _half(patient: object) -> int:
     return hashlib.sha256(str(patient).encode()).digest()[0] % 2
 
 
-def _best(part: pd.DataFrame, encoder: str, kind: str, seed: int) -> dict[str, Any]:
+def best_of(part: pd.DataFrame, encoder: str, kind: str, seed: int) -> dict[str, Any]:
     """The method that points best over an encoder's decoders, chosen on one half of the patients, scored on the other.
 
     Both halves are scored so, with the method that the other half chose: the choice does not flatter the result.
