@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -45,8 +45,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
     frame = pd.DataFrame(rows)
     found = []
     for names, part in frame.groupby(["encoder", "decoder", "kind", "method"], sort=False):
-        encoder, decoder, kind, method = map(str, names)
-        row = {"encoder": encoder, "decoder": decoder, "kind": kind, "method": method, "n": len(part)}
+        encoder, decoder, kind, method = cast("tuple[str, str, str, str]", names)
+        row: dict[str, Any] = {"encoder": encoder, "decoder": decoder, "kind": kind, "method": method, "n": len(part)}
         for metric in METRICS:
             if metric in part and part[metric].notna().any():
                 row[metric] = _interval(part[metric], part["patient"], seed)
@@ -60,7 +60,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
         "best": [
             best
             for names, part in frame.groupby(["encoder", "kind"], sort=False)
-            if (best := best_of(part, str(names[0]), str(names[1]), seed))
+            if (best := best_of(part, *cast("tuple[str, str]", names), seed))
         ],
         "by_finding": _by(frame, "finding", seed),
         "by_size": _by(frame, "size", seed),
@@ -85,7 +85,8 @@ def _gains(asked: pd.DataFrame, part: pd.DataFrame, seed: int) -> dict[str, list
 def _named(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
     """By pair: in what share of the films that have it the report names a finding."""
     found: dict[str, dict[str, float]] = {}
-    for (encoder, decoder), part in frame[frame["method"] == "centre"].groupby(["encoder", "decoder"], sort=False):
+    for names, part in frame[frame["method"] == "centre"].groupby(["encoder", "decoder"], sort=False):
+        encoder, decoder = cast("tuple[str, str]", names)
         asked = part.drop_duplicates(["study", "finding"])["finding"].value_counts()
         named = part[part["kind"] == "sentence"]["finding"].value_counts()
         shares = (named.reindex(asked.index).fillna(0) / asked).round(3)
@@ -131,7 +132,7 @@ def _by(frame: pd.DataFrame, what: str, seed: int) -> list[dict[str, Any]]:
     """Pointing of every method and prior by finding or size of the box, over an encoder's decoders."""
     rows = []
     for names, part in frame.groupby(["encoder", "kind", what, "method"], sort=False):
-        row = dict(zip(("encoder", "kind", what, "method"), map(str, names), strict=True))
+        row: dict[str, Any] = dict(zip(("encoder", "kind", what, "method"), names, strict=True))
         rows.append({**row, "n": len(part), "pointing": _interval(part["pointing"], part["patient"], seed)})
     return rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -71,7 +71,7 @@ def places(source_key: str, splits: tuple[Split, ...]) -> tuple[Place, ...]:
     others = Counter[str]()
     for split in splits:
         for study_id in source.ids(split):
-            for each in source.masks(study_id, (USUAL_SIDE, USUAL_SIDE)):
+            for each in _by_name(source.masks(study_id, (USUAL_SIDE, USUAL_SIDE))):
                 observations = asked_for(each)
                 if not observations:
                     others[each.name] += 1
@@ -83,6 +83,15 @@ def places(source_key: str, splits: tuple[Split, ...]) -> tuple[Place, ...]:
         named = f" It has places of {', '.join(others)}, which are none of them." if others else ""
         raise StageError(f"{source.title} has no place of any of the 14 observations.{named}")
     return tuple(found)
+
+
+def _by_name(found: Sequence[TrueFinding]) -> list[TrueFinding]:
+    """Findings of one name on a film as one place: they are asked for by one sentence."""
+    joined: dict[str, TrueFinding] = {}
+    for each in found:
+        before = joined.get(each.name)
+        joined[each.name] = replace(each, mask=before.mask | each.mask) if before else each
+    return list(joined.values())
 
 
 def asked_for(finding: TrueFinding) -> tuple[str, ...]:
@@ -149,4 +158,7 @@ def usual_place(found: Sequence[Place], place: Place, *, of_its_side: bool) -> F
         and each.patient != place.patient
         and (not of_its_side or each.side == place.side)
     ]
-    return np.mean(others, axis=0, dtype=np.float32) if others else None
+    if not others:
+        return None
+    usual: FloatImage = np.mean(others, axis=0, dtype=np.float32)
+    return usual
