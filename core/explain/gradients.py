@@ -155,7 +155,8 @@ def _stages(trunk: nn.Module | None) -> dict[str, nn.Module]:
         if isinstance(trunk, ModifiedResNet)
         else [stage["module"] for stage in trunk.feature_info]  # type: ignore[union-attr]
     )
-    return {name: trunk.get_submodule(name) for name in names}
+    there = dict(trunk.named_modules())  # of a CNN that was cut short, timm still names the stages that are gone
+    return {name: there[name] for name in names if name in there}
 
 
 def _layer(trunk: nn.Module | None, name: str) -> nn.Module:

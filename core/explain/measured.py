@@ -1,13 +1,14 @@
 """How far an explanation can be believed: what ``cxr-lens explain-benchmark`` measured, read for the pages.
 
-A family of bundles has one file, ``assets/explain/<family>.json``. Only the phantom's true places are known, so other
-families have none, and ``measured`` says None.
+A family of bundles has one file, ``assets/explain/<family>.json``. Pairs of the phantom were asked about phantoms,
+whose true places are known, others about real films, on which radiologists drew boxes. Of a family without a file
+``measured`` says None.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,9 +35,10 @@ class Measured:
     Attributes:
         method: key of ``training.explain.summary.VARIANTS``: a method of ``core.explain.methods.METHODS``, or a
             variant.
-        kind: what was asked: "mention", "sentence", "logit", "report" or "reference".
+        kind: what was asked: "mention", "sentence", "given" (a sentence that the report need not have), "logit",
+            "likeness", "report" or "reference".
         questions: how many explanations were scored.
-        studies: of how many phantom studies.
+        studies: of how many phantoms, or films.
         numbers: by name: pointing, energy, iou, average_precision, deletion, insertion, comprehensiveness, sufficiency,
             sanity, stability; see docs/explanations.md.
         gains: above what does not look at the image, on the same questions: of the pointing game over "centre" and
@@ -58,6 +60,13 @@ class Measured:
     command: str
 
 
+_NEAREST = {"mention": ("mention", "sentence", "given"), "sentence": ("sentence", "given")}
+"""Kinds of question whose results also stand for a kind; few reports name what is in a box."""
+
+_ENOUGH = 20
+"""Questions from which on a kind's own result counts, and not that of the next kind; ours."""
+
+
 def measured(folder: Path, family: str, encoder: str, method: str, kind: str, decoder: str = "") -> Measured | None:
     """Look up a method.
 
@@ -65,9 +74,9 @@ def measured(folder: Path, family: str, encoder: str, method: str, kind: str, de
         folder: of the results, ``assets/explain``.
         family: of the bundles, "phantom".
         encoder: key in the registry.
-        method: see ``Measured.method``.
-        kind: see ``Measured.kind``; a word is nearest to "mention".
-        decoder: key in the registry; only CCVE's filters are kept by decoder, "" is over all of them.
+        method: see ``Measured.method``; of an encoder of filters, "-pixels" is added where the map is of pixels.
+        kind: see ``Measured.kind``; a word is nearest to "mention". Where it was asked too seldom, the nearest kind.
+        decoder: key in the registry; where the pair has no result of its own, that over all decoders is taken.
 
     Returns:
         None where it was not measured.
@@ -79,32 +88,66 @@ def measured(folder: Path, family: str, encoder: str, method: str, kind: str, de
     if not path.is_file():
         return None
     content = _read(path, path.stat().st_mtime_ns)
-    wanted = {"encoder": encoder, "decoder": decoder, "method": method, "kind": kind}
     try:
-        for entry in content["entries"]:
-            if all(entry[key] == value for key, value in wanted.items()):
-                numbers, gains = (
-                    {name: (float(m), float(low), float(high)) for name, (m, low, high) in entry[part].items()}
-                    for part in ("numbers", "gains")
-                )
-                if not gains:
-                    return None
-                trust = trust_of(gains)
-                studies = int(content["studies"])
-                return Measured(
-                    method=method,
-                    kind=kind,
-                    questions=int(entry["n"]),
-                    studies=studies,
-                    numbers=numbers,
-                    gains=gains,
-                    trust=trust,
-                    verdict=verdict(trust, numbers, gains, studies),
-                    command=str(content["command"]),
-                )
+        for of in dict.fromkeys((decoder, "")):
+            asked = [
+                entry
+                for each in _NEAREST.get(kind, (kind,))
+                if (entry := content["by_key"].get((encoder, of, method, each))) and entry["gains"]
+            ]
+            if asked:
+                enough = (entry for entry in asked if int(entry["n"]) >= _ENOUGH)
+                entry = next(enough, None) or max(asked, key=lambda entry: int(entry["n"]))
+                return _of_entry(content, entry)
     except (KeyError, TypeError, ValueError) as error:
         raise CXRLensError(f"{path} is damaged ({error}). Write it again: cxr-lens explain-benchmark.") from error
     return None
+
+
+def _of_entry(content: Mapping[str, Any], entry: Mapping[str, Any]) -> Measured:
+    numbers, gains = (
+        {name: (float(m), float(low), float(high)) for name, (m, low, high) in entry[part].items()}
+        for part in ("numbers", "gains")
+    )
+    trust, studies = trust_of(gains), int(content["studies"])
+    tested = f"{studies} synthetic X-rays"
+    if films := content.get("films"):
+        tested = f"{studies} X-rays of patients with {films['truth']} ({films['title']})"
+        if entry["kind"] == "given":
+            tested += ", asked for a sentence that was given and named the finding"
+    return Measured(
+        method=str(entry["method"]),
+        kind=str(entry["kind"]),
+        questions=int(entry["n"]),
+        studies=studies,
+        numbers=numbers,
+        gains=gains,
+        trust=trust,
+        verdict=verdict(trust, numbers, gains, tested),
+        command=str(content["command"]),
+    )
+
+
+_RANKS: Mapping[Trust | None, int] = {"better": 0, "usual": 1, "unproven": 2, None: 3, "worse": 4}
+
+
+def best_first(found: Mapping[str, Measured | None]) -> list[str]:
+    """Names of methods, by what was measured of each: the best first, those that were not measured before the worse."""
+
+    def rank(name: str) -> tuple[int, float]:
+        each = found[name]
+        if each is None:
+            return _RANKS[None], 0.0
+        gained = each.gains["random"] if "random" in each.gains else each.gains["centre"]
+        return _RANKS[each.trust], -gained[0]
+
+    return sorted(found, key=rank)
+
+
+def shows_a_place(found: Iterable[Measured | None]) -> bool:
+    """Whether one of several methods was measured to point better than the middle, or none was measured on places."""
+    placed = [each for each in found if each is not None and "centre" in each.gains]
+    return not placed or any(each.trust in ("better", "usual") for each in placed)
 
 
 def trust_of(gains: Mapping[str, Interval]) -> Trust:
@@ -118,8 +161,12 @@ def trust_of(gains: Mapping[str, Interval]) -> Trust:
     return "usual" if usual is not None and usual[1] <= 0 else "better"
 
 
-def verdict(trust: Trust, numbers: Mapping[str, Interval], gains: Mapping[str, Interval], studies: int) -> str:
-    """Say in plain words how far to trust a method: the advice, then what was measured."""
+def verdict(trust: Trust, numbers: Mapping[str, Interval], gains: Mapping[str, Interval], tested: str) -> str:
+    """Say in plain words how far to trust a method: the advice, then what was measured.
+
+    Args:
+        tested: on what, in words: "12 synthetic X-rays".
+    """
     if "random" in gains:
         fall, by_chance = numbers["comprehensiveness"][0], numbers["comprehensiveness"][0] - gains["random"][0]
         advice = {
@@ -148,7 +195,9 @@ def verdict(trust: Trust, numbers: Mapping[str, Interval], gains: Mapping[str, I
             f"its peak hit the finding {100 * hit:.0f} times in 100, the image's centre would hit it "
             f"{100 * middle:.0f} times"
         )
-    return f"{advice}: in tests on {studies} synthetic X-rays, {found}.{_caution(numbers)}"
+        if "usual place" in gains:
+            found += f", the usual place of such findings {100 * (hit - gains['usual place'][0]):.0f} times"
+    return f"{advice}: in tests on {tested}, {found}.{_caution(numbers)}"
 
 
 def _changed(fall: float) -> str:
@@ -173,6 +222,8 @@ def _read(path: Path, stamp: int) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content["entries"], list):
             raise ValueError("'entries' is not a list")
+        keys = ("encoder", "decoder", "method", "kind")
+        content["by_key"] = {tuple(entry[key] for key in keys): entry for entry in content["entries"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CXRLensError(f"{path} is damaged ({error}). Write it again: cxr-lens explain-benchmark.") from error
     return content

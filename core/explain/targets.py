@@ -21,7 +21,7 @@ from core.explain.subject import Subject, token_runs
 from core.labels.order import abnormal_first
 from core.labels.rules import Mention, label_report
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
-from core.text import END, SENTENCE_END, START, split_sentences
+from core.text import END, SENTENCE_END, START, UNKNOWN, split_sentences, tokenize
 from core.types import CXRLensError, VisualTokens
 
 Kind = TypeVar("Kind", bound=Encoder)
@@ -337,6 +337,23 @@ def reference(subject: Subject, text: str) -> WordTarget:
             f"The reference has {len(ids) - 1} words; its likelihood can be asked for 1 to {MAX_REFERENCE - 2} of them."
         )
     return _of_all(subject, "the reference report", ids)
+
+
+def given(subject: Subject, text: str) -> WordTarget:
+    """The words of a sentence that the report need not have, as if the decoder had begun its report with it.
+
+    Raises:
+        CXRLensError: the text is empty, or the decoder's vocabulary lacks one of its words.
+    """
+    vocabulary, name = subject.model.vocabulary, subject.model.card.name
+    unknown = [word for word in tokenize(text) if UNKNOWN in vocabulary.encode(word, 9)]
+    if unknown:
+        raise CXRLensError(f"{name} never learned the word '{unknown[0]}', so it cannot be asked for \"{text}\".")
+    ids = vocabulary.encode(text, MAX_REFERENCE, sentences=subject.model.decoder.sentences)[1:-1]
+    positions = tuple(position for position, each in enumerate(ids) if each != SENTENCE_END)
+    if not positions:
+        raise CXRLensError("The sentence to ask for is empty.")
+    return WordTarget(f"given sentence: {text}", tuple(ids[: positions[-1] + 1]), positions)
 
 
 def _of_all(subject: Subject, name: str, ids: Sequence[int]) -> WordTarget:

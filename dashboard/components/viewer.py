@@ -143,12 +143,14 @@ class Panel:
         values: (h, w) cells, any scale; all panels share one.
         place: where the cells lie: top, left, height, width, fractions of the image; what is outside it is not shown.
         signed: below 0 has a meaning.
+        filled: coloured; else only its outline is drawn, and the picture says why.
     """
 
     label: str
     values: npt.NDArray[np.float32]
     place: tuple[float, float, float, float]
     signed: bool
+    filled: bool = True
 
 
 _HEAT = st.components.v2.component("cxr_heat", html="<i hidden></i>", js=script("heat.js"))
@@ -168,6 +170,7 @@ def heat_maps(panels: Sequence[Panel], *, study: str, region: Sequence[float] | 
             "width": panel.values.shape[1],
             "place": panel.place,
             "signed": panel.signed,
+            "filled": panel.filled,
             "values": base64.b64encode(np.round(panel.values / largest * 127).astype(np.int8).tobytes()).decode(),
         }
         for panel in panels

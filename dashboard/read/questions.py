@@ -25,6 +25,10 @@ METHODS, MODELS = "methods", "models"
 COMPARED = ("attention", "grad-cam", "integrated-gradients", "occlusion")
 MOST_PANELS = 6
 MUCH_PADDING = 0.1
+NO_PLACE = (
+    "No method was shown to point at findings better than the middle of the image does, so no map is coloured: the "
+    "line is around its strongest tenth."
+)
 SLICE = 1.0  # seconds of writing between two drawings
 
 
@@ -116,9 +120,12 @@ def show_answer(case: Case, card: Card, question: Question, chosen: Sequence[Car
             )
         else:
             label = bundles.title_of(each) if compare == MODELS else option.title
-            panels.append(Panel(label, drawn.values, drawn.place, drawn.signed))
+            filled = explanations.shows_a_place(each, about, explanations.choices(case, each, about))
+            panels.append(Panel(label, drawn.values, drawn.place, drawn.signed, filled))
             if drawn.padding > MUCH_PADDING:
                 st.caption(f":material/warning: {drawn.padding:.0%} of {label} lies on padding outside the radiograph.")
+    if not all(panel.filled for panel in panels):
+        st.caption(NO_PLACE)
     return work, panels
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +12,8 @@ import streamlit as st
 
 from core.bundles.card import Card
 from core.cache import BoundedCache
-from core.explain.measured import SMOOTHING, Measured, measured
+from core.explain.measured import SMOOTHING, Measured, best_first, measured
+from core.explain.measured import shows_a_place as measured_places
 from core.registry import token_names
 from core.types import Attribution, CXRLensError, FloatImage
 from dashboard import settings
@@ -107,7 +108,7 @@ def words_of(case: Case, card: Card, question: Question) -> str:
 
 
 def choices(case: Case, card: Card, question: Question) -> dict[str, Choice]:
-    """How a question can be answered for this pair, by key; the quickest first.
+    """How a question can be answered for this pair, by key; what was measured best of it comes first.
 
     Raises:
         CXRLensError: the report does not have these words.
@@ -123,7 +124,22 @@ def choices(case: Case, card: Card, question: Question) -> dict[str, Choice]:
             title = METHODS[name].title + (f" of {cells}" if over == "tokens" and pixels_too else "")
             key = name + (TOKENS if over == "tokens" and pixels_too else "")
             found[key] = Choice(title, f"{METHODS[name].summary} {LIMITS[name]}", over == "tokens")
-    return found
+    try:
+        order = best_first({key: trust(card, key, question) for key in found})
+    except CXRLensError:  # the page says so, beside the method
+        order = list(found)
+    return {key: found[key] for key in order}
+
+
+def shows_a_place(card: Card, question: Question, options: Iterable[str]) -> bool:
+    """Whether any of these ways to explain was measured to point better than the middle of the image for this pair.
+
+    Also where none was measured: nothing speaks against them then.
+    """
+    try:
+        return measured_places(trust(card, how, question) for how in options)
+    except CXRLensError:
+        return True
 
 
 @st.cache_resource(show_spinner=False)
@@ -227,11 +243,9 @@ def trust(card: Card, how: str, question: Question) -> Measured | None:
     method, over_tokens = how.removesuffix(TOKENS), how.endswith(TOKENS)
     filters = bool(token_names(card.encoder))
     name = method if over_tokens == filters or method == how else f"{method}-cells"
-    if filters and not over_tokens and METHODS[method].over[0] == "pixels":
-        name = ""  # CCVE's maps of pixels were not measured, its rankings of filters were
-    return measured(
-        settings.explanations(), card.family, card.encoder, name, kind, card.decoder if filters else ""
-    ) or measured(settings.explanations(), card.family, card.encoder, name, kind)
+    if filters and not over_tokens and "pixels" in METHODS[method].over:
+        name = f"{method}-pixels"  # its other maps are rankings of filters
+    return measured(settings.explanations(), card.family, card.encoder, name, kind, card.decoder)
 
 
 Box = tuple[float, float, float, float]

@@ -7,10 +7,8 @@ do not look at the image, and with random rankings. A part is one pair with one 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -41,10 +39,10 @@ from core.registry import lookup
 from core.studies.phantom import PhantomSource, PhantomStudy
 from core.types import Attribution, FloatImage, Mask
 from training.evaluate import cards_of
+from training.explain.parts import read_part, run_parts, write_part
 from training.explain.summary import PRIORS, VARIANTS, benchmark_markdown, compact, summarise
 from training.identity import content_hash, stage_identity
 from training.run_folder import StageError
-from training.threads import use_threads_for
 
 RANDOM_MAPS, RANDOM_RANKINGS = 3, 20
 """Draws that stand for one random map, and for one random ranking of filters."""
@@ -137,21 +135,7 @@ def explain_benchmark(
     """
     job, cards, chosen = _prepare(config, bundles, out, settings, methods, names, device)
     parts = [(card.name, method) for card in cards for method in (*chosen, *PRIORS)]
-    with tqdm(total=len(parts), desc="explaining", unit="part") as bar:
-        if jobs <= 1:
-            for each in parts:
-                compute_part(job, *each)
-                bar.update()
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(
-                jobs, mp_context=context, initializer=use_threads_for, initargs=(config.size,)
-            ) as pool:
-                futures = [pool.submit(compute_part, job, *each) for each in parts]
-                for future in as_completed(futures):
-                    future.result()
-                    bar.update()
-    rows = [row for card in cards for method in (*chosen, *PRIORS) for row in compute_part(job, card.name, method)]
+    rows = run_parts(compute_part, job, parts, jobs, config.size)
     if not rows:
         raise StageError(
             f"There is nothing to explain: no report mentions a finding of the {settings.studies} studies. Ask for "
@@ -236,6 +220,8 @@ def visible_studies(source: PhantomSource, count: int) -> tuple[str, ...]:
     Raises:
         StageError: there are fewer.
     """
+    if not count:
+        raise StageError("0 studies were asked for. All are taken of real films only: --films.")
     found: list[str] = []
     for study_id in source.study_ids:
         if source.study(study_id).split == "test" and any(fact.severity != "subtle" for fact in source.facts(study_id)):
@@ -263,15 +249,12 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
         pair=name,
         method=method,
     )
-    key = content_hash(made_of)
     path = job.parts / f"{name}--{method}.json"
-    if path.is_file():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["key"] == key:
-            rows: list[dict[str, Any]] = saved["rows"]
-            return rows
-    began, rows, left = time.perf_counter(), [], job.settings.checked
+    if (kept := read_part(path, made_of)) is not None:
+        return kept
+    rows: list[dict[str, Any]] = []
     rankings: list[_Ranked] = []
+    began, left = time.perf_counter(), job.settings.checked
     for subject, phantom in tqdm(_subjects(job, name), desc=f"  {name}, {method}", unit="study", leave=False):
         for question in questions(subject, phantom):
             found = _explained(job, subject, question, method)
@@ -284,8 +267,7 @@ def compute_part(job: Job, name: str, method: str) -> list[dict[str, Any]]:
                     rankings.append(_Ranked(len(rows) - 1, subject, question, values))
     for place, value in _by_usual_ranking(rankings, rows):
         rows[place]["usual_ranking"] = value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps({"key": key, "seconds": time.perf_counter() - began, "rows": rows}))
+    write_part(path, made_of, rows, time.perf_counter() - began)
     return rows
 
 

@@ -45,8 +45,11 @@ export function buildHeat(viewer, scale) {
     viewer[name] = !viewer[name]
     viewer.draw()
   }
+  const shown = toggle("Heat map", () => viewer.heatShown, flip("heatShown"))
+  root.dataset.filled = maps.filter((map) => map.filled).length
+  if (!maps.some((map) => map.filled)) return heatBar.replaceChildren(shown) // outlines have no colours
   heatBar.replaceChildren(
-    toggle("Heat map", () => viewer.heatShown, flip("heatShown")),
+    shown,
     toggle("Contour", () => viewer.contoured, flip("contoured")),
     opacity(viewer, "Heat map opacity"),
     colourScale(maps.some((map) => map.signed), scale),

@@ -49,12 +49,10 @@ function drawPanel(viewer, context, map, ratio) {
   context.globalAlpha = 1
   drawRegion(viewer, context, box, ratio)
   context.restore()
-  if (map?.label && viewer.maps.length > 1) {
-    context.font = `${12 * ratio}px sans-serif`
-    context.fillStyle = "rgb(0 0 0 / 65%)"
-    context.fillRect(0, 0, context.measureText(map.label).width + 12 * ratio, 20 * ratio)
-    context.fillStyle = "#e8edf2"
-    context.fillText(map.label, 6 * ratio, 14 * ratio)
+  if (map?.label && viewer.maps.length > 1) drawText(context, map.label, 0, ratio)
+  if (map && viewer.heatShown && !map.filled) {
+    const below = viewer.panels.down - 20 * OUTLINED.length * ratio
+    OUTLINED.forEach((line, index) => drawText(context, line, below + 20 * index * ratio, ratio))
   }
   if (viewer.ruler) {
     const ends = viewer.ruler.map((value, index) => (index % 2 ? top : left) + value * scale)
@@ -62,12 +60,23 @@ function drawPanel(viewer, context, map, ratio) {
   }
 }
 
+const OUTLINED = ["Outline only: no method was", "shown to mark the finding"]
+
+/** @param {CanvasRenderingContext2D} context @param {string} text @param {number} top @param {number} ratio */
+function drawText(context, text, top, ratio) {
+  context.font = `${12 * ratio}px sans-serif`
+  context.fillStyle = "rgb(0 0 0 / 65%)"
+  context.fillRect(0, top, context.measureText(text).width + 12 * ratio, 20 * ratio)
+  context.fillStyle = "#e8edf2"
+  context.fillText(text, 6 * ratio, top + 14 * ratio)
+}
+
 /** @param {any} viewer @param {CanvasRenderingContext2D} context @param {any} map @param {number[]} box @param {number} ratio */
 function drawHeat(viewer, context, map, [left, top, width, height], ratio) {
   context.imageSmoothingEnabled = false
   context.globalAlpha = viewer.opacity
-  context.drawImage(map.picture, left, top, width, height)
-  if (!viewer.contoured) return
+  if (map.filled) context.drawImage(map.picture, left, top, width, height)
+  if (map.filled && !viewer.contoured) return
   /** @type {(column: number, row: number) => [number, number]} */
   const at = (column, row) => [left + (column * width) / map.width, top + (row * height) / map.height]
   context.globalAlpha = 1
