@@ -37,7 +37,7 @@ from core.evaluation.results import (
     score_pairs,
 )
 from core.evaluation.scoring import LabeledReports, score_systems
-from core.files import write_whole
+from core.files import hash_of, write_whole
 from core.registry import did_you_mean, image_size
 from core.types import Study
 from training.console import note
@@ -75,7 +75,8 @@ def evaluate(
         precision: see `core.devices.Precision`.
 
     Returns:
-        {"rows": one a pair, "baselines": three, "command", "protocol", "published": protocol -> system -> scores}.
+        {"rows": one a pair, "baselines": three, "command", "protocol", "published": protocol -> system -> scores,
+        "made_of": bundle -> hash of what decides its reports}.
 
     Raises:
         StageError: there is no bundle of this family.
@@ -102,6 +103,7 @@ def evaluate(
         "studies": len(studies),
         "seed": config.seed,
         "fingerprint": data.fingerprint(),
+        "made_of": {card.name: hash_of(card.made_of) for card in cards},
         "command": f"cxr-lens evaluate --preset {config.name}" + (f" --precision {precision}" * (precision != "fp32")),
         **scored,
     }

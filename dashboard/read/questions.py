@@ -57,33 +57,33 @@ class Work:
     jobs: list[tuple[Card, Question, str]]
 
 
-def show_answer(case: Case, card: Card, question: Question, chosen: Sequence[Card]) -> tuple[Work, list[Panel]]:
-    """Where words come from: method, meaning, trust; returns what is still to be computed, and maps for the viewer."""
-    work = Work(st.empty(), [])
-    try:
-        words = explanations.words_of(case, card, question)
-        options = explanations.choices(case, card, question)
-    except CXRLensError as error:
-        st.error(str(error), icon=":material/error:")
-        st.button("Close", on_click=session.close_question, key="close")
-        return work, []
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"Where **{words}** comes from · {bundles.title_of(card)}", width="stretch")
-        st.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
-    titles = {option.title: key for key, option in options.items()}  # what the address shows
-    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:  # another encoder's method
-        st.session_state[session.HOW] = next(iter(titles))
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        how = titles[st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=230)]
-        compare = st.segmented_control(
-            "Side by side", [METHODS, MODELS], key=session.COMPARE, bind="query-params", width="content"
-        )
+def show_answer(
+    case: Case, card: Card, question: Question, chosen: Sequence[Card], head: DeltaGenerator
+) -> tuple[Work, list[Panel]]:
+    """Where words come from; returns what is still to be computed, and maps for the viewer.
+
+    Args:
+        case: the image.
+        card: of the pair that wrote them.
+        question: the words.
+        chosen: the models whose reports are shown.
+        head: where words, method and verdict stand: in sight beside the image. The rest follows where this is called.
+    """
+    with head:
+        title = st.container(horizontal=True, vertical_alignment="center", gap="small")
+        try:
+            words = explanations.words_of(case, card, question)
+            options = explanations.choices(case, card, question)
+        except CXRLensError as error:
+            title.error(str(error), icon=":material/error:")
+            title.button("Close", on_click=session.close_question, key="close")
+            return Work(st.empty(), []), []
+        title.markdown(f"Where **{words}** comes from · {bundles.title_of(card)}", width="stretch")
+        title.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
+        how, compare = _choose_method(options)
+        untrusted = _show_trust(card, how, question)
+        work = Work(st.empty(), [])
     st.caption(options[how].about)
-    try:
-        measured = explanations.trust(card, how, question)
-        st.caption(" ".join(verdict(measured, "How far to trust this was not measured for these models.")))
-    except CXRLensError as error:
-        st.warning(str(error))
     asked = [(card, question, how, options[how])]
     if compare == METHODS:
         asked += [
@@ -114,10 +114,39 @@ def show_answer(case: Case, card: Card, question: Question, chosen: Sequence[Car
             )
         else:
             label = bundles.title_of(each) if compare == MODELS else option.title
-            panels.append(Panel(label, drawn.values, drawn.place, drawn.signed))
+            panels.append(Panel(label, drawn.values, drawn.place, drawn.signed, untrusted if key == how else ""))
             if drawn.padding > MUCH_PADDING:
                 st.caption(f":material/warning: {drawn.padding:.0%} of {label} lies on padding outside the radiograph.")
     return work, panels
+
+
+def _choose_method(options: Mapping[str, Choice]) -> tuple[str, str | None]:
+    """Controls of an answer: the method's key, and what stands beside it."""
+    titles = {option.title: key for key, option in options.items()}  # what the address shows
+    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:  # another encoder's method
+        st.session_state[session.HOW] = next(iter(titles))
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        how = st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=220)
+        compare = st.segmented_control(
+            "Side by side", [METHODS, MODELS], key=session.COMPARE, bind="query-params", width="content"
+        )
+    return titles[how], compare
+
+
+def _show_trust(card: Card, how: str, question: Question) -> str:
+    """Say how far to trust a method; returns what stands on a map that is not to be taken for the place, else ""."""
+    try:
+        found = explanations.trust(card, how, question)
+    except CXRLensError as error:
+        st.warning(str(error))
+        return ""
+    st.caption(" ".join(verdict(found, "How far to trust this was not measured for these models.")))
+    if found is None or "centre" not in found.gains:
+        return ""
+    return {
+        "worse": "No map: in tests it pointed beside the finding more often than the image's centre does",
+        "unproven": "No map: in tests it was no better than the image's centre",
+    }.get(found.trust, "")
 
 
 def _other_models(
