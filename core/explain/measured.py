@@ -102,7 +102,9 @@ def measured(folder: Path, family: str, encoder: str, method: str, kind: str, de
                     command=str(content["command"]),
                 )
     except (KeyError, TypeError, ValueError) as error:
-        raise CXRLensError(f"{path} is damaged ({error}). Write it again: cxr-lens explain-benchmark.") from error
+        raise CXRLensError(
+            f"{path.parent.name}/{path.name} is damaged ({error}). Write it again: cxr-lens explain-benchmark."
+        ) from error
     return None
 
 
@@ -169,5 +171,7 @@ def _read(path: Path, stamp: int) -> dict[str, Any]:
         if not isinstance(content["entries"], list):
             raise ValueError("'entries' is not a list")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CXRLensError(f"{path} is damaged ({error}). Write it again: cxr-lens explain-benchmark.") from error
+        raise CXRLensError(
+            f"{path.parent.name}/{path.name} is damaged ({error}). Write it again: cxr-lens explain-benchmark."
+        ) from error
     return content
