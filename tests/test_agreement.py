@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from core.bundles.card import Card
@@ -15,6 +16,7 @@ from core.observations import OBSERVATIONS, LabelState
 from core.types import Report
 from dashboard import settings
 from dashboard.read import agreement
+from dashboard.read.filter_words import strongest
 from dashboard.services import bundles, evaluations, reports, stored, studies
 from dashboard.services.reports import Reading
 from tests import needs
@@ -60,9 +62,11 @@ def test_the_best_measured_comes_first_and_what_was_not_measured_last(monkeypatc
 
 
 def test_the_table_has_a_column_of_votes() -> None:
-    table = {"rows": [{"observation": "Pleural Effusion"}, {"observation": "Edema"}], "compared": False}
-    rows = agreement.with_votes(table, [reading(EFFUSION), reading(NORMAL)])["rows"]
-    assert [row["votes"] for row in rows] == ["1 of 2", "0 of 2"]
+    rows = [{"observation": "Pleural Effusion"}, {"observation": "Edema"}]
+    table = {"rows": rows, "columns": [{"name": "DVE"}, {"name": "DVE"}], "compared": False}
+    found = agreement.with_votes(table, [reading(EFFUSION), reading(NORMAL)])
+    assert [row["votes"] for row in found["rows"]] == ["1 of 2", "0 of 2"]
+    assert all(len(column["about"]) > 20 and len(column["group_about"]) > 20 for column in found["columns"])
 
 
 @needs_bundles
@@ -91,3 +95,11 @@ def test_the_scores_beside_the_bundles_are_of_these_bundles() -> None:
     made = results.content["made_of"]
     cards = bundles.cards("phantom").values()
     assert made == {card.name: hash_of(card.made_of) for card in cards}
+
+
+def test_filters_that_count_most_are_named_and_an_even_share_is_no_answer() -> None:
+    names = ["Edema", "Fracture", "Support Devices", "Lung Opacity"]
+    told = strongest(names, np.array([0.1, 0.1, 0.6, 0.2], np.float32), signed=False)
+    assert "Support Devices 60%, Lung Opacity 20%, Edema 10%" in told and "25.0%" in told
+    assert "No filter stands out" in strongest(names, np.array([0.26, 0.25, 0.25, 0.24], np.float32), signed=False)
+    assert "Fracture -0.50, Edema +0.20" in strongest(names, np.array([0.2, -0.5, 0, 0], np.float32), signed=True)

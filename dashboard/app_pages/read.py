@@ -233,6 +233,7 @@ def show_reports(
         found = known.get(each.name)
         if isinstance(found, Reading):
             data = card(each.name, bundles.title_of(each), found.report, found.labels, found.outcomes)
+            data["about"] = agreement.pair_in_words(each.encoder, each.decoder)
             data["measured"] = agreement.measured_in_words(family, (each.encoder, each.decoder))
             if region and found.report.words:
                 changed = explanations.known_without(case, each, region, cover_of())

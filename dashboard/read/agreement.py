@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from core.observations import ASSERTED, NO_FINDING, LabelState
+from core.registry import DECODERS, ENCODERS
 from dashboard.services import stored
 from dashboard.services.reports import Reading
 
@@ -72,7 +73,20 @@ def in_words(readings: Sequence[Reading], reference: Mapping[str, LabelState] | 
 
 
 def with_votes(table: dict[str, Any], readings: Sequence[Reading]) -> dict[str, Any]:
-    """The table of `components.report.overview` with a column of how many say each finding."""
+    """The table of `components.report.overview`, a column a reading, with how many say each finding.
+
+    What the names of encoders and decoders stand for is told where they stand.
+    """
     said, count = votes(readings), len(readings)
     rows = [{**row, "votes": f"{said.get(row['observation'], 0)} of {count}"} for row in table["rows"]]
-    return {**table, "rows": rows}
+    columns = [
+        {**column, "about": ENCODERS[each.card.encoder].summary, "group_about": DECODERS[each.card.decoder].summary}
+        for column, each in zip(table["columns"], readings, strict=True)
+    ]
+    return {**table, "rows": rows, "columns": columns}
+
+
+def pair_in_words(encoder: str, decoder: str) -> str:
+    """What a pair's name stands for."""
+    image, text = ENCODERS[encoder], DECODERS[decoder]
+    return f"{image.title}: {image.summary} {text.title}: {text.summary}"

@@ -17,6 +17,7 @@ from dashboard import session
 from dashboard.components.filter_bars import filter_bars
 from dashboard.components.trust import verdict
 from dashboard.components.viewer import Panel
+from dashboard.read.filter_words import strongest
 from dashboard.services import bundles, explanations, filters
 from dashboard.services.explanations import Box, Choice, Question
 from dashboard.services.studies import Case
@@ -107,6 +108,8 @@ def show_answer(
             continue
         drawn = explanations.heat_map(found)
         if drawn is None:
+            if (values := explanations.filter_values(found)) is not None:
+                head.markdown(strongest(CLUSTERS, values, signed=found[0].signed))
             _show_filter_values(case, each, question, found)
         elif not drawn.values.any():
             st.info(

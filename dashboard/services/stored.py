@@ -23,7 +23,7 @@ from dashboard.services.studies import Case
 
 
 def stored_report(case: Case, card: Card) -> Report | None:
-    """A bundle's report of a held-out study; None where none is kept of this content of both, or on this device.
+    """A bundle's report of a held-out study; None where none is kept of this content of both, or in this precision.
 
     It has its words, and no attention: whoever asks where a word comes from needs the report that the model writes.
     """

@@ -51,7 +51,7 @@ function referenceCard(data) {
 }
 
 function card(data) {
-  const header = make("header", {}, make("h4", { text: data.title }))
+  const header = make("header", {}, make("h4", { text: data.title, title: data.about ?? data.title }))
   if (data.measured) header.append(make("small", { text: data.measured }))
   const article = make("article", { className: "card", "aria-label": data.title, "data-name": data.name }, header)
   if (data.waiting) {
@@ -139,20 +139,20 @@ function overview(data) {
   legend.append(make("span", { className: "hint", text: "Point at a finding to follow it through all reports; click its row to keep it." }))
 
   const groups = []
-  for (const { group } of data.columns) {
+  for (const { group, group_about: about } of data.columns) {
     if (groups.at(-1)?.name === group) groups.at(-1).span++
-    else groups.push({ name: group, span: 1 })
+    else groups.push({ name: group, about: about ?? group, span: 1 })
   }
   const top = make("tr", {}, make("th", { rowspan: 2, scope: "col", "aria-label": "Finding" }))
   if (data.compared) top.append(make("th", { rowspan: 2, scope: "col", className: "edge", text: "Ref", title: "Reference report" }))
   const voted = data.rows.some(({ votes }) => votes)
   if (voted) top.append(make("th", { rowspan: 2, scope: "col", className: "edge", text: "Say it", title: "How many reports say it" }))
-  for (const { name, span } of groups) {
-    top.append(make("th", { colspan: span, scope: "colgroup", className: "edge", text: name }))
+  for (const { name, about, span } of groups) {
+    top.append(make("th", { colspan: span, scope: "colgroup", className: "edge", text: name, title: about }))
   }
   const edge = (index) => (data.columns[index - 1]?.group === data.columns[index].group ? "" : "edge")
-  const second = make("tr", {}, ...data.columns.map(({ name }, index) =>
-    make("th", { scope: "col", className: edge(index), text: name })))
+  const second = make("tr", {}, ...data.columns.map(({ name, about }, index) =>
+    make("th", { scope: "col", className: edge(index), text: name, title: about ?? name })))
   const body = make("tbody")
   for (const { observation, reference, cells, votes } of data.rows) {
     const row = make("tr", { "data-observation": observation, tabindex: 0 }, make("th", { scope: "row", text: observation }))
