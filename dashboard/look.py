@@ -25,6 +25,7 @@ _STYLE = """
 .stApp a:focus-visible, .stApp button:focus-visible, .stApp summary:focus-visible, .stApp [tabindex]:focus-visible {
   outline: 2px solid #7ab8ea !important; outline-offset: 2px;
 }
+.stApp [data-tag-index] { background-color: #326ea2 !important; }
 .stApp [data-testid="stBaseButton-primary"] { background: #326ea2; border-color: #326ea2; color: #fff; }
 @media print {
   .stApp, [data-testid="stMain"], [data-testid="stAppViewContainer"] {

@@ -19,15 +19,15 @@ _STYLE = """
 <style>
 .st-key-rail { --stage-most: max(16rem, calc(100vh - 18rem)); }
 .st-key-rail:has(.st-key-answer) { --stage-most: max(13rem, calc(100vh - 31rem)); }
+.st-key-rail:has(.st-key-answer) .st-key-facts { display: none; }
 .st-key-answer { gap: 0.35rem; }
 @media (min-width: 641px) {
   .st-key-rail > * { position: sticky; top: 4.2rem; max-height: calc(100vh - 6.2rem); overflow-y: auto; }
 }
 @media (max-width: 640px) {
   .st-key-rail:has(.st-key-answer) { --stage-most: 30vh; --viewer-bar: none; }
-  .st-key-rail:has(.st-key-answer) .st-key-facts { display: none; }
   [data-testid="stColumn"]:has(.st-key-rail .st-key-answer) {
-    position: sticky; top: 3.4rem; z-index: 5; max-height: 66vh; overflow-y: auto; padding-bottom: 0.4rem;
+    position: sticky; top: 3.8rem; z-index: 5; max-height: 66vh; overflow-y: auto; padding-bottom: 0.4rem;
     background: var(--st-background-color, #0b0e11); border-bottom: 1px solid #8886;
   }
 }

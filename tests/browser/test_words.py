@@ -118,7 +118,7 @@ def test_words_of_ccve_are_answered_by_filter_with_a_way_to_its_page(page: Page)
     assert "word=2" in (link.get_attribute("href") or "")
 
 
-# Boxes in the window's pixels, [top, bottom] of each part, and how high the window is.
+# Boxes in the window's pixels, [top, bottom] of each part, and where the notice at the foot begins.
 IN_SIGHT = """() => {
   const deep = (query, root = document) => {
     const found = root.querySelector(query)
@@ -135,7 +135,7 @@ IN_SIGHT = """() => {
   }
   return {
     title: box(".st-key-answer strong"), answer: box(".st-key-answer"), map: box(".stage > canvas"),
-    word: box(".word.asked"), window: innerHeight,
+    word: box(".word.asked"), notice: document.querySelector("[role=note]").getBoundingClientRect().top,
   }
 }"""
 
@@ -143,7 +143,7 @@ IN_SIGHT = """() => {
 def out_of_sight(page: Page) -> list[str]:
     """Parts of an explanation's answer that the window does not show whole."""
     found = page.evaluate(IN_SIGHT)
-    height = found.pop("window")
+    height = found.pop("notice")
     return [
         f"{part}: {top} to {bottom} of {height}" for part, (top, bottom) in found.items() if top < 0 or bottom > height
     ]
