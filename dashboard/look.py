@@ -36,7 +36,8 @@ _STYLE = """
   }
   .stApp :is(p, h1, h2, h3, h4, h5, label, span, td, th, li) { color: #000 !important; }
   [data-testid="stHeader"], [data-testid="stToolbar"], [data-testid="stFileUploader"], .stApp .stButton,
-  .stApp .stDownloadButton, .stApp .stPopover, .stApp .stButtonGroup, .st-key-rail details { display: none !important; }
+  .stApp .stDownloadButton, .stApp .stPopover, .stApp .stButtonGroup, .stApp .stSelectbox, .stApp .stMultiSelect,
+  .stApp .stTextInput, .st-key-rail details { display: none !important; }
   .st-key-rail > * { position: static !important; max-height: none !important; overflow: visible !important; }
   .st-key-rail { --viewer-bar: none; --stage-most: 12cm; }
   .cxr-notice { position: static; color: #000; background: #fff; border: 0; }

@@ -22,7 +22,7 @@ from dashboard.services.reports import in_words, segments
 _COMPONENT = st.components.v2.component(
     "cxr_reports",
     html="<div class='reports'>\n</div>",
-    css=source("marks.css", "report.css"),
+    css=source("marks.css", "report.css", "print.css"),
     js=script("report.js"),
 )
 

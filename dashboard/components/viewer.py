@@ -19,7 +19,7 @@ from dashboard.components.source import script, source
 _COMPONENT = st.components.v2.component(
     "cxr_viewer",
     html=source("viewer/viewer.html"),
-    css=source("viewer/viewer.css"),
+    css=source("viewer/viewer.css", "print.css"),
     js=script("viewer/mount.js"),
 )
 
