@@ -242,8 +242,8 @@ export class Viewer {
   }
 
   onImage(event) {
-    const placed = this.placed
-    return onImage(upright(this.at(event), placed.middle, this), placed)
+    const where = this.placed
+    return onImage(upright(this.at(event), where.middle, this), where)
   }
 
   fraction(event) {
