@@ -61,9 +61,9 @@ function drawPanel(viewer, context, map, ratio) {
   drawWords(context, told.join(". "), viewer.panels.across, ratio)
   /** @param {number[]} line @param {string} words */
   const drawLine = ([x, y, endX, endY], words) => {
-    const ends = [[x, y], [endX, endY]].flatMap(([across, down]) =>
+    const [startAt, endAt] = [[x, y], [endX, endY]].map(([across, down]) =>
       onPanel([left + across * scale, top + down * scale], middle, viewer))
-    drawRuler(context, ends, words, ratio)
+    drawRuler(context, [startAt[0], startAt[1], endAt[0], endAt[1]], words, ratio)
   }
   if (viewer.ruler) drawLine(viewer.ruler, viewer.distance)
   viewer.lines.forEach((line, at) => {
