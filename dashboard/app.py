@@ -13,7 +13,7 @@ if str(HERE.parent) not in sys.path:
 import streamlit as st  # noqa: E402
 
 from core.types import CXRLensError  # noqa: E402
-from dashboard import access, server, session  # noqa: E402
+from dashboard import access, look, server, session  # noqa: E402
 
 st.set_page_config(page_title="CXR Lens", page_icon=str(HERE / "icon.svg"), layout="wide")
 if refusal := server.refusal():
@@ -96,17 +96,7 @@ page = st.navigation(
     position="top",
 )
 
-# In sight on every page, and there before the page's own work begins.
-NOTICE = """
-<style>
-.cxr-notice {
-  position: fixed; inset: auto 0 0 0; z-index: 90; text-align: center; font-size: 0.78rem; line-height: 1.7rem;
-  color: #e6b450; background: #14181d; border-top: 1px solid #29313a;
-}
-</style>
-<div class="cxr-notice" role="note">Research use only. Not for use in diagnostic procedures.</div>
-"""
-st.html(NOTICE)
+look.dress(page.title)  # there before the page's own work begins
 
 try:
     access.admit()

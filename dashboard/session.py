@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
@@ -148,12 +148,20 @@ def write_picked() -> None:
     st.session_state[_PICKED_IN_ADDRESS] = text or None
 
 
+def _write_all(values: Mapping[str, str]) -> None:
+    """Put several values in the address, or take empty ones out."""
+    for name in [name for name, value in values.items() if not value]:
+        write(name, "")
+    given = {name: value for name, value in values.items() if value}
+    if any(st.query_params.get(name) != value for name, value in given.items()):
+        st.query_params.update(given)
+
+
 def ask(pair: str, kind: str, which: int | str) -> None:
     """Ask about a word or sentence, by its index from 0, or about the mention of a finding. For callbacks."""
-    write(ASKED, pair)
-    for name in QUESTIONS:
-        write(name, "")
-    write("mention" if kind == "finding" else kind, str(which + 1) if isinstance(which, int) else which)
+    key = "mention" if kind == "finding" else kind
+    text = str(which + 1) if isinstance(which, int) else which
+    _write_all({ASKED: pair, **dict.fromkeys(QUESTIONS, ""), key: text})
 
 
 def ask_region(region: Sequence[float] | None) -> None:
@@ -163,8 +171,7 @@ def ask_region(region: Sequence[float] | None) -> None:
 
 def close_question() -> None:
     """Ask about no words. For callbacks."""
-    for name in (ASKED, *QUESTIONS):
-        write(name, "")
+    _write_all(dict.fromkeys((ASKED, *QUESTIONS), ""))
 
 
 def ask_of(case: str) -> None:

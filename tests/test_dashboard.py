@@ -23,6 +23,7 @@ from core.labels.compare import Outcome
 from core.labels.rules import LabeledReport, Mention
 from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS
+from core.studies.images import Grey
 from core.text import to_text
 from core.views import lateral_note
 from dashboard import settings
@@ -132,6 +133,17 @@ def test_pack_puts_16_bit_pixels_and_overlays_where_the_browser_looks_for_them()
     assert values.tolist() == [0, 2048, 4095, 1024, 4095, 0]  # out of range is cut, not wrapped
     assert list(blob[4 + length + 12 :]) == [255, 0]
     assert header["overlays"][0]["place"] == [0, 0, 0.5, 1]
+
+
+def test_pack_sends_the_files_own_values_and_window_where_there_are_more_than_are_seen() -> None:
+    levels = np.array([[0, 1000, 3000]], dtype=np.uint16)
+    grey = Grey(levels, first=-50.0, step=2.0, window=(950.0, 400.0), inverse=True)
+    blob = pack(np.array([[0.0, 0.5, 1.0]], dtype=np.float32), study="a", bits=12, overlays=[], grey=grey)
+    length = int.from_bytes(blob[:4], "little")
+    header = json.loads(blob[4 : 4 + length])
+    assert np.frombuffer(blob, "<u2", 3, 4 + length).tolist() == [0, 1000, 3000]
+    assert header["levels"] == 3000
+    assert header["grey"] == {"first": -50, "step": 2, "window": [500, 200], "inverse": True}  # in levels
 
 
 def test_the_dashboard_starts_without_torch() -> None:

@@ -53,6 +53,43 @@ def test_window_agrees_with_pydicom(function: str) -> None:
     np.testing.assert_allclose(read_image(data).pixels, reference / 4095, atol=1e-5)
 
 
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_the_files_own_values_are_kept_beyond_its_window(photometric: str) -> None:
+    """What the window makes black or white is still there: whoever widens it sees it."""
+    data = windowed(
+        WindowCenter=4000, WindowWidth=6000, RescaleSlope=2, RescaleIntercept=-50, PhotometricInterpretation=photometric
+    )
+    radiograph = read_image(data)
+    grey = radiograph.grey
+    assert grey is not None
+    assert grey.window == (4000, 6000)
+    assert grey.inverse == (photometric == "MONOCHROME1")
+    np.testing.assert_array_equal(grey.first + grey.step * grey.levels.astype(float), 2.0 * RAMP - 50)
+    # Drawn with its window, they are the picture that the models read, up to the standard's half step.
+    drawn = ((grey.first + grey.step * grey.levels - 4000) / 6000 + 0.5).clip(0, 1)
+    drawn = 1 - drawn if grey.inverse else drawn
+    np.testing.assert_allclose(drawn, radiograph.pixels, atol=2e-4)
+
+
+def test_values_in_fractions_of_large_range_are_kept_to_16_bits() -> None:
+    data = windowed(RescaleSlope="0.37", RescaleIntercept="-7.5", WindowCenter=800, WindowWidth=1500)
+    grey = read_image(data).grey
+    assert grey is not None
+    np.testing.assert_allclose(grey.first + grey.step * grey.levels, 0.37 * RAMP - 7.5, atol=0.02)
+
+
+def test_padding_is_the_blackest_level_and_a_curve_is_no_window() -> None:
+    stored = RAMP + 500
+    stored[:10] = 60_000
+    padded = dicom(stored, bits=16, PixelPaddingValue=60_000, WindowCenter=2500, WindowWidth=4000)
+    grey = read_image(padded).grey
+    assert grey is not None
+    assert grey.levels[:10].max() == 0 == grey.levels.min()
+    assert grey.first == 1140  # without padding
+    assert read_image(windowed(WindowCenter=1800, WindowWidth=2700, VOILUTFunction="SIGMOID")).grey is None
+    assert read_image(encode(Image.fromarray(gray_ramp()))).grey is None
+
+
 def test_voi_table_goes_before_the_window_and_is_scaled_by_its_bits() -> None:
     table = Dataset()
     table.add_new("LUTDescriptor", "US", [4, 1000, 10])  # four entries, the first for 1000 and below, 10 bits

@@ -44,7 +44,7 @@ from core.evaluation.results import (
     truth_of,
 )
 from core.evaluation.scoring import LabeledReports, score_systems
-from core.files import write_whole
+from core.files import hash_of, write_whole
 from core.registry import did_you_mean
 from core.systems.system import System
 from core.types import Split, Study
@@ -91,8 +91,9 @@ def evaluate(
         precision: see `core.devices.Precision`.
 
     Returns:
-        As `core.evaluation.results.score_pairs`, with "family", "studies", "seed", "fingerprint", "command", "told":
-        sentences on what is left out, and "matching": encoder with a text tower -> see `training.matching`.
+        As `core.evaluation.results.score_pairs`, with "family", "studies", "seed", "fingerprint", "command"; "made_of":
+        bundle -> hash of what decides its reports; "told": sentences on what is left out; "matching": encoder with a
+        text tower -> see `training.matching`.
 
     Raises:
         StageError: there is no bundle of this family.
@@ -132,6 +133,7 @@ def evaluate(
         "studies": len(studies),
         "seed": config.seed,
         "fingerprint": data.fingerprint(),
+        "made_of": {card.name: hash_of(card.made_of) for card in cards},
         "command": f"cxr-lens evaluate --preset {config.name}" + (f" --precision {precision}" * (precision != "fp32")),
         "told": [
             *told,

@@ -67,8 +67,9 @@ class Card:
 
     @property
     def made_of(self) -> dict[str, str]:
-        """What decides its reports: the hashes of its files, and how it writes."""
-        return {**self.content["sha256"], "write": json.dumps(self.write, sort_keys=True)}
+        """What decides its reports: hashes of its files and of shared encoders, how it fits images, how it writes."""
+        settings = {name: self.content.get(name) for name in ("encoder", "fit", "write")}
+        return {**self.content["sha256"], **{name: json.dumps(each, sort_keys=True) for name, each in settings.items()}}
 
     @property
     def fit(self) -> Fit:

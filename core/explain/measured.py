@@ -100,7 +100,9 @@ def measured(folder: Path, family: str, encoder: str, method: str, kind: str, de
                 entry = next(enough, None) or max(asked, key=lambda entry: int(entry["n"]))
                 return _of_entry(content, entry)
     except (KeyError, TypeError, ValueError) as error:
-        raise CXRLensError(f"{path} is damaged ({error}). Write it again: cxr-lens explain-benchmark.") from error
+        raise CXRLensError(
+            f"{path.parent.name}/{path.name} is damaged ({error}). Write it again: cxr-lens explain-benchmark."
+        ) from error
     return None
 
 
@@ -225,5 +227,7 @@ def _read(path: Path, stamp: int) -> dict[str, Any]:
         keys = ("encoder", "decoder", "method", "kind")
         content["by_key"] = {tuple(entry[key] for key in keys): entry for entry in content["entries"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CXRLensError(f"{path} is damaged ({error}). Write it again: cxr-lens explain-benchmark.") from error
+        raise CXRLensError(
+            f"{path.parent.name}/{path.name} is damaged ({error}). Write it again: cxr-lens explain-benchmark."
+        ) from error
     return content

@@ -6,7 +6,6 @@ import streamlit as st
 
 from core.registry import DECODERS, ENCODERS, all_pairs
 from core.types import CXRLensError
-from dashboard import settings
 from dashboard.services import bundles, sources, studies
 
 st.subheader("What CXR Lens is")
@@ -50,7 +49,7 @@ with right:
         st.caption(decoder.source)
 
 st.subheader("Model cards")
-st.caption(f"The folder of models is `{settings.bundles()}`.")
+st.caption("The setting `CXR_BUNDLES` names the folder of models; without it, those that come with CXR Lens are used.")
 for name, message in bundles.problems().items():
     st.error(f"**{name}**: {message}", icon=":material/error:")
 

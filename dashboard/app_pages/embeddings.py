@@ -46,10 +46,13 @@ def show_points(name: str, encoder: str, method: ProjectionConfig, case: Case | 
     show_left_out(encoder, name)
     if embeddings.point_is(encoder, points.kind) == "filter":
         st.markdown(
-            "Thirteen different filters change an image in thirteen ways, with or without training. So groups by "
-            "filter mean something only **as far as they differ from the untrained filters** (the control): compare "
-            "the numbers under the two maps. The line joins the 13 points of the open study."
+            "Where the 13 points of a study lie on one another, its filters change the image too little for this "
+            "encoder to tell them apart, and only the uppermost colour is seen. Groups by filter mean something only "
+            "**as far as they stand further apart than with untrained filters** (the control): compare the silhouettes "
+            "under the two maps. The line joins the points of the open study."
         )
+    if count := len(st.session_state[session.PICKED]):
+        st.caption(f":material/south: {count} chosen {'study is' if count == 1 else 'studies are'} listed below.")
     explain()
     show_picked(points, colouring, groups)
     if case is not None:

@@ -23,6 +23,8 @@ from dashboard.components.source_choice import show_credit
 from dashboard.components.study_map import draw_map
 from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
+from dashboard.read import agreement
+from dashboard.read.layout import ANSWER, FACTS, lay_out
 from dashboard.read.others import OutsideReading, choose_others, offer_writing, read_other, without_region
 from dashboard.read.questions import (
     SLICE,
@@ -39,15 +41,6 @@ from dashboard.services import bundles, explanations, filters, reports, sources,
 from dashboard.services.explanations import Box, Question
 from dashboard.services.reports import Reading
 from dashboard.services.studies import Case
-
-# The image stays in sight while the reports beside it scroll; on a narrow screen it scrolls with them.
-STICKY = """
-<style>
-@media (min-width: 1000px) {
-  .st-key-rail > * { position: sticky; top: 4.2rem; max-height: calc(100vh - 6.2rem); overflow-y: auto; }
-}
-</style>
-"""
 
 
 def describe(case: Case) -> list[str]:
@@ -98,7 +91,8 @@ def show_image(case: Case) -> None:
     source, context = sources.source(case.source), case.study.context
     facts = [f"**{case.title}**", *describe(case)]
     told = [f"**{name.capitalize()}** {context[name]}" for name in ("indication", "comparison") if context.get(name)]
-    st.markdown(" · ".join(facts) + ("  \n" + " ".join(told) if told else ""))
+    with st.container(key=FACTS):
+        st.markdown(" · ".join(facts) + ("  \n" + " ".join(told) if told else ""))
     other, spacing = choose_image(case), case.spacing
     if other:
         try:
@@ -107,12 +101,20 @@ def show_image(case: Case) -> None:
             st.error(str(error), icon=":material/error:")
             return
         spacing = film.pixel_spacing
-        viewer(film.pixels, study=f"{case.title} {other}", bits=film.bits, spacing=spacing)
+        viewer(film.pixels, study=f"{case.title} {other}", bits=film.bits, grey=film.grey, spacing=spacing)
         st.caption(":material/info: The models did not read this image. What they wrote is of the other one.")
     else:
         masks = case.masks.items()
         truth = [Overlay(label=name, group="True findings", kind="mask", values=mask) for name, mask in masks]
-        viewer(case.pixels, study=case.title, bits=case.bits, overlays=truth, spacing=spacing, on_region=hear_region)
+        viewer(
+            case.pixels,
+            study=case.title,
+            bits=case.bits,
+            grey=case.grey,
+            overlays=truth,
+            spacing=spacing,
+            on_region=hear_region,
+        )
         if truth:
             st.caption(f":material/shapes: True findings: {source.truth}.")
     if case.synthetic:
@@ -249,13 +251,16 @@ def show_reports(
     """
     unknown = []
     known = reports.written(case, chosen)
+    family = chosen[0].family if chosen else ""
     drawn = []
     families = list(dict.fromkeys(each.family for each in chosen))
-    for each in chosen:
+    for each in agreement.best_first(family, chosen, lambda card: card.name):
         found = known.get(each.name)
         if isinstance(found, Reading):
             data = card(each.name, title_of(each, families), found.report, found.labels, found.outcomes)
-            if region and found.report.ids:
+            data["about"] = agreement.pair_in_words(each.encoder, each.decoder)
+            data["measured"] = agreement.measured_in_words(each.family, each.name)
+            if region and found.report.words:
                 changed = explanations.known_without(case, each, region, cover_of())
                 if changed is None:
                     unknown.append(each)
@@ -281,6 +286,9 @@ def show_reports(
             drawn.append({"name": system.name, "title": system.title, "error": other})
         else:
             offer_writing(case, system)
+    finished = bool(readings) and not waiting
+    if finished and (told := agreement.in_words(readings, case.labels)):
+        st.markdown(told)
     reference = None
     if case.study.findings.strip() or case.study.impression.strip():
         sections = (("Findings", case.study.findings), ("Impression", case.study.impression))
@@ -288,7 +296,8 @@ def show_reports(
     report_cards(
         drawn,
         reference=reference,
-        table=table_of(case, readings) if readings and not waiting else None,
+        table=agreement.with_votes(table_of(case, readings), readings) if finished else None,
+        folded=len(chosen) >= agreement.FOLDED_FROM,
         asked={"pair": asked[0].name, "kind": asked[1].kind, "which": asked[1].which} if asked else None,
         on_ask=hear_question,
     )
@@ -368,7 +377,7 @@ def show_map(case: Case) -> None:
             draw_map(case, height=360)
 
 
-st.html(STICKY)
+lay_out()
 st.caption(
     f"CXR Lens writes draft reports of chest X-rays with {len(all_pairs())} models, and shows how they differ from the "
     "radiologist's and what stands behind each word. Choose what to read:"
@@ -396,13 +405,14 @@ if case is not None:
     work: Work | None = None
     panels: list[Panel] = []
     with left, st.container(key="rail", height="stretch"), st.container():
+        head = st.container(key=ANSWER) if asked else None
         show_image(case)
         region_progress = st.empty()
         if region:
             show_region()
-        if asked:
-            work, panels = show_answer(case, *asked, chosen)
-        heat_maps(panels, study=case.title, region=region)
+        if asked and head:
+            work, panels = show_answer(case, *asked, chosen, head)
+        heat_maps(panels, study=case.title, region=region, cover=cover_of())
     if cards:
         if not waiting:
             show_filters(case, families[0])

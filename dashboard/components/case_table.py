@@ -14,7 +14,7 @@ from dashboard.services.cases import Row
 _COMPONENT = st.components.v2.component(
     "cxr_cases",
     html="<div class='cases'>\n</div>",
-    css=source("marks.css", "case_table.css"),
+    css=source("marks.css", "case_table.css", "print.css"),
     js=script("case_table.js"),
 )
 

@@ -22,7 +22,7 @@ from dashboard.services.reports import in_words, segments
 _COMPONENT = st.components.v2.component(
     "cxr_reports",
     html="<div class='reports'>\n</div>",
-    css=source("marks.css", "report.css"),
+    css=source("marks.css", "report.css", "print.css"),
     js=script("report.js"),
 )
 
@@ -127,6 +127,7 @@ def report_cards(
     reference: dict[str, Any] | None,
     table: dict[str, Any] | None,
     asked: Mapping[str, Any] | None = None,
+    folded: bool = False,
     on_ask: Callable[[], None] = lambda: None,
     key: str = "reports",
 ) -> Mapping[str, Any] | None:
@@ -136,6 +137,7 @@ def report_cards(
         cards: each of `card`; or "name" and "title" with "error", a message, or with "waiting", while it is written.
         reference: of `reference_card`.
         table: of `overview`; None until all reports are there.
+        folded: show the first report only, until the reader unfolds the others.
         asked: what is explained now: "pair", a bundle's name, "kind" and "which"; see the result.
         on_ask: called before the next run, when a reader asks.
         key: unique on the page.
@@ -144,6 +146,6 @@ def report_cards(
         What the reader asked about in this run: "pair", and "kind" with "which": "word" or "sentence" with its place,
         "finding" with the observation.
     """
-    data = {"cards": list(cards), "reference": reference, "overview": table, "asked": asked}
+    data = {"cards": list(cards), "reference": reference, "overview": table, "asked": asked, "folded": folded}
     result = _COMPONENT(key=key, data=data, on_ask_change=on_ask)
     return result.ask

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
+from core.studies.images import Grey
 from core.types import FloatImage
 from dashboard.components.source import script, source
 
 _COMPONENT = st.components.v2.component(
     "cxr_viewer",
     html=source("viewer/viewer.html"),
-    css=source("viewer/viewer.css"),
+    css=source("viewer/viewer.css", "print.css"),
     js=script("viewer/mount.js"),
 )
 
@@ -49,6 +50,7 @@ def pack(
     study: str,
     bits: int,
     overlays: Sequence[Overlay],
+    grey: Grey | None = None,
     spacing: tuple[float, float] | None = None,
     shrunk: tuple[float, float] = (1.0, 1.0),
     regions: bool = False,
@@ -63,6 +65,7 @@ def pack(
         study: names the image; the view is kept while it stays the same.
         bits: grey levels shown to the reader are 0 to 2 ** bits - 1.
         overlays: what may be laid over it.
+        grey: the file's own values (H, W): they are sent then, with the file's window, and ``pixels`` are not.
         spacing: (row, column) distance of the pixels' centres in millimetres, for the ruler; None if it is not known.
         shrunk: (row, column) pixels of the original that one of these stands for; without a spacing, the ruler counts
             those of the original.
@@ -70,12 +73,20 @@ def pack(
     """
     height, width = pixels.shape
     levels = 2 ** min(max(bits, 8), 16) - 1
+    sent = np.round(np.clip(pixels, 0, 1) * levels) if grey is None else grey.levels
+    units: dict[str, object] | None = None
+    if grey is not None:
+        levels = int(grey.levels.max())
+        centre, width_of = grey.window
+        window = ((centre - grey.first) / grey.step, max(width_of / grey.step, 1.0))
+        units = {"first": grey.first, "step": grey.step, "window": window, "inverse": grey.inverse}
     header = json.dumps(
         {
             "study": study,
             "width": width,
             "height": height,
             "levels": levels,
+            "grey": units,
             "spacing": spacing,
             "shrunk": shrunk,
             "regions": regions,
@@ -96,7 +107,7 @@ def pack(
     parts = [
         len(header).to_bytes(4, "little"),
         header,
-        np.round(np.clip(pixels, 0, 1) * levels).astype("<u2").tobytes(),
+        sent.astype("<u2").tobytes(),
     ]
     parts += [np.round(np.clip(o.values.astype(np.float32), 0, 1) * 255).astype(np.uint8).tobytes() for o in overlays]
     return b"".join(parts)
@@ -108,6 +119,7 @@ def viewer(
     study: str,
     bits: int,
     overlays: Sequence[Overlay] = (),
+    grey: Grey | None = None,
     spacing: tuple[float, float] | None = None,
     on_region: Callable[[], None] | None = None,
     key: str = "viewer",
@@ -119,6 +131,7 @@ def viewer(
         study: names the image.
         bits: grey levels of the original are 2 ** bits.
         overlays: what may be laid over it.
+        grey: as of `pack`.
         spacing: as of `pack`.
         on_region: called before the next run, when a region is drawn.
         key: unique on the page.
@@ -127,7 +140,9 @@ def viewer(
         The region drawn in this run: left, top, right, bottom, fractions of the image.
     """
     result = _COMPONENT(
-        data=pack(pixels, study=study, bits=bits, overlays=overlays, spacing=spacing, regions=on_region is not None),
+        data=pack(
+            pixels, study=study, bits=bits, overlays=overlays, grey=grey, spacing=spacing, regions=on_region is not None
+        ),
         key=key,
         on_region_change=on_region or (lambda: None),
     )
@@ -144,6 +159,8 @@ class Panel:
         place: where the cells lie: top, left, height, width, fractions of the image; what is outside it is not shown.
         signed: below 0 has a meaning.
         filled: coloured; else only its outline is drawn, and the picture says why.
+        untrusted: why it is not to be taken for a place. A map that stands alone is then drawn only when the reader
+            asks for it, and this stands on the image instead.
     """
 
     label: str
@@ -151,16 +168,31 @@ class Panel:
     place: tuple[float, float, float, float]
     signed: bool
     filled: bool = True
+    untrusted: str = ""
 
 
 _HEAT = st.components.v2.component("cxr_heat", html="<i hidden></i>", js=script("heat.js"))
 
 
-def heat_maps(panels: Sequence[Panel], *, study: str, region: Sequence[float] | None = None, key: str = "heat") -> None:
-    """Lay heat maps over the viewer's radiograph, side by side on one colour scale, and outline a region.
+def heat_maps(
+    panels: Sequence[Panel],
+    *,
+    study: str,
+    region: Sequence[float] | None = None,
+    cover: str = "blank",
+    key: str = "heat",
+) -> None:
+    """Lay heat maps over the viewer's radiograph, side by side on one colour scale, and cover a region.
 
     They go to the browser apart from the image, which is a hundred times larger. Call it on every run, also without
     panels: the viewer shows what came last.
+
+    Args:
+        panels: a map each.
+        study: names the image, as for `viewer`.
+        region: left, top, right, bottom, fractions of the image; None for none.
+        cover: "blank", even grey, or "blur".
+        key: unique on the page.
     """
     largest = max((float(np.abs(panel.values).max()) for panel in panels), default=0.0) or 1.0
     maps = [
@@ -171,6 +203,7 @@ def heat_maps(panels: Sequence[Panel], *, study: str, region: Sequence[float] | 
             "place": panel.place,
             "signed": panel.signed,
             "filled": panel.filled,
+            "untrusted": panel.untrusted,
             "values": base64.b64encode(np.round(panel.values / largest * 127).astype(np.int8).tobytes()).decode(),
         }
         for panel in panels
@@ -180,5 +213,6 @@ def heat_maps(panels: Sequence[Panel], *, study: str, region: Sequence[float] | 
         "maps": json.dumps(maps),
         "scale": f"{largest:.1f}",
         "region": None if region is None else list(region),
+        "cover": cover,
     }
     _HEAT(data=data, key=key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -17,6 +17,7 @@ from dashboard import session
 from dashboard.components.filter_bars import filter_bars
 from dashboard.components.trust import verdict
 from dashboard.components.viewer import Panel
+from dashboard.read.filter_words import strongest
 from dashboard.services import bundles, explanations, filters
 from dashboard.services.explanations import Box, Choice, Question
 from dashboard.services.studies import Case
@@ -61,33 +62,33 @@ class Work:
     jobs: list[tuple[Card, Question, str]]
 
 
-def show_answer(case: Case, card: Card, question: Question, chosen: Sequence[Card]) -> tuple[Work, list[Panel]]:
-    """Where words come from: method, meaning, trust; returns what is still to be computed, and maps for the viewer."""
-    work = Work(st.empty(), [])
-    try:
-        words = explanations.words_of(case, card, question)
-        options = explanations.choices(case, card, question)
-    except CXRLensError as error:
-        st.error(str(error), icon=":material/error:")
-        st.button("Close", on_click=session.close_question, key="close")
-        return work, []
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"Where **{words}** comes from · {bundles.title_of(card)}", width="stretch")
-        st.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
-    titles = {option.title: key for key, option in options.items()}  # what the address shows
-    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:  # another encoder's method
-        st.session_state[session.HOW] = next(iter(titles))
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        how = titles[st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=230)]
-        compare = st.segmented_control(
-            "Side by side", [METHODS, MODELS], key=session.COMPARE, bind="query-params", width="content"
-        )
+def show_answer(
+    case: Case, card: Card, question: Question, chosen: Sequence[Card], head: DeltaGenerator
+) -> tuple[Work, list[Panel]]:
+    """Where words come from; returns what is still to be computed, and maps for the viewer.
+
+    Args:
+        case: the image.
+        card: of the pair that wrote them.
+        question: the words.
+        chosen: the models whose reports are shown.
+        head: where words, method and verdict stand: in sight beside the image. The rest follows where this is called.
+    """
+    with head:
+        title = st.container(horizontal=True, vertical_alignment="center", gap="small")
+        try:
+            words = explanations.words_of(case, card, question)
+            options = explanations.choices(case, card, question)
+        except CXRLensError as error:
+            title.error(str(error), icon=":material/error:")
+            title.button("Close", on_click=session.close_question, key="close")
+            return Work(st.empty(), []), []
+        title.markdown(f"Where **{words}** comes from · {bundles.title_of(card)}", width="stretch")
+        title.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
+        how, compare = _choose_method(options)
+        untrusted = _show_trust(card, how, question)
+        work = Work(st.empty(), [])
     st.caption(options[how].about)
-    try:
-        measured = explanations.trust(card, how, question)
-        st.caption(" ".join(verdict(measured, "How far to trust this was not measured for these models.")))
-    except CXRLensError as error:
-        st.warning(str(error))
     asked = [(card, question, how, options[how])]
     if compare == METHODS:
         asked += [
@@ -113,6 +114,8 @@ def show_answer(case: Case, card: Card, question: Question, chosen: Sequence[Car
         if told := explanations.in_full(found):
             st.caption(f"{bundles.title_of(each)}: {told}" if compare == MODELS else f"{option.title}: {told}")
         if drawn is None:
+            if (values := explanations.filter_values(found)) is not None:
+                head.markdown(strongest(CLUSTERS, values, signed=found[0].signed))
             _show_filter_values(case, each, question, found)
         elif not drawn.values.any():
             st.info(
@@ -121,12 +124,42 @@ def show_answer(case: Case, card: Card, question: Question, chosen: Sequence[Car
         else:
             label = bundles.title_of(each) if compare == MODELS else option.title
             filled = explanations.shows_a_place(each, about, explanations.choices(case, each, about))
-            panels.append(Panel(label, drawn.values, drawn.place, drawn.signed, filled))
+            doubt = untrusted if key == how else ""
+            panels.append(Panel(label, drawn.values, drawn.place, drawn.signed, filled, doubt))
             if drawn.padding > MUCH_PADDING:
                 st.caption(f":material/warning: {drawn.padding:.0%} of {label} lies on padding outside the radiograph.")
     if not all(panel.filled for panel in panels):
         st.caption(NO_PLACE)
     return work, panels
+
+
+def _choose_method(options: Mapping[str, Choice]) -> tuple[str, str | None]:
+    """Controls of an answer: the method's key, and what stands beside it."""
+    titles = {option.title: key for key, option in options.items()}  # what the address shows
+    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:  # another encoder's method
+        st.session_state[session.HOW] = next(iter(titles))
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        how = st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=220)
+        compare = st.segmented_control(
+            "Side by side", [METHODS, MODELS], key=session.COMPARE, bind="query-params", width="content"
+        )
+    return titles[how], compare
+
+
+def _show_trust(card: Card, how: str, question: Question) -> str:
+    """Say how far to trust a method; returns what stands on a map that is not to be taken for the place, else ""."""
+    try:
+        found = explanations.trust(card, how, question)
+    except CXRLensError as error:
+        st.warning(str(error))
+        return ""
+    st.caption(" ".join(verdict(found, "How far to trust this was not measured for these models.")))
+    if found is None or "centre" not in found.gains:
+        return ""
+    return {
+        "worse": "No map: in tests it pointed beside the finding more often than the image's centre does",
+        "unproven": "No map: in tests it was no better than the image's centre",
+    }.get(found.trust, "")
 
 
 def _other_models(

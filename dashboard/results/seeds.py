@@ -73,7 +73,7 @@ def _list(found: Mapping[str, ResultSet]) -> None:
     where = settings.runs()
     st.caption(
         "Data: fingerprint of studies and labels. "
-        + (f"Beside the bundles and below {where} (CXR_RUNS)." if where else "Beside the bundles.")
+        + ("Beside the models and in the folder of runs (`CXR_RUNS`)." if where else "Beside the models.")
     )
     export(content, "Runs", name="runs")
 

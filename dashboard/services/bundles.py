@@ -65,15 +65,23 @@ def _stamp(folder: str) -> str:
 @st.cache_resource(max_entries=1, show_spinner=False)
 def _read_catalogue(folder: str, stamp: str, device: str, precision: Precision) -> _Catalogue:
     library = BundleLibrary(Path(folder), device, precision)
-    problems = library.problems()
+    problems = {name: without_folder(message) for name, message in library.problems().items()}
     found = {(card.family, card.encoder, card.decoder): card for card in library.cards() if card.name not in problems}
     families = sorted({family for family, *_ in found}, key=lambda family: (not synthetic(family), family))
     cards = {
         family: {pair: found[family, *pair] for pair in all_pairs() if (family, *pair) in found} for family in families
     }
     if not cards and not problems:
-        problems["No bundles"] = str(no_bundle(Path(folder)))
+        problems["No bundles"] = without_folder(str(no_bundle(Path(folder))))
     return _Catalogue(library, cards, problems)
+
+
+def without_folder(message: str) -> str:
+    """A message without the place of the models on this server: a page says what is wrong, not where a disk has it."""
+    folder = settings.bundles()
+    for path in sorted({str(folder), str(folder.absolute()), str(folder.resolve())}, key=len, reverse=True):
+        message = message.replace(f"{path}/", "").replace(path, "the folder of models")
+    return message
 
 
 def families() -> tuple[str, ...]:
@@ -185,7 +193,7 @@ def load_models(names: Sequence[str]) -> list[ReportModel]:
     """
     found = {name: card_named(name) for name in names}
     if missing := [name for name, card in found.items() if card is None]:
-        raise CXRLensError(f"There is no usable bundle {', '.join(missing)} in {settings.bundles()}.")
+        raise CXRLensError(f"There is no usable bundle {', '.join(missing)} in the folder of models.")
     with inference():
         return [open_model(card) for card in found.values() if card is not None]
 

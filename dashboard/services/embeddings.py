@@ -132,7 +132,7 @@ def wanted(encoder: str, source_name: str | None = None) -> Embedding:
     """
     card = _card(encoder, source_name)
     if card is None:
-        raise CXRLensError(f"No bundle with {ENCODERS[encoder].title} can be read in {settings.bundles()}.")
+        raise CXRLensError(f"No bundle with {ENCODERS[encoder].title} can be read.")
     source = sources.source(source_name)
     split = studies.shown_split(source)
     folder = settings.bundles().absolute()

@@ -168,7 +168,7 @@ def result_sets() -> tuple[dict[str, ResultSet], dict[str, str]]:
         except _ForeignError:
             continue
         except CXRLensError as error:
-            damaged[name] = str(error)
+            damaged[name] = bundles.without_folder(str(error))
     return found, damaged
 
 
@@ -181,7 +181,7 @@ def _name_of(asked: Asked) -> str:
 def no_evaluation() -> CXRLensError:
     """What to say where there is no evaluation at all."""
     return CXRLensError(
-        f"No evaluation yet: {settings.bundles() / f'{bundles.PHANTOM}{RESULTS}'} is missing. "
+        f"No evaluation yet: {bundles.PHANTOM}{RESULTS} is missing in the folder of models. "
         f"`cxr-lens train --preset {bundles.PHANTOM}` writes it."
     )
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from core.observations import CLUSTER_OF, NO_FINDING, SUPPORT_DEVICES, LabelState, findings
 from core.studies.folder import UploadSource
-from core.studies.images import Radiograph, read_image
+from core.studies.images import Grey, Radiograph, read_image
 from core.studies.model_image import Pixels, grey_levels, of_image
 from core.studies.source import ByStudy, Source, StudyImage
 from core.types import PAD, SPLITS, CXRLensError, FloatImage, Mask, Split, Study
@@ -40,6 +40,7 @@ class Case:
         study: what is known beside the pixels.
         pixels: for the viewer, (H, W).
         bits: grey levels of the original are 2 ** bits.
+        grey: the file's own values, where it has more than ``pixels``.
         spacing: (row, column) distance of the pixels' centres in millimetres, if the file tells it.
         view: "PA", "AP" or "LATERAL"; "" where it is not known.
         labels: of the 14 observations; None where nothing is known of them.
@@ -54,6 +55,7 @@ class Case:
     study: Study
     pixels: FloatImage
     bits: int
+    grey: Grey | None = None
     spacing: tuple[float, float] | None = None
     view: str = ""
     labels: Mapping[str, LabelState] | None = None
@@ -258,6 +260,7 @@ def _open(source: Source, name: str, study_id: str) -> Case:
         study=known,
         pixels=film.pixels,
         bits=film.bits,
+        grey=film.grey,
         spacing=film.pixel_spacing,
         view=known.view or film.view,
         labels=labels_of(source, known),

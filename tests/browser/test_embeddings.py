@@ -145,7 +145,7 @@ def test_a_group_is_chosen_by_keyboard_and_all_of_it_is_there_again_after_anothe
     shared.settle()
     before = shared.page.url
     shared.page.get_by_role("link", name="About").click()
-    expect(shared.page.get_by_text("The folder of models is")).to_be_visible(timeout=60_000)
+    expect(shared.page.get_by_text("names the folder of models")).to_be_visible(timeout=60_000)
     shared.page.get_by_role("link", name="Embeddings").click()
     expect(maps(shared)).to_have_count(1, timeout=60_000)
     shared.settle()

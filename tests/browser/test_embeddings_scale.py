@@ -107,7 +107,7 @@ def test_first_paint_of_4000_studies_and_fluid_20000_points(
 
     def from_another_page() -> float:
         page.get_by_role("link", name="About").click()
-        expect(page.get_by_text("The folder of models is")).to_be_visible(timeout=300_000)
+        expect(page.get_by_text("names the folder of models")).to_be_visible(timeout=300_000)
         watched.settle()
         return paint(page.get_by_role("link", name="Embeddings").click)
 

@@ -141,6 +141,22 @@ def test_the_ruler_measures_millimetres_where_the_file_tells_them(page: Watched,
     expect(page.page.get_by_text("the models know frontal views")).to_be_visible()
 
 
+def test_a_file_opens_at_its_own_window_and_what_that_cuts_off_can_be_seen(page: Watched, tmp_path: Path) -> None:
+    film = np.tile(np.linspace(0, 2000, 400, dtype=np.uint16), (400, 1))
+    tags = {"WindowCenter": 600, "WindowWidth": 1400, "RescaleSlope": 1, "RescaleIntercept": -200}
+    (tmp_path / "film.dcm").write_bytes(windowed(film, **tags))
+    upload(page, tmp_path / "film.dcm")
+    seen = page.page.locator(".viewer")
+    expect(seen).to_have_attribute("data-window", "1400")
+    expect(seen).to_have_attribute("data-level", "600")
+    white = "canvas => canvas.getContext('2d').getImageData(canvas.width - 40, canvas.height / 2, 1, 1).data[0]"
+    assert seen.locator(".stage > canvas").evaluate(white) == 255
+    seen.locator("canvas").first.focus()
+    page.page.keyboard.press("2")  # all grey levels
+    expect(seen).to_have_attribute("data-window", "2000")
+    assert seen.locator(".stage > canvas").evaluate(white) < 255
+
+
 def test_the_ruler_counts_pixels_where_the_file_tells_none(page: Watched, tmp_path: Path) -> None:
     film = np.random.default_rng(0).integers(0, 255, (300, 200), dtype=np.uint8)
     Image.fromarray(film).save(tmp_path / "film.png")

@@ -83,7 +83,12 @@ def test_opens_with_twelve_reports_beside_image_and_reference(watched: Watched) 
     expect(viewer(watched)).to_have_attribute("data-zoom", "1.000")
     expect(watched.page.locator(".cxr-tiles figure")).to_have_count(13, timeout=60_000)
     expect(watched.page.get_by_text("Research use only. Not for use in diagnostic procedures.")).to_be_visible()
+    expect(cards(watched).first).to_be_visible()
+    expect(cards(watched).nth(1)).to_be_hidden()  # the best first, the others on demand
+    watched.page.get_by_role("button", name="Show the other 11 reports").click()
     assert all(len(text) > 40 for text in cards(watched).all_inner_texts())
+    assert watched.page.locator("h1").all_inner_texts() == ["Read"]
+    assert watched.page.title() == "Read · CXR Lens"
 
 
 def test_window_and_level_change_the_picture_without_the_server(watched: Watched) -> None:
@@ -110,8 +115,14 @@ def test_zooms_pans_inverts_and_resets_by_key_and_wheel(watched: Watched) -> Non
     canvas = viewer(watched).locator("canvas")
     first = canvas.evaluate(LOOK)
     canvas.hover()
+    watched.page.mouse.wheel(0, -400)  # the page scrolls, unless zooming is on
+    watched.page.wait_for_timeout(200)
+    expect(viewer(watched)).to_have_attribute("data-zoom", "1.000")
+    watched.page.keyboard.press("Escape")
+    canvas.press("z")
     watched.page.mouse.wheel(0, -400)
     expect(viewer(watched)).not_to_have_attribute("data-zoom", "1.000")
+    canvas.press("w")
     canvas.focus()
     zoomed = canvas.evaluate(LOOK)
     canvas.press("ArrowRight")
@@ -121,6 +132,12 @@ def test_zooms_pans_inverts_and_resets_by_key_and_wheel(watched: Watched) -> Non
     canvas.press("0")
     expect(viewer(watched)).to_have_attribute("data-inverted", "false")
     expect(viewer(watched)).to_have_attribute("data-zoom", "1.000")
+    assert canvas.evaluate(LOOK) == first
+    canvas.press("h")
+    expect(viewer(watched).locator(".readout")).to_contain_text("left and right are exchanged")
+    canvas.press("t")
+    expect(viewer(watched)).to_have_attribute("data-turns", "3")  # clockwise, as it is seen mirrored
+    canvas.press("0")
     assert canvas.evaluate(LOOK) == first
     canvas.press("+")
     expect(viewer(watched)).to_have_attribute("data-zoom", "1.250")
@@ -251,9 +268,9 @@ def test_a_page_switch_takes_at_most_a_second(watched: Watched, record_property)
     watched.settle()
     last = {
         "Results": watched.page.get_by_text("How this was scored"),
-        "About": watched.page.get_by_text("The folder of models is"),
+        "About": watched.page.get_by_text("names the folder of models"),
         "Filters": watched.page.get_by_text("Support Devices").last,
-        "Read": cards(watched).nth(11),
+        "Read": cards(watched).first,
     }
     best: dict[str, float] = {}
     for _ in range(3):  # the best of three: other work may be going on

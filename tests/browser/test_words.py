@@ -118,6 +118,92 @@ def test_words_of_ccve_are_answered_by_filter_with_a_way_to_its_page(page: Page)
     assert "word=2" in (link.get_attribute("href") or "")
 
 
+# Boxes in the window's pixels, [top, bottom] of each part, and where the notice at the foot begins.
+IN_SIGHT = """() => {
+  const deep = (query, root = document) => {
+    const found = root.querySelector(query)
+    if (found) return found
+    for (const each of root.querySelectorAll("*")) {
+      const inside = each.shadowRoot && deep(query, each.shadowRoot)
+      if (inside) return inside
+    }
+    return null
+  }
+  const box = (query) => {
+    const { top, bottom } = deep(query).getBoundingClientRect()
+    return [Math.round(top), Math.round(bottom)]
+  }
+  return {
+    title: box(".st-key-answer strong"), answer: box(".st-key-answer"), map: box(".stage > canvas"),
+    word: box(".word.asked"), notice: document.querySelector("[role=note]").getBoundingClientRect().top,
+  }
+}"""
+
+
+def out_of_sight(page: Page) -> list[str]:
+    """Parts of an explanation's answer that the window does not show whole."""
+    found = page.evaluate(IN_SIGHT)
+    height = found.pop("notice")
+    return [
+        f"{part}: {top} to {bottom} of {height}" for part, (top, bottom) in found.items() if top < 0 or bottom > height
+    ]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768), (820, 1180), (390, 844)])
+def test_title_verdict_and_map_stand_in_sight_of_the_word(
+    browser: Browser, few: Server, width: int, height: int
+) -> None:
+    """From a link, then from a click on the last word of the other report."""
+    watched = watch(browser, few.url, width, height)
+    page = watched.page
+    page.goto(f"{few.url}/?asked={FVE}&word=4")
+    maps(page, 1)
+    watched.settle()
+    page.wait_for_timeout(500)
+    assert out_of_sight(page) == []
+    words(page, FVE).last.click()
+    page.wait_for_url("**word=*")
+    maps(page, 1)
+    watched.settle()
+    page.wait_for_timeout(500)
+    assert out_of_sight(page) == []
+    assert overhang(page) <= 0
+    watched.close()
+
+
+def test_one_question_is_one_step_back(browser: Browser, few: Server) -> None:
+    watched = watch(browser, few.url)
+    page = watched.page
+    watched.open()
+    expect(page.locator("article.card:not(.waiting)")).to_have_count(2, timeout=240_000)
+    page.wait_for_timeout(600)
+    before, steps = page.url, page.evaluate("history.length")
+    words(page, FVE).nth(3).click()
+    page.wait_for_url("**word=4**")
+    maps(page, 1)
+    assert page.evaluate("history.length") == steps + 1
+    page.go_back()
+    maps(page, 0)
+    assert page.url == before
+    watched.close()
+
+
+def test_a_map_that_points_beside_the_finding_is_drawn_only_when_asked_for(page: Page) -> None:
+    """Word attention of FVE: measured to be worse than the image's centre."""
+    words(page, FVE).nth(3).click()
+    maps(page, 1)
+    page.get_by_role("combobox", name="Method").click()
+    page.get_by_role("option", name="Word attention").click()
+    page.wait_for_url("**explain=Word+attention**")
+    maps(page, 1)
+    filled = page.get_by_role("button", name="Heat map", exact=True)
+    expect(filled).to_have_attribute("aria-pressed", "false")
+    canvas = page.locator(".viewer .stage canvas")
+    told = canvas.evaluate(LOOK)
+    filled.click()
+    assert canvas.evaluate(LOOK) != told
+
+
 def test_works_on_a_phone(browser: Browser, few: Server) -> None:
     watched = watch(browser, few.url, 390, 844)
     watched.page.goto(f"{few.url}/?asked={FVE}&word=2")

@@ -4,11 +4,13 @@ import { describe, test } from "node:test"
 import { HEAT, SIGNED, ofHex, tint } from "../../dashboard/components/frontend/viewer/colours.js"
 import { nudged, onImage, panelsOf, placed, rectangle, zoomed } from "../../dashboard/components/frontend/viewer/geometry.js"
 import {
-  brightness, develop, dragged, presetWindows, quantile,
+  brightness, develop, dragged, inUnits, presetWindows, quantile, wideInUnits, windowsOf,
 } from "../../dashboard/components/frontend/viewer/grey_levels.js"
 import { unpack } from "../../dashboard/components/frontend/viewer/packed.js"
 import { contour } from "../../dashboard/components/frontend/viewer/pictures.js"
 import { aboutRuler, distance, moved } from "../../dashboard/components/frontend/viewer/ruler.js"
+import { lies, onPanel, turnedInWords, upright } from "../../dashboard/components/frontend/viewer/turning.js"
+import { angle, measuredInWords, ratio } from "../../dashboard/components/frontend/viewer/two_lines.js"
 import { randomly } from "./helpers.js"
 
 const near = (found, wanted, by = 1e-9) =>
@@ -45,6 +47,22 @@ describe("grey levels", () => {
     for (const [window] of presetWindows(new Uint16Array(5000), 255)) assert.ok(window >= 1)
   })
 
+  test("the file's own window comes first, and numbers are in the file's units", () => {
+    const ramp = Uint16Array.from({ length: 7 * 1000 }, (_, at) => Math.floor(at / 7))
+    const grey = { first: -1000, step: 2, window: [300, 100], inverse: false }
+    const windows = windowsOf(ramp, { levels: 999, grey })
+    assert.deepEqual([windows[0].name, windows[0].level, windows[0].window], ["File", 300, 100])
+    assert.deepEqual(windows.slice(1).map(({ window, level }) => [window, level]), presetWindows(ramp, 999))
+    assert.equal(windowsOf(ramp, { levels: 999, grey: null })[0].name, "Full")
+    assert.deepEqual([inUnits(300, grey), wideInUnits(100, grey), inUnits(300, null)], [-400, 200, 300])
+  })
+
+  test("where small values are bright, dark parts are the large ones", () => {
+    const ramp = Uint16Array.from({ length: 7 * 1000 }, (_, at) => Math.floor(at / 7))
+    const [, , [window, level]] = presetWindows(ramp, 999, true)
+    assert.ok(level + window / 2 > 980 && level - window / 2 > 390)
+  })
+
   test("a drag to the right widens the window, up lowers the level, within bounds", () => {
     const levels = 6000
     assert.deepEqual(dragged({ window: 100, level: 50 }, 3, -2, levels), { window: 130, level: 30 })
@@ -71,8 +89,8 @@ describe("geometry", () => {
   })
 
   test("at zoom 1 the whole image is in the middle of its panel", () => {
-    assert.deepEqual(placed(image, { across: 400, down: 400 }, { zoom: 1, shift: [0, 0] }), { fit: 2, scale: 2, left: 0, top: 100 })
-    assert.deepEqual(placed(image, { across: 100, down: 100 }, { zoom: 2, shift: [10, 0] }), { fit: 0.5, scale: 1, left: -45, top: 0 })
+    assert.deepEqual(placed(image, { across: 400, down: 400 }, { zoom: 1, shift: [0, 0] }), { fit: 2, scale: 2, middle: [200, 200], left: 0, top: 100 })
+    assert.deepEqual(placed(image, { across: 100, down: 100 }, { zoom: 2, shift: [10, 0] }), { fit: 0.5, scale: 1, middle: [55, 50], left: -45, top: 0 })
   })
 
   test("zooming about a point leaves what is there where it is", () => {
@@ -104,6 +122,63 @@ describe("geometry", () => {
     near(nudged([0.4, 0.4, 0.6, 0.6], [1, 0], 0.02, false), [0.42, 0.4, 0.62, 0.6])
     near(nudged([0.4, 0.4, 0.6, 0.6], [0, -1], 0.02, true), [0.4, 0.4, 0.6, 0.58])
     near(nudged([0.4, 0.4, 0.42, 0.6], [-1, 0], 0.02, true), [0.4, 0.4, 0.42, 0.6])
+  })
+})
+
+describe("turning", () => {
+  const image = { width: 200, height: 100 }
+
+  test("a quarter turn goes clockwise, mirroring exchanges left and right of what is seen", () => {
+    near(onPanel([10, 0], [0, 0], { turns: 1, mirrored: false }), [0, 10]) // right goes down
+    near(onPanel([10, 0], [0, 0], { turns: 0, mirrored: true }), [-10, 0])
+    near(onPanel([0, 10], [0, 0], { turns: 1, mirrored: true }), [10, 0]) // down goes left, mirrored right
+  })
+
+  test("what is pointed at is what is drawn there, however it is turned", () => {
+    const random = randomly(5)
+    for (let round = 0; round < 200; round++) {
+      const view = { zoom: 1, shift: [0, 0], turns: Math.floor(random() * 4), mirrored: random() < 0.5 }
+      const { middle } = placed(image, { across: 300, down: 400 }, view)
+      const point = [random() * 300, random() * 400]
+      near(onPanel(upright(point, middle, view), middle, view), point, 1e-9)
+    }
+  })
+
+  test("turned by a quarter, the whole image still fits its panel, corners and all", () => {
+    const panel = { across: 300, down: 400 }
+    const view = { zoom: 1, shift: [0, 0], turns: 1, mirrored: false }
+    const { left, top, scale, middle, fit } = placed(image, panel, view)
+    assert.equal(fit, 2) // 100 rows lie across 300, 200 columns down 400
+    for (const [x, y] of [[0, 0], [200, 0], [0, 100], [200, 100]]) {
+      const [across, down] = onPanel([left + x * scale, top + y * scale], middle, view)
+      assert.ok(across >= 0 && across <= 300 && down >= 0 && down <= 400)
+    }
+    assert.deepEqual([0, 1, 2, 3].map(lies), [false, true, false, true])
+  })
+
+  test("a reader is told of it, above all that sides are exchanged", () => {
+    assert.equal(turnedInWords({ turns: 0, mirrored: false }), "")
+    assert.equal(turnedInWords({ turns: 3, mirrored: false }), "turned 270°")
+    assert.match(turnedInWords({ turns: 0, mirrored: true }), /left and right are exchanged/)
+  })
+})
+
+describe("two lines", () => {
+  const even = { spacing: null, shrunk: [1, 1] }
+
+  test("the angle between two lines, whichever way they are drawn, in millimetres where these are known", () => {
+    near([angle([[0, 0, 10, 0], [0, 0, 10, 10]], even)], [45])
+    near([angle([[10, 0, 0, 0], [0, 0, 10, 10]], even)], [45])
+    near([angle([[0, 0, 10, 0], [5, 5, 5, 9]], even)], [90])
+    near([angle([[0, 0, 10, 0], [0, 0, 10, 10]], { spacing: [2, 1], shrunk: [1, 1] })], [(Math.atan(2) * 180) / Math.PI])
+  })
+
+  test("the cardiothoracic ratio counts what the lines go across", () => {
+    near([ratio([[10, 50, 60, 55], [0, 80, 100, 70]])], [0.5])
+    assert.equal(measuredInWords("ratio", [[10, 0, 60, 0], [0, 9, 100, 9]], even), "heart / chest 0.50")
+    assert.match(measuredInWords("ratio", [[10, 0, 60, 0], [7, 9, 7, 20]], even), /must go across/)
+    assert.match(measuredInWords("ratio", [[10, 0, 60, 0]], even), /draw that of the chest/)
+    assert.match(measuredInWords("angle", [[10, 0, 60, 0]], even), /draw the second/)
   })
 })
 

@@ -1,5 +1,6 @@
 // What the components of one page know of each other.
 interface Window {
   cxrLensHeat: unknown
+  cxrLensHistory: boolean
   cxrLensPlates: Map<string, Uint8Array>
 }

@@ -8,7 +8,15 @@ completeness are not known. How a file is read, and what is said about it, is de
 from core.studies.images.borders import trim_borders
 from core.studies.images.dicom import dicom_view
 from core.studies.images.geometry import fit_square, to_original, to_square
-from core.studies.images.radiograph import MAX_ASPECT, MAX_FILE_BYTES, MAX_PIXELS, MIN_SIDE, ImageError, Radiograph
+from core.studies.images.radiograph import (
+    MAX_ASPECT,
+    MAX_FILE_BYTES,
+    MAX_PIXELS,
+    MIN_SIDE,
+    Grey,
+    ImageError,
+    Radiograph,
+)
 from core.studies.images.reading import read_image
 
 __all__ = [
@@ -16,6 +24,7 @@ __all__ = [
     "MAX_FILE_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE",
+    "Grey",
     "ImageError",
     "Radiograph",
     "dicom_view",

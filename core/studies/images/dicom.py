@@ -19,7 +19,7 @@ from core.studies.images.dicom_header import (
 )
 from core.studies.images.picture import damaged, gray_of_deep_colours, grayscale
 from core.studies.images.png import DamagedPictureError
-from core.studies.images.radiograph import MAX_FILE_BYTES, ImageError, Radiograph, finish
+from core.studies.images.radiograph import MAX_FILE_BYTES, Grey, ImageError, Radiograph, finish
 from core.types import FloatImage
 
 _RADIOGRAPHY = ("CR", "DX", "RG")  # computed, digital and film radiography; DICOM PS3.3 C.7.3.1.1.1
@@ -49,7 +49,7 @@ def read_dicom(data: bytes, name: str) -> Radiograph:
         _check_kind(header, name, notes)
         view = _view(header, notes)
         layout = dicom_pixels.read_layout(header, name, notes)
-        pixels, bits = _pixels(header, syntax, layout, notes)
+        pixels, bits, grey = _pixels(header, syntax, layout, notes)
     except DamagedHeaderError as error:
         raise ImageError(
             f"{name}: the DICOM file {error}. Export it again, best as 'explicit VR little endian'."
@@ -57,7 +57,7 @@ def read_dicom(data: bytes, name: str) -> Radiograph:
     except DamagedPictureError as error:
         raise damaged(name, error) from None
     spacing = _pixel_spacing(header)
-    return finish(pixels, name, bits=bits, kind="DICOM", notes=notes, pixel_spacing=spacing, view=view)
+    return finish(pixels, name, bits=bits, kind="DICOM", notes=notes, pixel_spacing=spacing, view=view, grey=grey)
 
 
 def dicom_view(path: Path) -> str:
@@ -96,19 +96,22 @@ def is_radiograph(header: Header) -> bool:
     return header.get("PixelData") is not None and (not modality or modality in (*_RADIOGRAPHY, *_OTHERS))
 
 
-def _pixels(header: Header, syntax: str, layout: dicom_pixels.Layout, notes: list[str]) -> tuple[FloatImage, int]:
+def _pixels(
+    header: Header, syntax: str, layout: dicom_pixels.Layout, notes: list[str]
+) -> tuple[FloatImage, int, Grey | None]:
     values, bits = dicom_pixels.read_pixels(header, syntax, layout, notes)
     if layout.photometric == "PALETTE COLOR":
         colours = display.palette(values, header, notes)
         if colours is None:
             raise DamagedHeaderError("is in palette colours, and its palette is missing, damaged or segmented")
-        return grayscale(Image.fromarray(colours), notes), 8
+        return grayscale(Image.fromarray(colours), notes), 8, None
     if values.ndim == 2:
-        return display.show(values, bits, header, layout.photometric, notes), bits
+        pixels, grey = display.show(values, bits, header, layout.photometric, notes)
+        return pixels, bits, grey
     if values.dtype == np.uint8:
-        return grayscale(Image.fromarray(values), notes), 8
+        return grayscale(Image.fromarray(values), notes), 8, None
     notes.append(f"The picture is in colours of {bits} bits; it is read as gray.")
-    return gray_of_deep_colours(values, bits), bits
+    return gray_of_deep_colours(values, bits), bits, None
 
 
 def _check_kind(header: Header, name: str, notes: list[str]) -> None:

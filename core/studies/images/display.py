@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from core.studies.images.dicom_header import Header
-from core.studies.images.radiograph import row_bands, unit
+from core.studies.images.radiograph import Grey, row_bands, unit
 from core.types import FloatImage
 
 Levels = npt.NDArray[np.float64]
+Window = tuple[float, float]
+"""Centre and width, in modality units."""
 
 _MOST_LEVELS = 2**16
 _MOST_CLIPPED = 0.5  # a window or table that makes more than this black or white is not for this picture
@@ -90,7 +92,9 @@ class _Table:
         return entries
 
 
-def show(values: npt.NDArray[Any], bits: int, header: Header, photometric: str, notes: list[str]) -> FloatImage:
+def show(
+    values: npt.NDArray[Any], bits: int, header: Header, photometric: str, notes: list[str]
+) -> tuple[FloatImage, Grey | None]:
     """Map stored values to what is shown.
 
     Args:
@@ -101,20 +105,48 @@ def show(values: npt.NDArray[Any], bits: int, header: Header, photometric: str, 
         notes: sentences for the reader are added here.
 
     Returns:
-        (H, W) in [0, 1].
+        (H, W) in [0, 1]; and the values that a reader chooses a window of, None where the file shows them by a table or
+        an S-shaped curve, which no window is.
     """
     places, stored, counts = _levels(values)
     padding = _padding(stored, counts, bits, header, notes)
     histogram = _Histogram(stored, np.where(padding, 0, counts))
     modality = _modality(stored, header, notes)
-    shown = _shown(histogram, modality, header, notes)
-    if _inverse(header, photometric, notes):
+    shown, window = _shown(histogram, modality, header, notes)
+    inverse = _inverse(header, photometric, notes)
+    if inverse:
         shown = 1 - shown
     shown[padding] = 0  # padding is black, whatever its number
+    found = None if window is None else _numbered(modality, padding, inverse)
     pixels = np.empty(values.shape, np.float32)
+    levels = np.empty(values.shape if found else (0, 0), np.uint16)
     for rows in row_bands(values.shape):
-        np.take(shown, places(values[rows]), out=pixels[rows])
-    return pixels
+        at = places(values[rows])
+        np.take(shown, at, out=pixels[rows])
+        if found:
+            np.take(found[0], at, out=levels[rows])
+    if found is None or window is None:
+        return pixels, None
+    levels.flags.writeable = False
+    return pixels, Grey(levels, found[1], found[2], window, inverse)
+
+
+def _numbered(
+    modality: Levels, padding: npt.NDArray[np.bool_], inverse: bool
+) -> tuple[npt.NDArray[np.uint16], float, float] | None:
+    """Number values (L,) in modality units: (L,) numbers, the value of number 0, and the step from one to the next.
+
+    Whole values keep themselves where they fit into 16 bits, others are rounded. None where all values are padding.
+    """
+    there = modality[~padding]
+    if not there.size or not there.min() < there.max():
+        return None
+    low, high = float(there.min()), float(there.max())
+    whole = high - low < _MOST_LEVELS and bool((there == np.round(there)).all())
+    step = 1.0 if whole else (high - low) / (_MOST_LEVELS - 1)
+    numbers = np.round((np.clip(modality, low, high) - low) / step).astype(np.uint16)
+    numbers[padding] = numbers[~padding].max() if inverse else 0
+    return numbers, low, step
 
 
 def palette(values: npt.NDArray[Any], header: Header, notes: list[str]) -> npt.NDArray[np.uint8] | None:
@@ -194,16 +226,18 @@ def _modality(stored: Levels, header: Header, notes: list[str]) -> Levels:
     return stored
 
 
-def _shown(histogram: _Histogram, modality: Levels, header: Header, notes: list[str]) -> FloatImage:
-    """VOI table, window, or own range: the first that suits the picture."""
+def _shown(
+    histogram: _Histogram, modality: Levels, header: Header, notes: list[str]
+) -> tuple[FloatImage, Window | None]:
+    """VOI table, window, or own range: the first that suits the picture; and what it is as a window, if it is one."""
     faults: dict[str, None] = {}  # each said once
-    for what, table, fault in _advice(histogram, modality, header, notes):
+    for what, table, fault, window in _advice(histogram, modality, header, notes):
         if table is not None:
             fault = _fault(histogram, table)
             if not fault:
                 if faults:
                     notes.append(f"{' '.join(faults)} Another display {what} in the file is used.")
-                return table
+                return table, window
         faults[f"The file's display {what} {fault}."] = None
     if faults:
         notes.append(f"{' '.join(faults)} Instead, {_OWN_RANGE}")
@@ -215,7 +249,8 @@ def _shown(histogram: _Histogram, modality: Levels, header: Header, notes: list[
     if most[0] < most[1] and most[1] - most[0] < (high - low) / 4:
         notes.append("A few values far from all others, as of a marker, are shown black or white.")
         low, high = float(most[0]), float(most[1])
-    return unit(modality, low, max(high, low + 1e-6))
+    high = max(high, low + 1e-6)
+    return unit(modality, low, high), ((low + high) / 2, high - low)
 
 
 def _fault(histogram: _Histogram, table: FloatImage) -> str:
@@ -230,14 +265,18 @@ def _fault(histogram: _Histogram, table: FloatImage) -> str:
 
 def _advice(
     histogram: _Histogram, modality: Levels, header: Header, notes: list[str]
-) -> Iterator[tuple[str, FloatImage | None, str]]:
-    """What the file says of its display, in DICOM's order: (kind, shown values (L,) or None, what is wrong with it)."""
+) -> Iterator[tuple[str, FloatImage | None, str, Window | None]]:
+    """What the file says of its display, in DICOM's order.
+
+    Yields:
+        kind, shown values (L,) or None, what is wrong with it, and the window where it is a straight one.
+    """
     for item in header.items("VOILUTSequence"):
         readings = list(_tables(item, signed=bool(modality.min() < 0)))
         if not readings:
-            yield "table", None, "is empty or damaged"
+            yield "table", None, "is empty or damaged", None
         elif not readings[0].whole:
-            yield "table", None, "is shorter than it says"
+            yield "table", None, "is shorter than it says", None
         else:
             tables = [unit(reading.at(np.trunc(modality)), 0, reading.white) for reading in readings]
             good = [table for table in tables if not _fault(histogram, table)]
@@ -245,15 +284,16 @@ def _advice(
                 notes.append(
                     "The file's display table has other bits than it says; its largest entry is taken as white."
                 )
-            yield "table", (good or tables)[0], ""
+            yield "table", (good or tables)[0], "", None
     function = header.text("VOILUTFunction")
     if not header.text("WindowCenter") and not header.text("WindowWidth"):
         return
     for center, width in zip(header.numbers("WindowCenter"), header.numbers("WindowWidth"), strict=False):
         if center is None or width is None or width <= 0:
-            yield "window", None, "has numbers that cannot be right"
+            yield "window", None, "has numbers that cannot be right", None
         else:
-            yield "window", _windowed(modality, center, width, function=function), ""
+            straight = None if function == "SIGMOID" else (center, width)
+            yield "window", _windowed(modality, center, width, function=function), "", straight
 
 
 def _windowed(values: Levels, center: float, width: float, *, function: str) -> FloatImage:

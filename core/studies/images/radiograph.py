@@ -30,6 +30,26 @@ class ImageError(CXRLensError):
 
 
 @dataclass(frozen=True, slots=True)
+class Grey:
+    """A file's own grey values, which a window is chosen of: nothing is cut off.
+
+    Attributes:
+        levels: (H, W) uint16. A pixel's value in the file's units is ``first + step * level``. What the file calls
+            padding has the blackest level.
+        first: value of level 0.
+        step: of a level, > 0.
+        window: (centre, width) of the window that the image is shown with at first, in the file's units.
+        inverse: small values are bright (MONOCHROME1).
+    """
+
+    levels: npt.NDArray[np.uint16]
+    first: float
+    step: float
+    window: tuple[float, float]
+    inverse: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Radiograph:
     """A decoded image, ready for `fit_square`.
 
@@ -41,6 +61,8 @@ class Radiograph:
         sha256: of the decoded pixels and their shape: the same picture in two formats has one hash.
         warnings: sentences for the reader; empty if all is well.
         view: "PA", "AP" or "LATERAL" if the file says so, otherwise "".
+        grey: the file's own values; None where ``pixels`` are all there is, as of a PNG or JPEG file, or where the file
+            maps them by a curve.
     """
 
     pixels: FloatImage
@@ -50,6 +72,7 @@ class Radiograph:
     sha256: str
     warnings: tuple[str, ...]
     view: str
+    grey: Grey | None = None
 
 
 def finish(
@@ -61,6 +84,7 @@ def finish(
     notes: Sequence[str],
     pixel_spacing: tuple[float, float] | None = None,
     view: str = "",
+    grey: Grey | None = None,
 ) -> Radiograph:
     """Check what all formats must fulfil, and hash the pixels.
 
@@ -85,7 +109,7 @@ def finish(
     pixels.flags.writeable = False  # the hash must stay true
     digest = hashlib.sha256(f"{height}x{width}:".encode())
     digest.update(pixels.data)
-    return Radiograph(pixels, pixel_spacing, bits, kind, digest.hexdigest(), tuple(dict.fromkeys(notes)), view)
+    return Radiograph(pixels, pixel_spacing, bits, kind, digest.hexdigest(), tuple(dict.fromkeys(notes)), view, grey)
 
 
 def check_size(name: str, width: int, height: int, *, frames: int = 1, samples: int = 1) -> None:

@@ -51,7 +51,8 @@ function referenceCard(data) {
 }
 
 function card(data) {
-  const header = make("header", {}, make("h4", { text: data.title }))
+  const header = make("header", {}, make("h4", { text: data.title, title: data.about ?? data.title }))
+  if (data.measured) header.append(make("small", { text: data.measured }))
   const article = make("article", { className: "card", "aria-label": data.title, "data-name": data.name }, header)
   if (data.waiting) {
     article.classList.add("waiting")
@@ -119,9 +120,12 @@ function without({ without: { changes, difference, reference } }, article) {
     word.title = moved(changes[at])
     word.setAttribute("aria-label", `${word.getAttribute("aria-label") ?? word.textContent}, ${moved(changes[at])}`)
   })
+  const same = difference.every(([kind]) => kind === "same")
   const words = marks
     ? `${marks} ${marks === 1 ? "word becomes" : "words become"} at least twice less (▾) or more (▴) likely without the region.`
-    : "No word becomes less than half, or more than twice, as likely without the region."
+    : same
+      ? "No word becomes less than half, or more than twice, as likely without the region."
+      : "The words written keep their likelihood, yet another report wins without the region: the model was undecided."
   const parts = [make("p", { className: "note", text: words })]
   if (reference !== null) {
     const most = 7 // e to the 7th is over 1000
@@ -139,24 +143,27 @@ function overview(data) {
   legend.append(make("span", { className: "hint", text: "Point at a finding to follow it through all reports; click its row to keep it." }))
 
   const groups = []
-  for (const { group } of data.columns) {
+  for (const { group, group_about: about } of data.columns) {
     if (groups.at(-1)?.name === group) groups.at(-1).span++
-    else groups.push({ name: group, span: 1 })
+    else groups.push({ name: group, about: about ?? group, span: 1 })
   }
   const top = make("tr", {}, make("th", { rowspan: 2, scope: "col", "aria-label": "Finding" }))
   if (data.compared) top.append(make("th", { rowspan: 2, scope: "col", className: "edge", text: "Ref", title: "Reference report" }))
-  for (const { name, span } of groups) {
-    top.append(make("th", { colspan: span, scope: "colgroup", className: "edge", text: name }))
+  const voted = data.rows.some(({ votes }) => votes)
+  if (voted) top.append(make("th", { rowspan: 2, scope: "col", className: "edge", text: "Say it", title: "How many reports say it" }))
+  for (const { name, about, span } of groups) {
+    top.append(make("th", { colspan: span, scope: "colgroup", className: "edge", text: name, title: about }))
   }
   const edge = (index) => (data.columns[index - 1]?.group === data.columns[index].group ? "" : "edge")
-  const second = make("tr", {}, ...data.columns.map(({ name }, index) =>
-    make("th", { scope: "col", className: edge(index), text: name })))
+  const second = make("tr", {}, ...data.columns.map(({ name, about }, index) =>
+    make("th", { scope: "col", className: edge(index), text: name, title: about ?? name })))
   const body = make("tbody")
-  for (const { observation, reference, cells } of data.rows) {
+  for (const { observation, reference, cells, votes } of data.rows) {
     const row = make("tr", { "data-observation": observation, tabindex: 0 }, make("th", { scope: "row", text: observation }))
     if (data.compared) {
       row.append(make("td", { className: "edge", text: SIGNS[reference] ?? "", "aria-label": WORDS[reference] }))
     }
+    if (voted) row.append(make("td", { className: "edge votes", text: votes }))
     cells.forEach((kind, index) => {
       const { group, name } = data.columns[index]
       const words = `${observation}, ${name} + ${group}: ${WORDS[kind] ?? "nothing to compare"}`
@@ -183,6 +190,7 @@ class Reports {
     this.grid = make("div", { className: "grid" })
     this.kind = "word"
     this.pinned = null
+    this.unfolded = false // whether all reports are shown
     this.events = new AbortController()
     const on = (name, call) => root.addEventListener(name, call, { signal: this.events.signal })
     const observation = (event) => event.target.closest?.("[data-observation]")?.dataset.observation ?? null
@@ -207,7 +215,7 @@ class Reports {
     return element
   }
 
-  show({ cards, reference, overview: table, asked }, ask) {
+  show({ cards, reference, overview: table, asked, folded }, ask) {
     this.ask = ask
     this.cards = new Map(cards.map((each) => [each.name, each]))
     const parts = []
@@ -219,11 +227,29 @@ class Reports {
     }
     if (table) parts.push(this.part("overview", table, overview))
     if (written) parts.push(this.part("kinds", this.kind, () => this.kinds()))
+    if (asked && cards.findIndex(({ name }) => name === asked.pair) > 0) this.unfolded = true
     if (cards.length) parts.push(this.grid)
+    if (folded && written === cards.length) parts.push(this.part("fold", [cards.length, this.unfolded], () => this.fold(cards.length)))
+    this.grid.classList.toggle("folded", folded && written === cards.length && !this.unfolded)
     putInPlace(this.grid, cards.map((each) => this.part(each.name, each, card)))
     putInPlace(this.root, parts)
     this.mark(asked)
+    this.bringIntoSight(asked, written === cards.length)
     this.follow(this.pinned)
+  }
+
+  // The words that are asked about, of a link too: beside them stands the answer. Again when all is written, for what is
+  // written above them moves them.
+  bringIntoSight(asked, finished) {
+    const now = asked ? JSON.stringify([asked, finished]) : ""
+    if (now === this.broughtFor) return
+    this.broughtFor = now
+    requestAnimationFrame(() => this.root.querySelector(".word.asked")?.scrollIntoView({ block: "nearest" }))
+  }
+
+  fold(count) {
+    const text = this.unfolded ? "Show the best report only" : `Show the other ${count - 1} reports`
+    return make("button", { type: "button", className: "fold", text, "aria-expanded": String(Boolean(this.unfolded)) })
   }
 
   kinds() {
@@ -273,6 +299,15 @@ class Reports {
   }
 
   click(event) {
+    const fold = event.target.closest(".fold")
+    if (fold) {
+      this.unfolded = !this.unfolded
+      this.grid.classList.toggle("folded", !this.unfolded)
+      fold.replaceChildren(...this.fold(this.cards.size).childNodes)
+      fold.setAttribute("aria-expanded", String(this.unfolded))
+      this.built.delete("fold")
+      return
+    }
     const kind = event.target.closest("[data-kind]")?.dataset.kind
     const word = event.target.closest(".word")
     const row = event.target.closest("[data-observation]")

@@ -1,16 +1,14 @@
 // Buttons, sliders and legends around the radiograph.
 import { make, toggle } from "../dom.js"
 import { MASK_COLOURS, SHARE, SIGNED, tint } from "./colours.js"
-import { PRESETS } from "./grey_levels.js"
 
 export function buildPresets(viewer) {
-  viewer.root.querySelector(".presets").replaceChildren(
-    ...PRESETS.map(([name, , , what], index) => {
-      const button = make("button", { type: "button", text: name, title: `${name}: ${what} (${index + 1})` })
-      button.onclick = () => viewer.preset(index)
-      return button
-    }),
+  const choice = viewer.root.querySelector(".presets")
+  choice.replaceChildren(
+    ...viewer.windows.map(({ name, about }, index) => make("option", { value: String(index), text: name, title: about })),
+    make("option", { value: "", text: "Own window", hidden: true }), // after a drag
   )
+  choice.onchange = () => viewer.preset(Number(choice.value))
 }
 
 function opacity(viewer, name) {

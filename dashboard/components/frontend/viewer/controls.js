@@ -1,8 +1,6 @@
 // Mouse, touch and keys of the viewer.
-import { PRESETS } from "./grey_levels.js"
-
-const TOOLS = { w: "window", m: "pan", r: "ruler", b: "region" }
-const ACTS = { "+": "in", "=": "in", "-": "out", 0: "reset", " ": "reset", i: "invert", f: "full" }
+const TOOLS = { w: "window", m: "pan", z: "zoom", r: "ruler", a: "angle", c: "ratio", b: "region" }
+const ACTS = { "+": "in", "=": "in", "-": "out", 0: "reset", " ": "reset", i: "invert", f: "full", h: "mirror", t: "turn" }
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 
 // What a key means, whatever its case: ``viewer`` does it. Keys that mean nothing here are left to the page.
@@ -21,7 +19,7 @@ function use(viewer, event) {
   else if (way && event.shiftKey) viewer.windowBy(way[0] * 12, way[1] * 12)
   else if (way) viewer.panBy(-way[0] * 40, -way[1] * 40)
   else if (ACTS[key]) viewer.act(ACTS[key])
-  else if (/^[1-9]$/.test(key) && key <= PRESETS.length) viewer.preset(Number(key) - 1)
+  else if (/^[1-9]$/.test(key) && key <= viewer.windows.length) viewer.preset(Number(key) - 1)
   else if (TOOLS[key] && (key !== "b" || viewer.header.regions)) viewer.use(TOOLS[key])
   else return false
   return true
@@ -33,6 +31,8 @@ export function listen(viewer, signal) {
   const on = (target, name, call, more = {}) => target.addEventListener(name, call, { signal, ...more })
 
   on(canvas, "wheel", (event) => {
+    // Else the page scrolls: who reads a report beside the image has the pointer anywhere.
+    if (viewer.tool !== "zoom" && !event.ctrlKey && !event.metaKey && root.getRootNode().fullscreenElement !== root) return
     event.preventDefault()
     viewer.zoomBy(Math.exp(-event.deltaY * 0.0015), viewer.at(event))
   }, { passive: false })
@@ -42,6 +42,7 @@ export function listen(viewer, signal) {
     canvas.setPointerCapture(event.pointerId)
     canvas.focus({ preventScroll: true })
     if (viewer.tool === "ruler" && event.button === 0 && !event.shiftKey) viewer.startRuler(event)
+    if (viewer.measuresTwo && event.button === 0 && !event.shiftKey) viewer.startLine(event)
     touches.set(event.pointerId, [event.clientX, event.clientY])
     if (viewer.tool === "region" && touches.size === 1) viewer.startRegion(event)
   })
@@ -62,6 +63,8 @@ export function listen(viewer, signal) {
     } else if (viewer.corner) viewer.stretchRegion(event)
     else if (viewer.tool === "pan" || event.shiftKey || event.buttons > 1) viewer.panBy(dx * ratio, dy * ratio)
     else if (viewer.tool === "ruler") viewer.stretchRuler(event)
+    else if (viewer.measuresTwo) viewer.stretchLine(event)
+    else if (viewer.tool === "zoom") viewer.zoomBy(Math.exp(-dy * 0.006))
     else viewer.windowBy(dx, dy)
     touches.set(event.pointerId, now)
   })

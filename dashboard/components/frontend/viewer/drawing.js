@@ -1,5 +1,9 @@
 // Everything on the canvas: the radiograph in each panel, what lies over it, the region, the ruler.
 import { drawRuler } from "./ruler.js"
+import { measuredInWords } from "./two_lines.js"
+import { onPanel } from "./turning.js"
+
+const TURN = Math.PI / 2
 
 export function drawAll(viewer, context, ratio) {
   const { width, height } = context.canvas
@@ -29,13 +33,17 @@ function boxOf(place, [left, top, width, height]) {
 }
 
 function drawPanel(viewer, context, map, ratio) {
-  const { scale, left, top } = viewer.placed
+  const { scale, left, top, middle } = viewer.placed
   /** @type {[number, number, number, number]} */
   const box = [left, top, viewer.header.width * scale, viewer.header.height * scale]
   context.imageSmoothingEnabled = true
   context.imageSmoothingQuality = "high"
-  context.drawImage(viewer.plate, ...box)
   context.save()
+  context.translate(...middle)
+  context.scale(viewer.mirrored ? -1 : 1, 1)
+  context.rotate(TURN * viewer.turns)
+  context.translate(-middle[0], -middle[1])
+  context.drawImage(viewer.plate, ...box)
   context.beginPath()
   context.rect(...box) // padding is not data: what lies on it is not shown
   context.clip()
@@ -45,19 +53,45 @@ function drawPanel(viewer, context, map, ratio) {
     context.globalAlpha = overlay.kind === "picture" ? 1 : viewer.opacity
     context.drawImage(overlay.picture, ...boxOf(overlay.place, box))
   }
-  if (map && viewer.heatShown) drawHeat(viewer, context, map, boxOf(map.place, box), ratio)
+  if (map) drawHeat(viewer, context, map, boxOf(map.place, box), ratio)
   context.globalAlpha = 1
   drawRegion(viewer, context, box, ratio)
   context.restore()
-  if (map?.label && viewer.maps.length > 1) drawText(context, map.label, 0, ratio)
+  const told = [viewer.maps.length > 1 ? map?.label : "", viewer.heatShown ? "" : map?.untrusted].filter(Boolean)
+  drawWords(context, told.join(". "), viewer.panels.across, ratio)
   if (map && viewer.heatShown && !map.filled) {
     const below = viewer.panels.down - 20 * OUTLINED.length * ratio
     OUTLINED.forEach((line, index) => drawText(context, line, below + 20 * index * ratio, ratio))
   }
-  if (viewer.ruler) {
-    const ends = viewer.ruler.map((value, index) => (index % 2 ? top : left) + value * scale)
-    drawRuler(context, ends, viewer.distance, ratio)
+  /** @param {number[]} line @param {string} words */
+  const drawLine = ([x, y, endX, endY], words) => {
+    const [startAt, endAt] = [[x, y], [endX, endY]].map(([across, down]) =>
+      onPanel([left + across * scale, top + down * scale], middle, viewer))
+    drawRuler(context, [startAt[0], startAt[1], endAt[0], endAt[1]], words, ratio)
   }
+  if (viewer.ruler) drawLine(viewer.ruler, viewer.distance)
+  viewer.lines.forEach((line, at) => {
+    const last = at === viewer.lines.length - 1
+    drawLine(line, last ? measuredInWords(viewer.lineTool, viewer.lines, viewer.header) : "")
+  })
+}
+
+// Words at the upper edge of a panel, in as many lines as they need.
+/** @param {CanvasRenderingContext2D} context @param {string} words @param {number} across @param {number} ratio */
+function drawWords(context, words, across, ratio) {
+  if (!words) return
+  context.font = `${12 * ratio}px sans-serif`
+  const lines = [""]
+  for (const word of words.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`.trim()
+    if (lines.at(-1) && context.measureText(longer).width > across - 12 * ratio) lines.push(word)
+    else lines[lines.length - 1] = longer
+  }
+  const widest = Math.max(...lines.map((line) => context.measureText(line).width))
+  context.fillStyle = "rgb(0 0 0 / 70%)"
+  context.fillRect(0, 0, widest + 12 * ratio, (6 + 15 * lines.length) * ratio)
+  context.fillStyle = "#e8edf2"
+  lines.forEach((line, at) => context.fillText(line, 6 * ratio, (14 + 15 * at) * ratio))
 }
 
 const OUTLINED = ["Outline only: no method was", "shown to mark the finding"]
@@ -75,8 +109,9 @@ function drawText(context, text, top, ratio) {
 function drawHeat(viewer, context, map, [left, top, width, height], ratio) {
   context.imageSmoothingEnabled = false
   context.globalAlpha = viewer.opacity
-  if (map.filled) context.drawImage(map.picture, left, top, width, height)
-  if (map.filled && !viewer.contoured) return
+  const outlined = viewer.heatShown && !map.filled
+  if (viewer.heatShown && map.filled) context.drawImage(map.picture, left, top, width, height)
+  if (!outlined && !viewer.contoured) return
   /** @type {(column: number, row: number) => [number, number]} */
   const at = (column, row) => [left + (column * width) / map.width, top + (row * height) / map.height]
   context.globalAlpha = 1
@@ -95,8 +130,29 @@ function drawRegion(viewer, context, [left, top, width, height], ratio) {
   const region = viewer.draft ?? viewer.region
   if (!region) return
   const [x0, y0, x1, y1] = region
+  /** @type {[number, number, number, number]} */
+  const place = [left + x0 * width, top + y0 * height, (x1 - x0) * width, (y1 - y0) * height]
+  if (!viewer.draft) drawCover(viewer, context, place, [left, top, width, height], ratio)
   context.strokeStyle = viewer.draft ? "#ffffff" : "#f0e442"
   context.lineWidth = 2 * ratio
   context.setLineDash(viewer.draft ? [6 * ratio, 4 * ratio] : [])
-  context.strokeRect(left + x0 * width, top + y0 * height, (x1 - x0) * width, (y1 - y0) * height)
+  context.strokeRect(...place)
+}
+
+// The region as the models are given it: even grey, or blurred.
+/** @param {any} viewer @param {CanvasRenderingContext2D} context @param {[number, number, number, number]} place @param {[number, number, number, number]} box @param {number} ratio */
+function drawCover(viewer, context, place, box, ratio) {
+  context.save()
+  context.globalAlpha = 1
+  context.beginPath()
+  context.rect(...place)
+  context.clip()
+  if (viewer.cover === "blur") {
+    context.filter = `blur(${Math.max(box[2] * 0.04, 2 * ratio)}px)`
+    context.drawImage(viewer.plate, ...box)
+  } else {
+    context.fillStyle = "#808080"
+    context.fillRect(...place)
+  }
+  context.restore()
 }

@@ -1,6 +1,8 @@
 // Where the image lies. A canvas has panels side by side, all with the same part of the image; lengths are in device
 // pixels of the canvas, ``zoom`` 1 fits the image into its panel, and ``shift`` moves it, in pixels of the image at zoom 1.
 
+import { lies } from "./turning.js"
+
 const MOST_ZOOM = 20
 const CLICK = 0.015 // of the image: a drag that is shorter is a click
 const CLICKED = 0.125 // side of the region that a click takes
@@ -12,16 +14,14 @@ export function panelsOf(count, width, height) {
   return { count: panels, columns, across: width / columns, down: height / Math.ceil(panels / columns) }
 }
 
-// Scale of the image in a panel, and its left upper corner; ``fit`` is the scale at zoom 1.
-export function placed(image, panel, { zoom, shift }) {
-  const fit = Math.min(panel.across / image.width, panel.down / image.height)
+// Scale of the image in a panel, its middle there, and its left upper corner while it is upright; ``fit`` is the scale at
+// zoom 1.
+export function placed(image, panel, { zoom, shift, turns = 0 }) {
+  const [wide, high] = lies(turns) ? [image.height, image.width] : [image.width, image.height]
+  const fit = Math.min(panel.across / wide, panel.down / high)
   const scale = fit * zoom
-  return {
-    fit,
-    scale,
-    left: panel.across / 2 + shift[0] * fit - (image.width * scale) / 2,
-    top: panel.down / 2 + shift[1] * fit - (image.height * scale) / 2,
-  }
+  const middle = [panel.across / 2 + shift[0] * fit, panel.down / 2 + shift[1] * fit]
+  return { fit, scale, middle, left: middle[0] - (image.width * scale) / 2, top: middle[1] - (image.height * scale) / 2 }
 }
 
 // Zoom and shift after zooming about a point of the panel, which stays where it is; zoomed out is back in place.

@@ -26,14 +26,28 @@ export function quantile(pixels, levels, share) {
   return levels
 }
 
-// [window, level] of each preset for an image whose grey levels are 0 to ``levels``.
-export function presetWindows(pixels, levels) {
-  return PRESETS.map(([, low, high]) => {
+// [window, level] of each preset for an image whose grey levels are 0 to ``levels``; ``inverse``: small ones are bright.
+export function presetWindows(pixels, levels, inverse = false) {
+  return PRESETS.map(([, dark, bright]) => {
+    const [low, high] = inverse ? [1 - bright, 1 - dark] : [dark, bright]
     const bottom = low === 0 ? 0 : quantile(pixels, levels, low)
     const top = high === 1 ? levels : quantile(pixels, levels, high)
     return [Math.max(top - bottom, 1), (top + bottom) / 2]
   })
 }
+
+// The windows a reader chooses from, the file's own first where it has one: {name, about, window, level}, in grey levels.
+export function windowsOf(pixels, { levels, grey }) {
+  const own = grey?.window ? [{ name: "File", about: "as the file says", window: grey.window[1], level: grey.window[0] }] : []
+  const found = presetWindows(pixels, levels, grey?.inverse)
+  return [...own, ...PRESETS.map(([name, , , about], at) => ({ name, about, window: found[at][0], level: found[at][1] }))]
+}
+
+// A grey level in the file's own units, and a width of a window in them.
+/** @param {number} level @param {{first: number, step: number} | null | undefined} grey */
+export const inUnits = (level, grey) => (grey ? grey.first + grey.step * level : level)
+/** @param {number} width @param {{first: number, step: number} | null | undefined} grey */
+export const wideInUnits = (width, grey) => (grey ? Math.abs(grey.step) * width : width)
 
 // Brightness, 0 to 255, of each grey level.
 export function brightness(levels, { window, level, inverted }) {

@@ -38,6 +38,7 @@ export function drawRuler(context, [x, y, endX, endY], words, ratio) {
     }
     context.stroke()
   }
+  if (!words) return
   context.font = `${13 * ratio}px sans-serif`
   const across = context.measureText(words).width
   const textX = Math.min(Math.max((x + endX) / 2 + arm, 4), context.canvas.width - across - 4)

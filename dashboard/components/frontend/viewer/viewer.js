@@ -4,10 +4,12 @@ import { buildHeat, buildOverlays, buildPresets, showLegend } from "./bars.js"
 import { listen, pressed } from "./controls.js"
 import { drawAll } from "./drawing.js"
 import { nudged, onImage, panelsOf, placed, rectangle, zoomed } from "./geometry.js"
-import { brightness, develop, dragged, presetWindows } from "./grey_levels.js"
+import { brightness, develop, dragged, inUnits, wideInUnits, windowsOf } from "./grey_levels.js"
 import { unpack } from "./packed.js"
 import { contour, paintHeat, paintOverlay } from "./pictures.js"
 import { aboutRuler, distance, moved } from "./ruler.js"
+import { turnedInWords, upright } from "./turning.js"
+import { TWO_LINES, measuredInWords } from "./two_lines.js"
 
 const REGION_STEP = 0.02 // of the image, by keyboard
 
@@ -29,7 +31,13 @@ export class Viewer {
     this.ask = undefined // called with a region that is drawn
     this.shown = new Set() // groups of overlays
     this.opacity = 0.8
+    this.windows = [] // to choose from
+    this.turns = 0 // quarters, clockwise
+    this.mirrored = false
     this.ruler = null // [x, y, x, y] in pixels of the image
+    this.lines = [] // the same, up to two, of an angle or a ratio
+    this.lineTool = "" // which of these
+    this.cover = "blank" // what the region is covered by
     this.maps = [] // heat maps, a panel each
     this.heatShown = true
     this.contoured = false
@@ -59,7 +67,7 @@ export class Viewer {
     this.plate = new OffscreenCanvas(header.width, header.height)
     this.plateContext = this.plate.getContext("2d")
     this.plateImage = this.plateContext.createImageData(header.width, header.height)
-    this.windows = presetWindows(pixels, header.levels)
+    this.windows = windowsOf(pixels, header)
     header.overlays.forEach((overlay, index) => (overlay.picture = paintOverlay(overlay, index)))
     this.root.querySelector('[data-tool="region"]').hidden = !header.regions
     this.root.querySelector('[data-tool="ruler"]').title = `${aboutRuler(header.spacing)} (R; then arrows and Enter)`
@@ -78,13 +86,14 @@ export class Viewer {
   hear(detail) {
     if (detail.study !== this.header?.study) return
     this.region = detail.region
+    this.cover = detail.cover ?? "blank"
     if (detail.maps !== this.heard) {
       this.heard = detail.maps
       this.maps = JSON.parse(detail.maps).map((map) => {
         const found = { ...map, values: Int8Array.from(atob(map.values), (letter) => letter.charCodeAt(0)) }
         return { ...found, picture: paintHeat(found), lines: contour(found) }
       })
-      this.heatShown = true
+      this.heatShown = !(this.maps.length === 1 && this.maps[0].untrusted)
     }
     buildHeat(this, detail.scale)
     this.draw()
@@ -117,6 +126,9 @@ export class Viewer {
 
   reset() {
     this.ruler = null
+    this.lines = []
+    this.turns = 0
+    this.mirrored = false
     this.zoom = 1
     this.shift = [0, 0]
     this.inverted = false
@@ -124,13 +136,16 @@ export class Viewer {
   }
 
   preset(index) {
-    ;[this.window, this.level] = this.windows[index]
+    const { window, level } = this.windows[index]
+    Object.assign(this, { window, level })
     this.develop()
   }
 
   // Grey levels to screen brightness, then draw.
   develop() {
-    develop(this.pixels, brightness(this.header.levels, this), new Uint32Array(this.plateImage.data.buffer))
+    const inverted = this.inverted !== Boolean(this.header.grey?.inverse)
+    const view = { window: this.window, level: this.level, inverted }
+    develop(this.pixels, brightness(this.header.levels, view), new Uint32Array(this.plateImage.data.buffer))
     this.plateContext.putImageData(this.plateImage, 0, 0)
     this.draw()
   }
@@ -151,14 +166,20 @@ export class Viewer {
 
   report() {
     const times = this.zoom.toFixed(this.zoom < 10 ? 1 : 0)
+    const { grey } = this.header
+    const [window, level] = [wideInUnits(this.window, grey), inUnits(this.level, grey)].map(Math.round)
     this.readout.textContent =
-      `W ${Math.round(this.window)}  L ${Math.round(this.level)}  ·  ${times}×` + (this.inverted ? "  ·  inverted" : "")
+      [`W ${window}  L ${level}`, `${times}×`, this.inverted ? "inverted" : "", turnedInWords(this)].filter(Boolean).join("  ·  ")
+    const chosen = this.windows.findIndex((each) => each.window === this.window && each.level === this.level)
+    this.root.querySelector(".presets").value = chosen < 0 ? "" : String(chosen)
     Object.assign(this.root.dataset, {
-      window: Math.round(this.window), level: Math.round(this.level), zoom: this.zoom.toFixed(3),
+      window, level, zoom: this.zoom.toFixed(3), turns: this.turns, mirrored: this.mirrored,
+      measured: this.lines.length ? measuredInWords(this.lineTool, this.lines, this.header) : "",
       inverted: this.inverted, tool: this.tool, study: this.header.study,
       ruler: this.ruler ? this.distance : "", overlay: [...this.shown].join(" "),
     })
     this.root.querySelector('[data-do="invert"]').setAttribute("aria-pressed", String(this.inverted))
+    this.root.querySelector('[data-do="mirror"]').setAttribute("aria-pressed", String(this.mirrored))
     for (const button of this.root.querySelectorAll("[data-tool]")) {
       button.setAttribute("aria-pressed", String(button.dataset.tool === this.tool))
     }
@@ -187,6 +208,12 @@ export class Viewer {
     else if (name === "invert") {
       this.inverted = !this.inverted
       this.develop()
+    } else if (name === "mirror") {
+      this.mirrored = !this.mirrored
+      this.draw()
+    } else if (name === "turn") {
+      this.turns = (this.turns + (this.mirrored ? 3 : 1)) % 4 // clockwise as it is seen
+      this.draw()
     } else if (name === "full") {
       if (document.fullscreenElement) document.exitFullscreen()
       else this.root.requestFullscreen?.()
@@ -196,6 +223,7 @@ export class Viewer {
   use(tool) {
     this.tool = tool
     if (tool === "ruler") this.measuring = false
+    if (this.measuresTwo && tool !== this.lineTool) [this.lines, this.lineTool] = [[], tool]
     this.draw()
   }
 
@@ -214,7 +242,8 @@ export class Viewer {
   }
 
   onImage(event) {
-    return onImage(this.at(event), this.placed)
+    const where = this.placed
+    return onImage(upright(this.at(event), where.middle, this), where)
   }
 
   fraction(event) {
@@ -227,7 +256,8 @@ export class Viewer {
     const { width, height } = this.header
     const [column, row] = this.onImage(event).map(Math.floor)
     const inside = column >= 0 && row >= 0 && column < width && row < height
-    this.pointer.textContent = inside ? `x ${column}  y ${row}  =  ${this.pixels[row * width + column]}` : ""
+    const value = inside ? inUnits(this.pixels[row * width + column], this.header.grey) : 0
+    this.pointer.textContent = inside ? `x ${column}  y ${row}  =  ${Number(value.toFixed(2))}` : ""
   }
 
   startRuler(event) {
@@ -237,6 +267,23 @@ export class Viewer {
 
   stretchRuler(event) {
     if (this.ruler) this.ruler = [this.ruler[0], this.ruler[1], ...this.onImage(event)]
+    this.draw()
+  }
+
+  // Whether the tool measures by two lines.
+  get measuresTwo() {
+    return Object.hasOwn(TWO_LINES, this.tool)
+  }
+
+  // The first line, then the second; a third begins anew.
+  startLine(event) {
+    const start = this.onImage(event)
+    this.lines = [...(this.lines.length < 2 ? this.lines : []), [...start, ...start]]
+  }
+
+  stretchLine(event) {
+    const [x, y] = this.lines.at(-1) ?? this.onImage(event)
+    this.lines = [...this.lines.slice(0, -1), [x, y, ...this.onImage(event)]]
     this.draw()
   }
 

@@ -1,0 +1,33 @@
+"""CCVE's answer in a sentence: it has no place on the image, so this stands where other answers have their map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+NAMED = 3
+"""Filters that the sentence names."""
+
+
+def strongest(names: Sequence[str], values: npt.NDArray[np.float32], *, signed: bool) -> str:
+    """Name the filters that count most.
+
+    Args:
+        names: K.
+        values: (K,), shares that sum to 1; or, where signed, changes of the words' log-likelihood.
+        signed: below 0 speaks against the words.
+    """
+    order = np.argsort(-np.abs(values), kind="stable")[:NAMED]
+    if signed:
+        told = ", ".join(f"{names[at]} {values[at]:+.2f}" for at in order)
+        return f"No map: this model reads filters, not places. Most for (+) or against (−) these words: **{told}**."
+    told = ", ".join(f"{names[at]} {values[at]:.0%}" for at in order)
+    even = 1 / len(names)
+    if values.max() < 1.5 * even:
+        return (
+            f"No map: this model reads filters, not places. No filter stands out: the most are {told}, and an even "
+            f"share is {even:.1%}."
+        )
+    return f"No map: this model reads filters, not places. Most: **{told}**; an even share is {even:.1%}."

@@ -1,0 +1,40 @@
+"""How the Read page lies: the image in sight beside the reports, and the answer to a question beside the image.
+
+On a screen of at least 641 pixels the image stands left and stays while the reports scroll. On a narrower one it stands
+above the reports; while something is asked, it is small and stays above them, so that map, words and verdict are seen
+together. Custom properties reach into the viewer: ``--stage-most`` is the most height of its picture, ``--viewer-bar``
+whether its tools are shown.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+ANSWER = "answer"
+"""Key of the container with the answer's title, method and verdict; it is there while something is asked."""
+FACTS = "facts"
+"""Key of the container with what is known of the study."""
+
+_STYLE = """
+<style>
+.st-key-rail { --stage-most: max(16rem, calc(100vh - 18rem)); }
+.st-key-rail:has(.st-key-answer) { --stage-most: max(13rem, calc(100vh - 31rem)); }
+.st-key-rail:has(.st-key-answer) .st-key-facts { display: none; }
+.st-key-answer { gap: 0.35rem; }
+@media (min-width: 641px) {
+  .st-key-rail > * { position: sticky; top: 4.2rem; max-height: calc(100vh - 6.2rem); overflow-y: auto; }
+}
+@media (max-width: 640px) {
+  .st-key-rail:has(.st-key-answer) { --stage-most: 30vh; --viewer-bar: none; }
+  [data-testid="stColumn"]:has(.st-key-rail .st-key-answer) {
+    position: sticky; top: 3.8rem; z-index: 5; max-height: 66vh; overflow-y: auto; padding-bottom: 0.4rem;
+    background: var(--st-background-color, #0b0e11); border-bottom: 1px solid #8886;
+  }
+}
+</style>
+"""
+
+
+def lay_out() -> None:
+    """Set the styles; once a run."""
+    st.html(_STYLE)

@@ -1,0 +1,67 @@
+"""In: a case and bundles. Out: the reports that stand beside the bundles already, without loading a model.
+
+An evaluation keeps the reports of a family's held-out studies (``<family>-reports.jsonl``). They are those that a
+bundle writes while it has the content, and the studies the fingerprint, that the scores beside them name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import streamlit as st
+
+from core.bundles.card import Card
+from core.files import hash_of
+from core.text import tokenize
+from core.types import CXRLensError, Report
+from dashboard import settings
+from dashboard.services import evaluations, sources
+from dashboard.services.evaluations import ResultSet
+from dashboard.services.studies import Case
+
+
+def stored_report(case: Case, card: Card) -> Report | None:
+    """A bundle's report of a held-out study; None where none is kept of this content of both, or in this precision.
+
+    It has its words, and no attention: whoever asks where a word comes from needs the report that the model writes.
+    """
+    if settings.precision() != "fp32":
+        return None
+    results = _results(card.family)
+    if results is None or results.content.get("made_of", {}).get(card.name) != hash_of(card.made_of):
+        return None
+    if case.source == sources.UPLOAD or evaluations.source_of(results) != case.source:
+        return None
+    text = _texts(str(results.reports), results.reports.stat().st_mtime_ns).get(case.study.study_id, {}).get(card.name)
+    if not text:
+        return None
+    return Report(text, tuple(tokenize(text)), float("nan"), finished=text.endswith("."))
+
+
+def measured(family: str) -> Mapping[str, float]:
+    """F1 of a family's bundles, by name, on held-out studies; empty where it was not measured."""
+    results = _results(family)
+    return {} if results is None else {name: float(row["f1"]) for name, row in results.rows.items()}
+
+
+def _results(family: str) -> ResultSet | None:
+    try:
+        results = evaluations.result_sets()[0].get(family)
+    except CXRLensError:
+        return None
+    return results if results is not None and results.own is None else None
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _texts(path: str, stamp: int) -> Mapping[str, Mapping[str, str]]:
+    """Study -> bundle -> report; empty where the file is damaged, which Cases and Results say."""
+    found: dict[str, Mapping[str, str]] = {}
+    try:
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            each = json.loads(line)
+            found[str(each["study_id"])] = each
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found
