@@ -6,25 +6,30 @@ order. Items are dealt out like cards: process r of n has items r, r + n, r + 2 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
 
 def count() -> int:
     """How many processes train together; 1 is alone."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    dist = sys.modules.get("torch.distributed")  # a process that has not asked for torch yet is alone
+    return dist.get_world_size() if dist and dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Which one this is, from 0."""
-    return dist.get_rank() if count() > 1 else 0
+    if count() == 1:
+        return 0
+    import torch.distributed as dist
+
+    return dist.get_rank()
 
 
 def is_first() -> bool:
@@ -35,6 +40,8 @@ def is_first() -> bool:
 def wait() -> None:
     """Go on when all are here."""
     if count() > 1:
+        import torch.distributed as dist
+
         dist.barrier()
 
 
@@ -52,6 +59,8 @@ def from_first(value: T) -> T:
     """The first process's value."""
     if count() == 1:
         return value
+    import torch.distributed as dist
+
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
@@ -61,6 +70,8 @@ def gather(value: T) -> list[T]:
     """Every process's value, in their order."""
     if count() == 1:
         return [value]
+    import torch.distributed as dist
+
     values: list[Any] = [None] * count()
     dist.all_gather_object(values, value)
     return values
@@ -68,6 +79,8 @@ def gather(value: T) -> list[T]:
 
 def gather_rows(rows: Tensor) -> Tensor:
     """Rows (n, ...) of all processes, on the CPU, in the order they had before they were dealt out."""
+    import torch
+
     parts = gather(rows.cpu())
     whole = torch.empty(sum(map(len, parts)), *rows.shape[1:], dtype=rows.dtype)
     for rank, part in enumerate(parts):
@@ -79,6 +92,8 @@ def weight(items: Tensor) -> Tensor | float:
     """What to multiply a mean over ``items`` (a count) with, so that the mean over processes is that over all items."""
     if count() == 1:
         return 1.0
+    import torch.distributed as dist
+
     total = items.double()
     dist.all_reduce(total)
     return (items * count() / total).float()
@@ -88,6 +103,9 @@ def average(tensors: Sequence[Tensor]) -> None:
     """Set each tensor to its mean over all processes; equal ones stay exactly as they are."""
     if count() == 1 or not tensors:
         return
+    import torch
+    import torch.distributed as dist
+
     flat = torch.cat([each.detach().flatten().double() for each in tensors])
     dist.all_reduce(flat)
     for each, mean in zip(tensors, (flat / count()).split([each.numel() for each in tensors]), strict=True):

@@ -13,7 +13,8 @@ if str(HERE.parent) not in sys.path:
 import streamlit as st  # noqa: E402
 
 from core.types import CXRLensError  # noqa: E402
-from dashboard import access, look, server, session  # noqa: E402
+from dashboard import access, server, session  # noqa: E402
+from dashboard.components import look  # noqa: E402
 
 st.set_page_config(page_title="CXR Lens", page_icon=str(HERE / "icon.svg"), layout="wide")
 if refusal := server.refusal():

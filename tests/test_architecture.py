@@ -40,8 +40,8 @@ ROOMS = {
     "training": ("modules", "stages", "paper", "explain", "bench", "commands"),
     "dashboard": ("services", "components", "read", "maps", "results", "reviews", "app_pages"),
 }
-DOORS = {"training.plan", "training.cli"}
-"""Modules outside the rooms that use them: what a preset costs, and the command line."""
+DOORS = {"training.plan", "training.cli", "dashboard.app"}
+"""Modules outside the rooms that use them: what a preset costs, the command line, the router of the pages."""
 MOST_LINES = 500
 NEVER = {
     "cxr_lens": {"streamlit", "plotly"},

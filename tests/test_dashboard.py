@@ -295,7 +295,11 @@ def test_without_bundles_every_page_says_so(page: str, tmp_path: Path, monkeypat
     monkeypatch.setenv("CXR_BUNDLES", str(tmp_path / "none"))
     test = open_page(page)
     said = [each.value for each in [*test.error, *test.info]]
-    assert any(words in text for words in ("none", "CCVE", "no models here") for text in said), said
+    assert any(
+        words in text
+        for words in ("none", "CCVE", "no models here", "folder of models", "No bundle with")
+        for text in said
+    ), said
 
 
 @needs_bundles

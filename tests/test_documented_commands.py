@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from core.paths import EXAMPLES
 from tests import documented, needs
 from tests.documented import UnknownError, words_of
+from tests.documented.measuring import measuring_rows
 from tests.documented.place import STUDIES, Place
 from tests.documented.programs import (
     Row,
@@ -66,7 +67,6 @@ PYTEST = {
     "pytest": (
         "tests/test_rules.py tests/test_rules_on_reports.py",
         "tests/test_rules_on_reports.py",
-        "tests/test_resampling.py",
         "tests/test_language_metrics.py tests/test_java_metrics.py",
         "-m slow tests/test_chexbert.py",
         "-m slow --junitxml=x.xml tests/browser/test_embeddings_scale.py",
@@ -170,6 +170,7 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens evaluate --preset phantom": Row(PHANTOM + RUNS + TRAINED + ONE, says="constant report", after=TRAINING),
     **system_rows(PHANTOM + RUNS + TRAINED + ONE, TRAINING, BERT),
+    **measuring_rows(),
     "cxr-lens table 1 --preset phantom": Row(TRAINED + OUT, says="CVE, Transformer", after=TRAINING),
     "cxr-lens table 2 --preset phantom": Row(SET + " --backbone resnet18" + RUNS + OUT, says="ResNet-18"),
     "cxr-lens table 2 --backbone NAME": Row(

@@ -234,7 +234,9 @@ def test_the_benchmark_runs_resumes_and_repeats(
     whole = rows[(rows["kind"] == "report") & (rows["method"] == "cls-attention")]
     assert len(whole) == 2
     assert {each["kind"] for each in results["filters"]} >= {"report", "reference"}
-    assert "Does cls-attention beat a random ranking" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "Does cls-attention beat a ranking of the filters that does not look at the image?" in (
+        tmp_path / "table.md"
+    ).read_text(encoding="utf-8")
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["pairs"] == NAMES
 
     def never(*arguments: Any, **options: Any) -> None:

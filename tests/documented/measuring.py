@@ -1,0 +1,61 @@
+"""How the documented commands are run that measure what pairs report, how reports read, and what filters do."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from core.paths import BUNDLES
+from tests.documented.place import Place
+from tests.documented.programs import Row, elsewhere
+
+_READING = {"reports.jsonl": lambda place: BUNDLES / "phantom-reports.jsonl"}
+_SMALL = " --extent 0:1:2 -n 2 --jobs 1 --out detected"
+_FILMS = "cxr-lens detect --finding pneumothorax -n 40 --extent 0:1:8 --films films"
+_TRAIN = "cxr-lens train --preset phantom --set 'encoders=[\"ccve\"]'"
+_COPY = "it rewrites cards: tests/test_cards_command.py runs it on a copy"
+_HOURS = "hours of training: tests/test_filter_bank.py runs the parts"
+
+
+def _their_reports(place: Place) -> Path:
+    """What another system wrote of the films."""
+    films = place.folder / "films" / "films.csv"
+    path = place.folder / "theirs.csv"
+    with films.open(encoding="utf-8") as file, path.open("w", encoding="utf-8", newline="") as out:
+        table = csv.writer(out)
+        table.writerow(("study_id", "report"))
+        table.writerows((row["study_id"], "No pneumothorax.") for row in csv.DictReader(file))
+    return path
+
+
+def measuring_rows() -> dict[str, Row]:
+    """A row a command."""
+    detect = "cxr-lens detect --finding"
+    return {
+        "cxr-lens reading reports.jsonl": Row(given=_READING, says="reports with"),
+        "cxr-lens reading FILE": Row(
+            given={"FILE": lambda place: BUNDLES / "phantom-reports.jsonl"}, says="reports with"
+        ),
+        "cxr-lens rewrite-cards --preset openi": Row(instead=elsewhere, as_far=_COPY),
+        "cxr-lens rewrite-cards --preset openi --bundles FOLDER": Row(instead=elsewhere, as_far=_COPY),
+        "cxr-lens bundles": Row(says="phantom-fve-m2"),
+        "cxr-lens study filters": Row(instead=elsewhere, as_far=_HOURS),
+        "cxr-lens study filters --preset phantom": Row(instead=elsewhere, as_far=_HOURS),
+        _TRAIN: Row(instead=elsewhere, as_far=_HOURS),
+        f"{detect} pneumothorax": Row(f"{_SMALL} --bundle phantom-fve-m2", says="Pneumothorax: 2 chests"),
+        f"{detect} lung-lesion --site mid --extent 0:1:8 -n 40 --bundle phantom-fve-m2": Row(
+            _SMALL, says="Lung Lesion: 2 chests"
+        ),
+        _FILMS: Row(" --extent 0:1:2 -n 2", says="10 films in films"),
+        f"{detect} pneumothorax -n 40 --extent 0:1:8 --reports theirs=theirs.csv": Row(
+            f"{_SMALL}2",
+            {"theirs=theirs.csv": lambda place: f"theirs={_their_reports(place)}"},
+            after=_FILMS,
+            says="theirs",
+        ),
+        "cxr-lens write graded:pneumothorax --out reports.jsonl": Row(
+            " --bundle phantom-fve-m2 --jobs 1",
+            {"graded:pneumothorax": lambda place: "graded:pneumothorax:0:1:2:right:none:2:0"},
+            says="6 of 6 studies",
+        ),
+    }
