@@ -300,7 +300,7 @@ def test_the_command_trains_with_two_processes(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     first = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert first.returncode == 0, first.stderr[-3000:]
-    assert first.stdout.count("constant report") == 1  # one process speaks
+    assert first.stdout.count("held-out studies. ") == 1  # one process speaks
     keys = {path.parent.name: json.loads(path.read_text())["key"] for path in tmp_path.glob("phantom/*/done.json")}
     run = Run(load_config(PRESETS, "phantom", [*FEW, *pair]), tmp_path / "phantom")
     assert clip(run, "cve")["clip_cve"] == keys["clip_cve"]  # one process finds the stage done

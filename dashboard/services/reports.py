@@ -15,7 +15,6 @@ from core.labels.rules import LabeledReport, label_report
 from core.text import word_spans
 from core.types import CXRLensError, Report
 from dashboard.services import bundles, studies
-from dashboard.services.stored import stored_report
 from dashboard.services.studies import Case
 
 MAX_REPORTS = 5_000  # kept in memory; a few kilobytes each
@@ -46,10 +45,12 @@ def _written() -> BoundedCache[tuple[str, str], Report]:
 
 def written(case: Case, chosen: Sequence[Card]) -> dict[str, Reading | str]:
     """Readings that are there already, stored ones too, and messages of broken bundles, by the bundle's name."""
+    from dashboard.services import stored  # it asks evaluations, which ask systems, which ask this
+
     reports, broken = _written(), bundles.broken()
     found: dict[str, Reading | str] = {}
     for card in chosen:
-        report = reports.get((case.key, bundles.bundle_key(card))) or stored_report(case, card)
+        report = reports.get((case.key, bundles.bundle_key(card))) or stored.stored_report(case, card)
         if report is not None:
             found[card.name] = _reading(case, card, report)
         elif card.name in broken:
