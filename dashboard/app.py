@@ -97,7 +97,8 @@ page = st.navigation(
     position="top",
 )
 
-look.dress(page.title)  # there before the page's own work begins
+# There before the page's own work begins. A process that is spawned from here has no page.
+look.dress(getattr(page, "title", ""))
 
 try:
     access.admit()

@@ -31,7 +31,8 @@ def linked_bundles(folder: Path, *names: str, without: Sequence[str] = ()) -> Pa
     """Make a folder of links to the demo's bundles and files: to those named, or to all but some."""
     folder.mkdir()
     for source in settings.bundles().iterdir():
-        if (not names or source.name in names) and source.name not in without:
+        gate = source.name.endswith("-gate.safetensors")  # beside the bundles, of a whole family
+        if (not names or gate or source.name in names) and source.name not in without:
             (folder / source.name).symlink_to(source)
     return folder
 

@@ -204,7 +204,16 @@ def test_every_command_that_prints_a_table_has_json() -> None:
         if not any("--json" in parameter.opts for parameter in each.params)
     }
     # These print a line, or nothing.
-    assert lacking == {"dashboard", "phantom", "data labels", "data move", "review key"} | {
+    assert lacking == {
+        "dashboard",
+        "phantom",
+        "data labels",
+        "data move",
+        "review key",
+        "rexrank",
+        "systems add",
+        "systems remove",
+    } | {
         f"review {name}"
         for name in ("create", "role", "adjudicate", "close", "export", "backup", "restore", "verify", "import-marks")
     }

@@ -194,7 +194,7 @@ def test_filters_stand_beside_their_control(bundles: Path, monkeypatch: pytest.M
     assert len(test.get("plotly_chart")) == 2
     assert "Filters are " in words_on(test)
     assert "Untrained filters are " in words_on(test)
-    assert "with or without training" in words_on(test)
+    assert "stand further apart than with untrained filters" in words_on(test)
 
 
 @needs_bundles

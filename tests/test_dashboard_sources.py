@@ -100,7 +100,7 @@ def said(app: AppTest) -> list[str]:
 @needs_bundles
 def test_an_index_of_a_table_opens_with_its_reports_and_findings(ward: Path, pair: None) -> None:
     app = open_page("read", source="ward")
-    assert not said(app)
+    assert not [each for each in said(app) if "unlike the films" not in each]  # its images are drawings
     assert offered(app) == ["S1 · Cardiomegaly", "S2 · No Finding", "S3 · Pleural Effusion"]
     assert shown(app) == "S1" and "PA view" in words_on(app)
     assert "There is no radiologist's report" not in words_on(app)

@@ -154,8 +154,9 @@ def test_embeddings_and_states_are_computed_on_the_device(encoder: str, decoder:
 
     def all_of(pair: ReportModel) -> list[Any]:
         visual = encode_images(pair, images)
-        control = with_random_filters(pair.encoder) if encoder == "ccve" else None  # type: ignore[arg-type]
         batch = [model_image.model_image(each, pair.image_size)[0] for each in images]
+        sample = torch.from_numpy(np.stack(batch))[:, None]
+        control = with_random_filters(pair.encoder, sample) if encoder == "ccve" else None  # type: ignore[arg-type]
         kept = embeddings._embed_batch(embeddings._Encoders(pair, control), batch, 0)
         states = decoder_states(pair, visual, HOW["greedy"])
         return [pooled_embedding(pair, images[0]), states.cpu().numpy(), *(kept[key].numpy() for key in sorted(kept))]

@@ -359,13 +359,15 @@ def test_the_control_of_other_studies_labels_is_a_mean_near_one_half(
 
 
 def test_the_random_control_has_ccves_clip_and_other_filters() -> None:
-    encoders = _encoders(BUNDLES, _first_pairs("phantom", BUNDLES))
+    drawn = np.random.default_rng(0)
+    data = SimpleNamespace(images=lambda split, side: drawn.integers(0, 256, (4, side, side), dtype=np.uint8))
+    encoders = _encoders(data, BUNDLES, _first_pairs("phantom", BUNDLES))  # type: ignore[arg-type]
     (trained, key), (random, random_key) = encoders["ccve"], encoders[RANDOM]
     assert key != random_key
     ours, theirs = trained.state_dict(), random.state_dict()
-    other = {name for name in ours if not torch.equal(ours[name], theirs[name])}
-    assert other
-    assert all(name.startswith("filters.") for name in other)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if not name.startswith("filters."))
+    images = torch.rand(2, 1, 128, 128)
+    assert not torch.allclose(trained.pictures(images), random.pictures(images))  # type: ignore[union-attr, operator]
 
 
 def test_without_catboost_the_study_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

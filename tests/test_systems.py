@@ -24,6 +24,7 @@ from core.systems.matching import match
 from core.systems.report_files import ReportRow, parse_reports, read_report_file
 from core.systems.system import Ability
 from core.types import CXRLensError
+from tests import needs
 from tests.conftest import BUNDLES
 from tests.mimic_tree import Exam, write_tree
 from tests.systems_files import program, write_csv, write_jsonl
@@ -184,9 +185,8 @@ def test_columns_can_be_named_and_a_slip_is_answered(here: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["f31_reports.jsonl", "f32_reports_line_separator.jsonl", "f34_cells_that_say_nothing.csv"]
 )
+@needs.CASES.unless(SHARED.is_dir())
 def test_files_that_went_wrong_before(name: str) -> None:
-    if not (SHARED / name).is_file():
-        pytest.skip("the project's reference material is not here")
     column = "A" if name.endswith("jsonl") else ""
     found = read_report_file(SHARED / name, text_column=column)
     assert not any(row.text.lower().startswith("none") for row in found.rows)

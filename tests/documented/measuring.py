@@ -53,7 +53,7 @@ def measuring_rows() -> dict[str, Row]:
             after=_FILMS,
             says="theirs",
         ),
-        "cxr-lens write graded:pneumothorax --out reports.jsonl": Row(
+        "cxr-lens write graded:pneumothorax --out graded.jsonl": Row(
             " --bundle phantom-fve-m2 --jobs 1",
             {"graded:pneumothorax": lambda place: "graded:pneumothorax:0:1:2:right:none:2:0"},
             says="6 of 6 studies",
