@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 PAGES = {
     "": "Reference report",
-    "filters": "13 filters",
+    "filters": "What each filter says of this X-ray",
     "embeddings": "The studies as an encoder sees them",
     "cases": "Reports side by side",
     "results": "Ours",

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
 FVE, CCVE = "phantom-fve-transformer", "phantom-ccve-transformer"
 LOOK = "canvas => canvas.toDataURL()"
+IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_a_click_on_a_word_lays_a_map_over_the_image_and_the_address_restores_it
     expect(words(page, FVE).nth(3)).to_have_attribute("aria-pressed", "true")
     expect(page.locator(".viewer .scale")).to_contain_text("average")
     shown = canvas.evaluate(LOOK)
-    page.get_by_role("button", name="Contour").click()
+    page.get_by_role("button", name="Contour", exact=True).click()
     assert canvas.evaluate(LOOK) != shown
     page.wait_for_url("**asked=phantom-fve-transformer**word=4**")
     page.goto(page.url)
@@ -192,6 +193,7 @@ def test_a_map_that_points_beside_the_finding_is_drawn_only_when_asked_for(page:
     """Word attention of FVE: measured to be worse than the image's centre."""
     words(page, FVE).nth(3).click()
     maps(page, 1)
+    page.wait_for_selector(IDLE)  # a list that is open closes when the page is drawn again
     page.get_by_role("combobox", name="Method").click()
     page.get_by_role("option", name="Word attention").click()
     page.wait_for_url("**explain=Word+attention**")

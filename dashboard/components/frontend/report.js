@@ -6,6 +6,9 @@ import { make } from "./dom.js"
 import { SIGNS, WORDS, sign } from "./marks.js"
 
 const KINDS = { word: "the word", sentence: "its sentence", finding: "the marked finding" }
+const OFTEN = 250 // ms
+const ANSWERED = 4000 // ms, until when the answer stands on the page
+const READING = ["wheel", "touchmove", "pointerdown", "keydown"] // the reader goes elsewhere
 const roots = new WeakMap()
 
 function marked(piece) {
@@ -190,6 +193,8 @@ class Reports {
     this.grid = make("div", { className: "grid" })
     this.kind = "word"
     this.pinned = null
+    /** @type {AbortController | undefined} */
+    this.bringing = undefined // words that are asked about into sight
     this.unfolded = false // whether all reports are shown
     this.events = new AbortController()
     const on = (name, call) => root.addEventListener(name, call, { signal: this.events.signal })
@@ -203,6 +208,7 @@ class Reports {
 
   close() {
     this.events.abort()
+    this.bringing?.abort()
   }
 
   // The element of a part, drawn anew only if its data changed.
@@ -238,13 +244,26 @@ class Reports {
     this.follow(this.pinned)
   }
 
-  // The words that are asked about, of a link too: beside them stands the answer. Again when all is written, for what is
-  // written above them moves them.
+  // The words that are asked about, of a link too, and the answer beside them. Again when all is written, for what is
+  // written above them moves them, and while the page draws the answer, unless the reader goes elsewhere meanwhile.
   bringIntoSight(asked, finished) {
     const now = asked ? JSON.stringify([asked, finished]) : ""
     if (now === this.broughtFor) return
     this.broughtFor = now
-    requestAnimationFrame(() => this.root.querySelector(".word.asked")?.scrollIntoView({ block: "nearest" }))
+    this.bringing?.abort()
+    if (!asked) return
+    const ended = (this.bringing = new AbortController())
+    const { signal } = ended
+    for (const name of READING) window.addEventListener(name, () => ended.abort(), { signal, capture: true })
+    const until = performance.now() + ANSWERED
+    const bring = () => {
+      if (signal.aborted) return
+      document.querySelector(".st-key-answer")?.scrollIntoView({ block: "nearest" })
+      this.root.querySelector(".word.asked")?.scrollIntoView({ block: "nearest" })
+      if (performance.now() < until) setTimeout(bring, OFTEN)
+      else ended.abort()
+    }
+    requestAnimationFrame(bring)
   }
 
   fold(count) {
