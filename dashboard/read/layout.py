@@ -18,11 +18,11 @@ FACTS = "facts"
 _STYLE = """
 <style>
 .st-key-rail { --stage-most: max(16rem, calc(100vh - 18rem)); }
-.st-key-rail:has(.st-key-answer) { --stage-most: max(13rem, calc(100vh - 31rem)); }
+.st-key-rail:has(.st-key-answer) { --stage-most: max(13rem, calc(100vh - 35.5rem)); }
 .st-key-rail:has(.st-key-answer) .st-key-facts { display: none; }
 .st-key-answer { gap: 0.35rem; scroll-margin-top: 4.5rem; }
 @media (max-width: 1200px) {
-  .st-key-rail:has(.st-key-answer) { --stage-most: max(13rem, calc(100vh - 34rem)); }
+  .st-key-rail:has(.st-key-answer) { --stage-most: max(13rem, calc(100vh - 35.5rem)); }
 }
 @media (min-width: 641px) {
   .st-key-rail > * { position: sticky; top: 4.2rem; max-height: calc(100vh - 6.2rem); overflow-y: auto; }
