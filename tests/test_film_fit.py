@@ -19,16 +19,18 @@ from PIL import Image
 
 from core.bundles.card import BundleError, read_card
 from core.bundles.editing import edit_card
-from core.bundles.inference import write_batch, write_reports
+from core.bundles.inference import pooled_embedding, write_batch, write_reports
 from core.bundles.library import BundleLibrary
 from core.bundles.pair import to_batch
 from core.config import ConfigError, load_config
+from core.evaluation.own import _embeddings
 from core.explain.subject import open_subject
 from core.labels.rules import label_report
 from core.observations import NO_FINDING, LabelState
 from core.studies.images import fit_square, to_original, to_square, trim_borders
 from core.studies.images.geometry import _resize
 from core.studies.model_image import model_image, of_image
+from core.studies.source import bare_study
 from core.text import Vocabulary
 from core.types import PAD, CXRLensError, Fit, FloatImage
 from tests import needs
@@ -314,3 +316,25 @@ def test_a_normal_film_is_as_often_called_abnormal_squashed_and_padded() -> None
         sys.stdout.write(f"| {name} | {told} |\n")
         rates = [share for (how, _), share in called.items() if how == "stretch"]
         assert max(rates) - min(rates) <= 0.03
+
+
+class Asked:
+    """A source of three studies that notes in which way it is asked for their images."""
+
+    def __init__(self) -> None:
+        self.fits: list[tuple[int, Fit]] = []
+
+    def image(self, study_id: str, size: int, fit: Fit = PAD) -> FloatImage:
+        self.fits.append((size, fit))
+        return model_image(film(90, 120, int(study_id)), size, fit)[0]
+
+
+def test_the_nearest_report_is_looked_for_among_images_as_the_pair_reads_them() -> None:
+    model = tiny_pair("cve", "transformer", Vocabulary.build([" ".join(WORDS)], 1))
+    stretched = {"fit": {"how": "stretch", "aspect": 1.0, "trim": True}}
+    model = replace(model, card=replace(model.card, content=stretched))
+    asked, studies = Asked(), [bare_study(str(number)) for number in range(3)]
+    found = _embeddings(asked, model, studies, lambda share, what: None)  # type: ignore[arg-type]
+    assert asked.fits == [(model.image_size, STRETCH)] * 3
+    image = model_image(film(90, 120, 1), model.image_size, STRETCH)[0]
+    assert found[1] == pytest.approx(pooled_embedding(model, image), abs=1e-5)

@@ -16,7 +16,7 @@ from core.decoders.search import GenerateConfig, Hypothesis, generate
 from core.devices import Precision, computing
 from core.encoders import Encoder
 from core.gate.gate import UNCHECKED, Check
-from core.studies.model_image import model_image
+from core.studies.model_image import Pixels, model_image
 from core.text import Vocabulary, to_text
 from core.types import PAD, Fit, FloatImage, Report, VisualTokens
 
@@ -63,6 +63,10 @@ class ReportModel:
     def fit(self) -> Fit:
         """How its images are fitted, as its card says."""
         return self.card.fit
+
+    def reads(self, image: Pixels) -> FloatImage:
+        """An image as this pair reads it, of its side and fitted in its way: (side, side)."""
+        return image(self.image_size, self.fit)
 
     @property
     def write(self) -> GenerateConfig:

@@ -296,12 +296,12 @@ def _open_encoders(work: Embedding, source: Source) -> _Encoders:
         torch.set_num_threads(1)  # its threads would mostly wait for each other
     control = None
     if isinstance(model.encoder, ClusterClipEncoder):
-        control = with_random_filters(model.encoder, _first_images(work, source, model.image_size))
+        control = with_random_filters(model.encoder, _first_images(work, source, model))
     return _Encoders(model, control)
 
 
-def _first_images(work: Embedding, source: Source, size: int) -> Tensor:
-    """The first images that can be read, (up to 16, 1, size, size): on them random filters get their strength.
+def _first_images(work: Embedding, source: Source, model: ReportModel) -> Tensor:
+    """The first images that can be read, (up to 16, 1, side, side): on them random filters get their strength.
 
     The same ones whichever block is made and however large the sample is.
     """
@@ -310,11 +310,11 @@ def _first_images(work: Embedding, source: Source, size: int) -> Tensor:
     images: list[npt.NDArray[np.float32]] = []
     for study_id in study_ids(work, source):
         with suppress(CXRLensError):
-            images.append(of_study(source, study_id)(size))
+            images.append(model.reads(of_study(source, study_id)))
         if len(images) == _FITTED:
             break
     if not images:  # the blocks will say so
-        return torch.zeros(1, 1, size, size)
+        return torch.zeros(1, 1, model.image_size, model.image_size)
     return torch.from_numpy(np.stack(images)).unsqueeze(1)
 
 
@@ -339,7 +339,7 @@ def _write_block(
         images = []
         for study_id in ids[first : first + work.batch]:
             try:
-                images.append(of_study(source, study_id)(encoders.model.image_size, encoders.model.fit))
+                images.append(encoders.model.reads(of_study(source, study_id)))
                 kept.append(study_id)
             except CXRLensError as error:
                 unreadable[study_id] = str(error)

@@ -355,7 +355,7 @@ def _pooled_by(case: Case, card: Card) -> npt.NDArray[np.float32]:
 
     with bundles.inference():
         model = bundles.open_model(card)
-        return pooled_embedding(model, studies.pixels(case)(model.image_size, model.fit))
+        return pooled_embedding(model, model.reads(studies.pixels(case)))
 
 
 def neighbours(kept: Embeddings, study_id: str, count: int) -> list[tuple[str, float]]:
