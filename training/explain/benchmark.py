@@ -6,7 +6,6 @@ do not look at the image, and with random rankings. A part is one pair with one 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
@@ -32,14 +30,11 @@ from core.explain.measured import SMOOTHING
 from core.explain.methods import explain, possible
 from core.explain.on_image import on_square
 from core.explain.subject import Subject, open_subject
-from core.files import write_whole
 from core.labels.rules import label_report
 from core.observations import ASSERTED, CLUSTERS
-from core.registry import lookup
 from core.studies.phantom import PhantomSource, PhantomStudy
 from core.types import Attribution, FloatImage, Mask
-from training.evaluate import cards_of
-from training.explain.parts import read_part, run_parts, write_part
+from training.explain.parts import estimate_parts, pairs_and_methods, read_part, run_parts, write_part, write_results
 from training.explain.summary import PRIORS, VARIANTS, benchmark_markdown, compact, summarise
 from training.identity import content_hash, stage_identity
 from training.run_folder import StageError
@@ -149,12 +144,7 @@ def explain_benchmark(
         "pairs": [card.name for card in cards],
         **summarise(rows, settings.seed),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(out / "findings.csv", index=False)
-    pd.DataFrame(results["rows"]).to_csv(out / "table.csv", index=False)
-    write_whole(out / "results.json", json.dumps(results, indent=1))
-    write_whole(out / "table.md", benchmark_markdown(results))
-    write_whole(out / "measured.json", json.dumps(compact(results)))
+    write_results(out, results, rows, benchmark_markdown(results), compact(results))
     return results
 
 
@@ -174,23 +164,22 @@ def estimate(
         Seconds a study by "encoder, method", and seconds of the whole benchmark; a guess, for studies differ.
     """
     job, cards, chosen = _prepare(config, bundles, Path(), settings, methods, names, device)
-    seconds: dict[str, float] = {}
-    for card in cards:
-        for method in chosen:
-            key = f"{card.encoder}, {method}"
-            if key not in seconds:
-                opened = _subjects(job, card.name)[:2]
-                began = time.perf_counter()
-                for subject, phantom in opened:
-                    for question in questions(subject, phantom):
-                        found = _explained(job, subject, question, method)
-                        _row(job, subject, phantom, question, method, found, checked=False)
-                seconds[key] = (time.perf_counter() - began) / len(opened)
-    # A checked finding is explained four times more: on the randomised model, on three noisy images. About one question
-    # in three is a finding of its own.
-    more = 1 + 4 * min(1.0, settings.checked / (3 * settings.studies))
-    total = sum(seconds[f"{card.encoder}, {method}"] for card in cards for method in chosen)
-    return seconds, total * settings.studies * more / jobs
+
+    def explain_all(study: tuple[Subject, PhantomStudy], method: str) -> None:
+        for question in questions(*study):
+            found = _explained(job, study[0], question, method)
+            _row(job, *study, question, method, found, checked=False)
+
+    checked = settings.checked / (3 * settings.studies)  # about one question in three is a finding of its own
+    return estimate_parts(
+        cards,
+        chosen,
+        lambda name: _subjects(job, name)[:2],
+        explain_all,
+        studies=settings.studies,
+        checked=checked,
+        jobs=jobs,
+    )
 
 
 def _prepare(
@@ -204,14 +193,10 @@ def _prepare(
 ) -> tuple[Job, list[Card], list[str]]:
     if config.data.source != "phantom":
         raise StageError(f"The true place of a finding is known on the phantom only, not on '{config.data.source}'.")
-    for each in methods:
-        lookup(VARIANTS, each, "method")
-    cards = cards_of(config.name, bundles)
-    for name in names:
-        lookup({card.name: card for card in cards}, name, f"bundle of {bundles},")
+    cards, chosen = pairs_and_methods(config.name, bundles, names, methods)
     study_ids = visible_studies(PhantomSource(config.data.count, config.data.seed), settings.studies)
     job = Job(config, settings, bundles, out / "parts", study_ids, device)
-    return job, [card for card in cards if not names or card.name in names], list(methods or VARIANTS)
+    return job, cards, chosen
 
 
 def visible_studies(source: PhantomSource, count: int) -> tuple[str, ...]:

@@ -9,17 +9,15 @@ usual place of the finding, which is the mean box of the other patients who have
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
@@ -36,17 +34,14 @@ from core.explain.methods import explain, possible
 from core.explain.on_image import on_square
 from core.explain.sentences import finding_sentence, says_side
 from core.explain.subject import Subject, open_subject
-from core.files import write_whole
 from core.labels.rules import label_report
 from core.observations import ASSERTED, CLUSTER_OF
-from core.registry import lookup
 from core.studies.source import Source
 from core.studies.sources import open_source
 from core.types import SPLITS, Attribution, CXRLensError, FloatImage, Geometry, Mask, Split
-from training.evaluate import cards_of
 from training.explain.benchmark import RANDOM_MAPS, Settings
 from training.explain.film_table import compact, films_markdown, summarise
-from training.explain.parts import read_part, run_parts, write_part
+from training.explain.parts import estimate_parts, pairs_and_methods, read_part, run_parts, write_part, write_results
 from training.explain.places import SIZES, Place, choose_films, fingerprint, opened, places, usual_place
 from training.explain.summary import PRIORS, VARIANTS
 from training.identity import content_hash, stage_identity
@@ -142,12 +137,7 @@ def score_films(
         "unknown_words": _unknown_words(job, cards),
         **summarise(rows, settings.seed),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(out / "findings.csv", index=False)
-    pd.DataFrame(results["rows"]).to_csv(out / "table.csv", index=False)
-    write_whole(out / "results.json", json.dumps(results, indent=1))
-    write_whole(out / "table.md", films_markdown(results))
-    write_whole(out / "measured.json", json.dumps(compact(results)))
+    write_results(out, results, rows, films_markdown(results), compact(results))
     return results
 
 
@@ -169,20 +159,16 @@ def estimate(
     """
     job, cards, chosen, _, _ = _prepare(family, source, bundles, Path(), settings, methods, names, device)
     few = replace(job, study_ids=job.study_ids[:2])
-    seconds: dict[str, float] = {}
-    for card in cards:
-        for method in chosen:
-            if (key := f"{card.encoder}, {method}") not in seconds:
-                opened = _subjects(few, card.name)
-                began = time.perf_counter()
-                for subject, study_id in opened:
-                    for question in questions(few, subject, study_id):
-                        _row(few, subject, question, method, checked=False)
-                seconds[key] = (time.perf_counter() - began) / len(opened)
-    # A checked question is explained four times more: on the randomised model, on three noisy images.
-    more = 1 + 4 * min(1.0, settings.checked / (2 * len(job.study_ids)))
-    total = sum(seconds[f"{card.encoder}, {method}"] for card in cards for method in chosen)
-    return seconds, total * len(job.study_ids) * more / jobs
+
+    def explain_all(film: tuple[Subject, str], method: str) -> None:
+        for question in questions(few, *film):
+            _row(few, film[0], question, method, checked=False)
+
+    count = len(job.study_ids)
+    checked = settings.checked / (2 * count)
+    return estimate_parts(
+        cards, chosen, partial(_subjects, few), explain_all, studies=count, checked=checked, jobs=jobs
+    )
 
 
 def _prepare(
@@ -195,19 +181,14 @@ def _prepare(
     names: Sequence[str],
     device: str,
 ) -> tuple[FilmJob, list[Card], list[str], Source, tuple[Place, ...]]:
-    for each in methods:
-        lookup(VARIANTS, each, "method")
-    cards = cards_of(family, bundles)
-    for name in names:
-        lookup({card.name: card for card in cards}, name, f"bundle of {bundles},")
-    cards = [card for card in cards if not names or card.name in names]
+    cards, chosen = pairs_and_methods(family, bundles, names, methods)
     films = open_source(source)
     splits = _splits(films, cards)
     found = places(films.key, splits)
     study_ids = choose_films(found, settings.studies, settings.seed)
     speak = tuple({card.encoder: card.name for card in reversed(cards)}.values())
     job = FilmJob(films.key, splits, settings, bundles, out / "parts", study_ids, device, speak)
-    return job, cards, list(methods or VARIANTS), films, found
+    return job, cards, chosen, films, found
 
 
 def _command(family: str, source: str, settings: Settings, methods: Sequence[str], names: Sequence[str]) -> str:
