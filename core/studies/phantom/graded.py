@@ -13,16 +13,14 @@ from functools import cached_property, lru_cache
 from typing import cast
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from core.observations import LabelState
 from core.studies.images import Radiograph
 from core.studies.phantom.anatomy import Anatomy, Exposure, draw_anatomy, draw_exposure
 from core.studies.phantom.findings import RIB_SITES, ZONES, Fact, Side, severity_of
 from core.studies.phantom.grammar import write_findings, write_impression
-from core.studies.phantom.render import expose, line_integral, mask_of
-from core.studies.phantom.source import ORIGINAL_BITS, ORIGINAL_SIZE, PHANTOM_VERSION
-from core.studies.phantom.statements import cluster_texts_of, fine_labels_of, labels_of
+from core.studies.phantom.render import mask_of
+from core.studies.phantom.source import ORIGINAL_SIZE, PHANTOM_VERSION, draw, film_of, study_of, true_findings
 from core.studies.source import Source, TrueFinding
 from core.types import PAD, CXRLensError, Fit, FloatImage, Split, Study
 
@@ -47,7 +45,6 @@ PLACES: dict[str, tuple[tuple[Side, ...], tuple[str, ...]]] = {
 }
 """The sides and sites at which each finding can be drawn; "" where it has none."""
 
-_BLAS = ThreadpoolController()
 _STREAM = 20_241_129  # ours: keeps these chests apart from those of every `PhantomSource`
 _MOST_CHESTS, _MOST_STEPS = 10_000, 99
 
@@ -261,25 +258,19 @@ class GradedSource(Source):
         words = _rng(self.design.seed, "words", int.from_bytes(study_id.encode()))
         findings, impression = write_findings(words, facts), write_impression(words, facts)
         anatomy, exposure = _patient(self.design.seed, film.chest)
-        return Study(
+        return study_of(
+            findings,
+            impression,
             study_id=study_id,
             subject_id=f"C{film.chest:04}",
             split="test",
             view=exposure.view,
-            findings=" ".join(statement.text for statement in findings),
-            impression=" ".join(statement.text for statement in impression),
-            labels=labels_of(findings),
-            fine_labels=fine_labels_of(findings),
-            cluster_texts=cluster_texts_of(impression),
             context={"age": str(anatomy.age), "sex": anatomy.sex},
         )
 
     def image(self, study_id: str, size: int, fit: Fit = PAD) -> FloatImage:
         """A film, drawn as a square of this size, whatever the fit: (size, size), values in [0, 1]."""
-        film = self._film(study_id)
-        anatomy, exposure = _patient(self.design.seed, film.chest)
-        with _BLAS.limit(limits=1, user_api="blas"):
-            return expose(line_integral(anatomy, exposure, self.facts(study_id), size), anatomy, exposure)
+        return draw(*_patient(self.design.seed, self._film(study_id).chest), self.facts(study_id), size)
 
     def for_model(self, study_id: str, size: int) -> FloatImage:
         """A film, drawn at the size that a pair reads."""
@@ -289,9 +280,8 @@ class GradedSource(Source):
         """A film, drawn at 640 x 640 pixels; its size in the patient is not known."""
         if image_id not in ("", study_id):
             raise self.unknown(image_id)
-        pixels = self.image(study_id, ORIGINAL_SIZE)
-        sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
-        return Radiograph(pixels, None, ORIGINAL_BITS, "phantom", sha256, (), self.study(study_id).view)
+        exposure = _patient(self.design.seed, self._film(study_id).chest)[1]
+        return film_of(self.image(study_id, ORIGINAL_SIZE), exposure.view)
 
     def masks(self, study_id: str, shape: tuple[int, int]) -> tuple[TrueFinding, ...]:
         """Where the finding changes the film.
@@ -301,16 +291,9 @@ class GradedSource(Source):
         """
         if shape[0] != shape[1]:
             raise ValueError(f"a phantom is square, not {shape}")
-        film, facts = self._film(study_id), self.facts(study_id)
-        anatomy, exposure = _patient(self.design.seed, film.chest)
-        return tuple(
-            TrueFinding(
-                " ".join(part for part in (fact.side, fact.observation) if part),
-                (fact.observation,),
-                mask_of(fact, anatomy, exposure, facts, shape[0]),
-            )
-            for fact in facts
-        )
+        facts = self.facts(study_id)
+        anatomy, exposure = _patient(self.design.seed, self._film(study_id).chest)
+        return true_findings(facts, {fact.id: mask_of(fact, anatomy, exposure, facts, shape[0]) for fact in facts})
 
     def traits(self, study: Study) -> dict[str, str]:
         """What films can be divided by: what the base says, side, site and severity."""

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -129,25 +129,71 @@ def _script(patient: int, visit: int, seed: int) -> _Script:
     words = _rng(seed, "words", patient, visit)
     findings = write_findings(words, facts)
     impression = write_impression(words, facts)
-    study = Study(
+    study = study_of(
+        findings,
+        impression,
         study_id=f"P{patient:06}-{visit}",
         subject_id=f"P{patient:06}",
         split=_visits(patient, seed)[1],
         view=exposure.view,
-        findings=" ".join(statement.text for statement in findings),
-        impression=" ".join(statement.text for statement in impression),
-        labels=labels_of(findings),
-        fine_labels=fine_labels_of(findings),
-        cluster_texts=cluster_texts_of(impression),
         context=_context(words, anatomy, exposure, visit),
     )
     return _Script(study, facts, findings + impression, exposure)
 
 
-def _image(patient: int, visit: int, seed: int, size: int) -> FloatImage:
-    script, anatomy = _script(patient, visit, seed), _anatomy(patient, seed)
+def study_of(
+    findings: Sequence[Statement],
+    impression: Sequence[Statement],
+    *,
+    study_id: str,
+    subject_id: str,
+    split: Split,
+    view: str,
+    context: Mapping[str, str],
+) -> Study:
+    """A study whose text is these statements, and whose labels are what they claim."""
+    return Study(
+        study_id=study_id,
+        subject_id=subject_id,
+        split=split,
+        view=view,
+        findings=" ".join(statement.text for statement in findings),
+        impression=" ".join(statement.text for statement in impression),
+        labels=labels_of(findings),
+        fine_labels=fine_labels_of(findings),
+        cluster_texts=cluster_texts_of(impression),
+        context=context,
+    )
+
+
+def draw(anatomy: Anatomy, exposure: Exposure, facts: Sequence[Fact], size: int) -> FloatImage:
+    """The picture of a patient with some abnormalities, (size, size), values in [0, 1]."""
     with _BLAS.limit(limits=1, user_api="blas"):  # its matrices are small: more threads only wait for each other
-        return expose(line_integral(anatomy, script.exposure, script.facts, size), anatomy, script.exposure)
+        return expose(line_integral(anatomy, exposure, facts, size), anatomy, exposure)
+
+
+def film_of(pixels: FloatImage, view: str) -> Radiograph:
+    """A picture that stands for a film; its size in the patient is not known."""
+    sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
+    return Radiograph(pixels, None, ORIGINAL_BITS, "phantom", sha256, (), view)
+
+
+def true_findings(facts: Sequence[Fact], masks: Mapping[str, Mask]) -> tuple[TrueFinding, ...]:
+    """Where abnormalities are, by the masks of their ids; those that change nothing are left out."""
+    return tuple(
+        TrueFinding(
+            " ".join(part for part in (fact.side, fact.kind or fact.observation) if part),
+            (fact.observation,),
+            masks[fact.id],
+        )
+        for fact in facts
+        if masks[fact.id].any()
+    )
+
+
+def _image(patient: int, visit: int, seed: int, size: int) -> FloatImage:
+    script = _script(patient, visit, seed)
+    return draw(_anatomy(patient, seed), script.exposure, script.facts, size)
 
 
 def make_phantom(patient: int, visit: int, *, seed: int, size: int) -> PhantomStudy:
@@ -252,9 +298,7 @@ class PhantomSource(Source):
         if image_id and image_id not in {each.image_id for each in self.images(study_id)}:
             raise UnknownStudyError(f"Study {study_id} has no image {image_id[:60]!r}.")
         shown = image_id or study_id
-        pixels = self.image(shown, ORIGINAL_SIZE)
-        sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
-        return Radiograph(pixels, None, ORIGINAL_BITS, "phantom", sha256, (), self.study(shown).view)
+        return film_of(self.image(shown, ORIGINAL_SIZE), self.study(shown).view)
 
     def masks(self, study_id: str, shape: tuple[int, int]) -> tuple[TrueFinding, ...]:
         """Where each abnormality changes the image.
@@ -269,15 +313,7 @@ class PhantomSource(Source):
         if shape[0] != shape[1]:
             raise ValueError(f"a phantom is square, not {shape}")
         drawn = self.phantom(study_id, shape[0])
-        return tuple(
-            TrueFinding(
-                " ".join(part for part in (fact.side, fact.kind or fact.observation) if part),
-                (fact.observation,),
-                drawn.masks[fact.id],
-            )
-            for fact in drawn.facts
-            if drawn.masks[fact.id].any()
-        )
+        return true_findings(drawn.facts, drawn.masks)
 
     def traits(self, study: Study) -> dict[str, str]:
         """What studies can be divided by: what the base says, and how bad the worst abnormality is."""
