@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.evaluation.labelers import RULES, Labeler, chexbert
+from core.files import sha256_of
 from core.systems.added import Reports, system
 from core.systems.pairs import pairs
 from core.systems.report_files import read_report_file
@@ -33,23 +34,44 @@ def read_others(files: Sequence[str], names: Sequence[str], taken: Sequence[str]
     Raises:
         CXRLensError: one is not NAME=FILE, cannot be read, is not there, or two have one name.
     """
-    found: list[System] = []
+    known = {each.name: each for each in pairs(bundles)} if names else {}
+    found: list[System] = [*read_files(files, taken), *(known.get(name) or system(name) for name in names)]
+    _refuse_twice(found, taken)
+    return found
+
+
+def read_files(files: Sequence[str], taken: Sequence[str]) -> list[Reports]:
+    """Files of reports as systems; rows that are left out are told.
+
+    Args:
+        files: NAME=FILE each.
+        taken: names that mean something else.
+
+    Raises:
+        CXRLensError: one is not NAME=FILE, cannot be read, or two have one name.
+    """
+    found: list[Reports] = []
     for each in files:
         name, equals, path = each.partition("=")
         if not (equals and name.strip() and path.strip()):
             raise CXRLensError(f"--reports {each}: it should be NAME=FILE, as --reports mine=mine.csv.")
-        read = read_report_file(Path(path).expanduser())
+        file = Path(path).expanduser()
+        read = read_report_file(file)
         for problem in read.problems[:_SHOWN]:
             warn(f"note: {problem}")
-        found.append(Reports(name, name, "Reports from elsewhere", f"Read from {Path(path).name}.", read.rows, ""))
-    known = {each.name: each for each in pairs(bundles)} if names else {}
-    found += [known.get(name) or system(name) for name in names]
+        found.append(
+            Reports(name, name, "Reports from elsewhere", f"Read from {file.name}.", read.rows, sha256_of(file))
+        )
+    _refuse_twice(found, taken)
+    return found
+
+
+def _refuse_twice(found: Sequence[System], taken: Sequence[str]) -> None:
     twice = [
         each.name for number, each in enumerate(found) if each.name in [*taken, *(one.name for one in found[:number])]
     ]
     if twice:
         raise CXRLensError(f"Two systems are called '{twice[0]}'. Call one of them otherwise: --reports NAME=FILE.")
-    return found
 
 
 def read_labeler(name: str, checkpoint: Path | None, device: str) -> Labeler:

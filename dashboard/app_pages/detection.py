@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from core.bundles.card import Card
 from core.detection.results import DetectionResult
 from core.detection.study import Detection, Mirror, SystemDetection
 from core.evaluation.resampling import holm
-from core.registry import DECODERS, ENCODERS
+from core.registry import all_pairs
 from core.types import CXRLensError
 from dashboard import figures, session
 from dashboard.components.film_strip import film_strip
@@ -150,24 +149,15 @@ def show_reports(result: DetectionResult, case: Case, chosen: Sequence[str], tit
     if not cards:
         st.info("The models of these curves are not here: there is no report to show beside the film.")
         return
+    order = all_pairs()
     drawn = []
-    for group in by_family(cards).values():
-        for name, reading in reports.read(case, group):
-            if isinstance(reading, str):
-                drawn.append({"name": name, "title": titles[name], "error": reading})
-                continue
-            finding = result.design.finding
-            said = reading.labels.states[finding]
-            drawn.append(card(name, f"{titles[name]}: {said.value}", reading.report, reading.labels, reading.outcomes))
+    for name, reading in reports.read(case, sorted(cards, key=lambda each: order.index((each.encoder, each.decoder)))):
+        if isinstance(reading, str):
+            drawn.append({"name": name, "title": titles[name], "error": reading})
+            continue
+        said = reading.labels.states[result.design.finding]
+        drawn.append(card(name, f"{titles[name]}: {said.value}", reading.report, reading.labels, reading.outcomes))
     report_cards(drawn, reference=None, table=None, key="graded_reports")
-
-
-def by_family(cards: Sequence[Card]) -> dict[str, list[Card]]:
-    """Models that read the same images together."""
-    found: dict[str, list[Card]] = {}
-    for each in sorted(cards, key=lambda one: (list(ENCODERS).index(one.encoder), list(DECODERS).index(one.decoder))):
-        found.setdefault(each.family, []).append(each)
-    return found
 
 
 def explain() -> None:

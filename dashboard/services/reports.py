@@ -59,7 +59,7 @@ def written(case: Case, chosen: Sequence[Card]) -> dict[str, Reading | str]:
 
 
 def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | str]]:
-    """Write the reports of the chosen bundles, all of one family, those already written first.
+    """Write the reports of the chosen bundles, of any families, those already written first.
 
     Yields:
         bundle name and its reading, or a message if the bundle is broken.

@@ -6,14 +6,13 @@ bundle writes while it has the content, and the studies the fingerprint, that th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import streamlit as st
 
 from core.bundles.card import Card
-from core.files import hash_of
+from core.files import hash_of, read_json_lines
 from core.text import tokenize
 from core.types import CXRLensError, Report
 from dashboard import settings
@@ -57,11 +56,7 @@ def _results(family: str) -> ResultSet | None:
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _texts(path: str, stamp: int) -> Mapping[str, Mapping[str, str]]:
     """Study -> bundle -> report; empty where the file is damaged, which Cases and Results say."""
-    found: dict[str, Mapping[str, str]] = {}
     try:
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
-            each = json.loads(line)
-            found[str(each["study_id"])] = each
-    except (OSError, ValueError, KeyError, TypeError):
+        return {str(row["study_id"]): row for _, row in read_json_lines(Path(path))}
+    except (CXRLensError, OSError, KeyError, TypeError):
         return {}
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,6 +16,7 @@ from training.options import AsJson, BeamSize, BundleNames, Bundles, Device, Job
 if TYPE_CHECKING:
     from core.detection.results import DetectionResult
     from core.studies.phantom import GradedFilms, GradedSource
+    from core.systems.added import Reports
 
 _FILM_SIDE = 512  # pixels of the films that are written out
 
@@ -61,17 +61,18 @@ def detect(
     from core.detection.results import FILE, DetectionResult, write_result
     from core.detection.study import measure
     from core.evaluation.writing import Work, write_source
-    from core.files import sha256_of
+    from core.files import hash_of, sha256_of
     from core.packages import versions
     from core.studies.phantom import GradedSource
     from core.studies.phantom.graded import slug
+    from training.scores import read_files
 
     source = GradedSource(_design(finding, extent, side, site, chests, seed))
     if films is not None:
         _write_films(source, films)
         return
     folder = out / slug(source.design.finding)
-    written: dict[str, Path] = {}
+    hashes: dict[str, str] = {}
     names = _names(bundle, bundles, given=bool(reports))
     texts: dict[str, Mapping[str, str]] = {}
     if names:
@@ -80,15 +81,14 @@ def detect(
 
         where = str(open_device(device))
         work = Work(source.key, None, bundles, names, 16, beam_size, where, precision)
-        path = folder / f"reports-{hashlib.sha256(repr(names).encode()).hexdigest()[:8]}.jsonl"
+        path = folder / f"reports-{hash_of(names, 8)}.jsonl"
         with console.resumable(), console.progress_bar("film", "writing") as progress:
             write_source(work, path, jobs or automatic_jobs(where), progress)
         texts |= _read_written(path, names)
-        written["written"] = path
-    for each in reports or []:
-        name, path = _named_file(each, texts)
-        texts[name] = _read_given(name, path, source)
-        written[name] = path
+        hashes["written"] = sha256_of(path)
+    for system in read_files(reports or [], names):
+        texts[system.name] = _of_films(system, source)
+        hashes[system.name] = system.content_hash()
     kept = _measured_before(folder / FILE, source, resamples, seed)
     systems = dict(kept.systems) if kept else {}
     with console.progress_bar("system", "measuring") as progress:
@@ -98,7 +98,7 @@ def detect(
     if stayed := [name for name in systems if name not in texts]:
         console.note(f"Measured before on the same films, and kept: {', '.join(stayed)}.")
     told = {
-        "reports": {name: sha256_of(path) for name, path in written.items()},
+        "reports": hashes,
         "versions": versions(("torch", "numpy", "scipy")),
     }
     result = DetectionResult(source.design, source.fingerprint(), systems, seed, resamples, told)
@@ -186,15 +186,6 @@ def _write_films(source: GradedSource, folder: Path) -> None:
     )
 
 
-def _named_file(given: str, taken: Mapping[str, object]) -> tuple[str, Path]:
-    name, found, file = given.partition("=")
-    if not found or not name.strip() or not file.strip():
-        raise CXRLensError(f"--reports {given}: it should be NAME=FILE.")
-    if name in taken:
-        raise CXRLensError(f"--reports {given}: there is a system {name} already. Choose another name.")
-    return name, Path(file)
-
-
 def _read_written(path: Path, names: tuple[str, ...]) -> dict[str, Mapping[str, str]]:
     from core.files import read_json_lines
 
@@ -202,29 +193,28 @@ def _read_written(path: Path, names: tuple[str, ...]) -> dict[str, Mapping[str, 
     return {name: {row["study_id"]: row[name] for row in rows} for name in names}
 
 
-def _read_given(name: str, path: Path, source: GradedSource) -> Mapping[str, str]:
+def _of_films(system: Reports, source: GradedSource) -> Mapping[str, str]:
     """Reports of another system by film id.
 
     Raises:
-        CXRLensError: the file cannot be read, names a film twice, or has none of the films.
+        CXRLensError: it names a film twice, or has none of the films.
     """
-    from core.labels.files import find_reports
-
     texts: dict[str, str] = {}
-    for text, (film_id,) in find_reports(path, kept=("study_id",)).rows():
+    for row in system.rows:
+        film_id = row.ids[0]
         if film_id in texts:
-            raise CXRLensError(f"{path} has two reports of film {film_id}. Take one out.")
-        texts[film_id] = text
+            raise CXRLensError(f"{system.title} has two reports of film {film_id}. Take one out.")
+        texts[film_id] = row.text
     known = set(source.ids("test"))
     matched = known & set(texts)
     if not matched:
         shown = ", ".join(list(texts)[:3]) or "none"
         raise CXRLensError(
-            f"{path} has no report of these films. Its ids: {shown}; those of films: {next(iter(source.films))}, ... "
-            "The design must be the one of --films."
+            f"{system.title} has no report of these films. Its ids: {shown}; those of films: "
+            f"{next(iter(source.films))}, ... The design must be the one of --films."
         )
     console.note(
-        f"{name}: {len(matched):,} of {len(known):,} films have a report; "
+        f"{system.title}: {len(matched):,} of {len(known):,} films have a report; "
         f"{len(texts) - len(matched):,} other rows are not of these films."
     )
     return texts
