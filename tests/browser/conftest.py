@@ -83,9 +83,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield from start_server(tmp_path_factory.mktemp("server"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[sync_api.Browser]:
-    """Chromium, Chrome or Edge."""
+    """Chromium, Chrome or Edge. It runs an event loop in this thread and lets no other run, so it ends with this folder."""
     with sync_api.sync_playwright() as playwright:
         try:
             browser = start(playwright)
