@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
+from scipy.stats import norm
+from scipy.stats import t as student_t
 
 from core.types import CXRLensError
 
@@ -162,12 +164,15 @@ def threshold(
 ) -> tuple[Curve, Threshold]:
     """Fit a curve, and the interval of the extent that half the reports mention, by a bootstrap over chests.
 
+    Percentiles of few chests lie too close together, so they are taken further out, as Student's t does (Hesterberg
+    2015, "expanded percentiles", doi:10.1080/00031305.2015.1089789).
+
     Args:
         extents: (J,), 0 among them.
         answers: (chests, J), whether the report mentions the finding.
         resamples: of the chests.
         seed: of the resamples.
-        level: share of resamples inside.
+        level: share of measurements like this one whose interval is to hold the truth.
 
     Raises:
         CXRLensError: fewer than two chests or extents.
@@ -184,7 +189,8 @@ def threshold(
             for hits in weights @ counts
         ]
     )
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf").tolist()
+    tail = float(norm.cdf(math.sqrt(chests / (chests - 1)) * student_t.ppf((1 - level) / 2, chests - 1)))
+    low, high = np.quantile(drawn, [tail, 1 - tail], method="inverted_cdf").tolist()
     return curve, Threshold(curve.reaches(), _or_none(low), _or_none(high))
 
 

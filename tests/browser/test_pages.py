@@ -1,8 +1,9 @@
-"""Every page in a real browser, at a desk and on a phone."""
+"""Every page in a real browser, at a desk and on a phone: no error, nothing sticks out, nothing that axe objects to."""
 
 from __future__ import annotations
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import Server, overhang, watch
@@ -32,4 +33,6 @@ def test_shows_no_error_and_nothing_sticks_out(
     expect(watched.page.get_by_role("note").filter(has_text="Research use only")).to_be_visible()
     assert watched.page.get_by_test_id("stException").count() == 0
     assert overhang(watched.page) <= 0
+    found = Axe().run(watched.page)
+    assert not found.violations_count, found.generate_report()
     watched.close()
