@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.stats import norm
 from scipy.stats import t as student_t
+from threadpoolctl import threadpool_limits
 
 from core.types import CXRLensError
 
@@ -183,12 +184,9 @@ def threshold(
     counts = answers.astype(float)
     curve = fit_curve(extents, counts.sum(0), np.full(len(extents), float(chests)))
     weights = np.random.default_rng(seed).multinomial(chests, np.full(chests, 1 / chests), size=resamples)
-    drawn = np.array(
-        [
-            _or_beyond(fit_curve(extents, hits, np.full(len(extents), float(chests)), curve).reaches())
-            for hits in weights @ counts
-        ]
-    )
+    of = np.full(len(extents), float(chests))
+    with threadpool_limits(1, "blas"):  # threads would wait for each other at every step of so small a search
+        drawn = np.array([_or_beyond(fit_curve(extents, hits, of, curve).reaches()) for hits in weights @ counts])
     tail = float(norm.cdf(math.sqrt(chests / (chests - 1)) * student_t.ppf((1 - level) / 2, chests - 1)))
     low, high = np.quantile(drawn, [tail, 1 - tail], method="inverted_cdf").tolist()
     return curve, Threshold(curve.reaches(), _or_none(low), _or_none(high))
