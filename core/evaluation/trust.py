@@ -1,0 +1,493 @@
+"""Which sentences of a report to mark as reliable, so that few of those marked are wrong: a limit with a guarantee.
+
+A sentence has scores, a rule makes one number of them, and marks the sentences above a limit. Of the patients of a
+validation split, a third decides how scores are combined and which limits come into question; the others test these.
+The share of wrong ones among marked sentences does not fall evenly as the limit rises, so conformal risk control
+(Angelopoulos et al. 2022, arXiv:2208.02814), whose risk has to, does not apply; nor is the question that of Mohri and
+Hashimoto (2024, arXiv:2402.10978), whether a whole report is left without any wrong sentence. We use Learn then Test
+(Angelopoulos et al. 2021, arXiv:2110.01052), with tests in a fixed order. The sentences of a patient are not
+independent of each other, so a binomial bound over sentences would be too sure of itself: each test is a bet, a patient
+a round (Waudby-Smith and Ramdas 2024, arXiv:2010.09686), which holds for any dependence among a patient's sentences.
+
+Sentences that state a finding as present, and those that state absences alone, have limits of their own: the many
+absences, mostly right, would else pay for wrong findings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.types import CXRLensError
+
+Values = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+SCORES = ("likelihood", "fall", "distance", "agreement")
+"""Of a sentence: mean log-probability of its words; how far that falls with other films in place; how unlike the
+training films the film is (`core.gate`), 1 is where the warning begins; share of other systems that say the same."""
+_DIRECTIONS = {"likelihood": 1.0, "fall": 1.0, "distance": -1.0, "agreement": 1.0}
+"""Which way each speaks for a sentence; used where all or none of the sentences that teach are wrong."""
+FITTED = 1 / 3
+"""Ours: share of the patients who decide how scores are combined and which limits are tested."""
+LIMITS = 24
+"""Ours: limits that come into question, from one that marks all to one that marks few."""
+FEWEST_PATIENTS = 12
+"""Ours: patients whose sentences have all scores; of fewer nothing is learned."""
+_SURE = 1.5
+"""Ours: the first limit that is tested promises so many times the evidence that is needed, where one does."""
+_KEPT = 0.9
+"""Ours: of the sentences above a limit, the share that is marked at least, although a film has a most."""
+RESAMPLES = 1000
+
+
+class Kind(StrEnum):
+    """What a sentence states."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """n sentences of which it is known whether they are wrong.
+
+    Attributes:
+        patients: (n,), of each sentence, as a text or number.
+        films: (n,), likewise.
+        kinds: (n,), values of `Kind`.
+        scores: (n, K), K as `SCORES`; NaN where one is not known.
+        wrong: (n,), whether it contradicts what is known of the film.
+    """
+
+    patients: npt.NDArray[Any]
+    films: npt.NDArray[Any]
+    kinds: npt.NDArray[Any]
+    scores: Values
+    wrong: Flags
+
+    def __post_init__(self) -> None:
+        """Refuse what does not belong together."""
+        count = len(self.wrong)
+        lengths = {len(each) for each in (self.patients, self.films, self.kinds, self.scores)}
+        if lengths != {count} or self.scores.shape != (count, len(SCORES)):
+            raise ValueError(f"{count} sentences, but {self.scores.shape} scores and parts of {lengths} sentences")
+
+    def of(self, chosen: Flags) -> Judged:
+        """Some of them."""
+        parts = (self.patients, self.films, self.kinds, self.scores, self.wrong)
+        return Judged(*(each[chosen] for each in parts))
+
+    def of_patients(self, patients: npt.NDArray[Any]) -> Judged:
+        """Those of some patients."""
+        return self.of(np.isin(self.patients, patients))
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """When sentences of one kind are marked, and what that rests on.
+
+    Attributes:
+        centre: of each score, its mean.
+        scale: its standard deviation.
+        weights: of each, divided by its scale.
+        offset: added to their sum.
+        least: value from which on a sentence is marked; infinite where none is.
+        most: sentences of a film that are marked at most, the highest first.
+        films: of the patients who tested it.
+        sentences: of these films, of this kind.
+        marked: of them.
+        wrong: of those marked.
+        evidence: natural logarithm of what the bet came to; it had to reach log(1 / level).
+    """
+
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...]
+    offset: float
+    least: float = math.inf
+    most: int = 1
+    films: int = 0
+    sentences: int = 0
+    marked: int = 0
+    wrong: int = 0
+    evidence: float = -math.inf
+
+    def values(self, scores: Values) -> Values:
+        """One number for each sentence, the higher the likelier right: (n,) of scores (n, K); -inf where one is NaN."""
+        found: Values = ((scores - np.array(self.centre)) / np.array(self.scale)) @ np.array(self.weights) + self.offset
+        return np.where(np.isfinite(found), found, -np.inf)
+
+    def marks(self, scores: Values) -> Flags:
+        """Which sentences of one film, all of this kind, are marked: (n,) of scores (n, K)."""
+        return _marked(self.values(scores), np.zeros(len(scores), dtype=np.int64), self.least, self.most)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How sentences of a pair are marked, with some of the scores.
+
+    Attributes:
+        scores: names of those it needs, in the order of its limits' numbers.
+        alpha: share of wrong ones among marked sentences, at most.
+        confidence: probability that this holds, over the patients that the limits were tested with.
+        limits: of each kind.
+    """
+
+    scores: tuple[str, ...]
+    alpha: float
+    confidence: float
+    limits: Mapping[Kind, Limit]
+
+    def marks(self, kinds: Sequence[Kind | None], scores: Mapping[str, Sequence[float]]) -> list[bool]:
+        """Which sentences of one film are marked; those that state nothing (None) never are.
+
+        Args:
+            kinds: n.
+            scores: by name, n each.
+        """
+        table = np.array([scores[name] for name in self.scores], dtype=np.float64).reshape(len(self.scores), -1).T
+        found = np.zeros(len(kinds), dtype=np.bool_)
+        for kind, limit in self.limits.items():
+            own = np.array([each is kind for each in kinds], dtype=np.bool_)
+            if own.any():
+                found[own] = limit.marks(table[own])
+        return [bool(each) for each in found]
+
+    def marks_of(self, judged: Judged) -> Flags:
+        """Which sentences of many films are marked, (n,)."""
+        found = np.zeros(len(judged.wrong), dtype=np.bool_)
+        films = _numbers(judged.films)
+        for kind, limit in self.limits.items():
+            own = judged.kinds == kind
+            values = limit.values(_table(judged, self.scores)[own])
+            found[own] = _marked(values, films[own], limit.least, limit.most)
+        return found
+
+    def values_of(self, judged: Judged) -> Values:
+        """One number a sentence, (n,), by which sentences of both kinds are ordered."""
+        found = np.full(len(judged.wrong), -np.inf)
+        for kind, limit in self.limits.items():
+            own = judged.kinds == kind
+            found[own] = limit.values(_table(judged, self.scores)[own])
+        return found
+
+
+# ---------------------------------------------------------------------------------------------------------- calibration
+
+
+def calibrate(
+    judged: Judged, scores: Sequence[str], *, alpha: float = 0.1, confidence: float = 0.9, seed: int = 0
+) -> Rule:
+    """Learn when to mark a sentence.
+
+    With probability ``confidence`` over the patients, among marked sentences at most ``alpha`` are wrong: of each kind,
+    so of all; each patient counts alike, whatever the number of films. A kind for which no limit shows that stays
+    without marks.
+
+    Args:
+        judged: sentences of validation films, none of which the pair learned from.
+        scores: names of those to use.
+        alpha: between 0 and 1.
+        confidence: between 0 and 1.
+        seed: of the division of patients.
+
+    Raises:
+        CXRLensError: no such score, numbers out of range, or too few sentences that have all the scores.
+    """
+    _check(scores, alpha, confidence)
+    usable = judged.of(np.isfinite(_table(judged, scores)).all(1))
+    patients = np.unique(usable.patients)
+    if len(patients) < FEWEST_PATIENTS:
+        raise CXRLensError(
+            f"{len(usable.wrong)} validation sentences of {len(patients)} patients state an observation and have the "
+            f"scores {', '.join(scores)}: too few to say which to trust; {FEWEST_PATIENTS} patients are needed at "
+            "least. Take more studies, and see that the bundles have their gate (cxr-lens gate)."
+        )
+    order = np.random.default_rng(seed).permutation(patients)
+    cut = round(FITTED * len(order))
+    teach, test = usable.of_patients(order[:cut]), usable.of_patients(order[cut:])
+    level = (1 - confidence) / len(Kind)
+    return Rule(
+        tuple(scores),
+        alpha,
+        confidence,
+        {
+            kind: _limit(teach.of(teach.kinds == kind), test.of(test.kinds == kind), scores, alpha, level)
+            for kind in Kind
+        },
+    )
+
+
+def _check(scores: Sequence[str], alpha: float, confidence: float) -> None:
+    if unknown := [name for name in scores if name not in SCORES]:
+        raise CXRLensError(f"There is no score '{unknown[0]}' of a sentence. There are: {', '.join(SCORES)}.")
+    if not scores:
+        raise CXRLensError(f"Which scores of a sentence? There are: {', '.join(SCORES)}.")
+    for name, value in (("alpha", alpha), ("confidence", confidence)):
+        if not 0 < value < 1:
+            raise CXRLensError(f"{name} lies between 0 and 1, both excluded, not at {value:g}.")
+
+
+def _limit(teach: Judged, test: Judged, scores: Sequence[str], alpha: float, level: float) -> Limit:
+    """The lowest limit of one kind that passes its test, after all that were tested before it."""
+    fitted = _combine(_table(teach, scores), teach.wrong, scores)
+    fitted = replace(fitted, films=len(np.unique(test.films)), sentences=len(test.wrong))
+    if not len(teach.wrong) or not len(test.wrong):
+        return fitted
+    bets = _bets(teach, fitted.values(_table(teach, scores)), alpha)
+    needed, patients = -math.log(level), len(np.unique(test.patients))
+    sure = [place for place, bet in enumerate(bets) if bet.promise * patients >= _SURE * needed]
+    first = sure[0] if sure else max(range(len(bets)), key=lambda place: bets[place].promise)
+    found, values = fitted, fitted.values(_table(test, scores))
+    for bet in bets[first:]:  # in an order that the test films do not decide: no correction for several tests is due
+        chosen = _marked(values, _numbers(test.films), bet.least, bet.most)
+        evidence = float(np.log1p(-bet.stake * _excess(test, chosen, alpha)).sum())
+        if evidence < needed:
+            break
+        marked, wrong = int(chosen.sum()), int(test.wrong[chosen].sum())
+        found = replace(fitted, least=bet.least, most=bet.most, marked=marked, wrong=wrong, evidence=evidence)
+    return found
+
+
+def _combine(scores: Values, wrong: Flags, names: Sequence[str]) -> Limit:
+    """A logistic regression of right on scores; all alike in their usual direction where it has nothing to learn."""
+    if not len(wrong):
+        return Limit((0.0,) * len(names), (1.0,) * len(names), (0.0,) * len(names), 0.0)
+    centre, spread = scores.mean(0), scores.std(0)
+    scale = np.where(spread > 1e-9, spread, 1.0)
+    weights, offset = np.array([_DIRECTIONS[name] for name in names]), 0.0
+    if wrong.any() and not wrong.all():
+        from sklearn.linear_model import LogisticRegression
+
+        learned = LogisticRegression().fit((scores - centre) / scale, ~wrong)
+        weights, offset = learned.coef_[0], float(learned.intercept_[0])
+    return Limit(*(tuple(map(float, each)) for each in (centre, scale, weights)), offset)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bet:
+    """A limit that comes into question, and how to bet on it, as patients outside the test suggest.
+
+    Attributes:
+        least: see `Limit`.
+        most: see `Limit`.
+        stake: of each round; below 1 / ((1 - alpha) * most), so that none loses all.
+        promise: mean logarithm of what a patient of theirs would have won.
+    """
+
+    least: float
+    most: int
+    stake: float
+    promise: float
+
+
+def _bets(teach: Judged, values: Values, alpha: float) -> list[_Bet]:
+    """From the highest limit to the lowest.
+
+    A round multiplies what there is by 1 - stake * excess. If in truth alpha of the marked sentences or more are wrong,
+    no round wins on average, and by Markov's inequality 1 / level is reached with a probability of at most level.
+    """
+    films, ordered = _numbers(teach.films), np.sort(values)[::-1]
+    found = []
+    for share in np.arange(1, LIMITS + 1) / LIMITS:
+        least = float(ordered[math.ceil(share * len(ordered)) - 1])
+        if not math.isfinite(least) or (found and found[-1].least == least):
+            continue
+        counts = np.bincount(films, values >= least)
+        enough = [np.minimum(counts, most).sum() >= _KEPT * counts.sum() for most in range(1, int(counts.max()) + 1)]
+        most = 1 + enough.index(True)
+        excess = _excess(teach, _marked(values, films, least, most), alpha)
+        stakes = np.arange(1, 20) / 20 / ((1 - alpha) * most)
+        promises = np.log1p(-stakes[:, None] * excess).mean(1)
+        best = int(promises.argmax())
+        found.append(_Bet(least, most, float(stakes[best]), float(promises[best])))
+    return found
+
+
+def _excess(judged: Judged, chosen: Flags, alpha: float) -> Values:
+    """Of each patient, the mean over films of the wrong among marked sentences less alpha times the marked ones."""
+    films, first = np.unique(judged.films, return_index=True)
+    by_film = np.bincount(_numbers(judged.films), np.where(chosen, judged.wrong - alpha, 0.0), len(films))
+    patients = _numbers(judged.patients[first])
+    found: Values = np.bincount(patients, by_film) / np.bincount(patients)
+    return found
+
+
+def _marked(values: Values, films: npt.NDArray[np.int64], least: float, most: int) -> Flags:
+    """Sentences from a value on, and of each film the highest so many; of equal ones the first."""
+    order = np.lexsort((np.arange(len(values)), -values, films))
+    starts = np.r_[0, np.flatnonzero(np.diff(films[order])) + 1] if len(order) else order
+    rank = np.empty(len(values), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    found: Flags = (values >= least) & np.isfinite(values) & (rank < most)
+    return found
+
+
+def _numbers(names: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Names as numbers from 0."""
+    found: npt.NDArray[np.int64] = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return found
+
+
+def _table(judged: Judged, names: Sequence[str]) -> Values:
+    """Some of the scores, (n, names)."""
+    found: Values = judged.scores[:, [SCORES.index(name) for name in names]]
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- what it does
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a rule did on sentences that it was not made of.
+
+    Attributes:
+        sentences: that state an observation.
+        all_wrong: of them.
+        marked: of them.
+        wrong: of those marked.
+        low: lower end of the 95 % interval of the share of wrong ones among the marked, over patients; NaN of none.
+        high: upper end.
+    """
+
+    sentences: int
+    all_wrong: int
+    marked: int
+    wrong: int
+    low: float
+    high: float
+
+    @property
+    def error(self) -> float:
+        """Share of wrong ones among the marked; NaN where none is marked."""
+        return self.wrong / self.marked if self.marked else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point of a curve of risk: of sentences ordered by what speaks for them, the first.
+
+    Attributes:
+        share: of all sentences that are kept, 0 to 1.
+        error: share of wrong ones among those kept.
+        low: lower end of its 95 % interval, over patients.
+        high: upper end.
+    """
+
+    share: float
+    error: float
+    low: float
+    high: float
+
+
+def outcome(rule: Rule, judged: Judged, kind: Kind | None = None) -> Found:
+    """What a rule does on held-out sentences, of one kind or of both."""
+    own = np.ones(len(judged.wrong), dtype=np.bool_) if kind is None else judged.kinds == kind
+    marks = rule.marks_of(judged)
+    wrong = int(judged.wrong[marks & own].sum())
+    ends = _interval(judged.patients, judged.wrong, marks & own)
+    return Found(int(own.sum()), int(judged.wrong[own].sum()), int((marks & own).sum()), wrong, *ends)
+
+
+def curve(rule: Rule, judged: Judged, kind: Kind | None = None, points: int = 12) -> list[Point]:
+    """How the share of wrong sentences grows with the share that is kept, the best first; empty of no sentences.
+
+    Sentences that lack a score come last.
+    """
+    own = judged if kind is None else judged.of(judged.kinds == kind)
+    count = len(own.wrong)
+    order = np.argsort(-rule.values_of(own), kind="stable")
+    found = []
+    for kept in sorted({math.ceil(count * place / points) for place in range(1, points + 1)} - {0}):
+        chosen = np.zeros(count, dtype=np.bool_)
+        chosen[order[:kept]] = True
+        ends = _interval(own.patients, own.wrong, chosen)
+        found.append(Point(kept / count, float(own.wrong[chosen].mean()), *ends))
+    return found
+
+
+def _interval(patients: npt.NDArray[Any], wrong: Flags, chosen: Flags) -> tuple[float, float]:
+    """95 % interval of the share of wrong ones among chosen sentences: bootstrap over patients, seeded.
+
+    Where none or all are wrong, a bootstrap has no width: Wilson's interval, as if a patient were one sentence.
+    """
+    if not chosen.any():
+        return math.nan, math.nan
+    number = _numbers(patients[chosen])
+    right, count = np.bincount(number, ~wrong[chosen]), np.bincount(number)
+    if right.sum() in (0, count.sum()):
+        from scipy import stats
+
+        failed = len(count) if not right.any() else 0
+        ends = stats.binomtest(failed, len(count)).proportion_ci(method="wilson")
+        return float(ends.low), float(ends.high)
+    weights = np.random.default_rng(0).multinomial(len(count), np.full(len(count), 1 / len(count)), RESAMPLES)
+    low, high = np.quantile(1 - (weights @ right) / (weights @ count), (0.025, 0.975))
+    return float(low), float(high)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One division of patients into those who calibrate and the rest.
+
+    Attributes:
+        error: share of wrong ones among marked sentences of the rest; 0 where none is marked.
+        marked: share of the rest's sentences that are marked.
+        by_kind: of each kind, (error, marked) likewise.
+    """
+
+    error: float
+    marked: float
+    by_kind: Mapping[Kind, tuple[float, float]]
+
+
+def redraw(
+    judged: Judged,
+    scores: Sequence[str],
+    patients: int,
+    *,
+    draws: int = 100,
+    alpha: float = 0.1,
+    confidence: float = 0.9,
+    seed: int = 0,
+) -> list[Draw]:
+    """Calibrate with patients drawn anew each time, and see what the rule does on all others.
+
+    Args:
+        judged: sentences of all films that the pair did not learn from.
+        scores: names of those to use.
+        patients: who calibrate, each time.
+        draws: how many times.
+        alpha: see `calibrate`.
+        confidence: see `calibrate`.
+        seed: of all draws.
+
+    Raises:
+        CXRLensError: as `calibrate`; or no patient is left to try the rule on.
+    """
+    known = np.unique(judged.patients)
+    if not 0 < patients < len(known):
+        raise CXRLensError(f"Of {len(known)} patients {patients} cannot calibrate and leave some to try the rule on.")
+    random, found = np.random.default_rng(seed), []
+    for number in range(draws):
+        order = random.permutation(known)
+        with_, rest = judged.of_patients(order[:patients]), judged.of_patients(order[patients:])
+        rule = calibrate(with_, scores, alpha=alpha, confidence=confidence, seed=seed + number)
+        marks = rule.marks_of(rest)
+        parts = {kind: rest.kinds == kind for kind in Kind}
+        by_kind = {kind: _shares(rest.wrong[own], marks[own]) for kind, own in parts.items()}
+        found.append(Draw(*_shares(rest.wrong, marks), by_kind))
+    return found
+
+
+def _shares(wrong: Flags, marks: Flags) -> tuple[float, float]:
+    error = float(wrong[marks].mean()) if marks.any() else 0.0
+    return error, float(marks.mean()) if len(marks) else 0.0
