@@ -9,6 +9,9 @@ Hashimoto (2024, arXiv:2402.10978), whether a whole report is left without any w
 independent of each other, so a binomial bound over sentences would be too sure of itself: each test is a bet, a patient
 a round (Waudby-Smith and Ramdas 2024, arXiv:2010.09686), which holds for any dependence among a patient's sentences.
 
+What is held is the mean, over patients with marked sentences, of the share of these that are wrong: each patient counts
+alike, whatever the number of films and sentences.
+
 Sentences that state a finding as present, and those that state absences alone, have limits of their own: the many
 absences, mostly right, would else pay for wrong findings.
 """
@@ -40,10 +43,8 @@ LIMITS = 24
 """Ours: limits that come into question, from one that marks all to one that marks few."""
 FEWEST_PATIENTS = 12
 """Ours: patients whose sentences have all scores; of fewer nothing is learned."""
-_SURE = 1.5
-"""Ours: the first limit that is tested promises so many times the evidence that is needed, where one does."""
-_KEPT = 0.9
-"""Ours: of the sentences above a limit, the share that is marked at least, although a film has a most."""
+_FOLDS = 5
+"""Ours: parts of the patients who teach; the limits are chosen by sentences whose patient did not teach their values."""
 RESAMPLES = 1000
 
 
@@ -99,7 +100,6 @@ class Limit:
         weights: of each, divided by its scale.
         offset: added to their sum.
         least: value from which on a sentence is marked; infinite where none is.
-        most: sentences of a film that are marked at most, the highest first.
         films: of the patients who tested it.
         sentences: of these films, of this kind.
         marked: of them.
@@ -112,7 +112,6 @@ class Limit:
     weights: tuple[float, ...]
     offset: float
     least: float = math.inf
-    most: int = 1
     films: int = 0
     sentences: int = 0
     marked: int = 0
@@ -125,8 +124,8 @@ class Limit:
         return np.where(np.isfinite(found), found, -np.inf)
 
     def marks(self, scores: Values) -> Flags:
-        """Which sentences of one film, all of this kind, are marked: (n,) of scores (n, K)."""
-        return _marked(self.values(scores), np.zeros(len(scores), dtype=np.int64), self.least, self.most)
+        """Which sentences, all of this kind, are marked: (n,) of scores (n, K)."""
+        return _from(self.values(scores), self.least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +162,9 @@ class Rule:
     def marks_of(self, judged: Judged) -> Flags:
         """Which sentences of many films are marked, (n,)."""
         found = np.zeros(len(judged.wrong), dtype=np.bool_)
-        films = _numbers(judged.films)
         for kind, limit in self.limits.items():
             own = judged.kinds == kind
-            values = limit.values(_table(judged, self.scores)[own])
-            found[own] = _marked(values, films[own], limit.least, limit.most)
+            found[own] = limit.marks(_table(judged, self.scores)[own])
         return found
 
     def values_of(self, judged: Judged) -> Values:
@@ -187,9 +184,8 @@ def calibrate(
 ) -> Rule:
     """Learn when to mark a sentence.
 
-    With probability ``confidence`` over the patients, among marked sentences at most ``alpha`` are wrong: of each kind,
-    so of all; each patient counts alike, whatever the number of films. A kind for which no limit shows that stays
-    without marks.
+    With probability ``confidence`` over the patients, at most ``alpha`` of the marked sentences of either kind are
+    wrong, each patient counted alike. A kind for which no limit shows that stays without marks.
 
     Args:
         judged: sentences of validation films, none of which the pair learned from.
@@ -241,18 +237,16 @@ def _limit(teach: Judged, test: Judged, scores: Sequence[str], alpha: float, lev
     fitted = replace(fitted, films=len(np.unique(test.films)), sentences=len(test.wrong))
     if not len(teach.wrong) or not len(test.wrong):
         return fitted
-    bets = _bets(teach, fitted.values(_table(teach, scores)), alpha)
-    needed, patients = -math.log(level), len(np.unique(test.patients))
-    sure = [place for place, bet in enumerate(bets) if bet.promise * patients >= _SURE * needed]
-    first = sure[0] if sure else max(range(len(bets)), key=lambda place: bets[place].promise)
+    bets, needed = _bets(teach, _held_out_values(teach, scores), alpha), -math.log(level)
+    first = max(range(len(bets)), key=lambda place: bets[place].promise)
     found, values = fitted, fitted.values(_table(test, scores))
     for bet in bets[first:]:  # in an order that the test films do not decide: no correction for several tests is due
-        chosen = _marked(values, _numbers(test.films), bet.least, bet.most)
+        chosen = _from(values, bet.least)
         evidence = float(np.log1p(-bet.stake * _excess(test, chosen, alpha)).sum())
         if evidence < needed:
             break
         marked, wrong = int(chosen.sum()), int(test.wrong[chosen].sum())
-        found = replace(fitted, least=bet.least, most=bet.most, marked=marked, wrong=wrong, evidence=evidence)
+        found = replace(fitted, least=bet.least, marked=marked, wrong=wrong, evidence=evidence)
     return found
 
 
@@ -271,19 +265,26 @@ def _combine(scores: Values, wrong: Flags, names: Sequence[str]) -> Limit:
     return Limit(*(tuple(map(float, each)) for each in (centre, scale, weights)), offset)
 
 
+def _held_out_values(teach: Judged, scores: Sequence[str]) -> Values:
+    """Values of sentences, (n,), each by a regression that did not see its patient's."""
+    found, fold = np.empty(len(teach.wrong)), _numbers(teach.patients) % _FOLDS
+    for each in range(_FOLDS):
+        own, table = fold == each, _table(teach, scores)
+        found[own] = _combine(table[~own], teach.wrong[~own], scores).values(table[own])
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Bet:
     """A limit that comes into question, and how to bet on it, as patients outside the test suggest.
 
     Attributes:
         least: see `Limit`.
-        most: see `Limit`.
-        stake: of each round; below 1 / ((1 - alpha) * most), so that none loses all.
+        stake: of each round; below 1 / (1 - alpha), so that none loses all.
         promise: mean logarithm of what a patient of theirs would have won.
     """
 
     least: float
-    most: int
     stake: float
     promise: float
 
@@ -294,39 +295,33 @@ def _bets(teach: Judged, values: Values, alpha: float) -> list[_Bet]:
     A round multiplies what there is by 1 - stake * excess. If in truth alpha of the marked sentences or more are wrong,
     no round wins on average, and by Markov's inequality 1 / level is reached with a probability of at most level.
     """
-    films, ordered = _numbers(teach.films), np.sort(values)[::-1]
-    found = []
+    ordered, stakes = np.sort(values)[::-1], np.arange(1, 20) / 20 / (1 - alpha)
+    found: list[_Bet] = []
     for share in np.arange(1, LIMITS + 1) / LIMITS:
         least = float(ordered[math.ceil(share * len(ordered)) - 1])
-        if not math.isfinite(least) or (found and found[-1].least == least):
-            continue
-        counts = np.bincount(films, values >= least)
-        enough = [np.minimum(counts, most).sum() >= _KEPT * counts.sum() for most in range(1, int(counts.max()) + 1)]
-        most = 1 + enough.index(True)
-        excess = _excess(teach, _marked(values, films, least, most), alpha)
-        stakes = np.arange(1, 20) / 20 / ((1 - alpha) * most)
-        promises = np.log1p(-stakes[:, None] * excess).mean(1)
-        best = int(promises.argmax())
-        found.append(_Bet(least, most, float(stakes[best]), float(promises[best])))
+        if math.isfinite(least) and not (found and found[-1].least == least):
+            promises = np.log1p(-stakes[:, None] * _excess(teach, _from(values, least), alpha)).mean(1)
+            best = int(promises.argmax())
+            found.append(_Bet(least, float(stakes[best]), float(promises[best])))
     return found
 
 
 def _excess(judged: Judged, chosen: Flags, alpha: float) -> Values:
-    """Of each patient, the mean over films of the wrong among marked sentences less alpha times the marked ones."""
-    films, first = np.unique(judged.films, return_index=True)
-    by_film = np.bincount(_numbers(judged.films), np.where(chosen, judged.wrong - alpha, 0.0), len(films))
-    patients = _numbers(judged.patients[first])
-    found: Values = np.bincount(patients, by_film) / np.bincount(patients)
-    return found
+    """Of each patient, the share of wrong ones among marked sentences less alpha; 0 of one without any."""
+    shares, marked = _by_patient(judged, chosen)
+    return np.where(marked, shares - alpha, 0.0)
 
 
-def _marked(values: Values, films: npt.NDArray[np.int64], least: float, most: int) -> Flags:
-    """Sentences from a value on, and of each film the highest so many; of equal ones the first."""
-    order = np.lexsort((np.arange(len(values)), -values, films))
-    starts = np.r_[0, np.flatnonzero(np.diff(films[order])) + 1] if len(order) else order
-    rank = np.empty(len(values), dtype=np.int64)
-    rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-    found: Flags = (values >= least) & np.isfinite(values) & (rank < most)
+def _by_patient(judged: Judged, chosen: Flags) -> tuple[Values, Flags]:
+    """Of each patient, the share of wrong ones among chosen sentences, 0 where none is chosen; and whether one is."""
+    patients = _numbers(judged.patients)
+    counts = np.bincount(patients, chosen)
+    wrong: Values = np.bincount(patients, chosen & judged.wrong)
+    return wrong / np.maximum(counts, 1), counts > 0
+
+
+def _from(values: Values, least: float) -> Flags:
+    found: Flags = (values >= least) & np.isfinite(values)
     return found
 
 
@@ -354,6 +349,7 @@ class Found:
         all_wrong: of them.
         marked: of them.
         wrong: of those marked.
+        by_patient: mean over patients of the share of wrong ones among their marked sentences; NaN where none is.
         low: lower end of the 95 % interval of the share of wrong ones among the marked, over patients; NaN of none.
         high: upper end.
     """
@@ -362,6 +358,7 @@ class Found:
     all_wrong: int
     marked: int
     wrong: int
+    by_patient: float
     low: float
     high: float
 
@@ -394,7 +391,14 @@ def outcome(rule: Rule, judged: Judged, kind: Kind | None = None) -> Found:
     marks = rule.marks_of(judged)
     wrong = int(judged.wrong[marks & own].sum())
     ends = _interval(judged.patients, judged.wrong, marks & own)
-    return Found(int(own.sum()), int(judged.wrong[own].sum()), int((marks & own).sum()), wrong, *ends)
+    count, all_wrong, marked = int(own.sum()), int(judged.wrong[own].sum()), int((marks & own).sum())
+    return Found(count, all_wrong, marked, wrong, by_patient(judged, marks & own), *ends)
+
+
+def by_patient(judged: Judged, chosen: Flags) -> float:
+    """Mean over patients of the share of wrong ones among their chosen sentences; NaN where none is chosen."""
+    shares, some = _by_patient(judged, chosen)
+    return float(shares[some].mean()) if some.any() else math.nan
 
 
 def curve(rule: Rule, judged: Judged, kind: Kind | None = None, points: int = 12) -> list[Point]:
@@ -436,17 +440,17 @@ def _interval(patients: npt.NDArray[Any], wrong: Flags, chosen: Flags) -> tuple[
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One division of patients into those who calibrate and the rest.
+    """What a rule did on the patients that did not calibrate it, with sentences of one kind or of both.
 
     Attributes:
-        error: share of wrong ones among marked sentences of the rest; 0 where none is marked.
-        marked: share of the rest's sentences that are marked.
-        by_kind: of each kind, (error, marked) likewise.
+        by_patient: mean over patients of the share of wrong ones among their marked sentences; 0 where none is marked.
+        error: share of wrong ones among all marked sentences; likewise.
+        marked: share of the sentences that are marked.
     """
 
+    by_patient: float
     error: float
     marked: float
-    by_kind: Mapping[Kind, tuple[float, float]]
 
 
 def redraw(
@@ -458,8 +462,8 @@ def redraw(
     alpha: float = 0.1,
     confidence: float = 0.9,
     seed: int = 0,
-) -> list[Draw]:
-    """Calibrate with patients drawn anew each time, and see what the rule does on all others.
+) -> list[Mapping[Kind | None, Draw]]:
+    """Calibrate with patients drawn anew each time, and see what the rule does on all others, by kind; None is both.
 
     Args:
         judged: sentences of all films that the pair did not learn from.
@@ -482,12 +486,13 @@ def redraw(
         with_, rest = judged.of_patients(order[:patients]), judged.of_patients(order[patients:])
         rule = calibrate(with_, scores, alpha=alpha, confidence=confidence, seed=seed + number)
         marks = rule.marks_of(rest)
-        parts = {kind: rest.kinds == kind for kind in Kind}
-        by_kind = {kind: _shares(rest.wrong[own], marks[own]) for kind, own in parts.items()}
-        found.append(Draw(*_shares(rest.wrong, marks), by_kind))
+        found.append({kind: _draw(rest, marks, kind) for kind in (None, *Kind)})
     return found
 
 
-def _shares(wrong: Flags, marks: Flags) -> tuple[float, float]:
-    error = float(wrong[marks].mean()) if marks.any() else 0.0
-    return error, float(marks.mean()) if len(marks) else 0.0
+def _draw(judged: Judged, marks: Flags, kind: Kind | None) -> Draw:
+    own = np.ones(len(marks), dtype=np.bool_) if kind is None else judged.kinds == kind
+    chosen = marks & own
+    if not chosen.any():
+        return Draw(0.0, 0.0, 0.0)
+    return Draw(by_patient(judged, chosen), float(judged.wrong[chosen].mean()), float(chosen.sum() / own.sum()))

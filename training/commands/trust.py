@@ -15,7 +15,9 @@ from training.console import print_result, resumable
 from training.options import AsJson, BundleNames, Bundles, Overrides, Preset, Runs, Seed, read_preset
 
 if TYPE_CHECKING:
-    from core.evaluation.trust import Found
+    from collections.abc import Sequence
+
+    from core.evaluation.trust import Draw, Found
     from core.evaluation.trust_files import FamilyTrust
     from training.stages.trust import TrustWork
 
@@ -87,19 +89,18 @@ def _draw(work: TrustWork, draws: int, alpha: float, confidence: float, seed: in
         for way in ways_of(work):
             done = redraw(both, way, patients, draws=draws, alpha=alpha, confidence=confidence, seed=seed)
             row: dict[str, Any] = {"pair": name, "scores": list(way), "draws": draws}
-            row["all"] = _drawn([(each.error, each.marked) for each in done], alpha)
-            for kind in Kind:
-                row[kind.value] = _drawn([each.by_kind[kind] for each in done], alpha)
+            row |= {kind or "all": _drawn([each[kind] for each in done], alpha) for kind in (None, *Kind)}
             found.append(row)
     return found
 
 
-def _drawn(outcomes: list[tuple[float, float]], alpha: float) -> dict[str, float]:
+def _drawn(outcomes: Sequence[Draw], alpha: float) -> dict[str, float]:
+    """Means over draws, and the shares of draws in which too many marked sentences were wrong."""
     count = len(outcomes)
-    return {
-        "above": sum(error > alpha for error, _ in outcomes) / count,
-        "error": sum(error for error, _ in outcomes) / count,
-        "marked": sum(marked for _, marked in outcomes) / count,
+    means = {name: sum(getattr(each, name) for each in outcomes) / count for name in ("marked", "by_patient", "error")}
+    return means | {
+        "above_by_patient": sum(each.by_patient > alpha for each in outcomes) / count,
+        "above": sum(each.error > alpha for each in outcomes) / count,
     }
 
 
@@ -115,8 +116,8 @@ def _numbers(found: FamilyTrust) -> dict[str, Any]:
 def _text(path: Path, found: FamilyTrust, drawn: list[dict[str, Any]]) -> str:
     """For a reader, as tables in Markdown."""
     lines = [
-        "| pair | scores | sentences | wrong, of all | marked | wrong, of marked |",
-        "|---|---|---:|---:|---:|---:|",
+        "| pair | scores | sentences | wrong, of all | marked | wrong, of marked | of a patient's marked |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     for name, ways in found.pairs.items():
         for way in ways:
@@ -128,16 +129,17 @@ def _text(path: Path, found: FamilyTrust, drawn: list[dict[str, Any]]) -> str:
             f"Calibrated anew {drawn[0]['draws']} times, with as many patients as the validation split has, and tried "
             "on the others:",
             "",
-            "| pair | scores | sentences | marked | wrong, of marked | draws above the limit |",
-            "|---|---|---|---:|---:|---:|",
+            "| pair | scores | sentences | marked | wrong, of a patient's marked | draws above the limit | "
+            "wrong, of all marked | draws above the limit |",
+            "|---|---|---|---:|---:|---:|---:|---:|",
         ]
-        for row in drawn:
-            for kind in ("all", "present", "absent"):
-                each = row[kind]
-                lines.append(
-                    f"| {row['pair']} | {_of(row['scores'])} | {kind} | {each['marked']:.0%} | {each['error']:.1%} | "
-                    f"{each['above']:.0%} |"
-                )
+        lines += [
+            f"| {row['pair']} | {_of(row['scores'])} | {kind} | {row[kind]['marked']:.0%} | "
+            f"{row[kind]['by_patient']:.1%} | {row[kind]['above_by_patient']:.0%} | {row[kind]['error']:.1%} | "
+            f"{row[kind]['above']:.0%} |"
+            for row in drawn
+            for kind in ("all", "present", "absent")
+        ]
     return "\n".join([*lines, "", f"written: {path}, {path.stat().st_size / 1000:.0f} kB"])
 
 
@@ -148,6 +150,6 @@ def _of(scores: Any) -> str:
 def _share(found: Found) -> str:
     before = f"{found.all_wrong / found.sentences:.1%}" if found.sentences else "–"
     if not found.marked:
-        return f"{before} | none | –"
+        return f"{before} | none | – | –"
     error = f"{found.error:.1%} [{found.low:.1%}, {found.high:.1%}]"
-    return f"{before} | {found.marked:,} ({found.marked / found.sentences:.0%}) | {error}"
+    return f"{before} | {found.marked:,} ({found.marked / found.sentences:.0%}) | {error} | {found.by_patient:.1%}"
