@@ -1,7 +1,7 @@
 """Which sentences of a report to mark as reliable, so that few of those marked are wrong: a limit with a guarantee.
 
 A sentence has scores, a rule makes one number of them, and marks the sentences above a limit. Of the patients of a
-validation split, a third decides how scores are combined and which limits come into question; the others test these.
+validation split, a fifth decides how scores are combined and which limits come into question; the others test these.
 The share of wrong ones among marked sentences does not fall evenly as the limit rises, so conformal risk control
 (Angelopoulos et al. 2022, arXiv:2208.02814), whose risk has to, does not apply; nor is the question that of Mohri and
 Hashimoto (2024, arXiv:2402.10978), whether a whole report is left without any wrong sentence. We use Learn then Test
@@ -37,14 +37,18 @@ SCORES = ("likelihood", "fall", "distance", "agreement")
 training films the film is (`core.gate`), 1 is where the warning begins; share of other systems that say the same."""
 _DIRECTIONS = {"likelihood": 1.0, "fall": 1.0, "distance": -1.0, "agreement": 1.0}
 """Which way each speaks for a sentence; used where all or none of the sentences that teach are wrong."""
-FITTED = 1 / 3
+FITTED = 0.2
 """Ours: share of the patients who decide how scores are combined and which limits are tested."""
 LIMITS = 24
 """Ours: limits that come into question, from one that marks all to one that marks few."""
 FEWEST_PATIENTS = 12
 """Ours: patients whose sentences have all scores; of fewer nothing is learned."""
+EXPECTED = 1 / 5
+"""Ours: bets are the best ones where so much of alpha is wrong in truth; the guarantee does not depend on it."""
 _FOLDS = 5
-"""Ours: parts of the patients who teach; the limits are chosen by sentences whose patient did not teach their values."""
+"""Ours: parts of the patients who teach; limits are chosen by sentences whose patient did not teach their values."""
+_MOST = 0.8
+"""Ours: share of the most evidence that is promised, from which on a limit may be the first that is tested."""
 RESAMPLES = 1000
 
 
@@ -209,16 +213,17 @@ def calibrate(
     order = np.random.default_rng(seed).permutation(patients)
     cut = round(FITTED * len(order))
     teach, test = usable.of_patients(order[:cut]), usable.of_patients(order[cut:])
-    level = (1 - confidence) / len(Kind)
-    return Rule(
-        tuple(scores),
-        alpha,
-        confidence,
-        {
-            kind: _limit(teach.of(teach.kinds == kind), test.of(test.kinds == kind), scores, alpha, level)
-            for kind in Kind
-        },
-    )
+    parts = {kind: (teach.of(teach.kinds == kind), test.of(test.kinds == kind)) for kind in Kind}
+
+    def tested(kind: Kind, level: float) -> tuple[Limit, bool]:
+        return _limit(*parts[kind], scores, alpha, level)
+
+    risk = 1 - confidence
+    limits = {kind: tested(kind, risk / len(Kind)) for kind in Kind}
+    # A kind whose limits have all passed hands its half of the risk on (Bretz et al. 2009, doi:10.1002/sim.3495).
+    passed = [kind for kind, (_, all_passed) in limits.items() if all_passed]
+    limits |= {kind: tested(kind, risk) for kind in Kind if len(passed) == 1 and kind not in passed}
+    return Rule(tuple(scores), alpha, confidence, {kind: limit for kind, (limit, _) in limits.items()})
 
 
 def _check(scores: Sequence[str], alpha: float, confidence: float) -> None:
@@ -231,23 +236,22 @@ def _check(scores: Sequence[str], alpha: float, confidence: float) -> None:
             raise CXRLensError(f"{name} lies between 0 and 1, both excluded, not at {value:g}.")
 
 
-def _limit(teach: Judged, test: Judged, scores: Sequence[str], alpha: float, level: float) -> Limit:
-    """The lowest limit of one kind that passes its test, after all that were tested before it."""
+def _limit(teach: Judged, test: Judged, scores: Sequence[str], alpha: float, level: float) -> tuple[Limit, bool]:
+    """The lowest limit of one kind that passes its test, after all that were tested before it; whether all passed."""
     fitted = _combine(_table(teach, scores), teach.wrong, scores)
     fitted = replace(fitted, films=len(np.unique(test.films)), sentences=len(test.wrong))
     if not len(teach.wrong) or not len(test.wrong):
-        return fitted
-    bets, needed = _bets(teach, _held_out_values(teach, scores), alpha), -math.log(level)
-    first = max(range(len(bets)), key=lambda place: bets[place].promise)
-    found, values = fitted, fitted.values(_table(test, scores))
-    for bet in bets[first:]:  # in an order that the test films do not decide: no correction for several tests is due
-        chosen = _from(values, bet.least)
-        evidence = float(np.log1p(-bet.stake * _excess(test, chosen, alpha)).sum())
+        return fitted, False
+    needed, found, values = -math.log(level), fitted, fitted.values(_table(test, scores))
+    limits = _limits(teach, _held_out_values(teach, scores), alpha)
+    for least in limits:  # the test films do not decide their order: no correction for several tests is due
+        chosen = _from(values, least)
+        evidence = _evidence(test, chosen, alpha)
         if evidence < needed:
-            break
+            return found, False
         marked, wrong = int(chosen.sum()), int(test.wrong[chosen].sum())
-        found = replace(fitted, least=bet.least, marked=marked, wrong=wrong, evidence=evidence)
-    return found
+        found = replace(fitted, least=least, marked=marked, wrong=wrong, evidence=evidence)
+    return found, bool(limits)
 
 
 def _combine(scores: Values, wrong: Flags, names: Sequence[str]) -> Limit:
@@ -268,42 +272,38 @@ def _combine(scores: Values, wrong: Flags, names: Sequence[str]) -> Limit:
 def _held_out_values(teach: Judged, scores: Sequence[str]) -> Values:
     """Values of sentences, (n,), each by a regression that did not see its patient's."""
     found, fold = np.empty(len(teach.wrong)), _numbers(teach.patients) % _FOLDS
-    for each in range(_FOLDS):
-        own, table = fold == each, _table(teach, scores)
+    table = _table(teach, scores)
+    for own in (fold == each for each in range(_FOLDS)):
         found[own] = _combine(table[~own], teach.wrong[~own], scores).values(table[own])
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Bet:
-    """A limit that comes into question, and how to bet on it, as patients outside the test suggest.
+def _limits(teach: Judged, values: Values, alpha: float) -> list[float]:
+    """Limits to test, one after another, from high to low.
 
-    Attributes:
-        least: see `Limit`.
-        stake: of each round; below 1 / (1 - alpha), so that none loses all.
-        promise: mean logarithm of what a patient of theirs would have won.
+    The first is the highest that promises most of the evidence that any of them does, by those who teach.
     """
+    ordered = np.sort(values)[::-1]
+    places = [math.ceil(len(ordered) * place / LIMITS) - 1 for place in range(1, LIMITS + 1)]
+    limits = sorted({float(each) for each in ordered[places] if math.isfinite(each)}, reverse=True)
+    promised = [_evidence(teach, _from(values, each), alpha) for each in limits]
+    first = next((place for place, each in enumerate(promised) if each >= _MOST * max(promised)), len(limits))
+    return limits[first:]
 
-    least: float
-    stake: float
-    promise: float
+
+def _stake(alpha: float) -> float:
+    """Share of all there is that is bet: Kelly's for one sentence a patient, of which `EXPECTED` * alpha are wrong."""
+    return (1 - EXPECTED) / (1 - alpha)
 
 
-def _bets(teach: Judged, values: Values, alpha: float) -> list[_Bet]:
-    """From the highest limit to the lowest.
+def _evidence(judged: Judged, chosen: Flags, alpha: float) -> float:
+    """Natural logarithm of what comes of 1 that is bet on at most alpha of the chosen sentences being wrong.
 
-    A round multiplies what there is by 1 - stake * excess. If in truth alpha of the marked sentences or more are wrong,
-    no round wins on average, and by Markov's inequality 1 / level is reached with a probability of at most level.
+    Each patient is a round, which multiplies what there is by 1 - stake * excess; the stake is below 1 / (1 - alpha),
+    so that no round loses all. If in truth alpha or more are wrong, no round wins on average, and by Markov's
+    inequality 1 / level is reached with a probability of at most level.
     """
-    ordered, stakes = np.sort(values)[::-1], np.arange(1, 20) / 20 / (1 - alpha)
-    found: list[_Bet] = []
-    for share in np.arange(1, LIMITS + 1) / LIMITS:
-        least = float(ordered[math.ceil(share * len(ordered)) - 1])
-        if math.isfinite(least) and not (found and found[-1].least == least):
-            promises = np.log1p(-stakes[:, None] * _excess(teach, _from(values, least), alpha)).mean(1)
-            best = int(promises.argmax())
-            found.append(_Bet(least, float(stakes[best]), float(promises[best])))
-    return found
+    return float(np.log1p(-_stake(alpha) * _excess(judged, chosen, alpha)).sum())
 
 
 def _excess(judged: Judged, chosen: Flags, alpha: float) -> Values:

@@ -20,8 +20,8 @@ UNLIKE = (
     "No sentence is marked as reliable here: this film is unlike those that the models learned from, and how often "
     "marked sentences are wrong was measured on films like those."
 )
-_FAILED = "sentence_trust_failed"
-"""What could not be measured in this session: not tried again at every click."""
+FAILED = "sentence_trust_failed"
+"""Why a report could not be measured in this session, by name: it is not tried again at every click."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,25 @@ def mark(case: Case, readings: Sequence[Reading | OutsideReading]) -> Marked:
     """Find what to mark."""
     found: dict[str, Marks] = {}
     waiting = []
-    failed = st.session_state.setdefault(_FAILED, set())
+    failed: dict[str, str] = st.session_state.setdefault(FAILED, {})
     for reading in readings:
         try:
             if not isinstance(reading, Reading) or not sentence_trust.can_be_marked(case, reading):
                 continue
             marks = sentence_trust.marks(case, reading)
         except CXRLensError as error:
-            return Marked(told=f"No sentence is marked as reliable: {bundles.without_folder(str(error))}")
+            return Marked(told=_failed(str(error)))
         if marks is not None:
             found[reading.card.name] = marks
-        elif not sentence_trust.is_measured(case, reading) and _name(case, reading) not in failed:
+        elif (why := failed.get(_name(case, reading))) is None:
             waiting.append(reading)
+        else:
+            return Marked(told=_failed(why))
     return Marked({name: each.firsts for name, each in found.items()}, _told(list(found.values())), waiting)
+
+
+def _failed(why: str) -> str:
+    return f"No sentence is marked as reliable: {bundles.without_folder(why)}"
 
 
 def _told(marks: Sequence[Marks]) -> str:
@@ -87,8 +93,8 @@ def measure_some(case: Case, waiting: Sequence[Reading]) -> None:
     for reading in waiting:
         try:
             sentence_trust.measure(case, reading)
-        except CXRLensError:  # the report stays without marks; what is wrong with the bundle is said where it is asked
-            st.session_state[_FAILED].add(_name(case, reading))
+        except CXRLensError as error:
+            st.session_state[FAILED][_name(case, reading)] = str(error)
         if time.monotonic() > end:
             break
     st.rerun()

@@ -66,26 +66,22 @@ def _read(path: str, stamp: int, made: str, _cards: dict[str, Card]) -> FamilyTr
 
 
 def can_be_marked(case: Case, reading: Reading) -> bool:
-    """Whether sentences of a report may be marked at all: its pair was measured, on such images, in this precision.
+    """Whether there is anything to say of a report's sentences: its pair was measured, in this precision.
 
     Raises:
         CXRLensError: the family's file is damaged.
     """
-    if settings.precision() != "fp32" or studies.unlike(case, reading.card.family) or not reading.report.words:
+    if settings.precision() != "fp32" or not reading.report.words:
         return False
     family = of_family(reading.card.family)
-    return family is not None and bool(family.pairs.get(reading.card.name))
+    ways = family.pairs.get(reading.card.name, ()) if family is not None else ()
+    return any("agreement" not in each.rule.scores for each in ways)  # a way that needs no other report
 
 
 @st.cache_resource(show_spinner=False)
 def _measured() -> BoundedCache[tuple[str, str], Measured]:
     """By (image, bundle with its content)."""
     return BoundedCache(MOST)
-
-
-def is_measured(case: Case, reading: Reading) -> bool:
-    """Whether the scores of a report's sentences are there."""
-    return _measured().get(_key(case, reading)) is not None
 
 
 def measure(case: Case, reading: Reading) -> None:
@@ -128,16 +124,16 @@ def marks(case: Case, reading: Reading) -> Marks | None:
     Raises:
         CXRLensError: the family's file is damaged.
     """
-    found, family = _measured().get(_key(case, reading)), of_family(reading.card.family)
-    if found is None or family is None:
-        return None
+    family = of_family(reading.card.family)
+    assert family is not None, "only what can be marked is asked for"
     others = _panel(case, reading, family)
     ways = family.pairs[reading.card.name]
-    trust = next((each for each in ways if others or "agreement" not in each.rule.scores), None)
-    if trust is None:
-        return None
-    if found.warned:
+    trust = next(each for each in ways if others or "agreement" not in each.rule.scores)
+    if studies.unlike(case, reading.card.family):
         return Marks((), trust, unlike=True)
+    found = _measured().get(_key(case, reading))
+    if found is None or found.warned:
+        return None if found is None else Marks((), trust, unlike=True)
     sentences = sentences_of(reading.report, reading.labels)
     agreements = [each.agreement([other.states for other in others]) for each in sentences]
     values = (found.likelihood, found.fall, [found.distance] * len(sentences), agreements)

@@ -170,9 +170,9 @@ def judged_sentences(work: TrustWork, name: str, split: Split) -> Judged:
                 found.append((study.subject_id, study_id, sentence.kind, scores, wrong))
     patients, films, kinds, scores, wrong = zip(*found, strict=True) if found else ((),) * 5
     return Judged(
-        np.array(patients),
-        np.array(films),
-        np.array(kinds),
+        np.array(patients, dtype=np.str_),
+        np.array(films, dtype=np.str_),
+        np.array(kinds, dtype=np.str_),
         np.array(scores, dtype=np.float64).reshape(len(found), len(SCORES)),
         np.array(wrong, dtype=np.bool_),
     )
