@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from core.bundles.library import BundleLibrary
 from core.evaluation.trust_files import trust_file, write_trust
 from core.gate.gate import Gate
 from core.observations import LabelState
+from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
 from dashboard.read import marks
 from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
@@ -141,3 +144,30 @@ def test_results_show_how_often_sentences_are_wrong(folder: Path) -> None:
     assert np.isclose(row["From"], known.low, atol=1e-5) and np.isclose(row["To"], known.high, atol=1e-5)
     assert "with a probability of 90% at most 10% of marked sentences are wrong" in told
     assert "The other models: FVE + M2." in told
+
+
+@pytest.mark.slow
+def test_reports_stand_as_soon_with_marks_as_without(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the next study, with -s: processor time until its reports stand, and until the marks do, against without."""
+    spent: dict[str, list[float]] = {"without": [], "reports": [], "marks": []}
+    shown: list[float] = []
+    monkeypatch.setattr("dashboard.components.report.report_cards", lambda *_, **__: shown.append(time.process_time()))
+    ids = PhantomSource(4000, 0).ids("test")[20:34]
+    for place, study in enumerate(ids):
+        if place % 2:
+            path = measured(folder, -1e9)
+        else:
+            trust_file(folder, "phantom").unlink(missing_ok=True)
+        shown.clear()
+        begun = time.process_time()
+        open_page("read", study=study)
+        if place >= 4:  # models and libraries are there
+            spent["reports" if place % 2 else "without"].append(shown[0] - begun)
+            if place % 2:
+                spent["marks"].append(shown[-1] - begun)
+    medians = {name: float(np.median(each)) for name, each in spent.items()}
+    told = ", ".join(f"{name} {value:.2f} s" for name, value in medians.items())
+    ratios = ", ".join(f"{name} {medians[name] / medians['without']:.2f}" for name in ("reports", "marks"))
+    sys.stdout.write(f"{told}; against without: {ratios}\n")
+    path.unlink()
+    assert medians["reports"] < 1.4 * medians["without"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +62,9 @@ def trust(
     names = tuple(name for name in known if not bundle or name in bundle)
     run = Run(config, runs / config.name)
     work = TrustWork(config.name, names, BundleLibrary(bundles), run.data, run.folder / "trust", studies)
-    command = shlex.join(["cxr-lens", *sys.argv[1:]]) if Path(sys.argv[0]).name == "cxr-lens" else "cxr-lens trust"
+    asked = [part for name in bundle or () for part in ("--bundle", name)]
+    asked += ["--alpha", f"{alpha:g}", "--confidence", f"{confidence:g}", "--seed", str(seed)]
+    command = shlex.join(["cxr-lens", "trust", "--preset", preset, *asked])
     with resumable():
         path, found = write_family_trust(work, alpha, confidence, seed, out or bundles, command)
         drawn = _draw(work, draws, alpha, confidence, seed)
