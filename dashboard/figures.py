@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from core.evaluation.trust import Point
+from core.evaluation.trust_outcomes import Point
 
 # Okabe and Ito, in tones that show on the dark and the light page; the symbol says the same as the colour.
 _GROUPS = {

@@ -21,8 +21,9 @@ from core.bundles.pair import encode_batch, write_from_tokens
 from core.config import DataConfig
 from core.decoders.search import GenerateConfig
 from core.evaluation import trust
-from core.evaluation.trust import SCORES, Judged, Kind, Limit, Rule, calibrate, curve, outcome, redraw
+from core.evaluation.trust import SCORES, Judged, Kind, Limit, Rule, calibrate
 from core.evaluation.trust_files import FamilyTrust, Trust, read_trust, trust_file, write_trust
+from core.evaluation.trust_outcomes import curve, outcome, redraw
 from core.evaluation.trust_scores import Sentence, measure, sentences_of
 from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
@@ -157,7 +158,7 @@ def test_all_right_is_marked_and_all_wrong_is_not() -> None:
     right = calibrate(replace(many, wrong=np.zeros_like(many.wrong)), SCORES)
     assert right.marks_of(many).mean() > 0.9
     wrong = calibrate(replace(many, wrong=np.ones_like(many.wrong)), SCORES)
-    assert not wrong.marks_of(many).any()
+    assert not wrong.marks_of(many).any() and not wrong.marks_some
 
 
 def test_a_sentence_that_lacks_a_score_is_never_marked() -> None:
@@ -190,6 +191,7 @@ def test_one_kind_without_sentences_stays_without_marks() -> None:
     rule = calibrate(many.of(many.kinds == Kind.ABSENT), SCORES)
     assert not rule.limits[Kind.PRESENT].marked
     assert not rule.marks_of(many)[many.kinds == Kind.PRESENT].any()
+    assert rule.marks_some
 
 
 # ------------------------------------------------------------------------------------------------------------- curves

@@ -93,7 +93,7 @@ def test_a_film_that_the_gate_warns_of_gets_no_mark_and_one_sentence_says_so(
 ) -> None:
     measured(folder, -1e9)
     monkeypatch.setattr(Gate, "warnings", lambda self, images, tokens: [("It is turned.",)] * len(images))
-    page = open_page("read", study="P001391-1")
+    page = open_page("read", study="P000004-1")
     assert words_on(page).count(marks.UNLIKE) == 1
     assert TOLD not in words_on(page)
     assert all(not each["reliable"] for each in drawn[-1].values())
@@ -120,10 +120,8 @@ def test_what_cannot_be_measured_is_said_and_not_tried_again(
         raise CXRLensError(f"{folder}/shared is damaged")
 
     monkeypatch.setattr("dashboard.services.sentence_trust.measure", fail)
-    page = open_page("read", study="P001390-1")
-    assert (
-        sum("No sentence is marked as reliable: the folder of models/shared is" in e.value for e in page.caption) == 1
-    )
+    page = open_page("read", study="P000012-1")
+    assert sum("No sentence is marked as reliable: shared is" in e.value for e in page.caption) == 1
     page.run()
     assert sorted(tried) == sorted(NAMES)
     assert drawn[-1][NAMES[0]]["pieces"]

@@ -49,7 +49,6 @@ _FOLDS = 5
 """Ours: parts of the patients who teach; limits are chosen by sentences whose patient did not teach their values."""
 _MOST = 0.8
 """Ours: share of the most evidence that is promised, from which on a limit may be the first that is tested."""
-RESAMPLES = 1000
 
 
 class Kind(StrEnum):
@@ -147,6 +146,11 @@ class Rule:
     alpha: float
     confidence: float
     limits: Mapping[Kind, Limit]
+
+    @property
+    def marks_some(self) -> bool:
+        """Whether it can mark any sentence: a limit of at least one kind was shown to hold."""
+        return any(math.isfinite(limit.least) for limit in self.limits.values())
 
     def marks(self, kinds: Sequence[Kind | None], scores: Mapping[str, Sequence[float]]) -> list[bool]:
         """Which sentences of one film are marked; those that state nothing (None) never are.
@@ -271,7 +275,7 @@ def _combine(scores: Values, wrong: Flags, names: Sequence[str]) -> Limit:
 
 def _held_out_values(teach: Judged, scores: Sequence[str]) -> Values:
     """Values of sentences, (n,), each by a regression that did not see its patient's."""
-    found, fold = np.empty(len(teach.wrong)), _numbers(teach.patients) % _FOLDS
+    found, fold = np.empty(len(teach.wrong)), numbers(teach.patients) % _FOLDS
     table = _table(teach, scores)
     for own in (fold == each for each in range(_FOLDS)):
         found[own] = _combine(table[~own], teach.wrong[~own], scores).values(table[own])
@@ -308,13 +312,13 @@ def _evidence(judged: Judged, chosen: Flags, alpha: float) -> float:
 
 def _excess(judged: Judged, chosen: Flags, alpha: float) -> Values:
     """Of each patient, the share of wrong ones among marked sentences less alpha; 0 of one without any."""
-    shares, marked = _by_patient(judged, chosen)
+    shares, marked = wrong_by_patient(judged, chosen)
     return np.where(marked, shares - alpha, 0.0)
 
 
-def _by_patient(judged: Judged, chosen: Flags) -> tuple[Values, Flags]:
+def wrong_by_patient(judged: Judged, chosen: Flags) -> tuple[Values, Flags]:
     """Of each patient, the share of wrong ones among chosen sentences, 0 where none is chosen; and whether one is."""
-    patients = _numbers(judged.patients)
+    patients = numbers(judged.patients)
     counts = np.bincount(patients, chosen)
     wrong: Values = np.bincount(patients, chosen & judged.wrong)
     return wrong / np.maximum(counts, 1), counts > 0
@@ -325,7 +329,7 @@ def _from(values: Values, least: float) -> Flags:
     return found
 
 
-def _numbers(names: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def numbers(names: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Names as numbers from 0."""
     found: npt.NDArray[np.int64] = np.unique(names, return_inverse=True)[1].astype(np.int64)
     return found
@@ -335,164 +339,3 @@ def _table(judged: Judged, names: Sequence[str]) -> Values:
     """Some of the scores, (n, names)."""
     found: Values = judged.scores[:, [SCORES.index(name) for name in names]]
     return found
-
-
-# --------------------------------------------------------------------------------------------------------- what it does
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a rule did on sentences that it was not made of.
-
-    Attributes:
-        sentences: that state an observation.
-        all_wrong: of them.
-        marked: of them.
-        wrong: of those marked.
-        by_patient: mean over patients of the share of wrong ones among their marked sentences; NaN where none is.
-        low: lower end of the 95 % interval of the share of wrong ones among the marked, over patients; NaN of none.
-        high: upper end.
-    """
-
-    sentences: int
-    all_wrong: int
-    marked: int
-    wrong: int
-    by_patient: float
-    low: float
-    high: float
-
-    @property
-    def error(self) -> float:
-        """Share of wrong ones among the marked; NaN where none is marked."""
-        return self.wrong / self.marked if self.marked else math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A point of a curve of risk: of sentences ordered by what speaks for them, the first.
-
-    Attributes:
-        share: of all sentences that are kept, 0 to 1.
-        error: share of wrong ones among those kept.
-        low: lower end of its 95 % interval, over patients.
-        high: upper end.
-    """
-
-    share: float
-    error: float
-    low: float
-    high: float
-
-
-def outcome(rule: Rule, judged: Judged, kind: Kind | None = None) -> Found:
-    """What a rule does on held-out sentences, of one kind or of both."""
-    own = np.ones(len(judged.wrong), dtype=np.bool_) if kind is None else judged.kinds == kind
-    marks = rule.marks_of(judged)
-    wrong = int(judged.wrong[marks & own].sum())
-    ends = _interval(judged.patients, judged.wrong, marks & own)
-    count, all_wrong, marked = int(own.sum()), int(judged.wrong[own].sum()), int((marks & own).sum())
-    return Found(count, all_wrong, marked, wrong, by_patient(judged, marks & own), *ends)
-
-
-def by_patient(judged: Judged, chosen: Flags) -> float:
-    """Mean over patients of the share of wrong ones among their chosen sentences; NaN where none is chosen."""
-    shares, some = _by_patient(judged, chosen)
-    return float(shares[some].mean()) if some.any() else math.nan
-
-
-def curve(rule: Rule, judged: Judged, kind: Kind | None = None, points: int = 12) -> list[Point]:
-    """How the share of wrong sentences grows with the share that is kept, the best first; empty of no sentences.
-
-    Sentences that lack a score come last.
-    """
-    own = judged if kind is None else judged.of(judged.kinds == kind)
-    count = len(own.wrong)
-    order = np.argsort(-rule.values_of(own), kind="stable")
-    found = []
-    for kept in sorted({math.ceil(count * place / points) for place in range(1, points + 1)} - {0}):
-        chosen = np.zeros(count, dtype=np.bool_)
-        chosen[order[:kept]] = True
-        ends = _interval(own.patients, own.wrong, chosen)
-        found.append(Point(kept / count, float(own.wrong[chosen].mean()), *ends))
-    return found
-
-
-def _interval(patients: npt.NDArray[Any], wrong: Flags, chosen: Flags) -> tuple[float, float]:
-    """95 % interval of the share of wrong ones among chosen sentences: bootstrap over patients, seeded.
-
-    Where none or all are wrong, a bootstrap has no width: Wilson's interval, as if a patient were one sentence.
-    """
-    if not chosen.any():
-        return math.nan, math.nan
-    number = _numbers(patients[chosen])
-    right, count = np.bincount(number, ~wrong[chosen]), np.bincount(number)
-    if right.sum() in (0, count.sum()):
-        from scipy import stats
-
-        failed = len(count) if not right.any() else 0
-        ends = stats.binomtest(failed, len(count)).proportion_ci(method="wilson")
-        return float(ends.low), float(ends.high)
-    weights = np.random.default_rng(0).multinomial(len(count), np.full(len(count), 1 / len(count)), RESAMPLES)
-    low, high = np.quantile(1 - (weights @ right) / (weights @ count), (0.025, 0.975))
-    return float(low), float(high)
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """What a rule did on the patients that did not calibrate it, with sentences of one kind or of both.
-
-    Attributes:
-        by_patient: mean over patients of the share of wrong ones among their marked sentences; 0 where none is marked.
-        error: share of wrong ones among all marked sentences; likewise.
-        marked: share of the sentences that are marked.
-    """
-
-    by_patient: float
-    error: float
-    marked: float
-
-
-def redraw(
-    judged: Judged,
-    scores: Sequence[str],
-    patients: int,
-    *,
-    draws: int = 100,
-    alpha: float = 0.1,
-    confidence: float = 0.9,
-    seed: int = 0,
-) -> list[Mapping[Kind | None, Draw]]:
-    """Calibrate with patients drawn anew each time, and see what the rule does on all others, by kind; None is both.
-
-    Args:
-        judged: sentences of all films that the pair did not learn from.
-        scores: names of those to use.
-        patients: who calibrate, each time.
-        draws: how many times.
-        alpha: see `calibrate`.
-        confidence: see `calibrate`.
-        seed: of all draws.
-
-    Raises:
-        CXRLensError: as `calibrate`; or no patient is left to try the rule on.
-    """
-    known = np.unique(judged.patients)
-    if not 0 < patients < len(known):
-        raise CXRLensError(f"Of {len(known)} patients {patients} cannot calibrate and leave some to try the rule on.")
-    random, found = np.random.default_rng(seed), []
-    for number in range(draws):
-        order = random.permutation(known)
-        with_, rest = judged.of_patients(order[:patients]), judged.of_patients(order[patients:])
-        rule = calibrate(with_, scores, alpha=alpha, confidence=confidence, seed=seed + number)
-        marks = rule.marks_of(rest)
-        found.append({kind: _draw(rest, marks, kind) for kind in (None, *Kind)})
-    return found
-
-
-def _draw(judged: Judged, marks: Flags, kind: Kind | None) -> Draw:
-    own = np.ones(len(marks), dtype=np.bool_) if kind is None else judged.kinds == kind
-    chosen = marks & own
-    if not chosen.any():
-        return Draw(0.0, 0.0, 0.0)
-    return Draw(by_patient(judged, chosen), float(judged.wrong[chosen].mean()), float(chosen.sum() / own.sum()))

@@ -11,7 +11,8 @@ from typing import Any
 
 from core.bundles.card import Card
 from core.bundles.gates import gate_key
-from core.evaluation.trust import Found, Kind, Limit, Point, Rule
+from core.evaluation.trust import Kind, Limit, Rule
+from core.evaluation.trust_outcomes import Found, Point
 from core.files import hash_of, write_whole
 from core.labels.rules import RULES_VERSION
 from core.paths import how_to_restore
@@ -28,7 +29,7 @@ class Trust:
     Attributes:
         rule: the way.
         found: by the name of a kind of sentence, and "all".
-        curves: likewise, see `core.evaluation.trust.curve`.
+        curves: likewise, see `core.evaluation.trust_outcomes.curve`.
     """
 
     rule: Rule

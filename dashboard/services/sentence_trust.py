@@ -66,7 +66,7 @@ def _read(path: str, stamp: int, made: str, _cards: dict[str, Card]) -> FamilyTr
 
 
 def can_be_marked(case: Case, reading: Reading) -> bool:
-    """Whether there is anything to say of a report's sentences: its pair was measured, in this precision.
+    """Whether a report's sentences may have marks: a limit was found for its pair, and it writes in that precision.
 
     Raises:
         CXRLensError: the family's file is damaged.
@@ -75,7 +75,8 @@ def can_be_marked(case: Case, reading: Reading) -> bool:
         return False
     family = of_family(reading.card.family)
     ways = family.pairs.get(reading.card.name, ()) if family is not None else ()
-    return any("agreement" not in each.rule.scores for each in ways)  # a way that needs no other report
+    # A way that needs no other report is there, and there is something to mark.
+    return any("agreement" not in each.rule.scores for each in ways) and any(each.rule.marks_some for each in ways)
 
 
 @st.cache_resource(show_spinner=False)

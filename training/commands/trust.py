@@ -16,8 +16,8 @@ from training.options import AsJson, BundleNames, Bundles, Overrides, Preset, Ru
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.evaluation.trust import Draw, Found
     from core.evaluation.trust_files import FamilyTrust
+    from core.evaluation.trust_outcomes import Draw, Found
     from training.stages.trust import TrustWork
 
 
@@ -76,7 +76,8 @@ def _draw(work: TrustWork, draws: int, alpha: float, confidence: float, seed: in
     """Of each pair and way, what calibrations with other patients did."""
     import numpy as np
 
-    from core.evaluation.trust import Judged, Kind, redraw
+    from core.evaluation.trust import Judged, Kind
+    from core.evaluation.trust_outcomes import redraw
     from training.stages.trust import SPLITS, judged_sentences, ways_of
 
     found = []

@@ -14,8 +14,9 @@ import numpy as np
 
 from core.bundles.library import BundleLibrary
 from core.bundles.pair import encode_batch, write_from_tokens
-from core.evaluation.trust import SCORES, Judged, Kind, Rule, calibrate, curve, outcome
+from core.evaluation.trust import SCORES, Judged, Kind, Rule, calibrate
 from core.evaluation.trust_files import VERSION, FamilyTrust, Trust, trust_file, trust_key, write_trust
+from core.evaluation.trust_outcomes import curve, outcome
 from core.evaluation.trust_scores import Sentence, measure, other_tokens, sentences_of
 from core.files import hash_of, read_json_lines, write_whole
 from core.labels.rules import label_report
