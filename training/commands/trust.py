@@ -118,13 +118,17 @@ def _numbers(found: FamilyTrust) -> dict[str, Any]:
 def _text(path: Path, found: FamilyTrust, drawn: list[dict[str, Any]]) -> str:
     """For a reader, as tables in Markdown."""
     lines = [
-        "| pair | scores | sentences | wrong, of all | marked | wrong, of marked | of a patient's marked |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| pair | scores | sentences | wrong, of validation | of test | marked | wrong, of marked | of a patient's |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, ways in found.pairs.items():
         for way in ways:
             for kind, each in way.found.items():
-                lines.append(f"| {name} | {_of(way.rule.scores)} | {kind}: {each.sentences:,} | {_share(each)} |")
+                count, wrong = found.about["validation"][name][kind]
+                before = f"{wrong / count:.1%}" if count else "–"
+                lines.append(
+                    f"| {name} | {_of(way.rule.scores)} | {kind}: {each.sentences:,} | {before} | {_share(each)} |"
+                )
     if drawn:
         lines += [
             "",

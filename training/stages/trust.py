@@ -227,6 +227,12 @@ def trust_pairs(work: TrustWork, alpha: float, confidence: float, seed: int) -> 
     return found
 
 
+def _counts(judged: Judged) -> dict[str, tuple[int, int]]:
+    """Sentences and wrong ones among them, by kind."""
+    kinds = {"all": np.ones(len(judged.wrong), dtype=np.bool_), **{kind.value: judged.kinds == kind for kind in Kind}}
+    return {name: (int(own.sum()), int(judged.wrong[own].sum())) for name, own in kinds.items()}
+
+
 def _tried(rule: Rule, test: Judged) -> Trust:
     kinds: dict[str, Kind | None] = {"all": None, **{kind.value: kind for kind in Kind}}
     return Trust(
@@ -252,6 +258,7 @@ def write_family_trust(
         "fingerprint": work.data.fingerprint(),
         "studies": {split: sum(end - start for each, start, end in work.blocks() if each == split) for split in SPLITS},
         "versions": versions(PACKAGES, python=True),
+        "validation": {name: _counts(judged_sentences(work, name, "validate")) for name in work.names},
     }
     key, films = work.others
     trust = FamilyTrust(work.names, key, films, trust_pairs(work, alpha, confidence, seed), about)
