@@ -85,8 +85,8 @@ class Judged:
 
     def of(self, chosen: Flags) -> Judged:
         """Some of them."""
-        parts = (self.patients, self.films, self.kinds, self.scores, self.wrong)
-        return Judged(*(each[chosen] for each in parts))
+        patients, films, kinds = (each[chosen] for each in (self.patients, self.films, self.kinds))
+        return Judged(patients, films, kinds, self.scores[chosen], self.wrong[chosen])
 
     def of_patients(self, patients: npt.NDArray[Any]) -> Judged:
         """Those of some patients."""
@@ -206,7 +206,8 @@ def calibrate(
         CXRLensError: no such score, numbers out of range, or too few sentences that have all the scores.
     """
     _check(scores, alpha, confidence)
-    usable = judged.of(np.isfinite(_table(judged, scores)).all(1))
+    known: Flags = np.isfinite(_table(judged, scores)).all(axis=1)
+    usable = judged.of(known)
     patients = np.unique(usable.patients)
     if len(patients) < FEWEST_PATIENTS:
         raise CXRLensError(
@@ -264,13 +265,13 @@ def _combine(scores: Values, wrong: Flags, names: Sequence[str]) -> Limit:
         return Limit((0.0,) * len(names), (1.0,) * len(names), (0.0,) * len(names), 0.0)
     centre, spread = scores.mean(0), scores.std(0)
     scale = np.where(spread > 1e-9, spread, 1.0)
-    weights, offset = np.array([_DIRECTIONS[name] for name in names]), 0.0
+    weights, offset = [_DIRECTIONS[name] for name in names], 0.0
     if wrong.any() and not wrong.all():
         from sklearn.linear_model import LogisticRegression
 
         learned = LogisticRegression().fit((scores - centre) / scale, ~wrong)
-        weights, offset = learned.coef_[0], float(learned.intercept_[0])
-    return Limit(*(tuple(map(float, each)) for each in (centre, scale, weights)), offset)
+        weights, offset = learned.coef_[0].tolist(), float(learned.intercept_[0])
+    return Limit(tuple(centre.tolist()), tuple(scale.tolist()), tuple(weights), offset)
 
 
 def _held_out_values(teach: Judged, scores: Sequence[str]) -> Values:
@@ -320,8 +321,8 @@ def wrong_by_patient(judged: Judged, chosen: Flags) -> tuple[Values, Flags]:
     """Of each patient, the share of wrong ones among chosen sentences, 0 where none is chosen; and whether one is."""
     patients = numbers(judged.patients)
     counts = np.bincount(patients, chosen)
-    wrong: Values = np.bincount(patients, chosen & judged.wrong)
-    return wrong / np.maximum(counts, 1), counts > 0
+    shares: Values = np.bincount(patients, chosen & judged.wrong) / np.maximum(counts, 1)
+    return shares, counts > 0
 
 
 def _from(values: Values, least: float) -> Flags:

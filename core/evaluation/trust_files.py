@@ -146,19 +146,17 @@ def _number(value: float, digits: int) -> float | None:
 
 
 def _trust(content: Mapping[str, Any]) -> Trust:
-    limits = {
-        Kind(kind): Limit(
-            **{
-                **{name: tuple(value) if isinstance(value, list) else value for name, value in limit.items()},
-                "least": math.inf if limit["least"] is None else limit["least"],
-                "evidence": -math.inf if limit["evidence"] is None else limit["evidence"],
-            }
-        )
-        for kind, limit in content["limits"].items()
-    }
-    found = {
-        name: Found(**{key: math.nan if value is None else value for key, value in each.items()})
-        for name, each in content["found"].items()
-    }
+    limits = {Kind(kind): _limit(limit) for kind, limit in content["limits"].items()}
+    found = {}
+    for name, each in content["found"].items():
+        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in each.items()}
+        found[name] = Found(**values)
     curves = {name: [Point(*each) for each in points] for name, points in content["curves"].items()}
     return Trust(Rule(tuple(content["scores"]), content["alpha"], content["confidence"], limits), found, curves)
+
+
+def _limit(content: Mapping[str, Any]) -> Limit:
+    values: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in content.items()}
+    values["least"] = math.inf if values["least"] is None else values["least"]
+    values["evidence"] = -math.inf if values["evidence"] is None else values["evidence"]
+    return Limit(**values)

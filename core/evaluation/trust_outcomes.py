@@ -156,7 +156,7 @@ def redraw(
     known = np.unique(judged.patients)
     if not 0 < patients < len(known):
         raise CXRLensError(f"Of {len(known)} patients {patients} cannot calibrate and leave some to try the rule on.")
-    random, found = np.random.default_rng(seed), []
+    random, found = np.random.default_rng(seed), list[Mapping[Kind | None, Draw]]()
     for number in range(draws):
         order = random.permutation(known)
         with_, rest = judged.of_patients(order[:patients]), judged.of_patients(order[patients:])

@@ -290,8 +290,8 @@ def show_reports(
             offer_writing(case, system)
     finished = bool(readings) and not waiting
     marked = mark(case, readings) if finished else Marked()
-    for each in drawn:
-        each["reliable"] = list(marked.firsts.get(each["name"], ()))
+    for data in drawn:
+        data["reliable"] = list(marked.firsts.get(data["name"], ()))
     if finished and (told := agreement.in_words(readings, case.labels)):
         st.markdown(told)
     reference = None

@@ -167,16 +167,10 @@ def judged_sentences(work: TrustWork, name: str, split: Split) -> Judged:
             sentence = Sentence(0, 0, states)
             if sentence.kind is not None:
                 scores = (likelihood, fall, row["distance"], sentence.agreement(panel))
-                wrong = sentence.contradicts(study.labels)
-                found.append((study.subject_id, study_id, sentence.kind, scores, wrong))
-    patients, films, kinds, scores, wrong = zip(*found, strict=True) if found else ((),) * 5
-    return Judged(
-        np.array(patients, dtype=np.str_),
-        np.array(films, dtype=np.str_),
-        np.array(kinds, dtype=np.str_),
-        np.array(scores, dtype=np.float64).reshape(len(found), len(SCORES)),
-        np.array(wrong, dtype=np.bool_),
-    )
+                found.append((study.subject_id, study_id, sentence.kind, scores, sentence.contradicts(study.labels)))
+    patients, films, kinds = (np.array([each[place] for each in found], dtype=np.str_) for place in range(3))
+    table = np.array([each[3] for each in found], dtype=np.float64).reshape(len(found), len(SCORES))
+    return Judged(patients, films, kinds, table, np.array([each[4] for each in found], dtype=np.bool_))
 
 
 def _rows(work: TrustWork, split: Split) -> dict[str, dict[str, Any]]:

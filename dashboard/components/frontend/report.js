@@ -275,7 +275,7 @@ class Reports {
       words.forEach((word, at) => {
         const before = word.previousElementSibling
         const dotted = Boolean(before?.classList.contains("reliable"))
-        if (dotted && !wanted.has(at)) before.remove()
+        if (dotted && !wanted.has(at)) before?.remove()
         else if (!dotted && wanted.has(at)) {
           word.before(make("span", { className: "reliable", role: "img", "aria-label": "Marked as reliable:", title: "Marked as reliable", text: "●" }))
         }
