@@ -77,6 +77,7 @@ PYTEST = {
         "-m slow -s tests/test_one_report.py",
         "-m slow -s tests/test_film_fit.py",
         "-m slow -s tests/test_source_maps.py",
+        "-m slow -s tests/test_trust_pages.py",
         'tests/test_images.py -k "ends_the_process and Lossless"',
     ),
     "python -m pytest": (
