@@ -20,6 +20,7 @@ UNLIKE = (
     "No sentence is marked as reliable here: this film is unlike those that the models learned from, and how often "
     "marked sentences are wrong was measured on films like those."
 )
+SOME_UNLIKE = "Some reports have no marks: this film is unlike those that their models learned from."
 FAILED = "sentence_trust_failed"
 """Why a report could not be measured in this session, by name: it is not tried again at every click."""
 
@@ -66,20 +67,17 @@ def _failed(why: str) -> str:
 
 
 def _told(marks: Sequence[Marks]) -> str:
-    """One sentence for all reports."""
-    if not marks:
-        return ""
-    if any(each.unlike for each in marks):
-        return UNLIKE
+    """What the mark means, once for all reports, and where it is not given."""
+    unlike = any(each.unlike for each in marks)
     shown = [each for each in marks if each.firsts]
     if not shown:
-        return ""
+        return UNLIKE if unlike else ""
     counts = sorted({sentence_trust.calibrated_on(each.trust) for each in shown})
     of = f"{counts[0]:,} sentences" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} sentences a model"
     share = max(each.trust.rule.alpha for each in shown)
     return (
         f"● before a sentence: at most {_in_words(share)} sentences marked so was wrong on films like those it was "
-        f"measured on (validation: {of}). Not marked does not mean wrong."
+        f"measured on (validation: {of}). Not marked does not mean wrong." + (f" {SOME_UNLIKE}" if unlike else "")
     )
 
 
