@@ -70,7 +70,7 @@ def start_server(folder: Path, *options: str, port: int = 0, **environment: str)
     """Run the dashboard on a loopback port, a free one for 0, until the generator is closed."""
     own = {"CXR_CACHE": str(folder / "cache"), "CXR_REVIEWS": str(folder / "reviews.sqlite")}
     own |= {"CXR_EVALUATIONS": str(folder / "evaluations")} | environment
-    command, log = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", *options], folder / "server.log"
+    command, log = [sys.executable, "dashboard/serve.py", "run", "dashboard/app.py", *options], folder / "server.log"
     with serving(command, settings.REPOSITORY, log, port, **own) as (port, process):
         yield Server(f"http://127.0.0.1:{port}", log, psutil.Process(process.pid))
 
@@ -85,7 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[sync_api.Browser]:
-    """Chromium, Chrome or Edge. It runs an event loop in this thread and lets no other run, so it ends with this folder."""
+    """Chromium, Chrome or Edge. Its event loop lets no other run in this thread, so it ends with this folder."""
     with sync_api.sync_playwright() as playwright:
         try:
             browser = start(playwright)
