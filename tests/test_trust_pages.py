@@ -20,6 +20,7 @@ from core.observations import LabelState
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
 from dashboard.read import marks
+from dashboard.services.sentence_trust import Marks
 from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
 from tests.test_trust import a_family
 
@@ -166,3 +167,11 @@ def test_reports_stand_as_soon_with_marks_as_without(folder: Path, monkeypatch: 
     ratios = ", ".join(f"{name} {medians[name] / medians['without']:.2f}" for name in ("reports", "marks"))
     sys.stdout.write(f"{told}; against without: {ratios}\n")
     assert medians["reports"] < 1.4 * medians["without"]
+
+
+def test_families_of_which_one_knows_no_such_films_are_told_apart() -> None:
+    trust = a_family(NAMES).pairs[NAMES[0]][0]
+    both = marks._told([Marks((0,), trust), Marks((), trust, unlike=True)])
+    assert both.startswith(TOLD) and both.endswith(marks.SOME_UNLIKE)
+    assert marks._told([Marks((), trust, unlike=True)]) == marks.UNLIKE
+    assert marks._told([Marks((), trust)]) == marks._told([]) == ""
