@@ -206,8 +206,7 @@ def calibrate(
         CXRLensError: no such score, numbers out of range, or too few sentences that have all the scores.
     """
     _check(scores, alpha, confidence)
-    known: Flags = np.isfinite(_table(judged, scores)).all(axis=1)
-    usable = judged.of(known)
+    usable = judged.of(np.all(np.isfinite(_table(judged, scores)), axis=1))
     patients = np.unique(usable.patients)
     if len(patients) < FEWEST_PATIENTS:
         raise CXRLensError(
