@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from dashboard import settings
 from tests.browser.conftest import WAIT, Watched
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(240)]
 NAME = "phantom-fve-m2"
 
 
