@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
+from core.evaluation.trust_outcomes import Point
+
 # Okabe and Ito, in tones that show on the dark and the light page; the symbol says the same as the colour.
 _GROUPS = {
     "present": ("#e69f00", "circle"),
@@ -310,6 +312,54 @@ def detection_curves(rises: Sequence[Rise], *, here: float | None, height: int) 
             "tickformat": ".0%",
             **axis,
         },
+    )
+    return figure
+
+
+def risk_curves(curves: Sequence[tuple[str, Sequence[Point]]], *, limit: float) -> go.Figure:
+    """Draw how many of the sentences that are kept are wrong, the surest kept first, with bands of their intervals.
+
+    Args:
+        curves: (name, points), the shares rising.
+        limit: share of wrong ones that is allowed among marked sentences; a line.
+    """
+    figure = go.Figure()
+    for place, (name, points) in enumerate(curves):
+        colour = _COLOURS[place % len(_COLOURS)]
+        shares = [each.share for each in points]
+        figure.add_scatter(
+            x=[*shares, *reversed(shares)],
+            y=[*(each.high for each in points), *(each.low for each in reversed(points))],
+            fill="toself",
+            fillcolor=colour,
+            opacity=0.15,
+            line={"width": 0},
+            mode="lines",
+            legendgroup=name,
+            showlegend=False,
+            hoverinfo="skip",
+        )
+        figure.add_scatter(
+            x=shares,
+            y=[each.error for each in points],
+            name=name,
+            legendgroup=name,
+            mode="lines+markers",
+            hovertemplate="%{fullData.name}<br>the surest %{x:.0%}: %{y:.1%} wrong<extra></extra>",
+            marker={"size": 7, "symbol": _SYMBOLS[place % len(_SYMBOLS)]},
+            line={"width": 2, "color": colour},
+        )
+    figure.add_hline(y=limit, line={"dash": "dash", "width": 1, "color": "#8a8f98"})
+    axis = {"fixedrange": True, "gridcolor": "#29313a", "tickformat": ".0%"}
+    figure.update_layout(
+        height=340,
+        margin={"l": 8, "r": 8, "t": 24, "b": 8},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        dragmode=False,
+        xaxis={"title": {"text": "Sentences kept, the surest first", "font": {"size": 12}}, "range": [0, 1.02], **axis},
+        yaxis={"title": {"text": "Of these, wrong", "font": {"size": 12}}, "rangemode": "tozero", **axis},
     )
     return figure
 

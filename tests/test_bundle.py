@@ -51,7 +51,8 @@ def test_the_demo_bundles_are_small_enough() -> None:
 
 def test_of_patients_data_only_weights_and_scores_are_given_away() -> None:
     names = {path.name for path in BUNDLES.glob("openi-*") if path.is_file()}
-    assert names == {"openi-results.json", "openi-gate.safetensors"}  # means and directions over all films
+    # Means and directions over all films; counts and limits.
+    assert names == {"openi-results.json", "openi-gate.safetensors", "openi-trust.json"}
     scores = json.loads((BUNDLES / "openi-results.json").read_text(encoding="utf-8"))
     texts = [value for row in scores["rows"] for value in row.values() if isinstance(value, str)]
     assert all(len(text.split()) == 1 for text in texts)  # names, no sentence of a report

@@ -77,6 +77,7 @@ PYTEST = {
         "-m slow -s tests/test_one_report.py",
         "-m slow -s tests/test_film_fit.py",
         "-m slow -s tests/test_source_maps.py",
+        "-m slow -s tests/test_trust_pages.py",
         'tests/test_images.py -k "ends_the_process and Lossless"',
     ),
     "python -m pytest": (
@@ -95,6 +96,8 @@ PYTEST = {
     ),
 }
 
+TRUSTED = " ".join(f"--bundle phantom-{each}" for each in ("fve-m2", "fve-transformer", "dve-m2", "cve-m2"))
+TRUSTED_FILMS = " ".join(f"--bundle openi-{each}" for each in ("fve-m2", "fve-transformer", "dve-m2"))
 TRAINING = "cxr-lens train --preset phantom"
 INDEX = "cxr-lens data openi --from FOLDER --out data/openi"
 TABLE = (
@@ -162,6 +165,15 @@ ROWS: dict[str, Row] = {
         after=TRAINING,
     ),
     "cxr-lens gate --preset phantom": Row(PHANTOM + RUNS + TRAINED, says="written: .*phantom-gate", after=TRAINING),
+    "cxr-lens trust --preset phantom": Row(
+        " --set data.count=400 --studies 40 --bundle phantom-fve-m2 --out trust" + RUNS, slow=True, says="phantom-trust"
+    ),
+    f"cxr-lens trust --preset phantom {TRUSTED} --draws 100": Row(
+        " --set data.count=400 --studies 40 --out trust" + RUNS, slow=True, says="phantom-trust"
+    ),
+    f"cxr-lens trust --preset openi {TRUSTED_FILMS} --draws 100": Row(
+        instead=elsewhere, as_far="all films of Open-i: tests/test_trust.py calibrates, the rows above measure"
+    ),
     "cxr-lens study gate --preset phantom": Row(
         PHANTOM + RUNS + TRAINED + " --each 3", says="coloured noise", after=TRAINING
     ),

@@ -29,6 +29,7 @@ from training.commands import reading as reading_command
 from training.commands import review as review_commands
 from training.commands import systems as system_commands
 from training.commands import tables as table_commands
+from training.commands import trust as trust_command
 from training.commands import write as write_command
 from training.commands.evaluate import score_source
 from training.console import print_result, print_text, progress_bar, resumable, warn
@@ -67,7 +68,7 @@ ORDER = (
     *("report", "dashboard", "bundles", "write", "embed", "review"),
     *("evaluate", "reading", "label", "explain-benchmark", "detect"),
     *("systems", "rexrank"),
-    *("card", "gate", "data", "phantom"),
+    *("card", "gate", "trust", "data", "phantom"),
     *(
         "plan",
         "train",
@@ -112,6 +113,7 @@ app.command()(embed_command.embed)
 app.command()(detect_command.detect)
 app.command()(gate_commands.gate)
 table_commands.studies.command("gate")(gate_commands.study_gate)
+app.command()(trust_command.trust)
 app.command()(label_command.label)
 app.command()(label_command.label_quality)
 fine_commands.register(app)

@@ -25,6 +25,7 @@ from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
 from dashboard.read import agreement
 from dashboard.read.layout import ANSWER, FACTS, lay_out
+from dashboard.read.marks import Marked, mark, measure_some
 from dashboard.read.others import OutsideReading, choose_others, offer_writing, read_other, without_region
 from dashboard.read.questions import (
     SLICE,
@@ -243,11 +244,12 @@ def show_reports(
     others: Sequence[System],
     asked: tuple[Card, Question] | None,
     region: Box | None,
-) -> tuple[list[Card], list[Card]]:
+) -> tuple[list[Card], list[Card], Marked]:
     """Show the reference and the reports that are written.
 
     Returns:
-        those that are not written yet, and those of which it is not known yet how they depend on the region.
+        those that are not written yet, those of which it is not known yet how they depend on the region, and what is
+        marked.
     """
     unknown = []
     known = reports.written(case, chosen)
@@ -287,12 +289,17 @@ def show_reports(
         else:
             offer_writing(case, system)
     finished = bool(readings) and not waiting
+    marked = mark(case, readings) if finished else Marked()
+    for data in drawn:
+        data["reliable"] = list(marked.firsts.get(data["name"], ()))
     if finished and (told := agreement.in_words(readings, case.labels)):
         st.markdown(told)
     reference = None
     if case.study.findings.strip() or case.study.impression.strip():
         sections = (("Findings", case.study.findings), ("Impression", case.study.impression))
         reference = reference_card([(name, text, reports.label(text)) for name, text in sections])
+    if marked.told:
+        st.caption(marked.told)
     report_cards(
         drawn,
         reference=reference,
@@ -301,7 +308,7 @@ def show_reports(
         asked={"pair": asked[0].name, "kind": asked[1].kind, "which": asked[1].which} if asked else None,
         on_ask=hear_question,
     )
-    return waiting, unknown
+    return waiting, unknown, marked
 
 
 def show_warnings(readings: Sequence[Reading]) -> None:
@@ -404,7 +411,7 @@ if case is not None:
             describe_training(chosen or cards, case)
         if told := without_reference(case):
             st.caption(told)
-        waiting, unknown = show_reports(case, chosen, others, asked, region)
+        waiting, unknown, marked = show_reports(case, chosen, others, asked, region)
         if cards and not chosen and not others:
             st.info("No model is chosen. Choose models above, or all.")
     work: Work | None = None
@@ -426,3 +433,5 @@ if case is not None:
         write_some(case, waiting)
     if region and unknown:
         write_without(case, unknown, region, region_progress)
+    if marked.waiting:
+        measure_some(case, marked.waiting)

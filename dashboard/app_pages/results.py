@@ -14,6 +14,7 @@ from dashboard.results.parts import cases_link, pick
 from dashboard.results.seeds import show_seeds
 from dashboard.results.slices import show_slices
 from dashboard.results.tables import show_tables
+from dashboard.results.trust import show_trust
 from dashboard.results.two import show_two
 from dashboard.services import bundles, evaluations, own, systems
 
@@ -23,6 +24,7 @@ VIEWS = {
     "Finds and false alarms": show_finds,
     "Slices": show_slices,
     "Two models": show_two,
+    "Sentences to trust": show_trust,
     "Other metrics": show_outside,
     "Tables and studies": show_tables,
 }

@@ -237,8 +237,9 @@ class Reports {
     if (cards.length) parts.push(this.grid)
     if (folded && written === cards.length) parts.push(this.part("fold", [cards.length, this.unfolded], () => this.fold(cards.length)))
     this.grid.classList.toggle("folded", folded && written === cards.length && !this.unfolded)
-    putInPlace(this.grid, cards.map((each) => this.part(each.name, each, card)))
+    putInPlace(this.grid, cards.map((each) => this.part(each.name, { ...each, reliable: undefined }, card)))
     putInPlace(this.root, parts)
+    this.dots(cards)
     this.mark(asked)
     this.bringIntoSight(asked, written === cards.length)
     this.follow(this.pinned)
@@ -264,6 +265,22 @@ class Reports {
       else ended.abort()
     }
     requestAnimationFrame(bring)
+  }
+
+  // A dot before each sentence that was measured to be reliable. They come after the reports, which stay as they are.
+  dots(cards) {
+    for (const { name, reliable = [] } of cards) {
+      const words = this.words(name)
+      const wanted = new Set(reliable)
+      words.forEach((word, at) => {
+        const before = word.previousElementSibling
+        const dotted = Boolean(before?.classList.contains("reliable"))
+        if (dotted && !wanted.has(at)) before?.remove()
+        else if (!dotted && wanted.has(at)) {
+          word.before(make("span", { className: "reliable", role: "img", "aria-label": "Marked as reliable:", title: "Marked as reliable", text: "●" }))
+        }
+      })
+    }
   }
 
   fold(count) {
