@@ -208,7 +208,7 @@ def _compare(
         before=subject.report,
         after=after,
         difference=differences(subject.report.words, after.words),
-        word_changes=as_array(own[list(subject.word_positions)]),
+        word_changes=as_array(subject.by_word(own)),
         report_change=float(own.sum()),
         reference_change=theirs,
     )

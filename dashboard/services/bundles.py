@@ -21,7 +21,7 @@ from core.bundles.card import Card, no_bundle
 from core.bundles.library import BundleLibrary
 from core.devices import Precision
 from core.files import hash_of
-from core.registry import all_pairs, pair_title
+from core.registry import all_pairs
 from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import settings
@@ -67,9 +67,12 @@ def _read_catalogue(folder: str, stamp: str, device: str, precision: Precision) 
     library = BundleLibrary(Path(folder), device, precision)
     problems = {name: without_folder(message) for name, message in library.problems().items()}
     found = {(card.family, card.encoder, card.decoder): card for card in library.cards() if card.name not in problems}
-    families = sorted({family for family, *_ in found}, key=lambda family: (not synthetic(family), family))
+    elsewhere = {card.family for card in found.values() if card.pair is None}
+    families = sorted({family for family, *_ in found}, key=lambda each: (each in elsewhere, not synthetic(each), each))
+    others = [key[1:] for key, card in found.items() if card.pair is None]
     cards = {
-        family: {pair: found[family, *pair] for pair in all_pairs() if (family, *pair) in found} for family in families
+        family: {pair: found[family, *pair] for pair in (*all_pairs(), *others) if (family, *pair) in found}
+        for family in families
     }
     if not cards and not problems:
         problems["No bundles"] = without_folder(str(no_bundle(Path(folder))))
@@ -85,7 +88,7 @@ def without_folder(message: str) -> str:
 
 
 def families() -> tuple[str, ...]:
-    """Families of usable bundles, each trained on one source of studies; phantoms first."""
+    """Families of usable bundles, each trained on one source of studies; phantoms first, models from elsewhere last."""
     return tuple(_catalogue().cards)
 
 
@@ -114,6 +117,8 @@ def family_title(family: str) -> str:
         return " and ".join(map(family_title, family.split(", ")))
     if synthetic(family):
         return "synthetic X-rays"
+    if any(card.pair is None for card in cards(family).values()):
+        return f"X-rays elsewhere ({family})"
     return f"real X-rays ({ {'openi': 'Open-i', 'mimic-cxr': 'MIMIC-CXR'}.get(family, family) })"
 
 
@@ -123,14 +128,17 @@ def card_named(name: str) -> Card | None:
 
 
 def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
-    """Usable bundles of a family, the first unless named, by (encoder, decoder), in the order of the registry."""
+    """Usable bundles of a family, the first unless named, by (encoder, decoder), in the order of the registry.
+
+    Models from elsewhere are families of their own, by the names of their parts.
+    """
     known = _catalogue().cards
     return known.get(next(iter(known), PHANTOM) if family is None else family, {})
 
 
 def title_of(card: Card) -> str:
     """Of a pair, for the reader."""
-    return pair_title(card.encoder, card.decoder)
+    return card.title
 
 
 def training_of(chosen: Sequence[Card]) -> str:
@@ -140,6 +148,8 @@ def training_of(chosen: Sequence[Card]) -> str:
     if all(synthetic(card.family) for card in chosen):
         return f"These models learned from {amount}synthetic X-rays."
     data = sorted({str(card.data.get("description") or card.data.get("name", "unknown data")) for card in chosen})
+    if all(card.pair is None for card in chosen):
+        return " ".join(data)
     return f"These models learned from {amount}studies. {' '.join(data)}"
 
 

@@ -110,7 +110,7 @@ def pair_named(results: ResultSet, name: str) -> tuple[str, str] | None:
     if len(parts) == 3 and parts[1] in ENCODERS and parts[2] in DECODERS:
         return parts[1], parts[2]
     card = bundles.card_named(name)
-    return None if card is None else (card.encoder, card.decoder)
+    return None if card is None else card.pair
 
 
 def groups_of(results: ResultSet, names: Iterable[str]) -> dict[str, dict[str, str]]:
