@@ -117,7 +117,7 @@ class PieceVocabulary(Vocabulary):
             end = len(whole) if last else max(end, _shared(self._text(pieces[:count]), whole))
             ends.append(end)
         spans, stop = [], len(whole)
-        for begin, end in zip(reversed([0, *ends[:-1]]), reversed(ends), strict=True):
+        for begin, end in zip(reversed([0, *ends][:-1]), reversed(ends), strict=True):
             stop = end if end > begin else stop
             spans.append((begin, stop))
         return spans[::-1]

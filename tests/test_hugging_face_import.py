@@ -1,10 +1,11 @@
-"""What `cxr-lens import hf` refuses, each in a sentence; words made of pieces; and what pages and commands do with it."""
+"""What `cxr-lens import hf` refuses, each in a sentence; words made of pieces; what pages and commands do with them."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from core.bundles.hugging_face import import_folder
 from core.bundles.hugging_face_folder import HuggingFaceError, read_folder
 from core.bundles.library import BundleLibrary
+from core.evaluation import results
 from core.pieces import PieceVocabulary, numbering
 from core.systems.pairs import pairs
 from core.systems.system import Ability
 from core.text import END, PAD, SENTENCE_END, START, UNKNOWN, tokenize, word_spans
 from core.types import CXRLensError, Fit
+from dashboard.components.report import card as report_card
+from dashboard.services import bundles, evaluations, explanations, reports, studies
 from tests import needs
-from tests.app_pages import page
+from tests.app_pages import needs_bundles, open_page, words_on
 from tests.conftest import BUNDLES
 from tests.hugging_face_models import byte_pairs, word_pieces, write_folder
 from training.cli import app
@@ -60,12 +63,12 @@ def _of_text(folder: Path) -> None:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
+    config = BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if not k.startswith("encoder.")}
     weights |= {f"encoder.{key}": value for key, value in BertModel(config).state_dict().items()}
-    save_file({key: value.contiguous() for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {key: value.contiguous() for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
     edit(folder / "config.json", lambda content: content.update(encoder=config.to_dict()))
 
 
@@ -165,8 +168,8 @@ def test_what_is_bad_is_refused_in_one_sentence_and_leaves_nothing(bad: str, fol
 
 
 def test_names_that_are_taken_or_none(folder: Path, tmp_path: Path) -> None:
-    bundles = tmp_path / "bundles"
-    import_folder(folder, "mine", bundles)
+    place = tmp_path / "bundles"
+    import_folder(folder, "mine", place)
     for name, says in (
         ("mine", "is taken.*--replace"),
         ("Mine", "is taken"),
@@ -175,10 +178,10 @@ def test_names_that_are_taken_or_none(folder: Path, tmp_path: Path) -> None:
         ("", "no name of a bundle"),
     ):
         with pytest.raises(HuggingFaceError, match=says):
-            import_folder(folder, name, bundles, taken=["Theirs"])
-    before = (bundles / "mine" / "card.json").read_bytes()
-    import_folder(folder, "mine", bundles, replace=True, title="Mine again")
-    assert (bundles / "mine" / "card.json").read_bytes() != before
+            import_folder(folder, name, place, taken=["Theirs"])
+    before = (place / "mine" / "card.json").read_bytes()
+    import_folder(folder, "mine", place, replace=True, title="Mine again")
+    assert (place / "mine" / "card.json").read_bytes() != before
     with pytest.raises(HuggingFaceError, match="is taken"):  # a family of pairs
         import_folder(folder, "phantom", BUNDLES)
     with pytest.raises(HuggingFaceError, match="is taken"):  # a pair is not replaced
@@ -231,14 +234,19 @@ def test_grey_levels_of_other_scales_are_the_models_own(folder: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------- pieces become words
 
-TOKENIZERS = {"byte pairs": byte_pairs(), "word pieces": word_pieces()} if needs.find_spec("transformers") else {}
+
+@cache
+def tokenizer_of(kind: str) -> Any:
+    return {"byte pairs": byte_pairs, "word pieces": word_pieces}[kind]()
 
 
 def vocabulary_of(kind: str) -> PieceVocabulary:
-    tokenizer = TOKENIZERS[kind]
+    tokenizer = tokenizer_of(kind)
     end = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     start = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else end
-    numbers = numbering(len(tokenizer), start=start, end=end, pad=tokenizer.pad_token_id, unknown=tokenizer.unk_token_id)
+    numbers = numbering(
+        len(tokenizer), start=start, end=end, pad=tokenizer.pad_token_id, unknown=tokenizer.unk_token_id
+    )
     return PieceVocabulary.of(tokenizer, numbers)
 
 
@@ -292,12 +300,12 @@ def test_every_token_of_a_model_has_one_place_among_ours() -> None:
 
 
 @pytest.fixture(scope="module")
-def beside(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def beside(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pair of ours and the imported model."""
-    bundles = tmp_path_factory.mktemp("beside")
-    shutil.copytree(BUNDLES / "phantom-dve-transformer", bundles / "phantom-dve-transformer")
-    import_folder(made, "swift", bundles, title="Swift reader")
-    yield bundles
+    place = tmp_path_factory.mktemp("beside")
+    shutil.copytree(BUNDLES / "phantom-dve-transformer", place / "phantom-dve-transformer")
+    import_folder(made, "swift", place, title="Swift reader")
+    return place
 
 
 def test_systems_list_it_in_a_group_of_its_own_with_all_abilities(beside: Path) -> None:
@@ -312,15 +320,67 @@ def test_systems_list_it_in_a_group_of_its_own_with_all_abilities(beside: Path) 
     assert verified.output.count("verified") == 2
 
 
-def test_read_shows_it_with_its_family_and_explains_its_words(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def shown(beside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The pages with these two, and evaluations of this test alone."""
     monkeypatch.setenv("CXR_BUNDLES", str(beside))
-    opened = page("read")
-    opened.run()
-    assert not opened.exception
-    _choose_family(opened, "swift")
-    assert not opened.exception
+    monkeypatch.setenv("CXR_EVALUATIONS", str(tmp_path / "evaluations"))
+    monkeypatch.chdir(tmp_path)
+    return beside
 
 
-def _choose_family(opened: AppTest, family: str) -> None:
-    control = next(each for each in opened.segmented_control if family in each.options or each.label == "Models for")
-    control.set_value([family]).run()
+@needs_bundles
+def test_read_shows_it_as_a_family_of_its_own_and_explains_its_words(shown: Path) -> None:
+    test = open_page("read")
+    assert test.session_state["family"] == ["phantom"]  # what learned from such studies comes first
+    test.button_group(key="family").set_value(["phantom", "swift"]).run()
+    assert not test.exception
+    assert "A Hugging Face model (vit, gpt2) from elsewhere. Its data are unknown." in words_on(test)
+    assert "expect poor reports" not in words_on(test)  # nobody knows what it learned from
+    mine = "Models for X-rays elsewhere (swift)"
+    test = open_page("read", family=[mine], asked="swift", word="1", explain="Word attention")
+    assert not test.error
+    assert "Swift reader" in words_on(test)
+    assert any("comes from" in each.value for each in test.markdown)
+    card = bundles.card_named("swift")
+    assert card is not None
+    case = studies.open_study(next(iter(studies.visible_studies())))
+    question = explanations.Question("word", 0)
+    assert set(explanations.choices(case, card, question)) >= {"attention", "grad-cam", "occlusion"}
+    drawn = explanations.heat_map(explanations.answer(case, card, question, "attention"))
+    assert drawn is not None
+    assert drawn.values.shape == (4, 4)
+    changed = explanations.without(case, card, (0.1, 0.1, 0.6, 0.6), "blank")
+    assert len(changed.word_changes) == len(changed.before.words)
+    told = report_card("swift", "Swift reader", changed.before, reports.label(changed.before.text), None)
+    assert [word for piece in told["pieces"] for _, word in piece["words"]] == [
+        changed.before.text[start:end] for start, end in word_spans(changed.before.words, changed.before.text)
+    ]
+
+
+@needs_bundles
+@pytest.mark.parametrize("name", ["about", "filters", "embeddings", "cases", "review"])
+def test_other_pages_offer_what_it_can(name: str, shown: Path) -> None:
+    test = open_page(name)
+    if name == "about":
+        assert any("Swift reader" in each.label for each in test.expander)
+    if name == "filters":  # neither of the two has any
+        assert "Swift" not in words_on(test)
+    else:
+        assert not test.error
+
+
+@needs_bundles
+def test_it_is_scored_beside_a_pair_and_results_show_both(shown: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results.java, "missing", lambda: "METEOR is left out here.")
+    command = ["evaluate", "--source", "phantom:60:0", "--split", "test", "--bundles", str(shown), "--json"]
+    done = CliRunner().invoke(app, [*command, "--system", "swift", "--system", "phantom-dve-transformer"])
+    assert done.exit_code == 0, done.output
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["swift"]["title"] == "Swift reader"
+    assert rows["swift"]["kind"] == "Hugging Face model"
+    assert rows["phantom-dve-transformer"]["encoder"] == "dve"
+    test = open_page("results")
+    assert not test.error
+    (found,) = [each for each in evaluations.result_sets()[0].values() if each.own is not None]
+    assert found.titles["swift"] == "Swift reader"

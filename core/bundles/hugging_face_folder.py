@@ -266,8 +266,8 @@ def _channels(content: Mapping[str, Any], name: str, neutral: float, refuse: Any
     values = value if isinstance(value, list) else [value]
     if len(values) not in (1, 3) or not all(isinstance(each, int | float) for each in values):
         raise refuse(f"{name} must be one number or three")
-    first, *_, last = values
-    return float(first), float(values[len(values) // 2]), float(last)
+    first, second, third = map(float, values if len(values) == 3 else values * 3)
+    return first, second, third
 
 
 def _other_filter(resample: Any) -> str:

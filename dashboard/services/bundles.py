@@ -67,8 +67,8 @@ def _read_catalogue(folder: str, stamp: str, device: str, precision: Precision) 
     library = BundleLibrary(Path(folder), device, precision)
     problems = {name: without_folder(message) for name, message in library.problems().items()}
     found = {(card.family, card.encoder, card.decoder): card for card in library.cards() if card.name not in problems}
-    elsewhere = {card.family for card in found.values() if card.pair is None}
-    families = sorted({family for family, *_ in found}, key=lambda each: (each in elsewhere, not synthetic(each), each))
+    imported = {card.family for card in found.values() if card.pair is None}
+    families = sorted({family for family, *_ in found}, key=lambda each: (each in imported, not synthetic(each), each))
     others = [key[1:] for key, card in found.items() if card.pair is None]
     cards = {
         family: {pair: found[family, *pair] for pair in (*all_pairs(), *others) if (family, *pair) in found}
@@ -97,6 +97,11 @@ def synthetic(family: str) -> bool:
     return family == PHANTOM
 
 
+def elsewhere(family: str) -> bool:
+    """Did the models of a family learn elsewhere? Then nothing is known of their films."""
+    return any(card.pair is None for card in cards(family).values())
+
+
 def learned_from(family: str, source: Source) -> bool:
     """Did the models of a family learn from this kind of studies? Only its test studies tell what they can do."""
     return any(card.data.get("name") == source.name for card in cards(family).values())
@@ -117,7 +122,7 @@ def family_title(family: str) -> str:
         return " and ".join(map(family_title, family.split(", ")))
     if synthetic(family):
         return "synthetic X-rays"
-    if any(card.pair is None for card in cards(family).values()):
+    if elsewhere(family):
         return f"X-rays elsewhere ({family})"
     return f"real X-rays ({ {'openi': 'Open-i', 'mimic-cxr': 'MIMIC-CXR'}.get(family, family) })"
 

@@ -125,7 +125,7 @@ def groups_of(results: ResultSet, names: Iterable[str]) -> dict[str, dict[str, s
         else:
             other = None if "title" in row else systems.named(name)
             group = str(row.get("group") or (other.group if other else "Reports from elsewhere"))
-            title = str(row.get("title") or (other.title if other else name))
+            title = str(row.get("title") or (other.title if other else title_of(name)))
         found.setdefault(group, {})[name] = title
     often = Counter(title for group in found.values() for title in group.values())
     return {
