@@ -27,7 +27,7 @@ from core.types import CXRLensError, Fit
 from tests import needs
 from tests.hugging_face_models import MODELS, processor, write_folder
 
-pytestmark = [pytest.mark.numeric, needs.SMALL.packages("transformers", "tokenizers")]
+pytestmark = [pytest.mark.numeric, needs.TRANSFORMERS.packages("transformers", "tokenizers")]
 
 IMAGES = [np.random.default_rng(seed).random((50, 40)).astype(np.float32) for seed in range(3)]
 

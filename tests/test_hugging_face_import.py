@@ -33,7 +33,7 @@ from tests.conftest import BUNDLES
 from tests.hugging_face_models import byte_pairs, word_pieces, write_folder
 from training.cli import app
 
-pytestmark = [pytest.mark.numeric, needs.SMALL.packages("transformers", "tokenizers")]
+pytestmark = [pytest.mark.numeric, needs.TRANSFORMERS.packages("transformers", "tokenizers")]
 
 
 @pytest.fixture(scope="module")

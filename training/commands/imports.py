@@ -9,7 +9,7 @@ import typer
 
 from core.paths import BUNDLES
 from training.console import print_text, warn
-from training.options import Bundles
+from training.options import Bundles, preset_names
 
 app = typer.Typer(no_args_is_help=True, help="Make bundles of models that were trained elsewhere. See docs/systems.md.")
 
@@ -42,7 +42,7 @@ def hf(
     from core.bundles.hugging_face import import_folder
     from core.systems.added import TAKEN, systems
 
-    taken = [*TAKEN, *(each.name for each in systems()[0]), *systems()[1]]
+    taken = [*TAKEN, *(each.name for each in systems()[0]), *systems()[1], *preset_names()]
     card, told = import_folder(
         folder, name, bundles, title=title, trained_on=trained_on, licence=licence, taken=taken, replace=replace
     )
