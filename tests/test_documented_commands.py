@@ -236,6 +236,7 @@ ROWS: dict[str, Row] = {
     ),
     # docs/chexbert.md, docs/labels.md, docs/fine-labels.md
     "pip install 'cxr-lens[small]' -c constraints.txt": Row(instead=pip, as_far=PIP),
+    "pip install 'cxr-lens[hf]'": Row(instead=pip, as_far=PIP),
     "pip install 'cxr-lens[labels]' -c constraints.txt": Row(instead=pip, as_far=PIP),
     "pip install 'cxr-lens[reference]'": Row(instead=pip, as_far=PIP),
     "pip install 'cxr-lens[metrics]'": Row(instead=pip, as_far=PIP),

@@ -296,7 +296,7 @@ def test_every_token_of_a_model_has_one_place_among_ours() -> None:
     assert apart.silent == (SENTENCE_END,)
 
 
-# ---------------------------------------------------------------------------------------------------- pages and commands
+# --------------------------------------------------------------------------------------------------- pages and commands
 
 
 @pytest.fixture(scope="module")

@@ -40,8 +40,8 @@ def system_rows(
         ),
         "cxr-lens import hf FOLDER --name NAME": Row(
             " --bundles imported --replace",
-            {"FOLDER": lambda place: place.hugging_face, "NAME": lambda place: "theirs"},
-            says="theirs: a bundle in imported",
+            {"FOLDER": lambda place: place.hugging_face, "NAME": lambda place: "reader"},
+            says="reader: a bundle in imported",
             needs=transformers,
         ),
         "cxr-lens import hf": Row(instead=elsewhere, as_far="the command's name in a table"),
