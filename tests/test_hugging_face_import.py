@@ -26,7 +26,7 @@ from core.systems.system import Ability
 from core.text import END, PAD, SENTENCE_END, START, UNKNOWN, tokenize, word_spans
 from core.types import CXRLensError, Fit
 from dashboard.components.report import card as report_card
-from dashboard.services import bundles, evaluations, explanations, reports, studies
+from dashboard.services import bundles, embeddings, evaluations, explanations, reports, sources, studies
 from tests import needs
 from tests.app_pages import needs_bundles, open_page, words_on
 from tests.conftest import BUNDLES
@@ -384,3 +384,22 @@ def test_it_is_scored_beside_a_pair_and_results_show_both(shown: Path, monkeypat
     assert not test.error
     (found,) = [each for each in evaluations.result_sets()[0].values() if each.own is not None]
     assert found.titles["swift"] == "Swift reader"
+
+
+@needs_bundles
+def test_its_encoder_has_a_map_of_its_own(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXR_SOURCES", "phantom:60:5")
+    name = next(name for name in sources.names() if name not in ("phantom", "example", sources.UPLOAD))
+    work = embeddings.wanted("swift", name)
+    command = ["embed", "phantom:60:5", "--bundle", "swift", "--bundles", str(shown), "--device", "cpu"]
+    done = CliRunner().invoke(app, [*command, *(["--split", work.split] if work.split else [])])
+    assert done.exit_code == 0, done.output
+    assert embeddings.there("swift", name)
+    points = embeddings.stored("swift", embeddings.POOLED, name)
+    assert points.features.shape[1] == 16
+    areas = embeddings.stored("swift", embeddings.TOKENS, name)  # the CLS token is none of them
+    assert len(areas.features) % 16 == 0
+    test = open_page("embeddings", source=name, encoder="Swift reader")
+    assert not test.error
+    assert "Swift reader" in words_on(test)

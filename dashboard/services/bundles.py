@@ -102,6 +102,11 @@ def elsewhere(family: str) -> bool:
     return any(card.pair is None for card in cards(family).values())
 
 
+def from_elsewhere() -> list[Card]:
+    """Cards of usable models that were trained elsewhere."""
+    return [card for family in families() for card in cards(family).values() if card.pair is None]
+
+
 def learned_from(family: str, source: Source) -> bool:
     """Did the models of a family learn from this kind of studies? Only its test studies tell what they can do."""
     return any(card.data.get("name") == source.name for card in cards(family).values())
