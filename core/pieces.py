@@ -69,7 +69,9 @@ class PieceVocabulary(Vocabulary):
     def __post_init__(self) -> None:
         """Keep our ids by the tokenizer's, and which of these are no text; texts of pieces need not differ."""
         object.__setattr__(self, "_ours", self.numbers.ours)
-        object.__setattr__(self, "_hidden", frozenset(self.tokenizer.all_special_ids))
+        added = self.tokenizer.added_tokens_decoder.items()
+        hidden = [*self.tokenizer.all_special_ids, *(index for index, token in added if token.special)]
+        object.__setattr__(self, "_hidden", frozenset(hidden))
 
     @classmethod
     def of(cls, tokenizer: Any, numbers: Numbering) -> PieceVocabulary:

@@ -20,12 +20,13 @@ from core.bundles.pair import ReportModel, encode_images, write_from_tokens
 from core.decoders.search import GenerateConfig, generate
 from core.explain import targets
 from core.explain.methods import METHODS, explain, possible
-from core.explain.subject import Subject, open_subject, token_runs
+from core.explain.subject import Subject, open_subject, token_runs, twin
 from core.studies.model_image import of_image
 from core.text import END, SPECIAL_TOKENS, START
 from core.types import CXRLensError, Fit
 from tests import needs
 from tests.hugging_face_models import MODELS, processor, write_folder
+from tests.test_devices import moved, on_its_device
 
 pytestmark = [pytest.mark.numeric, needs.TRANSFORMERS.packages("transformers", "tokenizers")]
 
@@ -226,6 +227,23 @@ def test_writing_again_is_the_same_in_another_batch_and_warns_that_nothing_is_kn
     assert name == both.ours.card.name
     assert any("nothing is known of its training films" in each for each in report.warnings)
     assert report.finished is (END in report.ids)
+
+
+def test_it_computes_on_its_device_and_in_bfloat16(both: Both, subject: Subject) -> None:
+    how = GenerateConfig(beam_size=3, max_words=6, removed_words=True)
+    visual = encode_images(both.ours, IMAGES)
+    wanted = [each.text for each in write_from_tokens(both.ours, visual, how)]
+    with on_its_device():  # it refuses what a GPU refuses
+        there = moved(twin(both.ours, own_weights=True))
+        assert [each.text for each in write_from_tokens(there, encode_images(there, IMAGES), how)] == wanted
+        target = targets.whole_report(subject)
+        opened = open_subject(there, IMAGES[0], subject.report)
+        explain(opened, target, "attention")
+        score = target.of_images(opened, opened.square)
+    torch.testing.assert_close(score.cpu(), target.of_images(subject, subject.square), atol=1e-3, rtol=1e-4)
+    half = replace(both.ours, precision="bf16")
+    written = write_from_tokens(half, encode_images(half, IMAGES), how)
+    assert all(each.word_attention is None or np.isfinite(each.word_attention).all() for each in written)
 
 
 def test_an_imported_model_is_verified_and_says_what_it_is(both: Both) -> None:

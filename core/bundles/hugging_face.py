@@ -159,6 +159,8 @@ def _content(
     folder: Folder, name: str, title: str, trained_on: str, licence: str, write: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The card, as far as the files tell it."""
+    from core.decoders.search import GenerateConfig
+
     types = {part: str(folder.config[part].get("model_type", "unknown")) for part in ("encoder", "decoder")}
     origin = f"A Hugging Face model ({types['encoder']}, {types['decoder']}) from elsewhere"
     side = folder.preparation.side
@@ -180,7 +182,7 @@ def _content(
         "decoder": {"name": types["decoder"], "changes": {}},
         "inputs": {"image": [1, side, side], "range": [0, 1], "normalization": "in the encoder"},
         "metrics": {},
-        "write": {**write, "max_words": 1, "removed_words": True},
+        "write": {**asdict(GenerateConfig()), "removed_words": True, **write},
         "fit": asdict(folder.preparation.fit),
         "fit_note": folder.preparation.note,
     }

@@ -107,22 +107,26 @@ class Folder:
     def writing(self) -> tuple[dict[str, Any], list[str]]:
         """How it writes, as a card says it, without the longest length; and what `generate` would do beside."""
         beams = self.number("num_beams") or 1
-        penalty = self.generation.get("length_penalty", self.config.get("length_penalty"))
+        penalty = self._said("length_penalty")
         write = {"beam_size": beams, "length_penalty": float(1.0 if penalty is None else penalty)}
         told = []
         for name, neutral in _OTHER_WRITING.items():
-            value = self.generation.get(name, neutral)
+            value = self._said(name)
             if value is not None and value != neutral:
                 told.append(
-                    f"generation_config.json asks for {name} = {str(value)[:60]}, which the search of CXR Lens does "
+                    f"The model asks for {name} = {str(value)[:60]}, which the search of CXR Lens does "
                     "not know: reports may differ from those of generate()."
                 )
-        if beams > 1 and self.generation.get("early_stopping") is not True:
+        if beams > 1 and self._said("early_stopping") is not True:
             told.append(
                 "With several beams CXR Lens ends as generate() does with early_stopping=True, which this model does "
                 "not ask for: reports may differ from those of generate()."
             )
         return write, told
+
+    def _said(self, name: str) -> Any:
+        """A setting of `generate`; older releases wrote them into config.json. None where nothing says it."""
+        return next((where[name] for where in (self.generation, self.config) if where.get(name) is not None), None)
 
 
 def read_folder(path: Path) -> Folder:
