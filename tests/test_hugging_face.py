@@ -233,8 +233,9 @@ def test_it_computes_on_its_device_and_in_bfloat16(both: Both, subject: Subject)
     how = GenerateConfig(beam_size=3, max_words=6, removed_words=True)
     visual = encode_images(both.ours, IMAGES)
     wanted = [each.text for each in write_from_tokens(both.ours, visual, how)]
+    copied = twin(both.ours, own_weights=True)
     with on_its_device():  # it refuses what a GPU refuses
-        there = moved(twin(both.ours, own_weights=True))
+        there = moved(copied)
         assert [each.text for each in write_from_tokens(there, encode_images(there, IMAGES), how)] == wanted
         target = targets.whole_report(subject)
         opened = open_subject(there, IMAGES[0], subject.report)
