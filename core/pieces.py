@@ -15,8 +15,9 @@ class Numbering:
 
     Attributes:
         theirs: (V,) the model's id by ours.
-        silent: of our special ids those that stand for no id of their own: the model has no such token, or one token
-            plays several parts. They may be read, and are never predicted.
+        silent: of our special ids those that are read only, and never predicted. A model may write what it begins
+            with, or what fills up (BERT's decoders were mostly taught to write [CLS] first): then it is a piece like
+            another, which makes no text.
     """
 
     theirs: tuple[int, ...]
@@ -36,14 +37,13 @@ def numbering(size: int, *, start: int, end: int, pad: int | None = None, unknow
         start: what its decoder begins with.
         end: what it ends with.
         pad: what fills up; None where there is nothing of its own.
-        unknown: what stands for words that it cannot write; None likewise.
+        unknown: what stands for words that it cannot write; None where there is nothing of its own.
     """
-    parts = {END: end, START: start, UNKNOWN: unknown, PAD: pad, SENTENCE_END: None}
-    spoken: dict[int, int] = {}
-    for ours, theirs in parts.items():
-        if theirs is not None and theirs not in spoken.values():
-            spoken[ours] = theirs
-    read = [end if (theirs := parts[ours]) is None else theirs for ours in range(len(SPECIAL_TOKENS))]
+    parts = {PAD: pad, START: start, UNKNOWN: unknown, END: end, SENTENCE_END: None}
+    spoken = {END: end}
+    if unknown is not None and unknown not in (start, end, pad):
+        spoken[UNKNOWN] = unknown
+    read = [end if theirs is None else theirs for theirs in parts.values()]
     others = [each for each in range(size) if each not in spoken.values()]
     return Numbering((*read, *others), tuple(ours for ours in range(len(SPECIAL_TOKENS)) if ours not in spoken))
 
@@ -86,8 +86,14 @@ class PieceVocabulary(Vocabulary):
         return [pieces[0] if len(pieces) == 1 else UNKNOWN for pieces in cut]
 
     def encode(self, text: str, max_words: int, *, sentences: bool = False) -> list[int]:
-        """Turn a text into ids, START first and END last; no decoder of pieces plans sentences."""
-        return [*[START, *self._pieces(text)][: max_words - 1], END]
+        """Turn a text into ids, START first and END last; no decoder of pieces plans sentences.
+
+        Between them stands what the tokenizer makes of a text, [CLS] too where it begins with that: so texts are
+        mostly tokenized to train such models.
+        """
+        pieces = self._pieces(text, special=True)
+        pieces = pieces[:-1] if pieces[-1:] == [END] else pieces
+        return [*[START, *pieces][: max_words - 1], END]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Words of ids up to END."""
@@ -128,8 +134,8 @@ class PieceVocabulary(Vocabulary):
         text: str = self.tokenizer.decode(list(pieces), skip_special_tokens=True)
         return text
 
-    def _pieces(self, text: str) -> list[int]:
-        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _pieces(self, text: str, *, special: bool = False) -> list[int]:
+        found: list[int] = self.tokenizer(text, add_special_tokens=special)["input_ids"]
         return [self._ours.get(each, UNKNOWN) for each in found]
 
 

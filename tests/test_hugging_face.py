@@ -45,9 +45,9 @@ class Both:
 
     @property
     def silent(self) -> list[int]:
-        """Tokens that no report has."""
-        tokens = (self.tokenizer.pad_token_id, self.tokenizer.unk_token_id, self.tokenizer.cls_token_id)
-        return [each for each in tokens if each is not None and each != self.theirs.generation_config.eos_token_id]
+        """What no report has: the token for unknown words, where it is one of its own."""
+        unknown = self.tokenizer.unk_token_id
+        return [] if unknown == self.theirs.generation_config.eos_token_id else [unknown]
 
     def as_theirs(self, ids: tuple[int, ...]) -> list[int]:
         return [self.ours.vocabulary.numbers.theirs[each] for each in ids]  # type: ignore[attr-defined]
@@ -159,7 +159,9 @@ def test_studies_do_not_influence_each_other_and_the_cache_changes_nothing(both:
 def test_the_likelihood_of_a_text_is_the_models_loss(both: Both, subject: Subject) -> None:
     text = "the heart is enlarged."
     asked = targets.reference(subject, text)
-    labels = [*both.tokenizer(text, add_special_tokens=False)["input_ids"], both.theirs.generation_config.eos_token_id]
+    end = both.theirs.generation_config.eos_token_id
+    labels = both.tokenizer(text)["input_ids"]  # with BERT's, [CLS] first and [SEP] last
+    labels = labels if labels[-1] == end else [*labels, end]
     assert both.as_theirs(asked.ids) == labels
     with torch.no_grad():
         loss = both.theirs(pixel_values=both.ours.encoder.normalize(subject.square), labels=torch.tensor([labels])).loss

@@ -71,10 +71,13 @@ def import_folder(
     """
     import torch
 
+    from core.decoders.search import GenerateConfig
+
     _check_name(name, bundles, taken, replace=replace)
     folder = read_folder(path)
     write, told = folder.writing()
     content = _content(folder, name, title or name, trained_on, licence, write)
+    GenerateConfig(**content["write"])  # it refuses what cannot be done
     model = open_model(path, card_of({**content, "sha256": {}}, path), torch.device("cpu"), "fp32")
     content["write"]["max_words"] = _longest_report(folder, model.decoder)
     _check_decoder(model)
@@ -148,7 +151,7 @@ def _check_name(name: str, bundles: Path, taken: Collection[str], *, replace: bo
     if replace and name in imported:
         return
     there = [each.name for each in bundles.iterdir()] if bundles.is_dir() else []
-    if name.casefold() in {each.casefold() for each in (*taken, *families, *there)}:
+    if name.casefold() in {each.casefold() for each in ("shared", *taken, *families, *there)}:
         again = " or replace the model (--replace)" if name in imported else ""
         raise HuggingFaceError(
             f"The name '{name}' is taken in {bundles}, or means something else. Choose another{again}."
@@ -289,16 +292,12 @@ def _transformers() -> Iterator[Any]:
 @contextmanager
 def _told(folder: Folder, what: str) -> Iterator[None]:
     """Say in a sentence what transformers says in its own ways."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # it, its tokenizers and safetensors raise whatever they like at files that are damaged
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         why = "the weights do not fit config.json" if "mismatched" in detail else detail
         raise HuggingFaceError(f"{folder.path}: {what} cannot be opened by transformers: {why}.") from error
-    except SafetensorError as error:
-        raise HuggingFaceError(f"{folder.path}: the weights are damaged ({error}). Fetch them again.") from error
 
 
 def _check_decoder(model: ReportModel) -> None:
@@ -316,7 +315,10 @@ def _check_decoder(model: ReportModel) -> None:
         memory = decoder.encode(visual)
         steps = min(4, decoder.longest)
         ids = torch.arange(1, 1 + 2 * steps).view(2, steps) % len(model.vocabulary)
-        whole, state, alone = decoder.decode(memory, ids), decoder.start(memory), []
+        whole = decoder.decode(memory, ids)
+        if not torch.isfinite(whole.logits).all():
+            raise HuggingFaceError("The model gives NaN or infinity: its weights are damaged. Fetch them again.")
+        state, alone = decoder.start(memory), []
         try:
             looked = decoder.decode(memory, ids, return_attention=True).attention
             for place in range(steps):

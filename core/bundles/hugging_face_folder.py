@@ -6,6 +6,7 @@ Nothing of it is run, and no pickle is read: JSON files and the headers of safet
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,9 @@ class Folder:
         """How it writes, as a card says it, without the longest length; and what `generate` would do beside."""
         beams = self.number("num_beams") or 1
         penalty = self._said("length_penalty")
-        write = {"beam_size": beams, "length_penalty": float(1.0 if penalty is None else penalty)}
+        if not _is_number(penalty := 1.0 if penalty is None else penalty):
+            raise HuggingFaceError(f"{self.path}: 'length_penalty' must be a number, not {str(penalty)[:60]}.")
+        write = {"beam_size": beams, "length_penalty": float(penalty)}
         told = []
         for name, neutral in _OTHER_WRITING.items():
             value = self._said(name)
@@ -185,7 +188,8 @@ def _weights(path: Path) -> tuple[Path, ...]:
         return (path / WEIGHTS,)
     index = _read(path, INDEX)
     if index is not None:
-        names = sorted(set(map(str, dict(index.get("weight_map", {})).values())))
+        named = index.get("weight_map")
+        names = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
         files = tuple(path / name for name in names)
         if not names or any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
             raise HuggingFaceError(f"{path / INDEX} names no files of weights beside it. Save the model again.")
@@ -248,9 +252,10 @@ def _preparation(path: Path, config: Mapping[str, Any]) -> Preparation:
     mean, std = _channels(content, "image_mean", 0.0, refuse), _channels(content, "image_std", 1.0, refuse)
     if not all(each > 0 for each in std):
         raise refuse("image_std is not above 0")
-    white = 255 * float(content.get("rescale_factor", 1 / 255)) if content.get("do_rescale", True) else 255.0
-    if white <= 0:
+    factor = content.get("rescale_factor", 1 / 255) if content.get("do_rescale", True) else 1
+    if not _is_number(factor) or factor <= 0:
         raise refuse("rescale_factor is not above 0")
+    white = 255 * float(factor)
     filtered = content.get("resample", _BILINEAR)
     note = "" if filtered == _BILINEAR else _other_filter(filtered)
     scaled = (tuple(each / white for each in values) for values in (mean, std))
@@ -268,14 +273,18 @@ def _channels(content: Mapping[str, Any], name: str, neutral: float, refuse: Any
     """Three numbers of the normalisation, or one thrice."""
     value = content.get(name, neutral) if content.get("do_normalize", True) else neutral
     values = value if isinstance(value, list) else [value]
-    if len(values) not in (1, 3) or not all(isinstance(each, int | float) for each in values):
+    if len(values) not in (1, 3) or not all(map(_is_number, values)):
         raise refuse(f"{name} must be one number or three")
     first, second, third = map(float, values if len(values) == 3 else values * 3)
     return first, second, third
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _other_filter(resample: Any) -> str:
-    name = _RESAMPLING.get(resample, str(resample)[:20])
+    name = _RESAMPLING.get(resample if isinstance(resample, int) else -1, str(resample)[:20])
     return (
         f"Images are stretched to a square with a triangle filter (bilinear), but the model asks for {name}: grey "
         "levels differ a little, and reports may."
