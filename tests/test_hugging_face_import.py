@@ -118,6 +118,20 @@ def _not_finite(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
+def _opt(folder: Path) -> None:
+    """OPT takes the setting for cross-attention, and has none."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    size = json.loads((folder / "config.json").read_text())["decoder"]["vocab_size"]
+    widths = {"hidden_size": 24, "word_embed_proj_dim": 24, "ffn_dim": 32, "num_attention_heads": 2}
+    config = OPTConfig(vocab_size=size, num_hidden_layers=1, is_decoder=True, add_cross_attention=True, **widths)
+    weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if not k.startswith("decoder.")}
+    theirs = {key: value for key, value in OPTForCausalLM(config).state_dict().items() if key != "lm_head.weight"}
+    weights |= {f"decoder.{key}": value for key, value in theirs.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    edit(folder / "config.json", lambda content: content.update(decoder=config.to_dict()))
+
+
 def _tokenizer_code(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", lambda content: content.update(auto_map={"AutoTokenizer": ["a.B", None]}))
 
@@ -137,6 +151,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "config of another kind": (_config(model_type="bert"), "type 'bert'. Only VisionEncoderDecoderModel"),
     "config of no kind": (lambda folder: (folder / "config.json").write_text("[]"), "is no JSON object"),
     "unknown decoder": (_decoder(model_type="mine"), "cannot be opened by transformers"),
+    "a decoder that never looks": (_opt, "cannot be used by CXR Lens"),
     "no cross-attention": (_decoder(add_cross_attention=False), "does not look at the image"),
     "an encoder of text": (_of_text, "reads input_ids, no images .pixel_values."),
     "weights of another size": (_decoder(n_embd=32), "weights do not fit config.json"),
@@ -366,6 +381,18 @@ def test_systems_list_it_in_a_group_of_its_own_with_all_abilities(beside: Path) 
     assert verified.output.count("verified") == 2
 
 
+def test_scores_call_it_by_its_title_and_a_pair_by_its_parts(beside: Path) -> None:
+    rows = {card.name: results.row_of_card(card) for card in BundleLibrary(beside).cards()}
+    assert rows["swift"] == {
+        "name": "swift",
+        "title": "Swift reader",
+        "kind": "Hugging Face model",
+        "group": "swift",
+    }
+    assert rows["phantom-dve-transformer"]["encoder"] == "dve"
+    assert list(results.first_pairs(BundleLibrary(beside).cards())) == ["dve"]
+
+
 @pytest.fixture
 def shown(beside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The pages with these two, and evaluations of this test alone."""
@@ -377,16 +404,14 @@ def shown(beside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @needs_bundles
 def test_read_shows_it_as_a_family_of_its_own_and_explains_its_words(shown: Path) -> None:
-    test = open_page("read")
-    assert test.session_state["family"] == ["phantom"]  # what learned from such studies comes first
-    test.button_group(key="family").set_value(["phantom", "swift"]).run()
-    assert not test.exception
-    assert "A Hugging Face model (vit, gpt2) from elsewhere. Its data are unknown." in words_on(test)
-    assert "expect poor reports" not in words_on(test)  # nobody knows what it learned from
+    assert bundles.families() == ("phantom", "swift")
+    assert {bundles.family_for(sources.source(name)) for name in ("phantom", "example")} == {"phantom"}
     mine = "Models for X-rays elsewhere (swift)"
     test = open_page("read", family=[mine], asked="swift", word="1", explain="Word attention")
     assert not test.error
     assert "Swift reader" in words_on(test)
+    assert "A Hugging Face model (vit, gpt2) from elsewhere. Its data are unknown." in words_on(test)
+    assert "expect poor reports" not in words_on(test)  # nobody knows what it learned from
     assert any("comes from" in each.value for each in test.markdown)
     card = bundles.card_named("swift")
     assert card is not None
@@ -405,7 +430,10 @@ def test_read_shows_it_as_a_family_of_its_own_and_explains_its_words(shown: Path
 
 
 @needs_bundles
-@pytest.mark.parametrize("name", ["about", "filters", "embeddings", "cases", "review"])
+@pytest.mark.parametrize(
+    "name",
+    ["about", *(pytest.param(each, marks=pytest.mark.slow) for each in ("filters", "embeddings", "cases", "review"))],
+)
 def test_other_pages_offer_what_it_can(name: str, shown: Path) -> None:
     test = open_page(name)
     if name == "about":
@@ -417,6 +445,7 @@ def test_other_pages_offer_what_it_can(name: str, shown: Path) -> None:
 
 
 @needs_bundles
+@pytest.mark.slow
 def test_it_is_scored_beside_a_pair_and_results_show_both(shown: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results.java, "missing", lambda: "METEOR is left out here.")
     command = ["evaluate", "--source", "phantom:60:0", "--split", "test", "--bundles", str(shown), "--json"]
@@ -433,6 +462,7 @@ def test_it_is_scored_beside_a_pair_and_results_show_both(shown: Path, monkeypat
 
 
 @needs_bundles
+@pytest.mark.slow
 def test_its_encoder_has_a_map_of_its_own(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CXR_SOURCES", "phantom:60:5")

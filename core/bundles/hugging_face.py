@@ -20,6 +20,8 @@ from core.bundles.hugging_face_folder import WEIGHTS, Folder, HuggingFaceError, 
 from core.bundles.library import BundleLibrary, compute_expected, write_bundle
 from core.devices import Precision
 from core.gate.gate import Unchecked
+from core.text import SPECIAL_TOKENS, START
+from core.types import CXRLensError
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +82,7 @@ def import_folder(
     GenerateConfig(**content["write"])  # it refuses what cannot be done
     model = open_model(path, card_of({**content, "sha256": {}}, path), torch.device("cpu"), "fp32")
     content["write"]["max_words"] = _longest_report(folder, model.decoder)
-    _check_decoder(model)
+    _check_model(path, model)
     expected = compute_expected(model, _phantom(folder.preparation.side))
     with _one_file(folder.weights) as weights:
         write_bundle(bundles / name, content, {"expected.safetensors": expected}, {}, [weights, *folder.files()])
@@ -227,7 +229,7 @@ def _read_model(folder: Folder) -> Any:
     Raises:
         HuggingFaceError: they do not, or transformers has no such model.
     """
-    with _transformers() as transformers, _told(folder, "the model"):
+    with _transformers() as transformers, _told(folder.path, "the model cannot be opened by transformers"):
         model, found = transformers.VisionEncoderDecoderModel.from_pretrained(
             folder.path,
             use_safetensors=True,
@@ -256,7 +258,7 @@ def _read_model(folder: Folder) -> Any:
 
 
 def _read_tokenizer(folder: Folder) -> Any:
-    with _transformers() as transformers, _told(folder, "the tokenizer"):
+    with _transformers() as transformers, _told(folder.path, "the tokenizer cannot be opened by transformers"):
         part = dict(folder.config["decoder"])
         config = transformers.AutoConfig.for_model(part.pop("model_type"), **part)
         return transformers.AutoTokenizer.from_pretrained(
@@ -290,58 +292,53 @@ def _transformers() -> Iterator[Any]:
 
 
 @contextmanager
-def _told(folder: Folder, what: str) -> Iterator[None]:
-    """Say in a sentence what transformers says in its own ways."""
+def _told(path: Path, what: str) -> Iterator[None]:
+    """Say in a sentence what transformers says in its own ways.
+
+    Raises:
+        HuggingFaceError: where it raises anything.
+    """
     try:
         yield
-    except Exception as error:  # it, its tokenizers and safetensors raise whatever they like at files that are damaged
+    except CXRLensError:
+        raise
+    except Exception as error:  # it, its tokenizers and safetensors raise whatever they like
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         why = "the weights do not fit config.json" if "mismatched" in detail else detail
-        raise HuggingFaceError(f"{folder.path}: {what} cannot be opened by transformers: {why}.") from error
+        raise HuggingFaceError(f"{path}: {what}: {why}.") from error
 
 
-def _check_decoder(model: ReportModel) -> None:
-    """See that the decoder does what every decoder must: read piece by piece, and say where it looks.
+def _check_model(path: Path, model: ReportModel) -> None:
+    """See that it does what every pair must: give numbers, read piece by piece, and say where it looks.
 
     Raises:
         HuggingFaceError: it does not.
     """
     import torch
 
-    decoder, side = model.decoder, model.image_size
+    decoder, side, pieces = model.decoder, model.image_size, model.vocabulary.encode("1 2 3 4 5 6 7 8", 10)[1:-1]
     images = torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
+    with torch.inference_mode(), _told(path, "its encoder or decoder cannot be used by CXR Lens"):
         visual = model.encoder(images)
         memory = decoder.encode(visual)
-        steps = min(4, decoder.longest)
-        ids = torch.arange(1, 1 + 2 * steps).view(2, steps) % len(model.vocabulary)
-        whole = decoder.decode(memory, ids)
-        if not torch.isfinite(whole.logits).all():
-            raise HuggingFaceError("The model gives NaN or infinity: its weights are damaged. Fetch them again.")
+        first = [START, *pieces[: min(4, decoder.longest) - 1]]
+        ids = torch.tensor([first, [START, *reversed(first[1:])]])
+        whole = decoder.decode(memory, ids, return_attention=True)
         state, alone = decoder.start(memory), []
-        try:
-            looked = decoder.decode(memory, ids, return_attention=True).attention
-            for place in range(steps):
-                logits, state = decoder.step(ids[:, place], state)
-                alone.append(logits)
-        except TypeError as error:  # there are no weights to stack
-            raise HuggingFaceError("This decoder does not say where it looks (cross_attentions).") from error
-    assert looked is not None
-    if looked.shape[-1] != visual.tokens.shape[1]:
-        raise HuggingFaceError("This decoder looks at something else than the encoder's tokens.")
-    difference = float((torch.stack(alone, 1) - whole.logits).abs().max() / _largest(whole.logits))
+        for place in range(len(first)):
+            logits, state = decoder.step(ids[:, place], state)
+            alone.append(logits)
+    if not torch.isfinite(whole.logits).all():
+        raise HuggingFaceError(f"{path}: the model gives NaN or infinity: its weights are damaged. Fetch them again.")
+    if whole.attention is None or whole.attention.shape[-1] != visual.tokens.shape[1]:
+        raise HuggingFaceError(f"{path}: its decoder does not look at the encoder's tokens.")
+    largest = whole.logits[..., len(SPECIAL_TOKENS) :].abs().max()
+    difference = float((torch.stack(alone, 1) - whole.logits).abs().max() / largest)
     if not difference < _SAME:
         raise HuggingFaceError(
-            f"This decoder does not give the same piece by piece as at once (difference {difference:.2g}): it cannot "
-            "write with the search of CXR Lens."
+            f"{path}: its decoder does not give the same piece by piece as at once (difference {difference:.2g}), so "
+            "it cannot write with the search of CXR Lens."
         )
-
-
-def _largest(logits: Tensor) -> Tensor:
-    """The largest logit of what can be predicted."""
-    from core.text import SPECIAL_TOKENS
-
-    return logits[..., len(SPECIAL_TOKENS) :].abs().max()
 
 
 @contextmanager
