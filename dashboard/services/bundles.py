@@ -113,10 +113,13 @@ def learned_from(family: str, source: Source) -> bool:
 
 
 def family_for(source: Source) -> str:
-    """The family of bundles that fits a source: what learned from such studies, or at least from such images."""
+    """The family of bundles that fits a source: what learned from such studies, or at least from such images.
+
+    A model from elsewhere only where there is nothing else: it is chosen by whoever reads.
+    """
     return max(
         families(),
-        key=lambda family: (learned_from(family, source), synthetic(family) == source.synthetic),
+        key=lambda each: (not elsewhere(each), learned_from(each, source), synthetic(each) == source.synthetic),
         default=PHANTOM,
     )
 
