@@ -412,6 +412,8 @@ def test_read_shows_it_as_a_family_of_its_own_and_explains_its_words(shown: Path
     assert "Swift reader" in words_on(test)
     assert "A Hugging Face model (vit, gpt2) from elsewhere. Its data are unknown." in words_on(test)
     assert "expect poor reports" not in words_on(test)  # nobody knows what it learned from
+    assert not [each for each in test.button if each.key == "all"]  # no matrix of encoders and decoders
+    assert "CCVE" not in words_on(test)
     assert any("comes from" in each.value for each in test.markdown)
     card = bundles.card_named("swift")
     assert card is not None

@@ -143,6 +143,10 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
 
     A model from elsewhere has no place in the matrix: it is chosen with its family.
     """
+    found = [bundles.cards(family) for family in families]
+    others = [card for cards in found for card in cards.values() if card.pair is None]
+    if all(map(bundles.elsewhere, families)):
+        return others
     chosen: set[tuple[str, str]] = set()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**Reports**", width="content")
@@ -170,9 +174,7 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
         st.caption(f"{len(chosen)} of {len(all_pairs())} models", width="content")
     # Grouped by decoder, so that neighbours differ in the encoder alone: that is what the paper compares.
     wanted = [pair for pair in table_order() if pair in chosen]
-    found = [bundles.cards(family) for family in families]
-    pairs = [cards[pair] for cards in found for pair in wanted if pair in cards]
-    return pairs + [card for cards in found for card in cards.values() if card.pair is None]
+    return [cards[pair] for cards in found for pair in wanted if pair in cards] + others
 
 
 def choose_families(case: Case) -> list[str]:
@@ -350,9 +352,11 @@ def write_some(case: Case, waiting: Sequence[Card]) -> None:
 
 @st.fragment
 def show_filters(case: Case, family: str) -> None:
-    """What each filter of CCVE makes of the image."""
-    st.subheader("What CCVE's filters see")
+    """What each filter of CCVE makes of the image; nothing of a model from elsewhere, which has none."""
     card = filters.first_pair(family)
+    if card is None and bundles.elsewhere(family):
+        return
+    st.subheader("What CCVE's filters see")
     if card is None:
         st.info("There is no model here that looks through CCVE's filters.")
         return
