@@ -274,7 +274,7 @@ def test_its_card_can_be_changed_like_a_pairs(folder: Path, tmp_path: Path) -> N
 
 def test_settings_of_older_releases_stand_in_the_config(folder: Path, tmp_path: Path) -> None:
     (folder / "generation_config.json").unlink()
-    _config(num_beams=2, max_length=20, no_repeat_ngram_size=3)(folder)
+    _config(num_beams=2, max_length=20, no_repeat_ngram_size=3, pad_token_id=-1)(folder)
     card, told = import_folder(folder, "mine", tmp_path / "b")
     assert (card.write["beam_size"], card.write["max_words"]) == (2, 19)
     assert any("no_repeat_ngram_size = 3" in each for each in told)

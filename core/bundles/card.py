@@ -64,7 +64,7 @@ class Card:
     def pair(self) -> tuple[str, str] | None:
         """Its rows of the registry, (encoder, decoder); None of a model that is made of other parts."""
         known = set(encoder_parts(self.encoder)) <= set(ENCODERS) and self.decoder in DECODERS
-        return (self.encoder, self.decoder) if known else None
+        return (self.encoder, self.decoder) if known and self.kind == PAIR else None
 
     @property
     def title(self) -> str:

@@ -118,8 +118,8 @@ def open_model(path: Path, card: Card, device: torch.device, precision: Precisio
         size,
         start=_token(folder, size, "decoder_start_token_id", "bos_token_id", tokenizer.cls_token_id),
         end=_token(folder, size, "eos_token_id", "eos_token_id", tokenizer.sep_token_id),
-        pad=folder.number("pad_token_id"),
-        unknown=tokenizer.unk_token_id,
+        pad=_there(folder.number("pad_token_id"), size),
+        unknown=_there(tokenizer.unk_token_id, size),
     )
     prepared, encoder_config = folder.preparation, whole.encoder.config
     encoder = HuggingFaceEncoder(
@@ -214,6 +214,11 @@ def _token(folder: Folder, size: int, name: str, other: str, last: int | None) -
             f"{folder.path}: {name} {what}. Set it in model.generation_config and save the model again."
         )
     return found
+
+
+def _there(token: int | None, size: int) -> int | None:
+    """A token's id, where the decoder has it."""
+    return token if token is not None and 0 <= token < size else None
 
 
 def _offset(decoder: Any) -> int:
