@@ -356,7 +356,7 @@ def show_filters(case: Case, family: str) -> None:
     card = filters.first_pair(family)
     if card is None and bundles.elsewhere(family):
         return
-    st.subheader("What CCVE's filters see")
+    st.header("What CCVE's filters see")
     if card is None:
         st.info("There is no model here that looks through CCVE's filters.")
         return
