@@ -85,6 +85,8 @@ Precision = Annotated[
     ),
 ]
 Accelerator = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")]
+SystemTitle = Annotated[str, typer.Option("--title", help="For readers.", show_default="NAME")]
+ReplaceSystem = Annotated[bool, typer.Option("--replace", help="Replace a system of this name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -9,15 +9,13 @@ import typer
 
 from core.paths import BUNDLES
 from training.console import print_text, warn
-from training.options import Bundles, preset_names
+from training.options import Bundles, ReplaceSystem, SystemTitle, preset_names
 
 app = typer.Typer(no_args_is_help=True, help="Make bundles of models that were trained elsewhere. See docs/systems.md.")
 
 Name = Annotated[str, typer.Option("--name", help="What to call it, on pages and in tables.")]
-Title = Annotated[str, typer.Option(help="For readers.", show_default="NAME")]
 TrainedOn = Annotated[str, typer.Option(help="What it learned from, for readers: 'MIMIC-CXR, findings'.")]
 Licence = Annotated[str, typer.Option(help="Of its weights.")]
-Replace = Annotated[bool, typer.Option(help="Replace a model that was imported under this name.")]
 
 
 @app.callback()
@@ -30,10 +28,10 @@ def hf(
     folder: Annotated[Path, typer.Argument(help="Where save_pretrained() of transformers wrote the model.")],
     name: Name,
     bundles: Bundles = BUNDLES,
-    title: Title = "",
+    title: SystemTitle = "",
     trained_on: TrainedOn = "",
     licence: Licence = "",
-    replace: Replace = False,
+    replace: ReplaceSystem = False,
 ) -> None:
     """Import a VisionEncoderDecoderModel of Hugging Face transformers: its weights, tokenizer and image preparation.
 
