@@ -44,7 +44,6 @@ def system_rows(
             says="reader: a bundle in imported",
             needs=transformers,
         ),
-        "cxr-lens import hf": Row(instead=elsewhere, as_far="the command's name in a table"),
         "cxr-lens systems list": Row(says="(?s)Theirs .*file of reports.*reference", after=THEIR_FILE),
         "cxr-lens systems remove NAME": Row(
             given=_words(NAME=lambda place: "Theirs"), says="is removed", after=THEIR_FILE

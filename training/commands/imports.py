@@ -25,7 +25,9 @@ def commands() -> None:
 
 @app.command()
 def hf(
-    folder: Annotated[Path, typer.Argument(help="Where save_pretrained() of transformers wrote the model.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where save_pretrained() of transformers wrote the model.")
+    ],
     name: Name,
     bundles: Bundles = BUNDLES,
     title: SystemTitle = "",
