@@ -258,8 +258,8 @@ def _preparation(path: Path, config: Mapping[str, Any]) -> Preparation:
     white = 255 * float(factor)
     filtered = content.get("resample", _BILINEAR)
     note = "" if filtered == _BILINEAR else _other_filter(filtered)
-    scaled = (tuple(each / white for each in values) for values in (mean, std))
-    return Preparation(side, *scaled, Fit("stretch"), note)
+    scaled = [tuple(each / white for each in values) for values in (mean, std)]
+    return Preparation(side, scaled[0], scaled[1], Fit("stretch"), note)
 
 
 def _side(size: Any) -> int | None:
