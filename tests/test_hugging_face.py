@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +24,7 @@ from core.decoders.search import GenerateConfig, generate
 from core.explain import targets
 from core.explain.methods import METHODS, explain, possible
 from core.explain.subject import Subject, open_subject, token_runs, twin
+from core.packages import module
 from core.studies.model_image import of_image
 from core.text import END, SPECIAL_TOKENS, START
 from core.types import CXRLensError, Fit
@@ -278,3 +282,28 @@ def test_weights_in_several_files_give_the_same_model(tmp_path: Path) -> None:
     for ours, theirs in zip(first.decoder.parameters(), second.decoder.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert library.verify("parts") < 1e-4
+
+
+def test_a_package_that_two_threads_import_at_once_is_whole_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As transformers does: it waits for other imports, and then puts another object in its own place.
+    (tmp_path / "swapping.py").write_text(
+        "import sys, time, types\ntime.sleep(0.3)\nwhole = types.ModuleType(__name__)\nwhole.__spec__ = __spec__\n"
+        "whole.name = 'there'\nsys.modules[__name__] = whole\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found: list[str] = []
+
+    def second() -> None:
+        while "swapping" not in sys.modules:
+            time.sleep(0.001)
+        found.append(module("swapping").name)
+
+    threads = [threading.Thread(target=each) for each in (second, lambda: found.append(module("swapping").name))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    del sys.modules["swapping"]
+    assert found == ["there"] * 2

@@ -20,6 +20,7 @@ from core.bundles.hugging_face_folder import WEIGHTS, Folder, HuggingFaceError, 
 from core.bundles.library import BundleLibrary, compute_expected, write_bundle
 from core.devices import Precision
 from core.gate.gate import Unchecked
+from core.packages import module
 from core.text import SPECIAL_TOKENS, START
 from core.types import CXRLensError
 
@@ -279,7 +280,7 @@ def _transformers() -> Iterator[Any]:
         HuggingFaceError: it is not installed.
     """
     try:
-        import transformers
+        transformers = module("transformers")
     except ImportError as error:
         raise HuggingFaceError(
             "Hugging Face models need the package transformers. Install it: pip install 'cxr-lens[hf]'."

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from core.decoders.base import Decoder, DecoderOutput, Memory
 from core.decoders.transformer import KeysValues
+from core.packages import module
 from core.pieces import Numbering
 from core.text import START
 from core.types import CXRLensError, VisualTokens
@@ -90,10 +91,9 @@ class HuggingFaceDecoder(Decoder):
 
     def start(self, memory: Memory, beams: int = 1) -> CachedState:
         """State before the first piece; the memory's keys and values are computed here, once a study."""
-        from transformers import DynamicCache, EncoderDecoderCache
-
+        caches = module("transformers.cache_utils")
         tokens = memory.levels[:, 0]
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        cache = caches.EncoderDecoderCache(caches.DynamicCache(), caches.DynamicCache())
         first = self.theirs[torch.full((len(tokens), 1), START, device=tokens.device)]
         self.language(input_ids=first, encoder_hidden_states=tokens, past_key_values=cache, use_cache=True)
         keys = [(each.keys, each.values) for each in cache.cross_attention_cache.layers]
@@ -108,14 +108,12 @@ class HuggingFaceDecoder(Decoder):
         Raises:
             CXRLensError: more ids than it can read.
         """
-        from transformers import EncoderDecoderCache
-
         self._fits(state.length + 1)
         words = _cache(state.words)
         found = self.language(
             input_ids=self.theirs[ids].unsqueeze(1),
             encoder_hidden_states=state.tokens,
-            past_key_values=EncoderDecoderCache(words, _cache(state.memory)),
+            past_key_values=module("transformers.cache_utils").EncoderDecoderCache(words, _cache(state.memory)),
             use_cache=True,
             output_attentions=True,
         )
@@ -138,12 +136,10 @@ class HuggingFaceDecoder(Decoder):
 
 def _cache(pairs: tuple[KeysValues, ...]) -> Any:
     """Keys and values as a cache of transformers, without a copy; what it adds, it adds to new tensors."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
-    cache = DynamicCache()
+    caches = module("transformers.cache_utils")
+    cache = caches.DynamicCache()
     for key, value in pairs:
-        layer = DynamicLayer()
+        layer = caches.DynamicLayer()
         layer.lazy_initialization(key, value)
         layer.keys, layer.values = key, value
         cache.layers.append(layer)

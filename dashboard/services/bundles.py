@@ -233,8 +233,8 @@ def open_model(card: Card) -> ReportModel:
     try:
         return catalogue.library.load(card.name)
     except CXRLensError as error:
-        catalogue.broken[card.name] = str(error)
-        raise
+        catalogue.broken[card.name] = without_folder(str(error))
+        raise CXRLensError(catalogue.broken[card.name]) from error
 
 
 def cluster_texts(card: Card) -> ClusterTexts | None:
