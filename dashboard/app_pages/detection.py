@@ -17,7 +17,7 @@ from dashboard.components.film_strip import film_strip
 from dashboard.components.report import card, report_cards
 from dashboard.components.score_table import export
 from dashboard.components.viewer import Overlay, viewer
-from dashboard.services import bundles, detection, reports, studies
+from dashboard.services import bundles, detection, reports, stored, studies
 from dashboard.services.studies import Case
 
 COMMAND = "cxr-lens detect --finding pneumothorax"
@@ -48,12 +48,12 @@ def choose(results: Mapping[str, DetectionResult]) -> tuple[DetectionResult, tup
 
 
 def first_shown(names: Mapping[str, str]) -> list[str]:
-    """One model of each encoder where there are such, else the first few."""
+    """The best-measured model of each encoder where there are such, else the first few."""
+    found = {name: bundles.card_named(name) for name in names}
+    drawn = [card for card in found.values() if card is not None and bundles.synthetic(card.family)]
     one: dict[str, str] = {}
-    for name, title in names.items():
-        found = bundles.card_named(name)
-        if found is not None and bundles.synthetic(found.family):
-            one.setdefault(found.encoder, title)
+    for card in sorted(drawn, key=lambda each: -stored.measured(each.family).get(each.name, -1.0)):
+        one.setdefault(card.encoder, names[card.name])
     return (list(one.values()) or list(names.values()))[:FIRST_SHOWN]
 
 
