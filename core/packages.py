@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import sys
 from pathlib import Path
+from typing import Any
 
 from core.files import sha256_of
 from core.types import CXRLensError
@@ -16,6 +17,18 @@ from core.types import CXRLensError
 
 class WeightsError(CXRLensError):
     """Pretrained weights cannot be had."""
+
+
+def module(name: str) -> Any:
+    """A module of an optional package, whole even while another thread imports it.
+
+    transformers puts another object in its own place when it is imported, and ``import`` in a second thread may then
+    give the first one, which has none of its names; `importlib` looks again.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    return importlib.import_module(name)
 
 
 def versions(names: tuple[str, ...], *, python: bool = False) -> dict[str, str]:

@@ -279,8 +279,12 @@ def encoder_parts(name: str) -> tuple[str, ...]:
 
 
 def token_names(name: str) -> tuple[str, ...]:
-    """What an encoder's tokens stand for, where they are not cells of the image; of several jointly, one's."""
-    return next((ENCODERS[part].token_names for part in encoder_parts(name) if ENCODERS[part].token_names), ())
+    """What an encoder's tokens stand for, where they are not cells of the image; of several jointly, one's.
+
+    None of an encoder that is no row of the table: models from elsewhere have cells.
+    """
+    rows = (ENCODERS[part] for part in encoder_parts(name) if part in ENCODERS)
+    return next((row.token_names for row in rows if row.token_names), ())
 
 
 def token_width(name: str, size: Size) -> int:

@@ -37,6 +37,11 @@ def tokenize(text: str) -> list[str]:
     return _TOKEN.findall(text.lower())
 
 
+def token_spans(text: str) -> list[tuple[int, int]]:
+    """Where each token of a text stands: (start, end) in characters, end excluded."""
+    return [token.span() for token in _TOKEN.finditer(text)]
+
+
 def split_sentences(tokens: Sequence[str]) -> list[list[str]]:
     """Split tokens after each full stop, question or exclamation mark; a number's point does not count."""
     sentences: list[list[str]] = []
@@ -138,6 +143,22 @@ def word_spans(tokens: Sequence[str], text: str) -> list[tuple[int, int]]:
     return spans
 
 
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """Ids as their reader sees them.
+
+    Attributes:
+        text: the report.
+        words: its tokens, which stand in the text one after another (`word_spans`).
+        positions: of each word, the places among the ids of what it is made of: one, or those of its pieces. Words
+            that share a piece both have its place.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    positions: tuple[tuple[int, ...], ...]
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The words a decoder can write. The id of a word is its index; the first five are special.
@@ -203,6 +224,12 @@ class Vocabulary:
             if index not in (PAD, START, SENTENCE_END):
                 words.append(self.words[index])
         return words
+
+    def read(self, ids: Sequence[int]) -> Wording:
+        """Text and words of ids, and where each word stands among them: all that is known of words comes from here."""
+        words = tuple(self.decode(ids))
+        shown = (position for position, index in enumerate(ids) if self.decode([index]))
+        return Wording(to_text(words), words, tuple((position,) for position in shown))
 
     def save(self, path: Path) -> None:
         """Write as a JSON list."""

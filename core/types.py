@@ -185,11 +185,13 @@ class VisualTokens:
         tokens: (B, N, D).
         grids: (h, w) of each grid of tokens, in order; empty where tokens are not image cells (CCVE).
         sources: one name per token, the encoder or tower that made it ("dve", "fve.cdc", "ccve", ...).
+        summaries: so many tokens, the first ones, stand for the whole image and for no cell of it (a ViT's CLS token).
     """
 
     tokens: Tensor
     grids: tuple[tuple[int, int], ...]
     sources: tuple[str, ...]
+    summaries: int = 0
 
     def __post_init__(self) -> None:
         """Refuse tokens that contradict their description."""

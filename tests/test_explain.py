@@ -211,7 +211,7 @@ def test_likelihoods_are_those_of_writing(name: str, vocabulary: Vocabulary) -> 
         by_word = whole.by_word(subject, tokens)
         torch.testing.assert_close(whole.of_images(subject, subject.square), score)
         pieces = [targets.word(subject, place).of_tokens(subject, tokens) for place in range(len(subject.report.words))]
-    torch.testing.assert_close(by_word[0, list(subject.word_positions)], torch.cat(pieces))
+    torch.testing.assert_close(subject.by_word(by_word[0]), torch.cat(pieces))
     if name != "cnn_rnn_rnn":  # its planner forbids words, which the likelihood does not
         assert float(score) == pytest.approx(subject.report.log_probability, abs=1e-3)
 

@@ -24,6 +24,7 @@ from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
 from training.commands import gate as gate_commands
+from training.commands import imports as import_commands
 from training.commands import label as label_command
 from training.commands import reading as reading_command
 from training.commands import review as review_commands
@@ -67,7 +68,7 @@ RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
     *("report", "dashboard", "bundles", "write", "embed", "review"),
     *("evaluate", "reading", "label", "explain-benchmark", "detect"),
-    *("systems", "rexrank"),
+    *("systems", "import", "rexrank"),
     *("card", "gate", "trust", "data", "phantom"),
     *(
         "plan",
@@ -107,6 +108,7 @@ app.add_typer(table_commands.tables, name="table")
 app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
 app.add_typer(system_commands.app, name="systems")
+app.add_typer(import_commands.app, name="import")
 app.command()(write_command.write)
 app.command()(system_commands.rexrank)
 app.command()(embed_command.embed)
@@ -416,8 +418,10 @@ def list_bundles(
     rows: list[dict[str, Any]] = []
     for card in library.cards():
         row = {"name": card.name, "size": card.size, "trained_on": card.data["name"]}
-        row |= {"studies": card.data["studies"]["train"], "fit": asdict(card.fit), "fit_told": not card.fit_note}
-        line = f"{card.name:32} {card.size:6} trained on {row['trained_on']}, {row['studies']} studies"
+        studies = card.data["studies"].get("train")
+        row |= {"studies": studies, "fit": asdict(card.fit), "fit_told": not card.fit_note}
+        line = f"{card.name:32} {card.size:6} trained on {row['trained_on']}"
+        line += "" if studies is None else f", {studies} studies"
         if verify and card.name not in problems:
             try:
                 row["largest_difference"] = library.verify(card.name)

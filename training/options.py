@@ -14,8 +14,13 @@ PRESETS = Path(__file__).resolve().parent / "presets"
 """Folder of the presets that come with the code."""
 
 
+def preset_names() -> list[str]:
+    """Names of the presets that come with the code; families of bundles are called so."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
 def _preset() -> Any:
-    known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
+    known = ", ".join(preset_names())
     return typer.Option("--preset", help=f"Name of a preset ({known}), or path of a TOML file.")
 
 
@@ -80,6 +85,8 @@ Precision = Annotated[
     ),
 ]
 Accelerator = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")]
+SystemTitle = Annotated[str, typer.Option("--title", help="For readers.", show_default="NAME")]
+ReplaceSystem = Annotated[bool, typer.Option("--replace", help="Replace a system of this name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

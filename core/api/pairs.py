@@ -22,7 +22,7 @@ from core.explain.methods import METHODS, explain
 from core.explain.on_image import on_image
 from core.explain.subject import Subject, open_subject
 from core.explain.targets import WordTarget, mention, sentence, whole_report, word
-from core.registry import lookup, pair_title, token_names
+from core.registry import lookup, token_names
 from core.studies import model_image
 from core.studies.images import Radiograph
 from core.types import Attribution, CXRLensError, FloatImage, Report
@@ -223,8 +223,8 @@ class Pair:
         """What it is and what it learned from."""
         data = self.card.data
         studies = data.get("studies", {}).get("train", "?")
-        title = pair_title(self.card.encoder, self.card.decoder)
-        return f"{title} ({self.name}): learned from {studies} studies of {data['name']}. {self.card.intended_use}"
+        learned = f"learned from {studies} studies of {data['name']}" if self.card.pair else data["description"]
+        return f"{self.card.title} ({self.name}): {learned.rstrip('.')}. {self.card.intended_use}"
 
 
 def _target(subject: Subject, of_word: str | int | None, of_sentence: int | None, finding: str | None) -> WordTarget:

@@ -10,10 +10,12 @@ from typing import Any
 
 from core.files import sha256_of
 from core.paths import BUNDLES, how_to_restore
-from core.registry import encoder_parts
+from core.registry import DECODERS, ENCODERS, encoder_parts, pair_title
 from core.types import PAD, CXRLensError, Fit
 
 SCHEMA = 3
+PAIR, HUGGING_FACE = "pair", "hf"
+"""Kinds of bundles: what training writes, whose cards do not say so, and models of transformers (`hugging_face`)."""
 INTENDED_USE = "Research only. Not a medical device. Not for use in diagnostic procedures."
 
 
@@ -54,6 +56,22 @@ class Card:
     content: Mapping[str, Any]
 
     @property
+    def kind(self) -> str:
+        """What the bundle is: a pair of ours, or a model from elsewhere (`core.bundles.library`)."""
+        return str(self.content.get("kind", PAIR))
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """Its rows of the registry, (encoder, decoder); None of a model that is made of other parts."""
+        known = set(encoder_parts(self.encoder)) <= set(ENCODERS) and self.decoder in DECODERS
+        return (self.encoder, self.decoder) if known and self.kind == PAIR else None
+
+    @property
+    def title(self) -> str:
+        """For a reader: the parts of a pair, or what the card says."""
+        return str(self.content.get("title", self.name)) if self.pair is None else pair_title(*self.pair)
+
+    @property
     def image_side(self) -> int:
         """Side of the images that the pair reads, pixels."""
         return int(self.content["inputs"]["image"][1])
@@ -78,9 +96,9 @@ class Card:
 
     @property
     def fit_note(self) -> str:
-        """What to say where the card does not tell how the training images were fitted; "" where it does."""
+        """What to say where images are not, or may not be, fitted as the training images were; "" where they are."""
         if "fit" in self.content:
-            return ""
+            return str(self.content.get("fit_note", ""))
         return (
             f"The card of {self.name} does not say how its training images were fitted: padding to a square is "
             "assumed. If they were stretched, its reports of other shapes are worse; cxr-lens card puts it right."
@@ -93,7 +111,15 @@ def read_card(folder: Path) -> Card:
     Raises:
         BundleError: as of `read_content`, or a missing field.
     """
-    content = read_content(folder)
+    return card_of(read_content(folder), folder)
+
+
+def card_of(content: Mapping[str, Any], folder: Path) -> Card:
+    """The card of a bundle from its content.
+
+    Raises:
+        BundleError: a missing field, or a way to fit images that is none.
+    """
     try:
         if "fit" in content:
             Fit(**content["fit"])

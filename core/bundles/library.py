@@ -5,6 +5,8 @@ bundles/
   <family>-<encoder>-<decoder>/   card.json  vocab.json  model.safetensors  expected.safetensors
   shared/<family>-<encoder>/      card.json  model.safetensors        an encoder that several pairs share
                                   clusters.safetensors                CCVE's: what its filters' tokens are compared with
+  <name>/                         card.json  config.json  model.safetensors  ...  a model from elsewhere, a family of
+                                  its own, with its files as they came: `hugging_face`
   <family>-results.json, -reports.jsonl, -labels.npz                   the evaluation of a family
   <family>-embeddings-<encoder>.safetensors                           of held-out studies, for the maps
   <family>-gate.safetensors                                           what tells unusual images, see `core.gate`
@@ -20,19 +22,32 @@ card must carry.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.bundles.card import SCHEMA, BundleError, Card, check_files, no_bundle, read_card, read_content
+from core.bundles.card import (
+    HUGGING_FACE,
+    PAIR,
+    SCHEMA,
+    BundleError,
+    Card,
+    check_files,
+    no_bundle,
+    read_card,
+    read_content,
+)
 from core.bundles.rounding import all_restored
 from core.cache import BoundedCache
 from core.devices import Precision, check_precision, open_device
 from core.files import remove_forgotten, sha256_of, whole_folder
 from core.observations import CLUSTERS
 from core.paths import how_to_restore
+from core.registry import lookup
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from core.bundles.pair import ReportModel
@@ -153,15 +168,19 @@ class BundleLibrary:
         return None
 
     def _load(self, name: str) -> ReportModel:
+        folder, precision = self._folder_of(name), check_precision(self._precision)
+        device = open_device(self._device)
+        check_files(folder)
+        card = read_card(folder)
+        return lookup(_OPENERS, card.kind, "kind of bundle")(self, folder, card, device, precision)
+
+    def _load_pair(self, folder: Path, card: Card, device: torch.device, precision: Precision) -> ReportModel:
         from core.bundles.gates import check_of
         from core.bundles.pair import ReportModel
         from core.decoders import build_decoder
         from core.registry import token_width
         from core.text import Vocabulary
 
-        folder, device, precision = self._folder_of(name), open_device(self._device), check_precision(self._precision)
-        check_files(folder)
-        card = read_card(folder)
         vocabulary = Vocabulary.load(folder / "vocab.json")
         weights = _read_tensors(folder / "model.safetensors")
         encoder = self._encoder(card, weights, vocabulary).to(device)
@@ -175,6 +194,11 @@ class BundleLibrary:
         _fill(decoder, weights, "decoder.", folder)
         decoder = decoder.requires_grad_(False).eval().to(device)
         return ReportModel(card, encoder, decoder, vocabulary, precision, check_of(self.folder, card))
+
+    def _load_hugging_face(self, folder: Path, card: Card, device: torch.device, precision: Precision) -> ReportModel:
+        from core.bundles.hugging_face import open_model
+
+        return open_model(folder, card, device, precision)
 
     def _encoder(self, card: Card, weights: Mapping[str, Tensor], vocabulary: Any) -> Encoder:
         """The pair's own encoder, a shared one, or several shared ones that the pair joins."""
@@ -236,6 +260,13 @@ class BundleLibrary:
         return difference
 
 
+_OPENERS: Mapping[str, Callable[[BundleLibrary, Path, Card, torch.device, Precision], ReportModel]] = {
+    PAIR: BundleLibrary._load_pair,
+    HUGGING_FACE: BundleLibrary._load_hugging_face,
+}
+"""How a bundle is opened, by the kind that its card says."""
+
+
 def compute_expected(model: ReportModel, image: Tensor) -> dict[str, Tensor]:
     """What a pair makes of an image (H, H) uint8: greedy "ids" (T,) and the "logits" of the first words."""
     import torch
@@ -246,14 +277,19 @@ def compute_expected(model: ReportModel, image: Tensor) -> dict[str, Tensor]:
     with torch.inference_mode():
         visual = model.encoder((image[None, None].float() / 255).to(model.device))
         memory = model.decoder.encode(visual)
-        (hypothesis,) = generate(model.decoder, memory, GenerateConfig(beam_size=1, max_words=100))
+        most = min(100, model.decoder.longest - 1)
+        (hypothesis,) = generate(model.decoder, memory, GenerateConfig(beam_size=1, max_words=most))
         ids = torch.tensor([START, *hypothesis.ids], device=model.device)
         logits = model.decoder.decode(memory, ids[None, :EXPECTED_WORDS]).logits[0]
     return {"image": image, "ids": ids.cpu(), "logits": logits.cpu()}
 
 
 def write_bundle(
-    folder: Path, card: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], texts: Mapping[str, str]
+    folder: Path,
+    card: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    texts: Mapping[str, str],
+    files: Iterable[Path] = (),
 ) -> None:
     """Write a bundle in one piece.
 
@@ -262,6 +298,7 @@ def write_bundle(
         card: without "schema" and "sha256".
         tensors: file name -> name -> tensor; written as given, see `rounding`.
         texts: file name -> content.
+        files: copied as they are, under their own names.
 
     Raises:
         DiskError: it cannot be written.
@@ -275,6 +312,8 @@ def write_bundle(
             save_file({key: value.contiguous() for key, value in values.items()}, fresh / name)
         for name, text in texts.items():
             (fresh / name).write_text(text, encoding="utf-8")
+        for file in files:
+            shutil.copyfile(file, fresh / file.name)
         hashes = {path.name: sha256_of(path) for path in sorted(fresh.iterdir())}
         content = {"schema": SCHEMA, **card, "sha256": hashes}
         (fresh / "card.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from core.devices import Precision, computing
 from core.encoders import Encoder
 from core.gate.gate import UNCHECKED, Check
 from core.studies.model_image import Pixels, model_image
-from core.text import Vocabulary, to_text
+from core.text import Vocabulary
 from core.types import PAD, Fit, FloatImage, Report, VisualTokens
 
 if TYPE_CHECKING:
@@ -107,15 +107,15 @@ def write_from_tokens(model: ReportModel, visual: VisualTokens, config: Generate
 
 
 def to_report(vocabulary: Vocabulary, hypothesis: Hypothesis, memory: Memory, cls: Tensor | None = None) -> Report:
-    """A hypothesis as its reader sees it; attention rows are kept for the words that show."""
-    shown = [position for position, index in enumerate(hypothesis.ids) if vocabulary.decode([index])]
-    words = tuple(vocabulary.decode(hypothesis.ids))
+    """A hypothesis as its reader sees it; a word has the mean attention of the pieces that it is made of."""
+    read = vocabulary.read(hypothesis.ids)
     attention = None
-    if hypothesis.attention is not None and words:
-        attention = word_attention(hypothesis.attention[shown], memory.visual).float().cpu().numpy()
+    if hypothesis.attention is not None and read.words:
+        rows = word_attention(hypothesis.attention, memory.visual)
+        attention = torch.stack([rows[list(places)].mean(0) for places in read.positions]).float().cpu().numpy()
     return Report(
-        text=to_text(words),
-        words=words,
+        text=read.text,
+        words=read.words,
         log_probability=hypothesis.log_probability,
         finished=hypothesis.finished,
         word_attention=attention,

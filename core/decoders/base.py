@@ -69,6 +69,8 @@ class Decoder(nn.Module):
 
     sentences = False
     """Whether targets need SENTENCE_END after each sentence."""
+    longest = 512
+    """Ids that it can read at most, START counted (`core.attention.WordInput`)."""
 
     @classmethod
     def arguments(cls, config: ExperimentConfig) -> dict[str, Any]:

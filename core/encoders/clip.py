@@ -22,7 +22,7 @@ from torch.nn import functional
 from core.cache import BoundedCache
 from core.encoders.base import Encoder
 from core.encoders.pretrained import timm_backbone
-from core.packages import WeightsError, package_file
+from core.packages import WeightsError, module, package_file
 from core.text import END, PAD, Vocabulary
 
 CONTEXT_LENGTH = 77  # src: CLIP
@@ -197,12 +197,13 @@ def _wordpieces() -> Any:
 def _load_minilm(device: torch.device) -> Any:
     """MiniLM as its package has it; without weights on the meta device."""
     try:
-        from transformers import BertConfig, BertModel
+        transformers = module("transformers")
     except ImportError as error:
         raise WeightsError(_NEEDS_SMALL) from error
     weights = _minilm_weights()
     with torch.inference_mode(False), torch.device(device):
-        bert = BertModel(BertConfig.from_json_file(weights.with_name("config.json")), add_pooling_layer=False)
+        config = transformers.BertConfig.from_json_file(weights.with_name("config.json"))
+        bert = transformers.BertModel(config, add_pooling_layer=False)
     if device.type != "meta":
         state = {key: value for key, value in load_file(weights).items() if not key.startswith("pooler.")}
         state.pop("embeddings.position_ids", None)

@@ -23,6 +23,7 @@ from core.evaluation.scoring import LabeledReports, language_scores, reading, sc
 from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS, encoder_parts
 from core.studies.source import RULE_LABELER, Source
+from core.systems.pairs import KINDS
 from core.systems.system import System
 from core.text import to_text, tokenize
 from core.types import CXRLensError, Study
@@ -126,7 +127,9 @@ def reports_of_all(
 
 
 def row_of_card(card: Card) -> Mapping[str, str]:
-    """What a row of results says of a pair."""
+    """What a row of results says of a bundle: its parts, or what it is called where the registry does not know them."""
+    if card.pair is None:
+        return {"name": card.name, "title": card.title, "kind": KINDS.get(card.kind, card.kind), "group": card.family}
     return {"name": card.name, "encoder": card.encoder, "decoder": card.decoder, "group": card.family}
 
 
@@ -278,7 +281,8 @@ def first_pairs(cards: Sequence[Card]) -> dict[str, Card]:
     """Encoder -> card of its first pair: of an encoder that learns with its decoder, that pair's stands for all."""
     found: dict[str, Card] = {}
     for card in cards:
-        found.setdefault(card.encoder, card)
+        if card.pair is not None:
+            found.setdefault(card.encoder, card)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional
 
 from core.decoders.attention_shares import cls_attention as cls_shares
 from core.decoders.attention_shares import report_attention, rollout, word_attention, word_mass
@@ -49,7 +50,8 @@ def attention(
     words = word_attention(rows, memory.visual, layer, head)
     counts = [is_word(subject, target.ids[position]) for position in positions]
     details = {"image": float(word_mass(rows, memory.visual).mean())}
-    return over_tokens(subject, report_attention(words, counts), "attention", target.name, details, signed=False)
+    shares = functional.pad(report_attention(words, counts), (subject.visual.summaries, 0))
+    return over_tokens(subject, shares, "attention", target.name, details, signed=False)
 
 
 def cls_attention(

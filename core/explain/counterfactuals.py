@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -46,7 +47,7 @@ class Counterfactual:
         word_changes: (T,) float32, change of the log-probability of each word of ``before``, natural log; far below 0:
             the word depends on what was changed.
         report_change: change of the log-likelihood of ``before``.
-        reference_change: change of the reference's log-likelihood; None without a reference.
+        reference_change: change of the reference's log-likelihood; None without one that the decoder can read.
     """
 
     change: str
@@ -202,13 +203,16 @@ def _compare(
             return (target.by_word(changed, changed.visual.tokens) - before)[0]
 
     own = likelihood_change(whole_report(subject))
-    theirs = None if reference is None else float(likelihood_change(reference_target(subject, reference)).sum())
+    theirs = None
+    if reference is not None:
+        with suppress(CXRLensError):  # empty, or longer than this decoder reads: the rest is told all the same
+            theirs = float(likelihood_change(reference_target(subject, reference)).sum())
     return Counterfactual(
         change=change,
         before=subject.report,
         after=after,
         difference=differences(subject.report.words, after.words),
-        word_changes=as_array(own[list(subject.word_positions)]),
+        word_changes=as_array(subject.by_word(own)),
         report_change=float(own.sum()),
         reference_change=theirs,
     )

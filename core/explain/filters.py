@@ -16,7 +16,6 @@ from core.encoders import Encoder
 from core.encoders.ccve import ClusterClipEncoder, ClusterTexts
 from core.encoders.joint import JointEncoder
 from core.encoders.random_filters import with_random_filters
-from core.explain.attention import is_word
 from core.explain.passes import as_array
 from core.explain.subject import Subject, TokenRun, encode, token_runs, twin
 from core.studies.model_image import model_image
@@ -150,7 +149,7 @@ def filter_attention(
         memory = subject.model.decoder.encode(subject.visual, return_attention=True)
     rows = _word_rows(subject)
     words = word_attention(rows, memory.visual, layer, head)
-    counts = [is_word(subject, subject.report.ids[position]) for position in subject.word_positions]
+    counts = [any(map(str.isalnum, word)) for word in subject.report.words]
     mass = report_attention(word_mass(rows, memory.visual).unsqueeze(1), counts)
     has_cls = bool(memory.attention) and memory.visual.start > 0
     if has_cls:
@@ -207,9 +206,10 @@ def _fitting(encoder: ClusterClipEncoder, subject: Subject) -> Tensor:
 
 
 def _word_rows(subject: Subject) -> Tensor:
-    """Attention of each word of the report to the memory, (T, L, A, M)."""
+    """Attention of each word of the report to the memory, the mean over its pieces, (T, L, A, M)."""
     ids = torch.tensor([[START, *subject.report.ids[:-1]]], device=subject.model.device)
     with torch.no_grad():
         output = subject.model.decoder.decode(subject.model.decoder.encode(subject.visual), ids, return_attention=True)
     assert output.attention is not None
-    return output.attention[0].permute(2, 0, 1, 3)[list(subject.word_positions)]
+    rows = output.attention[0].permute(2, 0, 1, 3)
+    return torch.stack([rows[list(places)].mean(0) for places in subject.word_positions])

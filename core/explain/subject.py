@@ -46,10 +46,13 @@ class Subject:
     write: GenerateConfig
 
     @property
-    def word_positions(self) -> tuple[int, ...]:
-        """Indices of the report's words among its ids."""
-        decode = self.model.vocabulary.decode
-        return tuple(position for position, index in enumerate(self.report.ids) if decode([index]))
+    def word_positions(self) -> tuple[tuple[int, ...], ...]:
+        """Of each of the report's words, the indices among its ids of what it is made of."""
+        return self.model.vocabulary.read(self.report.ids).positions
+
+    def by_word(self, values: Tensor) -> Tensor:
+        """Sums over the pieces of each word: values (T, ...) by id to (words, ...)."""
+        return torch.stack([values[list(places)].sum(0) for places in self.word_positions])
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +156,9 @@ def twin(model: ReportModel, *, own_weights: bool = False) -> ReportModel:
 
 
 def token_runs(visual: VisualTokens) -> tuple[TokenRun, ...]:
-    """Which tokens belong together, and to which grid."""
-    runs, start, grids = [], 0, list(visual.grids)
-    for source, group in groupby(visual.sources):
+    """Which tokens belong together, and to which grid; those that stand for the whole image are left out."""
+    runs, start, grids = [], visual.summaries, list(visual.grids)
+    for source, group in groupby(visual.sources[start:]):
         length = len(list(group))
         grid = grids.pop(0) if grids and grids[0][0] * grids[0][1] == length else None
         runs.append(TokenRun(source, slice(start, start + length), grid))

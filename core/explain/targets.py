@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol, TypeVar
 
@@ -22,12 +22,9 @@ from core.labels.order import abnormal_first
 from core.labels.rules import Mention, label_report
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
 from core.text import END, SENTENCE_END, START, UNKNOWN, split_sentences, tokenize
-from core.types import CXRLensError, VisualTokens
+from core.types import CXRLensError
 
 Kind = TypeVar("Kind", bound=Encoder)
-
-MAX_REFERENCE = 512
-"""Longest text whose likelihood is asked for, in ids: what the decoders can read."""
 
 
 class Target(Protocol):
@@ -98,8 +95,8 @@ class WordTarget:
 
     def by_word(self, subject: Subject, tokens: Tensor) -> Tensor:
         """Log-probability (B, words) of each word asked about, for tokens (B, N, D)."""
-        visual, decoder = subject.visual, subject.model.decoder
-        memory = decoder.encode(VisualTokens(tokens, visual.grids, visual.sources))
+        decoder = subject.model.decoder
+        memory = decoder.encode(replace(subject.visual, tokens=tokens))
         ids = torch.tensor([START, *self.ids[:-1]], device=tokens.device)
         logits = decoder.decode(memory, ids.expand(len(tokens), -1)).logits[:, list(self.positions)]
         asked = torch.tensor([self.ids[position] for position in self.positions], device=tokens.device)
@@ -116,8 +113,8 @@ class WordTarget:
 
     def of_maps(self, subject: Subject, maps: Sequence[Tensor]) -> Tensor:
         """See ``Target``; tokens that are no cells stay as they are."""
-        left = list(maps)
-        parts = [
+        left, whole = list(maps), subject.visual.tokens[:, : subject.visual.summaries]
+        parts = [whole] + [
             left.pop(0).flatten(2).transpose(1, 2) if run.grid else subject.visual.tokens[:, run.columns]
             for run in token_runs(subject.visual)
         ]
@@ -307,7 +304,8 @@ def mention_sentence(subject: Subject, observation: str) -> WordTarget:
     Raises:
         CXRLensError: the report does not speak of it.
     """
-    first = subject.word_positions.index(mention(subject, observation).positions[0])
+    asked = mention(subject, observation).positions[0]
+    first = next(index for index, places in enumerate(subject.word_positions) if asked in places)
     ends = 0
     for index, words in enumerate(split_sentences(subject.report.words)):
         ends += len(words)
@@ -331,10 +329,11 @@ def reference(subject: Subject, text: str) -> WordTarget:
     """
     decoder = subject.model.decoder
     ordered = abnormal_first(text) if decoder.sentences else text
-    ids = subject.model.vocabulary.encode(ordered, 10 * MAX_REFERENCE, sentences=decoder.sentences)[1:]
-    if not 1 < len(ids) < MAX_REFERENCE:
+    ids = subject.model.vocabulary.encode(ordered, 10 * decoder.longest, sentences=decoder.sentences)[1:]
+    if not 1 < len(ids) < decoder.longest:
         raise CXRLensError(
-            f"The reference has {len(ids) - 1} words; its likelihood can be asked for 1 to {MAX_REFERENCE - 2} of them."
+            f"The reference has {len(ids) - 1} words or pieces of words; its likelihood can be asked for 1 to "
+            f"{decoder.longest - 2} of them."
         )
     return _of_all(subject, "the reference report", ids)
 
@@ -349,7 +348,8 @@ def given(subject: Subject, text: str) -> WordTarget:
     unknown = [word for word in tokenize(text) if UNKNOWN in vocabulary.encode(word, 9)]
     if unknown:
         raise CXRLensError(f"{name} never learned the word '{unknown[0]}', so it cannot be asked for \"{text}\".")
-    ids = vocabulary.encode(text, MAX_REFERENCE, sentences=subject.model.decoder.sentences)[1:-1]
+    decoder = subject.model.decoder
+    ids = vocabulary.encode(text, decoder.longest, sentences=decoder.sentences)[1:-1]
     positions = tuple(position for position, each in enumerate(ids) if each != SENTENCE_END)
     if not positions:
         raise CXRLensError("The sentence to ask for is empty.")
@@ -366,8 +366,9 @@ def _of_all(subject: Subject, name: str, ids: Sequence[int]) -> WordTarget:
 
 
 def _of_words(subject: Subject, name: str, words: Iterable[int]) -> WordTarget:
-    positions = tuple(subject.word_positions[each] for each in words)
-    return WordTarget(name, subject.report.ids[: max(positions) + 1], positions)
+    places = subject.word_positions
+    positions = tuple(sorted({position for each in words for position in places[each]}))
+    return WordTarget(name, subject.report.ids[: positions[-1] + 1], positions)
 
 
 def _spans(text: str, found: Mention) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from core.observations import NO_FINDING, OBSERVATIONS, LabelState
-from core.packages import package_file
+from core.packages import module, package_file
 from core.types import CXRLensError
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class _Network(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        from transformers import BertConfig, BertModel
+        transformers = module("transformers")
 
-        self.bert = BertModel(BertConfig(**config))
+        self.bert = transformers.BertModel(transformers.BertConfig(**config))
         width = self.bert.config.hidden_size
         self.linear_heads = nn.ModuleList(nn.Linear(width, 2 if name == NO_FINDING else len(CLASSES)) for name in HEADS)
 

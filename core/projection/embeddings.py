@@ -31,7 +31,7 @@ from core.jobs import Job, Progress
 from core.jobs import work as be_the_process
 from core.observations import CLUSTERS
 from core.projection.job import cache_folder, writable
-from core.registry import ENCODERS, encoder_parts
+from core.registry import encoder_parts, token_names
 from core.studies.model_image import of_study
 from core.studies.source import Source
 from core.studies.sources import open_source
@@ -359,7 +359,7 @@ def _embed_batch(encoders: _Encoders, images: Sequence[npt.NDArray[np.float32]],
 
     model = encoders.model
     batch = torch.from_numpy(np.stack(images)).unsqueeze(1)
-    filters = bool(ENCODERS[encoder_parts(model.card.encoder)[0]].token_names)
+    filters = bool(token_names(encoder_parts(model.card.encoder)[0]))
     with model.computing(), torch.inference_mode():
         visual = encode_batch(model, batch)
         found = pooled_tokens(visual)
@@ -384,8 +384,9 @@ def single_tokens(visual: VisualTokens) -> dict[str, Tensor]:
 
 
 def _towers(visual: VisualTokens) -> dict[str, Tensor]:
-    sources = np.asarray(visual.sources)
-    return {str(tower): visual.tokens[:, sources == tower] for tower in dict.fromkeys(visual.sources)}
+    """Tokens of each tower that are cells or filters: what stands for the whole image is left out."""
+    sources, tokens = np.asarray(visual.sources[visual.summaries :]), visual.tokens[:, visual.summaries :]
+    return {str(tower): tokens[:, sources == tower] for tower in dict.fromkeys(visual.sources)}
 
 
 def _read_block(path: Path) -> tuple[list[str], dict[str, str], Arrays] | None:

@@ -8,26 +8,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.bundles.card import Card
+from core.bundles.card import HUGGING_FACE, PAIR, Card
 from core.bundles.library import BundleLibrary
 from core.files import hash_of
-from core.registry import pair_title
 from core.studies.model_image import of_image, of_study
 from core.studies.source import Source
 from core.systems.system import Ability, Progress, System, Written
 from core.types import CXRLensError, FloatImage, Study
 
+KINDS = {PAIR: "pair", HUGGING_FACE: "Hugging Face model"}
+"""What kinds of bundles are called."""
+
 
 class Pair(System):
-    """A trained encoder with its decoder."""
+    """A trained encoder with its decoder: one of our pairs, or a model from elsewhere that became a bundle."""
 
-    kind = "pair"
     abilities = frozenset(Ability)
 
     def __init__(self, card: Card, library: BundleLibrary) -> None:
         """Load nothing yet."""
         self.card = card
-        self.name, self.title, self.group = card.name, pair_title(card.encoder, card.decoder), card.family
+        self.name, self.title, self.group = card.name, card.title, card.family
+        self.kind = KINDS.get(card.kind, card.kind)
         self.provenance = str(card.data.get("description", f"Trained on {card.family}."))
         self._library = library
 

@@ -149,9 +149,10 @@ def show_reports(result: DetectionResult, case: Case, chosen: Sequence[str], tit
     if not cards:
         st.info("The models of these curves are not here: there is no report to show beside the film.")
         return
-    order = all_pairs()
+    order = {pair: place for place, pair in enumerate(all_pairs())}  # what is no pair of the table comes last
+    cards.sort(key=lambda each: order.get((each.encoder, each.decoder), len(order)))
     drawn = []
-    for name, reading in reports.read(case, sorted(cards, key=lambda each: order.index((each.encoder, each.decoder)))):
+    for name, reading in reports.read(case, cards):
         if isinstance(reading, str):
             drawn.append({"name": name, "title": titles[name], "error": reading})
             continue

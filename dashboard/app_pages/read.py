@@ -140,7 +140,14 @@ def hear_region() -> None:
 
 
 def choose_pairs(families: Sequence[str]) -> list[Card]:
-    """The matrix of encoders and decoders; returns the models of families that are chosen and there."""
+    """The matrix of encoders and decoders; returns the models of families that are chosen and there.
+
+    A model from elsewhere has no place in the matrix: it is chosen with its family.
+    """
+    found = [bundles.cards(family) for family in families]
+    others = [card for cards in found for card in cards.values() if card.pair is None]
+    if all(map(bundles.elsewhere, families)):
+        return others
     chosen: set[tuple[str, str]] = set()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**Reports**", width="content")
@@ -168,8 +175,7 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
         st.caption(f"{len(chosen)} of {len(all_pairs())} models", width="content")
     # Grouped by decoder, so that neighbours differ in the encoder alone: that is what the paper compares.
     wanted = [pair for pair in table_order() if pair in chosen]
-    found = (bundles.cards(family) for family in families)
-    return [cards[pair] for cards in found for pair in wanted if pair in cards]
+    return [cards[pair] for cards in found for pair in wanted if pair in cards] + others
 
 
 def choose_families(case: Case) -> list[str]:
@@ -230,7 +236,7 @@ def table_of(case: Case, readings: Sequence[Reading | OutsideReading]) -> dict[s
         [
             (each.system.group, each.system.title)
             if isinstance(each, OutsideReading)
-            else (DECODERS[each.card.decoder].title + whose(each.card), ENCODERS[each.card.encoder].title)
+            else agreement.heading(each.card, whose(each.card))
             for each in readings
         ],
         cells,
@@ -260,7 +266,7 @@ def show_reports(
         found = known.get(each.name)
         if isinstance(found, Reading):
             data = card(each.name, title_of(each, families), found.report, found.labels, found.outcomes)
-            data["about"] = agreement.pair_in_words(each.encoder, each.decoder)
+            data["about"] = agreement.in_full(each)
             data["measured"] = agreement.measured_in_words(each.family, each.name)
             if region and found.report.words:
                 changed = explanations.known_without(case, each, region, cover_of())
@@ -353,9 +359,11 @@ def write_some(case: Case, waiting: Sequence[Card]) -> None:
 
 @st.fragment
 def show_filters(case: Case, family: str) -> None:
-    """What each filter of CCVE makes of the image."""
-    st.header("What CCVE's filters see")
+    """What each filter of CCVE makes of the image; nothing of a model from elsewhere, which has none."""
     card = filters.first_pair(family)
+    if card is None and bundles.elsewhere(family):
+        return
+    st.header("What CCVE's filters see")
     if card is None:
         st.info("There is no model here that looks through CCVE's filters.")
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 
 from core.jobs import Job
-from core.registry import ENCODERS
 from core.types import CXRLensError
 from dashboard.services import embedding_jobs, embeddings, sources
 
@@ -29,7 +28,7 @@ def show_job(job: Job, key: str) -> None:
 
 def offer_map(encoder: str, source_name: str) -> None:
     """Say that there is no map of a source by an encoder, and offer to compute it; or show how far that is."""
-    title = f"{sources.source(source_name).title} as {ENCODERS[encoder].title} sees them"
+    title = f"{sources.source(source_name).title} as {embeddings.title_of(encoder)} sees them"
     try:
         embeddings.key_of(encoder, source_name)  # it raises where there can be no map
         work = embeddings.wanted(encoder, source_name)

@@ -97,7 +97,9 @@ def _begin(source_name: str, why: str) -> None:
         offer_upload(f"{_PAIRS}_add", source_name)
     source, count = sources.source(source_name), own.count(source_name)
     if strange := [
-        each for each in dict.fromkeys(card.family for card in cards) if bundles.synthetic(each) != source.synthetic
+        each
+        for each in dict.fromkeys(card.family for card in cards)
+        if bundles.synthetic(each) != source.synthetic and not bundles.elsewhere(each)
     ]:
         st.warning(
             f"Models that learned from {bundles.family_title(', '.join(strange))}: on these studies their reports mean "

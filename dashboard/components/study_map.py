@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import streamlit as st
 
 from core.observations import OBSERVATIONS, LabelState
-from core.registry import ENCODERS
 from core.types import CXRLensError
 from dashboard import figures, session
 from dashboard.components.embedding_job import offer_map, show_left_out
@@ -26,7 +25,7 @@ def choose_encoder(source_name: str) -> str:
         able,
         default=next((each for each in able if embeddings.there(each, source_name)), able[0]),
         required=True,
-        format_func=lambda name: ENCODERS[name].title,
+        format_func=embeddings.title_of,
         key=session.MAP_ENCODER,
         bind="query-params",
         width="content",
@@ -87,7 +86,7 @@ def draw_map(case: Case, *, height: int) -> None:
     figure.update_layout(dragmode="pan")
     st.plotly_chart(figure, key="map", config={"displaylogo": False, "scrollZoom": True})
     st.caption(
-        f"{len(rows):,} studies of {source.title} as {ENCODERS[encoder].title} sees them (first two principal "
+        f"{len(rows):,} studies of {source.title} as {embeddings.title_of(encoder)} sees them (first two principal "
         "components). Dots that lie close look alike to this encoder; that need not mean the same findings."
     )
     show_left_out(encoder, name)

@@ -11,7 +11,6 @@ import streamlit as st
 
 from core.projection.job import ProjectionJob
 from core.projection.methods import ProjectionConfig
-from core.registry import ENCODERS
 from core.types import CXRLensError, Projection
 from dashboard import figures, session
 from dashboard.components.embedding_job import show_job
@@ -74,7 +73,7 @@ def show_map(
     """Draw one map with its quality; returns its studies by group."""
     encoder, kind = stored.encoder, stored.kind
     if title:
-        st.markdown(f"**{ENCODERS[encoder].title}: {embeddings.kinds(encoder, stored.source)[kind]}**")
+        st.markdown(f"**{embeddings.title_of(encoder)}: {embeddings.kinds(encoder, stored.source)[kind]}**")
     try:
         placed = projections.projection(stored, config)
     except CXRLensError as error:
@@ -97,7 +96,7 @@ def show_map(
     if not rows:
         st.info(
             f"None of the {total} stored studies is among those that are shown of {title_of}: the stored embeddings of "
-            f"{ENCODERS[encoder].title} are of other data. {embeddings.EXPORT}",
+            f"{embeddings.title_of(encoder)} are of other data. {embeddings.EXPORT}",
             icon=":material/info:",
         )
         return {}
@@ -147,7 +146,8 @@ def show_map(
             "displayModeBar": True,
             "toImageButtonOptions": {"format": st.session_state[session.MAP_PICTURE], "filename": name},
         },
-        alt=f"{config.method} map of {len(ids)} points of {ENCODERS[encoder].title}; the table below says the same",
+        alt=f"{config.method} map of {len(ids)} points of {embeddings.title_of(encoder)}; the table below says the "
+        "same",
     )
     notes = [*placed.parameters.get("notes", ())]
     if strange:

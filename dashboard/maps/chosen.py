@@ -9,7 +9,6 @@ import pandas as pd
 import streamlit as st
 
 from core.observations import NO_FINDING, findings
-from core.registry import ENCODERS
 from core.studies.source import Source
 from core.types import CXRLensError, Study
 from dashboard import session
@@ -176,7 +175,8 @@ def show_neighbours(points: Embeddings, case: Case) -> None:
     of = "their points averaged" if points.parts else "measured before they are put on the map"
     told = ", ".join(findings(case.labels)) or NO_FINDING if case.labels else "no reference report"
     st.caption(
-        f"The studies of {source.title} most alike for {ENCODERS[points.encoder].title}, {of}. The open study: {told}."
+        f"The studies of {source.title} most alike for {embeddings.title_of(points.encoder)}, {of}. "
+        f"The open study: {told}."
     )
     pictures = studies.thumbnails([each for each, _ in found], name)
     study_cards(

@@ -10,7 +10,6 @@ import streamlit as st
 
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS
 from core.projection.methods import METHODS, ProjectionConfig
-from core.registry import ENCODERS
 from core.types import SPLITS, CXRLensError, Study
 from dashboard import session
 from dashboard.components.study_map import ABSENT, GROUP, UNKNOWN, choose_finding, group_of
@@ -201,14 +200,14 @@ def choose_second(points: Embeddings) -> Embeddings | None:
     """Which map stands beside the first; the control beside CCVE's filters, unless told otherwise."""
     point = embeddings.point_is(points.encoder, points.kind)
     found: dict[str, tuple[str, str]] = {}
-    for other in ENCODERS:
+    for other in embeddings.encoders(points.source):
         try:
             kinds = embeddings.kinds(other, points.source)
         except CXRLensError:
             continue  # the map of this encoder says why
         for name, title in kinds.items():
             if embeddings.point_is(other, name) == point and (other, name) != (points.encoder, points.kind):
-                found[f"{ENCODERS[other].title}: {title}"] = (other, name)
+                found[f"{embeddings.title_of(other)}: {title}"] = (other, name)
     choices = [ALONE, *found]
     control = next((title for title, (_, name) in found.items() if name == embeddings.RANDOM), ALONE)
     chosen = st.selectbox(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from core.bundles.card import Card
 from core.observations import ASSERTED, NO_FINDING, LabelState
 from core.registry import DECODERS, ENCODERS
 from dashboard.read.others import OutsideReading
@@ -82,7 +83,7 @@ def with_votes(table: dict[str, Any], readings: Sequence[Reading | OutsideReadin
     rows = [{**row, "votes": f"{said.get(row['observation'], 0)} of {count}"} for row in table["rows"]]
     columns = [
         column
-        if isinstance(each, OutsideReading)
+        if isinstance(each, OutsideReading) or each.card.pair is None
         else {
             **column,
             "about": ENCODERS[each.card.encoder].summary,
@@ -93,7 +94,17 @@ def with_votes(table: dict[str, Any], readings: Sequence[Reading | OutsideReadin
     return {**table, "rows": rows, "columns": columns}
 
 
-def pair_in_words(encoder: str, decoder: str) -> str:
-    """What a pair's name stands for."""
-    image, text = ENCODERS[encoder], DECODERS[decoder]
+def heading(card: Card, whose: str) -> tuple[str, str]:
+    """Group and name of a model's column: its decoder, of a family where there are several, and its encoder."""
+    if card.pair is None:
+        return "From elsewhere", card.title
+    encoder, decoder = card.pair
+    return DECODERS[decoder].title + whose, ENCODERS[encoder].title
+
+
+def in_full(card: Card) -> str:
+    """What a model's name stands for."""
+    if card.pair is None:
+        return str(card.data.get("description", ""))
+    image, text = ENCODERS[card.encoder], DECODERS[card.decoder]
     return f"{image.title}: {image.summary} {text.title}: {text.summary}"

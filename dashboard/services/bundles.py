@@ -21,7 +21,7 @@ from core.bundles.card import Card, no_bundle
 from core.bundles.library import BundleLibrary
 from core.devices import Precision
 from core.files import hash_of
-from core.registry import all_pairs, pair_title
+from core.registry import all_pairs
 from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import settings
@@ -67,9 +67,12 @@ def _read_catalogue(folder: str, stamp: str, device: str, precision: Precision) 
     library = BundleLibrary(Path(folder), device, precision)
     problems = {name: without_folder(message) for name, message in library.problems().items()}
     found = {(card.family, card.encoder, card.decoder): card for card in library.cards() if card.name not in problems}
-    families = sorted({family for family, *_ in found}, key=lambda family: (not synthetic(family), family))
+    imported = {card.family for card in found.values() if card.pair is None}
+    families = sorted({family for family, *_ in found}, key=lambda each: (each in imported, not synthetic(each), each))
+    others = [key[1:] for key, card in found.items() if card.pair is None]
     cards = {
-        family: {pair: found[family, *pair] for pair in all_pairs() if (family, *pair) in found} for family in families
+        family: {pair: found[family, *pair] for pair in (*all_pairs(), *others) if (family, *pair) in found}
+        for family in families
     }
     if not cards and not problems:
         problems["No bundles"] = without_folder(str(no_bundle(Path(folder))))
@@ -85,7 +88,7 @@ def without_folder(message: str) -> str:
 
 
 def families() -> tuple[str, ...]:
-    """Families of usable bundles, each trained on one source of studies; phantoms first."""
+    """Families of usable bundles, each trained on one source of studies; phantoms first, models from elsewhere last."""
     return tuple(_catalogue().cards)
 
 
@@ -94,16 +97,29 @@ def synthetic(family: str) -> bool:
     return family == PHANTOM
 
 
+def elsewhere(family: str) -> bool:
+    """Did the models of a family learn elsewhere? Then nothing is known of their films."""
+    return any(card.pair is None for card in cards(family).values())
+
+
+def from_elsewhere() -> list[Card]:
+    """Cards of usable models that were trained elsewhere."""
+    return [card for family in families() for card in cards(family).values() if card.pair is None]
+
+
 def learned_from(family: str, source: Source) -> bool:
     """Did the models of a family learn from this kind of studies? Only its test studies tell what they can do."""
     return any(card.data.get("name") == source.name for card in cards(family).values())
 
 
 def family_for(source: Source) -> str:
-    """The family of bundles that fits a source: what learned from such studies, or at least from such images."""
+    """The family of bundles that fits a source: what learned from such studies, or at least from such images.
+
+    A model from elsewhere only where there is nothing else: it is chosen by whoever reads.
+    """
     return max(
         families(),
-        key=lambda family: (learned_from(family, source), synthetic(family) == source.synthetic),
+        key=lambda each: (not elsewhere(each), learned_from(each, source), synthetic(each) == source.synthetic),
         default=PHANTOM,
     )
 
@@ -114,6 +130,8 @@ def family_title(family: str) -> str:
         return " and ".join(map(family_title, family.split(", ")))
     if synthetic(family):
         return "synthetic X-rays"
+    if elsewhere(family):
+        return f"X-rays elsewhere ({family})"
     return f"real X-rays ({ {'openi': 'Open-i', 'mimic-cxr': 'MIMIC-CXR'}.get(family, family) })"
 
 
@@ -123,14 +141,17 @@ def card_named(name: str) -> Card | None:
 
 
 def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
-    """Usable bundles of a family, the first unless named, by (encoder, decoder), in the order of the registry."""
+    """Usable bundles of a family, the first unless named, by (encoder, decoder), in the order of the registry.
+
+    Models from elsewhere are families of their own, by the names of their parts.
+    """
     known = _catalogue().cards
     return known.get(next(iter(known), PHANTOM) if family is None else family, {})
 
 
 def title_of(card: Card) -> str:
     """Of a pair, for the reader."""
-    return pair_title(card.encoder, card.decoder)
+    return card.title
 
 
 def training_of(chosen: Sequence[Card]) -> str:
@@ -140,6 +161,8 @@ def training_of(chosen: Sequence[Card]) -> str:
     if all(synthetic(card.family) for card in chosen):
         return f"These models learned from {amount}synthetic X-rays."
     data = sorted({str(card.data.get("description") or card.data.get("name", "unknown data")) for card in chosen})
+    if all(card.pair is None for card in chosen):
+        return " ".join(data)
     return f"These models learned from {amount}studies. {' '.join(data)}"
 
 
@@ -210,8 +233,8 @@ def open_model(card: Card) -> ReportModel:
     try:
         return catalogue.library.load(card.name)
     except CXRLensError as error:
-        catalogue.broken[card.name] = str(error)
-        raise
+        catalogue.broken[card.name] = without_folder(str(error))
+        raise CXRLensError(catalogue.broken[card.name]) from error
 
 
 def cluster_texts(card: Card) -> ClusterTexts | None:

@@ -53,7 +53,7 @@ class Embeddings:
     """Stored embeddings, a row a point.
 
     Attributes:
-        encoder: key in the registry.
+        encoder: key in the registry, or the name of a model from elsewhere.
         kind: see `kinds`.
         study_ids: n.
         parts: n, what of the study a point is: the cluster of a filter of CCVE, or one of `AREAS`; empty where a study
@@ -109,9 +109,20 @@ def no_own_map(source_name: str) -> str:
 
 
 def encoders(source_name: str | None = None) -> list[str]:
-    """Encoders whose map of a source there is or can be computed; all, where there is none."""
+    """Encoders whose map of a source there is or can be computed; all, where there is none.
+
+    The encoder of a model from elsewhere has the model's name: it is nobody else's.
+    """
     able = [encoder for encoder in ENCODERS if _card(encoder, source_name) or there(encoder, source_name)]
-    return able or list(ENCODERS)
+    return [*(able or ENCODERS), *(card.name for card in bundles.from_elsewhere())]
+
+
+def title_of(encoder: str) -> str:
+    """Of an encoder, for the reader; of that of a model from elsewhere, the model's."""
+    if encoder in ENCODERS:
+        return ENCODERS[encoder].title
+    card = bundles.card_named(encoder)
+    return encoder if card is None else card.title
 
 
 def there(encoder: str, source_name: str | None = None) -> bool:
@@ -120,6 +131,8 @@ def there(encoder: str, source_name: str | None = None) -> bool:
 
 
 def _card(encoder: str, source_name: str | None) -> Card | None:
+    if encoder not in ENCODERS:
+        return bundles.card_named(encoder)
     cards = bundles.cards(bundles.family_for(sources.source(source_name)))
     return next((card for (name, _), card in cards.items() if name == encoder), None)
 
@@ -132,7 +145,7 @@ def wanted(encoder: str, source_name: str | None = None) -> Embedding:
     """
     card = _card(encoder, source_name)
     if card is None:
-        raise CXRLensError(f"No bundle with {ENCODERS[encoder].title} can be read.")
+        raise CXRLensError(f"No bundle with {title_of(encoder)} can be read.")
     source = sources.source(source_name)
     split = studies.shown_split(source)
     folder = settings.bundles().absolute()
@@ -261,7 +274,7 @@ def _of_kind(encoder: str, kind: str, source_name: str, path: str, stamp: int) -
     study_ids, found = _read(path, stamp)
     key = TOKENS if kind == JOINED else kind
     if key not in found:
-        raise CXRLensError(f"{ENCODERS[encoder].title}'s stored embeddings have no '{kind}'. {EXPORT}")
+        raise CXRLensError(f"{title_of(encoder)}'s stored embeddings have no '{kind}'. {EXPORT}")
     values = found[key]
     study_ids = study_ids[: len(values)]
     if values.ndim == 2:
@@ -312,7 +325,7 @@ def _stored_file(encoder: str, source_name: str | None) -> tuple[str, int]:
     found = _file(encoder, source_name)
     if found is None:
         title = sources.source(source_name).title
-        raise CXRLensError(f"There is no map of {title} by {ENCODERS[encoder].title} yet.")
+        raise CXRLensError(f"There is no map of {title} by {title_of(encoder)} yet.")
     return found
 
 
@@ -331,7 +344,7 @@ def pooled_like(kept: Embeddings, case: Case) -> npt.NDArray[np.float32]:
     found = pooled(kept.encoder, case, kept.source or None)
     if found.shape != kept.features.shape[1:]:
         raise CXRLensError(
-            f"{ENCODERS[kept.encoder].title}'s bundle makes embeddings of {len(found)} features, the stored ones "
+            f"{title_of(kept.encoder)}'s bundle makes embeddings of {len(found)} features, the stored ones "
             f"have {kept.features.shape[1]}: they are of another bundle. {EXPORT}"
         )
     return found
@@ -345,7 +358,7 @@ def pooled(encoder: str, case: Case, source_name: str | None = None) -> npt.NDAr
     """
     card = _card(encoder, source_name)
     if card is None:
-        raise CXRLensError(f"No bundle with {ENCODERS[encoder].title} can be read.")
+        raise CXRLensError(f"No bundle with {title_of(encoder)} can be read.")
     return _pooled_by(case, card)
 
 

@@ -106,11 +106,10 @@ def pair_named(results: ResultSet, name: str) -> tuple[str, str] | None:
     row = next((row for row in results.content["rows"] if row["name"] == name), None)
     if row is not None:
         return pair_of(row)
+    if card := bundles.card_named(name):
+        return card.pair
     parts = name.split("-")  # reports without scores: what their bundle's name says
-    if len(parts) == 3 and parts[1] in ENCODERS and parts[2] in DECODERS:
-        return parts[1], parts[2]
-    card = bundles.card_named(name)
-    return None if card is None else (card.encoder, card.decoder)
+    return (parts[1], parts[2]) if len(parts) == 3 and parts[1] in ENCODERS and parts[2] in DECODERS else None
 
 
 def groups_of(results: ResultSet, names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -125,7 +124,7 @@ def groups_of(results: ResultSet, names: Iterable[str]) -> dict[str, dict[str, s
         else:
             other = None if "title" in row else systems.named(name)
             group = str(row.get("group") or (other.group if other else "Reports from elsewhere"))
-            title = str(row.get("title") or (other.title if other else name))
+            title = str(row.get("title") or (other.title if other else title_of(name)))
         found.setdefault(group, {})[name] = title
     often = Counter(title for group in found.values() for title in group.values())
     return {

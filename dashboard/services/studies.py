@@ -332,7 +332,7 @@ def family_for(case: Case) -> str:
 
 def unlike(case: Case, family: str) -> str:
     """What to say where the models of a family learned from other images than this one; "" where they fit."""
-    if bundles.synthetic(family) == case.synthetic:
+    if bundles.synthetic(family) == case.synthetic or bundles.elsewhere(family):
         return ""
     if case.synthetic:
         return "These models learned from real X-rays. This X-ray is synthetic: expect poor reports."

@@ -131,6 +131,13 @@ class Place:
         return write_tree(self.folder / "release-mimic", exams)
 
     @cached_property
+    def hugging_face(self) -> str:
+        """A folder of a small model, as transformers writes it."""
+        from tests.hugging_face_models import write_folder
+
+        return write_folder(self.folder / "vit-gpt2").name
+
+    @cached_property
     def chexbert(self) -> str:
         """A checkpoint with the names of the published one and random weights of a small network."""
         from tests.test_chexbert import save, weights

@@ -13,13 +13,16 @@ THEIR_FILE = "cxr-lens systems add NAME theirs.csv"
 THEIRS = {"NAME": lambda place: "Theirs", "theirs.csv": lambda place: "one-column.csv"}
 
 
-def system_rows(small: str, training: str, bert: pytest.MarkDecorator) -> dict[str, Row]:
+def system_rows(
+    small: str, training: str, bert: pytest.MarkDecorator, transformers: pytest.MarkDecorator
+) -> dict[str, Row]:
     """A row a command.
 
     Args:
         small: what makes an evaluation of the preset "phantom" small.
         training: the command after which there is a pair to evaluate.
         bert: the mark of what needs CheXbert's packages.
+        transformers: the mark of what needs those of Hugging Face.
     """
     return {
         "cxr-lens systems add NAME theirs.csv": Row(
@@ -34,6 +37,12 @@ def system_rows(small: str, training: str, bert: pytest.MarkDecorator) -> dict[s
                 "data/mine": lambda place: "phantom:40:0",
             },
             says="of the 40 studies",
+        ),
+        "cxr-lens import hf FOLDER --name NAME": Row(
+            " --bundles imported --replace",
+            {"FOLDER": lambda place: place.hugging_face, "NAME": lambda place: "reader"},
+            says="reader: a bundle in imported",
+            needs=transformers,
         ),
         "cxr-lens systems list": Row(says="(?s)Theirs .*file of reports.*reference", after=THEIR_FILE),
         "cxr-lens systems remove NAME": Row(

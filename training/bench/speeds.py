@@ -22,6 +22,7 @@ from core.paths import BUNDLES
 from core.studies.model_image import of_image
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
+from training.bench import hugging_face as bench_hugging_face
 from training.bench import maps as bench_maps
 from training.bench import scale as bench_scale
 from training.bench.scale import fastest
@@ -260,6 +261,7 @@ PARTS: Mapping[str, Callable[[], Iterator[str]]] = {
     "one_image": one_image,
     "maps": bench_maps.rows,
     "scale": bench_scale.report,
+    "hugging_face": bench_hugging_face.report,
 }
 """What can be measured alone -> its lines, each as soon as it is measured."""
 

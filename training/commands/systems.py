@@ -10,7 +10,7 @@ import typer
 from core.paths import BUNDLES
 from core.types import CXRLensError
 from training.console import note, print_result, print_text, progress_bar, warn
-from training.options import AsJson, BeamSize, BundleNames, Bundles
+from training.options import AsJson, BeamSize, BundleNames, Bundles, ReplaceSystem, SystemTitle
 
 app = typer.Typer(
     no_args_is_help=True, help="What writes reports beside our pairs: files of reports, programs. See docs/systems.md."
@@ -41,10 +41,10 @@ def add(
     source: Annotated[
         str | None, typer.Option(help="Also count of which studies it has reports: a source, as of `write`.")
     ] = None,
-    title: Annotated[str, typer.Option(help="For readers.", show_default="NAME")] = "",
+    title: SystemTitle = "",
     group: Annotated[str, typer.Option(help="Systems of one group are listed together.")] = "Reports from elsewhere",
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that one run of a program may take.")] = 3600,
-    replace: Annotated[bool, typer.Option(help="Replace a system of this name.")] = False,
+    replace: ReplaceSystem = False,
     bundles: Bundles = BUNDLES,
 ) -> None:
     """Add a file of reports, or a program that writes them. It is kept in your own folder until it is removed."""
