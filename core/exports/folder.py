@@ -1,0 +1,114 @@
+"""A folder that is an export: written whole, marked as one, and never put in the place of anything else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.files import DiskError, whole_folder
+from core.studies.census import Notes
+from core.types import CXRLensError
+
+MARK = "cxr-lens-export.json"
+"""Says in every export what it is, who wrote the reports, and what was left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        files: how many, the mark not counted.
+        left_out: what was left out, and how often.
+    """
+
+    folder: Path
+    files: int
+    left_out: Mapping[str, int]
+
+
+def check_place(folder: Path, *, force: bool) -> None:
+    """Refuse to write where something is, before any work.
+
+    Args:
+        folder: to write.
+        force: replace an older export that is there.
+
+    Raises:
+        CXRLensError: something is there.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not (folder / MARK).is_file():
+        raise CXRLensError(f"{folder} is there already, and is no export of CXR Lens. Choose another --out.")
+    if not force:
+        raise CXRLensError(f"{folder} is there already. Choose another --out, or replace it, with --force.")
+
+
+def write_folder(
+    folder: Path,
+    kind: str,
+    about: Mapping[str, Any],
+    files: Iterable[tuple[str, bytes]],
+    notes: Notes,
+    *,
+    force: bool = False,
+) -> Exported:
+    """Write an export in one piece: whole, or not at all.
+
+    Args:
+        folder: its name is given when all is written.
+        kind: of export.
+        about: who wrote what goes out.
+        files: path below the folder, and content; one at a time is in memory.
+        notes: of what was left out, filled while `files` are made.
+        force: replace an older export that is there.
+
+    Raises:
+        CXRLensError: something is there, the folder cannot be written, or there is nothing to write.
+    """
+    check_place(folder, force=force)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"{folder.parent} cannot be made ({error.strerror}). Choose another --out.") from error
+    written = 0
+    with whole_folder(folder) as fresh:
+        for name, content in files:
+            path = fresh / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            written += 1
+        (fresh / MARK).write_bytes(mark(kind, about, notes))
+    return Exported(folder, written, dict(notes.counts))
+
+
+def mark(kind: str, about: Mapping[str, Any], notes: Notes) -> bytes:
+    """The content of the file `MARK`."""
+    left_out = {what: {"count": count, "examples": notes.examples[what]} for what, count in notes.counts.items()}
+    return as_json({"export": kind, **about, "left_out": left_out})
+
+
+def as_json(content: Any) -> bytes:
+    """JSON that every reader takes: ASCII, no NaN."""
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode("ascii")
+
+
+def need_some(count: int, notes: Notes, what: str) -> None:
+    """Refuse an export of nothing.
+
+    Args:
+        count: of what goes out.
+        notes: of what was left out.
+        what: would go out, "image".
+
+    Raises:
+        CXRLensError: it is none; the message says why, with an example.
+    """
+    if not count:
+        why = [f"{reason} ({notes.counts[reason]:,}, as {notes.examples[reason][0]})" for reason in notes.counts]
+        raise CXRLensError(f"There is no {what} to export. {'; '.join(why)}.")
