@@ -57,8 +57,9 @@ def files(reports: Reports, notes: Notes) -> Iterator[tuple[str, bytes]]:
     studies, systems = file_names(reports.study_ids), file_names(list(reports.texts))
     count = 0
     for place, study_id in enumerate(reports.study_ids):
+        if not reports.is_there(place, notes):
+            continue
         try:
-            reports.study(place)
             image = source.dicom_reference(study_id)
         except CXRLensError as error:
             notes.add(_NOT_DICOM, f"{study_id}: {error}")
@@ -87,8 +88,7 @@ def document(image: DicomReference, writer: Writer, text: str, number: int = 0) 
     """
     import highdicom as hd
 
-    content = {} if writer.content == UNKNOWN else {"device_serial_number": writer.content[:_LONGEST]}
-    return hd.sr.ComprehensiveSR(
+    found = hd.sr.ComprehensiveSR(
         evidence=[_evidence(image)],
         content=_content(image, writer, text),
         series_instance_uid=hd.UID(),
@@ -97,14 +97,16 @@ def document(image: DicomReference, writer: Writer, text: str, number: int = 0) 
         instance_number=1,
         manufacturer=SOFTWARE,
         manufacturer_model_name=writer.name[:_LONGEST],
-        software_versions=(f"{SOFTWARE} {__version__}", f"bundle {writer.hash}"),
         series_description=f"Research, unverified: {writer.name}"[:_LONGEST],
         is_complete=False,
         is_final=False,
         is_verified=False,
         specific_character_set="ISO_IR 192",
-        **content,
     )
+    found.SoftwareVersions = [__version__, f"hash {writer.hash}"]
+    if writer.content != UNKNOWN:
+        found.DeviceSerialNumber = writer.content[:_LONGEST]
+    return found
 
 
 def as_bytes(found: ComprehensiveSR) -> bytes:

@@ -110,5 +110,7 @@ def need_some(count: int, notes: Notes, what: str) -> None:
         CXRLensError: it is none; the message says why, with an example.
     """
     if not count:
-        why = [f"{reason} ({notes.counts[reason]:,}, as {notes.examples[reason][0]})" for reason in notes.counts]
-        raise CXRLensError(f"There is no {what} to export. {'; '.join(why)}.")
+        why = [
+            f"{reason} ({count:,}): {notes.examples[reason][0].rstrip('.')}" for reason, count in notes.counts.items()
+        ]
+        raise CXRLensError(f"There is no {what} to export: {'; '.join(why) or 'no study is left'}.")

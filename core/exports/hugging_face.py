@@ -28,6 +28,7 @@ _LICENCES = (
 )
 """Names of the Hub for licences that a card may have; of another one the card's own words are given."""
 _TASK = {"type": "image-to-text", "name": "Findings of a chest radiograph"}
+_UNSURE = "This evaluation names bundles, data and seed, but not the hashes of the weights that it scored."
 _COPIED = ("vocab.json", "expected.safetensors")
 
 
@@ -93,7 +94,8 @@ def _row(card: Card, bundles: Path, notes: Notes) -> Mapping[str, Any]:
     if row is None or not same:
         notes.add("scores: there are none of these weights", card.name)
         return {}
-    return {"studies": results["studies"], "told": results.get("told", ()), "command": results["command"], **row}
+    told = [*results.get("told", ()), *([_UNSURE] if made_of is None else [])]
+    return {"studies": results["studies"], "told": told, "command": results["command"], **row}
 
 
 def _seed(card: Card) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,8 @@ class Reports:
         title: of the studies, for a reader; "" where it is not known.
         fingerprint: of the studies; `UNKNOWN` where it is not recorded.
         source: of the studies; None where none is at hand.
-        lost: why the recorded source cannot be opened; "" where it can, or none is recorded.
+        recorded: key of the source that they were written for; "" where it is not recorded.
+        lost: why that cannot be opened; "" where it can, or nobody tried.
     """
 
     study_ids: tuple[str, ...]
@@ -95,6 +96,7 @@ class Reports:
     title: str = ""
     fingerprint: str = UNKNOWN
     source: Source | None = None
+    recorded: str = ""
     lost: str = ""
 
     def referenced(self, notes: Notes) -> list[int]:
@@ -136,6 +138,15 @@ class Reports:
             raise CXRLensError(f"{source.title} has another report of {study_id} than these reports were written for.")
         return found
 
+    def is_there(self, place: int, notes: Notes) -> bool:
+        """Whether `study` has a study; one that it has not is counted."""
+        try:
+            self.study(place)
+        except CXRLensError as error:
+            notes.add("study that its source does not have as these reports do, left out", str(error))
+            return False
+        return True
+
     def about(self) -> dict[str, Any]:
         """What every export says of where it comes from."""
         return {
@@ -162,6 +173,14 @@ class Reports:
                 raise CXRLensError(f"There are no reports of a study '{study_id[:64]}'.{hint}")
         kept = list(names) or list(self.texts)
         places = [place_of[each] for each in study_ids] or list(place_of.values())
+        return self._at(places, kept)
+
+    def without(self, study_ids: Collection[str]) -> Reports:
+        """Those of all studies but some."""
+        places = [place for place, study_id in enumerate(self.study_ids) if study_id not in study_ids]
+        return self._at(places, list(self.texts))
+
+    def _at(self, places: Sequence[int], kept: Sequence[str]) -> Reports:
         return replace(
             self,
             study_ids=tuple(self.study_ids[place] for place in places),
@@ -228,7 +247,16 @@ def read(where: str, bundles: Path, source: str | None = None) -> Reports:
     Raises:
         CXRLensError: nothing is there, it is damaged, or the source cannot be opened.
     """
-    return of_file(_find(where, bundles), bundles, None if source is None else open_source(source))
+    found = of_file(_find(where, bundles), bundles)
+    if source is None and not found.recorded:
+        return found
+    try:
+        opened = open_source(source or found.recorded)
+    except CXRLensError as error:
+        if source is not None:
+            raise
+        return replace(found, lost=str(error))  # not every format needs it
+    return replace(found, source=opened, title=opened.title)
 
 
 def of_file(path: Path, bundles: Path, source: Source | None = None) -> Reports:
@@ -237,7 +265,7 @@ def of_file(path: Path, bundles: Path, source: Source | None = None) -> Reports:
     Args:
         path: of the file, as of `core.evaluation.reports.read_evaluation`.
         bundles: folder of bundles: their cards tell the seeds.
-        source: of the studies; opened as it is recorded where it is not given, and can be.
+        source: of the studies, if it is at hand.
 
     Raises:
         CXRLensError: the file is missing or damaged.
@@ -248,12 +276,6 @@ def of_file(path: Path, bundles: Path, source: Source | None = None) -> Reports:
         raise CXRLensError(f"{path} has reference reports only, and none that a system wrote.")
     recorded = _recorded(path)
     cards = {hash_of(card.made_of): card for card in BundleLibrary(bundles).cards() if card.name in texts}
-    lost = ""
-    if source is None and recorded.source:
-        try:
-            source = open_source(recorded.source)
-        except CXRLensError as error:
-            lost = str(error)
     return Reports(
         study_ids,
         tuple(map(plain, references)),
@@ -262,7 +284,7 @@ def of_file(path: Path, bundles: Path, source: Source | None = None) -> Reports:
         source.title if source else recorded.title,
         recorded.fingerprint,
         source,
-        lost,
+        recorded.source,
     )
 
 
@@ -467,8 +489,8 @@ def pictures(reports: Reports, places: Sequence[int], notes: Notes) -> Iterator[
     source = reports.opened("the images")
     for place in places:
         study_id = reports.study_ids[place]
-        try:
-            reports.study(place)
-            yield place, *png(source, study_id)
-        except CXRLensError as error:
-            notes.add("study without an image that can be read, left out", f"{study_id}: {error}")
+        if reports.is_there(place, notes):
+            try:
+                yield place, *png(source, study_id)
+            except CXRLensError as error:
+                notes.add("study without an image that can be read, left out", f"{study_id}: {error}")
