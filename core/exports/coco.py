@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from core import __version__
-from core.exports.folder import as_json, need_some
+from core.exports.folder import LeftOut, as_json, need_some
 from core.exports.reports import RESEARCH, SOFTWARE, Reports, file_names, pictures
-from core.studies.census import Notes
 
 
-def files(reports: Reports, notes: Notes, *, images: bool = False) -> Iterator[tuple[str, bytes]]:
+def files(reports: Reports, notes: LeftOut, *, images: bool = False) -> Iterator[tuple[str, bytes]]:
     """The annotations, a file of results a system, and the images if they are wanted, below ``images``.
 
     Captions are of one line, for the tokenizer of these programs reads lines. Studies without a reference are left out.

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from core import __version__
-from core.exports.folder import need_some
+from core.exports.folder import LeftOut, need_some
 from core.exports.reports import NO_REPORT, RESEARCH, SOFTWARE, UNKNOWN, Reports, Writer, file_names
-from core.studies.census import Notes
 from core.studies.source import DicomReference
 from core.types import CXRLensError
 
@@ -46,7 +45,7 @@ def check_packages() -> None:
         ) from error
 
 
-def files(reports: Reports, notes: Notes) -> Iterator[tuple[str, bytes]]:
+def files(reports: Reports, notes: LeftOut) -> Iterator[tuple[str, bytes]]:
     """A file a report, in a folder a study. Studies without a DICOM file and empty reports are left out, and counted.
 
     Raises:
@@ -62,7 +61,7 @@ def files(reports: Reports, notes: Notes) -> Iterator[tuple[str, bytes]]:
         try:
             image = source.dicom_reference(study_id)
         except CXRLensError as error:
-            notes.add(_NOT_DICOM, f"{study_id}: {error}")
+            notes.add(_NOT_DICOM, study_id, error)
             continue
         if image is None:
             notes.add(_NOT_DICOM, study_id)
@@ -96,8 +95,8 @@ def document(image: DicomReference, writer: Writer, text: str, number: int = 0) 
         sop_instance_uid=hd.UID(),
         instance_number=1,
         manufacturer=SOFTWARE,
-        manufacturer_model_name=writer.name[:_LONGEST],
-        series_description=f"Research, unverified: {writer.name}"[:_LONGEST],
+        manufacturer_model_name=_short(writer.name),
+        series_description=_short(f"Research, unverified: {writer.name}"),
         is_complete=False,
         is_final=False,
         is_verified=False,
@@ -107,6 +106,11 @@ def document(image: DicomReference, writer: Writer, text: str, number: int = 0) 
     if writer.content != UNKNOWN:
         found.DeviceSerialNumber = writer.content[:_LONGEST]
     return found
+
+
+def _short(text: str) -> str:
+    """A text as DICOM's "LO" has it: of one line, without the sign that divides values, not longer than it may be."""
+    return " ".join(text.replace("\\", "/").split())[:_LONGEST].strip()
 
 
 def as_bytes(found: ComprehensiveSR) -> bytes:

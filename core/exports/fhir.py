@@ -14,9 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core import __version__
-from core.exports.folder import as_json, need_some
+from core.exports.folder import LeftOut, as_json, need_some
 from core.exports.reports import NO_REPORT, RESEARCH, SOFTWARE, UNKNOWN, Reports, Writer
-from core.studies.census import Notes
 from core.types import CXRLensError
 
 _OURS = "urn:cxr-lens"
@@ -35,7 +34,7 @@ _CATEGORY = {"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": 
 _CODE = {"system": "http://loinc.org", "code": "30745-4", "display": "XR Chest Views"}
 
 
-def files(reports: Reports, notes: Notes) -> Iterator[tuple[str, bytes]]:
+def files(reports: Reports, notes: LeftOut) -> Iterator[tuple[str, bytes]]:
     """``reports.json``. Empty reports are left out, and counted: a conclusion is never empty.
 
     Raises:
@@ -66,7 +65,7 @@ def files(reports: Reports, notes: Notes) -> Iterator[tuple[str, bytes]]:
     yield "reports.json", as_json(bundle)
 
 
-def _study_uid(reports: Reports, place: int, notes: Notes) -> str:
+def _study_uid(reports: Reports, place: int, notes: LeftOut) -> str:
     """Of the study in DICOM; "" where it has none, or it is not known."""
     if reports.source is None:
         return ""
@@ -75,7 +74,7 @@ def _study_uid(reports: Reports, place: int, notes: Notes) -> str:
         reports.study(place)
         found = reports.source.dicom_reference(study_id)
     except CXRLensError as error:
-        notes.add("study whose DICOM study is not known, so its report refers to none", f"{study_id}: {error}")
+        notes.add("study whose DICOM study is not known, so its report refers to none", study_id, error)
         return ""
     return found.study if found else ""
 

@@ -11,18 +11,15 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from core.exports.folder import as_json, need_some
+from core.exports.folder import LeftOut, as_json, need_some
 from core.exports.reports import RESEARCH, Reports, file_names, pictures, unique_names
-from core.studies.census import Notes
 from core.studies.source import Box
 
 _VERSION = "1.0.0"
 """Of FiftyOne, whose documents these are; a later one brings them up to date when it reads them."""
-_FIELDS, _OBJECT = "fiftyone.core.fields.", "fiftyone.core.labels."
-_TEXT, _ID = f"{_FIELDS}StringField", f"{_FIELDS}ObjectIdField"
 
 
-def files(reports: Reports, notes: Notes) -> Iterator[tuple[str, bytes]]:
+def files(reports: Reports, notes: LeftOut) -> Iterator[tuple[str, bytes]]:
     """The images, then the samples and what is said of them. Studies without an image are left out, and counted.
 
     Raises:
@@ -88,7 +85,6 @@ def _object_id(kind: str, study_id: str) -> dict[str, str]:
 
 
 def _metadata(reports: Reports, fields: Mapping[str, str], truth: str) -> dict[str, Any]:
-    embedded = f"{_FIELDS}EmbeddedDocumentField"
     described = {
         "study_id": "The study, as its source names it",
         "view": "Of the radiograph",
@@ -103,12 +99,14 @@ def _metadata(reports: Reports, fields: Mapping[str, str], truth: str) -> dict[s
         "info": reports.about(),
         "tags": [],
         "sample_fields": [
-            _field("id", _ID, db_field="_id"),
-            _field("filepath", _TEXT),
-            _field("tags", f"{_FIELDS}ListField", subfield=_TEXT),
-            _field("metadata", embedded, embedded_doc_type="fiftyone.core.metadata.ImageMetadata"),
-            *(_field(name, _TEXT, description=text) for name, text in described.items()),
-            _field("boxes", embedded, embedded_doc_type=f"{_OBJECT}Detections", description=truth or None),
+            _field("id", "ObjectId", db_field="_id"),
+            _field("filepath", "String"),
+            _field("tags", "List", of="String"),
+            _field("metadata", _EMBEDDED, document="metadata.ImageMetadata", fields=_IMAGE),
+            _field("created_at", "DateTime", read_only=True),
+            _field("last_modified_at", "DateTime", read_only=True),
+            *(_field(name, "String", description=text) for name, text in described.items()),
+            _field("boxes", _EMBEDDED, document="labels.Detections", fields=[_BOXES], description=truth or None),
         ],
         "frame_fields": [],
         "app_config": {},
@@ -130,19 +128,58 @@ def _field(
     name: str,
     kind: str,
     *,
-    db_field: str | None = None,
-    subfield: str | None = None,
-    embedded_doc_type: str | None = None,
+    db_field: str = "",
+    of: str = "",
+    document: str = "",
+    fields: Sequence[dict[str, Any]] = (),
     description: str | None = None,
+    read_only: bool = False,
 ) -> dict[str, Any]:
+    """A field as `SampleFieldDocument` has it.
+
+    Args:
+        name: of the field.
+        kind: of field.
+        db_field: its name in the database, where it is another.
+        of: kind of the fields that a list or a table holds.
+        document: of an embedded document, or of those that a list holds.
+        fields: of the embedded document.
+        description: for a reader.
+        read_only: nobody edits it.
+    """
     return {
         "name": name,
-        "ftype": kind,
-        "embedded_doc_type": embedded_doc_type,
-        "subfield": subfield,
-        "fields": [],
+        "ftype": f"fiftyone.core.fields.{kind}Field",
+        "embedded_doc_type": f"fiftyone.core.{document}" if document else None,
+        "subfield": f"fiftyone.core.fields.{of}Field" if of else None,
+        "fields": list(fields),
         "db_field": db_field or name,
         "description": description,
         "info": None,
-        "read_only": False,
+        "read_only": read_only,
     }
+
+
+_EMBEDDED = "EmbeddedDocument"
+_IMAGE = [
+    _field("size_bytes", "Int"),
+    _field("mime_type", "String"),
+    *(_field(name, "Int") for name in ("width", "height", "num_channels")),
+]
+_BOXES = _field(
+    "detections",
+    "List",
+    of=_EMBEDDED,
+    document="labels.Detection",
+    fields=[
+        _field("id", "ObjectId", db_field="_id"),
+        _field("tags", "List", of="String"),
+        _field("attributes", "Dict", of=_EMBEDDED, document="labels.Attribute"),
+        _field("label", "String"),
+        _field("bounding_box", "List", of="Float"),
+        _field("mask", "Array"),
+        _field("mask_path", "String"),
+        _field("confidence", "Float"),
+        _field("index", "Int"),
+    ],
+)

@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.files import DiskError, whole_folder
-from core.studies.census import Notes
 from core.types import CXRLensError
 
 MARK = "cxr-lens-export.json"
 """Says in every export what it is, who wrote the reports, and what was left out."""
+_NAMED = 5
+
+
+@dataclass
+class LeftOut:
+    """What an export leaves out, or has to say of studies: how often, of which, and why for the first.
+
+    Attributes:
+        counts: what -> how often.
+        ids: what -> the first studies; they stand in the export.
+        why: what -> the reason of the first, which may name a path of this machine: it is told, and not exported.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+
+    def add(self, what: str, study_id: str, why: object = "") -> None:
+        """Count one."""
+        self.counts[what] += 1
+        self.why.setdefault(what, str(why).rstrip("."))
+        if self.counts[what] <= _NAMED:
+            self.ids.setdefault(what, []).append(study_id)
+
+    def sentences(self) -> list[str]:
+        """For a reader: "study without a reference report, left out: 2, the first s12"."""
+        return [
+            f"{what}: {count:,}, the first {self.ids[what][0]}" + f" ({self.why[what]})" * bool(self.why[what])
+            for what, count in self.counts.items()
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +53,12 @@ class Exported:
     Attributes:
         folder: where.
         files: how many, the mark not counted.
-        left_out: what was left out, and how often.
+        left_out: what was left out.
     """
 
     folder: Path
     files: int
-    left_out: Mapping[str, int]
+    left_out: LeftOut
 
 
 def check_place(folder: Path, *, force: bool) -> None:
@@ -54,7 +84,7 @@ def write_folder(
     kind: str,
     about: Mapping[str, Any],
     files: Iterable[tuple[str, bytes]],
-    notes: Notes,
+    notes: LeftOut,
     *,
     force: bool = False,
 ) -> Exported:
@@ -84,12 +114,12 @@ def write_folder(
             path.write_bytes(content)
             written += 1
         (fresh / MARK).write_bytes(mark(kind, about, notes))
-    return Exported(folder, written, dict(notes.counts))
+    return Exported(folder, written, notes)
 
 
-def mark(kind: str, about: Mapping[str, Any], notes: Notes) -> bytes:
+def mark(kind: str, about: Mapping[str, Any], notes: LeftOut) -> bytes:
     """The content of the file `MARK`."""
-    left_out = {what: {"count": count, "examples": notes.examples[what]} for what, count in notes.counts.items()}
+    left_out = {what: {"count": count, "first": notes.ids[what]} for what, count in notes.counts.items()}
     return as_json({"export": kind, **about, "left_out": left_out})
 
 
@@ -98,7 +128,7 @@ def as_json(content: Any) -> bytes:
     return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode("ascii")
 
 
-def need_some(count: int, notes: Notes, what: str) -> None:
+def need_some(count: int, notes: LeftOut, what: str) -> None:
     """Refuse an export of nothing.
 
     Args:
@@ -110,7 +140,4 @@ def need_some(count: int, notes: Notes, what: str) -> None:
         CXRLensError: it is none; the message says why, with an example.
     """
     if not count:
-        why = [
-            f"{reason} ({count:,}): {notes.examples[reason][0].rstrip('.')}" for reason, count in notes.counts.items()
-        ]
-        raise CXRLensError(f"There is no {what} to export: {'; '.join(why) or 'no study is left'}.")
+        raise CXRLensError(f"There is no {what} to export: {'; '.join(notes.sentences()) or 'no study is left'}.")

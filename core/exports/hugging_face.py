@@ -16,11 +16,10 @@ from core.bundles.card import Card, check_files
 from core.bundles.library import CLUSTER_FILE, BundleLibrary
 from core.bundles.rounding import SCALE
 from core.evaluation.metrics import titles
-from core.exports.folder import as_json
+from core.exports.folder import LeftOut, as_json
 from core.exports.reports import RESEARCH, SOFTWARE, UNKNOWN
 from core.files import hash_of
 from core.registry import pair_title
-from core.studies.census import Notes
 
 _LICENCES = (
     *("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0"),
@@ -28,7 +27,10 @@ _LICENCES = (
 )
 """Names of the Hub for licences that a card may have; of another one the card's own words are given."""
 _TASK = {"type": "image-to-text", "name": "Findings of a chest radiograph"}
-_UNSURE = "This evaluation names bundles, data and seed, but not the hashes of the weights that it scored."
+_UNSURE = (
+    "This evaluation does not record the hashes of the weights that it scored, nor how they wrote: these may write "
+    "otherwise now."
+)
 _COPIED = ("vocab.json", "expected.safetensors")
 
 
@@ -42,7 +44,7 @@ def about(card: Card) -> dict[str, Any]:
     }
 
 
-def files(name: str, bundles: Path, notes: Notes) -> Iterator[tuple[str, bytes]]:
+def files(name: str, bundles: Path, notes: LeftOut) -> Iterator[tuple[str, bytes]]:
     """Weights, configuration, vocabulary, what the pair should make of one image, and the card.
 
     Args:
@@ -80,7 +82,7 @@ def _weights(card: Card, folder: Path, shared: list[Path]) -> bytes:
     return save(tensors, metadata=told)
 
 
-def _row(card: Card, bundles: Path, notes: Notes) -> Mapping[str, Any]:
+def _row(card: Card, bundles: Path, notes: LeftOut) -> Mapping[str, Any]:
     """The held-out scores of these weights; empty where there are none, or they are of others."""
     path = bundles / f"{card.family}-results.json"
     try:

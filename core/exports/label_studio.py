@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from core.exports.folder import as_json, need_some
+from core.exports.folder import LeftOut, as_json, need_some
 from core.exports.reports import RESEARCH, Reports, Writer, file_names, pictures
-from core.studies.census import Notes
 from core.studies.source import Box
 
 CONFIGURATION = """<View>
@@ -36,7 +35,7 @@ CONFIGURATION = """<View>
 """
 
 
-def files(reports: Reports, notes: Notes, *, prefix: str) -> Iterator[tuple[str, bytes]]:
+def files(reports: Reports, notes: LeftOut, *, prefix: str) -> Iterator[tuple[str, bytes]]:
     """``tasks.json``, ``configuration.xml`` and the images.
 
     Args:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.exports.folder import as_json
+from core.exports.folder import LeftOut, as_json
 from core.exports.reports import RESEARCH, Reports, file_names
-from core.studies.census import Notes
 
 
-def files(reports: Reports, notes: Notes) -> Iterator[tuple[str, bytes]]:
+def files(reports: Reports, notes: LeftOut) -> Iterator[tuple[str, bytes]]:
     """A file a system. Studies without a reference are left out, and counted; an empty report stays "".
 
     Raises:

@@ -22,9 +22,9 @@ from core.evaluation import own
 from core.evaluation.own import Asked
 from core.evaluation.reports import read_reports
 from core.evaluation.results import reports_of_all
+from core.exports.folder import LeftOut
 from core.files import hash_of
 from core.registry import did_you_mean
-from core.studies.census import Notes
 from core.studies.model_image import grey_levels
 from core.studies.source import Source
 from core.studies.sources import open_source
@@ -99,7 +99,7 @@ class Reports:
     recorded: str = ""
     lost: str = ""
 
-    def referenced(self, notes: Notes) -> list[int]:
+    def referenced(self, notes: LeftOut) -> list[int]:
         """Places of the studies that have a reference; the others are counted.
 
         Raises:
@@ -138,12 +138,12 @@ class Reports:
             raise CXRLensError(f"{source.title} has another report of {study_id} than these reports were written for.")
         return found
 
-    def is_there(self, place: int, notes: Notes) -> bool:
+    def is_there(self, place: int, notes: LeftOut) -> bool:
         """Whether `study` has a study; one that it has not is counted."""
         try:
             self.study(place)
         except CXRLensError as error:
-            notes.add("study that its source does not have as these reports do, left out", str(error))
+            notes.add("study that its source does not have as these reports do, left out", self.study_ids[place], error)
             return False
         return True
 
@@ -172,7 +172,7 @@ class Reports:
                 hint = did_you_mean(study_id, list(place_of)) or f" There are: {_few(place_of)}."
                 raise CXRLensError(f"There are no reports of a study '{study_id[:64]}'.{hint}")
         kept = list(names) or list(self.texts)
-        places = [place_of[each] for each in study_ids] or list(place_of.values())
+        places = [place_of[each] for each in dict.fromkeys(study_ids)] or list(place_of.values())
         return self._at(places, kept)
 
     def without(self, study_ids: Collection[str]) -> Reports:
@@ -191,8 +191,8 @@ class Reports:
 
 
 def plain(text: str) -> str:
-    """A text whose only line ends are line feeds, and whose every sign has a place in XML and FHIR."""
-    return _STRANGE.sub("\N{REPLACEMENT CHARACTER}", "\n".join(text.splitlines()))
+    """A text whose only line ends are line feeds, and whose every sign has a place in XML and FHIR; of blanks, ""."""
+    return "" if not text.strip() else _STRANGE.sub("\N{REPLACEMENT CHARACTER}", "\n".join(text.splitlines()))
 
 
 def png(source: Source, study_id: str) -> tuple[bytes, int, int]:
@@ -306,8 +306,10 @@ def of_systems(
     """
     library = BundleLibrary(bundles)
     cards = {card.name: card for card in library.cards()}
-    asked: list[System] = [Pair(cards[name], library) if name in cards else _added(name, list(cards)) for name in names]
-    chosen = [source.study(each).study_id for each in study_ids] or source.all_ids(split)
+    asked: list[System] = [
+        Pair(cards[name], library) if name in cards else _added(name, list(cards)) for name in dict.fromkeys(names)
+    ]
+    chosen = [source.study(each).study_id for each in dict.fromkeys(study_ids)] or source.all_ids(split)
     if not chosen:
         why = "has no studies" if source.listed else "does not list its studies: name some, with --study"
         raise CXRLensError(f"{source.title} {why}.")
@@ -480,7 +482,7 @@ def _few(names: Any) -> str:
     return (", ".join(map(str, there[:_SHOWN])) or "none") + more
 
 
-def pictures(reports: Reports, places: Sequence[int], notes: Notes) -> Iterator[tuple[int, bytes, int, int]]:
+def pictures(reports: Reports, places: Sequence[int], notes: LeftOut) -> Iterator[tuple[int, bytes, int, int]]:
     """Place, PNG file, width and height of the studies whose image can be read; the others are counted.
 
     Raises:
@@ -493,4 +495,4 @@ def pictures(reports: Reports, places: Sequence[int], notes: Notes) -> Iterator[
             try:
                 yield place, *png(source, study_id)
             except CXRLensError as error:
-                notes.add("study without an image that can be read, left out", f"{study_id}: {error}")
+                notes.add("study without an image that can be read, left out", study_id, error)

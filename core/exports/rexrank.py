@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from core.exports.folder import as_json, need_some
+from core.exports.folder import LeftOut, as_json, need_some
 from core.exports.reports import NO_REFERENCE, RESEARCH, Reports, file_names, pictures, plain
-from core.studies.census import Notes
 from core.systems.rexrank import PREDICTION, case_of
 from core.types import CXRLensError
 
 
-def files(reports: Reports, notes: Notes, *, images: bool = False) -> Iterator[tuple[str, bytes]]:
+def files(reports: Reports, notes: LeftOut, *, images: bool = False) -> Iterator[tuple[str, bytes]]:
     """A file a system, and the images if they are wanted, below ``images``, where the cases' paths begin.
 
     A study without a reference stays: its sections are null.
@@ -38,14 +37,14 @@ def files(reports: Reports, notes: Notes, *, images: bool = False) -> Iterator[t
     for system, name in file_names(list(reports.texts)).items():
         about = {"use": RESEARCH, "system": str(reports.writers[system])}
         texts = reports.texts[system]
-        content = {
+        predicted = {
             reports.study_ids[place]: {**cases[reports.study_ids[place]], PREDICTION: texts[place], "about": about}
             for place in places
         }
-        yield f"{name}.json", as_json(content)
+        yield f"{name}.json", as_json(predicted)
 
 
-def _case(reports: Reports, place: int, names: dict[str, str], notes: Notes) -> dict[str, Any]:
+def _case(reports: Reports, place: int, names: dict[str, str], notes: LeftOut) -> dict[str, Any]:
     study_id, findings, impression = reports.study_ids[place], reports.references[place], ""
     image = f"{names[study_id]}.png"
     case: dict[str, Any] = {"image_path": [image], "key_image_path": image, "context": ""}
@@ -54,7 +53,7 @@ def _case(reports: Reports, place: int, names: dict[str, str], notes: Notes) -> 
             study = reports.study(place)
             case, impression = case_of(study, image), plain(study.impression)
         except CXRLensError as error:
-            notes.add("study whose context and impression are not known", f"{study_id}: {error}")
+            notes.add("study whose context and impression are not known", study_id, error)
     if not findings.strip():
         notes.add(NO_REFERENCE.replace("left out", "its sections are null"), study_id)
     sections = {"Findings": findings, "Impression": impression}

@@ -7,14 +7,13 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from core.exports import coco, radeval, rexrank
-from core.exports.folder import MARK, mark
+from core.exports.folder import MARK, LeftOut, mark
 from core.exports.reports import Reports, of_file
-from core.studies.census import Notes
 from dashboard import settings
 from dashboard.services import evaluations, sources
 from dashboard.services.evaluations import ResultSet
 
-KINDS: Mapping[str, Callable[[Reports, Notes], Iterator[tuple[str, bytes]]]] = {
+KINDS: Mapping[str, Callable[[Reports, LeftOut], Iterator[tuple[str, bytes]]]] = {
     "RadEval": radeval.files,
     "COCO captions": coco.files,
     "ReXrank": rexrank.files,
@@ -35,7 +34,7 @@ def packed(results: ResultSet, kind: str, hidden: Collection[str]) -> bytes:
     """
     name = evaluations.source_of(results)
     source = None if name is None else sources.source(name)
-    reports, notes = of_file(results.reports, settings.bundles(), source).without(hidden), Notes()
+    reports, notes = of_file(results.reports, settings.bundles(), source).without(hidden), LeftOut()
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, content in KINDS[kind](reports, notes):

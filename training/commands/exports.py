@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
+from urllib.parse import quote
 
 import typer
 
@@ -16,11 +17,10 @@ from training.console import note, print_result
 from training.options import AsJson, Bundles
 
 if TYPE_CHECKING:
-    from core.exports.folder import Exported
+    from core.exports.folder import Exported, LeftOut
     from core.exports.reports import Reports
-    from core.studies.census import Notes
 
-    Files: TypeAlias = Callable[[Reports, Notes], Iterable[tuple[str, bytes]]]
+    Files: TypeAlias = Callable[[Reports, LeftOut], Iterable[tuple[str, bytes]]]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -143,7 +143,7 @@ def label_studio(
     """Label Studio's tasks: image, reference, each system's report as a prediction, boxes of findings."""
     from core.exports.label_studio import files
 
-    make = partial(files, prefix=prefix or f"/data/local-files/?d={out.absolute().name}/images/")
+    make = partial(files, prefix=prefix or f"/data/local-files/?d={quote(out.absolute().name)}/images/")
     _export("label-studio", make, _Asked(reports, source, split, system, study, bundles, out, force, as_json))
 
 
@@ -213,21 +213,19 @@ def hf(
     """Write a bundle as a Hugging Face folder: weights, configuration, model card. Nothing is uploaded."""
     from core.bundles.library import BundleLibrary
     from core.exports import hugging_face
-    from core.exports.folder import check_place, write_folder
-    from core.studies.census import Notes
+    from core.exports.folder import LeftOut, check_place, write_folder
 
     check_place(out, force=force)
-    about, notes = hugging_face.about(BundleLibrary(bundles).card(bundle)), Notes()
+    about, notes = hugging_face.about(BundleLibrary(bundles).card(bundle)), LeftOut()
     _tell(write_folder(out, "hf", about, hugging_face.files(bundle, bundles, notes), notes, force=force), as_json)
 
 
 def _export(kind: str, make: Files, asked: _Asked) -> None:
     """Read or write the reports, and hand them to a kind of export."""
-    from core.exports.folder import check_place, write_folder
-    from core.studies.census import Notes
+    from core.exports.folder import LeftOut, check_place, write_folder
 
     check_place(asked.out, force=asked.force)
-    reports, notes = _reports(asked), Notes()
+    reports, notes = _reports(asked), LeftOut()
     done = write_folder(asked.out, kind, reports.about(), make(reports, notes), notes, force=asked.force)
     _tell(done, asked.as_json)
 
@@ -250,10 +248,7 @@ def _reports(asked: _Asked) -> Reports:
 
 
 def _tell(done: Exported, as_json: bool) -> None:
-    from core.exports.folder import MARK
-
     lines = [f"{done.files:,} files in {done.folder}"]
-    lines += [f"  {what}: {count:,}" for what, count in done.left_out.items()]
-    lines += [f"  {MARK} names them."] * bool(done.left_out)
-    content = {"out": done.folder, "files": done.files, "left_out": done.left_out}
+    lines += [f"  {each}" for each in done.left_out.sentences()]
+    content = {"out": done.folder, "files": done.files, "left_out": done.left_out.counts}
     print_result(content, as_json, lambda: "\n".join(lines))
