@@ -77,7 +77,10 @@ class Box:
 
     Attributes:
         name: in words, as `TrueFinding.name`.
-        left, top, width, height: fractions of the study's original, 0 to 1.
+        left: of its left side, as a fraction of the original's width, 0 to 1.
+        top: of its upper side, as a fraction of the original's height.
+        width: as a fraction of the original's.
+        height: as a fraction of the original's.
     """
 
     name: str
