@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -220,14 +221,14 @@ def unique_names(names: Sequence[str], strange: str) -> dict[str, str]:
         strange: pattern of what becomes an underscore.
     """
     found: dict[str, str] = {}
-    taken: set[str] = set()
+    taken: Counter[str] = Counter()
     for name in names:
-        stem = re.sub(strange, "_", name).lstrip(".-")[:80].rstrip(".") or "_"
-        given, number = stem, 1
+        stem = re.sub(strange, "_", name)[-80:].lstrip(".-").rstrip(".") or "_"  # what tells ids apart is at their end
+        given = stem
         while given.casefold() in taken:
-            number += 1
-            given = f"{stem}_{number}"
-        taken.add(given.casefold())
+            taken[stem.casefold()] += 1
+            given = f"{stem}_{taken[stem.casefold()]}"
+        taken[given.casefold()] += 1
         found[name] = given
     return found
 
@@ -289,7 +290,12 @@ def of_file(path: Path, bundles: Path, source: Source | None = None) -> Reports:
 
 
 def of_systems(
-    source: Source, names: Sequence[str], bundles: Path, split: Split | None = None, study_ids: Sequence[str] = ()
+    source: Source,
+    names: Sequence[str],
+    bundles: Path,
+    split: Split | None = None,
+    study_ids: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda told: None,
 ) -> tuple[Reports, tuple[str, ...]]:
     """Ask systems for the reports of a source: those of which every one has one; and what is to be said.
 
@@ -299,6 +305,7 @@ def of_systems(
         bundles: folder of bundles.
         split: whose studies; None is all.
         study_ids: only these; empty is all.
+        progress: told of each study that a system has written.
 
     Raises:
         CXRLensError: there is no such system (those that are there are named) or study, or no study of which all have a
@@ -313,7 +320,7 @@ def of_systems(
     if not chosen:
         why = "has no studies" if source.listed else "does not list its studies: name some, with --study"
         raise CXRLensError(f"{source.title} {why}.")
-    given, places, told = reports_of_all(asked, source, chosen)
+    given, places, told = reports_of_all(asked, source, chosen, progress)
     kept = tuple(chosen[place] for place in places)
     references = tuple(plain(source.study(each).findings) if source.has_reports else "" for each in kept)
     writers = {

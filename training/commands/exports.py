@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 from urllib.parse import quote
@@ -13,7 +14,7 @@ import typer
 
 from core.paths import BUNDLES
 from core.types import CXRLensError, Split
-from training.console import note, print_result
+from training.console import note, print_result, progress_bar
 from training.options import AsJson, Bundles
 
 if TYPE_CHECKING:
@@ -226,8 +227,17 @@ def _export(kind: str, make: Files, asked: _Asked) -> None:
 
     check_place(asked.out, force=asked.force)
     reports, notes = _reports(asked), LeftOut()
-    done = write_folder(asked.out, kind, reports.about(), make(reports, notes), notes, force=asked.force)
+    with progress_bar("file", "writing") as tell:
+        files = _told(make(reports, notes), tell)
+        done = write_folder(asked.out, kind, reports.about(), files, notes, force=asked.force)
     _tell(done, asked.as_json)
+
+
+def _told(files: Iterable[tuple[str, bytes]], tell: Callable[[int, int | None], None]) -> Iterator[tuple[str, bytes]]:
+    """Files as they come, counted on the way."""
+    for number, each in enumerate(files, 1):
+        yield each
+        tell(number, None)
 
 
 def _reports(asked: _Asked) -> Reports:
@@ -241,7 +251,16 @@ def _reports(asked: _Asked) -> Reports:
         return found.chosen(asked.systems or (), asked.studies or ())
     if asked.source is None or not asked.systems:
         raise CXRLensError("Whose reports? Name a file or an evaluation, or a --source and at least one --system.")
-    found, told = of_systems(open_source(asked.source), asked.systems, asked.bundles, asked.split, asked.studies or ())
+    source, written = open_source(asked.source), count(1)
+    with progress_bar("report", "writing") as tell:
+        found, told = of_systems(
+            source,
+            asked.systems,
+            asked.bundles,
+            asked.split,
+            asked.studies or (),
+            lambda what: tell(next(written), None),
+        )
     for each in told:
         note(each)
     return found
