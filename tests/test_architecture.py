@@ -35,6 +35,7 @@ ROOMS = {
         "projection",
         "paper",
         "reviews",
+        "exports",
         "api",
     ),
     "training": ("modules", "stages", "paper", "explain", "bench", "commands"),

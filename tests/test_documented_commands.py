@@ -252,6 +252,7 @@ ROWS: dict[str, Row] = {
     "pip install 'cxr-lens[labels]' -c constraints.txt": Row(instead=pip, as_far=PIP),
     "pip install 'cxr-lens[reference]'": Row(instead=pip, as_far=PIP),
     "pip install 'cxr-lens[metrics]'": Row(instead=pip, as_far=PIP),
+    "pip install 'cxr-lens[dicom-export]'": Row(instead=pip, as_far=PIP),
     'pip install -e ".[auth]"': Row(instead=pip, as_far=PIP),
     'pip install "cxr-lens[auth]"': Row(instead=pip, as_far=PIP),
     "cxr-lens label reports.parquet --column findings --column impression --keep study_id --out labels.jsonl": Row(

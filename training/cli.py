@@ -22,6 +22,7 @@ from training.commands import data as data_commands
 from training.commands import detect as detect_command
 from training.commands import embed as embed_command
 from training.commands import explain as explain_command
+from training.commands import exports as export_commands
 from training.commands import fine as fine_commands
 from training.commands import gate as gate_commands
 from training.commands import imports as import_commands
@@ -68,7 +69,7 @@ RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
     *("report", "dashboard", "bundles", "write", "embed", "review"),
     *("evaluate", "reading", "label", "explain-benchmark", "detect"),
-    *("systems", "import", "rexrank"),
+    *("systems", "import", "rexrank", "export"),
     *("card", "gate", "trust", "data", "phantom"),
     *(
         "plan",
@@ -109,6 +110,7 @@ app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
 app.add_typer(system_commands.app, name="systems")
 app.add_typer(import_commands.app, name="import")
+app.add_typer(export_commands.app, name="export")
 app.command()(write_command.write)
 app.command()(system_commands.rexrank)
 app.command()(embed_command.embed)

@@ -229,13 +229,19 @@ def read_evaluation(
     )
 
 
-def read_texts(path: Path) -> dict[str, tuple[str, ...]]:
-    """The reports of a ``reports.jsonl`` by system, the reference's first if there is one.
+def read_reports(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """The studies of a ``reports.jsonl``, and its reports by system, the reference's first if there is one.
 
     Raises:
         CXRLensError: the file is missing or damaged.
     """
-    return _read_reports(path)[1]
+    study_ids, texts, _ = _read_reports(path)
+    return study_ids, texts
+
+
+def read_texts(path: Path) -> dict[str, tuple[str, ...]]:
+    """The reports of a ``reports.jsonl`` by system, as `read_reports`."""
+    return read_reports(path)[1]
 
 
 def write_labels(path: Path) -> Path:

@@ -21,8 +21,9 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from core.studies.images import MAX_FILE_BYTES, ImageError, Radiograph, read_image
+from core.studies.images.dicom import check_uids
 from core.studies.images.dicom_header import DamagedHeaderError, NotDicomError, read_identity
-from core.studies.source import Source, StudyImage, UnknownStudyError, bare_study, hashed
+from core.studies.source import DicomReference, Source, StudyImage, UnknownStudyError, bare_study, hashed
 from core.types import CXRLensError, Split, Study
 from core.views import plain_view
 
@@ -40,7 +41,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _FIRST = ("PA", "AP", "")
 
 # Tags that are asked for; no name is.
-_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_STUDY, _SERIES, _INSTANCE, _CLASS = "0020000D", "0020000E", "00080018", "00080016"
 _MODALITY, _VIEW, _SEX, _AGE = "00080060", "00185101", "00100040", "00101010"
 
 
@@ -55,6 +56,7 @@ class _Instance:
     series: str
     uid: str
     view: str
+    sop_class: str
 
 
 class DicomWebSource(Source):
@@ -146,6 +148,12 @@ class DicomWebSource(Source):
             raise UnknownStudyError(f"The study has no image {image_id[:64]!r} on {self.host}.")
         return self._film(study_id, wanted)
 
+    def dicom_reference(self, study_id: str) -> DicomReference | None:
+        """As the server says, without the image; see `Source.dicom_reference`."""
+        instances, _ = self._of(study_id)
+        first = instances[0]
+        return DicomReference(*check_uids((study_id, first.series, first.sop_class, first.uid), study_id))
+
     def unknown(self, study_id: str) -> UnknownStudyError:
         """The error of a study that the server does not have."""
         return UnknownStudyError(
@@ -166,7 +174,7 @@ class DicomWebSource(Source):
             if not (_UID.fullmatch(series) and _UID.fullmatch(uid)) or _first(row, _STUDY) not in ("", study_id):
                 continue
             if _first(row, _MODALITY).upper() in _RADIOGRAPHY:
-                found.append(_Instance(series, uid, plain_view(_first(row, _VIEW))))
+                found.append(_Instance(series, uid, plain_view(_first(row, _VIEW)), _first(row, _CLASS)))
                 context |= {"age": _first(row, _AGE).removesuffix("Y").lstrip("0"), "sex": _first(row, _SEX)[:1]}
         if not found:
             raise self.unknown(study_id)

@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 from core.studies.images import Radiograph, read_image
-from core.studies.source import Source, bare_study, hashed
+from core.studies.images.dicom import dicom_uids
+from core.studies.source import DicomReference, Source, bare_study, hashed
 from core.types import CXRLensError, Split, Study
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
@@ -76,6 +77,13 @@ class FolderSource(_Images):
         if path is None or image_id not in ("", study_id):
             raise self.unknown(study_id if path is None else image_id)
         return read_image(path, name=study_id)
+
+    def dicom_reference(self, study_id: str) -> DicomReference | None:
+        """As the file has it; see `Source.dicom_reference`."""
+        if study_id not in self._files:
+            raise self.unknown(study_id)
+        uids = dicom_uids(self._files[study_id], study_id)
+        return DicomReference(*uids) if uids else None
 
     @property
     def _ids(self) -> tuple[str, ...]:

@@ -19,10 +19,11 @@ from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import ImageCache, open_image_cache, read_square, unreadable_images
 from core.studies.images import Radiograph, read_image
+from core.studies.images.dicom import dicom_uids
 from core.studies.index import INDEX_VERSION, ReleaseError, StudyIndex, open_index, read_parquet, sample_ids
 from core.studies.label_table import LabelTable, label_index, open_labels
 from core.studies.mimic_cxr import read_shipped_labels
-from core.studies.source import Source, StudyImage, TrueFinding, UnknownStudyError
+from core.studies.source import Box, DicomReference, Source, StudyImage, TrueFinding, UnknownStudyError
 from core.types import PAD, Fit, FloatImage, Mask, Split, Study
 from core.views import view_choices
 
@@ -207,15 +208,27 @@ class IndexedSource(Source):
         boxes = self.index.boxes
         if boxes.empty:
             return ()
-        image = self.index.images["image_id"].iat[self._at("image", self._place(study_id))]
         found: list[TrueFinding] = []
-        for finding, rows in boxes[boxes["image_id"] == image].groupby("finding", sort=False):
+        for finding, rows in boxes[boxes["image_id"] == self._image_id(study_id)].groupby("finding", sort=False):
             mask: Mask = np.zeros(shape, dtype=np.bool_)
             for left, top, width, height in rows[["left", "top", "width", "height"]].to_numpy(np.float64):
                 mask[_span(top, height, shape[0]), _span(left, width, shape[1])] = True
             observations = tuple(filter(None, str(rows["observations"].iat[0]).split("|")))
             found.append(TrueFinding(str(finding), observations, mask))
         return tuple(found)
+
+    def boxes(self, study_id: str, shape: tuple[int, int]) -> tuple[Box, ...]:
+        """The boxes of the index as it has them."""
+        boxes = self.index.boxes
+        if boxes.empty:
+            return ()
+        rows = boxes[boxes["image_id"] == self._image_id(study_id)]
+        return tuple(Box(str(name), *map(float, corner)) for name, *corner in rows[list(_BOX)].to_numpy().tolist())
+
+    def dicom_reference(self, study_id: str) -> DicomReference | None:
+        """As the image's file has it; see `Source.dicom_reference`."""
+        uids = dicom_uids(self.index.file(self._at("path", self._place(study_id))), study_id)
+        return DicomReference(*uids) if uids else None
 
     def traits(self, study: Study) -> dict[str, str]:
         """What studies can be divided by: what the base says, and what the index names."""
@@ -255,6 +268,10 @@ class IndexedSource(Source):
         table = self.index.images if of_image else self.index.studies
         value = table[name].iat[self._at("image" if of_image else "study", place)]
         return value.item() if isinstance(value, np.generic) else value
+
+    def _image_id(self, study_id: str) -> str:
+        """Of the image that models read."""
+        return str(self.index.images["image_id"].iat[self._at("image", self._place(study_id))])
 
     def _place(self, study_id: str) -> int:
         place = int(pc.index(self._samples["sample_id"], study_id).as_py())
@@ -343,6 +360,7 @@ class IndexedSource(Source):
 
 _SPLITS: tuple[Split, ...] = ("train", "validate", "test")
 _ANY = "any"
+_BOX = ("finding", "left", "top", "width", "height")
 _NO_FRONTAL = (
     "None of these images is a frontal view, and the models know frontal views: what they write of these studies means "
     "nothing."

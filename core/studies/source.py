@@ -71,6 +71,42 @@ class TrueFinding:
     mask: Mask
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where a finding really is, as a box.
+
+    Attributes:
+        name: in words, as `TrueFinding.name`.
+        left: of its left side, as a fraction of the original's width, 0 to 1.
+        top: of its upper side, as a fraction of the original's height.
+        width: as a fraction of the original's.
+        height: as a fraction of the original's.
+    """
+
+    name: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class DicomReference:
+    """How another DICOM object refers to an image: by four UIDs.
+
+    Attributes:
+        study: Study Instance UID.
+        series: Series Instance UID.
+        sop_class: SOP Class UID.
+        instance: SOP Instance UID.
+    """
+
+    study: str
+    series: str
+    sop_class: str
+    instance: str
+
+
 class Source(ABC):
     """Where studies come from. A `core.types.StudySource` that can be looked into.
 
@@ -199,6 +235,30 @@ class Source(ABC):
             shape: (H, W) of the masks; that of the original, or smaller in the same proportion.
         """
         return ()
+
+    def boxes(self, study_id: str, shape: tuple[int, int]) -> tuple[Box, ...]:
+        """Where findings really are, as boxes on the image that models read: around each part of each of `masks`.
+
+        Args:
+            study_id: of the study.
+            shape: (H, W) of the original, or smaller in the same proportion.
+        """
+        from scipy import ndimage
+
+        height, width = shape
+        return tuple(
+            Box(each.name, x.start / width, y.start / height, (x.stop - x.start) / width, (y.stop - y.start) / height)
+            for each in self.masks(study_id, shape)
+            for y, x in ndimage.find_objects(ndimage.label(each.mask)[0])
+        )
+
+    def dicom_reference(self, study_id: str) -> DicomReference | None:
+        """How a DICOM object refers to the image that models read; None where that is no DICOM image.
+
+        Raises:
+            CXRLensError: there is no such study, its file is gone, or lacks one of the UIDs.
+        """
+        return None
 
     def traits(self, study: Study) -> dict[str, str]:
         """What studies can be divided by, title -> value; what is not known of a study is left out."""

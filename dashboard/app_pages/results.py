@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source
+from dashboard.results.export import offer_export
 from dashboard.results.finds import show_finds
 from dashboard.results.observations import show_observations
 from dashboard.results.outside import show_outside
@@ -66,7 +67,9 @@ if not found:
     st.stop()
 results = found[name]
 told = f"Evaluated on **{evaluations.source_title(results)}**"
-st.markdown(f"{told}: {results.data[1]:,} studies." if results.data[1] else f"{told}.")
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.markdown(f"{told}: {results.data[1]:,} studies." if results.data[1] else f"{told}.", width="content")
+    offer_export(results)
 if strange := evaluations.strange_bundles(results):
     st.warning(strange, icon=":material/warning:")
 if not results.rows:

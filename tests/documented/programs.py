@@ -75,7 +75,7 @@ def pip(words: list[str], place: Place) -> str:
         if flag == "-c":
             assert (ROOT / each).is_file()
         elif not each.startswith("-"):
-            asked = re.fullmatch(r"(?:\.|cxr-lens)(?:\[([a-z,]+)\])?", each)
+            asked = re.fullmatch(r"(?:\.|cxr-lens)(?:\[([a-z,-]+)\])?", each)
             assert asked, each
             assert set(filter(None, (asked[1] or "").split(","))) <= set(extras), each
     return ""

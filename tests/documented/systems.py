@@ -6,11 +6,16 @@ import sys
 
 import pytest
 
+from core.paths import BUNDLES
 from tests.documented.place import STUDIES
 from tests.documented.programs import Row, _words, elsewhere
 
 THEIR_FILE = "cxr-lens systems add NAME theirs.csv"
 THEIRS = {"NAME": lambda place: "Theirs", "theirs.csv": lambda place: "one-column.csv"}
+PHANTOMS = {
+    "reports.jsonl": lambda place: BUNDLES / "phantom-reports.jsonl",
+    "data/mine": lambda place: "phantom:4000:0",
+}
 
 
 def system_rows(
@@ -62,6 +67,17 @@ def system_rows(
             slow=True,
             says="1 of 1 reports in out.json",
         ),
+        "cxr-lens export radeval phantom --out radeval": Row(" --force", says="12 files in radeval"),
+        "cxr-lens export rexrank reports.jsonl --system NAME --out rexrank": Row(
+            given=PHANTOMS | {"NAME": lambda place: "phantom-fve-m2"}, says="1 files in rexrank"
+        ),
+        "cxr-lens export label-studio reports.jsonl --source data/mine --out tasks": Row(
+            " --study P000002-1", PHANTOMS, says="3 files in tasks"
+        ),
+        "cxr-lens export fhir --source data/mine --system openi-fve-m2 --out fhir": Row(
+            " --study P000002-1", PHANTOMS, slow=True, says="1 files in fhir"
+        ),
+        "cxr-lens export hf openi-fve-m2 --out openi-fve-m2-hf": Row(says="5 files in openi-fve-m2-hf"),
         **{
             each: Row(instead=elsewhere, as_far="the command's name in a sentence")
             for each in ("cxr-lens evaluate", "cxr-lens evaluate --labeler chexbert", "cxr-lens evaluate --seeds 3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from PIL import Image
 
 from core.studies.images import dicom_pixels, display
 from core.studies.images.dicom_header import (
+    REFERENCE,
     DamagedHeaderError,
     Header,
     NotDicomError,
     looks_like_dicom,
     read_header,
+    read_reference,
 )
 from core.studies.images.picture import damaged, gray_of_deep_colours, grayscale
 from core.studies.images.png import DamagedPictureError
@@ -27,6 +30,7 @@ _OTHERS = ("DR", "XR", "RF", "OT")  # what makers write for a radiograph besides
 _KINDS = ("CT", "MR", "US", "MG", "XA", "NM", "PT", "SR", "SC", "ES", "XC", "PX", "IO", "SM", "OP", "SEG", "PR", "KO")
 _RAW_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"  # Digital X-Ray Image Storage - For Processing
 
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _HEADER = 2**18  # ours: bytes; a radiograph's header is some kilobytes
 
 _CHEST = re.compile(r"CHEST|THORA[XC]|TORA[XC]|LUNG|PULM|POUMON|BRUSTKORB")
@@ -66,6 +70,39 @@ def dicom_view(path: Path) -> str:
         return _view(read_header(header_bytes(path))[0], [])
     except (OSError, DamagedHeaderError, NotDicomError):
         return ""
+
+
+def dicom_uids(path: Path, name: str) -> tuple[str, str, str, str] | None:
+    """UIDs of a file's study, series, SOP class and instance; None where it is no DICOM file.
+
+    Args:
+        path: of the file.
+        name: of the image, for messages.
+
+    Raises:
+        ImageError: it cannot be read, or lacks one of them.
+    """
+    try:
+        uids = tuple(read_reference(header_bytes(path)).values())
+    except NotDicomError:
+        return None
+    except (OSError, DamagedHeaderError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ImageError(f"{name}: the DICOM file cannot be read ({why}).") from error
+    return check_uids(uids, name)
+
+
+def check_uids(uids: Sequence[str], name: str) -> tuple[str, str, str, str]:
+    """UIDs of a study, a series, an SOP class and an instance, as DICOM has them (PS3.5 9.1).
+
+    Raises:
+        ImageError: one of them is missing, or is none.
+    """
+    for what, uid in zip(REFERENCE, uids, strict=True):
+        if not _UID.fullmatch(uid) or len(uid) > 64:
+            raise ImageError(f"{name}: the DICOM file has no valid {what}, so nothing can refer to its image.")
+    study, series, sop_class, instance = uids
+    return study, series, sop_class, instance
 
 
 def header_bytes(path: Path) -> bytes:

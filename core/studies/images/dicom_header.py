@@ -81,6 +81,13 @@ IDENTITY: dict[str, tuple[int, str]] = {
     "SOPInstanceUID": (0x00080018, "UI"),
 }
 """Tags that tell whose image it is, and when it was made."""
+REFERENCE: dict[str, tuple[int, str]] = {
+    "StudyInstanceUID": (0x0020000D, "UI"),
+    "SeriesInstanceUID": (0x0020000E, "UI"),
+    "SOPClassUID": (0x00080016, "UI"),
+    "SOPInstanceUID": (0x00080018, "UI"),
+}
+"""Tags by which another DICOM object refers to an image; they tell nothing else."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FORMATS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 
@@ -182,8 +189,17 @@ def read_identity(data: bytes) -> dict[str, str]:
     Raises:
         NotDicomError, DamagedHeaderError: as `read_header`.
     """
-    header, _ = read_header(data, {**_KEPT_TAGS, **dict(IDENTITY.values())})
-    found = {name: header.elements.get(tag) for name, (tag, _) in IDENTITY.items()}
+    return _texts(data, IDENTITY)
+
+
+def read_reference(data: bytes) -> dict[str, str]:
+    """Read the tags of `REFERENCE`, as `read_identity` does those of `IDENTITY`."""
+    return _texts(data, REFERENCE)
+
+
+def _texts(data: bytes, tags: Mapping[str, tuple[int, str]]) -> dict[str, str]:
+    header, _ = read_header(data, {**_KEPT_TAGS, **dict(tags.values())})
+    found = {name: header.elements.get(tag) for name, (tag, _) in tags.items()}
     return {
         name: bytes(element.value[:256]).decode("latin-1").strip(" \0\r\n\t") if element else ""
         for name, element in found.items()
