@@ -148,6 +148,7 @@ class Vocabulary:
 
     words: tuple[str, ...]
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+    _most_tokens: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a list without the special tokens at their indices."""
@@ -156,6 +157,8 @@ class Vocabulary:
         object.__setattr__(self, "_ids", {word: index for index, word in enumerate(self.words)})
         if len(self._ids) != len(self.words):
             raise CXRLensError("A vocabulary must not have a word twice.")
+        most = max((len(_TOKEN.findall(word)) for word in self.words[len(SPECIAL_TOKENS) :]), default=1)
+        object.__setattr__(self, "_most_tokens", most)
 
     @classmethod
     def build(cls, texts: Iterable[str], min_count: int) -> Vocabulary:
@@ -173,6 +176,21 @@ class Vocabulary:
         """Ids of the words that stand for removed ones."""
         return frozenset(index for index, word in enumerate(self.words) if is_removed(word))
 
+    def tokens(self, text: str) -> list[str]:
+        """Split as `tokenize`, but leave whole what is one word here: "right-sided", in imported vocabularies."""
+        parts = list(_TOKEN.finditer(text.lower()))
+        found: list[str] = []
+        while parts:
+            count = 1
+            for longer in range(2, min(self._most_tokens, len(parts)) + 1):
+                if parts[longer - 1].start() != parts[longer - 2].end():
+                    break
+                if text[parts[0].start() : parts[longer - 1].end()].lower() in self._ids:
+                    count = longer
+            found.append(text[parts[0].start() : parts[count - 1].end()].lower())
+            parts = parts[count:]
+        return found
+
     def ids(self, tokens: Iterable[str]) -> list[int]:
         """Ids of tokens; UNKNOWN of those that are no word of this vocabulary."""
         return [self._ids.get(token, UNKNOWN) for token in tokens]
@@ -185,7 +203,7 @@ class Vocabulary:
             sentences: put SENTENCE_END after each sentence (for the CNN-RNN-RNN decoder).
         """
         ids = [START]
-        for sentence in split_sentences(tokenize(text)):
+        for sentence in split_sentences(self.tokens(text)):
             ids += self.ids(sentence)
             if sentences:
                 ids.append(SENTENCE_END)
