@@ -178,17 +178,20 @@ class Vocabulary:
 
     def tokens(self, text: str) -> list[str]:
         """Split as `tokenize`, but leave whole what is one word here: "right-sided", in imported vocabularies."""
-        parts = list(_TOKEN.finditer(text.lower()))
-        found: list[str] = []
-        while parts:
-            count = 1
-            for longer in range(2, min(self._most_tokens, len(parts)) + 1):
-                if parts[longer - 1].start() != parts[longer - 2].end():
+        if self._most_tokens == 1:
+            return tokenize(text)
+        text = text.lower()
+        parts = [match.span() for match in _TOKEN.finditer(text)]
+        found, place = [], 0
+        while place < len(parts):
+            start, end = parts[place]
+            place += 1
+            for longer in range(place, min(place + self._most_tokens - 1, len(parts))):
+                if parts[longer][0] != parts[longer - 1][1]:
                     break
-                if text[parts[0].start() : parts[longer - 1].end()].lower() in self._ids:
-                    count = longer
-            found.append(text[parts[0].start() : parts[count - 1].end()].lower())
-            parts = parts[count:]
+                if text[start : parts[longer][1]] in self._ids:
+                    end, place = parts[longer][1], longer + 1
+            found.append(text[start:end])
         return found
 
     def ids(self, tokens: Iterable[str]) -> list[int]:

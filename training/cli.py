@@ -24,6 +24,7 @@ from training.commands import embed as embed_command
 from training.commands import explain as explain_command
 from training.commands import fine as fine_commands
 from training.commands import gate as gate_commands
+from training.commands import imports as import_commands
 from training.commands import label as label_command
 from training.commands import reading as reading_command
 from training.commands import review as review_commands
@@ -66,7 +67,7 @@ RESEARCH_ONLY = "Research use only. Not for use in diagnostic procedures."
 ORDER = (
     *("report", "dashboard", "bundles", "write", "embed", "review"),
     *("evaluate", "reading", "label", "explain-benchmark", "detect"),
-    *("systems", "rexrank"),
+    *("systems", "import", "rexrank"),
     *("card", "gate", "data", "phantom"),
     *(
         "plan",
@@ -106,6 +107,7 @@ app.add_typer(table_commands.tables, name="table")
 app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)
 app.add_typer(system_commands.app, name="systems")
+app.add_typer(import_commands.app, name="import")
 app.command()(write_command.write)
 app.command()(system_commands.rexrank)
 app.command()(embed_command.embed)
