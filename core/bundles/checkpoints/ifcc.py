@@ -1,7 +1,7 @@
 """Checkpoints of IFCC (Miura et al. 2021; ysmiura/ifcc) and of the paper's own code, which is a fork of it.
 
-Of its networks the Transformer, M2 and CNN-RNN-RNN are ours but for small things, which are options of our modules. What
-decides them and does not show in the weights is asked for.
+Of its networks the Transformer, M2 and CNN-RNN-RNN are ours but for small things, which are options of our modules.
+What decides them and does not show in the weights is asked for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ HEADS = 8
 """Of every attention, in its code."""
 SPECIAL = 4
 """Its first ids: filling up, start, unknown, end."""
+MOST_TEXT = 2**31
+"""Bytes of embeddings that are read."""
 _PARTS = ("query", "key", "value")
 
 _TRANSFORMER_RULES = [
@@ -243,16 +245,24 @@ def _with_words(
 
 
 def read_embedded(path: Path) -> list[str]:
-    """Words of word embeddings in their order: a line a word with its numbers, after a line with how many; gzipped or not.
+    """Words of word embeddings in their order, without the unknown one, which has an id of its own.
 
-    A JSON list of words does as well. The unknown word has an id of its own and is left out.
+    A line with their number and their width, then a line a word with its numbers, gzipped or not; or a JSON list of
+    words.
 
     Raises:
         CheckpointError: it is none of these, or lacks words.
     """
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as opened:
+            data = opened.read(MOST_TEXT + 1)
+        if len(data) > MOST_TEXT:
+            raise CheckpointError(
+                f"{path.name} is longer than {MOST_TEXT / 2**30:.0f} GB: these are no words of reports."
+            )
+        text = data.decode("utf-8")
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no file {path}.") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
