@@ -5,7 +5,10 @@ Nothing here comes from `core`. Their CNNs are torchvision's own blocks, IFCC's 
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -381,3 +384,61 @@ def settle(model: nn.Module, seed: int = 0) -> Any:
         elif "norm" in name and name.endswith(("weight", "bias")):
             value.add_(torch.randn(value.shape, generator=generator) / 10)
     return model.eval().requires_grad_(False)
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+WORDS = [".", "<unk>", "clear", "effusion", "heart", "is", "left", "lungs", "no", "right-sided", "the", "with"]
+"""In the order of R2Gen's ids, from 1."""
+EMBEDDED = ["the", ".", "lungs", "are", "clear", "no", "effusion", "heart", "is", "large"]
+"""In the order of IFCC's ids, from 4."""
+CHANNELS = (4, 4, 8, 8)
+
+
+def some_r2gen(seed: int = 0, block: Any = Bottleneck, **sizes: Any) -> Any:
+    """An R2Gen of a few thousand weights that writes `WORDS`."""
+    torch.manual_seed(seed)
+    cnn = resnet(block, CHANNELS, (2, 1, 1, 1))
+    model = settle(R2Gen(len(WORDS), cnn, CHANNELS[-1] * block.expansion, **sizes))
+    model.encoder_decoder.logit.weight.mul_(3)
+    return model
+
+
+def some_ifcc(seed: int = 0, **sizes: Any) -> Any:
+    """A Transformer of IFCC of a few thousand weights that writes `EMBEDDED`."""
+    torch.manual_seed(seed)
+    model = settle(Ifcc(len(EMBEDDED), densenet(), 9, **sizes))
+    model.word_dense.weight.mul_(3)
+    return model
+
+
+def save_r2gen(folder: Path, state: dict[str, Any], **more: Any) -> Path:
+    """A checkpoint as R2Gen's trainer writes it."""
+    path = folder / "model_best.pth"
+    torch.save({"epoch": 3, "state_dict": state, "monitor_best": 0.1, **more}, path)
+    return path
+
+
+def save_ifcc(folder: Path, state: dict[str, Any]) -> Path:
+    """A checkpoint as IFCC's logger writes it."""
+    path = folder / "model_31-152173.dict.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        torch.save({"epoch": 31, "model": state, "bests": {0: 0.5}}, file)
+    return path
+
+
+def save_embeddings(folder: Path) -> Path:
+    """IFCC's file of word embeddings, the unknown word among them."""
+    path = folder / "glove.txt.gz"
+    lines = [f"{len(EMBEDDED) + 1} 2", *(f"{word} 0.5 1.0" for word in EMBEDDED[:4]), "<unk> 0 0"]
+    lines += [f"{word} 0.5 1.0" for word in EMBEDDED[4:]]
+    path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
+    return path
+
+
+def save_annotations(folder: Path) -> Path:
+    """R2Gen's annotation.json whose words are `WORDS`."""
+    path = folder / "annotation.json"
+    reports = [" ".join(word for word in WORDS if word not in (".", "<unk>")) + "."] * 10
+    path.write_text(json.dumps({"train": [{"report": each} for each in reports], "val": [], "test": []}))
+    return path

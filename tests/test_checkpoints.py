@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models import densenet121, resnet101
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from typer.testing import CliRunner
 
-from core.bundles.checkpoints.ifcc import read_embedded, read_ifcc
+from core.bundles.checkpoints.ifcc import read_ifcc
 from core.bundles.checkpoints.r2gen import mimic_words, read_r2gen, read_words
 from core.bundles.checkpoints.reading import CheckpointError
 from core.bundles.checkpoints.writing import Imported, new_decoder, new_encoder
@@ -33,33 +29,30 @@ from core.studies.model_image import of_image
 from core.systems.pairs import pairs
 from core.text import END, SENTENCE_END, START, UNKNOWN, Vocabulary
 from core.types import CXRLensError, VisualTokens
-from tests.foreign_models import Ifcc, IfccPlanner, R2Gen, densenet, resnet, settle
+from tests.app_pages import open_page
+from tests.foreign_models import (
+    CHANNELS,
+    EMBEDDED,
+    WORDS,
+    Ifcc,
+    IfccPlanner,
+    R2Gen,
+    densenet,
+    resnet,
+    save_annotations,
+    save_embeddings,
+    save_ifcc,
+    save_r2gen,
+    settle,
+    some_ifcc,
+    some_r2gen,
+)
 from tests.tiny_models import random_image
 from training.cli import app
 
 pytestmark = pytest.mark.numeric
 
-WORDS = [".", "<unk>", "clear", "effusion", "heart", "is", "left", "lungs", "no", "right-sided", "the", "with"]
-"""In the order of R2Gen's ids, from 1."""
-EMBEDDED = ["the", ".", "lungs", "are", "clear", "no", "effusion", "heart", "is", "large"]
-"""In the order of IFCC's ids, from 4."""
-SMALL = (4, 4, 8, 8)
 IMAGE = torch.rand(2, 1, 224, 224, generator=torch.Generator().manual_seed(7))
-
-
-def foreign_r2gen(seed: int = 0, block: Any = Bottleneck, **sizes: Any) -> Any:
-    torch.manual_seed(seed)
-    cnn = resnet(block, SMALL, (2, 1, 1, 1))
-    model = settle(R2Gen(len(WORDS), cnn, SMALL[-1] * block.expansion, **sizes))
-    model.encoder_decoder.logit.weight.mul_(3)
-    return model
-
-
-def foreign_ifcc(seed: int = 0, **sizes: Any) -> Any:
-    torch.manual_seed(seed)
-    model = settle(Ifcc(len(EMBEDDED), densenet(), 9, **sizes))
-    model.word_dense.weight.mul_(3)
-    return model
 
 
 @pytest.fixture
@@ -71,25 +64,7 @@ def words(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def embeddings(tmp_path: Path) -> Path:
-    path = tmp_path / "glove.txt.gz"
-    lines = [f"{len(EMBEDDED) + 1} 2", *(f"{word} 0.5 1.0" for word in EMBEDDED[:4]), "<unk> 0 0"]
-    lines += [f"{word} 0.5 1.0" for word in EMBEDDED[4:]]
-    path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
-    return path
-
-
-def saved(folder: Path, state: dict[str, Any], **more: Any) -> Path:
-    """As R2Gen's trainer writes it."""
-    path = folder / "model_best.pth"
-    torch.save({"epoch": 3, "state_dict": state, "monitor_best": 0.1, **more}, path)
-    return path
-
-
-def saved_by_ifcc(folder: Path, state: dict[str, Any]) -> Path:
-    path = folder / "model_31-152173.dict.gz"
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        torch.save({"epoch": 31, "model": state, "bests": {0: 0.5}}, file)
-    return path
+    return save_embeddings(tmp_path)
 
 
 def built(imported: Imported) -> tuple[Any, Any]:
@@ -115,8 +90,8 @@ TEXT = "the lungs with no right-sided effusion. heart is swollen."
 
 @pytest.mark.parametrize(("block", "layers"), [(Bottleneck, 2), (BasicBlock, 1)])
 def test_r2gen_computes_what_the_original_does(block: Any, layers: int, tmp_path: Path, words: Path) -> None:
-    foreign = foreign_r2gen(block=block, layers=layers)
-    imported = read_r2gen(saved(tmp_path, foreign.state_dict()), vocabulary=words)
+    foreign = some_r2gen(block=block, layers=layers)
+    imported = read_r2gen(save_r2gen(tmp_path, foreign.state_dict()), vocabulary=words)
     encoder, decoder = built(imported)
     ids = torch.tensor([imported.vocabulary.encode(TEXT, 40)] * 2)[:, :-1]
     assert UNKNOWN in ids  # "swollen"
@@ -140,8 +115,8 @@ def test_r2gen_computes_what_the_original_does(block: Any, layers: int, tmp_path
 
 @pytest.mark.parametrize("seed", range(3))
 def test_r2gen_writes_the_originals_greedy_reports(seed: int, tmp_path: Path, words: Path) -> None:
-    foreign = foreign_r2gen(seed)
-    imported = read_r2gen(saved(tmp_path, foreign.state_dict()), vocabulary=words)
+    foreign = some_r2gen(seed)
+    imported = read_r2gen(save_r2gen(tmp_path, foreign.state_dict()), vocabulary=words)
     encoder, decoder = built(imported)
     config = GenerateConfig(beam_size=1, max_words=20)
     found = generate(decoder, encoder(IMAGE), config, imported.vocabulary)
@@ -165,15 +140,19 @@ def test_its_vocabulary_follows_from_its_annotations(tmp_path: Path) -> None:
     path.write_text(json.dumps({"train": [{"report": each} for each in reports], "val": [], "test": []}))
     for kept in ([".", "<unk>", "lungs", "the"], [".", "<unk>", "clear", "lungs", "the"]):
         torch.manual_seed(0)
-        model = settle(R2Gen(len(kept), resnet(BasicBlock, SMALL, (1, 1, 1, 1)), 8, width=16))
-        imported = read_r2gen(saved(tmp_path, model.state_dict()), annotations=path)
+        model = settle(R2Gen(len(kept), resnet(BasicBlock, CHANNELS, (1, 1, 1, 1)), 8, width=16))
+        imported = read_r2gen(save_r2gen(tmp_path, model.state_dict()), annotations=path)
         assert list(imported.vocabulary.words[5:]) == [word for word in kept if word != "<unk>"]
     torch.manual_seed(0)
-    model = settle(R2Gen(9, resnet(BasicBlock, SMALL, (1, 1, 1, 1)), 8, width=16))
+    model = settle(R2Gen(9, resnet(BasicBlock, CHANNELS, (1, 1, 1, 1)), 8, width=16))
+    written = some_r2gen().state_dict()
+    own = read_r2gen(save_r2gen(tmp_path, written), annotations=save_annotations(tmp_path))
+    assert own.vocabulary.words[5:] == tuple(word for word in WORDS if word != "<unk>")
+    path.write_text(json.dumps({"train": [{"report": each} for each in reports]}))
     with pytest.raises(
         CheckpointError, match="gives 4 with --threshold 10, 5 with --threshold 3; the checkpoint has 9"
     ):
-        read_r2gen(saved(tmp_path, model.state_dict()), annotations=path)
+        read_r2gen(save_r2gen(tmp_path, model.state_dict()), annotations=path)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +187,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> BundleLibrary:
     """A folder with an imported R2Gen, brought in by the command."""
     folder = tmp_path_factory.mktemp("imported")
     (folder / "words.json").write_text(json.dumps(WORDS))
-    file = saved(folder, foreign_r2gen().state_dict())
+    file = save_r2gen(folder, some_r2gen().state_dict())
     wanted = ["import", "r2gen", str(file), "--name", "theirs", "--vocabulary", str(folder / "words.json")]
     done = CliRunner().invoke(app, [*wanted, "--bundles", str(folder / "bundles")])
     assert done.exit_code == 0, done.output
@@ -223,7 +202,7 @@ def test_the_bundle_is_one_like_others(library: BundleLibrary) -> None:
     assert card.content["imported"]["from"] == "R2Gen"
     assert library.problems() == {}
     assert library.verify("theirs") < 1e-5
-    foreign, model = foreign_r2gen(), library.load("theirs")
+    foreign, model = some_r2gen(), library.load("theirs")
     kept = model.decoder.get_submodule("output").weight[5:]  # type: ignore[index]
     assert torch.equal(kept[1:], foreign.encoder_decoder.logit.weight[3:])  # not rounded
     ((name, report),) = write_reports([model], of_image(random_image()))
@@ -251,7 +230,7 @@ def test_every_method_that_can_explains_it(library: BundleLibrary) -> None:
     with pytest.raises(CXRLensError, match="never learned the word 'swollen'"):
         given(subject, "swollen")
     visual = encoded(subject.model)
-    foreign, ids = foreign_r2gen(), subject.model.vocabulary.encode(TEXT, 40)
+    foreign, ids = some_r2gen(), subject.model.vocabulary.encode(TEXT, 40)
     theirs = in_r2gen(subject.model.vocabulary, torch.tensor([ids]))
     steps = foreign(IMAGE[:1], theirs[:, :-1]).log_softmax(2)[0]
     likelihood = steps.gather(1, theirs[0, 1:, None]).sum()
@@ -263,6 +242,36 @@ def encoded(model: ReportModel) -> VisualTokens:
     with torch.no_grad():
         visual: VisualTokens = model.encoder(IMAGE[:1])
     return visual
+
+
+@pytest.mark.parametrize("page", ["read", "about"])
+def test_pages_show_it(page: str, library: BundleLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_BUNDLES", str(library.folder))
+    opened = open_page(page)
+    assert not [each.value for each in opened.error]
+    if page == "read":
+        (offered,) = [each for each in opened.button_group if each.key == "dve"]
+        assert [each.content for each in offered.options] == ["Transformer", "M2", "CNN-RNN-RNN", "R2Gen"]
+        assert [each.value for each in opened.caption if "of 13 models" in each.value] == ["13 of 13 models"]
+
+
+@pytest.mark.slow
+def test_full_sizes_have_their_place(tmp_path: Path, words: Path, embeddings: Path) -> None:
+    torch.manual_seed(0)
+    cnn = nn.Sequential(*list(resnet101().children())[:-2])
+    foreign = settle(R2Gen(len(WORDS), cnn, 2048, width=512, feed_forward=512, layers=3))
+    imported = read_r2gen(save_r2gen(tmp_path, foreign.state_dict()), vocabulary=words)
+    encoder, decoder = built(imported)
+    ids = torch.tensor([[START, 5, 6]])
+    ours = decoder(encoder(IMAGE[:1]), ids).logits[0, :, 5:].log_softmax(1)
+    kept = [place for place, word in enumerate(WORDS, 1) if word != "<unk>"]
+    theirs = foreign(IMAGE[:1], in_r2gen(imported.vocabulary, ids))[0][:, kept].log_softmax(1)
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+    foreign = settle(Ifcc(len(EMBEDDED), nn.Sequential(*densenet121().features.children()), 1024, width=512, slots=40))
+    imported = read_ifcc(save_ifcc(tmp_path, foreign.state_dict()), vocabulary=embeddings, views=1)
+    encoder, decoder = built(imported)
+    ours = decoder(encoder(IMAGE[:1]), ids).logits[0, :, 5:].log_softmax(1)
+    torch.testing.assert_close(ours, foreign(IMAGE[:1], in_ifcc(ids))[0, :, 4:].log_softmax(1), atol=1e-3, rtol=1e-3)
 
 
 # --------------------------------------------------------------------------------------------------------------- IFCC
@@ -284,8 +293,8 @@ IFCC_KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", IFCC_KINDS)
 @pytest.mark.parametrize("views", [1, 3])
 def test_ifcc_computes_what_the_original_does(kind: str, views: int, tmp_path: Path, embeddings: Path) -> None:
-    foreign = foreign_ifcc(**IFCC_KINDS[kind])
-    imported = read_ifcc(saved_by_ifcc(tmp_path, foreign.state_dict()), vocabulary=embeddings, views=views)
+    foreign = some_ifcc(**IFCC_KINDS[kind])
+    imported = read_ifcc(save_ifcc(tmp_path, foreign.state_dict()), vocabulary=embeddings, views=views)
     assert imported.decoder == ("m2" if "slots" in IFCC_KINDS[kind] else "transformer")
     encoder, decoder = built(imported)
     ids = torch.tensor([imported.vocabulary.encode("the lungs are clear . no effusion, heart", 40)] * 2)
@@ -316,7 +325,7 @@ def test_ifcc_computes_what_the_original_does(kind: str, views: int, tmp_path: P
 def test_ifccs_planner_computes_what_the_original_does(parallel: bool, tmp_path: Path, embeddings: Path) -> None:
     torch.manual_seed(1)
     foreign = settle(IfccPlanner(len(EMBEDDED), densenet(), 9, parallel=parallel))
-    file = saved_by_ifcc(tmp_path, foreign.state_dict())
+    file = save_ifcc(tmp_path, foreign.state_dict())
     imported = read_ifcc(file, vocabulary=embeddings, views=1, max_sentences=3, max_words=12)
     encoder, decoder = built(imported)
     vocabulary = imported.vocabulary
@@ -342,7 +351,7 @@ def test_the_papers_own_code_has_timms_densenet(tmp_path: Path, embeddings: Path
     cnn = timm.create_model("densenet121", growth_rate=4, block_config=(1, 1, 1, 1), bn_size=2)
     foreign = settle(Ifcc(len(EMBEDDED), nn.Module(), 8, slots=2))
     foreign.image_feats.densenet = settle(cnn)
-    file = saved_by_ifcc(tmp_path, foreign.state_dict())
+    file = save_ifcc(tmp_path, foreign.state_dict())
     imported = read_ifcc(file, vocabulary=embeddings, views=1)
     encoder, _ = built(imported)
     image = torch.rand(1, 1, 294, 294)
@@ -353,7 +362,7 @@ def test_the_papers_own_code_has_timms_densenet(tmp_path: Path, embeddings: Path
 
 
 def test_an_imported_m2_is_a_bundle(tmp_path: Path, embeddings: Path) -> None:
-    file = saved_by_ifcc(tmp_path, foreign_ifcc(slots=3).state_dict())
+    file = save_ifcc(tmp_path, some_ifcc(slots=3).state_dict())
     wanted = ["import", "ifcc", str(file), "--name", "m2", "--vocabulary", str(embeddings), "--json"]
     done = CliRunner().invoke(app, [*wanted, "--bundles", str(tmp_path / "bundles")])
     assert done.exit_code == 0, done.output
@@ -368,220 +377,3 @@ def test_an_imported_m2_is_a_bundle(tmp_path: Path, embeddings: Path) -> None:
     assert "There is a bundle m2" in str(again.exception)
     replaced = CliRunner().invoke(app, [*wanted, "--replace", "--bundles", str(tmp_path / "bundles")])
     assert replaced.exit_code == 0, replaced.output
-
-
-@pytest.mark.parametrize("text", ["3 2\nthe 1 2\nlungs 0 0\n", "the 1 2\n", "", '["the", 3]', "[", "\ufeff"])
-def test_embeddings_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "glove.txt"
-    path.write_text(text)
-    with pytest.raises(CheckpointError, match=r"glove\.txt"):
-        read_embedded(path)
-    path.write_bytes(gzip.compress(b"1 2\nthe 1 2\n")[:-9])
-    with pytest.raises(CheckpointError, match=r"glove\.txt cannot be read"):
-        read_embedded(path)
-
-
-# ----------------------------------------------------------------------------------------------------------- refusals
-
-
-@pytest.mark.parametrize("how", ["safetensors", "parallel", "bare", "half", "older torch"])
-def test_other_forms_of_the_same_weights(how: str, tmp_path: Path, words: Path) -> None:
-    state = foreign_r2gen().state_dict()
-    expected = read_r2gen(saved(tmp_path, state), vocabulary=words).decoder_state
-    path = tmp_path / "other.pth"
-    if how == "safetensors":
-        path = tmp_path / "other.safetensors"
-        save_file({key: value.clone() for key, value in state.items()}, path)
-    elif how == "parallel":
-        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
-    elif how == "bare":
-        torch.save({key: each for key, each in state.items() if "num_batches" not in key}, path)
-    elif how == "half":
-        torch.save({"state_dict": {key: v.half() if v.is_floating_point() else v for key, v in state.items()}}, path)
-    else:
-        torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=False)
-    found = read_r2gen(path, vocabulary=words).decoder_state
-    tolerance = {"atol": 1e-2, "rtol": 1e-2} if how == "half" else {"atol": 0, "rtol": 0}
-    for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, **tolerance)
-
-
-Change = Callable[[dict[str, Any]], Any]
-LUT, GAMMA = "encoder_decoder.model.tgt_embed.0.lut.weight", "encoder_decoder.model.encoder.norm.gamma"
-FAULTS: dict[str, tuple[Change, str]] = {
-    "missing": (lambda state: state.pop(GAMMA), rf"does not fit R2Gen: missing is {re.escape(GAMMA)}\."),
-    "no words": (lambda state: state.pop(LUT), rf"no checkpoint of R2Gen: {re.escape(LUT)} is missing"),
-    "more": (lambda state: state.update({"cmn.head.weight": torch.zeros(2)}), r"not known is cmn\.head\.weight"),
-    "shape": (lambda state: state.update({GAMMA: torch.ones(9)}), r"gamma has the shape \(9,\), not \(16,\)"),
-    "axes": (lambda state: state.update({LUT: torch.ones(13)}), "has the shape .*, where 2 axes are needed"),
-    "another depth": (
-        lambda state: [state.pop(key) for key in list(state) if "model.decoder.layers.0.src_attn" in key],
-        r"missing is .*decoder\.layers\.0\.src_attn\.linears\.0\.weight, .* and 5 more",
-    ),
-    "a gap": (
-        lambda state: [state.pop(key) for key in list(state) if "model.encoder.layers.0." in key],
-        r"missing is .*encoder\.layers\.0\.",
-    ),
-    "not finite": (lambda state: state[GAMMA].fill_(torch.nan), "gamma has numbers that are not finite"),
-    "whole numbers": (lambda state: state.update({GAMMA: torch.ones(16).long()}), "numbers of another kind"),
-    "complex": (lambda state: state.update({GAMMA: torch.ones(16) * 1j}), "is no plain tensor"),
-    "spread": (lambda state: state.update({GAMMA: torch.ones(1).expand(2**40)}), "is no plain tensor"),
-    "no tensor": (lambda state: state.update({GAMMA: "ones"}), "holds what is no tensor"),
-    "positions": (
-        lambda state: state["encoder_decoder.model.tgt_embed.1.pe"].mul_(2),
-        "positions of words that are not those",
-    ),
-    "batch norms": (
-        lambda state: state.update({"encoder_decoder.att_embed.1.running_var": torch.ones(16)}),
-        "not known is encoder_decoder.att_embed.1.running_var",
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_what_differs_is_named(fault: str, tmp_path: Path, words: Path) -> None:
-    change, message = FAULTS[fault]
-    state = dict(foreign_r2gen().state_dict())
-    change(state)
-    with pytest.raises(CheckpointError, match=message) as told:
-        read_r2gen(saved(tmp_path, state), vocabulary=words)
-    assert len(str(told.value)) < 500
-
-
-IFCC_FAULTS: dict[str, tuple[Change, str]] = {
-    "image positions": (lambda state: state.update({"image_pe.pe": torch.ones(7, 1, 16)}), "positions of the image's"),
-    "no encoder": (
-        lambda state: [state.pop(key) for key in list(state) if key.startswith("encoder.")],
-        r"no encoder over the image's tokens \(trans-s\)",
-    ),
-    "clip": (lambda state: state.update({"image_feats.dve.conv1.weight": torch.ones(1)}), "CLIP's image tower"),
-    "fewer words": (
-        lambda state: state.update({"embeddings.weight": torch.ones(9, 16)}),
-        r"has 10 words, the checkpoint 5",
-    ),
-    "a gate": (
-        lambda state: state.update({"decoder.layers.0.linear_alpha7.bias": torch.ones(1)}),
-        r"not known is decoder\.layers\.0\.linear_alpha7\.bias",
-    ),
-    "one matrix": (
-        lambda state: state.update({"decoder.layers.0.self_attn.in_proj_weight": torch.ones(47, 16)}),
-        r"in_proj_weight has the shape \(47, 16\), not \(48, 16\)",
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", IFCC_FAULTS)
-def test_what_differs_from_ifcc_is_named(fault: str, tmp_path: Path, embeddings: Path) -> None:
-    change, message = IFCC_FAULTS[fault]
-    state = dict(foreign_ifcc(slots=3).state_dict())
-    change(state)
-    with pytest.raises(CheckpointError, match=message):
-        read_ifcc(saved_by_ifcc(tmp_path, state), vocabulary=embeddings, views=1)
-
-
-class Harmful:
-    """What a pickle can do to whoever opens it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.path}",)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_with_code_is_refused_and_not_run(zipped: bool, tmp_path: Path, words: Path) -> None:
-    path, sign = tmp_path / "best.pth", tmp_path / "it-ran"
-    content = {"state_dict": foreign_r2gen().state_dict(), "args": Harmful(sign)}
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match=r"holds more than tensors \(.*system\)") as told:
-        read_r2gen(path, vocabulary=words)
-    assert not sign.exists()
-    assert "save_file" in str(told.value)
-    assert "'best.safetensors'" in str(told.value)
-
-
-def test_the_way_out_that_is_told_leads_out(tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved(tmp_path, foreign_r2gen().state_dict(), args=pytest.approx(1))
-    with pytest.raises(CheckpointError) as told:
-        read_r2gen(path, vocabulary=words)
-    monkeypatch.chdir(tmp_path)
-    exec(str(told.value).partition("import that file: ")[2], {})  # what the message tells to run
-    assert read_r2gen(tmp_path / "model_best.safetensors", vocabulary=words).decoder == "r2gen"
-
-
-@pytest.mark.parametrize("form", ["zip", "gzip", "older torch", "safetensors"])
-def test_a_file_that_is_cut_short_is_refused(form: str, tmp_path: Path, words: Path) -> None:
-    state = foreign_r2gen().state_dict()
-    path = tmp_path / "cut.pth"
-    if form == "gzip":
-        path = saved_by_ifcc(tmp_path, state)
-    elif form == "safetensors":
-        path = tmp_path / "cut.safetensors"
-        save_file(state, path)
-    else:
-        torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=form == "zip")
-    path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(CheckpointError, match=r"cannot be .*cut short"):
-        read_r2gen(path, vocabulary=words)
-
-
-@pytest.mark.parametrize("content", [[1, 2], {}, {"state_dict": 3}, {"state_dict": {}}, "text"])
-def test_a_checkpoint_without_tensors_is_refused(content: Any, tmp_path: Path, words: Path) -> None:
-    path = tmp_path / "odd.pth"
-    torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"odd\.pth holds"):
-        read_r2gen(path, vocabulary=words)
-
-
-@pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"PK\x03\x04", b"text, no checkpoint", bytes(3000)])
-def test_what_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path, words: Path) -> None:
-    path = tmp_path / "none.pth"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"none\.pth cannot be"):
-        read_r2gen(path, vocabulary=words)
-    with pytest.raises(CheckpointError, match="There is no file"):
-        read_r2gen(tmp_path / "not-there.pth", vocabulary=words)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        ({"views": 2}, "reads one image"),
-        ({"heads": 5}, "--heads 5: the model's width, 16, is no multiple of it"),
-        ({"memory_heads": 3}, "--memory-heads 3"),
-        ({"vocabulary": None}, r"\(--annotations\)"),
-    ],
-)
-def test_what_cannot_be_is_said(wanted: dict[str, Any], message: str, tmp_path: Path, words: Path) -> None:
-    path = saved(tmp_path, foreign_r2gen().state_dict())
-    with pytest.raises(CheckpointError, match=message):
-        read_r2gen(path, **{"vocabulary": words, **wanted})
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (WORDS[:-1], "has 11 words; the checkpoint has 12"),
-        ([*WORDS[:1], "unknown", *WORDS[2:]], "has no <unk>"),
-        ([*WORDS[:-1], "the"], "has a word twice: 'the'"),
-        ([*WORDS[:-1], "two words"], "has what is no word: 'two words'"),
-        ({word: number for number, word in enumerate(WORDS)}, "ids, from 1 without a gap"),
-        ({"words": 3.5}, "ids, from 1 without a gap"),
-        (7, "is no list of words"),
-    ],
-)
-def test_words_that_do_not_fit_are_refused(content: Any, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "words.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=message):
-        read_r2gen(saved(tmp_path, foreign_r2gen().state_dict()), vocabulary=path)
-
-
-@pytest.mark.parametrize("name", ["shared", "../elsewhere", "", ".hidden", "a/b", "x" * 65])
-def test_a_name_that_no_folder_can_have_is_refused(name: str, tmp_path: Path, words: Path) -> None:
-    file = saved(tmp_path, {})
-    wanted = ["import", "r2gen", str(file), "--name", name, "--vocabulary", str(words)]
-    done = CliRunner().invoke(app, [*wanted, "--bundles", str(tmp_path / "bundles")])
-    assert isinstance(done.exception, CXRLensError)
-    assert "cannot be the name of a bundle" in str(done.exception)

@@ -416,8 +416,12 @@ def list_bundles(
     rows: list[dict[str, Any]] = []
     for card in library.cards():
         row = {"name": card.name, "size": card.size, "trained_on": card.data["name"]}
-        row |= {"studies": card.data["studies"]["train"], "fit": asdict(card.fit), "fit_told": not card.fit_note}
-        line = f"{card.name:32} {card.size:6} trained on {row['trained_on']}, {row['studies']} studies"
+        row |= {"studies": card.data.get("studies", {}).get("train"), "fit": asdict(card.fit)}
+        row |= {"fit_told": not card.fit_note}
+        learned = f"trained on {row['trained_on']}, {row['studies']} studies"
+        if not card.trained_here:
+            learned = f"imported from {row['trained_on']}"
+        line = f"{card.name:32} {card.size:6} {learned}"
         if verify and card.name not in problems:
             try:
                 row["largest_difference"] = library.verify(card.name)

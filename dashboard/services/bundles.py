@@ -21,7 +21,7 @@ from core.bundles.card import Card, no_bundle
 from core.bundles.library import BundleLibrary
 from core.devices import Precision
 from core.files import hash_of
-from core.registry import all_pairs, pair_title
+from core.registry import DECODERS, all_pairs, pair_title
 from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import settings
@@ -103,7 +103,11 @@ def family_for(source: Source) -> str:
     """The family of bundles that fits a source: what learned from such studies, or at least from such images."""
     return max(
         families(),
-        key=lambda family: (learned_from(family, source), synthetic(family) == source.synthetic),
+        key=lambda family: (
+            learned_from(family, source),
+            synthetic(family) == source.synthetic,
+            all(card.trained_here for card in cards(family).values()),
+        ),
         default=PHANTOM,
     )
 
@@ -126,6 +130,12 @@ def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
     """Usable bundles of a family, the first unless named, by (encoder, decoder), in the order of the registry."""
     known = _catalogue().cards
     return known.get(next(iter(known), PHANTOM) if family is None else family, {})
+
+
+def decoders_of(encoder: str) -> list[str]:
+    """Decoders to choose from beside an encoder: those that are compared, and others that a usable bundle has."""
+    there = {decoder for of_family in _catalogue().cards.values() for name, decoder in of_family if name == encoder}
+    return [name for name, spec in DECODERS.items() if spec.compared or name in there]
 
 
 def title_of(card: Card) -> str:

@@ -26,6 +26,8 @@ from core.types import Fit
 
 SIZE: Size = "paper"
 """Whose numbers hold where the checkpoint has no others."""
+_RESERVED = ("shared", "phantom")
+"""The folder of shared encoders, and models that learned from computed images, which pages know by this name."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -78,11 +80,13 @@ def check_name(name: str, bundles: Path, *, replace: bool) -> None:
     Raises:
         BundleError: it is no name of a folder, or is taken.
     """
-    if not _NAME.fullmatch(name) or name == "shared":
+    if not _NAME.fullmatch(name) or name in _RESERVED:
         raise BundleError(
             f"'{name[:80]}' cannot be the name of a bundle: letters, digits, '-', '_' and '.', up to 64, the first a "
-            "letter or a digit; and not 'shared'."
+            f"letter or a digit; and not {' or '.join(_RESERVED)}."
         )
+    if name in {card.family for card in BundleLibrary(bundles).cards() if card.name != name}:
+        raise BundleError(f"{bundles} has a group of models {name}, of which this one is none. Choose another name.")
     if (bundles / name).exists() and not replace:
         raise BundleError(f"There is a bundle {name} in {bundles} already. Choose another name, or give --replace.")
 
@@ -114,7 +118,7 @@ def write_imported(imported: Imported, file: Path, bundles: Path, name: str, *, 
         "created": datetime.date.today().isoformat(),
         "licence": "that of the checkpoint, and of the data that it learned from",
         "intended_use": INTENDED_USE,
-        "data": {"name": imported.kind, "description": imported.about, "fingerprint": "", "studies": {}},
+        "data": {"name": imported.kind, "description": imported.about},
         "imported": {"from": imported.kind, "file": file.name, "sha256": sha256_of(file)},
         "encoder": {
             "name": "dve",
