@@ -6,6 +6,7 @@ into the working directory (runs, data, tables) or into the user's own folders (
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import platformdirs
@@ -41,8 +42,8 @@ def new_tables() -> Path:
 
 
 def cache() -> Path:
-    """The user's folder for what can be computed again."""
-    return Path(platformdirs.user_cache_path("cxr-lens"))
+    """The folder for what can be computed again: ``CXR_CACHE``, or the user's own."""
+    return Path(os.environ.get("CXR_CACHE") or platformdirs.user_cache_path("cxr-lens")).resolve()
 
 
 def own_data() -> Path:

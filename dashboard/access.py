@@ -271,7 +271,7 @@ def _reader_cookie() -> str:
 
 def _ask_for_key() -> None:
     _print_address(local_address())
-    st.subheader("Open this page with the key of this machine")
+    st.header("Open this page with the key of this machine")
     st.markdown(
         "Review sessions are for whoever sits at this machine. The address that opens them has been printed in the "
         "terminal where the dashboard was started: open it once, and this browser is known from then on."
@@ -317,7 +317,7 @@ def _local_user() -> Actor:
 
 def _ask_who(known: Mapping[str, Role]) -> None:
     _keep_cookies(None)
-    st.subheader("Who are you?")
+    st.header("Who are you?")
     st.caption("On this machine no password is asked. Your marks are kept under the name that you choose.")
     for role in ("reader", "researcher", "admin"):
         names = [name for name in known if known[name] == role]
@@ -389,7 +389,7 @@ def _sign_out() -> None:
 
 
 def _ask_to_sign_in() -> None:
-    st.subheader("Sign in to review")
+    st.header("Sign in to review")
     st.caption("Your marks are kept under the name that your identity provider gives.")
     auth = st.secrets["auth"]
     providers = [name for name, value in auth.items() if isinstance(value, Mapping)]

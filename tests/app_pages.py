@@ -39,5 +39,5 @@ def linked_bundles(folder: Path, *names: str, without: Sequence[str] = ()) -> Pa
 
 def words_on(app: AppTest) -> str:
     """What a page says."""
-    kinds = (app.markdown, app.caption, app.subheader, app.info, app.success, app.warning, app.error)
+    kinds = (app.markdown, app.caption, app.header, app.info, app.success, app.warning, app.error)
     return "\n".join(str(each.value) for kind in kinds for each in kind)

@@ -17,6 +17,9 @@ os.environ.setdefault("CXR_KEY", str(Path(tempfile.mkdtemp(prefix="cxr-lens-test
 os.environ.setdefault("CXR_EVALUATIONS", tempfile.mkdtemp(prefix="cxr-lens-tests-"))
 os.environ.setdefault("CXR_SYSTEMS", tempfile.mkdtemp(prefix="cxr-lens-tests-"))
 
+# Tiny models lose time when threads wait for each other, and so do tiny matrices; read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
 import hypothesis
 import pytest
 import streamlit as st
@@ -34,7 +37,7 @@ from core.types import VisualTokens
 # Without a client the answer is that of a new browser on this machine.
 streamlit_context._get_client_context = lambda: None
 
-# Tiny models lose time when threads wait for each other; `make test-cpus` asks for two all the same.
+# `make test-cpus` asks for two all the same.
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 torch.set_num_threads(THREADS)
 

@@ -157,7 +157,7 @@ def test_the_first_view_has_a_map_its_quality_and_the_neighbours() -> None:
     assert len(test.get("plotly_chart")) == 1
     assert "Map quality (trustworthiness)" in words_on(test)
     assert "at random it would be" in words_on(test)
-    assert any("Nearest to" in each.value for each in test.subheader)
+    assert any("Nearest to" in each.value for each in test.header)
     assert any("cxr-cards" in each.value for each in test.html)
 
 
@@ -165,12 +165,12 @@ def test_the_first_view_has_a_map_its_quality_and_the_neighbours() -> None:
 def test_the_address_restores_the_choice_and_names_strange_studies() -> None:
     ids = list(studies.visible_studies())[:3]
     test = open_page("embeddings", picked=",".join([*ids, "P999999-9"]), encoder="CVE")
-    assert any("Chosen studies: 3" in each.value for each in test.subheader)
+    assert any("Chosen studies: 3" in each.value for each in test.header)
     assert "1 of the studies in the address" in words_on(test)
     assert ids in [each.value["Study"].tolist() for each in test.dataframe if "Study" in each.value]
     test.button(key="clear").click().run()
     assert "picked" not in test.query_params
-    assert any(each.value == "Chosen studies" for each in test.subheader)
+    assert any(each.value == "Chosen studies" for each in test.header)
 
 
 @needs_bundles

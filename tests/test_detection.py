@@ -24,6 +24,7 @@ from core.types import CXRLensError
 from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
 from tests.commands import cxr_lens
 
+FEW = 60  # resamples, where intervals are not what is asked
 NORMAL = "The heart is normal in size. No pneumothorax or pleural effusion."
 
 
@@ -45,7 +46,7 @@ def a_source(chests: int = 12) -> GradedSource:
 
 def test_a_blind_spot_is_found() -> None:
     source = a_source()
-    result = measure(source, reports(source, lambda film, extent: film.side == "left" and extent > 0.35))
+    result = measure(source, reports(source, lambda film, extent: film.side == "left" and extent > 0.35), resamples=FEW)
     right, left = result.detections
     assert (right.side, left.side) == ("right", "left")
     assert right.half.extent is None and right.half.low is None
@@ -59,7 +60,7 @@ def test_a_blind_spot_is_found() -> None:
 
 def test_sides_that_are_alike_do_not_differ() -> None:
     source, rng = a_source(30), np.random.default_rng(1)
-    result = measure(source, reports(source, lambda film, extent: rng.random() < extent))
+    result = measure(source, reports(source, lambda film, extent: rng.random() < extent), resamples=FEW)
     assert abs(result.mirrors[0].right - result.mirrors[0].left) < 0.06
     assert result.mirrors[0].p > 0.01
 
@@ -67,7 +68,7 @@ def test_sides_that_are_alike_do_not_differ() -> None:
 def test_false_alarms_are_counted_on_the_same_chests() -> None:
     source = a_source()
     written = {each: says("left") if each.startswith(("C0000", "C0001")) else NORMAL for each in source.films}
-    result = measure(source, written)
+    result = measure(source, written, resamples=FEW)
     assert (result.false_alarms, result.normals) == (2, 12)
     low, high = result.false_alarm_interval
     assert (low, high) == (pytest.approx(0.0209, abs=1e-4), pytest.approx(0.4841, abs=1e-4))  # Clopper and Pearson
@@ -80,7 +81,7 @@ def test_chests_without_all_their_reports_are_left_out_and_too_few_are_said() ->
     source = a_source(4)
     written = reports(source, lambda film, extent: extent > 0.5)
     del written["C0002-left-03"]
-    assert measure(source, written).normals == 3
+    assert measure(source, written, resamples=FEW).normals == 3
     with pytest.raises(CXRLensError, match="Only 0 of 4 chests"):
         measure(source, {"x": NORMAL})
 
@@ -152,7 +153,7 @@ def coverage(studies: int, chests: int, resamples: int) -> float:
 
 
 def test_intervals_hold_the_truth() -> None:
-    assert coverage(studies=20, chests=40, resamples=60) >= 0.8  # 0.93 to 0.97 in the slow test
+    assert coverage(studies=12, chests=40, resamples=40) >= 0.75  # 0.93 to 0.97 in the slow test
 
 
 @pytest.mark.slow

@@ -32,8 +32,8 @@ _VERSION = 2  # raise it when the same input gives another map
 
 
 def cache_folder() -> Path:
-    """Where maps are kept: ``CXR_CACHE``, or ``cxr-lens`` in the user's cache folder; "projections" in it."""
-    return Path(os.environ.get("CXR_CACHE") or paths.cache()).resolve() / "projections"
+    """Where maps are kept."""
+    return paths.cache() / "projections"
 
 
 def fingerprint(values: Floats) -> str:

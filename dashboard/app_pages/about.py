@@ -8,14 +8,14 @@ from core.registry import DECODERS, ENCODERS, compared_decoders, compared_pairs
 from core.types import CXRLensError
 from dashboard.services import bundles, sources, studies
 
-st.subheader("What CXR Lens is")
+st.header("What CXR Lens is")
 st.markdown(
     f"CXR Lens writes draft reports of chest radiographs with {len(compared_pairs())} models: {len(ENCODERS)} image "
     f"encoders, each with {len(compared_decoders())} report decoders. It shows what stands behind each report. It "
     "rebuilds and extends Nazarov et al. 2022, which compares ways to encode the image."
 )
 
-st.subheader("Limits")
+st.header("Limits")
 st.markdown(
     "- **Not a medical device.** Research use only; not for use in diagnostic procedures.\n"
     "- Models named phantom-… learned from **synthetic X-rays**. They know nothing of real ones.\n"
@@ -26,7 +26,7 @@ st.markdown(
     "- An uploaded image stays in the memory of the browser session and is not stored."
 )
 
-st.subheader("Data")
+st.header("Data")
 for name, title in sources.names().items():
     if name == sources.UPLOAD:
         continue
@@ -37,7 +37,7 @@ for name, title in sources.names().items():
     else:
         st.markdown(f"**{title}** " + " · ".join(told))
 
-st.subheader("Encoders and decoders")
+st.header("Encoders and decoders")
 left, right = st.columns(2, gap="medium")
 with left:
     for encoder in ENCODERS.values():
@@ -49,7 +49,7 @@ with right:
         st.markdown(f"**{decoder.title}** {decoder.summary}")
         st.caption(decoder.source)
 
-st.subheader("Model cards")
+st.header("Model cards")
 st.caption("The setting `CXR_BUNDLES` names the folder of models; without it, those that come with CXR Lens are used.")
 for name, message in bundles.problems().items():
     st.error(f"**{name}**: {message}", icon=":material/error:")

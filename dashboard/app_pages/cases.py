@@ -305,7 +305,7 @@ def show(results: ResultSet) -> None:
 
 remember()
 chosen = choose_source()
-st.subheader("Reports side by side")
+st.header("Reports side by side")
 results = choose_evaluation(chosen)
 if results is None:
     offer_evaluation(chosen)

@@ -173,7 +173,7 @@ def explain() -> None:
         )
 
 
-st.subheader("How small a finding is still reported")
+st.header("How small a finding is still reported")
 st.caption("The same synthetic chest with one finding turned up step by step, and what the models write of each film.")
 results, damaged = detection.found()
 for message in damaged.values():

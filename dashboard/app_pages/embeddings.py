@@ -75,7 +75,7 @@ def explain() -> None:
 
 
 case = picker.choose_case()
-st.subheader("The studies as an encoder sees them")
+st.header("The studies as an encoder sees them")
 with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     name = choose_source(case)
     encoder = choose_encoder(name)

@@ -87,11 +87,10 @@ def show_first(case: Case, card: Card) -> None:
     ranks = filters.likeness(case, card)
     shown = [each for each in measured if each.name != filters.LIKENESS or ranks is not None]
     first = shown[0].name if shown else filters.LIKENESS if ranks is not None else "cls-attention"
-    st.subheader("What each filter says of this X-ray")
+    st.header("What each filter says of this X-ray")
     st.markdown(_measured(shown) if shown else NOT_MEASURED.format(sign=filters.SIGNS[first]))
     values, kind = _values(case, card, first, ranks)
-    with st.container(height=330, border=False):
-        filter_bars(filters.views(case, card).filtered, CLUSTERS, values, kind=kind)
+    filter_bars(filters.views(case, card).filtered, CLUSTERS, values, kind=kind)
 
 
 def _measured(signs: Sequence[filters.Sign]) -> str:
@@ -254,7 +253,7 @@ def chosen_filter() -> str:
 
 def show_switches(case: Case, card: Card) -> list[str]:
     """Switch filters off and write the report again; returns those that are off."""
-    st.subheader("What if a filter were off?")
+    st.header("What if a filter were off?")
     off = st.multiselect(
         "Filters switched off",
         list(CLUSTERS),
@@ -310,7 +309,7 @@ def show_one(card: Card, pictures: filters.Pictures, looks: filters.Looks, neede
     """One filter: what it was trained on, what it lets pass, looked at and needed."""
     name = chosen_filter()
     index = CLUSTERS.index(name)
-    st.subheader(f"The filter of {name}")
+    st.header(f"The filter of {name}")
     learned = filters.learned(card, name)
     only = "" if learned.absent else "only "
     said = (

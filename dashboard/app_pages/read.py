@@ -349,7 +349,7 @@ def write_some(case: Case, waiting: Sequence[Card]) -> None:
 @st.fragment
 def show_filters(case: Case, family: str) -> None:
     """What each filter of CCVE makes of the image."""
-    st.subheader("What CCVE's filters see")
+    st.header("What CCVE's filters see")
     card = filters.first_pair(family)
     if card is None:
         st.info("There is no model here that looks through CCVE's filters.")

@@ -97,7 +97,7 @@ if session_id:
     case()
 else:
     access.show_user(who)
-    st.subheader("Your sessions to read")
+    st.header("Your sessions to read")
     found = list_sessions(access.database(), who, to_read=True)
     for each in found:
         left = "closed" if each.state == "closed" else f"{each.done} of {each.screens} read"

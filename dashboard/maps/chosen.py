@@ -91,7 +91,7 @@ def show_picked(points: Embeddings, colouring: Colouring, groups: dict[str, list
     name, source = points.source, sources.source(points.source)
     known = studies.visible_studies(name)
     picked = [each for each in st.session_state[session.PICKED] if each in known]
-    st.subheader(f"Chosen studies: {len(picked)}" if picked else "Chosen studies")
+    st.header(f"Chosen studies: {len(picked)}" if picked else "Chosen studies")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
             "Choose a whole group",
@@ -160,7 +160,7 @@ def _show_more() -> None:
 def show_neighbours(points: Embeddings, case: Case) -> None:
     """The studies nearest to the open one in the embedding itself, with their reports."""
     name, source = points.source, sources.source(points.source)
-    st.subheader(f"Nearest to {case.title}")
+    st.header(f"Nearest to {case.title}")
     try:
         found = embeddings.neighbours(points, case.title, NEAREST) if case.source == name else []
         if not found and points.kind == embeddings.POOLED:

@@ -105,7 +105,7 @@ def _show_spread(group: Sequence[ResultSet], score: str) -> None:
             for name, each in spreads.items()
         ]
     )
-    st.subheader(f"{SCORES[score]} over {len(group)} seeds")
+    st.header(f"{SCORES[score]} over {len(group)} seeds")
     repeated = len({results.seed for results in group}) < len(group) or any(
         results.seed == "not recorded" for results in group
     )

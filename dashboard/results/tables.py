@@ -52,7 +52,7 @@ def show_tables(results: ResultSet) -> None:
     for problem in problems:
         st.error(problem, icon=":material/error:")
     for name in SHOWN:
-        st.subheader(TABLES[name])
+        st.header(TABLES[name])
         st.caption(ABOUT[name])
         if name in ours:
             _ours(ours[name])

@@ -79,7 +79,7 @@ def _plot(figure: Any, key: str, alt: str) -> None:
 def _show_errors(analysis: Analysis) -> None:
     if not analysis.errors:
         return
-    st.subheader("Errors")
+    st.header("Errors")
     total = {row.model: row for row in analysis.errors if row.error == ANY_ERROR and row.significant}
     ranked = sorted(total.values(), key=lambda row: row.per_report.value)
     _plot(
@@ -107,7 +107,7 @@ def _show_errors(analysis: Analysis) -> None:
 def _show_strengths(analysis: Analysis) -> None:
     if not analysis.strengths:
         return
-    st.subheader("Preference")
+    st.header("Preference")
     _plot(
         figures.forest(
             [(row.model, row.log_strength) for row in analysis.strengths], "Strength (Bradley-Terry, log)", neutral=0
@@ -136,7 +136,7 @@ def _show_strengths(analysis: Analysis) -> None:
 def _show_support(analysis: Analysis) -> None:
     if not analysis.support:
         return
-    st.subheader("Do explanations support their sentences?")
+    st.header("Do explanations support their sentences?")
     _plain_table(
         (
             {"Model": row.model}
@@ -150,7 +150,7 @@ def _show_support(analysis: Analysis) -> None:
 
 def _show_agreement(analysis: Analysis) -> None:
     if analysis.agreement:
-        st.subheader("Agreement between readers")
+        st.header("Agreement between readers")
         _plain_table(
             (
                 {
@@ -169,7 +169,7 @@ def _show_agreement(analysis: Analysis) -> None:
             "1: full agreement; 0: no more than by chance; –: all gave the same answer, or there are too few answers."
         )
     if analysis.self_agreement:
-        st.subheader("Agreement of each reader with themselves")
+        st.header("Agreement of each reader with themselves")
         _plain_table(
             (
                 {
@@ -187,7 +187,7 @@ def _show_agreement(analysis: Analysis) -> None:
 def _show_settled(results: Results, analysis: Analysis) -> None:
     if not analysis.disputed:
         return
-    st.subheader("Disagreements")
+    st.header("Disagreements")
     st.markdown(
         f"{analysis.disputed} questions were answered differently; {analysis.settled} were settled by a third reader."
     )
@@ -214,7 +214,7 @@ def _show_settled(results: Results, analysis: Analysis) -> None:
 def _show_drift(results: Results, analysis: Analysis) -> None:
     if not analysis.drift:
         return
-    st.subheader("Change over the session")
+    st.header("Change over the session")
     done = results.screens[(results.screens["state"] == "done") & ~results.screens["repeat"]]
     done = done[~done["adjudication"]].sort_values("finished")
     seconds = {str(reader): group["seconds"].tolist() for reader, group in done.groupby("reader", sort=True)}
@@ -239,7 +239,7 @@ def _show_metrics(results: Results, analysis: Analysis) -> Analysis:
     """Compare metrics with readers where that is asked for, as it takes a while; the analysis with what was found."""
     if results.rubric.mark != "error":
         return analysis
-    st.subheader("Automatic metrics against readers")
+    st.header("Automatic metrics against readers")
     if not st.toggle("Score the reports and compare (up to a minute)", key="metrics-wanted"):
         return analysis
     try:
@@ -284,7 +284,7 @@ def _show_names(who: Actor, session_id: str) -> None:
 
 
 def _show_files(results: Results, analysis: Analysis) -> None:
-    st.subheader("Download")
+    st.header("Download")
     title, session_id = results.design["title"], results.session_id
     source = str(results.design["source"])
     pictures = source != "" and st.checkbox(

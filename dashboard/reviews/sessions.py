@@ -57,14 +57,14 @@ def show_waiting(who: Actor) -> None:
     found = list_sessions(access.database(), who, to_read=True)
     waiting = [each for each in found if each.state == "open"]
     if waiting or who.role == "reader":
-        st.subheader("Waiting for you")
+        st.header("Waiting for you")
     if not waiting and who.role == "reader":
         st.info("No session is waiting for you. A researcher makes one and names you as its reader.")
     for info in waiting:
         _show_task(who, info)
     closed = [each for each in found if each.state == "closed"]
     if closed and who.role == "reader":
-        st.subheader("Closed")
+        st.header("Closed")
         for info in closed:
             with st.expander(f"{info.title} · {info.done} of {info.screens} screens"):
                 try:
@@ -176,7 +176,7 @@ def show_own(who: Actor) -> None:
 def show_session(who: Actor, session_id: str) -> None:
     """One session: readers, design, actions; when closed, its results."""
     progress = session_progress(access.database(), who, session_id)
-    st.subheader(_plain(progress.design.title))
+    st.header(_plain(progress.design.title))
     _show_readers(progress)
     with st.expander("Design"):
         _show_design(progress)

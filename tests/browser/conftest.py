@@ -85,7 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[sync_api.Browser]:
-    """Chromium, Chrome or Edge. It runs an event loop in this thread and lets no other run, so it ends with this folder."""
+    """Chromium, Chrome or Edge. Its event loop lets no other run in this thread, so it ends with this folder."""
     with sync_api.sync_playwright() as playwright:
         try:
             browser = start(playwright)

@@ -35,7 +35,8 @@ from tests.browser.test_cases import turns
 from tests.openi_tree import png
 from training.bench.sources import COUNT, entries
 
-MODELS = ("openi-fve-m2", "openi-dve-m2")  # whose evaluation and maps are made where there are none
+MODELS = ("openi-fve-m2", "openi-dve-m2")  # whose evaluation is made where there is none
+MAPS = ("openi-fve-transformer", "openi-dve-transformer")  # whose maps the page shows of these encoders
 TIMES = 5
 FILM = "film.png"
 FEW = 700  # studies; of 600 a list is offered
@@ -62,7 +63,7 @@ Row = tuple[str, str, list[float]]
 def opened(browser: Browser, folder: Path, sources: str) -> Iterator[tuple[Server, Watched]]:
     """A fresh server on some sources, with this user's own maps and evaluations, and a page of it."""
     kept = {"CXR_CACHE": str(paths.cache()), "CXR_EVALUATIONS": str(own.home())}
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with closing(start_server(folder, CXR_SOURCES=sources, **kept)) as started:
         server = next(started)
         watched = watch(browser, server.url)
@@ -107,7 +108,7 @@ def cases(browser: Browser, folder: Path, index: Path) -> Iterator[Row]:
 def maps(browser: Browser, folder: Path, index: Path) -> Iterator[Row]:
     """Maps of the test studies, from disk."""
     source = open_source(str(index))
-    for name in MODELS:
+    for name in MAPS:
         embed(Embedding(source.key, paths.BUNDLES, name, "test"), lambda share, what: None)
     first, then = [], []
     address = f"embeddings?source={name_of(index)}&encoder="
@@ -141,22 +142,26 @@ def drawn(watched: Watched) -> None:
 def typing(browser: Browser, folder: Path, index: Path, count: int = COUNT) -> Iterator[Row]:
     """Choosing among as many studies as MIMIC-CXR has; all have one small image.
 
-    Memory is what they take beyond as few as are chosen by typing at all, after the same work.
+    Memory is that of a server which has read as many reports of other studies before.
     """
     films = folder / "films"
     films.mkdir(parents=True)
     (films / FILM).write_bytes(png(1))
     size = (films / FILM).stat().st_size
-    for name, many in (("few", FEW), ("many", count)):
+    for name, many in (("few", FEW), ("as-few", FEW), ("many", count)):
         write_index(folder / name, "mimic_cxr", films, {}, (alike(each, size) for each in entries(many)), Notes())
-    with opened(browser, folder, f"{folder / 'few'},{folder / 'many'}") as (server, watched):
+    named = ",".join(str(folder / each) for each in ("few", "as-few", "many"))
+    with opened(browser, folder, named) as (server, watched):
         choose(watched, folder / "few")
-        with growth(server) as grown:
+        with growth(server) as of_few:
+            choose(watched, folder / "as-few")
+        with growth(server) as of_many:
             entered, writing, paused = choose(watched, folder / "many")
     yield f"Read: a study of {count:,} by its id, from Enter, s", "0.3", entered
     yield "the same while reports of the last one are written, s", "", writing
     yield "the same without Enter, with the pause of 0.3 s before it is looked for, s", "", paused
-    yield f"memory that {count:,} studies take beyond {FEW}, at most, MB", "300", grown
+    yield f"memory by which the server grows with {count:,} studies, at most, MB", "300", of_many
+    yield f"the same with another {FEW} studies, which are chosen and reported alike, MB", "", of_few
 
 
 def choose(watched: Watched, index: Path) -> tuple[list[float], list[float], list[float]]:

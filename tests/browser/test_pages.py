@@ -1,11 +1,18 @@
-"""Every page in a real browser, at a desk and on a phone."""
+"""Every page in a real browser, at a desk and on a phone: no error, nothing sticks out, nothing that axe objects to."""
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Iterator
+
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import Server, overhang, watch
+from tests.served import serving
+from training.commands.dashboard import command
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -32,4 +39,28 @@ def test_shows_no_error_and_nothing_sticks_out(
     expect(watched.page.get_by_role("note").filter(has_text="Research use only")).to_be_visible()
     assert watched.page.get_by_test_id("stException").count() == 0
     assert overhang(watched.page) <= 0
+    found = Axe().run(watched.page)
+    assert not found.violations_count, found.generate_report()
+    watched.close()
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a dashboard with the light theme."""
+    folder = tmp_path_factory.mktemp("light")
+    started = [sys.executable, "-m", "streamlit", *command(["--theme.base", "light"])]
+    with serving(started, folder, folder / "log") as (port, _):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAGES)
+def test_the_light_theme_is_as_accessible(browser: Browser, light: str, path: str) -> None:
+    watched = watch(browser, light)
+    (watched.open_review if path == "review" else watched.open)(path)
+    expect(watched.page.get_by_text(PAGES[path]).first).to_be_visible(timeout=30_000)
+    background = watched.page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+    assert min(int(each) for each in re.findall(r"\d+", background)[:3]) > 200
+    found = Axe().run(watched.page)
+    assert not found.violations_count, found.generate_report()
     watched.close()

@@ -86,7 +86,7 @@ def chosen_words(watched: Watched) -> str:
 def mark_case(watched: Watched, reader: str, position: int) -> list[Made]:
     """Mark the case in sight: anna by keyboard, boris by mouse; how many and what differs from case to case."""
     page, kinds = watched.page, list(ERROR_KINDS)
-    head = page.locator(".body h4").first.evaluate("head => head.firstChild.textContent").strip()
+    head = page.locator(".body h2").first.evaluate("head => head.firstChild.textContent").strip()
     sentences = [each.strip() for each in page.locator(".body .sentence").all_text_contents()]
     text, made = " ".join(sentences), []
     for number in range((position + 2 * (reader == "boris")) % 3):
@@ -97,7 +97,7 @@ def mark_case(watched: Watched, reader: str, position: int) -> list[Made]:
             for key in ["ArrowUp"] * (len(sentences) + 1) if whole else ["ArrowDown"]:
                 page.keyboard.press(key)
         elif whole:
-            page.locator(".body h4").first.click()
+            page.locator(".body h2").first.click()
         else:  # the second time it is the word that is clicked
             page.locator(".body .sentence").nth(min(1, len(sentences) - 1)).locator("span").first.click()
         words = None if whole else chosen_words(watched)

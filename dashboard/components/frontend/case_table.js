@@ -19,13 +19,13 @@ function marked(piece) {
 }
 
 function report(title, cell) {
-  const box = make("div", { className: "cell", role: "cell" }, make("h4", { text: title }))
+  const box = make("div", { className: "cell", role: "cell" }, make("h3", { text: title }))
   if (cell.counts) {
     const counts = make("span", { className: "counts" })
     for (const [kind, number] of Object.entries(cell.counts)) {
       if (number) counts.append(make("span", { title: `${number} ${kind}`, "aria-label": `${number} ${kind}` }, sign(kind), String(number)))
     }
-    box.querySelector("h4").append(counts)
+    box.querySelector("h3").append(counts)
   }
   box.append(make("p", {}, ...cell.pieces.map(marked)))
   if (cell.missed?.length) {
@@ -78,7 +78,7 @@ class Table {
     const study = make("div", { className: "study", role: "rowheader" })
     if (row.picture) study.append(make("img", { alt: `Radiograph ${row.id}`, src: `data:image/jpeg;base64,${row.picture}` }))
     study.append(make("div", {}, name, make("small", { text: row.about }), make("label", {}, box, " in the figure")))
-    return make("article", { className: "row", role: "row", tabindex: 0, "aria-label": `${row.id}: ${row.about}` },
+    return make("div", { className: "row", role: "row", tabindex: 0, "aria-label": `${row.id}: ${row.about}` },
       study, ...(referenced ? [report("Reference", { pieces: row.reference })] : []), ...row.cells.map((cell, place) => report(columns[place], cell)))
   }
 

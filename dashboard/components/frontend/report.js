@@ -45,7 +45,7 @@ function read(piece) {
 }
 
 function referenceCard(data) {
-  const article = make("article", { className: "reference", "aria-label": data.title }, make("header", {}, make("h4", { text: data.title })))
+  const article = make("article", { className: "reference", "aria-label": data.title }, make("header", {}, make("h2", { text: data.title })))
   for (const section of data.sections) {
     const name = make("span", { className: "section", text: section.name })
     article.append(make("p", {}, name, ...section.pieces.map(read)))
@@ -54,7 +54,7 @@ function referenceCard(data) {
 }
 
 function card(data) {
-  const header = make("header", {}, make("h4", { text: data.title, title: data.about ?? data.title }))
+  const header = make("header", {}, make("h2", { text: data.title, title: data.about ?? data.title }))
   if (data.measured) header.append(make("small", { text: data.measured }))
   const article = make("article", { className: "card", "aria-label": data.title, "data-name": data.name }, header)
   if (data.waiting) {
@@ -150,7 +150,7 @@ function overview(data) {
     if (groups.at(-1)?.name === group) groups.at(-1).span++
     else groups.push({ name: group, about: about ?? group, span: 1 })
   }
-  const top = make("tr", {}, make("th", { rowspan: 2, scope: "col", "aria-label": "Finding" }))
+  const top = make("tr", {}, make("th", { rowspan: 2, scope: "col", text: "Finding" }))
   if (data.compared) top.append(make("th", { rowspan: 2, scope: "col", className: "edge", text: "Ref", title: "Reference report" }))
   const voted = data.rows.some(({ votes }) => votes)
   if (voted) top.append(make("th", { rowspan: 2, scope: "col", className: "edge", text: "Say it", title: "How many reports say it" }))

@@ -18,7 +18,7 @@ export function reports(page, view) {
 function heading(page, view, report, at) {
   const place = view.reports.length === 2 && page.kind === "preference" ? `${at + 1} · ` : ""
   const model = page.data.names?.[report.name]
-  const head = make("h4", { text: `${place}Report ${report.name}${model ? ` (${model})` : ""}` })
+  const head = make("h2", { text: `${place}Report ${report.name}${model ? ` (${model})` : ""}` })
   if (page.kind === "error") {
     head.className = page.chosen.report === at && page.chosen.sentence < 0 ? "here whole" : "whole"
     head.append(make("small", { text: " whole report" }))

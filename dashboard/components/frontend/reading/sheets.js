@@ -13,16 +13,16 @@ function help({ kind }) {
   const titles = { [kind]: "Answer", always: "Case", image: "Image" }
   const columns = Object.entries(titles).map(([name, title]) => {
     const keys = KEYS[name].flatMap(([key, does]) => [make("dt", {}, make("kbd", { text: key })), make("dd", { text: does })])
-    return make("section", {}, make("h4", { text: title }), make("dl", {}, ...keys))
+    return make("section", {}, make("h3", { text: title }), make("dl", {}, ...keys))
   })
-  return [make("h3", { text: "Keys" }), make("div", { className: "keys-columns" }, ...columns)]
+  return [make("h2", { text: "Keys" }), make("div", { className: "keys-columns" }, ...columns)]
 }
 
 function instructions({ data }) {
   const minutes = Math.round(data.seconds_left / 60)
   const limit = data.seconds_left === null ? "" : ` You have ${minutes} minutes of reading time; it runs only while you read.`
   return [
-    make("h3", { text: data.title }),
+    make("h2", { text: data.title }),
     make("p", { className: "instructions", text: data.instructions || "There are no special instructions." }),
     make("p", { text: data.question }),
     make("p", {
@@ -41,7 +41,7 @@ function end(page) {
     : open ? "G goes to the first case that is not read."
     : "You can go back and change answers until the session is closed."
   return [
-    make("h3", { text: open ? "This is the last case" : "All cases are read. Thank you." }),
+    make("h2", { text: open ? "This is the last case" : "All cases are read. Thank you." }),
     make("p", { text: `${count("done")} done, ${count("skipped")} skipped, ${open} not read, ${flagged} flagged.` }),
     make("p", { text: next }),
   ]
@@ -49,7 +49,7 @@ function end(page) {
 
 function time(_, words) {
   return [
-    make("h3", { text: "Your time is over" }),
+    make("h2", { text: "Your time is over" }),
     make("p", { text: words }),
     make("p", { text: "You can still finish and change the cases that you opened." }),
   ]
