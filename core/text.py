@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from core.files import write_whole
@@ -148,7 +149,6 @@ class Vocabulary:
 
     words: tuple[str, ...]
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
-    _most_tokens: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a list without the special tokens at their indices."""
@@ -157,8 +157,6 @@ class Vocabulary:
         object.__setattr__(self, "_ids", {word: index for index, word in enumerate(self.words)})
         if len(self._ids) != len(self.words):
             raise CXRLensError("A vocabulary must not have a word twice.")
-        most = max((len(_TOKEN.findall(word)) for word in self.words[len(SPECIAL_TOKENS) :]), default=1)
-        object.__setattr__(self, "_most_tokens", most)
 
     @classmethod
     def build(cls, texts: Iterable[str], min_count: int) -> Vocabulary:
@@ -176,21 +174,27 @@ class Vocabulary:
         """Ids of the words that stand for removed ones."""
         return frozenset(index for index, word in enumerate(self.words) if is_removed(word))
 
+    @cached_property
+    def _joined(self) -> dict[str, int]:
+        """Words that `tokenize` would split, with their tokens: there are none but in imported vocabularies."""
+        counts = ((word, len(_TOKEN.findall(word))) for word in self.words[len(SPECIAL_TOKENS) :])
+        return {word: count for word, count in counts if count > 1}
+
     def tokens(self, text: str) -> list[str]:
-        """Split as `tokenize`, but leave whole what is one word here: "right-sided", in imported vocabularies."""
-        if self._most_tokens == 1:
+        """Split as `tokenize`, but leave whole what is one word here: "right-sided"."""
+        if not self._joined:
             return tokenize(text)
-        text = text.lower()
+        text, longest = text.lower(), max(self._joined.values())
         parts = [match.span() for match in _TOKEN.finditer(text)]
         found, place = [], 0
         while place < len(parts):
             start, end = parts[place]
             place += 1
-            for longer in range(place, min(place + self._most_tokens - 1, len(parts))):
-                if parts[longer][0] != parts[longer - 1][1]:
+            for further in range(place, min(place + longest - 1, len(parts))):
+                if parts[further][0] != parts[further - 1][1]:
                     break
-                if text[start : parts[longer][1]] in self._ids:
-                    end, place = parts[longer][1], longer + 1
+                if text[start : parts[further][1]] in self._joined:
+                    end, place = parts[further][1], further + 1
             found.append(text[start:end])
         return found
 

@@ -231,13 +231,23 @@ def test_words_that_do_not_fit_are_refused(content: Any, message: str, tmp_path:
         read_r2gen(save_r2gen(tmp_path, some_r2gen().state_dict()), vocabulary=path)
 
 
-@pytest.mark.parametrize("name", ["shared", "phantom", "../elsewhere", "", ".hidden", "a/b", "x" * 65])
-def test_a_name_that_no_folder_can_have_is_refused(name: str, tmp_path: Path, words: Path) -> None:
-    file = save_r2gen(tmp_path, {})
-    wanted = ["import", "r2gen", str(file), "--name", name, "--vocabulary", str(words)]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        *((each, "cannot be the name of a bundle") for each in ("../elsewhere", "", ".hidden", "a/b", "x" * 65, "a\n")),
+        *((each, "is the name of something else") for each in ("shared", "Phantom", "openi", "reference", "group")),
+    ],
+)
+def test_a_name_that_cannot_be_had_is_refused(name: str, message: str, tmp_path: Path, words: Path) -> None:
+    group = tmp_path / "bundles" / "group-dve-m2"
+    group.mkdir(parents=True)
+    known = ("family", "size", "data", "metrics", "write", "intended_use", "licence", "created")
+    card = {"schema": 3, "name": group.name, "encoder": {"name": "dve"}, "decoder": {"name": "m2"}, "sha256": {}}
+    (group / "card.json").write_text(json.dumps({**dict.fromkeys(known, ""), **card, "family": "group"}))
+    wanted = ["import", "r2gen", str(save_r2gen(tmp_path, {})), "--name", name, "--vocabulary", str(words)]
     done = CliRunner().invoke(app, [*wanted, "--bundles", str(tmp_path / "bundles")])
     assert isinstance(done.exception, CXRLensError)
-    assert "cannot be the name of a bundle" in str(done.exception)
+    assert message in str(done.exception)
 
 
 @pytest.mark.parametrize("text", ["3 2\nthe 1 2\nlungs 0 0\n", "the 1 2\n", "", '["the", 3]', "[", "\ufeff"])

@@ -113,12 +113,12 @@ def test_r2gen_computes_what_the_original_does(block: Any, layers: int, tmp_path
         )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1])
 def test_r2gen_writes_the_originals_greedy_reports(seed: int, tmp_path: Path, words: Path) -> None:
     foreign = some_r2gen(seed)
     imported = read_r2gen(save_r2gen(tmp_path, foreign.state_dict()), vocabulary=words)
     encoder, decoder = built(imported)
-    config = GenerateConfig(beam_size=1, max_words=20)
+    config = GenerateConfig(beam_size=1, max_words=12)
     found = generate(decoder, encoder(IMAGE), config, imported.vocabulary)
     for row, hypothesis in enumerate(found):
         ids = [0]
@@ -251,7 +251,7 @@ def test_pages_show_it(page: str, library: BundleLibrary, monkeypatch: pytest.Mo
     assert not [each.value for each in opened.error]
     if page == "read":
         (offered,) = [each for each in opened.button_group if each.key == "dve"]
-        assert [each.content for each in offered.options] == ["Transformer", "M2", "CNN-RNN-RNN", "R2Gen"]
+        assert offered.options == ["Transformer", "M2", "CNN-RNN-RNN", "R2Gen"]
         assert [each.value for each in opened.caption if "of 13 models" in each.value] == ["13 of 13 models"]
 
 

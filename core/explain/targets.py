@@ -346,7 +346,7 @@ def given(subject: Subject, text: str) -> WordTarget:
         CXRLensError: the text is empty, or the decoder's vocabulary lacks one of its words.
     """
     vocabulary, name = subject.model.vocabulary, subject.model.card.name
-    unknown = [word for word in vocabulary.tokens(text) if UNKNOWN in vocabulary.ids([word])]
+    unknown = [word for word in vocabulary.tokens(text) if UNKNOWN in vocabulary.encode(word, 9)]
     if unknown:
         raise CXRLensError(f"{name} never learned the word '{unknown[0]}', so it cannot be asked for \"{text}\".")
     ids = vocabulary.encode(text, MAX_REFERENCE, sentences=subject.model.decoder.sentences)[1:-1]

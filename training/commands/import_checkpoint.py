@@ -10,7 +10,7 @@ import typer
 
 from core.paths import BUNDLES
 from training.console import note, print_result
-from training.options import AsJson, Bundles
+from training.options import PRESETS, AsJson, Bundles
 
 if TYPE_CHECKING:
     from core.bundles.checkpoints.writing import Imported
@@ -95,12 +95,19 @@ def _bring_in(
 ) -> None:
     from core.bundles.checkpoints.writing import check_name, write_imported
     from core.registry import pair_title
+    from core.systems.added import TAKEN, systems
     from training.threads import use_threads_for
 
-    check_name(name, bundles, replace=replace)  # before minutes of reading
+    taken = [
+        *TAKEN,
+        *(each.name for each in systems()[0]),
+        *systems()[1],
+        *(each.stem for each in PRESETS.glob("*.toml")),
+    ]
+    check_name(name, bundles, taken=taken, replace=replace)  # before minutes of reading
     imported = read()
     use_threads_for("paper")
-    card = write_imported(imported, file, bundles, name, replace=replace)
+    card = write_imported(imported, file, bundles, name)
     weights = sum(each.numel() for state in (imported.encoder_state, imported.decoder_state) for each in state.values())
     told = {
         "name": name,

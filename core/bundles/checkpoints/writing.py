@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,6 @@ from core.types import Fit
 
 SIZE: Size = "paper"
 """Whose numbers hold where the checkpoint has no others."""
-_RESERVED = ("shared", "phantom")
-"""The folder of shared encoders, and models that learned from computed images, which pages know by this name."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -74,39 +72,43 @@ def new_decoder(name: str, width: int, words: int, changes: Mapping[str, Any]) -
     return build_decoder(name, SIZE, token_width=width, vocabulary_size=words, **changes)
 
 
-def check_name(name: str, bundles: Path, *, replace: bool) -> None:
+def check_name(name: str, bundles: Path, *, taken: Collection[str] = (), replace: bool) -> None:
     """Refuse a name that a bundle cannot have.
+
+    Args:
+        name: of the bundle, and of its family.
+        bundles: folder of bundles.
+        taken: names of other things.
+        replace: a bundle of this name may be there.
 
     Raises:
         BundleError: it is no name of a folder, or is taken.
     """
-    if not _NAME.fullmatch(name) or name in _RESERVED:
+    if not _NAME.fullmatch(name):
         raise BundleError(
             f"'{name[:80]}' cannot be the name of a bundle: letters, digits, '-', '_' and '.', up to 64, the first a "
-            f"letter or a digit; and not {' or '.join(_RESERVED)}."
+            "letter or a digit."
         )
-    if name in {card.family for card in BundleLibrary(bundles).cards() if card.name != name}:
-        raise BundleError(f"{bundles} has a group of models {name}, of which this one is none. Choose another name.")
+    families = {card.family for card in BundleLibrary(bundles).cards() if card.name != name}
+    if name.casefold() in {each.casefold() for each in ("shared", *families, *taken)}:
+        raise BundleError(f"{name} is the name of something else, or of a group of models. Choose another name.")
     if (bundles / name).exists() and not replace:
         raise BundleError(f"There is a bundle {name} in {bundles} already. Choose another name, or give --replace.")
 
 
-def write_imported(imported: Imported, file: Path, bundles: Path, name: str, *, replace: bool = False) -> Card:
+def write_imported(imported: Imported, file: Path, bundles: Path, name: str) -> Card:
     """Write a bundle, read it again and compare what it computes.
 
     Args:
         imported: the model.
         file: that it came from; its hash is kept.
         bundles: folder of bundles; made if missing.
-        name: of the bundle, and of its family.
-        replace: a bundle of this name.
+        name: of the bundle, and of its family; see `check_name`. A bundle of this name is replaced.
 
     Raises:
-        BundleError: the name cannot be had.
         CheckpointError: the model writes no numbers.
         DiskError: it cannot be written.
     """
-    check_name(name, bundles, replace=replace)
     encoder = new_encoder(imported.encoder, imported.side)
     encoder.load_state_dict(imported.encoder_state)
     decoder = new_decoder(imported.decoder, imported.width, len(imported.vocabulary), imported.decoder_changes)
