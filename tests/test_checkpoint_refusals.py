@@ -116,6 +116,7 @@ IFCC_FAULTS: dict[str, tuple[Change, str]] = {
         lambda state: state.update({"decoder.layers.0.linear_alpha7.bias": torch.ones(1)}),
         r"not known is decoder\.layers\.0\.linear_alpha7\.bias",
     ),
+    "no room": (lambda state: state.update({"word_pe.pe": torch.ones(1, 1, 16)}), "room for no word"),
     "one matrix": (
         lambda state: state.update({"decoder.layers.0.self_attn.in_proj_weight": torch.ones(47, 16)}),
         r"in_proj_weight has the shape \(47, 16\), not \(48, 16\)",
@@ -203,6 +204,7 @@ def test_what_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path, words:
         ({"views": 2}, "reads one image"),
         ({"heads": 5}, "--heads 5: the model's width, 16, is no multiple of it"),
         ({"memory_heads": 3}, "--memory-heads 3"),
+        ({"max_words": 512}, "--max-words 512"),
         ({"vocabulary": None}, r"\(--annotations\)"),
     ],
 )

@@ -44,7 +44,7 @@ def r2gen(
     ] = 1,
     heads: Annotated[int, typer.Option(min=1, help="Of its attention (--num_heads).")] = 8,
     memory_heads: Annotated[int, typer.Option(min=1, help="Of its relational memory (--rm_num_heads).")] = 8,
-    max_words: Annotated[int, typer.Option(min=1, help="Longest report (--max_seq_length).")] = 100,
+    max_words: Annotated[int, typer.Option(min=1, max=511, help="Longest report (--max_seq_length).")] = 100,
     replace: Replace = False,
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,

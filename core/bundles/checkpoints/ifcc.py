@@ -19,7 +19,7 @@ from torch import Tensor
 
 from core.bundles.checkpoints.cnns import Cnn, densenet, resnet
 from core.bundles.checkpoints.matching import Checkpoint, Part, Place, Rows, Same, Slots, renamed, same_positions
-from core.bundles.checkpoints.r2gen import NEVER, as_vocabulary, positions
+from core.bundles.checkpoints.r2gen import MOST_WORDS, NEVER, as_vocabulary, positions
 from core.bundles.checkpoints.reading import CheckpointError, read_checkpoint, told
 from core.bundles.checkpoints.writing import Imported, new_decoder, new_encoder
 from core.config import WriteConfig
@@ -122,7 +122,7 @@ def read_ifcc(
         longest = max_sentences * (max_words + 1) + 1
     else:
         name, changes, place = _transformer(found, views)
-        ends, longest = [3, None], round(changes["word_scale"] ** 2)
+        ends, longest = [3, None], min(round(changes["word_scale"] ** 2), MOST_WORDS)
     assert (END, SENTENCE_END) == (3, 4)
     rows: list[int | None] = [0, 1, 2, *ends, *range(SPECIAL, SPECIAL + len(words))]
     with torch.device("meta"):
@@ -169,6 +169,8 @@ def _transformer(found: Checkpoint, views: int) -> tuple[str, dict[str, Any], Ca
         raise CheckpointError(f"{found.file} has no encoder over the image's tokens (trans-s): ours have one.")
     if width % HEADS:
         raise CheckpointError(f"{found.file}: its width, {width}, is no multiple of {HEADS}, its heads.")
+    if (max_word := found.shape("word_pe.pe", 3)[0] - 1) < 1:
+        raise CheckpointError(f"{found.file}: word_pe.pe has room for no word.")
     changes: dict[str, Any] = {
         "width": width,
         "heads": HEADS,
@@ -178,7 +180,7 @@ def _transformer(found: Checkpoint, views: int) -> tuple[str, dict[str, Any], Ca
         "cls_token": False,
         "input_norm": "layer_norm.weight" in found,
         "output_bias": True,
-        "word_scale": math.sqrt(found.shape("word_pe.pe", 3)[0] - 1),
+        "word_scale": math.sqrt(max_word),
         "absent_images": views > 1,
     }
     meshed = "encoder.layers.0.self_attn.mem_k" in found

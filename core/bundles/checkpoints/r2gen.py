@@ -22,6 +22,8 @@ from core.types import Fit
 
 THRESHOLDS = (10, 3)
 """How often a word occurs at least, in R2Gen's own commands: for MIMIC-CXR, for IU X-ray."""
+MOST_WORDS = 511
+"""Of a report: as many as our decoders read (`core.attention.WordInput`), less the start."""
 NEVER = -1e4
 """Logit of what the original cannot write: its probability is 0, and the number is finite in half precision."""
 _UNKNOWN = "<unk>"
@@ -98,6 +100,8 @@ def read_r2gen(
             "all of them at once, and a pair here reads one image: it would write of a study that it sees half of. "
             "Checkpoints for one image, as those of MIMIC-CXR, can be imported."
         )
+    if not 1 <= max_words <= MOST_WORDS:
+        raise CheckpointError(f"--max-words {max_words}: a report can have 1 to {MOST_WORDS} words.")
     found = Checkpoint(read_checkpoint(path, "state_dict"), path.name, "R2Gen")
     rows, width = found.shape(_WORDS, 2)
     for what, number in (("--heads", heads), ("--memory-heads", memory_heads)):

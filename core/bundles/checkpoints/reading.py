@@ -39,7 +39,10 @@ def read_checkpoint(path: Path, under: str) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
-    content = _safetensors(path) if path.suffix == ".safetensors" else _saved_by_torch(path, under)
+    try:
+        content = _safetensors(path) if path.suffix == ".safetensors" else _saved_by_torch(path, under)
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror or error}.") from error
     state = content.get(under, content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f"{path.name} holds no tensors by name: not at its top, and not under '{under}'.")
