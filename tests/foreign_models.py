@@ -200,6 +200,10 @@ class R2Gen(nn.Module):
 
     def forward(self, image: Tensor, ids: Tensor) -> Tensor:
         """Logits (B, T, words + 1) after ids (B, T), of images (B, 1, H, H)."""
+        return self.write(self.see(image), ids)
+
+    def see(self, image: Tensor) -> Tensor:
+        """What the decoder reads of images."""
         text, model = self.encoder_decoder, self.encoder_decoder.model
         x = text.att_embed(tokens(self.visual_extractor.model(three_channels(image))))
         for layer in model.encoder.layers:
@@ -207,7 +211,12 @@ class R2Gen(nn.Module):
             normed = first(x)
             x = x + layer.self_attn(normed, normed)
             x = x + feed(layer.feed_forward, second(x))
-        seen = model.encoder.norm(x)
+        seen: Tensor = model.encoder.norm(x)
+        return seen
+
+    def write(self, seen: Tensor, ids: Tensor) -> Tensor:
+        """Logits after ids, of what was seen."""
+        text, model = self.encoder_decoder, self.encoder_decoder.model
         lookup, position = model.tgt_embed
         y = lookup.lut(ids) * math.sqrt(self.width) + position.pe[:, : ids.shape[1]]
         memory = model.rm(y)
@@ -301,13 +310,20 @@ class Ifcc(nn.Module):
 
     def forward(self, image: Tensor, ids: Tensor, absent: int = 0) -> Tensor:
         """Logits (B, T, words + 4) after ids (B, T), of images (B, 1, H, H) and ``absent`` ones beside each."""
+        return self.write(self.see(image), ids, absent)
+
+    def see(self, image: Tensor) -> list[Tensor]:
+        """What the decoder reads of images, by level."""
         x = functional.relu(self.image_proj_l(self.features(image)))
         x = self.layer_norm(x) if hasattr(self, "layer_norm") else x
         levels = []
         for layer in self.encoder.layers:  # type: ignore[union-attr]
             x = layer(x)
             levels.append(x)
-        levels = levels if self.slots else levels[-1:]
+        return levels if self.slots else levels[-1:]
+
+    def write(self, levels: list[Tensor], ids: Tensor, absent: int = 0) -> Tensor:
+        """Logits after ids, of what was seen."""
         y = self.embeddings(ids) * math.sqrt(self.max_word) + self.word_pe.pe[: ids.shape[1], 0]  # type: ignore[index]
         for layer in self.decoder.layers:  # type: ignore[union-attr]
             mixed, _ = layer.self_attn(y, y, y, attn_mask=causal(ids.shape[1]))

@@ -121,9 +121,9 @@ def test_r2gen_writes_the_originals_greedy_reports(seed: int, tmp_path: Path, wo
     config = GenerateConfig(beam_size=1, max_words=12)
     found = generate(decoder, encoder(IMAGE), config, imported.vocabulary)
     for row, hypothesis in enumerate(found):
-        ids = [0]
+        ids, seen = [0], foreign.see(IMAGE[row : row + 1])
         while len(ids) <= config.max_words:
-            logits = foreign(IMAGE[row : row + 1], torch.tensor([ids]))[0, -1]
+            logits = foreign.write(seen, torch.tensor([ids]))[0, -1]
             logits[WORDS.index("<unk>") + 1] = -torch.inf  # we write no unknown words
             ids.append(int(logits.argmax()))
             if ids[-1] == 0:
@@ -313,9 +313,9 @@ def test_ifcc_computes_what_the_original_does(kind: str, views: int, tmp_path: P
         torch.testing.assert_close(logits[::2].log_softmax(1), ours[:, place], atol=2e-4, rtol=1e-4)
     config = GenerateConfig(beam_size=1, max_words=16)
     for row, hypothesis in enumerate(generate(decoder, visual, config, imported.vocabulary)):
-        written = [1]
+        written, seen = [1], foreign.see(IMAGE[row : row + 1])
         while len(written) <= config.max_words and written[-1] != 3:
-            scores = foreign(IMAGE[row : row + 1], torch.tensor([written]), absent=views - 1)[0, -1]
+            scores = foreign.write(seen, torch.tensor([written]), views - 1)[0, -1]
             scores[:3] = -torch.inf
             written.append(int(scores.argmax()))
         assert in_ifcc(torch.tensor(hypothesis.ids)).tolist() == written[1:]
