@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import densenet121, resnet101
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.transforms import Resize
+from torchvision.transforms.functional import pad, to_tensor
 from typer.testing import CliRunner
 
 from core.bundles.checkpoints.ifcc import read_ifcc
@@ -25,10 +29,10 @@ from core.decoders.search import GenerateConfig, generate
 from core.explain.methods import explain, possible
 from core.explain.subject import open_subject
 from core.explain.targets import given, reference, whole_report
-from core.studies.model_image import of_image
+from core.studies.model_image import model_image, of_image
 from core.systems.pairs import pairs
 from core.text import END, SENTENCE_END, START, UNKNOWN, Vocabulary
-from core.types import CXRLensError, VisualTokens
+from core.types import CXRLensError, Fit, VisualTokens
 from tests.app_pages import open_page
 from tests.foreign_models import (
     CHANNELS,
@@ -180,6 +184,19 @@ def test_words_come_in_three_forms(form: str, tmp_path: Path) -> None:
     path = tmp_path / "words.json"
     path.write_text(json.dumps(content))
     assert read_words(path) == WORDS
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 260), (250, 410)])
+def test_images_are_prepared_as_theirs(height: int, width: int) -> None:
+    grey = np.random.default_rng(3).integers(0, 256, (height, width), dtype=np.uint8)
+    picture, smaller = Image.fromarray(grey), Resize((224, 224))
+    stretched = to_tensor(smaller(picture))[0]
+    top, left = max(0, width - height), max(0, height - width)
+    sides = [left // 2, top // 2, left - left // 2, top - top // 2]
+    padded = to_tensor(smaller(pad(picture, sides)))[0]
+    for fit, theirs in ((Fit("stretch"), stretched), (Fit("pad"), padded)):
+        (ours, _) = model_image(grey.astype(np.float32) / 255, 224, fit)
+        assert (torch.from_numpy(ours) - theirs).abs().max() < 1.01 / 255
 
 
 @pytest.fixture(scope="module")
