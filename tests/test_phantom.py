@@ -180,7 +180,7 @@ def integrals(patient: tuple[Anatomy, Exposure], facts: list[Fact], size: int = 
 @pytest.mark.parametrize("it", EACH, ids=NAMES)
 def test_mask_is_where_the_abnormality_changes_the_image(patient: tuple[Anatomy, Exposure], it: Fact) -> None:
     other = replace(fact("Lung Lesion", 0.3, "left", "upper"), id="other")
-    mask = mask_of(it, *patient, [it, other], 128)
+    mask = mask_of(it, *patient, [it, other], integrals(patient, [it, other]))
     change = np.abs(integrals(patient, [it, other]) - integrals(patient, [other]))
     assert (change[mask] > VISIBLE).all()
     assert (change[~mask] <= VISIBLE).all()
@@ -193,7 +193,7 @@ def test_abnormality_is_seen_above_the_noise_at_128(patient: tuple[Anatomy, Expo
     with_it = expose(integrals(patient, [it]), anatomy, exposure, noise=False)
     without = expose(integrals(patient, []), anatomy, exposure, noise=False)
     noise = expose(integrals(patient, []), anatomy, exposure) - without
-    mask = mask_of(it, anatomy, exposure, [it], 128)
+    mask = mask_of(it, anatomy, exposure, [it], integrals(patient, [it]))
     signal = np.sqrt(np.sum((with_it - without)[mask] ** 2))
     assert signal > 5 * noise[mask].std()
     assert np.abs(with_it - without).max() > 0.04
@@ -205,7 +205,7 @@ def test_abnormality_is_seen_above_the_noise_at_128(patient: tuple[Anatomy, Expo
     ids=lambda f: f"{f.observation} {f.side}",
 )
 def test_the_patients_left_is_on_the_images_right(patient: tuple[Anatomy, Exposure], it: Fact) -> None:
-    mask = mask_of(it, *patient, [it], 128)
+    mask = mask_of(it, *patient, [it], integrals(patient, [it]))
     columns = np.nonzero(mask)[1]
     assert (columns >= 64).all() if it.side == "left" else (columns < 64).all()
 
@@ -220,7 +220,8 @@ def test_left_effusion_brightens_the_base_on_the_images_right(patient: tuple[Ana
 
 
 def test_heart_points_to_the_images_right_and_right_dome_is_higher(patient: tuple[Anatomy, Exposure]) -> None:
-    grown = mask_of(fact("Cardiomegaly", 0.6), *patient, [fact("Cardiomegaly", 0.6)], 128)
+    large = fact("Cardiomegaly", 0.6)
+    grown = mask_of(large, *patient, [large], integrals(patient, [large]))
     columns = np.nonzero(grown)[1] - 63.5
     assert columns.max() > -columns.min()
     assert patient[0].dome[0] < patient[0].dome[1]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # its parts are read when they are first used: stats takes half a second
 
 from core.evaluation.metrics import FREQUENT
 
@@ -81,8 +81,8 @@ def macro_interval(sums: FloatArray, mean: MeanOfF1, level: float = 0.95) -> tup
     )
     studies = count / np.maximum(times, 1)  # that are worth as much, if all were independent
     ends = (1 - level) / 2
-    low = np.where(share == 0, 0, stats.beta.ppf(ends, share * studies + 0.5, (1 - share) * studies + 0.5))
-    high = np.where(share == 1, 1, stats.beta.ppf(1 - ends, share * studies + 0.5, (1 - share) * studies + 0.5))
+    low = np.where(share == 0, 0, scipy.stats.beta.ppf(ends, share * studies + 0.5, (1 - share) * studies + 0.5))
+    high = np.where(share == 1, 1, scipy.stats.beta.ppf(1 - ends, share * studies + 0.5, (1 - share) * studies + 0.5))
     low, high = np.where(count > 0, low, 0), np.where(count > 0, high, 1)
     together = _correlation(np.where(sure, either, off))
     below, above = _f1(share) - _f1(low), _f1(high) - _f1(share)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
+import scipy  # its parts are read when they are first used: stats takes half a second
 
 from core.observations import NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, LabelState
 from core.types import CXRLensError
@@ -39,7 +39,7 @@ class Share:
         """95 %, by Wilson (1927); None of nothing."""
         if not self.among:
             return None
-        ends = stats.binomtest(self.count, self.among).proportion_ci(method="wilson")
+        ends = scipy.stats.binomtest(self.count, self.among).proportion_ci(method="wilson")
         return float(ends.low), float(ends.high)
 
 

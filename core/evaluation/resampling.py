@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # its parts are read when they are first used: stats takes half a second
 
 from core.evaluation.f1_interval import MeanOfF1, macro_interval
 from core.types import CXRLensError
@@ -230,7 +230,7 @@ def compare(
     exchanged = (sums + sides @ (second.values - first.values) for sides in _coins(first, subjects, resamples, seed))
     swapped = (first.from_sums(ours) - second.from_sums(total - ours) for ours in exchanged)
     differences, permuted = np.concatenate(list(drawn)), np.concatenate(list(swapped))
-    half = _jackknife(first, second, subjects) * stats.t.ppf((1 + level) / 2, _units(first, subjects) - 1)
+    half = _jackknife(first, second, subjects) * scipy.stats.t.ppf((1 + level) / 2, _units(first, subjects) - 1)
     half[[name in first.means and not first.means[name].frequent(first.values) for name in first.names]] = np.nan
     low, high = observed - half, observed + half
     # Sums in another order may differ in the last digit; what is equal must count as equal.

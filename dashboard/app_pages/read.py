@@ -393,6 +393,12 @@ if case is not None:
     cards = [card for family in families for card in bundles.cards(family).values()]
     session.ask_of(case.key)
     left, right = st.columns([5, 7], gap="medium")
+    asked, region = question_of(cards), region_of()
+    with left, st.container(key="rail", height="stretch"), st.container():
+        head = st.container(key=ANSWER) if asked else None
+        show_image(case)  # the film stands while the reports are read
+        region_progress = st.empty()
+        below = st.container()
     with right:
         chosen = choose_pairs(families) if cards else []
         others = choose_others(case)
@@ -400,16 +406,12 @@ if case is not None:
             describe_training(chosen or cards, case)
         if told := without_reference(case):
             st.caption(told)
-        asked, region = question_of(cards), region_of()
         waiting, unknown = show_reports(case, chosen, others, asked, region)
         if cards and not chosen and not others:
             st.info("No model is chosen. Choose models above, or all.")
     work: Work | None = None
     panels: list[Panel] = []
-    with left, st.container(key="rail", height="stretch"), st.container():
-        head = st.container(key=ANSWER) if asked else None
-        show_image(case)
-        region_progress = st.empty()
+    with below:
         if region:
             show_region()
         if asked and head:

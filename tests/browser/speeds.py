@@ -80,6 +80,21 @@ def name_of(index: Path) -> str:
 # ------------------------------------------------------------------------------------------------------------ parts
 
 
+def first(browser: Browser, folder: Path, index: Path) -> Iterator[Row]:
+    """The first page of a server that has just started: its default source, nothing loaded."""
+    film, report = [], []
+    for turn in range(TIMES):
+        with opened(browser, folder / str(turn), str(index)) as (_, watched):
+            began = time.perf_counter()
+            watched.page.goto(watched.url)
+            watched.page.wait_for_function(f"() => {{ {SEE} return study() && all('article.reference').length }}")
+            film.append(time.perf_counter() - began)
+            watched.page.wait_for_function(f"() => {{ {SEE} return all('article.card:not(.waiting)').length }}")
+            report.append(time.perf_counter() - began)
+    yield "Read: a server just started, from the address to film and reference, s", "2", film
+    yield "the same, to the first report, s", "6", report
+
+
 def read(browser: Browser, folder: Path, index: Path) -> Iterator[Row]:
     """A study of Open-i and twelve reports, models loaded, the study never opened before."""
     with opened(browser, folder, str(index)) as (_, watched):
@@ -229,7 +244,13 @@ def evaluated(index: Path) -> None:
     own.EvaluationJob(own.ask(source, cards, paths.BUNDLES, "test")).wait()
 
 
-PARTS: dict[str, Callable[..., Iterator[Row]]] = {"read": read, "cases": cases, "maps": maps, "typing": typing}
+PARTS: dict[str, Callable[..., Iterator[Row]]] = {
+    "first": first,
+    "read": read,
+    "cases": cases,
+    "maps": maps,
+    "typing": typing,
+}
 
 
 def main() -> None:

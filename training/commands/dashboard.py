@@ -19,6 +19,7 @@ from training.console import note
 from training.options import Device, Precision
 
 APP = paths.CODE / "dashboard" / "app.py"
+SERVE = APP.with_name("serve.py")
 THEMES = paths.CODE / "dashboard" / "themes"
 
 
@@ -33,7 +34,7 @@ def dashboard(options: typer.Context, device: Device = "auto", precision: Precis
     arguments = command(options.args)
     note(review_address(options.args))
     # -P: a folder named core or streamlit where one stands must not be taken for the package.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "streamlit", *arguments])
+    os.execv(sys.executable, [sys.executable, "-P", str(SERVE), *arguments])
 
 
 def review_address(options: Sequence[str]) -> str:

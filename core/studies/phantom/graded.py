@@ -19,8 +19,15 @@ from core.studies.images import Radiograph
 from core.studies.phantom.anatomy import Anatomy, Exposure, draw_anatomy, draw_exposure
 from core.studies.phantom.findings import RIB_SITES, ZONES, Fact, Side, severity_of
 from core.studies.phantom.grammar import write_findings, write_impression
-from core.studies.phantom.render import mask_of
-from core.studies.phantom.source import ORIGINAL_SIZE, PHANTOM_VERSION, draw, film_of, study_of, true_findings
+from core.studies.phantom.source import (
+    ORIGINAL_SIZE,
+    PHANTOM_VERSION,
+    draw,
+    film_of,
+    study_of,
+    true_findings,
+    true_places,
+)
 from core.studies.source import Source, TrueFinding
 from core.types import PAD, CXRLensError, Fit, FloatImage, Split, Study
 
@@ -292,8 +299,8 @@ class GradedSource(Source):
         if shape[0] != shape[1]:
             raise ValueError(f"a phantom is square, not {shape}")
         facts = self.facts(study_id)
-        anatomy, exposure = _patient(self.design.seed, self._film(study_id).chest)
-        return true_findings(facts, {fact.id: mask_of(fact, anatomy, exposure, facts, shape[0]) for fact in facts})
+        patient = _patient(self.design.seed, self._film(study_id).chest)
+        return true_findings(facts, true_places(*patient, facts, shape[0]))
 
     def traits(self, study: Study) -> dict[str, str]:
         """What films can be divided by: what the base says, side, site and severity."""

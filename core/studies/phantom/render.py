@@ -356,12 +356,18 @@ def _add_margins(image: Values, exposure: Exposure) -> None:
     image[:, size - right :] = 0.02
 
 
-def mask_of(fact: Fact, anatomy: Anatomy, exposure: Exposure, facts: Sequence[Fact], size: int) -> Mask:
+def mask_of(fact: Fact, anatomy: Anatomy, exposure: Exposure, facts: Sequence[Fact], integral: FloatImage) -> Mask:
     """Find where an abnormality changes the line integral: the truth an explanation can be scored against.
+
+    Args:
+        fact: one of ``facts``.
+        anatomy: of the patient.
+        exposure: of the picture.
+        facts: all abnormalities.
+        integral: (size, size), the line integral with all of them.
 
     Returns:
         (size, size), True where leaving out the abnormality changes the integral by more than `VISIBLE`.
     """
     others = [other for other in facts if other.id != fact.id]
-    change = line_integral(anatomy, exposure, facts, size) - line_integral(anatomy, exposure, others, size)
-    return np.asarray(np.abs(change) > VISIBLE)
+    return np.asarray(np.abs(integral - line_integral(anatomy, exposure, others, len(integral))) > VISIBLE)

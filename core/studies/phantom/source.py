@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -76,6 +77,7 @@ def _anatomy(patient: int, seed: int) -> Anatomy:
     return draw_anatomy(_rng(seed, "anatomy", patient))
 
 
+@lru_cache(maxsize=8192)
 def _visits(patient: int, seed: int) -> tuple[int, Split]:
     """How many studies a patient has, and the split they are all in."""
     rng = _rng(seed, "visits", patient)
@@ -168,8 +170,35 @@ def study_of(
 
 def draw(anatomy: Anatomy, exposure: Exposure, facts: Sequence[Fact], size: int) -> FloatImage:
     """The picture of a patient with some abnormalities, (size, size), values in [0, 1]."""
-    with _BLAS.limit(limits=1, user_api="blas"):  # its matrices are small: more threads only wait for each other
+    with _one_thread():
         return expose(line_integral(anatomy, exposure, facts, size), anatomy, exposure)
+
+
+def true_places(
+    anatomy: Anatomy, exposure: Exposure, facts: Sequence[Fact], size: int, integral: FloatImage | None = None
+) -> dict[str, Mask]:
+    """Where each abnormality changes the picture, by its id, (size, size); its line integral, if that is known."""
+    with _one_thread():
+        known = line_integral(anatomy, exposure, facts, size) if integral is None else integral
+        return {fact.id: mask_of(fact, anatomy, exposure, facts, known) for fact in facts}
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """One BLAS thread: the matrices of a phantom are small, and more threads only wait for each other."""
+    return _BLAS.limit(limits=1, user_api="blas")
+
+
+@lru_cache(maxsize=2)  # of a film that is shown it is asked at once where its abnormalities are
+def _integral(patient: int, visit: int, seed: int, size: int) -> FloatImage:
+    script = _script(patient, visit, seed)
+    with _one_thread():
+        return line_integral(_anatomy(patient, seed), script.exposure, script.facts, size)
+
+
+def _masks(patient: int, visit: int, seed: int, size: int) -> dict[str, Mask]:
+    script = _script(patient, visit, seed)
+    integral = _integral(patient, visit, seed, size)
+    return true_places(_anatomy(patient, seed), script.exposure, script.facts, size, integral)
 
 
 def film_of(pixels: FloatImage, view: str) -> Radiograph:
@@ -192,8 +221,9 @@ def true_findings(facts: Sequence[Fact], masks: Mapping[str, Mask]) -> tuple[Tru
 
 
 def _image(patient: int, visit: int, seed: int, size: int) -> FloatImage:
-    script = _script(patient, visit, seed)
-    return draw(_anatomy(patient, seed), script.exposure, script.facts, size)
+    exposure = _script(patient, visit, seed).exposure
+    with _one_thread():
+        return expose(_integral(patient, visit, seed, size), _anatomy(patient, seed), exposure)
 
 
 def make_phantom(patient: int, visit: int, *, seed: int, size: int) -> PhantomStudy:
@@ -205,9 +235,8 @@ def make_phantom(patient: int, visit: int, *, seed: int, size: int) -> PhantomSt
         seed: of the whole set.
         size: side of image and masks, pixels.
     """
-    script, anatomy = _script(patient, visit, seed), _anatomy(patient, seed)
-    masks = {fact.id: mask_of(fact, anatomy, script.exposure, script.facts, size) for fact in script.facts}
-    return PhantomStudy(script.study, _image(patient, visit, seed, size), script.facts, masks, script.statements)
+    script, key = _script(patient, visit, seed), (patient, visit, seed, size)
+    return PhantomStudy(script.study, _image(*key), script.facts, _masks(*key), script.statements)
 
 
 class PhantomSource(Source):
@@ -312,8 +341,7 @@ class PhantomSource(Source):
         """
         if shape[0] != shape[1]:
             raise ValueError(f"a phantom is square, not {shape}")
-        drawn = self.phantom(study_id, shape[0])
-        return true_findings(drawn.facts, drawn.masks)
+        return true_findings(self.facts(study_id), _masks(*self._key(study_id), self.seed, shape[0]))
 
     def traits(self, study: Study) -> dict[str, str]:
         """What studies can be divided by: what the base says, and how bad the worst abnormality is."""

@@ -1,0 +1,43 @@
+"""Start Streamlit, and meanwhile read what the first page needs: ``cxr-lens dashboard`` runs this file.
+
+In: Streamlit's arguments. Out: a server whose first visitor does not wait for Python to read a thousand files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from pathlib import Path
+
+from streamlit.web import cli
+
+# As in app.py: nothing here is found by the folder in which the program was started.
+CODE = str(Path(__file__).resolve().parent.parent)
+if CODE not in sys.path:
+    sys.path.insert(0, CODE)
+
+FIRST_PAGE = (
+    "dashboard.access",
+    "dashboard.components.picker",
+    "dashboard.components.report",
+    "dashboard.components.study_map",
+    "dashboard.components.viewer",
+    "dashboard.read.agreement",
+    "dashboard.read.questions",
+    "dashboard.services.filters",
+)
+
+
+def get_ready() -> None:
+    """Read the modules of the first page, torch not among them, and the rules that mark its reports."""
+    for name in FIRST_PAGE:
+        importlib.import_module(name)
+    from core.labels.rules import label_report
+
+    label_report("There is no pleural effusion.")  # its expressions are compiled when they are first used
+
+
+if __name__ == "__main__":
+    threading.Thread(target=get_ready, daemon=True, name="ready").start()
+    cli.main(prog_name="streamlit")
