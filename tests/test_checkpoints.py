@@ -205,7 +205,17 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> BundleLibrary:
     folder = tmp_path_factory.mktemp("imported")
     (folder / "words.json").write_text(json.dumps(WORDS))
     file = save_r2gen(folder, some_r2gen().state_dict())
-    wanted = ["import", "r2gen", str(file), "--name", "theirs", "--vocabulary", str(folder / "words.json")]
+    wanted = [
+        "import",
+        "r2gen",
+        str(file),
+        "--name",
+        "theirs",
+        "--trained-on",
+        "MIMIC-CXR",
+        "--vocabulary",
+        str(folder / "words.json"),
+    ]
     done = CliRunner().invoke(app, [*wanted, "--bundles", str(folder / "bundles")])
     assert done.exit_code == 0, done.output
     assert "theirs: DVE + R2Gen" in done.output
@@ -217,6 +227,8 @@ def test_the_bundle_is_one_like_others(library: BundleLibrary) -> None:
     assert (card.name, card.family, card.encoder, card.decoder) == ("theirs", "theirs", "dve", "r2gen")
     assert (card.token_width, card.image_side, card.fit.how, card.trained_here) == (32, 224, "stretch", False)
     assert card.content["imported"]["from"] == "R2Gen"
+    assert card.data["description"] == "Imported from a checkpoint of R2Gen. It learned from: MIMIC-CXR."
+    assert card.licence.startswith("not told")
     assert library.problems() == {}
     assert library.verify("theirs") < 1e-5
     foreign, model = some_r2gen(), library.load("theirs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Checkpoint = Annotated[Path, typer.Argument(metavar="FILE", help="The checkpoint, or its weights as safetensors.")]
 Name = Annotated[str, typer.Option(help="Of the bundle, and of its group on the pages.")]
+TrainedOn = Annotated[str, typer.Option(help="What it learned from, for readers: 'MIMIC-CXR, findings'.")]
+Licence = Annotated[str, typer.Option(help="Of its weights.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace a bundle of this name.")]
 
 
@@ -45,6 +47,8 @@ def r2gen(
     heads: Annotated[int, typer.Option(min=1, help="Of its attention (--num_heads).")] = 8,
     memory_heads: Annotated[int, typer.Option(min=1, help="Of its relational memory (--rm_num_heads).")] = 8,
     max_words: Annotated[int, typer.Option(min=1, max=511, help="Longest report (--max_seq_length).")] = 100,
+    trained_on: TrainedOn = "",
+    licence: Licence = "",
     replace: Replace = False,
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
@@ -64,7 +68,8 @@ def r2gen(
             max_words=max_words,
         )
 
-    _bring_in(read, file, bundles, name, replace=replace, as_json=as_json)
+    card = {"trained_on": trained_on, "licence": licence}
+    _bring_in(read, file, bundles, name, card, replace=replace, as_json=as_json)
 
 
 def ifcc(
@@ -77,6 +82,8 @@ def ifcc(
     views: Annotated[int, typer.Option(min=1, help="Images a study that it was trained with (--multi-image).")] = 3,
     max_sentences: Annotated[int, typer.Option(min=1, max=64, help="Of a cnnrnnrnn (--max-sent).")] = 1,
     max_words: Annotated[int, typer.Option(min=1, max=512, help="Of a cnnrnnrnn's sentence (--max-word).")] = 128,
+    trained_on: TrainedOn = "",
+    licence: Licence = "",
     replace: Replace = False,
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
@@ -87,11 +94,19 @@ def ifcc(
     def read() -> Imported:
         return read_ifcc(file, vocabulary=vocabulary, views=views, max_sentences=max_sentences, max_words=max_words)
 
-    _bring_in(read, file, bundles, name, replace=replace, as_json=as_json)
+    card = {"trained_on": trained_on, "licence": licence}
+    _bring_in(read, file, bundles, name, card, replace=replace, as_json=as_json)
 
 
 def _bring_in(
-    read: Callable[[], Imported], file: Path, bundles: Path, name: str, *, replace: bool, as_json: bool
+    read: Callable[[], Imported],
+    file: Path,
+    bundles: Path,
+    name: str,
+    card_says: Mapping[str, str],
+    *,
+    replace: bool,
+    as_json: bool,
 ) -> None:
     from core.bundles.checkpoints.writing import check_name, write_imported
     from core.registry import pair_title
@@ -107,7 +122,7 @@ def _bring_in(
     check_name(name, bundles, taken=taken, replace=replace)  # before minutes of reading
     imported = read()
     use_threads_for("paper")
-    card = write_imported(imported, file, bundles, name)
+    card = write_imported(imported, file, bundles, name, **card_says)
     weights = sum(each.numel() for state in (imported.encoder_state, imported.decoder_state) for each in state.values())
     told = {
         "name": name,

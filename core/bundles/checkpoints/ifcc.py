@@ -139,7 +139,7 @@ def read_ifcc(
     found.close(idle=("image_feats.densenet.classifier.",))
     return Imported(
         "IFCC",
-        "Imported from a checkpoint of IFCC or of a fork; which studies it learned from is not recorded in it.",
+        "Imported from a checkpoint of IFCC or of the paper's own code.",
         cnn.arguments,
         cnn.width,
         name,

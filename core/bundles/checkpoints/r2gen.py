@@ -134,7 +134,7 @@ def read_r2gen(
     found.close()
     return Imported(
         "R2Gen",
-        "Imported from a checkpoint of R2Gen; which studies it learned from is not recorded in it.",
+        "Imported from a checkpoint of R2Gen.",
         cnn.arguments,
         cnn.width,
         "r2gen",

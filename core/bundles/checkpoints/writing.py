@@ -96,7 +96,9 @@ def check_name(name: str, bundles: Path, *, taken: Collection[str] = (), replace
         raise BundleError(f"There is a bundle {name} in {bundles} already. Choose another name, or give --replace.")
 
 
-def write_imported(imported: Imported, file: Path, bundles: Path, name: str) -> Card:
+def write_imported(
+    imported: Imported, file: Path, bundles: Path, name: str, *, trained_on: str = "", licence: str = ""
+) -> Card:
     """Write a bundle, read it again and compare what it computes.
 
     Args:
@@ -104,11 +106,14 @@ def write_imported(imported: Imported, file: Path, bundles: Path, name: str) -> 
         file: that it came from; its hash is kept.
         bundles: folder of bundles; made if missing.
         name: of the bundle, and of its family; see `check_name`. A bundle of this name is replaced.
+        trained_on: what it learned from, for a reader.
+        licence: of its weights.
 
     Raises:
         CheckpointError: the model writes no numbers.
         DiskError: it cannot be written.
     """
+    learned = f"It learned from: {trained_on}." if trained_on else "What it learned from was not told."
     encoder = new_encoder(imported.encoder, imported.side)
     encoder.load_state_dict(imported.encoder_state)
     decoder = new_decoder(imported.decoder, imported.width, len(imported.vocabulary), imported.decoder_changes)
@@ -118,9 +123,13 @@ def write_imported(imported: Imported, file: Path, bundles: Path, name: str) -> 
         "family": name,
         "size": SIZE,
         "created": datetime.date.today().isoformat(),
-        "licence": "that of the checkpoint, and of the data that it learned from",
+        "licence": licence or "not told: that of the checkpoint, and of the data that it learned from",
         "intended_use": INTENDED_USE,
-        "data": {"name": imported.kind, "description": imported.about},
+        "data": {
+            "name": imported.kind,
+            "description": " ".join(filter(None, (imported.about, learned))),
+            "studies": {},
+        },
         "imported": {"from": imported.kind, "file": file.name, "sha256": sha256_of(file)},
         "encoder": {
             "name": "dve",
