@@ -116,12 +116,12 @@ class MemoryInput(nn.Module):
     Linear, ReLU, dropout, norm, as the published code; the CLS token is our reading of the paper's words.
     """
 
-    def __init__(self, token_width: int, width: int, dropout: float, cls_token: bool) -> None:
-        """Build; ``cls_token=False`` restores the published architecture."""
+    def __init__(self, token_width: int, width: int, dropout: float, cls_token: bool, norm: bool = True) -> None:
+        """Build; ``cls_token=False`` restores the published architecture, whose norm can be left out too."""
         super().__init__()
         self.linear = nn.Linear(token_width, width)
         self.dropout = nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.cls = nn.Parameter(torch.randn(1, 1, width) * 0.02) if cls_token else None
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, slice]:

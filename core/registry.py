@@ -85,6 +85,7 @@ class DecoderSpec:
         sentences: it writes sentence by sentence and needs SENTENCE_END in its targets.
         source: the paper that describes it.
         sizes: keyword arguments of the builder by size.
+        compared: it is one of those that the paper compares; presets and the demo have these, with every encoder.
     """
 
     name: str
@@ -94,6 +95,7 @@ class DecoderSpec:
     sentences: bool
     source: str
     sizes: Mapping[Size, Mapping[str, Any]]
+    compared: bool = True
 
 
 # timm names carry the weights' tag, because the bare names have changed their meaning (paper-notes 1.1, 1.2).
@@ -227,6 +229,8 @@ _PAPER_TRANSFORMER = {"width": 512, "heads": 8, "feed_forward": 2048, "layers": 
 # For a few thousand reports of a thousand words.
 _SMALL_TRANSFORMER = {"width": 128, "heads": 4, "feed_forward": 384, "layers": 2, "dropout": 0.1}
 _TINY_TRANSFORMER = {"width": 96, "heads": 4, "feed_forward": 256, "layers": 2, "dropout": 0.1}
+# src: main_test.py of cuhksz-nlp/R2Gen, as all numbers of its size "paper"
+_R2GEN = {"slots": 3, "dropout": 0.1}
 
 DECODERS: Mapping[str, DecoderSpec] = {
     spec.name: spec
@@ -265,6 +269,20 @@ DECODERS: Mapping[str, DecoderSpec] = {
                 "small": {"width": 160, "dropout": 0.2, "max_sentences": 12, "max_sentence_words": 40},
                 "tiny": {"width": 128, "dropout": 0.2, "max_sentences": 12, "max_sentence_words": 40},
             },
+        ),
+        DecoderSpec(
+            name="r2gen",
+            title="R2Gen",
+            summary="Remembers in a few slots what it has written, and lets that memory steer each of its layers.",
+            build="core.decoders.r2gen:MemoryDrivenDecoder",
+            sentences=False,
+            source="Chen et al. 2020, arXiv:2010.16056",
+            sizes={
+                "paper": {**_R2GEN, "width": 512, "heads": 8, "feed_forward": 512, "layers": 3, "memory_heads": 8},
+                "small": {**_R2GEN, "width": 128, "heads": 4, "feed_forward": 128, "layers": 2, "memory_heads": 4},
+                "tiny": {**_R2GEN, "width": 96, "heads": 4, "feed_forward": 96, "layers": 2, "memory_heads": 4},
+            },
+            compared=False,
         ),
     )
 }
@@ -315,6 +333,16 @@ def table_order() -> list[tuple[str, str]]:
 def all_pairs() -> tuple[tuple[str, str], ...]:
     """Every encoder with every decoder, in the order of the tables."""
     return tuple((encoder, decoder) for encoder in ENCODERS for decoder in DECODERS)
+
+
+def compared_decoders() -> list[str]:
+    """Names of the decoders that the paper compares."""
+    return [name for name, spec in DECODERS.items() if spec.compared]
+
+
+def compared_pairs() -> tuple[tuple[str, str], ...]:
+    """Every encoder with every decoder that the paper compares: the models that presets train and the demo has."""
+    return tuple((encoder, decoder) for encoder in ENCODERS for decoder in compared_decoders())
 
 
 def lookup(table: Mapping[Any, Row], name: str, what: str) -> Row:

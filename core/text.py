@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from core.files import write_whole
@@ -194,6 +195,30 @@ class Vocabulary:
         """Ids of the words that stand for removed ones."""
         return frozenset(index for index, word in enumerate(self.words) if is_removed(word))
 
+    @cached_property
+    def _joined(self) -> dict[str, int]:
+        """Words that `tokenize` would split, with their tokens: there are none but in imported vocabularies."""
+        counts = ((word, len(_TOKEN.findall(word))) for word in self.words[len(SPECIAL_TOKENS) :])
+        return {word: count for word, count in counts if count > 1}
+
+    def tokens(self, text: str) -> list[str]:
+        """Split as `tokenize`, but leave whole what is one word here: "right-sided"."""
+        if not self._joined:
+            return tokenize(text)
+        text, longest = text.lower(), max(self._joined.values())
+        parts = [match.span() for match in _TOKEN.finditer(text)]
+        found, place = [], 0
+        while place < len(parts):
+            start, end = parts[place]
+            place += 1
+            for further in range(place, min(place + longest - 1, len(parts))):
+                if parts[further][0] != parts[further - 1][1]:
+                    break
+                if text[start : parts[further][1]] in self._joined:
+                    end, place = parts[further][1], further + 1
+            found.append(text[start:end])
+        return found
+
     def ids(self, tokens: Iterable[str]) -> list[int]:
         """Ids of tokens; UNKNOWN of those that are no word of this vocabulary."""
         return [self._ids.get(token, UNKNOWN) for token in tokens]
@@ -206,7 +231,7 @@ class Vocabulary:
             sentences: put SENTENCE_END after each sentence (for the CNN-RNN-RNN decoder).
         """
         ids = [START]
-        for sentence in split_sentences(tokenize(text)):
+        for sentence in split_sentences(self.tokens(text)):
             ids += self.ids(sentence)
             if sentences:
                 ids.append(SENTENCE_END)

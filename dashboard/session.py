@@ -196,10 +196,10 @@ def open_study(study_id: str, source: str | None = None) -> None:
     state[STUDY], state[UNKNOWN_STUDY], state[FINDING], state[FIND] = study_id, None, ANY_FINDING, ""
 
 
-def choose_all() -> None:
-    """Choose all pairs."""
-    for encoder in ENCODERS:
-        st.session_state[encoder] = list(DECODERS)
+def choose_all(offered: Mapping[str, Sequence[str]]) -> None:
+    """Choose all pairs: the decoders that are offered for each encoder."""
+    for encoder, decoders in offered.items():
+        st.session_state[encoder] = list(decoders)
 
 
 def choose_one_decoder() -> None:

@@ -75,6 +75,7 @@ PYTEST = {
         "-m slow --junitxml=x.xml tests/browser/test_cases.py",
         "-m slow --junitxml=x.xml -k page_switch tests/browser/test_read.py",
         "tests/test_one_report.py",
+        "tests/test_checkpoints.py",
         "-m slow -s tests/test_one_report.py",
         "-m slow -s tests/test_film_fit.py",
         "-m slow -s tests/test_source_maps.py",

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.text import END, SENTENCE_END, START, UNKNOWN, Vocabulary, split_sentences, to_text, tokenize, without_removed
+from core.text import (
+    END,
+    SENTENCE_END,
+    SPECIAL_TOKENS,
+    START,
+    UNKNOWN,
+    Vocabulary,
+    split_sentences,
+    to_text,
+    tokenize,
+    without_removed,
+)
 from core.types import CXRLensError
 
 
@@ -87,3 +98,22 @@ def test_removed_words_are_left_out_with_what_misses_them(text: str, learned: st
 def test_a_vocabulary_knows_which_words_stand_for_removed_ones() -> None:
     vocabulary = Vocabulary.build(["XXXX ___ lungs xxxxx exxon"], 1)
     assert {vocabulary.words[index] for index in vocabulary.removed} == {"xxxx", "___", "xxxxx"}
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("Right-sided effusion.", ["right-sided", "effusion", "."]),
+        ("right -sided", ["right", "-", "sided"]),
+        ("left-sided", ["left", "-", "sided"]),
+        ("end-to-end", ["end-to-end"]),
+        ("end-to", ["end-to"]),
+        ("end-to-endless", ["end-to", "-", "endless"]),
+        ("x right-sided-", ["x", "right-sided", "-"]),
+        ("", []),
+    ],
+)
+def test_a_word_with_punctuation_stays_whole_where_it_is_one(text: str, tokens: list[str]) -> None:
+    vocabulary = Vocabulary((*SPECIAL_TOKENS, "right-sided", "end-to", "end-to-end", "effusion", "."))
+    assert vocabulary.tokens(text) == tokens
+    assert Vocabulary((*SPECIAL_TOKENS, "right", "-", "sided")).tokens(text) == tokenize(text)

@@ -420,9 +420,10 @@ def list_bundles(
     rows: list[dict[str, Any]] = []
     for card in library.cards():
         row = {"name": card.name, "size": card.size, "trained_on": card.data["name"]}
-        studies = card.data["studies"].get("train")
+        studies = card.data.get("studies", {}).get("train")
         row |= {"studies": studies, "fit": asdict(card.fit), "fit_told": not card.fit_note}
-        line = f"{card.name:32} {card.size:6} trained on {row['trained_on']}"
+        learned = f"trained on {row['trained_on']}" if card.trained_here else f"imported from {row['trained_on']}"
+        line = f"{card.name:32} {card.size:6} {learned}"
         line += "" if studies is None else f", {studies} studies"
         if verify and card.name not in problems:
             try:

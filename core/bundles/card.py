@@ -10,7 +10,7 @@ from typing import Any
 
 from core.files import sha256_of
 from core.paths import BUNDLES, how_to_restore
-from core.registry import DECODERS, ENCODERS, encoder_parts, pair_title
+from core.registry import DECODERS, ENCODERS, encoder_parts, pair_title, token_width
 from core.types import PAD, CXRLensError, Fit
 
 SCHEMA = 3
@@ -54,6 +54,17 @@ class Card:
     licence: str
     created: str
     content: Mapping[str, Any]
+
+    @property
+    def token_width(self) -> int:
+        """Width of its encoder's tokens: the registry's, unless an imported CNN has another."""
+        own = self.content.get("encoder", {}).get("width")
+        return int(own or token_width(self.encoder, self.size))  # type: ignore[arg-type]
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether a preset of ours trained it, so that its training studies can be told; else it was imported."""
+        return "config" in self.content
 
     @property
     def kind(self) -> str:

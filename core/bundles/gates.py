@@ -98,6 +98,8 @@ def check_of(folder: Path, card: Card) -> Check:
     """The gate of a bundle; where there is none, what says so."""
     path = gate_file(folder, card.family)
     unchecked = "It was not checked whether this image is like those that this model learned from: "
+    if not card.trained_here:
+        return Unchecked(f"{unchecked}it was imported, and what its training images look like is not known here.")
     try:
         gate = read_gates(path).get(gate_key(card))
     except FileNotFoundError:

@@ -15,8 +15,8 @@ bundles/
 ``model.safetensors`` holds the decoder, and of the encoder what belongs to this pair only: all of DVE, and what joins
 several encoders.
 ``expected.safetensors`` holds one image, always a phantom, and what the pair made of it when it was written.
-Weights are rounded to 8 bits (`rounding`) and computed with in 32. A bundle is found by its folder's name, which its
-card must carry.
+Weights are rounded to 8 bits (`rounding`) and computed with in 32; imported ones (`checkpoints`) are as they came. A
+bundle is found by its folder's name, which its card must carry.
 """
 
 from __future__ import annotations
@@ -178,7 +178,6 @@ class BundleLibrary:
         from core.bundles.gates import check_of
         from core.bundles.pair import ReportModel
         from core.decoders import build_decoder
-        from core.registry import token_width
         from core.text import Vocabulary
 
         vocabulary = Vocabulary.load(folder / "vocab.json")
@@ -187,7 +186,7 @@ class BundleLibrary:
         decoder = build_decoder(
             card.decoder,
             card.size,  # type: ignore[arg-type]
-            token_width=token_width(card.encoder, card.size),  # type: ignore[arg-type]
+            token_width=card.token_width,
             vocabulary_size=len(vocabulary),
             **card.content["decoder"]["changes"],
         )
@@ -203,7 +202,7 @@ class BundleLibrary:
     def _encoder(self, card: Card, weights: Mapping[str, Tensor], vocabulary: Any) -> Encoder:
         """The pair's own encoder, a shared one, or several shared ones that the pair joins."""
         from core.encoders.joint import JointEncoder, JointProjection
-        from core.registry import ENCODERS, encoder_parts, token_width
+        from core.registry import ENCODERS, encoder_parts
 
         config, folder, size = card.content["encoder"], self.folder / card.name, card.size
         if not config["shared"]:
@@ -217,7 +216,7 @@ class BundleLibrary:
         if len(encoders) == 1:
             return encoders[0]
         widths = [ENCODERS[part].sizes[size].width for part in encoder_parts(card.encoder)]  # type: ignore[index]
-        join = JointProjection(widths, token_width(card.encoder, size))  # type: ignore[arg-type]
+        join = JointProjection(widths, card.token_width)
         _fill(join, weights, "encoder.", folder)
         return JointEncoder(encoders, join).freeze()
 
@@ -282,6 +281,17 @@ def compute_expected(model: ReportModel, image: Tensor) -> dict[str, Tensor]:
         ids = torch.tensor([START, *hypothesis.ids], device=model.device)
         logits = model.decoder.decode(memory, ids[None, :EXPECTED_WORDS]).logits[0]
     return {"image": image, "ids": ids.cpu(), "logits": logits.cpu()}
+
+
+def specimen(size: int) -> Tensor:
+    """The phantom (size, size) uint8 whose report every bundle carries: no patient's image leaves with the weights."""
+    import torch
+
+    from core.studies.model_image import grey_levels
+    from core.studies.phantom import PhantomSource
+
+    source = PhantomSource(count=1, seed=0)
+    return torch.from_numpy(grey_levels(source.image(source.study_ids[0], size)))
 
 
 def write_bundle(

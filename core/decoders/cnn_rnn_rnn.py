@@ -81,7 +81,9 @@ class AdaptiveAttention(nn.Module):
         self.from_sentinel = nn.Linear(width, hidden, bias=False)
         self.score = nn.Linear(hidden, 1, bias=False)
 
-    def forward(self, image: Tensor, keys: Tensor, hidden: Tensor, sentinel: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, keys: Tensor, hidden: Tensor, sentinel: Tensor, asking: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Look at the image, for each of T words.
 
         Args:
@@ -89,12 +91,14 @@ class AdaptiveAttention(nn.Module):
             keys: ``from_image(image)``.
             hidden: (B, T, width), of the word LSTM.
             sentinel: (B, T, width).
+            asking: (B, T, width), by which the tokens are weighed, where that is not ``hidden``.
 
         Returns:
             context (B, T, width), and weights over the tokens (B, T, N), which sum to 1 minus the sentinel's share.
         """
         word = self.from_word(hidden)
-        tokens = self.score(torch.tanh(keys.unsqueeze(1) + word.unsqueeze(2))).squeeze(3)
+        asked = word if asking is None else self.from_word(asking)
+        tokens = self.score(torch.tanh(keys.unsqueeze(1) + asked.unsqueeze(2))).squeeze(3)
         away = self.score(torch.tanh(self.from_sentinel(sentinel) + word))
         weights = torch.cat([tokens, away], dim=2).softmax(dim=2)
         seen = weights[:, :, :-1]
@@ -115,9 +119,15 @@ class HierarchicalDecoder(Decoder):
         dropout: float,
         max_sentences: int,
         max_sentence_words: int,
+        looks_before: bool = False,
     ) -> None:
-        """Build; numbers come from the registry."""
+        """Build; numbers come from the registry.
+
+        With ``looks_before`` a word weighs the image's tokens before it is read, and only the sentinel after, as
+        IFCC's code does; Lu et al. 2017 do both after.
+        """
         super().__init__()
+        self.looks_before = looks_before
         self.max_sentences = max_sentences
         self.max_sentence_words = max_sentence_words
         self.input = nn.Linear(token_width, width)
@@ -162,7 +172,7 @@ class HierarchicalDecoder(Decoder):
             state: (B, T, width), cell of the word LSTM.
         """
         sentinel = torch.sigmoid(gate + self.sentinel_hidden(before)) * torch.tanh(state)
-        context, weights = self.attention(image, keys, hidden, sentinel)
+        context, weights = self.attention(image, keys, hidden, sentinel, before if self.looks_before else None)
         return self.dropout(context + hidden), weights
 
     def decode(self, memory: Memory, ids: Tensor, *, return_attention: bool = False) -> DecoderOutput:

@@ -13,17 +13,18 @@ from core.decoders.transformer import CrossLayer, KeysValues, TransformerDecoder
 class MeshedLayer(CrossLayer):
     """One decoder layer: the same cross-attention looks at every level, a gate weighs what it saw (eq. 5, 6)."""
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, levels: int) -> None:
+    def __init__(
+        self, width: int, heads: int, feed_forward: int, dropout: float, levels: int, absent_images: bool = False
+    ) -> None:
         """Build with one gate a level; any number of levels (the original's three were hard-coded)."""
-        super().__init__(width, heads, feed_forward, dropout, levels=1)
+        super().__init__(width, heads, feed_forward, dropout, levels=1, absent_images=absent_images)
         self.gates = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(levels))
 
     def look(self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Attend from x (B, T, width) to each level; weights are joined by the mean of each level's gate."""
         total, seen, shares = torch.zeros_like(x), [], []
         for gate, level in zip(self.gates, memory, strict=True):
-            mixed, weights = self.cross.attend(x, *level, return_weights=return_weights)
-            level_out = self.cross_norm(x + self.dropout(mixed))
+            level_out, weights = self.look_at(x, level, return_weights=return_weights)
             alpha = torch.sigmoid(gate(torch.cat([x, level_out], dim=2)))
             total = total + alpha * level_out
             if weights is not None:

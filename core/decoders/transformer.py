@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -46,14 +47,38 @@ class TransformerState:
         return replace(self, words=words, memory=memory, attention=self.attention[rows])
 
 
+def by_study(
+    look: Callable[[Tensor], tuple[Tensor, Tensor | None]], x: Tensor, studies: int
+) -> tuple[Tensor, Tensor | None]:
+    """Let rows look at the memory of their study.
+
+    Args:
+        look: from rows (B, T, width) to what they saw, and weights (B, A, T, M) or None.
+        x: (rows, T, width).
+        studies: whose memories there are. Where they are fewer than the rows, the rows of a study are neighbours, with
+            T = 1, and to its memory they are so many words.
+
+    Returns:
+        as ``look``, by row.
+    """
+    if studies == len(x):
+        return look(x)
+    seen, weights = look(x.view(studies, -1, x.shape[2]))
+    together = None if weights is None else weights.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+    return seen.reshape(-1, 1, seen.shape[2]), together
+
+
 class CrossLayer(nn.Module):
     """One decoder layer: words attend to earlier words, then to the memory."""
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, levels: int) -> None:
-        """Build; a plain Transformer's memory has one level."""
+    def __init__(
+        self, width: int, heads: int, feed_forward: int, dropout: float, levels: int, absent_images: bool = False
+    ) -> None:
+        """Build; a plain Transformer's memory has one level. See ``TransformerDecoder`` for ``absent_images``."""
         super().__init__()
         if levels != 1:
             raise ValueError("A Transformer decoder reads one level of memory.")
+        self.absent_images = absent_images
         self.words = Attention(width, heads, dropout)
         self.words_norm = nn.LayerNorm(width)
         self.cross = Attention(width, heads, dropout)
@@ -70,19 +95,18 @@ class CrossLayer(nn.Module):
         """
         mixed, _ = self.words.attend(x, *words, causal=causal)
         x = self.words_norm(x + self.dropout(mixed))
-        studies = len(memory[0][0])
-        shared = studies < len(x)
-        if shared:  # to the memory, the rows of a study are so many words
-            x = x.view(studies, -1, x.shape[2])
-        x, weights = self.look(x, memory, return_weights=return_weights)
-        if shared:
-            x = x.view(-1, 1, x.shape[2])
-            weights = None if weights is None else weights.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+        x, weights = by_study(lambda rows: self.look(rows, memory, return_weights=return_weights), x, len(memory[0][0]))
         return self.feed_forward(x), weights
 
     def look(self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Attend from x (B, T, width) to the memory."""
-        mixed, weights = self.cross.attend(x, *memory[0], return_weights=return_weights)
+        return self.look_at(x, memory[0], return_weights=return_weights)
+
+    def look_at(self, x: Tensor, level: KeysValues, *, return_weights: bool) -> tuple[Tensor, Tensor | None]:
+        """Attend from x (B, T, width) to a level of the memory; with the residual and the norm."""
+        mixed, weights = self.cross.attend(x, *level, return_weights=return_weights)
+        if self.absent_images:
+            mixed = torch.maximum(mixed, self.cross.out(self.cross.value.bias))  # what a memory of zeros gives
         return self.cross_norm(x + self.dropout(mixed)), weights
 
 
@@ -117,15 +141,40 @@ class TransformerDecoder(Decoder):
         cls_token: bool = True,
         slots: int = 0,
         word_scale: float = 0.0,
+        encoder_layers: int = 0,
+        input_norm: bool = True,
+        output_bias: bool = False,
+        absent_images: bool = False,
     ) -> None:
-        """Build; numbers come from the registry. For ``word_scale`` see ``WordInput``."""
+        """Build; numbers come from the registry, what follows ``word_scale`` from imported checkpoints (IFCC).
+
+        Args:
+            token_width: D of the tokens.
+            vocabulary_size: V.
+            width: of the model.
+            heads: of each attention.
+            feed_forward: inner width.
+            layers: of the decoder.
+            dropout: everywhere.
+            cls_token: whether one stands before the tokens.
+            slots: M2's memory slots in each encoder layer.
+            word_scale: see ``WordInput``.
+            encoder_layers: of the memory encoder; 0 is as many as the decoder has.
+            input_norm: whether the projected tokens are normed.
+            output_bias: whether the logits have a bias.
+            absent_images: it learned from several images a study, of which it saw the largest of what its attention
+                gave, and reads one: the others are absent, which for it is an image of zeros.
+        """
         super().__init__()
-        self.input = MemoryInput(token_width, width, dropout, cls_token)
-        self.encoder = nn.ModuleList(EncoderLayer(width, heads, feed_forward, dropout, slots) for _ in range(layers))
+        depth = encoder_layers or layers
+        self.input = MemoryInput(token_width, width, dropout, cls_token, input_norm)
+        self.encoder = nn.ModuleList(EncoderLayer(width, heads, feed_forward, dropout, slots) for _ in range(depth))
         self.embed = WordInput(vocabulary_size, width, dropout, scale=word_scale)
-        levels = layers if self.all_levels else 1
-        self.layers = nn.ModuleList(self.layer_type(width, heads, feed_forward, dropout, levels) for _ in range(layers))
-        self.output = nn.Linear(width, vocabulary_size, bias=False)
+        levels = depth if self.all_levels else 1
+        self.layers = nn.ModuleList(
+            self.layer_type(width, heads, feed_forward, dropout, levels, absent_images) for _ in range(layers)
+        )
+        self.output = nn.Linear(width, vocabulary_size, bias=output_bias)
 
     def encode(self, visual: VisualTokens, *, return_attention: bool = False) -> Memory:
         """Read the image once; see ``Memory``."""

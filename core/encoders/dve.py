@@ -24,12 +24,18 @@ class DirectEncoder(Encoder):
         pretrained: str | None = "hub",
         backbone_args: Mapping[str, Any] | None = None,
         pool: int = 1,
+        rectified: bool = True,
     ) -> None:
-        """Build the backbone; see ``timm_backbone`` for ``fetch`` and ``pretrained``, ``grid_tokens`` for ``pool``."""
+        """Build the backbone; see ``timm_backbone`` for ``fetch`` and ``pretrained``, ``grid_tokens`` for ``pool``.
+
+        Tokens of a DenseNet go through a last ReLU, unless ``rectified`` is False (IFCC).
+        """
         super().__init__()
         self.normalize = normalize
         self.pool = pool
         self.model = timm_backbone(backbone, fetch=fetch, pretrained=pretrained, num_classes=0, **(backbone_args or {}))
+        if not rectified:
+            self.model.features.norm5.act = nn.Identity()  # type: ignore[union-attr]
 
     def backbones(self) -> list[nn.Module]:
         """The CNN."""

@@ -21,7 +21,7 @@ from core.explain.subject import Subject, token_runs
 from core.labels.order import abnormal_first
 from core.labels.rules import Mention, label_report
 from core.observations import CLUSTERS, OBSERVATIONS, LabelState
-from core.text import END, SENTENCE_END, START, UNKNOWN, split_sentences, tokenize
+from core.text import END, SENTENCE_END, START, UNKNOWN, split_sentences
 from core.types import CXRLensError
 
 Kind = TypeVar("Kind", bound=Encoder)
@@ -345,7 +345,7 @@ def given(subject: Subject, text: str) -> WordTarget:
         CXRLensError: the text is empty, or the decoder's vocabulary lacks one of its words.
     """
     vocabulary, name = subject.model.vocabulary, subject.model.card.name
-    unknown = [word for word in tokenize(text) if UNKNOWN in vocabulary.encode(word, 9)]
+    unknown = [word for word in vocabulary.tokens(text) if UNKNOWN in vocabulary.encode(word, 9)]
     if unknown:
         raise CXRLensError(f"{name} never learned the word '{unknown[0]}', so it cannot be asked for \"{text}\".")
     decoder = subject.model.decoder

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.registry import DECODERS, ENCODERS, all_pairs
+from core.registry import DECODERS, ENCODERS, compared_decoders, compared_pairs
 from core.types import CXRLensError
 from dashboard.services import bundles, sources, studies
 
 st.header("What CXR Lens is")
 st.markdown(
-    f"CXR Lens writes draft reports of chest radiographs with {len(all_pairs())} models: {len(ENCODERS)} image "
-    f"encoders, each with {len(DECODERS)} report decoders. It shows what stands behind each report. It rebuilds and "
-    "extends Nazarov et al. 2022, which compares ways to encode the image."
+    f"CXR Lens writes draft reports of chest radiographs with {len(compared_pairs())} models: {len(ENCODERS)} image "
+    f"encoders, each with {len(compared_decoders())} report decoders. It shows what stands behind each report. It "
+    "rebuilds and extends Nazarov et al. 2022, which compares ways to encode the image."
 )
 
 st.header("Limits")
@@ -44,7 +44,8 @@ with left:
         st.markdown(f"**{encoder.title}** {encoder.summary}")
         st.caption(encoder.source)
 with right:
-    for decoder in DECODERS.values():
+    there = {name for encoder in ENCODERS for name in bundles.decoders_of(encoder)}
+    for decoder in (spec for name, spec in DECODERS.items() if name in there):
         st.markdown(f"**{decoder.title}** {decoder.summary}")
         st.caption(decoder.source)
 

@@ -50,10 +50,10 @@ def choose(results: Mapping[str, DetectionResult]) -> tuple[DetectionResult, tup
 def first_shown(names: Mapping[str, str]) -> list[str]:
     """The best-measured model of each encoder where there are such, else the first few."""
     found = {name: bundles.card_named(name) for name in names}
-    drawn = [card for card in found.values() if card is not None and bundles.synthetic(card.family)]
+    drawn = [each for each in found.values() if each is not None and bundles.synthetic(each.family)]
     one: dict[str, str] = {}
-    for card in sorted(drawn, key=lambda each: -stored.measured(each.family).get(each.name, -1.0)):
-        one.setdefault(card.encoder, names[card.name])
+    for each in sorted(drawn, key=lambda each: -stored.measured(each.family).get(each.name, -1.0)):
+        one.setdefault(each.encoder, names[each.name])
     return (list(one.values()) or list(names.values()))[:FIRST_SHOWN]
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.bundles.card import Card
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
-from core.registry import DECODERS, ENCODERS, all_pairs, table_order
+from core.registry import DECODERS, ENCODERS, compared_pairs, table_order
 from core.systems.system import System
 from core.types import CXRLensError
 from core.views import view_in_words
@@ -149,6 +149,8 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
     if all(map(bundles.elsewhere, families)):
         return others
     chosen: set[tuple[str, str]] = set()
+    offered = {encoder: bundles.decoders_of(encoder) for encoder in ENCODERS}
+    count = sum(map(len, offered.values()))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**Reports**", width="content")
         with st.popover("Choose models", icon=":material/grid_view:", width="content"):
@@ -156,8 +158,8 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
             for encoder, spec in ENCODERS.items():
                 decoders = st.segmented_control(
                     spec.title,
-                    list(DECODERS),
-                    default=list(DECODERS),
+                    offered[encoder],
+                    default=offered[encoder],
                     selection_mode="multi",
                     format_func=lambda name: DECODERS[name].title,
                     key=encoder,
@@ -165,14 +167,14 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
                     help=spec.summary,
                 )
                 chosen |= {(encoder, name) for name in decoders}
-        st.button("All models", key="all", on_click=session.choose_all, disabled=len(chosen) == len(all_pairs()))
+        st.button("All models", key="all", on_click=session.choose_all, args=(offered,), disabled=len(chosen) == count)
         st.button(
             "Same decoder, each encoder",
             key="four",
             on_click=session.choose_one_decoder,
             help="Reports that differ only in how the image is encoded.",
         )
-        st.caption(f"{len(chosen)} of {len(all_pairs())} models", width="content")
+        st.caption(f"{len(chosen)} of {count} models", width="content")
     # Grouped by decoder, so that neighbours differ in the encoder alone: that is what the paper compares.
     wanted = [pair for pair in table_order() if pair in chosen]
     return [cards[pair] for cards in found for pair in wanted if pair in cards] + others
@@ -394,8 +396,8 @@ def show_map(case: Case) -> None:
 
 lay_out()
 st.caption(
-    f"CXR Lens writes draft reports of chest X-rays with {len(all_pairs())} models, and shows how they differ from the "
-    "radiologist's and what stands behind each word. Choose what to read:"
+    f"CXR Lens writes draft reports of chest X-rays with {len(compared_pairs())} models, and shows how they differ "
+    "from the radiologist's and what stands behind each word. Choose what to read:"
 )
 case = picker.choose_case()
 for name, message in bundles.problems().items():

@@ -21,7 +21,7 @@ from core.bundles.card import Card, no_bundle
 from core.bundles.library import BundleLibrary
 from core.devices import Precision
 from core.files import hash_of
-from core.registry import all_pairs
+from core.registry import DECODERS, all_pairs
 from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import settings
@@ -67,7 +67,7 @@ def _read_catalogue(folder: str, stamp: str, device: str, precision: Precision) 
     library = BundleLibrary(Path(folder), device, precision)
     problems = {name: without_folder(message) for name, message in library.problems().items()}
     found = {(card.family, card.encoder, card.decoder): card for card in library.cards() if card.name not in problems}
-    imported = {card.family for card in found.values() if card.pair is None}
+    imported = {card.family for card in found.values() if not card.trained_here}
     families = sorted({family for family, *_ in found}, key=lambda each: (each in imported, not synthetic(each), each))
     others = [key[1:] for key, card in found.items() if card.pair is None]
     cards = {
@@ -99,7 +99,7 @@ def synthetic(family: str) -> bool:
 
 def elsewhere(family: str) -> bool:
     """Did the models of a family learn elsewhere? Then nothing is known of their films."""
-    return any(card.pair is None for card in cards(family).values())
+    return any(not card.trained_here for card in cards(family).values())
 
 
 def from_elsewhere() -> list[Card]:
@@ -149,6 +149,12 @@ def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
     return known.get(next(iter(known), PHANTOM) if family is None else family, {})
 
 
+def decoders_of(encoder: str) -> list[str]:
+    """Decoders to choose from beside an encoder: those that are compared, and others that a usable bundle has."""
+    there = {decoder for of_family in _catalogue().cards.values() for name, decoder in of_family if name == encoder}
+    return [name for name, spec in DECODERS.items() if spec.compared or name in there]
+
+
 def title_of(card: Card) -> str:
     """Of a pair, for the reader."""
     return card.title
@@ -161,7 +167,7 @@ def training_of(chosen: Sequence[Card]) -> str:
     if all(synthetic(card.family) for card in chosen):
         return f"These models learned from {amount}synthetic X-rays."
     data = sorted({str(card.data.get("description") or card.data.get("name", "unknown data")) for card in chosen})
-    if all(card.pair is None for card in chosen):
+    if not any(card.trained_here for card in chosen):
         return " ".join(data)
     return f"These models learned from {amount}studies. {' '.join(data)}"
 

@@ -26,7 +26,7 @@ from core.reviews.store import (
     set_role,
 )
 from core.studies.phantom import PhantomSource
-from tests import documented
+from tests import documented, foreign_models
 from tests.mimic_tree import Exam, report, write_csv, write_tree
 from tests.openi_tree import Study, png, write_kaggle
 from tests.review_cases import ANNA, finish
@@ -82,6 +82,18 @@ class Place:
         """A leaderboard's file of one case."""
         (self.folder / "rexrank.json").write_text(json.dumps({"case": {"image_path": ["study.png"]}}))
         return "rexrank.json"
+
+    @cached_property
+    def r2gen(self) -> str:
+        """A small checkpoint of R2Gen, and beside it the annotation.json that it was trained with."""
+        foreign_models.save_annotations(self.folder)
+        return foreign_models.save_r2gen(self.folder, foreign_models.some_r2gen().state_dict()).name
+
+    @cached_property
+    def ifcc(self) -> str:
+        """A small checkpoint of IFCC, and beside it the embeddings that it was trained with."""
+        foreign_models.save_embeddings(self.folder)
+        return foreign_models.save_ifcc(self.folder, foreign_models.some_ifcc(slots=3).state_dict()).name
 
     @cached_property
     def outside(self) -> str:

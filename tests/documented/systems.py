@@ -58,6 +58,12 @@ def system_rows(
             THEIRS | {"python inference.py": lambda place: f"{sys.executable} -c 0"},
             says="Theirs: a program",
         ),
+        "cxr-lens import r2gen model_best.pth --name r2gen-mimic --annotations annotation.json": Row(
+            " --bundles imported --replace", {"model_best.pth": lambda place: place.r2gen}, says="DVE . R2Gen"
+        ),
+        "cxr-lens import ifcc model.dict.gz --name ifcc-m2 --vocabulary glove.txt.gz": Row(
+            " --bundles imported --replace", {"model.dict.gz": lambda place: place.ifcc}, says="DVE . M2"
+        ),
         "cxr-lens rexrank INPUT.json OUTPUT.json IMAGES --bundle openi-fve-m2": Row(
             given={
                 "INPUT.json": lambda place: place.rexrank,

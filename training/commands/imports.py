@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from core.paths import BUNDLES
+from training.commands import import_checkpoint
 from training.console import print_text, warn
 from training.options import Bundles, ReplaceSystem, SystemTitle, preset_names
 
@@ -49,3 +50,6 @@ def hf(
     print_text(f"{card.name}: a bundle in {bundles}, reads images of {card.image_side} pixels, {card.fit}")
     for sentence in told:
         warn(f"note: {sentence}")
+
+
+import_checkpoint.register(app)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.bundles.card import INTENDED_USE
 from core.bundles.inference import decoder_states
-from core.bundles.library import CLUSTER_FILE, BundleLibrary, compute_expected, write_bundle
+from core.bundles.library import CLUSTER_FILE, BundleLibrary, compute_expected, specimen, write_bundle
 from core.bundles.rounding import rounded
 from core.config import to_dict
 from core.decoders import decoder_class
@@ -26,8 +26,6 @@ from core.encoders.random_filters import with_random_filters
 from core.files import whole_file
 from core.projection.embeddings import pooled_tokens, single_tokens
 from core.registry import ENCODERS, encoder_parts
-from core.studies.model_image import grey_levels
-from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
 from training.run_folder import load_weights
 from training.stages.clip import cluster_texts
@@ -172,7 +170,7 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
     texts = {"vocab.json": json.dumps(run.data.vocabulary.words, ensure_ascii=False, indent=0)}
     folder = out / name
     write_bundle(folder, content, {"model.safetensors": tensors}, texts)
-    expected = compute_expected(BundleLibrary(out).load(name), _specimen(side))
+    expected = compute_expected(BundleLibrary(out).load(name), specimen(side))
     write_bundle(folder, content, {"model.safetensors": tensors, "expected.safetensors": expected}, texts)
 
 
@@ -214,10 +212,3 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
     kept = {key: value.contiguous() for key, value in rounded(tensors, "").items()}
     with whole_file(out / f"{family}-embeddings-{name}.safetensors") as fresh:
         save_file(kept, fresh, {"study_ids": json.dumps([each.study_id for each in studies])})
-
-
-def _specimen(size: int) -> Tensor:
-    """The phantom (size, size) uint8 whose report every bundle carries: no patient's image leaves with the weights."""
-    source = PhantomSource(count=1, seed=0)
-    image = source.image(source.study_ids[0], size)
-    return torch.from_numpy(grey_levels(image))
