@@ -15,7 +15,7 @@ GPU_SIDE := torch|torchvision|triton|nvidia-.*|cuda-.*
 version = $(shell sed -n 's/^$(1)==\([^ ]*\).*/\1/p' requirements.lock)
 cpu_build = "$(1)==$(version)+cpu ; sys_platform != 'darwin'" "$(1)==$(version) ; sys_platform == 'darwin'"
 
-EXTRAS := dev docs small labels metrics
+EXTRAS := dev docs small labels metrics dicom-export
 COMPILE := $(CACHE)/lock-tools/bin/uv pip compile --quiet --custom-compile-command "make lock" pyproject.toml \
 	--universal --python-version 3.11 --fork-strategy fewest
 

@@ -81,7 +81,7 @@ OPENI = Need("Open-i's studies", "docs/data.md says where to get them; here they
 NIH = Need(
     "a part of ChestX-ray14", "docs/bring-your-own.md says where to get it; here it is ../shared/data", elsewhere=True
 )
-DICOM_EXPORT = _extra("highdicom", "dicom-export", elsewhere=True)
+DICOM_EXPORT = _extra("highdicom", "dicom-export")
 FHIR = _extra("a validator of FHIR", "dev")
 CATBOOST = _extra("CatBoost", "study", elsewhere=True)
 REFERENCE = _extra("torchxrayvision's copy of Open-i's codes", "reference", elsewhere=True)
