@@ -37,8 +37,8 @@ _MOST_PIECES = 256
 _SAME = 1e-3
 """Largest difference between a piece read alone and with all before it, share of the largest logit; ours."""
 _NOT_CHECKED = (
-    "It was not checked whether this image is like those that this model learned from: it comes from elsewhere, and "
-    "nothing is known of its training films."
+    "It was not checked whether this image is like those that this model learned from: the model comes from elsewhere, "
+    "and nothing is known of its training films."
 )
 
 
