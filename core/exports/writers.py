@@ -75,7 +75,11 @@ class Recorded:
 
 
 def recorded_beside(path: Path) -> Recorded:
-    """What stands beside a file of reports: of an evaluation of one's own, of `cxr-lens write`, or of a preset's evaluation."""
+    """What stands beside a file of reports: of one's own evaluation, of `cxr-lens write`, of a preset's evaluation.
+
+    Raises:
+        CXRLensError: it is damaged.
+    """
     try:
         if (asked := _asked(path)) is not None:
             return _of_own(asked, path)
