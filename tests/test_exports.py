@@ -22,7 +22,8 @@ from core.evaluation import results
 from core.evaluation.own import ask, evaluate_source
 from core.evaluation.writing import Work, write_source
 from core.exports.folder import MARK, LeftOut
-from core.exports.reports import RESEARCH, file_names, plain, read
+from core.exports.reports import file_names, plain, read
+from core.exports.writers import RESEARCH
 from core.files import hash_of
 from core.studies.columns import Columns
 from core.studies.sources import open_source

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 import requests
 
-from core.exports.reports import RESEARCH
+from core.exports.writers import RESEARCH
 from core.studies.dicomweb import DicomWebSource
 from core.studies.sources import open_source
 from core.studies.tree import index_tree

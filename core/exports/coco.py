@@ -11,7 +11,8 @@ from typing import Any
 
 from core import __version__
 from core.exports.folder import LeftOut, as_json, need_some
-from core.exports.reports import RESEARCH, SOFTWARE, Reports, file_names, pictures
+from core.exports.reports import Reports, file_names, pictures
+from core.exports.writers import RESEARCH, SOFTWARE
 
 
 def files(reports: Reports, notes: LeftOut, *, images: bool = False) -> Iterator[tuple[str, bytes]]:

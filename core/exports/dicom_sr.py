@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from core import __version__
 from core.exports.folder import LeftOut, need_some
-from core.exports.reports import NO_REPORT, RESEARCH, SOFTWARE, UNKNOWN, Reports, Writer, file_names
+from core.exports.reports import NO_REPORT, Reports, file_names
+from core.exports.writers import RESEARCH, SOFTWARE, UNKNOWN, Writer
 from core.studies.source import DicomReference
 from core.types import CXRLensError
 

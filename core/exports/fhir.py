@@ -15,7 +15,8 @@ from typing import Any
 
 from core import __version__
 from core.exports.folder import LeftOut, as_json, need_some
-from core.exports.reports import NO_REPORT, RESEARCH, SOFTWARE, UNKNOWN, Reports, Writer
+from core.exports.reports import NO_REPORT, Reports
+from core.exports.writers import RESEARCH, SOFTWARE, UNKNOWN, Writer
 from core.types import CXRLensError
 
 _OURS = "urn:cxr-lens"

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from core.exports.folder import LeftOut, as_json, need_some
-from core.exports.reports import RESEARCH, Reports, file_names, pictures, unique_names
+from core.exports.reports import Reports, file_names, pictures, unique_names
+from core.exports.writers import RESEARCH
 from core.studies.source import Box
 
 _VERSION = "1.0.0"

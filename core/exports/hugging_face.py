@@ -17,7 +17,7 @@ from core.bundles.library import CLUSTER_FILE, BundleLibrary
 from core.bundles.rounding import SCALE
 from core.evaluation.metrics import titles
 from core.exports.folder import LeftOut, as_json
-from core.exports.reports import RESEARCH, SOFTWARE, UNKNOWN
+from core.exports.writers import RESEARCH, SOFTWARE, UNKNOWN
 from core.files import hash_of
 from core.registry import pair_title
 

@@ -12,7 +12,8 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from core.exports.folder import LeftOut, as_json, need_some
-from core.exports.reports import RESEARCH, Reports, Writer, file_names, pictures
+from core.exports.reports import Reports, file_names, pictures
+from core.exports.writers import RESEARCH, Writer
 from core.studies.source import Box
 
 CONFIGURATION = """<View>

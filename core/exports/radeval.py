@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from core.exports.folder import LeftOut, as_json
-from core.exports.reports import RESEARCH, Reports, file_names
+from core.exports.reports import Reports, file_names
+from core.exports.writers import RESEARCH
 
 
 def files(reports: Reports, notes: LeftOut) -> Iterator[tuple[str, bytes]]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.exports.folder import LeftOut, as_json, need_some
-from core.exports.reports import NO_REFERENCE, RESEARCH, Reports, file_names, pictures, plain
+from core.exports.reports import NO_REFERENCE, Reports, file_names, pictures, plain
+from core.exports.writers import RESEARCH
 from core.systems.rexrank import PREDICTION, case_of
 from core.types import CXRLensError
 
