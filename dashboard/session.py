@@ -196,9 +196,9 @@ def open_study(study_id: str, source: str | None = None) -> None:
     state[STUDY], state[UNKNOWN_STUDY], state[FINDING], state[FIND] = study_id, None, ANY_FINDING, ""
 
 
-def choose_all(offered: Mapping[str, Sequence[str]]) -> None:
-    """Choose all pairs: the decoders that are offered for each encoder."""
-    for encoder, decoders in offered.items():
+def choose_all(decoders: Sequence[str]) -> None:
+    """Choose all pairs: every encoder with each of these decoders."""
+    for encoder in ENCODERS:
         st.session_state[encoder] = list(decoders)
 
 

@@ -44,8 +44,7 @@ with left:
         st.markdown(f"**{encoder.title}** {encoder.summary}")
         st.caption(encoder.source)
 with right:
-    there = {name for encoder in ENCODERS for name in bundles.decoders_of(encoder)}
-    for decoder in (spec for name, spec in DECODERS.items() if name in there):
+    for decoder in DECODERS.values():
         st.markdown(f"**{decoder.title}** {decoder.summary}")
         st.caption(decoder.source)
 

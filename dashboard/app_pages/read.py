@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.bundles.card import Card
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
-from core.registry import DECODERS, ENCODERS, compared_pairs, table_order
+from core.registry import DECODERS, ENCODERS, table_order
 from core.systems.system import System
 from core.types import CXRLensError
 from core.views import view_in_words
@@ -145,12 +145,14 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
     A model from elsewhere has no place in the matrix: it is chosen with its family.
     """
     found = [bundles.cards(family) for family in families]
-    others = [card for cards in found for card in cards.values() if card.pair is None]
+    others = [card for cards in found for card in cards.values() if not card.trained_here]
     if all(map(bundles.elsewhere, families)):
         return others
+    # Grouped by decoder, so that neighbours differ in the encoder alone: that is what the paper compares.
+    there = [cards[pair] for cards in found for pair in table_order() if pair in cards and cards[pair].trained_here]
+    own = {card.decoder for card in there}
+    offered = [name for name, spec in DECODERS.items() if spec.compared or name in own]
     chosen: set[tuple[str, str]] = set()
-    offered = {encoder: bundles.decoders_of(encoder) for encoder in ENCODERS}
-    count = sum(map(len, offered.values()))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**Reports**", width="content")
         with st.popover("Choose models", icon=":material/grid_view:", width="content"):
@@ -158,8 +160,8 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
             for encoder, spec in ENCODERS.items():
                 decoders = st.segmented_control(
                     spec.title,
-                    offered[encoder],
-                    default=offered[encoder],
+                    offered,
+                    default=offered,
                     selection_mode="multi",
                     format_func=lambda name: DECODERS[name].title,
                     key=encoder,
@@ -167,17 +169,17 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
                     help=spec.summary,
                 )
                 chosen |= {(encoder, name) for name in decoders}
-        st.button("All models", key="all", on_click=session.choose_all, args=(offered,), disabled=len(chosen) == count)
+        shown = [card for card in there if (card.encoder, card.decoder) in chosen]
+        all_there = len(shown) == len(there)
+        st.button("All models", key="all", on_click=session.choose_all, args=(offered,), disabled=all_there)
         st.button(
             "Same decoder, each encoder",
             key="four",
             on_click=session.choose_one_decoder,
             help="Reports that differ only in how the image is encoded.",
         )
-        st.caption(f"{len(chosen)} of {count} models", width="content")
-    # Grouped by decoder, so that neighbours differ in the encoder alone: that is what the paper compares.
-    wanted = [pair for pair in table_order() if pair in chosen]
-    return [cards[pair] for cards in found for pair in wanted if pair in cards] + others
+        st.caption(f"{len(shown)} of {len(there)} models", width="content")
+    return shown + others
 
 
 def choose_families(case: Case) -> list[str]:
@@ -396,8 +398,8 @@ def show_map(case: Case) -> None:
 
 lay_out()
 st.caption(
-    f"CXR Lens writes draft reports of chest X-rays with {len(compared_pairs())} models, and shows how they differ "
-    "from the radiologist's and what stands behind each word. Choose what to read:"
+    f"CXR Lens writes draft reports of chest X-rays with {bundles.how_many() or 'several'} models, and shows how they "
+    "differ from the radiologist's and what stands behind each word. Choose what to read:"
 )
 case = picker.choose_case()
 for name, message in bundles.problems().items():

@@ -21,7 +21,7 @@ from core.bundles.card import Card, no_bundle
 from core.bundles.library import BundleLibrary
 from core.devices import Precision
 from core.files import hash_of
-from core.registry import DECODERS, all_pairs
+from core.registry import all_pairs
 from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import settings
@@ -149,10 +149,9 @@ def cards(family: str | None = None) -> Mapping[tuple[str, str], Card]:
     return known.get(next(iter(known), PHANTOM) if family is None else family, {})
 
 
-def decoders_of(encoder: str) -> list[str]:
-    """Decoders to choose from beside an encoder: those that are compared, and others that a usable bundle has."""
-    there = {decoder for of_family in _catalogue().cards.values() for name, decoder in of_family if name == encoder}
-    return [name for name, spec in DECODERS.items() if spec.compared or name in there]
+def how_many() -> int:
+    """Of the family that has most usable models, how many."""
+    return max((len(cards(family)) for family in families()), default=0)
 
 
 def title_of(card: Card) -> str:
