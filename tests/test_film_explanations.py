@@ -22,13 +22,13 @@ from core.observations import ASSERTED, NO_FINDING, OBSERVATIONS, SUPPORT_DEVICE
 from core.studies.source import TrueFinding
 from core.studies.sources import open_source
 from core.text import Vocabulary
-from core.types import Attribution, CXRLensError, Geometry
+from core.types import SPLITS, Attribution, CXRLensError, Geometry
 from tests import needs
 from tests.conftest import BUNDLES
 from tests.tiny_models import random_image, report_of, tiny_pair
 from training.explain import film_table, films, places
 from training.explain.benchmark import Settings
-from training.explain.films import content_of, score
+from training.explain.films import content_of, held_out, score
 from training.explain.places import USUAL_SIDE, Place, choose_films, usual_place
 
 pytestmark = pytest.mark.numeric
@@ -48,6 +48,16 @@ def as_map(values: np.ndarray, height: int = SIZE, width: int = SIZE) -> tuple[A
 
 def place(study: str, patient: str, mask: np.ndarray, finding: str = "Effusion") -> Place:
     return Place(study, patient, finding, ("Pleural Effusion",), sentences.side_of(mask), mask)
+
+
+@needs.BUNDLES.unless((BUNDLES / "openi-fve-m2").is_dir())
+def test_films_that_a_pair_learned_from_in_any_stage_are_left_out() -> None:
+    source, card = open_source("example"), BundleLibrary(BUNDLES).card("openi-fve-m2")
+    assert held_out(source, [card]) == SPLITS
+    config = card.content["config"]
+    before = config | {"backbone": config["backbone"] | {"before": source.name}}
+    taught = replace(card, content={**card.content, "config": before})
+    assert held_out(source, [card, taught]) == ("test",)
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences

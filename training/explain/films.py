@@ -183,7 +183,7 @@ def _prepare(
 ) -> tuple[FilmJob, list[Card], list[str], Source, tuple[Place, ...]]:
     cards, chosen = pairs_and_methods(family, bundles, names, methods)
     films = open_source(source)
-    splits = _splits(films, cards)
+    splits = held_out(films, cards)
     found = places(films.key, splits)
     study_ids = choose_films(found, settings.studies, settings.seed)
     speak = tuple({card.encoder: card.name for card in reversed(cards)}.values())
@@ -206,10 +206,15 @@ def _command(family: str, source: str, settings: Settings, methods: Sequence[str
 # ---------------------------------------------------------------------------------------------------------------- films
 
 
-def _splits(source: Source, cards: Sequence[Card]) -> tuple[Split, ...]:
+def held_out(source: Source, cards: Sequence[Card]) -> tuple[Split, ...]:
     """All splits of films that the pairs never saw; of what they were trained on, the held-out split."""
-    seen = any(card.data.get("name") == source.name for card in cards)
-    return ("test",) if seen else SPLITS
+    return ("test",) if any(source.name in _learned_from(card) for card in cards) else SPLITS
+
+
+def _learned_from(card: Card) -> tuple[str, str]:
+    """Names of what a pair learned from: its studies, and those from which its backbone learned before."""
+    before = card.content.get("config", {}).get("backbone", {}).get("before", "none")
+    return str(card.data.get("name")), str(before)
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
