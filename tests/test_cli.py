@@ -214,8 +214,6 @@ def test_every_command_that_prints_a_table_has_json() -> None:
         "systems add",
         "systems remove",
         "import hf",
-        "import r2gen",
-        "import ifcc",
     } | {
         f"review {name}"
         for name in ("create", "role", "adjudicate", "close", "export", "backup", "restore", "verify", "import-marks")

@@ -100,6 +100,8 @@ PYTEST = {
 
 TRUSTED = " ".join(f"--bundle phantom-{each}" for each in ("fve-m2", "fve-transformer", "dve-m2", "cve-m2"))
 TRUSTED_FILMS = " ".join(f"--bundle openi-{each}" for each in ("fve-m2", "fve-transformer", "dve-m2"))
+BENCHES = ("one_image", "ratios", "scale", "hugging_face")
+EXTRAS = ("hf", "reference", "metrics", "dicom-export")
 TRAINING = "cxr-lens train --preset phantom"
 INDEX = "cxr-lens data openi --from FOLDER --out data/openi"
 TABLE = (
@@ -249,11 +251,8 @@ ROWS: dict[str, Row] = {
     ),
     # docs/chexbert.md, docs/labels.md, docs/fine-labels.md
     "pip install 'cxr-lens[small]' -c constraints.txt": Row(instead=pip, as_far=PIP),
-    "pip install 'cxr-lens[hf]'": Row(instead=pip, as_far=PIP),
     "pip install 'cxr-lens[labels]' -c constraints.txt": Row(instead=pip, as_far=PIP),
-    "pip install 'cxr-lens[reference]'": Row(instead=pip, as_far=PIP),
-    "pip install 'cxr-lens[metrics]'": Row(instead=pip, as_far=PIP),
-    "pip install 'cxr-lens[dicom-export]'": Row(instead=pip, as_far=PIP),
+    **{f"pip install 'cxr-lens[{each}]'": Row(instead=pip, as_far=PIP) for each in EXTRAS},
     'pip install -e ".[auth]"': Row(instead=pip, as_far=PIP),
     'pip install "cxr-lens[auth]"': Row(instead=pip, as_far=PIP),
     "cxr-lens label reports.parquet --column findings --column impression --keep study_id --out labels.jsonl": Row(
@@ -415,10 +414,7 @@ ROWS: dict[str, Row] = {
     "python -m training.bench.intervals": Row(" --sets 2 --resamples 20", instead=process, says="BCa bootstrap"),
     "python -m training.bench.maps": Row(" --studies 60", instead=process, slow=True, says="UMAP, 60 x"),
     "python -m training.bench.maps PCA": Row(" --studies 60", instead=process, slow=True, says="PCA, 60 x"),
-    **{
-        f"make bench PARTS={each}": Row(instead=make, as_far=LONG_BENCH)
-        for each in ("one_image", "ratios", "scale", "hugging_face")
-    },
+    **{f"make bench PARTS={each}": Row(instead=make, as_far=LONG_BENCH) for each in BENCHES},
     'make bench PARTS="rates ratios"': Row(instead=make, as_far=LONG_BENCH),
     **{
         f"{program} {each}": Row(instead=pytest_files, as_far=TESTS)

@@ -140,7 +140,10 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(scored.java, "missing", lambda: "METEOR is left out here.")
     studies = PhantomSource(200, 0).studies("train")[:100]
     references = LabeledReports([each.findings for each in studies], [each.labels for each in studies])
-    cards = [SimpleNamespace(name=f"x-{name}-m2", encoder=name, decoder="m2", family="x") for name in ("fve", "cve")]
+    cards = [
+        SimpleNamespace(name=f"x-{name}-m2", encoder=name, decoder="m2", pair=(name, "m2"), family="x")
+        for name in ("fve", "cve")
+    ]
     texts = [study.findings for study in studies]
     written = {"x-fve-m2": references, "x-cve-m2": scored.label_texts(texts[1:] + texts[:1])}
     content = score_pairs(

@@ -31,6 +31,8 @@ OWN = {
     "--system": "one that is scored too, or one of those that are exported",
     "--id": "of the studies of a table, or of the rows of a file of reports",
     "--title": "of data, or of a system",
+    "--vocabulary": "of R2Gen's checkpoint, or the embeddings of IFCC's",
+    "--max-words": "of a report, or of a sentence",
     "--split": "how a release is split, a column, or the studies that are chosen",
 }
 """Options whose help must differ, and why."""

@@ -87,6 +87,9 @@ Precision = Annotated[
 Accelerator = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")]
 SystemTitle = Annotated[str, typer.Option("--title", help="For readers.", show_default="NAME")]
 ReplaceSystem = Annotated[bool, typer.Option("--replace", help="Replace a system of this name.")]
+ImportedName = Annotated[str, typer.Option("--name", help="What to call it, on pages and in tables.")]
+TrainedOn = Annotated[str, typer.Option(help="What it learned from, for readers: 'MIMIC-CXR, findings'.")]
+Licence = Annotated[str, typer.Option(help="Of its weights.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from core import __version__
-from core.bundles.card import INTENDED_USE, Card
+from core.bundles.card import INTENDED_USE, PAIR, Card
 from core.evaluation.own import Asked
 from core.files import hash_of
-from core.systems.pairs import Pair
+from core.systems.pairs import KINDS
 from core.types import CXRLensError
 
 SOFTWARE = "CXR Lens"
@@ -93,7 +93,7 @@ def recorded_beside(path: Path) -> Recorded:
             seed=str(results.get("seed", UNKNOWN)),
             contents=dict.fromkeys((name for name, row in rows.items() if "encoder" in row), UNKNOWN)
             | results.get("made_of", {}),
-            kinds={name: row.get("kind", Pair.kind) for name, row in rows.items()},
+            kinds={name: row.get("kind", KINDS[PAIR]) for name, row in rows.items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CXRLensError(f"What stands beside {path} is damaged ({error}). Write these reports again.") from error
@@ -114,7 +114,7 @@ def _of_own(asked: Asked, path: Path) -> Recorded:
         str(results.get("fingerprint") or UNKNOWN),
         str(results.get("seed", UNKNOWN)),
         {name: hash_of(made_of) for name, made_of in asked.pairs.items()} | dict(asked.systems),
-        dict.fromkeys(asked.pairs, Pair.kind) | rows,
+        dict.fromkeys(asked.pairs, KINDS[PAIR]) | rows,
         {
             name: _settings(json.loads(made_of["write"]), json.loads(made_of["fit"]))
             for name, made_of in asked.pairs.items()
@@ -139,7 +139,9 @@ def _of_writing(about: Mapping[str, Any]) -> Recorded:
         for name, (sha256, encoder) in pairs.items()
     }
     contents = {name: hash_of(each) for name, each in made_of.items()}
-    return Recorded(about["source"], "", about["fingerprint"], UNKNOWN, contents, dict.fromkeys(pairs, Pair.kind), how)
+    return Recorded(
+        about["source"], "", about["fingerprint"], UNKNOWN, contents, dict.fromkeys(pairs, KINDS[PAIR]), how
+    )
 
 
 def _settings(write: Mapping[str, Any], fit: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -150,7 +152,13 @@ def _settings(write: Mapping[str, Any], fit: Mapping[str, Any] | None) -> dict[s
 def writer_of_card(card: Card) -> Writer:
     """A pair, as its bundle's card tells."""
     seed = str(card.content.get("config", {}).get("seed", UNKNOWN))
-    return Writer(card.name, Pair.kind, hash_of(card.made_of), seed, _settings(card.write, card.content.get("fit")))
+    return Writer(
+        card.name,
+        KINDS.get(card.kind, card.kind),
+        hash_of(card.made_of),
+        seed,
+        _settings(card.write, card.content.get("fit")),
+    )
 
 
 def writer_of(name: str, recorded: Recorded, cards: Mapping[str, Card]) -> Writer:

@@ -6,13 +6,14 @@ import pytest
 from playwright.sync_api import expect
 
 from dashboard import settings
+from tests import needs
 from tests.browser.conftest import WAIT, Watched
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(240)]
 NAME = "phantom-fve-m2"
 
 
-@pytest.mark.skipif(not (settings.bundles() / "phantom-trust.json").is_file(), reason="no limits beside the bundles")
+@needs.BUNDLES.unless((settings.bundles() / "phantom-trust.json").is_file())
 def test_a_dot_before_a_sentence_can_be_heard_and_moves_no_focus(watched: Watched) -> None:
     watched.open("?source=phantom&fve=M2&dve=&cve=&ccve=")
     card = watched.page.locator(f"article.card[data-name={NAME}]")

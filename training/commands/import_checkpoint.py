@@ -10,16 +10,12 @@ import typer
 
 from core.paths import BUNDLES
 from training.console import note, print_result
-from training.options import PRESETS, AsJson, Bundles
+from training.options import PRESETS, AsJson, Bundles, ImportedName, Licence, ReplaceSystem, TrainedOn
 
 if TYPE_CHECKING:
     from core.bundles.checkpoints.writing import Imported
 
 Checkpoint = Annotated[Path, typer.Argument(metavar="FILE", help="The checkpoint, or its weights as safetensors.")]
-Name = Annotated[str, typer.Option(help="Of the bundle, and of its group on the pages.")]
-TrainedOn = Annotated[str, typer.Option(help="What it learned from, for readers: 'MIMIC-CXR, findings'.")]
-Licence = Annotated[str, typer.Option(help="Of its weights.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Replace a bundle of this name.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def r2gen(
     file: Checkpoint,
-    name: Name,
+    name: ImportedName,
     annotations: Annotated[
         Path | None, typer.Option(help="annotation.json that it was trained with: its words follow from it.")
     ] = None,
@@ -49,7 +45,7 @@ def r2gen(
     max_words: Annotated[int, typer.Option(min=1, max=511, help="Longest report (--max_seq_length).")] = 100,
     trained_on: TrainedOn = "",
     licence: Licence = "",
-    replace: Replace = False,
+    replace: ReplaceSystem = False,
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
 ) -> None:
@@ -74,7 +70,7 @@ def r2gen(
 
 def ifcc(
     file: Checkpoint,
-    name: Name,
+    name: ImportedName,
     vocabulary: Annotated[
         Path,
         typer.Option(help="Word embeddings that it was trained with (.txt, .txt.gz), or its words as a JSON list."),
@@ -84,7 +80,7 @@ def ifcc(
     max_words: Annotated[int, typer.Option(min=1, max=512, help="Of a cnnrnnrnn's sentence (--max-word).")] = 128,
     trained_on: TrainedOn = "",
     licence: Licence = "",
-    replace: Replace = False,
+    replace: ReplaceSystem = False,
     bundles: Bundles = BUNDLES,
     as_json: AsJson = False,
 ) -> None:

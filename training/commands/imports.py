@@ -10,13 +10,9 @@ import typer
 from core.paths import BUNDLES
 from training.commands import import_checkpoint
 from training.console import print_text, warn
-from training.options import Bundles, ReplaceSystem, SystemTitle, preset_names
+from training.options import Bundles, ImportedName, Licence, ReplaceSystem, SystemTitle, TrainedOn, preset_names
 
 app = typer.Typer(no_args_is_help=True, help="Make bundles of models that were trained elsewhere. See docs/systems.md.")
-
-Name = Annotated[str, typer.Option("--name", help="What to call it, on pages and in tables.")]
-TrainedOn = Annotated[str, typer.Option(help="What it learned from, for readers: 'MIMIC-CXR, findings'.")]
-Licence = Annotated[str, typer.Option(help="Of its weights.")]
 
 
 @app.callback()
@@ -29,7 +25,7 @@ def hf(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Where save_pretrained() of transformers wrote the model.")
     ],
-    name: Name,
+    name: ImportedName,
     bundles: Bundles = BUNDLES,
     title: SystemTitle = "",
     trained_on: TrainedOn = "",
