@@ -37,6 +37,5 @@ def film_strip(jpegs: Sequence[bytes | None], names: Sequence[str], *, current: 
         figures.append(
             f"<figure{here}><img src='{source}' alt='Film, extent {told}'><figcaption>{told}</figcaption></figure>"
         )
-    st.html(
-        f"{_STYLE}<div class='cxr-strip' tabindex='0' role='group' aria-label='The film at each extent'>{''.join(figures)}</div>"
-    )
+    strip = "<div class='cxr-strip' tabindex='0' role='group' aria-label='The film at each extent'>"
+    st.html(f"{_STYLE}{strip}{''.join(figures)}</div>")
