@@ -129,7 +129,7 @@ def test_attention_is_the_models_own_and_of_words_the_mean_of_their_pieces(both:
     assert len(places) == len(report.words) == len(report.word_attention)
     assert max(map(len, places)) > 1  # pieces were joined
     for row, of in zip(report.word_attention, places, strict=True):
-        np.testing.assert_allclose(row, own[list(of)].mean(0), atol=1e-6)
+        np.testing.assert_allclose(row, own[list(of)].mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_cached_step_equals_the_prefix_and_leaves_its_state_as_it_was(both: Both) -> None:
@@ -219,7 +219,7 @@ def test_tokens_are_the_encoders_own_and_a_cls_token_is_no_cell(both: Both, subj
     (run,) = token_runs(subject.visual)
     assert run.grid == (4, 4)
     assert run.columns.stop == own.shape[1]
-    np.testing.assert_allclose(pooled_embedding(both.ours, IMAGES[0]), own[0].mean(0), atol=1e-5)
+    np.testing.assert_allclose(pooled_embedding(both.ours, IMAGES[0]), own[0].mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_states_of_the_decoder_are_there_for_maps(both: Both) -> None:

@@ -72,7 +72,8 @@ PAGES = {
     "results-two-pairs": "results?view=Two+models",
     "results-tables": "results?view=Tables+and+studies",
     "results-seeds": "results?view=Runs+and+seeds",
-    "detection": "detection?place=left",
+    "results-trust": "results?view=Sentences+to+trust",
+    "detection": "detection?place=right&extent=1.00",
     "about": "about",
 }
 SIZES = ((1440, 900), (390, 844))
