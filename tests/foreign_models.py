@@ -443,6 +443,13 @@ def save_ifcc(folder: Path, state: dict[str, Any]) -> Path:
     return path
 
 
+def save_words(folder: Path) -> Path:
+    """R2Gen's words as a file, in the order of their ids."""
+    path = folder / "words.json"
+    path.write_text(json.dumps(WORDS))
+    return path
+
+
 def save_embeddings(folder: Path) -> Path:
     """IFCC's file of word embeddings, the unknown word among them."""
     path = folder / "glove.txt.gz"

@@ -19,7 +19,7 @@ from core.bundles.checkpoints.ifcc import read_embedded, read_ifcc
 from core.bundles.checkpoints.r2gen import read_r2gen
 from core.bundles.checkpoints.reading import CheckpointError
 from core.types import CXRLensError
-from tests.foreign_models import WORDS, save_embeddings, save_ifcc, save_r2gen, some_ifcc, some_r2gen
+from tests.foreign_models import WORDS, save_embeddings, save_ifcc, save_r2gen, save_words, some_ifcc, some_r2gen
 from training.cli import app
 
 pytestmark = pytest.mark.numeric
@@ -27,9 +27,7 @@ pytestmark = pytest.mark.numeric
 
 @pytest.fixture
 def words(tmp_path: Path) -> Path:
-    path = tmp_path / "words.json"
-    path.write_text(json.dumps(WORDS))
-    return path
+    return save_words(tmp_path)
 
 
 @pytest.fixture
@@ -241,15 +239,31 @@ def test_words_that_do_not_fit_are_refused(content: Any, message: str, tmp_path:
     ],
 )
 def test_a_name_that_cannot_be_had_is_refused(name: str, message: str, tmp_path: Path, words: Path) -> None:
-    group = tmp_path / "bundles" / "group-dve-m2"
-    group.mkdir(parents=True)
-    known = ("family", "size", "data", "metrics", "write", "intended_use", "licence", "created")
-    card = {"schema": 3, "name": group.name, "encoder": {"name": "dve"}, "decoder": {"name": "m2"}, "sha256": {}}
-    (group / "card.json").write_text(json.dumps({**dict.fromkeys(known, ""), **card, "family": "group"}))
+    a_trained_pair(tmp_path / "bundles")
     wanted = ["import", "r2gen", str(save_r2gen(tmp_path, {})), "--name", name, "--vocabulary", str(words)]
     done = CliRunner().invoke(app, [*wanted, "--bundles", str(tmp_path / "bundles")])
     assert isinstance(done.exception, CXRLensError)
     assert message in str(done.exception)
+
+
+def test_a_pair_that_was_trained_here_is_not_replaced(tmp_path: Path, words: Path) -> None:
+    card = a_trained_pair(tmp_path / "bundles")
+    before = card.read_bytes()
+    wanted = ["import", "r2gen", str(save_r2gen(tmp_path, some_r2gen().state_dict())), "--vocabulary", str(words)]
+    wanted += ["--name", card.parent.name, "--replace", "--bundles", str(tmp_path / "bundles")]
+    refused = CliRunner().invoke(app, wanted)
+    assert "was trained here, and is not replaced" in str(refused.exception)
+    assert card.read_bytes() == before
+
+
+def a_trained_pair(bundles: Path) -> Path:
+    """The card of a bundle of another family, as training writes it; its weights are not there."""
+    path = bundles / "group-dve-m2" / "card.json"
+    path.parent.mkdir(parents=True)
+    known = ("family", "size", "data", "metrics", "write", "intended_use", "licence", "created")
+    card = {"schema": 3, "name": path.parent.name, "encoder": {"name": "dve"}, "decoder": {"name": "m2"}, "sha256": {}}
+    path.write_text(json.dumps({**dict.fromkeys(known, ""), **card, "family": "group", "config": {}}))
+    return path
 
 
 @pytest.mark.parametrize("text", ["3 2\nthe 1 2\nlungs 0 0\n", "the 1 2\n", "", '["the", 3]', "[", "\ufeff"])

@@ -47,6 +47,7 @@ from tests.foreign_models import (
     save_embeddings,
     save_ifcc,
     save_r2gen,
+    save_words,
     settle,
     some_ifcc,
     some_r2gen,
@@ -61,9 +62,7 @@ IMAGE = torch.rand(2, 1, 224, 224, generator=torch.Generator().manual_seed(7))
 
 @pytest.fixture
 def words(tmp_path: Path) -> Path:
-    path = tmp_path / "words.json"
-    path.write_text(json.dumps(WORDS))
-    return path
+    return save_words(tmp_path)
 
 
 @pytest.fixture
@@ -203,7 +202,7 @@ def test_images_are_prepared_as_theirs(height: int, width: int) -> None:
 def library(tmp_path_factory: pytest.TempPathFactory) -> BundleLibrary:
     """A folder with an imported R2Gen, brought in by the command."""
     folder = tmp_path_factory.mktemp("imported")
-    (folder / "words.json").write_text(json.dumps(WORDS))
+    words = save_words(folder)
     file = save_r2gen(folder, some_r2gen().state_dict())
     wanted = [
         "import",
@@ -214,7 +213,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> BundleLibrary:
         "--trained-on",
         "MIMIC-CXR",
         "--vocabulary",
-        str(folder / "words.json"),
+        str(words),
     ]
     done = CliRunner().invoke(app, [*wanted, "--bundles", str(folder / "bundles")])
     assert done.exit_code == 0, done.output

@@ -79,7 +79,7 @@ def check_name(name: str, bundles: Path, *, taken: Collection[str] = (), replace
         name: of the bundle, and of its family.
         bundles: folder of bundles.
         taken: names of other things.
-        replace: a bundle of this name may be there.
+        replace: an imported bundle of this name may be there; a pair that was trained here is never replaced.
 
     Raises:
         BundleError: it is no name of a folder, or is taken.
@@ -89,9 +89,12 @@ def check_name(name: str, bundles: Path, *, taken: Collection[str] = (), replace
             f"'{name[:80]}' cannot be the name of a bundle: letters, digits, '-', '_' and '.', up to 64, the first a "
             "letter or a digit."
         )
-    families = {card.family for card in BundleLibrary(bundles).cards() if card.name != name}
+    cards = BundleLibrary(bundles).cards()
+    families = {card.family for card in cards if card.name != name}
     if name.casefold() in {each.casefold() for each in ("shared", *families, *taken)}:
         raise BundleError(f"{name} is the name of something else, or of a group of models. Choose another name.")
+    if any(card.name == name and card.trained_here for card in cards):
+        raise BundleError(f"{name} is a pair that was trained here, and is not replaced. Choose another name.")
     if (bundles / name).exists() and not replace:
         raise BundleError(f"There is a bundle {name} in {bundles} already. Choose another name, or give --replace.")
 
