@@ -184,6 +184,12 @@ def systems() -> tuple[list[System], dict[str, str]]:
     return sorted(found, key=lambda each: (each.group, each.name)), damaged
 
 
+def names_taken() -> list[str]:
+    """Names that a model cannot have: those that mean something else, and those of what was added, damaged or not."""
+    found, damaged = systems()
+    return [*TAKEN, *(each.name for each in found), *damaged]
+
+
 def system(name: str) -> System:
     """One that was added.
 

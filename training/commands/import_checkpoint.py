@@ -10,7 +10,7 @@ import typer
 
 from core.paths import BUNDLES
 from training.console import note, print_result
-from training.options import PRESETS, AsJson, Bundles, ImportedName, Licence, ReplaceSystem, TrainedOn
+from training.options import AsJson, Bundles, ImportedName, Licence, ReplaceSystem, TrainedOn, preset_names
 
 if TYPE_CHECKING:
     from core.bundles.checkpoints.writing import Imported
@@ -106,16 +106,11 @@ def _bring_in(
 ) -> None:
     from core.bundles.checkpoints.writing import check_name, write_imported
     from core.registry import pair_title
-    from core.systems.added import TAKEN, systems
+    from core.systems.added import names_taken
     from training.threads import use_threads_for
 
-    taken = [
-        *TAKEN,
-        *(each.name for each in systems()[0]),
-        *systems()[1],
-        *(each.stem for each in PRESETS.glob("*.toml")),
-    ]
-    check_name(name, bundles, taken=taken, replace=replace)  # before minutes of reading
+    # Before minutes of reading.
+    check_name(name, bundles, taken=[*names_taken(), *preset_names()], replace=replace)
     imported = read()
     use_threads_for("paper")
     card = write_imported(imported, file, bundles, name, **card_says)

@@ -37,9 +37,9 @@ def hf(
     Weights are read as safetensors only, and no code of the folder is run. Nothing leaves this machine.
     """
     from core.bundles.hugging_face import import_folder
-    from core.systems.added import TAKEN, systems
+    from core.systems.added import names_taken
 
-    taken = [*TAKEN, *(each.name for each in systems()[0]), *systems()[1], *preset_names()]
+    taken = [*names_taken(), *preset_names()]
     card, told = import_folder(
         folder, name, bundles, title=title, trained_on=trained_on, licence=licence, taken=taken, replace=replace
     )
