@@ -20,6 +20,7 @@ from core.observations import LabelState
 from core.studies.phantom import PhantomSource
 from core.types import CXRLensError
 from dashboard.read import marks
+from dashboard.services import sentence_trust
 from dashboard.services.sentence_trust import Marks
 from tests.app_pages import linked_bundles, needs_bundles, open_page, words_on
 from tests.test_trust import a_family
@@ -34,6 +35,7 @@ TOLD = "● before a sentence: at most 1 in 10 sentences marked so was wrong on 
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = linked_bundles(tmp_path / "bundles", *NAMES, *FILES)
     monkeypatch.setenv("CXR_BUNDLES", str(found))
+    sentence_trust._measured.clear()  # kept for the whole process: another test may have opened the same study
     return found
 
 
