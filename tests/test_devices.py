@@ -37,7 +37,7 @@ pytestmark = pytest.mark.numeric
 
 MADE_ON_THE_CPU = {
     "explain/perturbations.py: random_masks": "random: the same masks on every device",
-    "explain/perturbations.py: _smooth_masks": "random: the same masks on every device",
+    "explain/perturbations.py: smooth_masks": "random: the same masks on every device",
     "explain/gradients.py: smooth_grad": "random: the same noise on every device",
     "explain/faithfulness.py: randomised": "random: the same order of weights on every device",
     "explain/faithfulness.py: stability": "random: the same noise on every device",

@@ -165,6 +165,55 @@ def test_a_program_writes_on_the_read_page_when_it_is_asked_to(here: Path) -> No
     assert [kind for kind, _ in changed["difference"]] == ["same", "removed", "added"]
 
 
+def test_a_finding_of_a_program_is_asked_for_its_place_at_a_price_that_is_shown(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = few()
+    # It reports an effusion unless most of a place in the lower right, of rows 5 and columns 6 of 8, has one grey.
+    looks = """
+import numpy as np
+from PIL import Image
+
+def report(path):
+    pixels = np.asarray(Image.open(path))
+    height, width = pixels.shape
+    place = pixels[5 * height // 8 : 6 * height // 8, 6 * width // 8 : 7 * width // 8]
+    covered = np.bincount(place.ravel()).max() > place.size / 2
+    return "No pleural effusion." if covered else "There is a left pleural effusion."
+"""
+    uneven = "report(os.path.join(images, case['image_path'][0]))"
+    added.add_program("Looks", read_command(program(here, uneven, looks), here))
+    drawn: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        "dashboard.components.report.report_cards", lambda cards, **more: drawn.append({**more, "cards": cards})
+    )
+    app = open_page("read", source=name, beside_pairs=["Looks"])
+    {each.label: each for each in app.button}["Write with Looks"].click().run()
+    study = app.session_state["study"]
+    assert [each["asked"] for each in drawn[-1]["cards"] if each["name"] == "Looks"] == [True]
+
+    asked = {"source": name, "study": study, "beside_pairs": ["Looks"], "asked": "Looks"}
+    app = open_page("read", **asked, mention="Pleural Effusion")
+    assert drawn[-1]["asked"] == {"pair": "Looks", "kind": "finding", "which": "Pleural Effusion"}
+    assert "What **Pleural Effusion** hangs on in the image · Looks" in words_on(app)
+    assert "so those copies take about" in words_on(app)
+    (method,) = [each for each in app.selectbox if each.label == "Method"]
+    assert method.options == ["Occlusion", "Random masks (RISE)"]
+    {each.label: each for each in app.button}["Write 49 reports and compare"].click().run()
+    assert not app.exception and not app.error
+    found = systems.known_place(added.system("Looks"), open_study(study, name), "Pleural Effusion", "occlusion")
+    assert found is not None
+    assert found[5, 6] == 1.0 and found[:, :5].max() == found[:4].max() == 0.0
+    assert "Write 49 reports and compare" not in [each.label for each in app.button]
+
+    for observation in ("Edema", "nonsense"):  # it does not speak of these
+        assert "The address asks what a finding of Looks hangs on" in words_on(
+            open_page("read", **asked, mention=observation)
+        )
+    {each.label: each for each in app.button if each.key == "close"}["Close"].click().run()
+    assert "hangs on" not in words_on(app)
+
+
 def test_an_evaluation_of_a_system_that_is_no_pair_is_not_damaged(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = here / "runs" / "theirs"
     folder.mkdir(parents=True)

@@ -83,20 +83,24 @@ def random_masks(
     with torch.no_grad():
         for start in range(0, masks, batch):
             count = min(batch, masks - start)
-            mask = _smooth_masks(count, cells, inputs.shape[-1], generator)
+            mask = smooth_masks(count, cells, inputs.shape[-1], generator)
             if over == "tokens":
                 mask = torch.bernoulli(torch.full((count, inputs.shape[1], 1), 0.5), generator=generator)
             mask = mask.to(inputs.device)
             drawn.append(mask)
             scores.append(score(cover + mask * (inputs - cover)))
-    seen, moved = torch.cat(drawn), torch.cat(scores)
-    seen = seen - seen.mean(0)
-    covariance = (seen * (moved - moved.mean()).view(-1, *[1] * (seen.ndim - 1))).mean(0, keepdim=True)
-    values = covariance / seen.square().mean(0, keepdim=True).clamp(min=1e-6)
+    values = regressed(torch.cat(drawn), torch.cat(scores))
     return result(subject, values, over, "random-masks", target.name, {})
 
 
-def _smooth_masks(count: int, cells: int, size: int, generator: torch.Generator) -> Tensor:
+def regressed(masks: Tensor, scores: Tensor) -> Tensor:
+    """How scores (count,) move with what masks (count, ...) show, place by place: (1, ...), slopes of regression."""
+    seen = masks - masks.mean(0)
+    covariance = (seen * (scores - scores.mean()).view(-1, *[1] * (seen.ndim - 1))).mean(0, keepdim=True)
+    return covariance / seen.square().mean(0, keepdim=True).clamp(min=1e-6)
+
+
+def smooth_masks(count: int, cells: int, size: int, generator: torch.Generator) -> Tensor:
     """Random masks (count, 1, size, size), values in [0, 1], mean 0.5."""
     side = -(-size // cells)
     coarse = torch.bernoulli(torch.full((count, 1, cells + 1, cells + 1), 0.5), generator=generator)

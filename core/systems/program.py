@@ -13,9 +13,9 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -165,13 +165,23 @@ class Program(System):
         Raises:
             CXRLensError: as `reports`, or it gave none.
         """
+        return self.of_images([pixels], study)[0]
+
+    def of_images(self, images: Iterable[FloatImage], study: Study) -> list[str]:
+        """The reports of several images, written in one run: a program may take long to start.
+
+        Raises:
+            CXRLensError: as `reports`, or it gave none of an image.
+        """
         with tempfile.TemporaryDirectory(prefix="cxr-lens-") as place:
             cases = _Cases(Path(place))
-            cases.add(study, pixels)
+            for number, pixels in enumerate(images):
+                cases.add(study if not number else replace(study, study_id=f"{study.study_id}-{number}"), pixels)
             answer = self._run(cases)
-        if study.study_id not in answer:
-            raise CXRLensError(f"{self.title} gave no report of study {study.study_id}.")
-        return answer[study.study_id]
+        lacking = [name for name in cases.asked if name not in answer]
+        if lacking:
+            raise CXRLensError(f"{self.title} gave no report of study {lacking[0]}.")
+        return [answer[name] for name in cases.asked]
 
     def _answers(self, cases: _Cases) -> dict[str, str]:
         """Run the program, and keep what it wrote."""

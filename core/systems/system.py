@@ -7,7 +7,7 @@ A pair of ours, a file of reports that somebody else's model wrote, a program, t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -91,6 +91,18 @@ class System(ABC):
             CXRLensError: it writes no reports of new images, or fails.
         """
         raise CXRLensError(f"{self.title} has the reports that it has: it writes none of another image.")
+
+    def of_images(self, images: Iterable[FloatImage], study: Study) -> list[str]:
+        """The reports of several images, as of copies with something covered; nothing is kept.
+
+        Args:
+            images: each as of `of_image`.
+            study: as of `of_image`.
+
+        Raises:
+            CXRLensError: as of `of_image`.
+        """
+        return [self.of_image(pixels, study) for pixels in images]
 
     def kept(self, source: Source, study_id: str) -> str | None:
         """The report of a study that is there already; None where there is none, or it would have to be written.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -12,7 +12,7 @@ import streamlit as st
 from core.bundles.card import Card
 from core.observations import CLUSTERS, NO_FINDING, OBSERVATIONS, LabelState, findings
 from core.registry import DECODERS, ENCODERS, table_order
-from core.systems.system import System
+from core.systems.system import Ability, System
 from core.types import CXRLensError
 from core.views import view_in_words
 from dashboard import session
@@ -26,7 +26,15 @@ from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
 from dashboard.read import agreement
 from dashboard.read.layout import ANSWER, FACTS, lay_out
 from dashboard.read.marks import Marked, mark, measure_some
-from dashboard.read.others import OutsideReading, choose_others, offer_writing, read_other, without_region
+from dashboard.read.others import (
+    OutsideReading,
+    choose_others,
+    finding_asked,
+    offer_writing,
+    read_other,
+    show_place,
+    without_region,
+)
 from dashboard.read.questions import (
     SLICE,
     Work,
@@ -39,7 +47,7 @@ from dashboard.read.questions import (
     write_without,
 )
 from dashboard.services import bundles, explanations, filters, reports, sources, studies
-from dashboard.services.explanations import Box, Question
+from dashboard.services.explanations import Box
 from dashboard.services.reports import Reading
 from dashboard.services.studies import Case
 
@@ -252,7 +260,7 @@ def show_reports(
     case: Case,
     chosen: Sequence[Card],
     others: Sequence[System],
-    asked: tuple[Card, Question] | None,
+    asked: Mapping[str, Any] | None,
     region: Box | None,
 ) -> tuple[list[Card], list[Card], Marked]:
     """Show the reference and the reports that are written.
@@ -290,7 +298,10 @@ def show_reports(
         if isinstance(other, OutsideReading):
             readings.append(other)
             note = "" if other.text else "It wrote nothing about this study."
-            data = outside_card(system.name, system.title, other.text, other.labels, other.outcomes, note)
+            can_write = Ability.WRITE in system.abilities
+            data = outside_card(
+                system.name, system.title, other.text, other.labels, other.outcomes, note, asked=can_write
+            )
             if region and (changed_text := without_region(case, system, region, cover_of())):
                 data["without"] = changed_text
             drawn.append(data)
@@ -315,7 +326,7 @@ def show_reports(
         reference=reference,
         table=agreement.with_votes(table_of(case, readings), readings) if finished else None,
         folded=len(chosen) >= agreement.FOLDED_FROM,
-        asked={"pair": asked[0].name, "kind": asked[1].kind, "which": asked[1].which} if asked else None,
+        asked=asked,
         on_ask=hear_question,
     )
     return waiting, unknown, marked
@@ -412,18 +423,24 @@ if case is not None:
     left, right = st.columns([5, 7], gap="medium")
     asked, region = question_of(cards), region_of()
     with left, st.container(key="rail", height="stretch"), st.container():
-        head = st.container(key=ANSWER) if asked else None
+        head = st.container(key=ANSWER)
         show_image(case)  # the film stands while the reports are read
         region_progress = st.empty()
         below = st.container()
     with right:
         chosen = choose_pairs(families) if cards else []
         others = choose_others(case)
+        asked_other = finding_asked(case, others)
         if cards:
             describe_training(chosen or cards, case)
         if told := without_reference(case):
             st.caption(told)
-        waiting, unknown, marked = show_reports(case, chosen, others, asked, region)
+        told_asked = None
+        if asked:
+            told_asked = {"pair": asked[0].name, "kind": asked[1].kind, "which": asked[1].which}
+        elif asked_other:
+            told_asked = {"pair": asked_other[0].name, "kind": "finding", "which": asked_other[1]}
+        waiting, unknown, marked = show_reports(case, chosen, others, told_asked, region)
         if cards and not chosen and not others:
             st.info("No model is chosen. Choose models above, or all.")
     work: Work | None = None
@@ -431,8 +448,10 @@ if case is not None:
     with below:
         if region:
             show_region()
-        if asked and head:
+        if asked:
             work, panels = show_answer(case, *asked, chosen, head)
+        elif asked_other:
+            panels = show_place(case, *asked_other, head)
         heat_maps(panels, study=case.title, region=region, cover=cover_of())
     if cards:
         if not waiting:

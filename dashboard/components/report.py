@@ -58,7 +58,14 @@ def card(
 
 
 def outside_card(
-    name: str, title: str, text: str, labels: LabeledReport, outcomes: Mapping[str, Outcome] | None, note: str = ""
+    name: str,
+    title: str,
+    text: str,
+    labels: LabeledReport,
+    outcomes: Mapping[str, Outcome] | None,
+    note: str = "",
+    *,
+    asked: bool = False,
 ) -> dict[str, Any]:
     """A report that is only a text, for `report_cards`: its words cannot be asked about.
 
@@ -69,8 +76,10 @@ def outside_card(
         labels: what it says.
         outcomes: by observation, against the reference; None without one.
         note: what to say below it.
+        asked: its findings can be.
     """
-    return {**_judged(outcomes), "name": name, "title": title, "pieces": segments(text, labels, outcomes), "note": note}
+    pieces = segments(text, labels, outcomes)
+    return {**_judged(outcomes), "name": name, "title": title, "pieces": pieces, "note": note, "asked": asked}
 
 
 def _judged(outcomes: Mapping[str, Outcome] | None) -> dict[str, Any]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core.labels.compare import Outcome, compare
 from core.labels.rules import LabeledReport
+from core.observations import LabelState
 from core.systems.system import Ability, System
 from core.types import CXRLensError
 from dashboard import session
+from dashboard.components.viewer import Panel
 from dashboard.services import reports, systems
 from dashboard.services.explanations import Box
 from dashboard.services.studies import Case
@@ -83,12 +87,87 @@ def without_region(case: Case, system: System, region: Box, cover: str) -> Mappi
     return known
 
 
+def finding_asked(case: Case, others: Sequence[System]) -> tuple[System, str] | None:
+    """What the address asks about a system that is no model of ours: the finding; a message where it asks in vain."""
+    name, observation = st.query_params.get(session.ASKED), st.query_params.get("mention", "")
+    if not name or (system := systems.named(name)) is None:
+        return None
+    read = read_other(case, system) if name in {each.name for each in others} else None
+    if (
+        isinstance(read, OutsideReading)
+        and Ability.WRITE in system.abilities
+        and read.labels.states.get(observation, LabelState.BLANK) is not LabelState.BLANK
+    ):
+        return system, observation
+    st.warning(
+        f"The address asks what a finding of {system.title} hangs on. That can be asked of programs whose report is "
+        "shown, and of findings that it speaks of: click one in the report.",
+        icon=":material/info:",
+    )
+    return None
+
+
+def show_place(case: Case, system: System, observation: str, head: DeltaGenerator) -> list[Panel]:
+    """Where in the image what a system says of a finding hangs; where that was not asked yet, a button with the price.
+
+    Args:
+        case: the image.
+        system: that has a report of it, and can write more.
+        observation: that the report speaks of.
+        head: where words and method stand, beside the image.
+    """
+    from core.explain.texts import METHODS  # brings torch
+
+    titles = {row.title: name for name, row in METHODS.items()}
+    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:  # a pair's method
+        st.session_state[session.HOW] = next(iter(titles))
+    with head:
+        title = st.container(horizontal=True, vertical_alignment="center", gap="small")
+        title.markdown(f"What **{observation}** hangs on in the image · {system.title}", width="stretch")
+        title.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
+        chosen = st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=220)
+    method = titles[chosen]
+    copies = METHODS[method].reports
+    st.caption(
+        f"{METHODS[method].summary} Of {system.title} only texts are known: it writes a report of each of {copies} "
+        f"changed copies of the image, and it is counted how many say the same of {observation}. How far to trust this "
+        "was not measured."
+    )
+    wanted = f"place {system.name} {case.key} {observation} {method}"
+    if st.session_state.pop(wanted, False):
+        _find_place(case, system, observation, method)
+    found = systems.known_place(system, case, observation, method)
+    if found is None:
+        _offer(f"Write {copies} reports and compare", wanted, system, copies, "those copies")
+        return []
+    if not found.any():
+        st.info(f"{system.title} said the same of {observation} whatever was covered: no place can be shown.")
+        return []
+    values = np.asarray(found / np.abs(found).mean(), np.float32)
+    return [Panel(chosen, values, (0.0, 0.0, 1.0, 1.0), signed=bool((values < 0).any()))]
+
+
+def _find_place(case: Case, system: System, observation: str, method: str) -> None:
+    """Ask, with progress. A click elsewhere ends it: Streamlit raises at the next progress."""
+    place = st.empty()
+    with place.container():
+        bar = st.progress(0.0, text=f"{system.title} writes …")
+        st.button("Cancel", on_click=session.close_question, key="cancel")
+    try:
+        systems.find_place(
+            system, case, observation, method, lambda done, of: bar.progress(done / of, text=f"{done} of {of} reports")
+        )
+    except CXRLensError as error:
+        st.error(str(error), icon=":material/error:")
+    place.empty()
+
+
 def offer_writing(case: Case, system: System) -> None:
     """A button that lets a program write, with what that costs."""
     _offer(f"Write with {system.title}", f"write {system.name} {case.key}", system)
 
 
-def _offer(label: str, name: str, system: System) -> None:
+def _offer(label: str, name: str, system: System, studies: int = 1, what: str = "") -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             label,
@@ -97,4 +176,4 @@ def _offer(label: str, name: str, system: System) -> None:
             on_click=st.session_state.__setitem__,
             args=(name, True),
         )
-        st.caption(systems.price(system, 1))
+        st.caption(systems.price(system, studies, what))

@@ -18,7 +18,7 @@ from dashboard.components.filter_bars import filter_bars
 from dashboard.components.trust import verdict
 from dashboard.components.viewer import Panel
 from dashboard.read.filter_words import strongest
-from dashboard.services import bundles, explanations, filters
+from dashboard.services import bundles, explanations, filters, systems
 from dashboard.services.explanations import Box, Choice, Question
 from dashboard.services.studies import Case
 
@@ -37,10 +37,10 @@ SLICE = 1.0  # seconds of writing between two drawings
 
 
 def question_of(cards: Sequence[Card]) -> tuple[Card, Question] | None:
-    """What the address asks about; a message where there is no such model."""
+    """What the address asks about a model; a message where there is none. Of others: `others.finding_asked`."""
     name = st.query_params.get(session.ASKED)
     kind = next((each for each in session.QUESTIONS if each in st.query_params), None)
-    if not name or not kind:
+    if not name or not kind or systems.named(name) is not None:
         return None
     card = next((card for card in cards if card.name == name), None)
     if card is None:

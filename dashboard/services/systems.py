@@ -14,10 +14,10 @@ from core.cache import BoundedCache
 from core.studies.source import Source
 from core.systems import added
 from core.systems.report_files import ReportFile
-from core.systems.system import Ability, System, Written
-from core.types import CXRLensError
+from core.systems.system import Ability, Progress, System, Written
+from core.types import CXRLensError, FloatImage
 from dashboard import access
-from dashboard.services import bundles, sources
+from dashboard.services import bundles, reports, sources
 from dashboard.services.explanations import Box, region_mask
 from dashboard.services.studies import Case
 
@@ -179,8 +179,50 @@ def _written() -> BoundedCache[tuple[str, str], str]:
     return BoundedCache(1_000)
 
 
-def price(system: System, studies: int) -> str:
-    """What reports of a system cost, in a sentence; "" where they are there already."""
+def known_place(system: System, case: Case, observation: str, method: str) -> FloatImage | None:
+    """Where in the image what a system says of a finding hangs, (h, w) over the image; None where it was not asked."""
+    return _places().get((system.content_hash(), case.key, observation, method))
+
+
+def find_place(system: System, case: Case, observation: str, method: str, progress: Progress | None = None) -> None:
+    """Let a system write the reports of changed copies of a case's image, and keep where the finding hangs.
+
+    Args:
+        system: that has a report of the case.
+        case: whose image.
+        observation: that the report speaks of.
+        method: of `core.explain.texts.METHODS`.
+        progress: called with (copies written, copies in all); what it raises stops the work.
+
+    Raises:
+        CXRLensError: the system fails.
+    """
+    from core.explain.texts import METHODS  # brings torch
+
+    said = reports.label(text_of(system, case) or "").states[observation]
+    found = METHODS[method].run(
+        lambda images: system.of_images(images, case.study),
+        case.pixels,
+        lambda text: reports.label(text).states[observation] is said,
+        progress=progress,
+    )
+    _places().put((system.content_hash(), case.key, observation, method), found)
+
+
+@st.cache_resource(show_spinner=False)
+def _places() -> BoundedCache[tuple[str, str, str, str], FloatImage]:
+    """Maps by (system with its content, image, observation, method)."""
+    return BoundedCache(1_000)
+
+
+def price(system: System, studies: int, what: str = "") -> str:
+    """What reports of a system cost, in a sentence; "" where they are there already.
+
+    Args:
+        system: that writes.
+        studies: how many reports.
+        what: what they are of; the studies unless given.
+    """
     seconds = system.seconds_a_study()
     if seconds == 0:
         return ""
@@ -188,5 +230,5 @@ def price(system: System, studies: int) -> str:
         return f"{system.title} is a program that has not run yet, so nobody knows how long it takes."
     whole = seconds * studies
     time = f"{whole / 60:,.0f} minutes" if whole >= 120 else f"{max(whole, 1):,.0f} seconds"
-    what = "this study" if studies == 1 else f"these {studies:,} studies"
+    what = what or ("this study" if studies == 1 else f"these {studies:,} studies")
     return f"{system.title} is a program: it took {seconds:.2g} seconds a study before, so {what} take about {time}."

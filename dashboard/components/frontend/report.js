@@ -44,6 +44,15 @@ function read(piece) {
   return mark
 }
 
+// A piece of a text alone whose writer can be asked about findings: each marked one can be reached, as one word.
+function findable(piece, place) {
+  if (!piece.observation) return read(piece)
+  const mark = marked(piece)
+  const label = `${piece.text}, ${piece.observation}: ${WORDS[piece.outcome ?? piece.state]}`
+  mark.append(make("span", { className: "word", text: piece.text, role: "button", tabindex: -1, "data-word": place, "aria-label": label }))
+  return mark
+}
+
 function referenceCard(data) {
   const article = make("article", { className: "reference", "aria-label": data.title }, make("header", {}, make("h2", { text: data.title })))
   for (const section of data.sections) {
@@ -76,7 +85,14 @@ function card(data) {
     }
     header.append(counts)
   }
-  if (data.pieces.length && !data.sentences) {
+  if (data.asked && data.pieces.some(({ observation }) => observation)) {
+    const text = make("p", {
+      className: "text", role: "group",
+      "aria-label": `Report of ${data.title}. Arrow keys choose a finding, Enter asks where it comes from.`,
+    }, ...data.pieces.map(findable))
+    text.querySelector(".word").tabIndex = 0
+    article.append(text)
+  } else if (data.pieces.length && !data.sentences) {
     // A text alone: nothing is known of where its words come from.
     article.append(make("p", { className: "text" }, ...data.pieces.map(read)))
   } else if (data.pieces.length) {
@@ -363,6 +379,7 @@ class Reports {
     const at = Number(word.dataset.word)
     const observation = word.closest("[data-observation]")?.dataset.observation
     let which = at
+    if (!this.cards.get(pair).sentences) kind = "finding" // of a text alone, nothing else can be asked
     if (kind === "sentence") which = sentenceOf(this.cards.get(pair), at)
     if (kind === "finding") {
       if (observation) which = observation
@@ -394,10 +411,10 @@ class Reports {
       const words = this.words(name)
       const { sentences } = this.cards.get(name)
       const at = words.indexOf(word)
-      const sentence = sentenceOf(this.cards.get(name), at)
+      const sentence = sentences && sentenceOf(this.cards.get(name), at)
       const target = {
         ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: words.length - 1,
-        ArrowUp: at > sentences[sentence] ? sentences[sentence] : sentences[sentence - 1], ArrowDown: sentences[sentence + 1],
+        ArrowUp: at > sentences?.[sentence] ? sentences[sentence] : sentences?.[sentence - 1], ArrowDown: sentences?.[sentence + 1],
       }
       if (!(event.key in target)) return
       if (words[target[event.key]]) this.choose(words[target[event.key]])
