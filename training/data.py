@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from core.labels.fine import fine_labels
 from core.labels.mesh import names_of_codes
 from core.labels.rules import label_report
 from core.observations import ASSERTED, CLUSTER_PARTS, CLUSTERS, OBSERVATIONS, LabelState
+from core.processes import worker_pool
 from core.studies.indexed import IndexedSource
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
@@ -233,7 +234,7 @@ class StudyData:
             values = new_array(path, np.uint8, (total, size, size))
         note(f"  rendering {total - done} {split} studies at {size} px")
         ids = [study.study_id for study in self.studies[split]]
-        with ProcessPoolExecutor(initializer=_one_thread) as pool:
+        with worker_pool(os.cpu_count() or 1, start=None, begin=_one_thread) as pool:
             for start in range(done, total, 256):
                 chunk = ids[start : start + 256]
                 jobs = [(self.config, self.kind, study_id, size, fit) for study_id in chunk]

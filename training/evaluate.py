@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +43,7 @@ from core.evaluation.results import (
 )
 from core.evaluation.scoring import LabeledReports, score_systems
 from core.files import hash_of, write_whole
+from core.processes import worker_pool
 from core.registry import did_you_mean
 from core.systems.system import System
 from core.types import Split, Study
@@ -226,7 +225,7 @@ def _read_all(
             for card in cards:  # images are made once, not by each process
                 for split in splits:
                     data.images(split, card.image_side, card.fit)
-            run = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
+            run = stack.enter_context(worker_pool(jobs)).map
         for texts, said in run(partial(_write, work), sharing.values()):
             written |= texts
             warned |= said

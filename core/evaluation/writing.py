@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import multiprocessing
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from core.bundles.library import BundleLibrary
 from core.devices import Precision
 from core.files import hash_of, read_json_lines, sha256_of, whole_file, write_whole
 from core.packages import versions
+from core.processes import worker_pool
 from core.studies.model_image import of_study
 from core.studies.source import Source
 from core.studies.sources import open_source
@@ -162,12 +162,9 @@ def _write_blocks(work: Work, parts: Path, starts: Sequence[int], processes: int
         for start in starts:
             yield _write_block(work, parts, start)
         return
-    pool = ProcessPoolExecutor(min(processes, len(starts)), multiprocessing.get_context("spawn"))
-    try:
+    with worker_pool(min(processes, len(starts))) as pool:
         for done in as_completed([pool.submit(_write_block, work, parts, start, alone=False) for start in starts]):
             yield done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _write_block(work: Work, parts: Path, start: int, *, alone: bool = True) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from core.labels.fine_modifiers import modifiers_of
 from core.labels.fine_parser import load_parser
 from core.labels.fine_terms import KIND_OF, sentences_of
 from core.labels.rules import Mention, label_report
+from core.processes import worker_pool
 
 _BLOCK = 500  # reports that one call of the parser reads; equal sentences among them are parsed once
 
@@ -66,7 +66,7 @@ def fine_mentions(texts: Sequence[str], *, processes: int = 1) -> Iterator[tuple
     """
     load_parser()  # its error before any work
     blocks = [texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK)]
-    with ProcessPoolExecutor(processes) if processes > 1 else nullcontext() as pool:
+    with worker_pool(processes, start=None) if processes > 1 else nullcontext() as pool:
         for block in (pool.map if pool else map)(_read_block, blocks):
             yield from block
 

@@ -13,10 +13,8 @@ Differs from CheXpert: anatomy ("the heart", "mediastinal contours") counts only
 from __future__ import annotations
 
 import re
-import signal
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +22,7 @@ from typing import Any, Literal
 from core.labels.phrases import Found, Group, Scanner, any_of, starts
 from core.labels.report_text import ReadText, read_text
 from core.observations import NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, LabelState, no_finding_state, stronger
+from core.processes import worker_pool
 
 _RULES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
@@ -110,8 +109,7 @@ def label_reports(texts: Sequence[str], processes: int = 1) -> list[LabeledRepor
     """Label many reports, in their order; with `processes` > 1 in that many worker processes."""
     if processes <= 1:
         return [label_report(text) for text in texts]
-    # Ctrl-C reaches the workers too; that they end is the caller's business.
-    with ProcessPoolExecutor(processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+    with worker_pool(processes, start=None) as pool:
         return list(pool.map(label_report, texts, chunksize=max(1, len(texts) // (processes * 8))))
 
 

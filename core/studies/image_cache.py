@@ -9,10 +9,8 @@ is downloaded later, or again, is read then. A cached image equals `read_square`
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.files import write_whole
+from core.processes import worker_pool
 from core.studies.images import ImageError, fit_square, read_image
 from core.studies.index import ReleaseError, StudyIndex
 from core.studies.model_image import grey_levels
@@ -157,7 +156,7 @@ def _mapper(processes: int) -> Iterator[Callable[..., Iterator[list[Square] | st
     if processes <= 1:
         yield map
         return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(processes) as pool:
         yield partial(pool.map, chunksize=8)
 
 

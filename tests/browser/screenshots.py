@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping
@@ -43,6 +44,7 @@ from core.text import sentence_spans
 from dashboard import settings
 from dashboard.services import sources
 from tests.browser import shown_sources as shown
+from tests.browser import shown_systems as others
 from tests.browser.conftest import Server, start_server, watch
 from tests.browser.find import start
 
@@ -181,6 +183,7 @@ def main() -> None:
     parser.add_argument("only", nargs="*", metavar="NAME", help="how names of pages begin or end; all unless given")
     parser.add_argument("--index", type=Path, default=paths.INDEX, help="of Open-i")
     asked = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     only, index = tuple(asked.only), asked.index.absolute()
 
     def wanted(pages: Mapping[str, str]) -> dict[str, str]:
@@ -192,7 +195,7 @@ def main() -> None:
             made = review_pages(Path(folder) / "reviews.sqlite")
             for server in start_server(Path(folder), LOGNAME=RESEARCHER):
                 take(browser, server, {name: made.get(name, path) for name, path in pages.items()})
-        for take_pages in (own_pages, openi_pages):
+        for take_pages in (own_pages, system_pages, openi_pages):
             take_pages(browser, Path(folder), index, wanted)
         browser.close()
 
@@ -218,6 +221,23 @@ def own_pages(
             reviews = wanted(shown.review_ward(home / "reviews.sqlite", made, RESEARCHER, READERS))
     for server in start_server(home, LOGNAME=RESEARCHER, CXR_SOURCES=str(ward)):
         take(browser, server, examples | of_ward | reviews)
+
+
+def system_pages(
+    browser: Browser, folder: Path, index: Path, wanted: Callable[[Mapping[str, str]], dict[str, str]]
+) -> None:
+    """Pages with a model of transformers, a file of reports and a program among the pairs, and a session of them."""
+    if not wanted(dict.fromkeys(others.PAGES, "")):
+        return
+    home = folder / "systems"
+    home.mkdir()
+    with patch.dict(os.environ):
+        environment = others.prepare(home)
+        made = others.evaluated(home)
+        reviews = others.review(home / "reviews.sqlite", made, RESEARCHER, READERS)
+        pages = wanted({**others.pages(made), **reviews})
+    for server in start_server(home, LOGNAME=RESEARCHER, **environment):
+        take(browser, server, pages)
 
 
 def openi_pages(

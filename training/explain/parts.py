@@ -6,10 +6,10 @@ What the benchmarks of phantoms and of real films do alike is here: which parts 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from core.bundles.card import Card
 from core.files import write_whole
+from core.processes import worker_pool
 from core.registry import lookup
 from training.evaluate import cards_of
 from training.explain.summary import VARIANTS
@@ -101,8 +102,7 @@ def run_parts(
                 compute(job, *each)
                 bar.update()
         else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(jobs, mp_context=context, initializer=use_threads_for, initargs=(size,)) as pool:
+            with worker_pool(jobs, begin=partial(use_threads_for, size)) as pool:
                 for future in as_completed([pool.submit(compute, job, *each) for each in parts]):
                     future.result()
                     bar.update()

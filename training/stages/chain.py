@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 
 from core import ranks
 from core.config import to_dict
+from core.processes import worker_pool
 from core.registry import ENCODERS, encoder_parts
 from core.types import SPLITS
 from training.console import QUIET
@@ -88,16 +87,10 @@ def side_by_side(run: Run, stages: Sequence[Stage], jobs: int) -> None:
         for stage in stages:
             stage(run)
         return
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     threads = max(1, jobs // len(stages))
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = [pool.submit(_one_stage, replace(run), stage, threads) for stage in stages]
-        try:
-            for each in as_completed(waiting):
-                each.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with worker_pool(jobs) as pool:
+        for each in as_completed([pool.submit(_one_stage, replace(run), stage, threads) for stage in stages]):
+            each.result()
 
 
 def _by_first(work: Callable[[], None]) -> Callable[[Path], None]:
@@ -105,17 +98,8 @@ def _by_first(work: Callable[[], None]) -> Callable[[Path], None]:
 
 
 def _one_stage(run: Run, stage: Stage, threads: int) -> None:
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     keep_memory()
     os.environ[QUIET] = "1"
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     stage(run)
-
-
-def _leave_with_parent() -> None:
-    """End this process when the command that began it is gone: an orphan would write beside the next run."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
