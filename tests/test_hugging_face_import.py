@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from core.bundles.card import BundleError
 from core.bundles.hugging_face import import_folder
 from core.bundles.hugging_face_folder import HuggingFaceError, read_folder
 from core.bundles.library import BundleLibrary
@@ -210,20 +211,20 @@ def test_names_that_are_taken_or_none(folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "bundles"
     import_folder(folder, "mine", place)
     for name, says in (
-        ("mine", "is taken.*--replace"),
-        ("Mine", "is taken"),
-        ("theirs", "is taken"),
-        ("../mine", "no name of a bundle"),
-        ("", "no name of a bundle"),
+        ("mine", "already.*--replace"),
+        ("Mine", "something else"),
+        ("theirs", "something else"),
+        ("../mine", "cannot be the name of a bundle"),
+        ("", "cannot be the name of a bundle"),
     ):
-        with pytest.raises(HuggingFaceError, match=says):
+        with pytest.raises(BundleError, match=says):
             import_folder(folder, name, place, taken=["Theirs"])
     before = (place / "mine" / "card.json").read_bytes()
     import_folder(folder, "mine", place, replace=True, title="Mine again")
     assert (place / "mine" / "card.json").read_bytes() != before
-    with pytest.raises(HuggingFaceError, match="is taken"):  # a family of pairs
+    with pytest.raises(BundleError, match="a group of models"):  # a family of pairs
         import_folder(folder, "phantom", BUNDLES)
-    with pytest.raises(HuggingFaceError, match="is taken"):  # a pair is not replaced
+    with pytest.raises(BundleError, match="was trained here, and is not replaced"):
         import_folder(folder, "phantom-fve-m2", BUNDLES, replace=True)
 
 

@@ -6,7 +6,6 @@ the same functions as the folder was, so what was refused then is refused later 
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from core.bundles.card import HUGGING_FACE, INTENDED_USE, Card, card_of
 from core.bundles.hugging_face_folder import WEIGHTS, Folder, HuggingFaceError, read_folder
 from core.bundles.library import BundleLibrary, compute_expected, write_bundle
+from core.bundles.names import check_name
 from core.devices import Precision
 from core.gate.gate import Unchecked
 from core.packages import module
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from core.bundles.pair import ReportModel
     from core.decoders import Decoder
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}")
 _MOST_PIECES = 256
 """Longest report where a model says nothing, in pieces of words; ours."""
 _SAME = 1e-3
@@ -69,14 +68,15 @@ def import_folder(
         The bundle's card, and what is not as it is in transformers, in sentences.
 
     Raises:
-        HuggingFaceError: the folder is refused, its files do not fit each other, or the name is none or is taken.
+        BundleError: the name is none or is taken.
+        HuggingFaceError: the folder is refused, or its files do not fit each other.
         DiskError: the bundle cannot be written.
     """
     import torch
 
     from core.decoders.search import GenerateConfig
 
-    _check_name(name, bundles, taken, replace=replace)
+    check_name(name, bundles, taken=taken, replace=replace)
     folder = read_folder(path)
     write, told = folder.writing()
     content = _content(folder, name, title or name, trained_on, licence, write)
@@ -140,25 +140,6 @@ def open_model(path: Path, card: Card, device: torch.device, precision: Precisio
         precision,
         Unchecked(_NOT_CHECKED),
     )
-
-
-def _check_name(name: str, bundles: Path, taken: Collection[str], *, replace: bool) -> None:
-    if not _NAME.fullmatch(name):
-        raise HuggingFaceError(
-            f"'{name[:64]}' is no name of a bundle: at most 64 letters, digits and signs of . _ + -, a letter or digit "
-            "first."
-        )
-    cards = BundleLibrary(bundles).cards()
-    families = {card.family for card in cards if card.family != card.name}
-    imported = {card.name for card in cards if card.kind == HUGGING_FACE}
-    if replace and name in imported:
-        return
-    there = [each.name for each in bundles.iterdir()] if bundles.is_dir() else []
-    if name.casefold() in {each.casefold() for each in ("shared", *taken, *families, *there)}:
-        again = " or replace the model (--replace)" if name in imported else ""
-        raise HuggingFaceError(
-            f"The name '{name}' is taken in {bundles}, or means something else. Choose another{again}."
-        )
 
 
 def _content(

@@ -104,7 +104,8 @@ def _bring_in(
     replace: bool,
     as_json: bool,
 ) -> None:
-    from core.bundles.checkpoints.writing import check_name, write_imported
+    from core.bundles.checkpoints.writing import write_imported
+    from core.bundles.names import check_name
     from core.registry import pair_title
     from core.systems.added import names_taken
     from training.threads import use_threads_for

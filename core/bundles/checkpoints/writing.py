@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from core.bundles.card import INTENDED_USE, BundleError, Card
+from core.bundles.card import INTENDED_USE, Card
 from core.bundles.checkpoints.reading import CheckpointError
 from core.bundles.library import BundleLibrary, compute_expected, specimen, write_bundle
 from core.bundles.pair import ReportModel
@@ -26,7 +25,6 @@ from core.types import Fit
 
 SIZE: Size = "paper"
 """Whose numbers hold where the checkpoint has no others."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,33 +70,6 @@ def new_decoder(name: str, width: int, words: int, changes: Mapping[str, Any]) -
     return build_decoder(name, SIZE, token_width=width, vocabulary_size=words, **changes)
 
 
-def check_name(name: str, bundles: Path, *, taken: Collection[str] = (), replace: bool) -> None:
-    """Refuse a name that a bundle cannot have.
-
-    Args:
-        name: of the bundle, and of its family.
-        bundles: folder of bundles.
-        taken: names of other things.
-        replace: an imported bundle of this name may be there; a pair that was trained here is never replaced.
-
-    Raises:
-        BundleError: it is no name of a folder, or is taken.
-    """
-    if not _NAME.fullmatch(name):
-        raise BundleError(
-            f"'{name[:80]}' cannot be the name of a bundle: letters, digits, '-', '_' and '.', up to 64, the first a "
-            "letter or a digit."
-        )
-    cards = BundleLibrary(bundles).cards()
-    families = {card.family for card in cards if card.name != name}
-    if name.casefold() in {each.casefold() for each in ("shared", *families, *taken)}:
-        raise BundleError(f"{name} is the name of something else, or of a group of models. Choose another name.")
-    if any(card.name == name and card.trained_here for card in cards):
-        raise BundleError(f"{name} is a pair that was trained here, and is not replaced. Choose another name.")
-    if (bundles / name).exists() and not replace:
-        raise BundleError(f"There is a bundle {name} in {bundles} already. Choose another name, or give --replace.")
-
-
 def write_imported(
     imported: Imported, file: Path, bundles: Path, name: str, *, trained_on: str = "", licence: str = ""
 ) -> Card:
@@ -108,7 +79,7 @@ def write_imported(
         imported: the model.
         file: that it came from; its hash is kept.
         bundles: folder of bundles; made if missing.
-        name: of the bundle, and of its family; see `check_name`. A bundle of this name is replaced.
+        name: of the bundle, and of its family; see `core.bundles.names.check_name`. A bundle of this name is replaced.
         trained_on: what it learned from, for a reader.
         licence: of its weights.
 
