@@ -48,7 +48,10 @@ def test_pca_agrees_with_the_singular_values() -> None:
     assert np.allclose(project(x, ProjectionConfig()).coordinates, axes.place(x)[:, :2], atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+SLOW = {"UMAP": pytest.mark.slow}  # its compiler takes longer than all others together
+
+
+@pytest.mark.parametrize("method", [pytest.param(each, marks=SLOW.get(each, ())) for each in METHODS])
 def test_keeps_planted_groups_apart_is_seeded_and_places_new_points_into_their_group(method: str) -> None:
     x = blobs()
     config = ProjectionConfig(method=method, perplexity=10, neighbours=8)  # type: ignore[arg-type]
