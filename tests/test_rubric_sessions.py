@@ -17,16 +17,28 @@ from core.reviews.analysis import Analysis, analyse, settle
 from core.reviews.answers import Results, load_results
 from core.reviews.database import Database
 from core.reviews.export import export
+from core.reviews.rubric_library import shipped_rubrics
 from core.reviews.rubrics import Mark, ReviewError
 from core.reviews.store import (
     Actor,
     ReaderScreen,
     annotate,
     close_session,
+    list_sessions,
     read_screen,
     save_mark,
 )
-from tests.review_cases import ANNA, RITA, TEXTS, finish, screens_of, session
+from tests.app_pages import words_on
+from tests.review_cases import (
+    ANNA,
+    RITA,
+    ROOT_USER,
+    TEXTS,
+    finish,
+    open_app_page,
+    screens_of,
+    session,
+)
 
 CARLA, DORA = Actor("carla", "reader"), Actor("dora", "reader")
 MODEL_OF = {text: model for model, text in TEXTS.items()}
@@ -233,3 +245,29 @@ def test_a_session_without_answers_has_no_figures_and_no_error(database: Databas
     results, analysis = close(database, session(database, 2, rubric=rubric, repeats=1, washout=0))
     assert analysis.answers == analysis.agreement == analysis.self_agreement == ()
     assert export(results, analysis, tmp_path)
+
+
+def test_the_page_says_what_is_wrong_with_a_file_and_shows_a_rubric(database: Database) -> None:
+    app = open_app_page("review", reader="root")
+    app.segmented_control(key="review_view").set_value("Rubrics").run()
+    assert not app.exception and "a session keeps the rubric" in words_on(app)
+    app.selectbox(key="rubric-name").select("radpeer").run()
+    field = app.text_area(key="rubric-text-radpeer")
+    app = field.input(field.value.replace("[2, 3]", "[8]")).run()
+    assert not app.exception and "'score' is never 8" in words_on(app)
+    app = app.text_area(key="rubric-text-radpeer").input(field.value.replace("agree", "concur")).run()
+    assert "Give it a name of its own" in words_on(app)
+    mine = field.value.replace('name = "radpeer"', 'name = "mine"')
+    app = app.text_area(key="rubric-text-radpeer").input(mine).run()
+    assert not app.exception and not app.error and "nothing that is answered here is kept" in words_on(app)
+    assert list_sessions(database, ROOT_USER) == []
+
+
+def test_the_form_offers_every_rubric_with_a_sentence(database: Database) -> None:
+    app = open_app_page("review", reader="root")
+    app.segmented_control(key="review_view").set_value("New session").run()
+    for name, rubric in shipped_rubrics().items():
+        app = app.selectbox(key="design-rubric").select(name).run()
+        assert not app.exception and rubric.about in words_on(app)
+        if name == "observation-labels":
+            break  # the others are drawn by the same lines
