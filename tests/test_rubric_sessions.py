@@ -252,12 +252,12 @@ def test_the_page_says_what_is_wrong_with_a_file_and_shows_a_rubric(database: Da
     app.segmented_control(key="review_view").set_value("Rubrics").run()
     assert not app.exception and "a session keeps the rubric" in words_on(app)
     app.selectbox(key="rubric-name").select("radpeer").run()
-    field = app.text_area(key="rubric-text-radpeer")
-    app = field.input(field.value.replace("[2, 3]", "[8]")).run()
+    text = app.text_area(key="rubric-text-radpeer").value
+    app = app.text_area(key="rubric-text-radpeer").input(text.replace("[2, 3]", "[8]")).run()
     assert not app.exception and "'score' is never 8" in words_on(app)
-    app = app.text_area(key="rubric-text-radpeer").input(field.value.replace("agree", "concur")).run()
+    app = app.text_area(key="rubric-text-radpeer").input(text.replace("agree", "concur")).run()
     assert "Give it a name of its own" in words_on(app)
-    mine = field.value.replace('name = "radpeer"', 'name = "mine"')
+    mine = text.replace('name = "radpeer"', 'name = "mine"')
     app = app.text_area(key="rubric-text-radpeer").input(mine).run()
     assert not app.exception and not app.error and "nothing that is answered here is kept" in words_on(app)
     assert list_sessions(database, ROOT_USER) == []

@@ -38,7 +38,10 @@ export function drawPalette(page, view) {
     const key = make("kbd", { text: String(index + 1) })
     const button = make("button", { type: "button", title: words, "aria-pressed": String(index === answered) }, key, ` ${name}`)
     button.disabled = !page.data.open
-    button.onclick = () => page.answer(index + 1)
+    button.onclick = () => {
+      page.chosen.dispute = null // a third reader who marks an error gives no number now
+      page.answer(index + 1)
+    }
     return button
   }))
   if (page.kind === "answer") palette.append(make("span", { className: "hint keyboard", text: hintOfForm(page, view) }))
@@ -73,9 +76,9 @@ export function disputedItem(page, view, { report, words, answers, question, cou
   const about = `${report ? `Report ${report}: ` : ""}${words}: ${answers.join(" or ")}`
   if (page.kind !== "error" || !counts.length) return make("li", { text: about })
   const here = page.chosen.dispute === index
-  const given = view.marks.find(({ kind, report: name, value }) => kind === "count" && name === report && value.question === question)
+  const counted = view.marks.find(({ kind, report: name, value }) => kind === "count" && name === report && value.question === question)
   const buttons = counts.map((count, number) => {
-    const button = make("button", { type: "button", "aria-pressed": String(given?.value.count === count) },
+    const button = make("button", { type: "button", "aria-pressed": String(counted?.value.count === count) },
       ...(here ? [make("kbd", { text: String(number + 1) }), " "] : []), String(count))
     button.disabled = !page.data.open
     button.onclick = () => settleCount(page, view, number, index)

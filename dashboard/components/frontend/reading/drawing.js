@@ -5,10 +5,13 @@ import { textHere } from "./form_answers.js"
 import { drawForm } from "./form_view.js"
 import { observations, reports } from "./reports_view.js"
 
+const HOW_TO_COUNT = " digits choose a number; ↑ ↓ go to the report, to mark the errors yourself; D comes back."
+
 export function drawCase(page) {
   const view = page.view()
   page.root.dataset.screen = page.at
   page.root.dataset.position = view?.position ?? ""
+  page.root.dataset.kind = page.kind
   drawFilm(page, view)
   drawTyping(page, view)
   if (!view) return page.$(".body").replaceChildren(make("p", { text: "Loading …" }))
@@ -64,6 +67,7 @@ function drawQuestion(page, view) {
   disputed.hidden = !view.disputed.length
   disputed.replaceChildren(
     make("strong", { text: "Readers answered differently. Please settle:" }),
+    ...(page.kind === "error" ? [make("span", { className: "keyboard", text: HOW_TO_COUNT })] : []),
     make("ul", {}, ...view.disputed.map((each, index) => disputedItem(page, view, each, index))),
   )
 }

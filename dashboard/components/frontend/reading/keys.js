@@ -61,7 +61,7 @@ export function pressed(page, event) {
   if (page.onImage) return onImage(page, key, event, take)
   if ((key === "Enter" || key === " ") && mine && target.matches("button")) return
   const digit = event.shiftKey ? null : digitOf(event)
-  const does = digit ? () => answer(page, digit) : (page.kind === "answer" && ofForm(page, key, event.shiftKey)) || meaning(page, key, event.shiftKey)
+  const does = digit ? () => answer(page, digit) : meaning(page, key, event.shiftKey)
   if (!does) return
   take()
   does()
@@ -76,6 +76,8 @@ function ofForm(page, key, shift) {
 }
 
 function meaning(page, key, shift) {
+  const own = page.kind === "answer" && ofForm(page, key, shift)
+  if (own) return own
   if (Object.hasOwn(ACTS, key)) return () => page.act(ACTS[key])
   if (Object.hasOwn(ZOOM, key)) return () => page.viewer.act(ZOOM[key])
   return {
