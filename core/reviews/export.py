@@ -127,6 +127,7 @@ def _html(results: Results, analysis: Analysis, picture: Callable[[str], FloatIm
         "Errors per report": analysis.errors,
         "Preferences (Bradley-Terry)": analysis.strengths,
         "Support of explanations": analysis.support,
+        "Answers": analysis.answers,
         "Agreement between readers": analysis.agreement,
         "Agreement of readers with themselves": analysis.self_agreement,
         "Drift": analysis.drift,
@@ -183,12 +184,13 @@ def _discussed(results: Results, picture: Callable[[str], FloatImage] | None) ->
         group, texts = noted[noted["study"] == study], results.reports[study]
         decided = settled[settled["study"] == study].to_dict("records")
         shown = {model for row in group["shown"] for _, model in row}
-        shown |= {model for row in decided for model in (row["model"], *row["question"].split(" / "))}
+        named = [name for row in decided for name in (row["model"], row["question"])]
+        shown |= {model for name in named for model in name.split(" / ")}
         answers = [
             {
                 "model": row["model"],
                 "question": question_in_words(results.rubric, row["question"], texts.get(row["model"], "")),
-                "answer": answer_in_words(results.rubric, row["value"]),
+                "answer": answer_in_words(results.rubric, row["value"], row["question"]),
             }
             for row in decided
         ]
