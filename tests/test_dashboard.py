@@ -200,6 +200,17 @@ def test_reports_that_take_several_runs_encode_the_image_once(monkeypatch: pytes
 
 
 @needs_bundles
+def test_evaluations_are_named_by_what_their_models_learned_from() -> None:
+    for page, key in (("results", "run"), ("cases", "case_run")):
+        for choice in [each for each in open_page(page).selectbox if each.key == key]:
+            assert not {"phantom", "openi"} & set(choice.options), page
+    runs = open_page("results", view="Runs and seeds", run="Models for real X-rays (Open-i)")
+    assert runs.selectbox(key="run").value == "openi"
+    assert runs.dataframe[0].value["Run"].tolist()[0] == "Models for synthetic X-rays"
+    assert "real X-rays (Open-i)" in runs.dataframe[0].value["Learned from"].tolist()
+
+
+@needs_bundles
 def test_one_click_chooses_four_and_one_all_twelve() -> None:
     test = open_page("read")
     test.button(key="four").click().run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -90,10 +90,11 @@ def choose_evaluation(source_name: str) -> ResultSet | None:
         # Reports of studies that are not here are read as texts, by whoever asks for them.
         chosen = st.selectbox(
             "Evaluation", list(there), index=None, key=key, bind="query-params", width=360,
-            placeholder="Evaluations of studies that are not here",
+            format_func=lambda name: there[name].title, placeholder="Evaluations of studies that are not here",
         )  # fmt: skip
         return there[chosen] if chosen else None
-    return there[pick("Evaluation", list(there), key, of_source[0].name, width=360)]
+    title_of: Callable[[str], str] = lambda name: there[name].title  # noqa: E731
+    return there[pick("Evaluation", list(there), key, of_source[0].name, format_func=title_of, width=360)]
 
 
 def ask(found: Evaluation, results: ResultSet) -> tuple[cases.Question, str, dict[str, str]]:
