@@ -331,4 +331,8 @@ def test_a_broken_bundle_is_named_and_the_others_stay(tmp_path: Path, monkeypatc
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
     test = open_page("about")
     assert [broken.name in each.value for each in test.error] == [True]
-    assert len(test.expander) == len(whole) - 1
+    cards = test.selectbox(key="card")
+    assert len(cards.options) == len(whole) - 1
+    (last,) = [card for card in whole if cards.options[-1].endswith(f" {card.name}")]
+    cards.select(cards.options[-1]).run()
+    assert f"**Size** {last.size} · **Made** {last.created}" in words_on(test)
