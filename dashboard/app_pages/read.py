@@ -177,15 +177,16 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
                     help=spec.summary,
                 )
                 chosen |= {(encoder, name) for name in decoders}
-        shown = [card for card in there if (card.encoder, card.decoder) in chosen]
-        all_there = len(shown) == len(there)
-        st.button("All models", key="all", on_click=session.choose_all, args=(offered,), disabled=all_there)
-        st.button(
-            "Same decoder, each encoder",
-            key="four",
-            on_click=session.choose_one_decoder,
-            help="Reports that differ only in how the image is encoded.",
-        )
+            shown = [card for card in there if (card.encoder, card.decoder) in chosen]
+            all_there = len(shown) == len(there)
+            with st.container(horizontal=True, gap="small"):
+                st.button("All models", key="all", on_click=session.choose_all, args=(offered,), disabled=all_there)
+                st.button(
+                    "Same decoder, each encoder",
+                    key="four",
+                    on_click=session.choose_one_decoder,
+                    help="Reports that differ only in how the image is encoded.",
+                )
         st.caption(f"{len(shown)} of {len(there)} models", width="content")
     return shown + others
 
