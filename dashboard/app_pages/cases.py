@@ -16,7 +16,7 @@ from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source, show_credit
 from dashboard.components.system_choice import choose_systems
 from dashboard.results.parts import pick
-from dashboard.services import bundles, case_figure, cases, evaluations, own, sources, studies
+from dashboard.services import bundles, case_figure, cases, evaluations, own, reports, sources, studies
 from dashboard.services.evaluations import ResultSet
 
 ROWS = 8  # studies on a page: few enough to turn within half a second
@@ -258,7 +258,9 @@ def show_page(shown: Shown) -> None:
         )
     else:
         st.info("No study fits. Loosen the search: any observation, any outcome, or fewer words.")
-    for told in without_pictures(shown.source_name, rows):
+    parts = [pieces for row in rows for pieces in (row.reference or (), *(cell.pieces for cell in row.cells))]
+    removed = reports.note_on_removed("".join(str(piece["text"]) for piece in pieces) for pieces in parts)
+    for told in filter(None, (removed, *without_pictures(shown.source_name, rows))):
         st.caption(f":material/info: {told}")
     show_credit(credit_of(shown.source_name))
     export(shown, on_page)

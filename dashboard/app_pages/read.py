@@ -320,8 +320,11 @@ def show_reports(
     if case.study.findings.strip() or case.study.impression.strip():
         sections = (("Findings", case.study.findings), ("Impression", case.study.impression))
         reference = reference_card([(name, text, reports.label(text)) for name, text in sections])
-    if marked.told:
-        st.caption(marked.told)
+    texts = [each.report.text if isinstance(each, Reading) else each.text for each in readings]
+    texts += [case.study.findings, case.study.impression]
+    for told in (reports.note_on_removed(texts), marked.told):
+        if told:
+            st.caption(told)
     report_cards(
         drawn,
         reference=reference,
