@@ -159,6 +159,8 @@ def test_the_first_view_has_a_map_its_quality_and_the_neighbours() -> None:
     assert "at random it would be" in words_on(test)
     assert any("Nearest to" in each.value for each in test.header)
     assert any(each.proto.component_name == "cxr_study_cards" for each in test.get("bidi_component"))
+    alike = test.selectbox(key="beside").options[1:4]  # the same points, by the other encoders
+    assert [each.partition(": ")[2] for each in alike] == ["One point per X-ray (image)"] * 3
 
 
 @needs_bundles
