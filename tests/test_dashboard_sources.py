@@ -210,7 +210,7 @@ def test_a_lateral_image_never_goes_silently_into_a_model_that_knows_frontal_vie
 def test_a_stranger_sees_at_once_what_there_is_to_read() -> None:
     app = open_page("read")
     (choice,) = [each for each in app.button_group if each.label == "Studies from"]
-    assert list(choice.options) == ["Phantoms with known truth", "Example radiographs", "Your own files"]
+    assert list(choice.options) == ["Synthetic X-rays with known truth", "Example radiographs", "Your own files"]
     assert "draft reports of chest X-rays" in words_on(app)
 
 

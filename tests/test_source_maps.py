@@ -293,7 +293,7 @@ def test_a_map_of_an_index_has_its_reports_traits_and_links_and_tells_of_an_imag
 
 @needs_bundles
 def test_a_study_is_placed_into_the_map_of_another_source_and_that_is_said(one_bundle: Path) -> None:
-    test = open_page("embeddings", source="example", map="Phantoms with known truth")
+    test = open_page("embeddings", source="example", map="Synthetic X-rays with known truth")
     assert not test.error
     assert "The points are synthetic X-rays. Where a real X-ray lies among them says nothing" in words_on(test)
     assert "most alike for DVE" in words_on(test)
