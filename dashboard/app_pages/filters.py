@@ -347,7 +347,7 @@ card = choose_pair(case)
 if card is not None and case is not None:
     st.caption(
         "CCVE passes the radiograph through 13 learned filters, one for each cluster of findings, before CLIP encodes "
-        "each of the 13 pictures. The bars: how much the decoder looks at each."
+        "each of the 13 pictures. How much the decoder looks at each stands under its picture, further down."
     )
     show_first(case, card)
     show_trust(card)

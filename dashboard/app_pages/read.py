@@ -165,6 +165,7 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
         st.markdown("**Reports**", width="content")
         with st.popover("Choose models", icon=":material/grid_view:", width="content"):
             st.caption("Each row is an encoder (how the image is seen), each column a decoder (how text is written).")
+            at_once = st.container(horizontal=True, gap="small")
             for encoder, spec in ENCODERS.items():
                 decoders = st.segmented_control(
                     spec.title,
@@ -179,7 +180,7 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
                 chosen |= {(encoder, name) for name in decoders}
             shown = [card for card in there if (card.encoder, card.decoder) in chosen]
             all_there = len(shown) == len(there)
-            with st.container(horizontal=True, gap="small"):
+            with at_once:
                 st.button("All models", key="all", on_click=session.choose_all, args=(offered,), disabled=all_there)
                 st.button(
                     "Same decoder, each encoder",
