@@ -79,7 +79,7 @@ def show_two(results: ResultSet) -> None:
         "trained models, not about their designs."
         + (f" {METEOR} is taken from the evaluation and not tested: its program does not run here." if meteor else "")
     )
-    export(content, f"{one} against {other}, {results.name}", name="two-pairs")
+    export(content, f"{one} against {other}, {results.title}", name="two-pairs")
     cases_link("Where they disagree, on the Cases page", results, [first, second], agreement=cases.DISAGREE)
     gap = found.errors[second] - found.errors[first]
     for better, worse, sign in ((first, second, 1), (second, first, -1)):
