@@ -233,8 +233,7 @@ def _preferred(results: Results, *, resamples: int, seed: int) -> list[Differenc
     rows = []
     for question, group in answers.groupby("question", sort=True):
         first, second = str(question).split(" / ")
-        won = (group["value"] == first).to_numpy(np.float64)
-        lost = (group["value"] == second).to_numpy(np.float64)
+        won, lost = (np.array(group["value"] == name, np.float64) for name in (first, second))
         try:
             found = compare(
                 _share(won), _share(lost), subjects=group["study"].tolist(), resamples=resamples, seed=seed
