@@ -1,4 +1,4 @@
-"""``cxr-lens review simulate``, ``compare`` and ``power``, added to the other commands of ``app``: studies of readers."""
+"""``cxr-lens review simulate``, ``compare`` and ``power``: studies of readers, beside the other commands of ``app``."""
 
 from __future__ import annotations
 
