@@ -40,7 +40,7 @@ from core.reviews.rubrics import RUBRICS
 from core.reviews.store import Actor, close_session, first_admin
 from core.types import CXRLensError
 from tests.commands import refused, run
-from tests.review_cases import ANNA, RITA, ROOT_USER, all_events, cases, design, screens_of, session
+from tests.review_cases import ANNA, RITA, ROOT_USER, all_events, cases, design, finish, screens_of, session
 
 SIZES = {"report-quality": 5, "preference": 4, "explanation-helpfulness": 3, "observation-labels": 3}
 
@@ -245,6 +245,17 @@ def test_the_page_calls_systems_by_their_titles(tmp_path: Path, database: Databa
     assert ["FVE + M2", "phantom-fve-m2"] in Tables(page).tables[0]
     assert ["Reference report", "reference"] in Tables(page).tables[0]
     assert page.count("phantom-fve-m2") == 1  # nowhere else
+
+
+def test_readers_who_always_mark_the_same_have_files_too(database: Database, trial: str, tmp_path: Path) -> None:
+    for who, errors in ((ANNA, 1), (Actor("boris", "reader"), 2)):
+        for screen in screens_of(database, who.name, trial):
+            finish(database, who, screen, errors)
+    close_session(database, RITA, trial)
+    results = load_results(database, RITA, trial)
+    assert export(results, analyse(results, resamples=100), tmp_path)
+    found = {row.estimate.value for row in differences(results)}
+    assert found == {pytest.approx(1)}  # no system has more errors than another
 
 
 # --------------------------------------------------------------------------------------------------------- rehearsal
