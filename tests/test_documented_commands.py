@@ -30,6 +30,7 @@ from tests.documented.programs import (
     there,
     under_srun,
 )
+from tests.documented.sessions import session_rows
 from tests.documented.systems import system_rows
 from tests.test_training import FEW
 from training.cli import app
@@ -95,6 +96,8 @@ PYTEST = {
         "tests/test_review_at_once.py tests/test_reading.py -n0 -m slow -s",
         "tests/browser/test_many_readers.py -n0 -s",
         "tests/browser/test_reading.py -n0 -s",
+        "tests/test_review_statistics.py tests/test_review_rehearsal.py",
+        "tests/test_review_statistics.py -n0 -m slow -s",
     ),
 }
 
@@ -374,11 +377,7 @@ ROWS: dict[str, Row] = {
     "cxr-lens review role NAME reader": Row(
         given=_words(NAME=lambda place: "dora"), says="dora is reader", after=CREATED
     ),
-    "cxr-lens review backup copy.jsonl.gz": Row(says="checked", after=CREATED),
-    "cxr-lens review restore copy.jsonl.gz --database new.sqlite": Row(
-        says="checked", after="cxr-lens review backup copy.jsonl.gz"
-    ),
-    "cxr-lens review verify": Row(says="checked", after=CREATED),
+    **session_rows(CREATED),
     # the dashboard, benchmarks, tests
     "cxr-lens dashboard --theme.base light": Row(instead=streamlit, slow=True, says="ok"),
     "cxr-lens dashboard --device cpu --precision bf16": Row(instead=streamlit, slow=True, says="ok"),

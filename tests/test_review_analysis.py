@@ -227,7 +227,7 @@ def test_agreement_self_agreement_and_adjudication(quality: Results, tmp_path: P
     export(quality, analysis, tmp_path, lambda _: np.zeros((4, 4), np.float32))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert (page.count("Settled by a third reader"), page.count("data:image/png")) == (2, 1)
-    assert ", pair-one: omission, how many significant: 1</li>" in page
+    assert ", pair-one: omission, how many significant: 1 (before: anna 1, boris 2)</li>" in page
 
 
 def test_metrics_correlate_with_counted_errors(quality: Results) -> None:
@@ -341,7 +341,7 @@ def test_exports_agree_and_run_nothing(database: Database, tmp_path: Path) -> No
     close_session(database, RITA, trial)
     results = load_results(database, RITA, trial)
     files = export(results, analyse(results, resamples=100), tmp_path / "out", lambda _: np.zeros((4, 4), np.float32))
-    assert len(files) == 17
+    assert len(files) == 22
     for path in files:
         content = path.read_bytes()
         assert b"Not for use in diagnostic procedures" in content, path

@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from core import __version__
 from core.bundles.card import INTENDED_USE
 from core.files import write_whole
+from core.reviews import codebook
 from core.reviews.analysis import Analysis, settle
 from core.reviews.answers import Results
+from core.reviews.effects import differences
+from core.reviews.long_table import number
+from core.reviews.record import Record
+from core.reviews.reliability import scale_agreement
+from core.reviews.report_page import page
 from core.reviews.rubrics import ReviewError, answer_in_words, question_in_words
+from core.reviews.titles import titles_of
 from core.types import FloatImage
-
-MAX_DISCUSSED = 200
-"""Cases with a comment, a flag, a reason or a settled answer that the page shows."""
 
 
 def export(
-    results: Results, analysis: Analysis, folder: Path, picture: Callable[[str], FloatImage] | None = None
+    results: Results,
+    analysis: Analysis,
+    folder: Path,
+    picture: Callable[[str], FloatImage] | None = None,
+    *,
+    record: Record | None = None,
 ) -> list[Path]:
-    """Write all files of a session.
+    """Write all files of a session, each of which can be read alone.
 
     The CSV files begin with a line that says what they are for (skip it: ``pandas.read_csv(path, skiprows=1)``), and
     text that a spreadsheet would take for a formula has an apostrophe before it; JSON and Parquet hold texts as typed.
+    ``codebook.md`` and ``codebook.schema.json`` say what every column means.
 
     Args:
         folder: made if missing; files of the same names are replaced.
         picture: study -> image (H, W) in [0, 1] for the HTML page; without it the page has no pictures.
+        record: of the same session; without it the files have no dates.
 
     Returns:
         The files.
@@ -47,30 +56,32 @@ def export(
     Raises:
         ReviewError: the folder cannot be written.
     """
-    tables = {
-        "marks": results.marks,
-        "screens": results.screens,
-        "answers": results.answers,
-        "settled": settle(results),
-        "studies": pd.DataFrame(
-            [{"study": study, **about} for study, about in sorted(results.contexts.items())]
-        ).fillna(""),
-    }
+    record = record or Record()
+    titles = titles_of(sorted({model for texts in results.reports.values() for model in texts}))
+    compared, scales = differences(results), scale_agreement(results)
+    tables = tables_of(results, record, titles)
     contents: dict[str, bytes] = {}
     for name, table in tables.items():
         contents[f"{name}.csv"] = _csv(table)
         contents[f"{name}.json"] = _json({"use": INTENDED_USE, name: table.to_dict("records")})
         contents[f"{name}.parquet"] = _parquet(table)
+    figures = {**asdict(analysis), "differences": list(map(asdict, compared))}
+    figures["scale_agreement"] = list(map(asdict, scales))
     about = {
         "use": INTENDED_USE,
         "session": results.session_id,
         "software": __version__,
+        "created": record.created,
+        "closed": record.closed,
         "design": dict(results.design),
+        "systems": titles,
         "warnings": list(results.warnings),
-        "analysis": asdict(analysis),
+        "analysis": figures,
     }
     contents["analysis.json"] = _json(about)
-    contents["report.html"] = _html(results, analysis, picture).encode()
+    contents["report.html"] = page(results, analysis, compared, scales, record, titles, picture).encode()
+    contents["codebook.md"] = codebook.as_markdown(results, tables).encode()
+    contents["codebook.schema.json"] = _json(codebook.as_schema(results, tables))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,6 +89,64 @@ def export(
     for name, content in contents.items():
         write_whole(folder / name, content)
     return [folder / name for name in contents]
+
+
+def tables_of(results: Results, record: Record, titles: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """All tables of a session by name, with the columns of `codebook.TABLES` in that order."""
+    marks, screens, answers, settled = results.marks, results.screens, results.answers, settle(results)
+    place = marks.groupby("screen").cumcount()
+    seconds = dict(zip(screens["screen"], screens["seconds"], strict=True))
+    ids = screens["screen"]
+    tables = {
+        "marks": marks.assign(
+            words=[
+                _marked(results.reports[study].get(model, ""), value)
+                for study, model, value in zip(marks["study"], marks["model"], marks["value"], strict=True)
+            ],
+            date=[
+                record.marked[screen][index] if screen in record.marked else ""
+                for screen, index in zip(marks["screen"], place, strict=True)
+            ],
+        ),
+        "screens": screens.assign(
+            opened_at=[record.opened.get(each, "") for each in ids],
+            finished_at=[record.finished.get(each, "") for each in ids],
+        ),
+        "answers": _in_words(results, answers).assign(
+            number=np.array([number(value) for value in answers["value"]], np.float64),
+            seconds=[seconds[each] for each in answers["screen"]],
+        ),
+        "settled": _in_words(results, settled),
+        "reports": pd.DataFrame(
+            [
+                {"study": study, "model": model, "title": titles[model], "text": text}
+                for study, texts in sorted(results.reports.items())
+                for model, text in sorted(texts.items())
+            ],
+            columns=pd.Index(list(codebook.TABLES["reports"][1])),
+        ),
+        "studies": pd.DataFrame(
+            [{"study": study, **about} for study, about in sorted(results.contexts.items())]
+        ).fillna(""),
+    }
+    return {name: table[list(codebook.columns_of(name, table))] for name, table in tables.items()}
+
+
+def _marked(text: str, value: Mapping[str, Any]) -> str:
+    """The words that a mark is of."""
+    start, end = value.get("span", (0, 0))
+    return text[start:end]
+
+
+def _in_words(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
+    """Answers with the columns "asked" and "answered"."""
+    asked, answered = [], []
+    for study, model, question, value in zip(
+        rows["study"], rows["model"], rows["question"], rows["value"], strict=True
+    ):
+        asked.append(question_in_words(results.rubric, question, results.reports[study].get(model, "")))
+        answered.append("not settled" if value is None else answer_in_words(results.rubric, value))
+    return rows.assign(asked=asked, answered=answered)
 
 
 def _flat(value: Any) -> Any:
@@ -116,107 +185,3 @@ def _json(content: Any) -> bytes:
         return None if isinstance(value, float) and not math.isfinite(value) else value  # JSON knows no NaN
 
     return (json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _html(results: Results, analysis: Analysis, picture: Callable[[str], FloatImage] | None) -> str:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
-        "report.html"
-    )
-    titles: dict[str, tuple[Any, ...]] = {
-        "Errors per report": analysis.errors,
-        "Preferences (Bradley-Terry)": analysis.strengths,
-        "Support of explanations": analysis.support,
-        "Answers": analysis.answers,
-        "Agreement between readers": analysis.agreement,
-        "Agreement of readers with themselves": analysis.self_agreement,
-        "Drift": analysis.drift,
-        "Automatic metrics against counted errors": analysis.correlations,
-    }
-    tables = {title: [_cells(asdict(row)) for row in rows] for title, rows in titles.items()}
-    return template.render(
-        use=INTENDED_USE,
-        design=results.design,
-        rubric=results.rubric,
-        session_id=results.session_id,
-        software=__version__,
-        studies=results.screens["study"].nunique(),
-        screens=len(results.screens),
-        finished=int((results.screens["state"] != "pending").sum()),
-        warnings=results.warnings,
-        tables=tables,
-        disputed=analysis.disputed,
-        settled=analysis.settled,
-        discussed=_discussed(results, picture),
-    )
-
-
-def _cells(row: dict[str, Any]) -> dict[str, str]:
-    named = {"counted" if name == "significant" else name.replace("_", " "): value for name, value in row.items()}
-    if "counted" in named:
-        named["counted"] = "significant ones" if named["counted"] else "all"
-    return {name: _cell(value) for name, value in named.items()}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict) and set(value) == {"value", "low", "high"}:
-        if math.isnan(value["low"]):
-            return _cell(value["value"])
-        return f"{_cell(value['value'])} ({_cell(value['low'])} to {_cell(value['high'])})"
-    if isinstance(value, dict):
-        return "; ".join(f"{name}: {_cell(each)}" for name, each in value.items())
-    if isinstance(value, tuple):
-        return ", ".join(map(_cell, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.3f}"
-    return str(value)
-
-
-def _discussed(results: Results, picture: Callable[[str], FloatImage] | None) -> list[dict[str, Any]]:
-    """Cases that a reader commented on, flagged or skipped, or that a third reader settled."""
-    screens, table = results.screens, settle(results)
-    noted = screens[screens["flagged"] | (screens["comment"] != "") | (screens["skip_reason"] != "")]
-    settled = table[table["disputed"] & table["value"].notna()]
-    found = []
-    for study in sorted({*noted["study"], *settled["study"]})[:MAX_DISCUSSED]:
-        group, texts = noted[noted["study"] == study], results.reports[study]
-        decided = settled[settled["study"] == study].to_dict("records")
-        shown = {model for row in group["shown"] for _, model in row}
-        named = [name for row in decided for name in (row["model"], row["question"])]
-        shown |= {model for name in named for model in name.split(" / ")}
-        answers = [
-            {
-                "model": row["model"],
-                "question": question_in_words(results.rubric, row["question"], texts.get(row["model"], "")),
-                "answer": answer_in_words(results.rubric, row["value"], row["question"]),
-            }
-            for row in decided
-        ]
-        notes = [
-            {
-                "reader": row["reader"],
-                "flagged": row["flagged"],
-                "text": " ".join(
-                    filter(None, (row["comment"], row["skip_reason"] and f"Skipped: {row['skip_reason']}"))
-                ),
-            }
-            for row in group.to_dict("records")
-        ]
-        found.append(
-            {
-                "study": study,
-                "reports": {model: text for model, text in texts.items() if model in shown},
-                "notes": notes,
-                "settled": answers,
-                "picture": "" if picture is None else _png(picture(study)),
-            }
-        )
-    return found
-
-
-def _png(image: FloatImage) -> str:
-    out = io.BytesIO()
-    Image.fromarray((image.clip(0, 1) * 255).round().astype("uint8")).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()

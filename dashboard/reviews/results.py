@@ -19,11 +19,13 @@ from core.reviews.analysis import Analysis, MetricCorrelation, analyse, correlat
 from core.reviews.answers import ANY_ERROR, Results, load_results
 from core.reviews.export import export
 from core.reviews.metrics import automatic_metrics
+from core.reviews.record import Record, load_record
 from core.reviews.rubrics import SUPPORT, answer_in_words, question_in_words
 from core.reviews.store import Actor, unblind
 from core.types import CXRLensError
 from dashboard import access
 from dashboard.reviews import figures, pool
+from dashboard.reviews.comparisons import show_differences
 
 RESAMPLES = 1000
 
@@ -40,12 +42,13 @@ def show_results(who: Actor, session_id: str) -> None:
     _show_strengths(analysis)
     _show_support(analysis)
     _show_answers(results, analysis)
+    show_differences(session_id, results)
     _show_agreement(analysis)
     _show_settled(results, analysis)
     _show_drift(results, analysis)
     analysis = _show_metrics(results, analysis)
     _show_names(who, session_id)
-    _show_files(results, analysis)
+    _show_files(who, results, analysis)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Working out the figures …")
@@ -307,7 +310,7 @@ def _show_names(who: Actor, session_id: str) -> None:
         )
 
 
-def _show_files(results: Results, analysis: Analysis) -> None:
+def _show_files(who: Actor, results: Results, analysis: Analysis) -> None:
     st.header("Download")
     title, session_id = results.design["title"], results.session_id
     source = str(results.design["source"])
@@ -318,13 +321,15 @@ def _show_files(results: Results, analysis: Analysis) -> None:
     if st.button("Prepare the files", icon=":material/inventory_2:", key="prepare"):
         with st.spinner("Writing the files …"):
             try:
-                st.session_state[key] = files_of(results, analysis, source if pictures else "")
+                record = load_record(access.database(), who, session_id)
+                st.session_state[key] = files_of(results, analysis, source if pictures else "", record)
             except CXRLensError as error:
                 st.error(str(error), icon=":material/error:")
     found: dict[str, bytes] | None = st.session_state.get(key)
     if found is None:
         st.caption(
-            "Marks, cases, answers and settled answers as CSV, JSON and Parquet; figures as JSON; a report as HTML."
+            "Marks with their words, screens, answers, settled answers, reports and studies as CSV, JSON and Parquet; "
+            "figures and tests between systems as JSON; a report as HTML; and a codebook that explains every column."
         )
         return
     stem = "".join(sign if sign.isalnum() else "-" for sign in title).strip("-").lower() or "session"
@@ -335,16 +340,18 @@ def _show_files(results: Results, analysis: Analysis) -> None:
     st.caption("For a PDF, open the report and print it to a file. Each file says that it is for research only.")
 
 
-def files_of(results: Results, analysis: Analysis, source: str) -> dict[str, bytes]:
+def files_of(results: Results, analysis: Analysis, source: str, record: Record) -> dict[str, bytes]:
     """The exported files by name.
 
     Args:
         results: of a closed session.
         analysis: of the same.
         source: of the pictures; empty for none.
+        record: of the same session: when it happened.
     """
     with tempfile.TemporaryDirectory() as folder:
-        paths = export(results, analysis, Path(folder), pool.picture(source) if source else None)
+        picture = pool.picture(source) if source else None
+        paths = export(results, analysis, Path(folder), picture, record=record)
         return {path.name: path.read_bytes() for path in paths}
 
 

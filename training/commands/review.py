@@ -80,7 +80,7 @@ def create(
         raise CXRLensError("Say where the reports come from: --cases FILE, or --preset NAME.")
     if cases is None and images is not None:
         raise CXRLensError("--images goes with --cases: bundles write about the images of their preset.")
-    wanted = read_design(_with_rubric(_read_toml(design), design.parent))
+    wanted = read_design(with_rubric(read_toml(design), design.parent))
     if wanted.questions.mark == "helpfulness":
         from core.explain.methods import METHODS  # brings torch
 
@@ -98,7 +98,7 @@ def create(
         found = _with_images(cases, wanted)
     else:
         found = _write_cases(_source(str(preset), overrides), wanted, bundles, pool, device)
-    with _database(database, user) as (opened, who):
+    with open_database(database, user) as (opened, who):
         if who.role == "admin":  # on one's own machine, naming a reader is enough
             for reader in wanted.readers:
                 if not _is_user(opened, reader):
@@ -113,7 +113,7 @@ def list_(database: Location = None, user: User = None, as_json: AsJson = False)
     """List sessions with their progress."""
     from core.reviews.store import list_sessions
 
-    with _database(database, user) as (opened, who):
+    with open_database(database, user) as (opened, who):
         found = list_sessions(opened, who)
         lines = [
             f"{each.id}  {each.state:6}  {each.done:5} of {each.screens:5} screens  {each.rubric:24} "
@@ -136,7 +136,7 @@ def role(
     """Add a user, or change what a user may do. The first user of a database is its admin."""
     from core.reviews.store import set_role
 
-    with _database(database, user) as (opened, who):
+    with open_database(database, user) as (opened, who):
         set_role(opened, who, name, what)  # type: ignore[arg-type]
     print_text(f"{name} is {what}.")
 
@@ -159,8 +159,8 @@ def adjudicate(
     """Give a third reader what the readers answered differently."""
     from core.reviews.adjudication import adjudicate as give
 
-    with _database(database, user) as (opened, who):
-        added = give(opened, who, _find(opened, who, session), reader)
+    with open_database(database, user) as (opened, who):
+        added = give(opened, who, find_session(opened, who, session), reader)
     print_text(f"{added} screens for {reader} to settle")
 
 
@@ -169,8 +169,8 @@ def close(session: Session, database: Location = None, user: User = None) -> Non
     """End a session: nothing can be marked afterwards, names are revealed. Cannot be taken back."""
     from core.reviews.store import close_session
 
-    with _database(database, user) as (opened, who):
-        session_id = _find(opened, who, session)
+    with open_database(database, user) as (opened, who):
+        session_id = find_session(opened, who, session)
         close_session(opened, who, session_id)
     print_text(f"{session_id} is closed.")
 
@@ -195,6 +195,7 @@ def export(
     from core.reviews.analysis import analyse
     from core.reviews.answers import load_results
     from core.reviews.export import export as write
+    from core.reviews.record import load_record
 
     table = None
     if metrics is not None:
@@ -202,12 +203,14 @@ def export(
             table = pd.read_csv(metrics, dtype={"study": str, "model": str})
         except (OSError, ValueError) as error:
             raise CXRLensError(f"{metrics} cannot be read as CSV: {str(error).splitlines()[0]}") from error
-    with _database(database, user) as (opened, who):
-        results = load_results(opened, who, _find(opened, who, session))
+    with open_database(database, user) as (opened, who):
+        session_id = find_session(opened, who, session)
+        results, record = load_results(opened, who, session_id), load_record(opened, who, session_id)
     for warning in results.warnings:
         warn(f"note: {warning}")
     picture = None if preset is None else _pictures(_source(preset, overrides))
-    for path in write(results, analyse(results, table, resamples=resamples, seed=seed), out, picture):
+    analysis = analyse(results, table, resamples=resamples, seed=seed)
+    for path in write(results, analysis, out, picture, record=record):
         print_text(str(path))
 
 
@@ -220,7 +223,7 @@ def backup(
     """Copy the whole database while readers go on, and check the copy."""
     from core.reviews.backup import backup as copy
 
-    with _database(database, user) as (opened, who):
+    with open_database(database, user) as (opened, who):
         verified = copy(opened, who, path)
     print_text(f"{path}: {_in_words(verified)}, checked")
 
@@ -244,7 +247,7 @@ def verify(database: Location = None, user: User = None) -> None:
     """Check that events are complete and unchanged, and that all marks are what the events say."""
     from core.reviews.backup import verify as check
 
-    with _database(database, user) as (opened, _):
+    with open_database(database, user) as (opened, _):
         verified = check(opened)
     print_text(f"{_in_words(verified)}, checked")
 
@@ -259,13 +262,14 @@ def import_marks(
     """Add marks made elsewhere, all or none. The same file again adds nothing."""
     from core.reviews.importing import import_marks as add
 
-    with _database(database, user) as (opened, who):
-        added, known = add(opened, who, _find(opened, who, session), path)
+    with open_database(database, user) as (opened, who):
+        added, known = add(opened, who, find_session(opened, who, session), path)
     print_text(f"{added} marks added, {known} were there")
 
 
 @contextmanager
-def _database(location: str | None, user: str | None) -> Iterator[tuple[Database, Actor]]:
+def open_database(location: str | None, user: str | None) -> Iterator[tuple[Database, Actor]]:
+    """A database of reviews and who acts in it; closed at the end."""
     from core.reviews.database import Database
     from core.reviews.store import first_admin
 
@@ -286,7 +290,12 @@ def _is_user(database: Database, name: str) -> bool:
     return True
 
 
-def _find(database: Database, who: Actor, prefix: str) -> str:
+def find_session(database: Database, who: Actor, prefix: str) -> str:
+    """Id of the session whose id begins so.
+
+    Raises:
+        CXRLensError: there is none, or more than one.
+    """
     from core.reviews.store import list_sessions
 
     found = [each.id for each in list_sessions(database, who) if each.id.startswith(prefix)]
@@ -300,14 +309,19 @@ def _in_words(verified: Verified) -> str:
     return f"{verified.sessions} sessions, {verified.screens} screens, {verified.marks} marks, {verified.events} events"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file.
+
+    Raises:
+        CXRLensError: it cannot be read.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CXRLensError(f"{path} cannot be read as TOML ({error}).") from error
 
 
-def _with_rubric(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+def with_rubric(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A design whose rubric is a file beside it (rubric = "own.toml"): with the file's name and text."""
     from core.reviews.rubric_library import read_file
 

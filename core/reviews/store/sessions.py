@@ -58,8 +58,11 @@ class SessionInfo:
     screens: int
 
 
-def create_session(database: Database, who: Actor, design: Design, pool: Sequence[Case]) -> str:
+def create_session(database: Database, who: Actor, design: Design, pool: Sequence[Case], *, secret: str = "") -> str:
     """Choose the studies, lay out all screens, and store both with the texts of the reports.
+
+    Args:
+        secret: decides names and orders beside the seed, so nobody may know it; drawn unless a rehearsal gives its own.
 
     Returns:
         The id of the session.
@@ -75,7 +78,7 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
     for case in chosen:
         for name, text in (*case.reports.items(), *case.context.items()):
             check_text(f"study {case.study_id}, {name}", text, 1_000_000)
-    session_id, secret = uuid.uuid4().hex, secrets.token_hex(16)
+    session_id, secret = uuid.uuid4().hex, secret or secrets.token_hex(16)
     planned = plan(design, chosen, secret)
     with database.write() as connection:
         require_role(connection, who, "researcher", "admin")
