@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
 from urllib.parse import parse_qs
 
 import streamlit as st
@@ -198,7 +197,7 @@ def open_study(study_id: str, source: str | None = None) -> None:
     state[STUDY], state[UNKNOWN_STUDY], state[FINDING], state[FIND] = study_id, None, ANY_FINDING, ""
 
 
-def follow(query: str) -> NoReturn:
+def follow(query: str) -> None:
     """Open the Read page at an address, as its link says; what this session was given is kept."""
     st.switch_page("app_pages/read.py", query_params=parse_qs(query, keep_blank_values=True))
 

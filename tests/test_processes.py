@@ -40,7 +40,6 @@ def until(wanted: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("start", ["spawn", ""])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_command_that_began_them(tmp_path: Path, how: signal.Signals, start: str) -> None:

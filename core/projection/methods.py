@@ -291,13 +291,13 @@ class _Steps(io.TextIOBase):
     """Where UMAP's bar writes, the only thing that it tells of its steps: "12 500", and signs that move a cursor."""
 
     def __init__(self, tell: Progress) -> None:
-        self.tell = tell
+        self.progress = tell
 
     def write(self, text: str) -> int:
         """Tell a step; see `io.TextIOBase.write`."""
         if (step := re.search(r"(\d+) (\d+)", text)) is not None:
             done, total = map(int, step.groups())
-            self.tell(0.2 + 0.75 * done / max(total, 1), f"UMAP, step {done} of {total}")
+            self.progress(0.2 + 0.75 * done / max(total, 1), f"UMAP, step {done} of {total}")
         return len(text)
 
 
