@@ -49,6 +49,45 @@ TEXTS = {
 }
 
 
+OWN_RUBRIC = """
+name = "own"
+title = "Mine"
+about = "For tests."
+question = "What do you say?"
+reports = 1
+
+[[questions]]
+id = "score"
+ask = "How good is it?"
+kind = "scale"
+of = "report"
+key = "r"
+[questions.anchors]
+1 = "bad"
+2 = "middling"
+3 = "good"
+
+[[questions]]
+id = "why"
+ask = "Why?"
+kind = "choices"
+of = "report"
+key = "w"
+when = { question = "score", is = [1] }
+alone = ["nothing"]
+[questions.options]
+wrong = "wrong"
+long = "too long"
+nothing = "no reason"
+
+[[contradictions]]
+words = "What is good is not wrong."
+one = { question = "score", is = [3] }
+other = { question = "why", is = ["wrong"] }
+"""
+"""A file of a user's own."""
+
+
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """A database with its users, which the pages use too; the login name is its admin."""
@@ -143,6 +182,10 @@ def phantom_cases(
 
 def error(report: str, kind: str = "omission", significant: bool = True) -> Mark:
     return Mark("error", report, {"error": kind, "significant": significant})
+
+
+def answer(question: str, value: Any, report: str = "A", **place: Any) -> Mark:
+    return Mark("answer", report, {"question": question, "answer": value, **place})
 
 
 def twenty_readers(database: Database) -> tuple[str, list[Actor], list[list[str]]]:

@@ -91,9 +91,9 @@ PYTEST = {
         "tests/test_review_pages.py tests/test_review_roles.py",
         "tests/browser/test_review.py",
         "tests/test_review_store.py tests/test_review_database.py tests/test_review_analysis.py "
-        "tests/test_review_design.py",
+        "tests/test_review_design.py tests/test_rubrics.py tests/test_answer_marks.py tests/test_rubric_sessions.py",
         "tests/test_reading.py tests/test_review_doors.py tests/test_review_blinding.py tests/browser/test_reading.py "
-        "tests/browser/test_review.py tests/browser/test_doors.py",
+        "tests/browser/test_review.py tests/browser/test_doors.py tests/browser/test_rubrics.py",
         "-m slow -n 2 --dist loadfile",
         "tests/test_review_at_once.py tests/test_reading.py -n0 -m slow -s",
         "tests/browser/test_many_readers.py -n0 -s",
@@ -359,6 +359,7 @@ ROWS: dict[str, Row] = {
         " --dry-run", instead=under_srun, slow=True, says=RESOLVED, as_far=NO_GPU + ", as srun's only task"
     ),
     # docs/reviews.md
+    **{f"cxr-lens review rubric {each}": Row(says="score") for each in ("list", "show radpeer", "check own.toml")},
     "cxr-lens review create design.toml --preset phantom": Row(
         " --pool 20", slow=True, says="128 screens for 2 readers"
     ),

@@ -136,7 +136,13 @@ def test_a_third_reader_is_asked_in_words_and_for_what_is_disputed_only(database
     assert adjudicate(database, RITA, trial, "carla") == 1
     answer = respond(database, carla, trial, None)
     view = answer["screens"][answer["at"]]
-    asked = {"report": "", "question": "Edema", "words": "Edema", "answers": ["cannot be judged", "present"]}
+    asked = {
+        "report": "",
+        "question": "Edema",
+        "words": "Edema",
+        "answers": ["cannot be judged", "present"],
+        "counts": [],
+    }
     assert view["disputed"] == [asked]
     done = change("annotate", "done", view["id"], version=1, fields={"state": "done"})
     assert "Not answered yet: Edema." in respond(database, carla, trial, done)["ack"]["message"]

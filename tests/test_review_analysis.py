@@ -267,6 +267,8 @@ def finish(database: Database, trial: str, rubric: str) -> Analysis:
             elif rubric == "observation-labels":
                 for name in OBSERVATIONS:
                     state = "positive" if (name == "Edema") is not odd else "blank"
+                    if odd and name == "No Finding":  # which cannot be present beside the others
+                        state = "negative"
                     mark = Mark("label", "", {"observation": name, "state": state})
                     save_mark(database, who, screen, mark, key=f"{screen}{name}")
             else:

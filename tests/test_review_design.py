@@ -26,7 +26,7 @@ from tests.review_cases import MODELS, cases, design
         ({"repeats": -1}, "repeats: cannot be negative"),
         ({"studies": Choice("listed")}, "studies.ids"),
         ({"rubric": "preference", "reports_per_screen": 3}, "shows 2"),
-        ({"comparisons": 2}, "only the rubric preference"),
+        ({"comparisons": 2}, "does not compare reports"),
         ({"title": " "}, "title"),
     ],
 )

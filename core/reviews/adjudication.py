@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from core.reviews.answers import ANSWER_COLUMNS, ANY_ERROR, answers_of, rows_of
 from core.reviews.database import Database
 from core.reviews.design import Case, models_of, plan, read_design
-from core.reviews.rubrics import RUBRICS, ReviewError
+from core.reviews.rubrics import ReviewError, Rubric
 from core.reviews.schema import cases, screens, users
 from core.reviews.store.actors import NO_ROLE, Actor
 from core.reviews.store.sessions import owned_session, screen_row
@@ -46,7 +46,7 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
             raise ReviewError(f"There is no user '{adjudicator}'. An admin can add one.")
         screen_rows, mark_rows = rows_of(connection, session_id)
         first = [row for row in screen_rows if row.repeats is None and row.disputed is None]
-        disputes = _disputes(answers_of(RUBRICS[design.rubric], first, mark_rows))
+        disputes = _disputes(answers_of(design.questions, first, mark_rows))
         texts = connection.execute(sa.select(cases).where(cases.c.session_id == session_id)).all()
         image = {row.study_id: row.image_sha256 for row in screen_rows}
         bundles: dict[str, dict[str, str]] = defaultdict(dict)
@@ -60,7 +60,8 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
         added: list[Mapping[str, Any]] = []
         for screen in plan(own, stored, session.secret)[adjudicator]:
             models = frozenset(model for _, model in screen.shown)
-            asked = _blind(disputes.get(screen.study_id, []), {model: name for name, model in screen.shown})
+            name_of = {model: name for name, model in screen.shown}
+            asked = _blind(design.questions, disputes.get(screen.study_id, []), name_of)
             if asked and (screen.study_id, models) not in known:
                 added.append(
                     screen_row(
@@ -97,12 +98,19 @@ def _disputes(rows: list[tuple[Any, ...]]) -> dict[str, list[Dispute]]:
     found: dict[str, list[Dispute]] = defaultdict(list)
     for (study, model, question), values in sorted(given.items()):
         if len(values) > 1:
-            found[study].append({"model": model, "question": question, "answers": sorted(values)})
+            found[study].append({"model": model, "question": question, "answers": sorted(values, key=_rank)})
     return found
 
 
-def _blind(disputes: list[Dispute], name_of: Mapping[str, str]) -> list[Dispute]:
+def _rank(value: Any) -> tuple[bool, Any]:
+    """Numbers first, then words, such as "cannot judge"."""
+    return isinstance(value, str), value
+
+
+def _blind(rubric: Rubric, disputes: list[Dispute], name_of: Mapping[str, str]) -> list[Dispute]:
     """What of a study's disputes belongs to a screen, with models under the adjudicator's names for them."""
+    if rubric.mark == "answer":
+        return [found for each in disputes if (found := _blind_answer(rubric, each, name_of))]
     asked = []
     for each in disputes:
         compared = each["question"].split(" / ")
@@ -117,3 +125,16 @@ def _blind(disputes: list[Dispute], name_of: Mapping[str, str]) -> list[Dispute]
             answers = sorted(name_of.get(value, value) for value in each["answers"])
             asked.append({"report": "", "question": " / ".join(sorted(name_of.values())), "answers": answers})
     return asked
+
+
+def _blind_answer(rubric: Rubric, dispute: Dispute, name_of: Mapping[str, str]) -> Dispute | None:
+    """The same of a rubric of questions, whose answers name all models that they are about."""
+    question = rubric.of_label(dispute["question"])
+    models = set(dispute["model"].split(" / ")) - {""}
+    if not (models <= set(name_of) if question.of_text else not models or models == set(name_of)):
+        return None
+    report = name_of[dispute["model"]] if question.of_text else ""
+    answers = dispute["answers"]
+    if question.kind == "preference":
+        answers = sorted(name_of.get(value, value) for value in answers)
+    return {"report": report, "question": dispute["question"], "answers": answers}

@@ -14,7 +14,9 @@ from sklearn.metrics import cohen_kappa_score
 from core.evaluation.resampling import FloatArray, StudyStatistics
 from core.reviews.agreement import Estimate, bootstrap, bradley_terry, coincidences, estimates, fleiss_kappa
 from core.reviews.answers import ANY_ERROR, Results
+from core.reviews.questions import CANNOT_JUDGE, Scale
 from core.reviews.rubrics import ERROR_KINDS, SUPPORT, ReviewError
+from core.reviews.summary import AnswerSummary, summarise, without_place
 
 NAN = float("nan")
 
@@ -98,12 +100,14 @@ class SelfAgreement:
         answers: given twice.
         equal: fraction that is the same.
         kappa: Cohen's, as in `ReaderAgreement`.
+        question: of a rubric of several questions, which; otherwise empty.
     """
 
     reader: str
     answers: int
     equal: float
     kappa: float
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,7 @@ class Analysis:
         self_agreement: per reader with repeats.
         drift: per reader.
         correlations: per metric.
+        answers: per question and model, of a rubric of questions.
         disputed: questions that first readers answered differently.
         settled: of those, how many an adjudicator answered.
     """
@@ -169,6 +174,7 @@ class Analysis:
     self_agreement: tuple[SelfAgreement, ...]
     drift: tuple[Drift, ...]
     correlations: tuple[MetricCorrelation, ...]
+    answers: tuple[AnswerSummary, ...]
     disputed: int
     settled: int
 
@@ -195,6 +201,7 @@ def analyse(results: Results, metrics: pd.DataFrame | None = None, *, resamples:
         self_agreement=_self_agreements(results),
         drift=_drifts(results),
         correlations=() if metrics is None else correlate(first, metrics, results.rubric.mark == "error", **how),
+        answers=summarise(first, results.rubric, **how) if kind == "answer" else (),
         disputed=len(disputed),
         settled=int(disputed["value"].notna().sum()),
     )
@@ -302,7 +309,8 @@ def _support(answers: pd.DataFrame, *, resamples: int, seed: int) -> tuple[Suppo
 
 
 def _codes(answers: pd.DataFrame) -> pd.DataFrame:
-    """Answers with numbers for values: of models and states their index in sorted order."""
+    """Answers with numbers for values: of models and states their index in sorted order. "Cannot judge" is none."""
+    answers = answers[answers["value"] != CANNOT_JUDGE]
     values = answers["value"]
     if any(isinstance(value, str) for value in values):
         order = {value: index for index, value in enumerate(sorted(set(values)))}
@@ -314,16 +322,21 @@ def _question(answers: pd.DataFrame, results: Results) -> pd.Series:
     """What agreement is worked out for: a preference or a sentence is a unit, not a question of its own."""
     if results.rubric.mark in ("preference", "helpfulness"):
         return pd.Series({"preference": "preference", "helpfulness": "support"}[results.rubric.mark], answers.index)
+    if results.rubric.mark == "answer":  # the sentences of a question are its units
+        return answers["question"].map(without_place)
     return answers["question"]
+
+
+def _scale(results: Results, question: str) -> Scale:
+    return results.rubric.of_label(question).scale if results.rubric.mark == "answer" else results.rubric.scale
 
 
 def _agreements(answers: pd.DataFrame, results: Results, *, resamples: int, seed: int) -> tuple[ReaderAgreement, ...]:
     if answers["reader"].nunique() < 2:
         return ()
-    scale = results.rubric.scale
     rows = []
-    coded = _codes(answers)
-    for question, group in coded.groupby(_question(coded, results), sort=False):
+    for question, answered in answers.groupby(_question(answers, results), sort=False):
+        scale, group = _scale(results, str(question)), _codes(answered)
         table = group.pivot_table(index=["study", "model", "question"], columns="reader", values="code", aggfunc="last")
         table = table[table.notna().sum(axis=1) >= 2]
         if table.empty:
@@ -372,18 +385,21 @@ def cohen(first: Sequence[float] | FloatArray, second: Sequence[float] | FloatAr
 
 
 def _self_agreements(results: Results) -> tuple[SelfAgreement, ...]:
-    answers = _codes(results.answers[~results.answers["adjudication"]])
+    answers = results.answers[~results.answers["adjudication"]]
+    several = results.rubric.mark == "answer"
+    asked = answers["question"].map(without_place) if several else pd.Series("", answers.index)
     keys = ["study", "model", "question"]
     rows = []
-    for reader, group in answers.groupby("reader", sort=True):
+    for (reader, question), answered in answers.groupby(["reader", asked], sort=True):
+        group = _codes(answered)
         again = group[group["repeat"]].merge(group[~group["repeat"]], on=keys, suffixes=("_second", "_first"))
         if again.empty:
             continue
         if results.rubric.mark == "error":  # counting the sum too would count twice
             again = again[again["question"] != ANY_ERROR]
         first, second = again["code_first"].to_numpy(np.float64), again["code_second"].to_numpy(np.float64)
-        kappa = cohen(first, second, weighted=results.rubric.scale != "nominal")
-        rows.append(SelfAgreement(str(reader), len(again), float((first == second).mean()), kappa))
+        kappa = cohen(first, second, weighted=_scale(results, str(question)) != "nominal")
+        rows.append(SelfAgreement(str(reader), len(again), float((first == second).mean()), kappa, str(question)))
     return tuple(rows)
 
 
@@ -395,6 +411,8 @@ def _drifts(results: Results) -> tuple[Drift, ...]:
         quantity, per_screen = "significant errors", answers[answers["question"] == ANY_ERROR]
     elif results.rubric.mark == "helpfulness":
         quantity, per_screen = "support", answers
+    elif results.rubric.mark == "answer":  # several questions have no common quantity: the seconds are followed
+        quantity, per_screen = "", answers.iloc[:0].astype({"value": float})
     else:
         wanted = "tie" if results.rubric.mark == "preference" else "positive"
         quantity, per_screen = f"{wanted} answers", answers.assign(value=(answers["value"] == wanted).astype(int))
@@ -406,6 +424,8 @@ def _drifts(results: Results) -> tuple[Drift, ...]:
             "seconds": group["seconds"].to_numpy(np.float64),
         }
         for name, series in followed.items():
+            if not name:
+                continue
             kept = series[~np.isnan(series)]
             if len(kept) < 4:
                 continue

@@ -11,8 +11,12 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from core.reviews.answer_marks import Row as Place
+from core.reviews.answer_marks import is_asked, labels_of, row_of
 from core.reviews.database import Database
-from core.reviews.rubrics import ERROR_KINDS, RUBRICS, SUPPORT, ReviewError, Rubric
+from core.reviews.questions import CANNOT_JUDGE, TIE, Question, label_of
+from core.reviews.rubric_library import rubric_of
+from core.reviews.rubrics import ERROR_KINDS, SUPPORT, Mark, ReviewError, Rubric
 from core.reviews.schema import AnyRow, cases, events, marks, screens
 from core.reviews.store.actors import Actor
 from core.reviews.store.sessions import owned_session
@@ -54,7 +58,9 @@ class Results:
         marks: `MARK_COLUMNS`; those that stand.
         screens: `SCREEN_COLUMNS`; "finished" is the number of the event that finished it, 0 where nothing did.
         answers: `ANSWER_COLUMNS`; of finished screens. Values are numbers of significant errors, models, states, or
-            indices into `SUPPORT`.
+            indices into `SUPPORT`; of a rubric of questions, steps of a scale, options, percentages, "yes" or "no" of
+            several choices, models preferred, numbers of marks, or "cannot judge"; "model" are then the models that
+            the question is about, joined by " / ", and texts stay in the marks.
         reports: study -> model -> text.
         contexts: study -> what readers saw beside its image, by name: age, indication, view, notes of its file.
         warnings: what the analyst should know.
@@ -100,7 +106,7 @@ def load_results(database: Database, who: Actor, session_id: str) -> Results:
     warnings = [f"The clock went back {back} times; the order is that of the events' numbers."] if back else []
     if open_ := sum(row.state == "pending" for row in screen_rows):
         warnings.append(f"{open_} of {len(screen_rows)} screens were not finished and are not in the figures.")
-    rubric = RUBRICS[session.design["rubric"]]
+    rubric = rubric_of(session.design)
     return Results(
         session_id=session_id,
         design=session.design,
@@ -144,16 +150,36 @@ def answers_of(
             continue
         about = (screen.id, screen.reader, screen.position, screen.study_id)
         role = (screen.repeats is not None, screen.disputed is not None)
-        for model, question, value in _answers(rubric, dict(screen.shown), mark_rows[screen.id]):
+        for model, question, value in _answers(rubric, screen, mark_rows[screen.id]):
             found.append((*about, model, question, value, *role))
     return found
 
 
-def _answers(rubric: Rubric, model_of: Mapping[str, str], mark_rows: list[AnyRow]) -> list[tuple[str, str, str | int]]:
-    """(model, question, value) of one screen."""
+Row = tuple[str, str, str | int]
+"""(model, question, value)."""
+
+
+def _answers(rubric: Rubric, screen: AnyRow, mark_rows: list[AnyRow]) -> list[Row]:
+    """Rows of one screen. Of a third reader's, counts are only of what was answered: no mark is no answer there."""
+    model_of = dict(screen.shown)
+    counted: list[Row] = [
+        (model_of.get(mark.report, ""), mark.value["question"], mark.value["count"])
+        for mark in mark_rows
+        if mark.kind == "count"
+    ]
+    mark_rows = [mark for mark in mark_rows if mark.kind != "count"]
+    if rubric.mark == "answer":
+        return counted + _of_questions(rubric, screen, mark_rows, {row[:2] for row in counted})
     if rubric.mark == "error":
+        if screen.disputed:
+            known = {row[:2] for row in counted}
+            of_kind: dict[tuple[str, str], int] = {}
+            for mark in mark_rows:
+                about = (model_of[mark.report], mark.value["error"])
+                of_kind[about] = of_kind.get(about, 0) + mark.value["significant"]
+            return counted + [(*about, number) for about, number in of_kind.items() if about not in known]
         significant = [(model_of[mark.report], mark.value["error"]) for mark in mark_rows if mark.value["significant"]]
-        counts: list[tuple[str, str, str | int]] = []
+        counts: list[Row] = []
         for model in model_of.values():
             each = [(model, kind, significant.count((model, kind))) for kind in ERROR_KINDS]
             counts += [*each, (model, ANY_ERROR, sum(number for *_, number in each))]
@@ -168,6 +194,38 @@ def _answers(rubric: Rubric, model_of: Mapping[str, str], mark_rows: list[AnyRow
         (model_of[mark.report], "{}-{}".format(*mark.value["span"]), SUPPORT.index(mark.value["support"]))
         for mark in mark_rows
     ]
+
+
+def _of_questions(rubric: Rubric, screen: AnyRow, mark_rows: list[AnyRow], known: set[tuple[str, str]]) -> list[Row]:
+    """Rows of a rubric of questions: answers to questions that are asked, and how many marks there are of each kind."""
+    model_of = dict(screen.shown)
+    compared = " / ".join(sorted(model_of.values()))
+
+    def about(question: Question, report: str) -> str:
+        return model_of[report] if question.of_text else compared if question.of == "case" else ""
+
+    made = [Mark(mark.kind, mark.report, mark.value) for mark in mark_rows]
+    rows: list[Row] = []
+    counts: dict[tuple[str, str], int] = {}
+    if not screen.disputed:
+        for question in (each for each in rubric.questions if each.kind == "mark"):
+            for report in model_of if question.of_text else ("",):
+                if is_asked(Place(question, report), rubric, made):
+                    labels = (label_of(question.id, option) for option in question.options)
+                    counts |= {(about(question, report), label): 0 for label in labels}
+    for mark in made:
+        question = rubric.find(mark.value["question"])
+        if not screen.disputed and not is_asked(row_of(question, mark), rubric, made):
+            continue  # answered before another answer took the question away
+        model = about(question, mark.report)
+        for label, value in labels_of(rubric, mark).items():
+            if question.kind == "mark":
+                counts[model, label] = counts.get((model, label), 0) + 1
+            elif question.kind == "preference" and value not in (TIE, CANNOT_JUDGE):
+                rows.append((model, label, model_of[value]))
+            else:
+                rows.append((model, label, value))
+    return rows + [(*asked, number) for asked, number in counts.items() if asked not in known]
 
 
 def _marks_table(screen_rows: list[AnyRow], mark_rows: Mapping[str, list[AnyRow]]) -> pd.DataFrame:

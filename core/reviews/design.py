@@ -18,7 +18,8 @@ import numpy as np
 from core.config import from_dict
 from core.files import hash_of
 from core.observations import OBSERVATIONS, LabelState
-from core.reviews.rubrics import RUBRICS, ReviewError, Rubric
+from core.reviews.questions import ReviewError, Rubric
+from core.reviews.rubric_library import kept_rubric
 from core.types import FloatImage
 
 REFERENCE = "reference"
@@ -52,7 +53,7 @@ class Design:
 
     Attributes:
         title: for lists; readers see it.
-        rubric: name in `RUBRICS`.
+        rubric: name of one that comes with CXR Lens, or of a user's own.
         readers: names of users.
         models: names of pairs, and "reference" for the human report; all reports there are where it is empty.
         studies: which are read.
@@ -65,6 +66,8 @@ class Design:
         instructions: for the reader.
         explanation: name of the explanation that is shown; empty for none.
         source: where images come from, a name that `core.reviews.sources.open_source` opens.
+        rubric_text: the rubric's file as it was when the session was made, which later changes of the file leave alone;
+            empty before that.
     """
 
     title: str
@@ -81,11 +84,13 @@ class Design:
     instructions: str = ""
     explanation: str = ""
     source: str = ""
+    rubric_text: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a contradiction."""
-        if self.rubric not in RUBRICS:
-            raise ReviewError(f"There is no rubric '{self.rubric}'; there are {', '.join(RUBRICS)}.")
+        rubric = self.questions
+        if rubric.name != self.rubric:
+            raise ReviewError(f"rubric: the file that is kept is of '{rubric.name}', not of '{self.rubric}'.")
         if not self.title.strip() or len(self.title) > 200:
             raise ReviewError("A session needs a title of at most 200 characters.")
         for name, values in (("readers", self.readers), ("models", self.models), ("studies.ids", self.studies.ids)):
@@ -99,16 +104,16 @@ class Design:
             raise ReviewError(f"{', '.join(wrong)}: cannot be negative.")
         if (self.studies.how == "listed") is not bool(self.studies.ids):
             raise ReviewError("studies.ids goes with studies.how = 'listed', and only with it.")
-        shown = RUBRICS[self.rubric].reports_per_screen
+        shown = rubric.reports_per_screen
         if shown != 1 and self.reports_per_screen not in (0, shown):
             raise ReviewError(f"reports_per_screen: the rubric {self.rubric} shows {shown}.")
-        if self.comparisons and self.rubric != "preference":
-            raise ReviewError("comparisons: only the rubric preference compares.")
+        if self.comparisons and not rubric.compares:
+            raise ReviewError(f"comparisons: the rubric {self.rubric} does not compare reports.")
 
     @property
     def questions(self) -> Rubric:
         """The rubric."""
-        return RUBRICS[self.rubric]
+        return kept_rubric(self.rubric, self.rubric_text)
 
 
 def read_design(values: Mapping[str, Any]) -> Design:
@@ -265,8 +270,8 @@ def _screens(
     def groups(study_id: str) -> Sequence[Sequence[str]]:
         if size == 0:
             return [()]
-        if design.rubric == "preference":
-            pairs = list(combinations(models, 2))
+        if design.questions.compares:
+            pairs = list(combinations(models, size))
             # Without the reader's name: all readers compare the same pairs, else they could not agree.
             return list(_by_hash(pairs, repr, *salt, study_id, "pairs"))[: design.comparisons or None]
         ordered = _by_hash(models, str, *salt, study_id, "groups")

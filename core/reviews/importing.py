@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from core.files import hash_of
 from core.reviews.database import Database
-from core.reviews.rubrics import RUBRICS, Mark, ReviewError, check_mark, slot_of
+from core.reviews.rubric_library import rubric_of
+from core.reviews.rubrics import Mark, ReviewError, slot_of
 from core.reviews.schema import events, screens
 from core.reviews.store.actors import Actor
-from core.reviews.store.changes import Change, mark_of, write_change
-from core.reviews.store.screens import case_of, texts_of
+from core.reviews.store.changes import Change, check_on_screen, mark_of, write_change
 from core.reviews.store.sessions import owned_session
 
 IMPORT_COLUMNS = ("screen", "report", "kind", "value")
@@ -54,7 +54,7 @@ def import_marks(database: Database, who: Actor, session_id: str, path: Path) ->
                 known += 1
                 continue
             try:
-                check_mark(mark, RUBRICS[session.design["rubric"]], texts_of(screen, case_of(connection, screen)))
+                check_on_screen(connection, screen, rubric_of(session.design), mark)
             except ReviewError as error:
                 raise ReviewError(f"{where}: {error} Nothing was added.") from error
             slot = slot_of(mark, key)

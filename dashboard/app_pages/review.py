@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import access
-from dashboard.reviews import design_form, sessions
+from dashboard.reviews import design_form, rubric_preview, sessions
 
-VIEWS = ("Sessions", "New session", "Users and backup")
+VIEWS = ("Sessions", "New session", "Rubrics", "Users and backup")
 VIEW = "review_view"
 
 who = access.signed_in()
@@ -28,7 +28,7 @@ if who.role != "reader":
         )
     view = st.segmented_control(
         "View",
-        VIEWS if who.role == "admin" else VIEWS[:2],
+        VIEWS if who.role == "admin" else VIEWS[:3],
         default=VIEWS[0],
         required=True,
         key=VIEW,
@@ -38,5 +38,7 @@ if who.role != "reader":
         sessions.show_own(who)
     elif view == VIEWS[1]:
         design_form.show_form(who)
+    elif view == VIEWS[2]:
+        rubric_preview.show_rubrics()
     else:
         sessions.show_keeping(who)

@@ -9,13 +9,14 @@ from typing import Any
 import streamlit as st
 
 from core.reviews.design import Choice, Design
-from core.reviews.rubrics import RUBRICS, ReviewError
+from core.reviews.questions import ReviewError, Rubric
+from core.reviews.rubric_library import own_folder, own_rubrics, shipped_rubrics
 from core.reviews.store import Actor, create_session, list_users, set_role
 from core.systems.system import System
 from core.types import CXRLensError
 from dashboard import access, session
 from dashboard.components.add_system import offer_upload
-from dashboard.reviews import pool
+from dashboard.reviews import pool, rubric_preview
 from dashboard.services import systems
 
 HOW = {
@@ -23,12 +24,6 @@ HOW = {
     "stratified": "By observation, rare ones first",
     "disagreement": "Where the reports disagree most",
     "listed": "A list of studies",
-}
-TITLES = {
-    "report-quality": "Report quality: mark errors",
-    "preference": "Preference: which of two reports",
-    "explanation-helpfulness": "Explanations: do they support the sentence",
-    "observation-labels": "Observations: label the image",
 }
 MADE = "reviews_made"
 _PREVIEW = access.OF_ONE_USER + "preview"
@@ -71,11 +66,21 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
             placeholder="Readers see it",
             help="Readers see the title: do not name models in it.",
         )
+        own, wrong = own_rubrics()
+        rubrics = {**shipped_rubrics(), **own}
         values["rubric"] = right.selectbox(
-            "What readers do", list(RUBRICS), format_func=lambda name: TITLES.get(name, name), key="design-rubric"
+            "What readers do",
+            list(rubrics),
+            format_func=lambda name: rubrics[name].title,
+            key="design-rubric",
+            help=f"Own ones are files in {own_folder()}; the view Rubrics shows how to write one.",
         )
-        rubric = RUBRICS[values["rubric"]]
-        left.caption(f"Readers are asked: {rubric.question}")
+        rubric = rubrics[values["rubric"]]
+        left.caption(f"{rubric.about} Readers are asked: {rubric.question}")
+        for fault in wrong:
+            left.warning(fault, icon=":material/info:")
+        if right.toggle("Show it as a reader sees it", key="design-rubric-shown"):
+            rubric_preview.show(rubric)
         values["readers"] = tuple(
             st.multiselect(
                 "Readers",
@@ -138,7 +143,7 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
             elif not cards and not further:
                 st.caption("No model here learned from such studies, so only the reference reports can be judged.")
     with st.container(border=True):
-        _ask_details(values, rubric.name)
+        _ask_details(values, rubric)
     try:
         return Design(**values), pool_size, ""
     except ReviewError as error:
@@ -164,7 +169,7 @@ def _ask_others(source: str, further: Mapping[str, Mapping[str, System]]) -> tup
     return tuple(chosen)
 
 
-def _ask_details(values: dict[str, Any], rubric: str) -> None:
+def _ask_details(values: dict[str, Any], rubric: Rubric) -> None:
     one, two, three, four = st.columns(4, gap="medium")
     values["minutes"] = one.number_input(
         "Time limit, minutes", 0, 600, 0, key="design-minutes", help="Active time of each reader; 0: no limit"
@@ -188,16 +193,16 @@ def _ask_details(values: dict[str, Any], rubric: str) -> None:
         key="design-seed",
         help="Decides which studies are chosen; names and orders are drawn anew",
     )
-    if rubric == "preference":
+    if rubric.compares:
         values["comparisons"] = st.number_input(
-            "Comparisons per study", 0, 1000, 0, key="design-comparisons", help="0: every pair of reports"
+            "Comparisons per study", 0, 1000, 0, key="design-comparisons", help="0: all there are"
         )
-    elif rubric == "report-quality":
+    elif rubric.mark == "helpfulness":
+        values["explanation"] = "attention"
+    elif rubric.reports_per_screen == 1:
         values["reports_per_screen"] = st.number_input(
             "Reports on a screen", 1, 12, 1, key="design-reports", help="All of the same radiograph, side by side"
         )
-    elif rubric == "explanation-helpfulness":
-        values["explanation"] = "attention"
     values["instructions"] = st.text_area(
         "Instructions to readers",
         key="design-instructions",
@@ -242,4 +247,4 @@ def _show_preview(design: Design, study: Any, image: Any, reports: list[tuple[st
                 st.markdown(f"**Report {name}**")
                 st.text(text)
         if not reports:
-            st.caption("The image alone; the reader answers 14 observations.")
+            st.caption("The image alone, without a report.")

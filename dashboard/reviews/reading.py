@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from core.observations import OBSERVATIONS
 from core.reviews.database import Database
+from core.reviews.questions import Condition, Question, Rubric
 from core.reviews.rubrics import (
     COMMENT_LIMIT,
-    ERROR_KINDS,
-    RUBRICS,
-    STATE_WORDS,
-    SUPPORT,
     Mark,
     ReviewError,
     StorageError,
@@ -87,11 +83,12 @@ def respond(database: Database, who: Actor, session_id: str, request: Request | 
             "seconds": known.seconds,
             "seconds_left": read[0].seconds_left,
             "title": read[0].title,
-            "rubric": read[0].rubric,
-            "question": read[0].question,
+            "kind": read[0].rubric.mark,
+            "question": read[0].rubric.question,
+            "questions": [asked(each) for each in read[0].rubric.questions],
             "instructions": read[0].instructions,
             "screens": {screen.id: _view(screen) for screen in read},
-            "choices": CHOICES,
+            "comment_limit": COMMENT_LIMIT,
             "names": {} if known.state == "open" else _names(database, who, session_id),
         }
     except StorageError as error:
@@ -119,18 +116,45 @@ def _names(database: Database, who: Actor, session_id: str) -> dict[str, str]:
         return {}
 
 
-CHOICES: Mapping[str, Any] = {
-    "errors": [[name, words] for name, words in ERROR_KINDS.items()],
-    "support": list(SUPPORT),
-    "observations": list(OBSERVATIONS),
-    "states": [[state, words] for state, words in STATE_WORDS.items()],
-    "comment_limit": COMMENT_LIMIT,
-}
+def asked(question: Question) -> dict[str, Any]:
+    """What the browser knows of a question: its options are pairs of a name, or a step, and words."""
+    steps = question.kind in ("scale", "confidence")
+    rest = question.rest
+    return {
+        "id": question.id,
+        "ask": question.ask,
+        "kind": question.kind,
+        "of": question.of,
+        "options": [[int(name) if steps else name, words] for name, words in question.options.items()],
+        "explained": dict(question.explained),
+        "items": list(question.items),
+        "required": question.required,
+        "cannot_judge": question.cannot_judge,
+        "key": question.key.lower(),
+        "when": None if question.when is None else _condition(question.when),
+        "finding": question.finding,
+        "on": list(question.on),
+        "tie": question.tie,
+        "alone": list(question.alone),
+        "limit": question.limit,
+        "rest": None
+        if rest is None
+        else {
+            "answer": rest.answer,
+            "nothing": rest.nothing,
+            "nothing_answer": rest.nothing_answer,
+            "beside": list(rest.beside),
+        },
+    }
+
+
+def _condition(condition: Condition) -> dict[str, Any]:
+    return {"question": condition.question, "answers": list(condition.answers), "items": list(condition.items)}
 
 
 def _view(screen: ReaderScreen) -> dict[str, Any]:
     """What the browser knows of a screen. Fields are named one by one: a new one stays on the server."""
-    rubric, texts = RUBRICS[screen.rubric], dict(screen.reports)
+    rubric, texts = screen.rubric, dict(screen.reports)
     return {
         "id": screen.id,
         "position": screen.position,
@@ -154,7 +178,8 @@ def _view(screen: ReaderScreen) -> dict[str, Any]:
                 "report": each["report"],
                 "question": each["question"],
                 "words": question_in_words(rubric, each["question"], texts.get(each["report"], "")),
-                "answers": [answer_in_words(rubric, answer) for answer in each["answers"]],
+                "answers": [_answer(rubric, each["question"], answer) for answer in each["answers"]],
+                "counts": _counts(rubric, each),
             }
             for each in screen.disputed
         ],
@@ -165,6 +190,20 @@ def _view(screen: ReaderScreen) -> dict[str, Any]:
         "seconds": screen.seconds,
         "version": screen.version,
     }
+
+
+def _answer(rubric: Rubric, question: str, answer: Any) -> str:
+    words = answer_in_words(rubric, answer, question)
+    compares = rubric.mark == "answer" and rubric.of_label(question).kind == "preference"
+    return f"report {words}" if compares and words == answer else words
+
+
+def _counts(rubric: Rubric, dispute: Mapping[str, Any]) -> list[int]:
+    """The numbers that readers gave, where they counted; a third reader gives one."""
+    counted = rubric.mark == "error" or (
+        rubric.mark == "answer" and rubric.of_label(dispute["question"]).kind == "mark"
+    )
+    return list(dispute["answers"]) if counted else []
 
 
 def _do(database: Database, who: Actor, change: Mapping[str, Any]) -> dict[str, Any]:

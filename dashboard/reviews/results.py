@@ -41,6 +41,7 @@ def show_results(who: Actor, session_id: str) -> None:
     _show_errors(analysis)
     _show_strengths(analysis)
     _show_support(analysis)
+    _show_answers(results, analysis)
     show_differences(session_id, results)
     _show_agreement(analysis)
     _show_settled(results, analysis)
@@ -151,6 +152,28 @@ def _show_support(analysis: Analysis) -> None:
     )
 
 
+def _show_answers(results: Results, analysis: Analysis) -> None:
+    if not analysis.answers:
+        return
+    st.header("Answers")
+    rows = []
+    for row in analysis.answers:
+        words = results.rubric.of_label(row.question).in_words
+        counts = {words(int(each) if each.isdigit() else each): often for each, often in row.counts.items()}
+        rows.append(
+            {
+                "Question": question_in_words(results.rubric, row.question, ""),
+                "Model": row.model or "the image",
+                "Answers": row.answers,
+                "How often": "; ".join(f"{each}: {often}" for each, often in counts.items()),
+                "Cannot judge": row.cannot_judge,
+                "Mean": number(row.mean),
+            }
+        )
+    _plain_table(rows, "Answers by question and model")
+    st.caption("First readings; repeats and settled answers are not counted. Mean with its 95 % interval over studies.")
+
+
 def _show_agreement(analysis: Analysis) -> None:
     if analysis.agreement:
         st.header("Agreement between readers")
@@ -177,6 +200,7 @@ def _show_agreement(analysis: Analysis) -> None:
             (
                 {
                     "Reader": row.reader,
+                    **({"Question": row.question} if row.question else {}),
                     "Answers given twice": row.answers,
                     "Same answer": f"{row.equal:.0%}",
                     "Cohen's kappa": number(row.kappa),
@@ -206,7 +230,7 @@ def _show_settled(results: Results, analysis: Analysis) -> None:
                     ),
                     "Settled as": "not settled"
                     if row["value"] is None
-                    else answer_in_words(results.rubric, row["value"]),
+                    else answer_in_words(results.rubric, row["value"], row["question"]),
                 }
                 for row in table[table["disputed"]].to_dict("records")
             ),

@@ -13,7 +13,7 @@ import streamlit as st
 from core.reviews.adjudication import adjudicate
 from core.reviews.backup import backup
 from core.reviews.progress import ReaderProgress, SessionProgress, session_progress
-from core.reviews.rubrics import RUBRICS, ReviewError
+from core.reviews.rubrics import ReviewError
 from core.reviews.store import (
     NO_ROLE,
     Actor,
@@ -29,7 +29,7 @@ from core.reviews.store import (
 )
 from core.types import CXRLensError
 from dashboard import access
-from dashboard.reviews.design_form import HOW, TITLES
+from dashboard.reviews.design_form import HOW
 from dashboard.reviews.results import show_results
 
 READING = "app_pages/reading.py"
@@ -88,7 +88,7 @@ def _show_task(who: Actor, info: SessionInfo) -> None:
         left, right = st.columns([4, 1], vertical_alignment="center")
         with left:
             st.markdown(f"**{_plain(info.title)}**")
-            st.caption("Other readers disagreed: decide who is right." if settling else RUBRICS[info.rubric].question)
+            st.caption("Other readers disagreed: decide who is right." if settling else info.question)
             st.progress(info.done / max(info.screens, 1), f"{info.done} of {info.screens} cases")
         verb = "Read again" if screen_id is None else "Go on" if info.done else "Settle" if settling else "Begin"
         with right:
@@ -147,7 +147,7 @@ def show_own(who: Actor) -> None:
                 {
                     "Session": each.title,
                     "State": each.state,
-                    "Task": TITLES[each.rubric].split(":")[0],
+                    "Task": each.task.split(":")[0],
                     "Read": round(100 * each.done / max(each.screens, 1)),
                     "Screens": each.screens,
                     "Made by": each.owner,
@@ -217,7 +217,7 @@ def _reader_row(each: ReaderProgress) -> dict[str, object]:
 def _show_design(progress: SessionProgress) -> None:
     design = progress.design
     rows = {
-        "Task": TITLES[design.rubric],
+        "Task": design.questions.title,
         "Studies": f"{progress.studies}, {HOW[design.studies.how].lower()}",
         "From": design.source or "a file of cases",
         "Models": ", ".join(design.models) or "all there are",

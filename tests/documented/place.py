@@ -59,6 +59,8 @@ class Place:
     def _write_session_files(self) -> None:
         (design,) = [each for each in documented.blocks("docs/reviews.md", "toml") if "rubric" in each]
         (self.folder / "design.toml").write_text(design)
+        (own,) = [each for each in documented.blocks("docs/reviews.md", "toml") if "[[questions]]" in each]
+        (self.folder / "own.toml").write_text(own)
         (self.folder / "random.toml").write_text(design.replace('how = "stratified"', 'how = "random"'))
         models = tomllib.loads(design)["models"]
         cases = [{"study_id": each.study_id} | dict.fromkeys(models, each.findings) for _, each in self.studies]

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict"
 import { describe, test } from "node:test"
 import { KEYS, digitOf, pressed } from "../../dashboard/components/frontend/reading/keys.js"
-import { firstChoice, kindOf, missing } from "../../dashboard/components/frontend/reading/questions.js"
+import { firstChoice, isSettled, missing, observationsOf } from "../../dashboard/components/frontend/reading/questions.js"
 import { ReadingClock, minutes } from "../../dashboard/components/frontend/reading/reading_clock.js"
 import { pace } from "../../dashboard/components/frontend/reading/top.js"
 
@@ -33,22 +33,34 @@ describe("what is not answered yet", () => {
     assert.equal(asks("helpfulness", { disputed, marks: [judged("A", [6, 9]), judged("B", [0, 7])] }), "Heart")
   })
 
-  test("a report may have no error", () => assert.equal(asks("error", {}), ""))
+  test("a report may have no error; a third reader answers each disputed number, by a number or by marking", () => {
+    assert.equal(asks("error", {}), "")
+    const disputed = ["omission", "wrong location"].map((question) => ({ report: "A", question, words: question, counts: [0, 1] }))
+    assert.equal(asks("error", { disputed }), "omission, wrong location")
+    const count = { kind: "count", report: "A", value: { question: "omission", count: 0 } }
+    const marked = { kind: "error", report: "A", value: { error: "wrong location", significant: true } }
+    assert.equal(asks("error", { disputed, marks: [count] }), "wrong location")
+    assert.equal(asks("error", { disputed, marks: [count, { ...marked, report: "B" }] }), "wrong location")
+    assert.equal(asks("error", { disputed, marks: [count, marked] }), "")
+    assert.ok(!isSettled(disputed[0], "error", []))
+  })
 })
 
 test("a case opens at its first question, a third reader's at the first that is disputed", () => {
   const chosen = (kind, disputed) => firstChoice(kind, { disputed, reports: REPORTS }, OBSERVATIONS)
   assert.deepEqual(chosen("label", []), { report: 0, sentence: 0, words: null, row: 0, mark: null })
-  assert.equal(chosen("label", [{ question: "Edema" }, { question: "Fracture" }]).row, 2)
+  assert.equal(chosen("label", [{ question: "Edema" }, { question: "Fracture" }]).row, 0) // the disputed come first
+  assert.deepEqual(
+    observationsOf(OBSERVATIONS, { disputed: [{ question: "Fracture" }, { question: "Edema" }] }),
+    ["Edema", "Fracture", "No Finding", "Cardiomegaly", "Pneumonia", "Support Devices"])
+  assert.equal(chosen("error", [{ report: "A", question: "omission" }]).dispute, 0)
   const { report, sentence } = chosen("helpfulness", [{ report: "A", question: "6-9" }])
   assert.deepEqual([report, sentence], [0, 1])
   assert.equal(firstChoice("label", null, OBSERVATIONS).row, 0) // the case is not here yet
 })
 
-test("every rubric has keys that the page explains", () => {
-  for (const rubric of ["report-quality", "preference", "explanation-helpfulness", "observation-labels"]) {
-    assert.ok(KEYS[kindOf(rubric)].length, rubric)
-  }
+test("every kind of rubric has keys that the page explains", () => {
+  for (const kind of ["error", "preference", "helpfulness", "label", "answer"]) assert.ok(KEYS[kind].length, kind)
 })
 
 describe("time", () => {

@@ -14,6 +14,7 @@ import typer
 
 from core.paths import BUNDLES
 from core.types import CXRLensError
+from training.commands import rubrics
 from training.console import note, print_result, print_text, progress_bar, warn
 from training.options import (
     AsJson,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="Review sessions: radiologists read, score and settle. See docs/reviews.md."
 )
+app.add_typer(rubrics.app, name="rubric")
 
 Location = Annotated[
     str | None,
@@ -78,8 +80,8 @@ def create(
         raise CXRLensError("Say where the reports come from: --cases FILE, or --preset NAME.")
     if cases is None and images is not None:
         raise CXRLensError("--images goes with --cases: bundles write about the images of their preset.")
-    wanted = read_design(read_toml(design))
-    if wanted.rubric == "explanation-helpfulness":
+    wanted = read_design(with_rubric(read_toml(design), design.parent))
+    if wanted.questions.mark == "helpfulness":
         from core.explain.methods import METHODS  # brings torch
 
         if wanted.explanation not in METHODS:
@@ -317,6 +319,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CXRLensError(f"{path} cannot be read as TOML ({error}).") from error
+
+
+def with_rubric(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A design whose rubric is a file beside it (rubric = "own.toml"): with the file's name and text."""
+    from core.reviews.rubric_library import read_file
+
+    named = values.get("rubric")
+    if not isinstance(named, str) or not named.endswith(".toml"):
+        return values
+    rubric = read_file(folder / named)
+    return values | {"rubric": rubric.name, "rubric_text": rubric.text}
 
 
 def _with_images(path: Path, design: Design) -> list[Case]:

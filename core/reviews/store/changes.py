@@ -14,8 +14,18 @@ from sqlalchemy.engine import Connection
 
 from core.files import hash_of
 from core.observations import OBSERVATIONS
+from core.reviews.answer_marks import check_together, missing, not_settled
 from core.reviews.database import Database, check_text
-from core.reviews.rubrics import COMMENT_LIMIT, RUBRICS, Mark, ReviewError, check_mark, slot_of
+from core.reviews.rubric_library import rubric_of
+from core.reviews.rubrics import (
+    COMMENT_LIMIT,
+    Mark,
+    ReviewError,
+    Rubric,
+    check_mark,
+    question_in_words,
+    slot_of,
+)
 from core.reviews.schema import AnyRow, events, marks, screens
 from core.reviews.store.actors import Actor
 from core.reviews.store.screens import (
@@ -23,6 +33,7 @@ from core.reviews.store.screens import (
     SavedMark,
     ScreenState,
     case_of,
+    marks_on,
     open_first,
     own_screen,
     read_screen,
@@ -73,7 +84,7 @@ def save_mark(
     """
 
     def apply(connection: Connection, screen: AnyRow, session: AnyRow) -> Change:
-        check_mark(mark, RUBRICS[session.design["rubric"]], texts_of(screen, case_of(connection, screen)))
+        check_on_screen(connection, screen, rubric_of(session.design), mark)
         own_slot = slot or slot_of(mark, f"{who.name}/{key}")
         answers = f"error/{mark.report}/" if mark.kind == "error" else slot_of(mark, "")
         if slot and not slot.startswith(answers):
@@ -314,21 +325,39 @@ def mark_of(connection: Connection, screen_id: str, slot: str) -> dict[str, Any]
     return None if row is None else dict(row._mapping)
 
 
+def check_on_screen(connection: Connection, screen: AnyRow, rubric: Rubric, mark: Mark) -> None:
+    """Refuse a mark that does not fit the rubric, or not beside the screen's other marks.
+
+    Raises:
+        ReviewError: what is wrong with it.
+    """
+    check_mark(mark, rubric, texts_of(screen, case_of(connection, screen)), screen.disputed or ())
+    if mark.kind == "answer" or rubric.contradictions:
+        own = slot_of(mark, "")
+        others = [each for slot, each in marks_on(connection, screen.id) if slot != own]
+        check_together(mark, rubric, others, settles=bool(screen.disputed))
+
+
 def _require_answers(connection: Connection, screen: AnyRow, session: AnyRow) -> None:
-    which = sa.select(marks.c.slot).where(marks.c.screen_id == screen.id, ~marks.c.deleted)
-    slots = list(connection.scalars(which))
-    kind = RUBRICS[session.design["rubric"]].mark
-    missing: list[str] = []
-    if kind == "preference" and not slots:
-        missing = ["which report you prefer"]
-    elif kind == "label":
-        asked = [each["question"] for each in screen.disputed] if screen.disputed else OBSERVATIONS
-        missing = [name for name in asked if f"label/{name}" not in slots]
-    elif kind == "helpfulness" and screen.disputed:
-        wanted = [(each["report"], each["question"]) for each in screen.disputed]
-        missing = [f"report {name}, {span}" for name, span in wanted if f"helpfulness/{name}/{span}" not in slots]
-    elif kind == "helpfulness":
-        names = [blinded for blinded, _ in screen.shown]
-        missing = [f"report {name}" for name in names if not any(s.startswith(f"helpfulness/{name}/") for s in slots)]
-    if missing:
-        raise ReviewError(f"Not answered yet: {', '.join(missing)}. Answer, or skip the screen with a reason.")
+    rubric = rubric_of(session.design)
+    made = [mark for _, mark in marks_on(connection, screen.id)]
+    texts = texts_of(screen, case_of(connection, screen))
+    lacking: list[str] = []
+    if screen.disputed:
+        lacking = [
+            f"{'report ' + each['report'] + ', ' if each['report'] else ''}"
+            f"{question_in_words(rubric, each['question'], texts.get(each['report'], ''))}"
+            for each in not_settled(rubric, screen.disputed, made)
+        ]
+    elif rubric.mark == "answer":
+        lacking = missing(rubric, texts, made)
+    elif rubric.mark == "preference" and not made:
+        lacking = ["which report you prefer"]
+    elif rubric.mark == "label":
+        stated = {mark.value["observation"] for mark in made}
+        lacking = [name for name in OBSERVATIONS if name not in stated]
+    elif rubric.mark == "helpfulness":
+        judged = {mark.report for mark in made}
+        lacking = [f"report {name}" for name in texts if name not in judged]
+    if lacking:
+        raise ReviewError(f"Not answered yet: {', '.join(lacking)}. Answer, or skip the screen with a reason.")

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from core.reviews.database import Database
-from core.reviews.rubrics import RUBRICS, Mark, ReviewError
+from core.reviews.rubric_library import rubric_of
+from core.reviews.rubrics import Mark, ReviewError, Rubric
 from core.reviews.schema import AnyRow, cases, marks, screens, sessions
 from core.reviews.store.actors import Actor, Role, not_there, require_role
 
@@ -65,8 +66,7 @@ class ReaderScreen:
         source: where the image comes from, for `sources.open_source`.
         context: what is known beside it.
         reports: (blinded name, text) in the order shown.
-        rubric: of the session, a name in `RUBRICS`.
-        question: of the rubric.
+        rubric: as the session was made with it.
         title: of the session.
         instructions: of the session.
         explanation: name of the explanation that is shown; empty for none.
@@ -90,8 +90,7 @@ class ReaderScreen:
     source: str
     context: Mapping[str, str]
     reports: tuple[tuple[str, str], ...]
-    rubric: str
-    question: str
+    rubric: Rubric
     title: str
     instructions: str
     explanation: str
@@ -190,8 +189,7 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         source=session.design["source"],
         context=case.context,
         reports=tuple(texts_of(screen, case).items()),
-        rubric=session.design["rubric"],
-        question=RUBRICS[session.design["rubric"]].question,
+        rubric=rubric_of(session.design),
         title=session.title,
         instructions=session.design["instructions"],
         explanation=session.design["explanation"],
@@ -262,6 +260,12 @@ def case_of(connection: Connection, screen: AnyRow) -> AnyRow:
 def texts_of(screen: AnyRow, case: AnyRow) -> dict[str, str]:
     """Text by blinded name, in the order shown."""
     return {blinded: case.reports[model] for blinded, model in screen.shown}
+
+
+def marks_on(connection: Connection, screen_id: str) -> list[tuple[str, Mark]]:
+    """(slot, mark) of a screen, those that stand."""
+    rows = connection.execute(_SHOWN_MARKS, {"screen": screen_id})
+    return [(row.slot, Mark(row.kind, row.report, row.value)) for row in rows]
 
 
 def saved(slot: str, fields: Mapping[str, Any]) -> SavedMark:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from core.config import to_dict
 from core.files import hash_of
 from core.reviews.database import Database, check_text
 from core.reviews.design import Case, Design, Screen, choose, plan
+from core.reviews.rubric_library import find_rubric, rubric_of, shipped_rubrics
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import AnyRow, cases, screens, sessions, users
 from core.reviews.store.actors import NO_ROLE, Actor, not_there, require_role
@@ -35,7 +36,9 @@ class SessionInfo:
     Attributes:
         id: of the session.
         title: of its design.
-        rubric: of its design.
+        rubric: name of what readers are asked.
+        task: the rubric's title.
+        question: what it asks, in a sentence.
         state: "open" or "closed".
         owner: who made it.
         created: UTC, ISO.
@@ -46,6 +49,8 @@ class SessionInfo:
     id: str
     title: str
     rubric: str
+    task: str
+    question: str
     state: str
     owner: str
     created: str
@@ -66,6 +71,9 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
         NotAllowedError: by a reader.
         ReviewError: the design does not fit the cases, or a reader is not a user.
     """
+    # The file as it is now: whatever becomes of it, the session keeps what its readers were asked.
+    kept = find_rubric(design.rubric) if design.rubric in shipped_rubrics() else design.questions
+    design = replace(design, rubric_text=kept.text)
     chosen = choose(pool, design.studies, design.seed)
     for case in chosen:
         for name, text in (*case.reports.items(), *case.context.items()):
@@ -153,12 +161,12 @@ def list_sessions(database: Database, who: Actor, *, to_read: bool = False) -> l
     with database.read() as connection:
         require_role(connection, who, "reader", "researcher", "admin")
         rows = connection.execute(query).all()
-    return [
-        SessionInfo(
-            row.id, row.title, row.design["rubric"], row.state, row.owner, row.created, int(row.done), row.screens
-        )
-        for row in rows
-    ]
+    found = []
+    for row in rows:
+        rubric = rubric_of(row.design)
+        about = (row.id, row.title, rubric.name, rubric.title, rubric.question)
+        found.append(SessionInfo(*about, row.state, row.owner, row.created, int(row.done), row.screens))
+    return found
 
 
 def close_session(database: Database, who: Actor, session_id: str) -> None:

@@ -1,17 +1,23 @@
 // Everything below the top line: the image, the question, the reports or observations, the buttons, what is typed.
 import { make } from "../dom.js"
-import { drawMarks, drawPalette, highlightOf } from "./answers_view.js"
+import { disputedItem, drawMarks, drawPalette, highlightOf } from "./answers_view.js"
+import { textHere } from "./form_answers.js"
+import { drawForm } from "./form_view.js"
 import { observations, reports } from "./reports_view.js"
+
+const HOW_TO_COUNT = " digits choose a number; ↑ ↓ go to the report, to mark the errors yourself; D comes back."
 
 export function drawCase(page) {
   const view = page.view()
   page.root.dataset.screen = page.at
   page.root.dataset.position = view?.position ?? ""
+  page.root.dataset.kind = page.kind
   drawFilm(page, view)
   drawTyping(page, view)
   if (!view) return page.$(".body").replaceChildren(make("p", { text: "Loading …" }))
   drawQuestion(page, view)
   page.$(".body").replaceChildren(...(page.kind === "label" ? observations : reports)(page, view))
+  drawForm(page, view)
   drawPalette(page, view)
   drawMarks(page, view)
   drawActions(page, view)
@@ -30,6 +36,7 @@ function drawFilm(page, view) {
   trouble.hidden = Boolean(bytes)
   trouble.textContent = bytes ? "" : (page.trouble(page.at) ?? "The image is being prepared …")
   page.root.dataset.image = bytes ? page.at : ""
+  if (bytes) page.drawRegion()
   if (page.kind === "helpfulness" && bytes && view) page.viewer.only(page.heat ? highlightOf(page, view) : null)
 }
 
@@ -40,11 +47,15 @@ function drawTyping(page, view) {
   const box = page.$(".typing")
   box.hidden = !page.typing
   if (!page.typing) return
-  const isComment = page.typing === "comment"
   const area = box.querySelector("textarea")
-  box.querySelector("span").textContent = isComment ? "Comment (saved as you type)" : "Why is this case skipped?"
-  area.maxLength = page.data.choices.comment_limit
-  area.value = isComment ? view.comment : view.skip_reason
+  const { words, text, limit } = {
+    comment: () => ({ words: "Comment (saved as you type)", text: view.comment, limit: page.data.comment_limit }),
+    skip: () => ({ words: "Why is this case skipped?", text: view.skip_reason, limit: page.data.comment_limit }),
+    answer: () => ({ words: `${page.written.question.ask} (saved as you type)`, text: textHere(page, view), limit: page.written.question.limit }),
+  }[page.typing]()
+  box.querySelector("span").textContent = words
+  area.maxLength = limit
+  area.value = text
   area.focus()
 }
 
@@ -56,8 +67,8 @@ function drawQuestion(page, view) {
   disputed.hidden = !view.disputed.length
   disputed.replaceChildren(
     make("strong", { text: "Readers answered differently. Please settle:" }),
-    make("ul", {}, ...view.disputed.map(({ report, words, answers }) =>
-      make("li", { text: `${report ? `Report ${report}: ` : ""}${words}: ${answers.join(" or ")}` }))),
+    ...(page.kind === "error" ? [make("span", { className: "keyboard", text: HOW_TO_COUNT })] : []),
+    make("ul", {}, ...view.disputed.map((each, index) => disputedItem(page, view, each, index))),
   )
 }
 

@@ -30,7 +30,7 @@ export function listen(page, signal) {
   })
   on(page.$(".typing textarea"), "input", () => {
     clearTimeout(page.pause)
-    page.pause = setTimeout(() => page.typing === "comment" && page.typed(false), COMMENT_AFTER)
+    page.pause = setTimeout(() => page.typing !== "skip" && page.typed(false), COMMENT_AFTER)
   })
 }
 

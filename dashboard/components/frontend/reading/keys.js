@@ -1,10 +1,12 @@
 // The keys of the reading page: what they do, and what the page says of them.
-import { answer, move, moveWord, nextMark, remove, significance } from "./answering.js"
+import { answer, answerOthers, move, moveWord, nextDisputed, nextMark, remove, significance } from "./answering.js"
+import { cannotJudge, jump, moveRow, startWriting } from "./form_answers.js"
 
 export const KEYS = {
   always: [
     ["N", "finish the case, go to the next"], ["P", "previous case"], ["G", "first case not read yet"], ["U", "undo"],
     ["F", "flag the case"], ["C", "comment"], ["X", "skip with a reason, or take that back"],
+    ["D", "as third reader: the next disagreement that is not settled"],
     ["V", "keys work on the image; Esc: on the report again"], ["I", "instructions"], ["?", "these keys"],
   ],
   image: [
@@ -24,6 +26,13 @@ export const KEYS = {
   ],
   label: [
     ["↑ ↓", "observation before, after"], ["1", "cannot be judged"], ["2", "absent"], ["3", "uncertain"], ["4", "present"],
+    ["A", "all that have no answer: absent"],
+  ],
+  answer: [
+    ["↑ ↓", "question before, after; where words are marked: sentence before, after"], ["Q", "next question; with Shift: the one before"],
+    ["1 – 9", "the answer with that number; where words are marked: a mark of that kind"], ["J", "cannot judge"],
+    ["← →", "word before, after, where words are marked; with Shift: several"], ["Enter", "write, where text is asked for"],
+    ["A", "the usual answer for all rows that have none, where there is one"], ["Delete", "take the answer or the mark back"],
   ],
 }
 const ACTS = { n: "next", p: "previous", u: "undo", f: "flag", c: "comment", x: "skip", g: "first", i: "instructions", "?": "help", h: "heat" }
@@ -58,12 +67,23 @@ export function pressed(page, event) {
   does()
 }
 
+// Keys of a rubric of questions; also the letters that go to a question.
+function ofForm(page, key, shift) {
+  if (page.data.questions.some((question) => question.key && question.key === key)) return () => jump(page, key)
+  return {
+    j: () => cannotJudge(page), q: () => moveRow(page, shift ? -1 : 1), Enter: () => startWriting(page),
+  }[key]
+}
+
 function meaning(page, key, shift) {
+  const own = page.kind === "answer" && ofForm(page, key, shift)
+  if (own) return own
   if (Object.hasOwn(ACTS, key)) return () => page.act(ACTS[key])
   if (Object.hasOwn(ZOOM, key)) return () => page.viewer.act(ZOOM[key])
   return {
     v: () => page.giveImage(true), s: () => significance(page), m: () => nextMark(page),
     Delete: () => remove(page), Backspace: () => remove(page),
+    a: () => answerOthers(page), d: () => nextDisputed(page),
     y: () => page.conflict && page.useMine(), Escape: () => page.say(""),
     ArrowUp: () => move(page, -1), ArrowDown: () => move(page, 1),
     ArrowLeft: () => moveWord(page, -1, shift), ArrowRight: () => moveWord(page, 1, shift),

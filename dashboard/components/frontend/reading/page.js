@@ -7,7 +7,9 @@ import { answer } from "./answering.js"
 import { drawCase } from "./drawing.js"
 import { act, listen } from "./events.js"
 import { Outbox } from "./outbox.js"
-import { firstChoice, kindOf, missing } from "./questions.js"
+import { answerOf, missingAnswers } from "./form.js"
+import { advance, give, rowHere } from "./form_answers.js"
+import { firstChoice, missing } from "./questions.js"
 import { ReadingClock } from "./reading_clock.js"
 import { Sender } from "./sender.js"
 import { onTop, slotOf } from "./settling.js"
@@ -29,7 +31,13 @@ export class Reading {
     this.seen = new Set() // cases that were opened
     this.chosen = firstChoice()
     this.heat = true // what is highlighted is shown
-    this.typing = null // "comment" or "skip", while the field is open
+    this.typing = null // "comment", "skip" or "answer", while the field is open
+    this.written = null // the row that is answered by what is typed
+    this.region = null // drawn on the image, for the next mark: left, top, right, bottom, fractions
+    this.viewer.ask = (region) => {
+      this.region = region
+      this.draw()
+    }
     this.pressed = false // a button of the mouse
     this.pause = 0 // timer that saves a comment
     this.events = new AbortController()
@@ -52,7 +60,7 @@ export class Reading {
 
   // What was typed is kept, and the next page may take over the outbox at once.
   leave() {
-    if (this.typing === "comment") this.typed(false)
+    if (this.typing && this.typing !== "skip") this.typed(false)
     this.outbox?.keep(0)
   }
 
@@ -83,7 +91,7 @@ export class Reading {
   enter(first) {
     const { places, at } = this.data
     const read = places.filter(([, state]) => state !== "pending").length
-    if (first) this.over(read === places.length ? "end" : read ? null : "instructions")
+    if (first && !this.data.preview) this.over(read === places.length ? "end" : read ? null : "instructions")
     const storage = browserStorage("sessionStorage")
     const before = storage.getItem(`${this.outbox.prefix}at`)
     storage.removeItem(`${this.outbox.prefix}at`)
@@ -161,7 +169,16 @@ export class Reading {
   }
 
   get kind() {
-    return kindOf(this.data.rubric)
+    return this.data.kind
+  }
+
+  // What the first question offers, where a rubric has a page of its own.
+  get choices() {
+    const [{ options, explained, items }] = this.data.questions
+    return {
+      errors: options.map(([name]) => [name, explained[name] ?? ""]), support: options.map(([, words]) => words),
+      observations: items, states: options,
+    }
   }
 
   stateOf([id, state, flagged]) {
@@ -180,13 +197,14 @@ export class Reading {
 
   go(id) {
     if (id === this.at) return
-    if (this.typing === "comment") this.typed(false)
+    if (this.typing && this.typing !== "skip") this.typed(false)
     this.tellTime()
     this.clock.skip()
+    this.region = null
     this.from = this.at
     this.at = id
     this.typing = null
-    this.chosen = firstChoice(this.kind, this.view(id), this.data.choices.observations)
+    this.chosen = firstChoice(this.kind, this.view(id), this.choices.observations)
     if (this.data.open && !this.seen.has(id)) {
       this.seen.add(id)
       this.outbox.add({ screen: id, do: "open" })
@@ -207,7 +225,7 @@ export class Reading {
     const view = this.view()
     if (!view) return
     if (this.data.open && view.state === "pending") {
-      const lack = missing(this.kind, view, this.data.choices.observations)
+      const lack = this.kind === "answer" ? missingAnswers(this.data.questions, view) : missing(this.kind, view, this.choices.observations)
       if (lack && this.warned !== this.at) {
         this.warned = this.at
         this.say(`Not answered yet: ${lack}. Answer, skip with a reason (X), or press N again to leave the case open.`)
@@ -273,8 +291,10 @@ export class Reading {
   // ---------------------------------------------------------------------------------------------------------- typing
 
   type(what) {
-    if (this.typing === "comment") this.typed(false)
+    if (this.typing && this.typing !== "skip") this.typed(false)
+    this.drawnTyping = null // another row may be written
     this.typing = what
+    this.written = what === "answer" ? rowHere(this) : null
     this.draw()
   }
 
@@ -282,12 +302,52 @@ export class Reading {
     const text = this.$(".typing textarea").value
     const what = this.typing
     if (what === "comment" && this.view() && text !== this.view().comment) this.comment(text)
+    if (what === "answer" && this.view()) this.write(text, final)
     if (!final) return
     this.typing = null
     if (what === "skip" && text.trim()) this.change({ do: "annotate", fields: { state: "skipped", skip_reason: text } })
     this.draw()
     this.root.focus({ preventScroll: true })
     if (what === "skip" && text.trim()) this.step(1)
+    if (what === "answer" && this.view()) advance(this, this.written)
+  }
+
+  // The text of a question; what waits to be sent is changed where it waits. An empty one is an answer only to the
+  // question what should stand there instead, when the reader is done with it.
+  write(text, final) {
+    const view = this.view()
+    const row = this.written
+    const before = answerOf(row, view.marks)
+    if (before && text === before.value.answer) return
+    if (!text.trim() && !(final && row.question.kind === "replacement")) return
+    const last = this.outbox.changes.at(-1)
+    if (last && !last.settled && last.screen === this.at && last.mark && slotOf(last.mark) === row.slot) {
+      last.mark.value.answer = text
+      this.outbox.keep()
+    } else give(this, view, row, text)
+  }
+
+  // The region that was drawn, for a mark.
+  takeRegion() {
+    const { region } = this
+    this.region = null
+    return region
+  }
+
+  // The tool for regions, where marks have any, and the region that was drawn, or is that of the chosen mark.
+  drawRegion() {
+    const { viewer } = this
+    const wanted = this.data.questions.some(({ kind, on }) => kind === "mark" && on.includes("region"))
+    viewer.header.regions = wanted
+    viewer.cover = "none"
+    const tool = viewer.root.querySelector('[data-tool="region"]')
+    tool.hidden = !wanted
+    tool.title = "Drag draws a box for the next mark (B)"
+    const chosen = this.view()?.marks.find((mark) => mark.value.id === this.chosen.mark || this.is(mark, this.chosen.mark))
+    const region = this.region ?? chosen?.value.region ?? null
+    if (viewer.region === region) return
+    viewer.region = region
+    viewer.draw()
   }
 
   // A comment that waits to be sent is changed where it waits.
@@ -300,7 +360,7 @@ export class Reading {
   }
 
   untyped() {
-    if (this.typing === "comment") return this.typed(true)
+    if (this.typing && this.typing !== "skip") return this.typed(true)
     this.typing = null
     this.draw()
     this.root.focus({ preventScroll: true })

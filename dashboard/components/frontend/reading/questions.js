@@ -1,15 +1,26 @@
 // What a case asks of its reader, by the kind of marks that answer it.
 
-const KINDS = {
-  "report-quality": "error", preference: "preference", "explanation-helpfulness": "helpfulness", "observation-labels": "label",
+// Observations in the order of the table: of a third reader the disputed first.
+export function observationsOf(names, view) {
+  const isDisputed = (name) => Boolean(view?.disputed.some(({ question }) => question === name))
+  return [...names.filter(isDisputed), ...names.filter((name) => !isDisputed(name))]
 }
 
-export function kindOf(rubric) {
-  return KINDS[rubric]
+// Whether a third reader has answered what is disputed: by an own mark of it, or by a number.
+export function isSettled({ report, question }, kind, marks) {
+  return marks.some(({ kind: of, report: name, value }) => {
+    if (of === "count") return name === report && value.question === question
+    if (kind === "error") return name === report && value.error === question
+    if (kind === "label") return value.observation === question
+    return kind === "preference" || (name === report && value.span.join("-") === question)
+  })
 }
 
 // What is not answered yet, in words; "" if nothing is. A third reader answers only what is disputed.
 export function missing(kind, view, observations) {
+  if (kind === "error") {
+    return view.disputed.filter((each) => !isSettled(each, kind, view.marks)).map(({ words }) => words).join(", ")
+  }
   if (kind === "preference") return view.marks.length ? "" : "which report you prefer"
   if (kind === "label") {
     const asked = view.disputed.length ? view.disputed.map(({ question }) => question) : observations
@@ -31,7 +42,8 @@ export function missing(kind, view, observations) {
 export function firstChoice(kind, view, observations) {
   const chosen = { report: 0, sentence: 0, words: null, row: 0, mark: null }
   const asked = view?.disputed[0]
-  if (asked && kind === "label") chosen.row = Math.max(observations.indexOf(asked.question), 0)
+  if (asked && kind === "label") chosen.row = Math.max(observationsOf(observations, view).indexOf(asked.question), 0)
+  if (asked && kind === "error") chosen.dispute = 0
   if (asked && kind === "helpfulness") {
     chosen.report = Math.max(view.reports.findIndex(({ name }) => name === asked.report), 0)
     const { sentences } = view.reports[chosen.report]

@@ -1,8 +1,10 @@
 // Changes upon what the server knows. A mark has a slot on the server; until it is saved it goes by the key of the change
 // that made it, which later changes name as ``of``.
+import { markSlot } from "./form.js"
 
 // The slot of a question with one answer; "" where a reader marks as often as needed.
 export function slotOf(mark) {
+  if (mark.kind === "answer" || mark.kind === "count") return markSlot(mark)
   if (mark.kind === "preference") return "preference"
   if (mark.kind === "label") return `label/${mark.value.observation}`
   if (mark.kind === "helpfulness") return `helpfulness/${mark.report}/${mark.value.span.join("-")}`

@@ -9,10 +9,11 @@ export function sheetOf(page, what, words) {
   return SHEETS[what](page, words)
 }
 
-function help({ kind }) {
+function help({ kind, data }) {
   const titles = { [kind]: "Answer", always: "Case", image: "Image" }
+  const own = data.questions.filter(({ key }) => key).map(({ key, ask }) => [key.toUpperCase(), ask])
   const columns = Object.entries(titles).map(([name, title]) => {
-    const keys = KEYS[name].flatMap(([key, does]) => [make("dt", {}, make("kbd", { text: key })), make("dd", { text: does })])
+    const keys = [...KEYS[name], ...(name === kind ? own : [])].flatMap(([key, does]) => [make("dt", {}, make("kbd", { text: key })), make("dd", { text: does })])
     return make("section", {}, make("h3", { text: title }), make("dl", {}, ...keys))
   })
   return [make("h2", { text: "Keys" }), make("div", { className: "keys-columns" }, ...columns)]

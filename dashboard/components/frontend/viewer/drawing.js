@@ -132,7 +132,7 @@ function drawRegion(viewer, context, [left, top, width, height], ratio) {
   const [x0, y0, x1, y1] = region
   /** @type {[number, number, number, number]} */
   const place = [left + x0 * width, top + y0 * height, (x1 - x0) * width, (y1 - y0) * height]
-  if (!viewer.draft) drawCover(viewer, context, place, [left, top, width, height], ratio)
+  if (!viewer.draft && viewer.cover !== "none") drawCover(viewer, context, place, [left, top, width, height], ratio)
   context.strokeStyle = viewer.draft ? "#ffffff" : "#f0e442"
   context.lineWidth = 2 * ratio
   context.setLineDash(viewer.draft ? [6 * ratio, 4 * ratio] : [])

@@ -37,7 +37,7 @@ export class Viewer {
     this.ruler = null // [x, y, x, y] in pixels of the image
     this.lines = [] // the same, up to two, of an angle or a ratio
     this.lineTool = "" // which of these
-    this.cover = "blank" // what the region is covered by
+    this.cover = "blank" // what the region is covered by; "none": it is only drawn
     this.maps = [] // heat maps, a panel each
     this.heatShown = true
     this.contoured = false
