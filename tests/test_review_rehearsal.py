@@ -34,7 +34,6 @@ from core.reviews.rehearsal import (
     invented_cases,
     read_session,
     rehearse,
-    sentence_spans,
     world_of,
 )
 from core.reviews.rubrics import RUBRICS
@@ -328,16 +327,6 @@ def test_who_reads_a_session_learns_nothing_by_rehearsing_it(database: Database)
         copied(database, Actor("ralf", "researcher"), trial)
     close_session(database, RITA, trial)
     assert copied(database, ROOT_USER, trial)[0].title == "Trial"
-
-
-def test_sentences_are_where_they_stand() -> None:
-    text = "  The heart is large. No effusion!  Lungs clear"
-    assert [text[start:end] for start, end in sentence_spans(text)] == [
-        "The heart is large.",
-        "No effusion!",
-        "Lungs clear",
-    ]
-    assert sentence_spans(" .. ") == []
 
 
 # --------------------------------------------------------------------------------------------------------- commands

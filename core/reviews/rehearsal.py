@@ -8,7 +8,6 @@ in how strict and how fast they are, and systems in how good they are.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +42,7 @@ from core.reviews.store import (
 )
 from core.reviews.store.changes import MAX_SECONDS
 from core.reviews.store.sessions import owned_session
+from core.text import sentence_spans
 
 SYNTHETIC = "synthetic reader "
 """How the names of synthetic readers begin."""
@@ -114,11 +114,6 @@ class World:
                 value["span"] = list(sentences[int(random.integers(len(sentences)))])
             found.append(value)
         return found
-
-
-def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """[start, end) of each sentence of a report."""
-    return [found.span() for found in re.finditer(r"[^\s.!?][^.!?]*[.!?]*", text)]
 
 
 def synthetic_readers(count: int) -> tuple[str, ...]:
