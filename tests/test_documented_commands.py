@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -31,6 +30,7 @@ from tests.documented.programs import (
     there,
     under_srun,
 )
+from tests.documented.sessions import session_rows
 from tests.documented.systems import system_rows
 from tests.test_training import FEW
 from training.cli import app
@@ -56,8 +56,6 @@ LONG_BENCH = "minutes on an idle machine: make -n, and whether the part is there
 TESTS = "tests inside of tests: files and names are looked for, and the suite runs them"
 SESSION = _words(SESSION=lambda place: place.session)
 READ = _words(SESSION=lambda place: place.read_session)
-REHEARSED = _words(SESSION=lambda place: json.loads((place.folder / "rehearsal/rehearsal.json").read_text())["session"])
-OF_REHEARSAL = " --simulations 20 --database rehearsal/rehearsal.sqlite --as rehearsal"
 
 LABELLED = {"reports.csv": lambda place: "one-column.csv"}  # with two columns of texts it asks which
 CHEXBERT = {"chexbert.pth": lambda place: place.chexbert}
@@ -117,7 +115,6 @@ NIH = (
     "--out data/nih --only-test"
 )
 SCANS = {"scans": lambda place: place.mine / "scans", "reports.csv": lambda place: place.mine / "reports.csv"}
-SIMULATED = "cxr-lens review simulate design.toml --readers 3 --seed 1 --out rehearsal"
 CREATED = "cxr-lens review create design.toml --cases reports.jsonl --preset phantom"
 
 ROWS: dict[str, Row] = {
@@ -380,25 +377,7 @@ ROWS: dict[str, Row] = {
     "cxr-lens review role NAME reader": Row(
         given=_words(NAME=lambda place: "dora"), says="dora is reader", after=CREATED
     ),
-    "cxr-lens review backup copy.jsonl.gz": Row(says="checked", after=CREATED),
-    "cxr-lens review restore copy.jsonl.gz --database new.sqlite": Row(
-        says="checked", after="cxr-lens review backup copy.jsonl.gz"
-    ),
-    "cxr-lens review verify": Row(says="checked", after=CREATED),
-    # docs/review-statistics.md
-    SIMULATED: Row(slow=True, says="rehearsal/report.html"),
-    "cxr-lens review simulate SESSION --out rehearsed": Row(
-        given=SESSION, after=CREATED, slow=True, says="rehearsed/codebook.md"
-    ),
-    "cxr-lens review power SESSION --change=-10% --readers 3 --cases 40 --cases 80": Row(
-        OF_REHEARSAL, REHEARSED, SIMULATED, slow=True, says="With 3 readers and 80 cases it is found in"
-    ),
-    "cxr-lens review power SESSION --of errors --change=-25% --readers 3": Row(
-        OF_REHEARSAL, REHEARSED, SIMULATED, slow=True, says="With 3 readers and 40 cases it is found in"
-    ),
-    "cxr-lens review power SESSION --change=0% --margin 10% --readers 3": Row(
-        OF_REHEARSAL, REHEARSED, SIMULATED, slow=True, says="not worse by 10%"
-    ),
+    **session_rows(CREATED),
     # the dashboard, benchmarks, tests
     "cxr-lens dashboard --theme.base light": Row(instead=streamlit, slow=True, says="ok"),
     "cxr-lens dashboard --device cpu --precision bf16": Row(instead=streamlit, slow=True, says="ok"),

@@ -253,8 +253,7 @@ def _won(
     rows = []
     for pair, group in answers.groupby(pairs, sort=True):
         first, second = str(pair).split(" / ")
-        won = (group["value"] == first).to_numpy(np.float64)
-        lost = (group["value"] == second).to_numpy(np.float64)
+        won, lost = (np.array(group["value"] == name, np.float64) for name in (first, second))
         try:
             found = compare(
                 _share(won), _share(lost), subjects=group["study"].tolist(), resamples=resamples, seed=seed

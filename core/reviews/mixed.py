@@ -343,7 +343,8 @@ class _Groups:
 
     @classmethod
     def of(cls, random: Mapping[str, Sequence[Hashable]]) -> _Groups:
-        parts, sizes = [], []
+        parts: list[IntArray] = []
+        sizes: list[int] = []
         for members in random.values():
             known = {group: number for number, group in enumerate(dict.fromkeys(members))}
             parts.append(np.array([known[group] for group in members]) + sum(sizes))

@@ -54,6 +54,7 @@ BEGIN = datetime(2026, 1, 5, 9, tzinfo=UTC)
 STUDIES = 20
 """Of a rehearsal whose design leaves the number open."""
 
+NOTHING = "No Finding"
 _SECONDS = 45.0
 """Median of a reading."""
 _ERRORS = 1.2
@@ -384,23 +385,18 @@ def _supports(
 def _label(
     screen: ReaderScreen, models: Mapping[str, str], world: World, random: np.random.Generator, who: str
 ) -> list[Mark]:
-    return [_state(screen, world, random, name) for name in OBSERVATIONS]
+    states = {name: _state(screen, world, random, name) for name in OBSERVATIONS if name != NOTHING}
+    # Whether there is nothing to find follows from what this reader found.
+    found = [state for name, state in states.items() if name != "Support Devices" and state != LabelState.NEGATIVE]
+    states[NOTHING] = LabelState.NEGATIVE if found else LabelState.POSITIVE
+    return [Mark("label", "", {"observation": name, "state": str(states[name])}) for name in OBSERVATIONS]
 
 
-def _state(screen: ReaderScreen, world: World, random: np.random.Generator, observation: str) -> Mark:
-    """One state; whether there is nothing to find follows from the others."""
-
-    def there(name: str) -> bool:
-        return bool(world.random("there", screen.study_id, name).random() < 0.12)
-
-    present = there(observation)
-    if observation == "No Finding":
-        present = not any(there(each) for each in OBSERVATIONS if each not in ("No Finding", "Support Devices"))
-    elif random.random() < 0.05:
-        present = not present
-    uncertain = observation != "No Finding" and random.random() < 0.03
-    state = LabelState.UNCERTAIN if uncertain else LabelState.POSITIVE if present else LabelState.NEGATIVE
-    return Mark("label", "", {"observation": observation, "state": str(state)})
+def _state(screen: ReaderScreen, world: World, random: np.random.Generator, observation: str) -> LabelState:
+    present = bool(world.random("there", screen.study_id, observation).random() < 0.12)
+    if random.random() < 0.03:
+        return LabelState.UNCERTAIN
+    return LabelState.POSITIVE if present is not bool(random.random() < 0.05) else LabelState.NEGATIVE
 
 
 _Answer = Callable[[ReaderScreen, Mapping[str, str], World, np.random.Generator, str], list[Mark]]
