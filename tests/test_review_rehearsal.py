@@ -399,7 +399,7 @@ def test_a_design_is_rehearsed_and_its_power_told_by_command(here: Path) -> None
         (("--change", "ten"), "is no number"),
         (("--change", "0.1"), "is a percentage, as -10%"),
         (("--change", "-100%"), "above -100 %"),
-        (("--change", "-10%", "--of", "beauty"), "nothing called 'beauty' to plan by. There is: errors, seconds"),
+        (("--change", "-10%", "--of", "beauty"), "no numbers called 'beauty'. It has: errors, seconds"),
         (("--change", "-10%", "--margin", "-5%"), "A margin is above 0"),
         (("--change", "-10%", "--readers", "1"), "at least 2 readers"),
     ],
@@ -413,6 +413,32 @@ def test_a_plan_that_cannot_be_is_refused_in_words(
         "review", "power", results.session_id, "--database", database, "--as", OWNER, *options, "--simulations", 20
     )
     assert message in said
+
+
+def test_systems_are_compared_by_command_as_on_the_page(
+    rehearsed: Callable[[str], tuple[Results, Record, Path]],
+) -> None:
+    results, _, folder = rehearsed("report-quality")
+    options = ("--database", next(folder.parent.glob("*.sqlite")), "--as", OWNER)
+    rows = json.loads(run("review", "compare", results.session_id, *options, "--json").stdout)
+    page = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))["analysis"]["differences"]
+    assert rows == page and len(rows) == 2
+    (seconds,) = (row for row in rows if row["outcome"] == "seconds")
+    wide = run("review", "compare", results.session_id, *options, "--of", "seconds", "--margin", "900%")
+    narrow = run("review", "compare", results.session_id, *options, "--of", "seconds", "--margin", "0.1%", "--json")
+    assert wide.stdout.count(": shown") == 2
+    shown = json.loads(narrow.stdout)
+    assert [row["shown"] for row in shown] == [
+        seconds["estimate"]["high"] < 1.001,
+        1 / seconds["estimate"]["low"] < 1.001,
+    ]
+    assert shown[0]["limit"] == pytest.approx(seconds["estimate"]["high"])
+    for wrong, message in (
+        (("--margin", "10%"), "goes with --of"),
+        (("--of", "errors", "--margin", "0.1"), "is a percentage"),
+        (("--of", "beauty", "--margin", "1%"), "no numbers called"),
+    ):
+        assert message in refused("review", "compare", results.session_id, *options, *wrong)
 
 
 def test_a_design_that_does_not_fit_leaves_nothing_behind(here: Path) -> None:

@@ -28,8 +28,7 @@ from training.commands import gate as gate_commands
 from training.commands import imports as import_commands
 from training.commands import label as label_command
 from training.commands import reading as reading_command
-from training.commands import review as review_commands
-from training.commands import review_studies as review_study_commands
+from training.commands import review_studies as review_commands
 from training.commands import systems as system_commands
 from training.commands import tables as table_commands
 from training.commands import trust as trust_command
@@ -106,8 +105,6 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.add_typer(review_commands.app, name="review")
-review_commands.app.command()(review_study_commands.simulate)
-review_commands.app.command()(review_study_commands.power)
 app.add_typer(table_commands.tables, name="table")
 app.add_typer(table_commands.studies, name="study")
 app.command()(table_commands.paper)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Literal
 
 import numpy as np
@@ -172,6 +172,43 @@ def non_inferior(contrast: Contrast, margin: float, *, less_is_better: bool, rat
     return NonInferiority(margin, math.exp(limit) if ratio else limit, p, p < 0.025)
 
 
+def model_of(outcome: Outcome) -> Model:
+    """Fit the mixed model of a quantity of a session.
+
+    Of a system without any errors there is no ratio to others: means are compared then, by a model of a scale.
+
+    Raises:
+        ReviewError: as `fit_model`.
+    """
+    table, kind = outcome.table, outcome.kind
+    if kind == "count" and (table.groupby("system")["value"].sum() == 0).any():
+        kind = "scale"
+    return fit_model(table, kind)
+
+
+def non_inferiorities(
+    outcome: Outcome, margin: float, *, less_is_better: bool
+) -> list[tuple[str, str, NonInferiority]]:
+    """Whether each system is shown to be worse than each other one by less than a margin: (it, the other, what).
+
+    Args:
+        margin: as in `non_inferior`: a factor for seconds and counts.
+
+    Raises:
+        ReviewError: as `fit_model` and `non_inferior`; or a factor is given and there are no ratios.
+    """
+    model = model_of(outcome)
+    ratio = outcome.kind != "scale"
+    if ratio and model.kind == "scale":
+        raise ReviewError(
+            f"A system has none of the {outcome.name} at all, so there is no ratio to compare a margin with."
+        )
+    return [
+        (one, other, non_inferior(model.contrast(one, other), margin, less_is_better=less_is_better, ratio=ratio))
+        for one, other in permutations(model.systems, 2)
+    ]
+
+
 def differences(results: Results, *, resamples: int = 1000, seed: int = 0) -> tuple[Difference, ...]:
     """Compare all pairs of systems of a session by all quantities that it has; empty where nothing can be compared."""
     found: list[Difference] = []
@@ -181,17 +218,13 @@ def differences(results: Results, *, resamples: int = 1000, seed: int = 0) -> tu
 
 
 def _compared(outcome: Outcome) -> list[Difference]:
-    table, kind = outcome.table, outcome.kind
-    if table["system"].nunique() < 2:
+    if outcome.table["system"].nunique() < 2:
         return []
-    # Of a system without any errors there is no ratio to others.
-    if kind == "count" and (table.groupby("system")["value"].sum() == 0).any():
-        kind = "scale"
     try:
-        model = fit_model(table, kind)
+        model = model_of(outcome)
     except ReviewError:  # nothing varies, or too little was read
         return []
-    ratio = kind != "scale"
+    ratio = model.kind != "scale"
     rows = []
     for first, second in combinations(model.systems, 2):
         contrast = model.contrast(first, second)
@@ -212,7 +245,7 @@ def _compared(outcome: Outcome) -> list[Difference]:
                 model.readers,
                 model.cases,
                 model.holds_for,
-                _METHODS[kind],
+                _METHODS[model.kind],
             )
         )
     return _adjusted(rows)

@@ -8,7 +8,8 @@ from tests.documented.place import Place
 from tests.documented.programs import Row
 
 _SIMULATED = "cxr-lens review simulate design.toml --readers 3 --seed 1 --out rehearsal"
-_SMALL = " --simulations 20 --database rehearsal/rehearsal.sqlite --as rehearsal"
+_PLACE = " --database rehearsal/rehearsal.sqlite --as rehearsal"
+_SMALL = " --simulations 20" + _PLACE
 
 
 def _rehearsed(place: Place) -> str:
@@ -39,6 +40,12 @@ def session_rows(created: str) -> dict[str, Row]:
         ),
         f"{power} --of errors --change=-25% --readers 3": Row(
             **planned, says="With 3 readers and 40 cases it is found in"
+        ),
+        "cxr-lens review compare SESSION": Row(
+            _PLACE, {"SESSION": _rehearsed}, _SIMULATED, slow=True, says="Poisson mixed model"
+        ),
+        "cxr-lens review compare SESSION --of errors --margin 20%": Row(
+            _PLACE, {"SESSION": _rehearsed}, _SIMULATED, slow=True, says="by less than 20%: (not )?shown"
         ),
         f"{power} --change=0% --margin 10% --readers 3": Row(**planned, says="not worse by 10%"),
     }

@@ -1,4 +1,4 @@
-"""``cxr-lens review simulate`` and ``power``: a study is rehearsed and planned before it begins."""
+"""``cxr-lens review simulate``, ``compare`` and ``power``: studies of readers, beside the other commands of ``app``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from core.types import CXRLensError
-from training.commands.review import Location, Session, User, find_session, open_database, read_toml, with_rubric
+from training.commands.review import Location, Session, User, app, find_session, open_database, read_toml, with_rubric
 from training.console import note, print_result, print_text, progress_bar, warn
 from training.options import AsJson, Seed
 
 if TYPE_CHECKING:
+    from core.reviews.answers import Results
     from core.reviews.design import Case, Design
+    from core.reviews.long_table import Outcome
+
+MoreIsBetter = Annotated[bool, typer.Option("--more-is-better", help="Of a scale, for non-inferiority.")]
 
 
+@app.command()
 def simulate(
     what: Annotated[str, typer.Argument(metavar="SESSION|DESIGN", help="Id of a session, or a design: a TOML file.")],
     out: Annotated[Path, typer.Option("--out", help="New folder for the rehearsal's database and files.")] = Path(
@@ -95,6 +100,59 @@ def _read_what(
         return copied(opened, who, find_session(opened, who, what))
 
 
+@app.command()
+def compare(
+    session: Session,
+    of: Annotated[
+        str | None, typer.Option(help="seconds, errors, or a question with a scale.", show_default="all")
+    ] = None,
+    margin: Annotated[
+        str | None,
+        typer.Option(help="Test non-inferiority instead, with --of: the most that is acceptable, as 10% or 0.3."),
+    ] = None,
+    more_is_better: MoreIsBetter = False,
+    seed: Seed = 0,
+    database: Location = None,
+    user: User = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tests between the systems of a closed session, by mixed models with readers and cases as random effects."""
+    from dataclasses import asdict
+
+    from core.reviews.answers import load_results
+    from core.reviews.effects import differences, non_inferiorities
+    from core.reviews.report_page import estimate, number, probability
+
+    if margin is not None and of is None:
+        raise CXRLensError("--margin goes with --of: say of what it is the margin.")
+    with open_database(database, user) as (opened, who):
+        results = load_results(opened, who, find_session(opened, who, session))
+    if margin is not None:
+        outcome = _outcome(results, str(of))
+        relative = outcome.kind != "scale"
+        limit = _change(margin, relative, "--margin") + relative
+        shown = non_inferiorities(outcome, limit, less_is_better=not more_is_better)
+        lines = [
+            f"{one} worse than {other} by less than {margin}: {'shown' if found.shown else 'not shown'} "
+            f"({'ratio' if relative else 'difference'} up to {number(found.limit)}, p {probability(found.p)})"
+            for one, other, found in shown
+        ]
+        rows = [{"first": one, "second": other, **asdict(found)} for one, other, found in shown]
+        print_result(rows, as_json, lambda: "\n".join([f"{outcome.title}:", *lines]))
+        return
+    compared = [row for row in differences(results, seed=seed) if of in (None, row.outcome)]
+    if not compared:
+        note("There is nothing that systems of this session can be compared by.")
+    lines = [
+        f"{row.title}: {row.first} / {row.second}: {row.scale} {estimate(row.estimate)}, p {probability(row.p)}, "
+        f"adjusted {probability(row.p_adjusted)}. {row.method.capitalize()}; holds for {row.holds_for}."
+        for row in compared
+    ]
+    if compared or as_json:
+        print_result([asdict(row) for row in compared], as_json, lambda: "\n".join(lines))
+
+
+@app.command()
 def power(
     session: Session,
     change: Annotated[
@@ -112,7 +170,7 @@ def power(
         str | None,
         typer.Option(help="Find non-inferiority instead: the most that is acceptable, as 10% or 0.3."),
     ] = None,
-    more_is_better: Annotated[bool, typer.Option("--more-is-better", help="Of a scale, for non-inferiority.")] = False,
+    more_is_better: MoreIsBetter = False,
     simulations: Annotated[int, typer.Option(min=20, max=100_000, help="Simulated studies for each row.")] = 500,
     seed: Seed = 0,
     database: Location = None,
@@ -121,18 +179,12 @@ def power(
 ) -> None:
     """How often a study would find a difference, if readers and cases vary as in a closed session."""
     from core.reviews.answers import load_results
-    from core.reviews.long_table import outcomes
     from core.reviews.power import pilot_of
     from core.reviews.power import power as simulated
 
     with open_database(database, user) as (opened, who):
         results = load_results(opened, who, find_session(opened, who, session))
-    found = {each.name: each for each in outcomes(results)}
-    if of not in found:
-        raise CXRLensError(
-            f"This session has nothing called '{of}' to plan by. There is: {', '.join(found) or 'nothing'}."
-        )
-    outcome = found[of]
+    outcome = _outcome(results, of)
     relative = outcome.kind != "scale"
     pilot, wanted = pilot_of(outcome.table, outcome.kind), _change(change, relative, "--change")
     least = None if margin is None else _change(margin, relative, "--margin") + relative
@@ -167,6 +219,15 @@ def power(
         return "\n".join([f"{what}; {simulations} simulated studies each.", *lines])
 
     print_result({"of": of, "change": wanted, "margin": least, "rows": rows}, as_json, words)
+
+
+def _outcome(results: Results, name: str) -> Outcome:
+    from core.reviews.long_table import outcomes
+
+    found = {each.name: each for each in outcomes(results)}
+    if name not in found:
+        raise CXRLensError(f"This session has no numbers called '{name}'. It has: {', '.join(found) or 'none'}.")
+    return found[name]
 
 
 def _change(text: str, relative: bool, option: str) -> float:
