@@ -40,10 +40,10 @@ from core.reviews.rubrics import RUBRICS
 from core.reviews.store import Actor, close_session, first_admin
 from core.types import CXRLensError
 from tests.commands import refused, run
-from tests.review_cases import ANNA, RITA, ROOT_USER, all_events, cases, design, screens_of, session
+from tests.review_cases import ANNA, RITA, ROOT_USER, all_events, cases, design, finish, screens_of, session
 
 SIZES = {"report-quality": 5, "preference": 4, "explanation-helpfulness": 3, "observation-labels": 3}
-SIZES |= dict.fromkeys(("acceptability", "preference-by-finding"), 4)
+SIZES |= dict.fromkeys(("acceptability", "preference-by-finding"), 3)
 OTHERS = ("error-correction", "image-quality", "radpeer", "turing-test")
 
 
@@ -69,7 +69,7 @@ def rehearsal(folder: Path, rubric: str, seed: int = 5) -> tuple[Results, Record
     clock = Clock()
     database = Database(folder / f"{seed}.sqlite", clock=clock)
     wanted = design(rubric=rubric, models=("system one", "system two") if RUBRICS[rubric].reports_per_screen else ())
-    wanted = replace(wanted, studies=replace(wanted.studies, count=SIZES.get(rubric, 3)), repeats=1, washout=2)
+    wanted = replace(wanted, studies=replace(wanted.studies, count=SIZES.get(rubric, 2)), repeats=1, washout=2)
     try:
         made, world = rehearse(database, clock, wanted, invented_cases(wanted, seed), 2, seed)
         owner = first_admin(database, OWNER)
@@ -256,6 +256,18 @@ def test_the_page_calls_systems_by_their_titles(tmp_path: Path, database: Databa
     assert ["FVE + M2", "phantom-fve-m2"] in Tables(page).tables[0]
     assert ["Reference report", "reference"] in Tables(page).tables[0]
     assert page.count("phantom-fve-m2") == 1  # nowhere else
+
+
+def test_readers_who_always_mark_the_same_have_files_too(database: Database, tmp_path: Path) -> None:
+    trial = session(database, 2)
+    for who, errors in ((ANNA, 1), (Actor("boris", "reader"), 2)):
+        for screen in screens_of(database, who.name, trial):
+            finish(database, who, screen, errors)
+    close_session(database, RITA, trial)
+    results = load_results(database, RITA, trial)
+    assert export(results, analyse(results, resamples=100), tmp_path)
+    ratios = [row.estimate.value for row in differences(results)]
+    assert ratios == pytest.approx([1, 1, 1], abs=1e-3)  # no system has more errors than another
 
 
 # --------------------------------------------------------------------------------------------------------- rehearsal

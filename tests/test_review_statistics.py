@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as stn
 from scipy import optimize, special, stats
 from sklearn.metrics import cohen_kappa_score
 
-from core.reviews.effects import fit_model, non_inferior
-from core.reviews.long_table import LONG_COLUMNS, OutcomeKind
+from core.reviews.effects import fit_model, model_of, non_inferior
+from core.reviews.long_table import LONG_COLUMNS, Outcome, OutcomeKind
 from core.reviews.mixed import Contrast, fit_counts, fit_linear
 from core.reviews.power import Arms, Pilot, pilot_of, power, simulate_study
 from core.reviews.reliability import Weights, intraclass, weighted_kappa
@@ -59,6 +60,21 @@ def test_intraclass_correlations_of_nothing_are_not_defined() -> None:
         assert all(math.isnan(each.value) for each in intraclass(ratings))
     same = intraclass(np.tile(np.arange(5.0)[:, None], 3))
     assert [each.value for each in same] == [1, 1]
+
+
+def test_readers_who_differ_in_level_alone_agree_in_nothing_that_can_be_measured() -> None:
+    agreement, consistency = intraclass(np.tile([1.0, 2.0], (6, 1)))
+    assert agreement.value == pytest.approx(0) and math.isnan(consistency.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ratings=stn.arrays(np.float64, st.tuples(st.integers(2, 6), st.integers(2, 4)), elements=st.integers(0, 2)),
+)
+def test_intraclass_correlations_lie_in_their_intervals(ratings: np.ndarray) -> None:
+    for found in intraclass(ratings):
+        assert math.isnan(found.value) or found.value <= 1 + 1e-9
+        assert math.isnan(found.low) or found.low - 1e-9 <= found.value <= found.high + 1e-9
 
 
 @settings(max_examples=40, deadline=None)
@@ -196,6 +212,32 @@ def test_models_refuse_what_they_cannot_fit() -> None:
     table = pd.DataFrame([("r", "c", "a", 1.0), ("r", "c", "b", 2.0)], columns=list(LONG_COLUMNS))
     with pytest.raises(CXRLensError, match="two cases"):
         fit_model(table, "scale")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    values=st.lists(st.integers(0, 2), min_size=24, max_size=24),
+    kind=st.sampled_from(["count", "scale", "time"]),
+    left_out=st.integers(0, 23),
+)
+def test_whatever_was_read_a_model_is_fitted_or_says_why_not(
+    size: tuple[int, int], values: list[int], kind: OutcomeKind, left_out: int
+) -> None:
+    grid = [(f"r{r}", f"c{c}", s) for r in range(size[0]) for c in range(size[1]) for s in "ab"]
+    table = pd.DataFrame(
+        [(*place, float(value + (kind == "time"))) for place, value in zip(grid, values, strict=False)],
+        columns=list(LONG_COLUMNS),
+    ).drop(index=left_out % len(grid))
+    try:
+        model = model_of(Outcome("x", "x", kind, table))
+    except CXRLensError:
+        return
+    if len(model.systems) == 2:
+        found = model.contrast("a", "b")
+        assert found.low <= found.value <= found.high
+        assert 0 <= found.p <= 1 and found.degrees >= 1
+        assert found.value == pytest.approx(-model.contrast("b", "a").value)
 
 
 # ---------------------------------------------------------------------------------------------------- non-inferiority

@@ -80,7 +80,8 @@ class Fit:
             level: of the interval.
         """
         weight = np.asarray(weights, np.float64)
-        value, variance = float(weight @ self.effects), float(weight @ self.covariance @ weight)
+        # A perfect fit leaves no variance; p is 0 then, or 1 where there is no difference.
+        value, variance = float(weight @ self.effects), max(float(weight @ self.covariance @ weight), 1e-300)
         plain = variance / self.dispersion
         # By how much the variance of the sum rises with the variance of each random effect.
         slope = np.add.reduceat((self._pulls @ weight) ** 2, _starts(self._sizes))

@@ -127,8 +127,10 @@ def intraclass(ratings: FloatArray) -> tuple[Estimate, Estimate]:
     rest = ratings - ratings.mean(1, keepdims=True) - ratings.mean(0, keepdims=True) + mean
     error = float((rest**2).sum()) / degrees
     agreement = (between - error) / (between + (readers - 1) * error + readers * (of_readers - error) / things)
+    if between + error < 1e-12 * of_readers:  # readers differ in level, and in nothing else
+        return Estimate(agreement), Estimate(math.nan)
     consistency = (between - error) / (between + (readers - 1) * error)
-    if error < 1e-12 * between:
+    if error < 1e-12 * (between + of_readers):
         return Estimate(agreement), Estimate(consistency)
     ratio = between / error
     low = ratio / float(stats.f.ppf(0.975, things - 1, degrees))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from core.types import CXRLensError
-from training.commands.review import Location, Session, User, app, find_session, open_database, read_toml, with_rubric
+from training.commands.review import Location, Session, User, find_session, open_database, read_toml, with_rubric
+from training.commands.review import app as app
 from training.console import note, print_result, print_text, progress_bar, warn
 from training.options import AsJson, Seed
 
