@@ -67,7 +67,7 @@ def close(database: Database, trial: str) -> tuple[Results, Analysis]:
 
 def test_radpeer_of_three_readers_is_counted_compared_and_written(database: Database, tmp_path: Path) -> None:
     """Scores worked by hand: all give the reference 1; pair-one gets 2, of boris 3; carla cannot judge pair-two."""
-    trial = session(database, 4, rubric="radpeer", readers=("anna", "boris", "carla"))
+    trial = session(database, 2, rubric="radpeer", readers=("anna", "boris", "carla"))
 
     def scored(reader: str) -> Callable[[ReaderScreen, Give], None]:
         def give_all(shown: ReaderScreen, give: Give) -> None:
@@ -88,24 +88,24 @@ def test_radpeer_of_three_readers_is_counted_compared_and_written(database: Data
     results, analysis = close(database, trial)
     found = {(row.model, row.question): row for row in analysis.answers}
     assert set(found) == {*((model, "score") for model in TEXTS), ("pair-one", "significance")}
-    assert found["reference", "score"].counts == {"1": 12}
-    assert found["pair-one", "score"].counts == {"2": 8, "3": 4}
-    assert found["pair-one", "score"].mean.value == pytest.approx(28 / 12)
-    assert (found["pair-two", "score"].answers, found["pair-two", "score"].cannot_judge) == (12, 4)
+    assert found["reference", "score"].counts == {"1": 6}
+    assert found["pair-one", "score"].counts == {"2": 4, "3": 2}
+    assert found["pair-one", "score"].mean.value == pytest.approx(14 / 6)
+    assert (found["pair-two", "score"].answers, found["pair-two", "score"].cannot_judge) == (6, 2)
     assert np.isnan(found["pair-one", "significance"].mean.value)
     score = next(row for row in analysis.agreement if row.question == "score")
-    # 4 studies of each model, as anna, boris and carla scored them: what cannot be judged is no score.
-    table = np.array([[1, 1, 1], [2, 3, 2], [1, 1, np.nan]] * 4, float)
+    # 2 studies of each model, as anna, boris and carla scored them: what cannot be judged is no score.
+    table = np.array([[1, 1, 1], [2, 3, 2], [1, 1, np.nan]] * 2, float)
     statistics = coincidences(table, "ordinal")
     assert score.alpha.value == pytest.approx(float(statistics.from_sums(statistics.values.sum(0))[0]))
-    assert score.units == 12
+    assert score.units == 6
     assert {row.question for row in analysis.agreement} == {"score", "significance"}
     assert {row.quantity for row in analysis.drift} == {"seconds"}
     # Disputed: boris against the others on pair-one; carla's "cannot judge" against two scores of pair-two.
-    assert (analysis.disputed, analysis.settled) == (8, 0)
+    assert (analysis.disputed, analysis.settled) == (4, 0)
     export(results, analysis, tmp_path)
     marks = json.loads((tmp_path / "marks.json").read_text(encoding="utf-8"))["marks"]
-    assert sum(row["value"]["question"] == "discrepancy" for row in marks) == 12  # the texts are in the marks
+    assert sum(row["value"]["question"] == "discrepancy" for row in marks) == 6  # the texts are in the marks
     assert {row["value"]["answer"] for row in marks if row["value"]["question"] == "discrepancy"} == {
         "<b>wrong side</b>"
     }
@@ -134,7 +134,7 @@ def test_an_answer_whose_question_went_away_does_not_count(database: Database) -
 
 
 def test_preferences_by_finding_name_models_and_their_reasons(database: Database) -> None:
-    trial = session(database, 2, rubric="preference-by-finding")
+    trial = session(database, 1, rubric="preference-by-finding")
 
     def prefer(shown: ReaderScreen, give: Give) -> None:
         name_of = {MODEL_OF[text]: name for name, text in shown.reports}
@@ -150,23 +150,23 @@ def test_preferences_by_finding_name_models_and_their_reasons(database: Database
     results, analysis = close(database, trial)
     found = {(row.model, row.question): row for row in analysis.answers}
     both = "pair-one / reference"
-    assert found[both, "overall"].counts == {"reference": 4}
-    assert found["pair-one / pair-two", "overall"].counts == {"tie": 4}
-    assert found[both, "better: Lines, tubes and devices"].cannot_judge == 4
-    assert found[both, "overall-why: complete"].counts == {"yes": 4}
-    assert found[both, "overall-why: correct"].counts == {"no": 4}
+    assert found[both, "overall"].counts == {"reference": 2}
+    assert found["pair-one / pair-two", "overall"].counts == {"tie": 2}
+    assert found[both, "better: Lines, tubes and devices"].cannot_judge == 2
+    assert found[both, "overall-why: complete"].counts == {"yes": 2}
+    assert found[both, "overall-why: correct"].counts == {"no": 2}
     assert ("pair-one / pair-two", "overall-why: correct") not in found
     assert analysis.disputed == 0
     assert set(results.answers["model"]) == {both, "pair-one / pair-two", "pair-two / reference"}
 
 
 def test_a_third_reader_settles_only_what_was_answered(database: Database) -> None:
-    """Seventeen disputes passed with N are not settled as none; a number, also 0, or a mark settles."""
-    trial = session(database, 6)
+    """Disputes passed without an answer are not settled as none; a number, also 0, or a mark settles."""
+    trial = session(database, 2)
     for who, errors in ((ANNA, 0), (Actor("boris", "reader"), 1)):
-        for screen in screens_of(database, who.name, trial)[:18]:
+        for screen in screens_of(database, who.name, trial):
             finish(database, who, screen, errors)
-    assert adjudicate(database, RITA, trial, "carla") == 18
+    assert adjudicate(database, RITA, trial, "carla") == 6
     first, second, *others = screens_of(database, "carla", trial)
     for screen in others:
         with pytest.raises(ReviewError, match="Not answered yet: report .*, omission, how many significant."):
@@ -177,7 +177,7 @@ def test_a_third_reader_settles_only_what_was_answered(database: Database) -> No
         save_mark(database, CARLA, screen, Mark(kind, name, value[kind]), key=screen)  # type: ignore[arg-type]
         annotate(database, CARLA, screen, key=f"{screen}d", version=1, state="done")
     results, analysis = close(database, trial)
-    assert (analysis.disputed, analysis.settled) == (18, 2)
+    assert (analysis.disputed, analysis.settled) == (6, 2)
     table = settle(results)
     assert sorted(table[table["disputed"] & table["value"].notna()]["value"]) == [0, 1]
 

@@ -90,7 +90,7 @@ class _Reader:
                 self.fault(f"{where}: '{name}' is missing.")
             return kind() if otherwise is None else otherwise
         value = table[name]
-        if type(value) is not kind or (kind is str and not value.strip()):
+        if type(value) is not kind or (isinstance(value, str) and not value.strip()):
             self.fault(f"{where}: '{name}' must be {_WORDS[kind]}, not {value!r}.")
             return kind() if otherwise is None else otherwise
         return value

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.observations import OBSERVATIONS
-from core.reviews.questions import Contradiction as Contradiction
 from core.reviews.questions import MarkKind as MarkKind
 from core.reviews.questions import Question as Question
 from core.reviews.questions import ReviewError as ReviewError

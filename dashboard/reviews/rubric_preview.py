@@ -102,15 +102,16 @@ def show_rubrics() -> None:
     """The rubrics there are, and a place to write one: what is wrong with it, or how a reader sees it."""
     own, wrong = own_rubrics()
     known = {**shipped_rubrics(), **own}
+    # Last those that are not made to begin from: their answers are stored in ways of their own.
+    names = sorted(known, key=lambda each: known[each].mark != "answer")
     st.markdown(
         f"A rubric is what readers are asked: a TOML file of questions. Own ones are files in `{own_folder()}`; "
         "a session keeps the rubric that it was made with, whatever becomes of the file."
     )
     for fault in wrong:
         st.warning(fault, icon=":material/info:")
-    name = st.selectbox("Begin with", list(known), format_func=lambda each: known[each].title, key="rubric-name")
+    name = st.selectbox("Begin with", names, format_func=lambda each: known[each].title, key="rubric-name")
     st.caption(known[name].about)
-    # What comes with CXR Lens keeps its name and may store its answers in ways of its own; a copy is a user's own.
     text = st.text_area("The file", known[name].text, height=340, key=f"rubric-text-{name}", max_chars=100_000)
     try:
         rubric = known[name] if text == known[name].text else read_rubric(text, "The file")

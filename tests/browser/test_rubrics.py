@@ -149,6 +149,7 @@ def test_errors_are_marked_replaced_and_weighed_by_keyboard(browser: Browser, pl
     assert [state for _, state, _ in list_screens(database, Actor("anna", "reader"), trial)] == ["done", "pending"]
 
 
+@pytest.mark.slow
 def test_a_normal_study_takes_two_keys_and_what_contradicts_is_refused(
     browser: Browser, place: tuple[Server, Database]
 ) -> None:
@@ -203,6 +204,7 @@ def test_a_third_reader_settles_by_answering_not_by_going_on(browser: Browser, p
     assert (analysis.disputed, analysis.settled) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_rubric_is_seen_while_its_file_is_written(
     browser: Browser, place: tuple[Server, Database], tmp_path: Path
 ) -> None:

@@ -1,9 +1,9 @@
 // What a reader's answers and choices change on the page.
 import { restOf } from "./form.js"
-import { answerRest, answerRow, clickedInForm, goToOpen, moveInForm, removeHere, rowHere } from "./form_answers.js"
+import { answerRest, answerRow, chooseRow, clickedInForm, formRows, goToOpen, moveInForm, removeHere, rowHere } from "./form_answers.js"
 import { put } from "./putting.js"
 import { isSettled, observationsOf } from "./questions.js"
-import { nameOf } from "./settling.js"
+import { nameOf, slotOf } from "./settling.js"
 import { chosenByClick, chosenByKey, spanOf, stepped, stopsOf, wordsOf } from "./words.js"
 
 const PREFER = ["first", "second", "tie"]
@@ -98,6 +98,15 @@ export function answerOthers(page) {
   if (page.kind !== "label" || !view || !page.data.open || view.disputed.length) return
   const stateOf = (name) => view.marks.find(({ value }) => value.observation === name)?.value.state
   for (const [name, state] of restOf(page.data.questions[0], stateOf)) label(page, page.view(), name, state)
+}
+
+// To the question whose answer was refused.
+export function backTo(page, { kind, value, ...mark }) {
+  if (kind === "answer") {
+    const slot = slotOf({ kind, value, ...mark })
+    return chooseRow(page, formRows(page).find((row) => row.slot === slot))
+  }
+  if (kind === "label") page.choose({ row: observationsOf(page.choices.observations, page.view()).indexOf(value.observation) })
 }
 
 export function significance(page, id = page.chosen.mark) {

@@ -13,6 +13,7 @@ export const KEYS = {
     ["V", "first, so that the keys work on the image"], ["W M R", "window, pan, ruler"],
     ["← ↑ ↓ →", "pan; with Shift: window and level"], ["1 – 4", "presets"], ["+ − 0", "zoom in, out, reset"],
     ["I", "invert"], ["R, arrows, Enter", "ruler: move, start, draw, end"],
+    ["B, Enter, arrows, Enter", "a box for the next mark, where marks have a place; with Shift its size"],
   ],
   error: [
     ["↑ ↓", "sentence before, after; above the first: the whole report"], ["← →", "word before, after; with Shift: several words"],

@@ -3,7 +3,7 @@
 // with the outbox on top.
 import { make } from "../dom.js"
 import { Viewer } from "../viewer/viewer.js"
-import { answer } from "./answering.js"
+import { answer, backTo } from "./answering.js"
 import { drawCase } from "./drawing.js"
 import { act, listen } from "./events.js"
 import { Outbox } from "./outbox.js"
@@ -124,6 +124,7 @@ export class Reading {
       const typed = change.fields?.comment || change.fields?.skip_reason // nobody should have to type it again
       this.say(`Not saved: ${ack.message}${typed ? ` You had typed: “${typed}”` : ""}`)
       if (change.fields?.state && ack.screen) this.go(ack.screen)
+      if (change.mark && change.screen === this.at) backTo(this, change.mark)
     }
   }
 
