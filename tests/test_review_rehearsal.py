@@ -69,7 +69,7 @@ def rehearsal(folder: Path, rubric: str, seed: int = 5) -> tuple[Results, Record
     clock = Clock()
     database = Database(folder / f"{seed}.sqlite", clock=clock)
     wanted = design(rubric=rubric, models=("system one", "system two") if RUBRICS[rubric].reports_per_screen else ())
-    wanted = replace(wanted, studies=replace(wanted.studies, count=SIZES.get(rubric, 2)), repeats=1, washout=2)
+    wanted = replace(wanted, studies=replace(wanted.studies, count=SIZES.get(rubric, 3)), repeats=1, washout=2)
     try:
         made, world = rehearse(database, clock, wanted, invented_cases(wanted, seed), 2, seed)
         owner = first_admin(database, OWNER)
