@@ -158,7 +158,9 @@ def test_the_first_view_has_a_map_its_quality_and_the_neighbours() -> None:
     assert "Map quality (trustworthiness)" in words_on(test)
     assert "at random it would be" in words_on(test)
     assert any("Nearest to" in each.value for each in test.header)
-    assert any("cxr-cards" in each.value for each in test.html)
+    assert any(each.proto.component_name == "cxr_study_cards" for each in test.get("bidi_component"))
+    alike = test.selectbox(key="beside").options[1:4]  # the same points, by the other encoders
+    assert [each.partition(": ")[2] for each in alike] == ["One point per X-ray (image)"] * 3
 
 
 @needs_bundles
@@ -312,7 +314,7 @@ def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: l
     store(folder, "cve", ids[10:], pooled=noise(30, 4))
     test = open_page("embeddings", beside="CVE: One point per X-ray (image)")
     assert len(test.get("plotly_chart")) == 2
-    assert "2 of its 42 studies are not shown: they are not among those that are shown of Phantoms" in words_on(test)
+    assert "2 of its 42 studies are not shown: they are not among those that are shown of Synthetic" in words_on(test)
     assert "The maps are of different studies: 42 and 30, 30 of them on both." in words_on(test)
     assert "learned from different studies" not in words_on(test)
     store(folder, "dve", ["A-1", "A-2", "A-3"], pooled=noise(3, 4))
@@ -327,7 +329,7 @@ def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: l
     (folder / name / "card.json").write_text(json.dumps(card))
     catalogue._stamp.clear()  # type: ignore[attr-defined]  # it looks at the folder every two seconds
     told = words_on(open_page("embeddings"))
-    assert "None of the 3 stored studies is among those that are shown of Phantoms with known truth" in told
+    assert "None of the 3 stored studies is among those that are shown of Synthetic X-rays with known truth" in told
     assert "DVE's bundle makes embeddings of 128 features, the stored ones have 4: they are of another bundle." in told
     assert "These models learned from different studies" in told
     assert "CVE + M2 (data another)" in told

@@ -17,7 +17,7 @@ from core.studies.index import ImageEntry, Notes, StudyEntry, Told, move_index, 
 from core.studies.indexed import IndexedSource
 from core.studies.table import index_table
 from dashboard import access, settings
-from dashboard.services import bundles, sources, studies
+from dashboard.services import bundles, reports, sources, studies
 from tests.app_pages import APP, linked_bundles, needs_bundles, open_page, words_on
 from tests.images.ramps import windowed
 from tests.openi_tree import png
@@ -156,6 +156,23 @@ def test_a_folder_of_images_has_neither_reference_nor_a_choice_of_findings(
     assert shown(app) == "b"
 
 
+def test_what_stands_for_removed_words_is_explained_beside_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(REPORTS, "S2", "Lungs are XXXX and clear.")
+    monkeypatch.setenv("CXR_SOURCES", str(tmp_path / "ward"))
+    index_ward(tmp_path)
+    assert reports.REMOVED in words_on(open_page("read", source="ward", study="S2"))
+    assert reports.REMOVED not in words_on(open_page("read", source="ward", study="S1"))
+
+
+def test_before_a_file_is_given_the_page_says_what_comes_and_where_a_sample_is() -> None:
+    told = words_on(open_page("read", source="upload"))
+    assert "the models write a report of each" in told
+    assert "not stored" in told
+    assert "*Example radiographs*" in told
+
+
 def test_example_radiographs_come_with_credit_boxes_and_labels() -> None:
     app = open_page("read", source="example")
     assert not said(app)
@@ -193,7 +210,7 @@ def test_a_lateral_image_never_goes_silently_into_a_model_that_knows_frontal_vie
 def test_a_stranger_sees_at_once_what_there_is_to_read() -> None:
     app = open_page("read")
     (choice,) = [each for each in app.button_group if each.label == "Studies from"]
-    assert list(choice.options) == ["Phantoms with known truth", "Example radiographs", "Your own files"]
+    assert list(choice.options) == ["Synthetic X-rays with known truth", "Example radiographs", "Your own files"]
     assert "draft reports of chest X-rays" in words_on(app)
 
 

@@ -237,7 +237,7 @@ def test_reports_of_studies_that_the_source_lacks_are_counted(here: Path, monkey
     (here / "bundles" / "phantom-reports.jsonl").write_text(text, encoding="utf-8")
     (here / "bundles" / "phantom-results.json").write_text('{"family": "phantom", "rows": []}', encoding="utf-8")
     app = open_page("cases", source="phantom")
-    assert "1 of the 4 studies in these reports are not among Phantoms with known truth" in words_on(app)
+    assert "1 of the 4 studies in these reports are not among Synthetic X-rays with known truth" in words_on(app)
     assert "**3 studies**" in words_on(app)
 
 
@@ -248,7 +248,7 @@ def test_results_follow_the_source_and_offer_the_reports_that_do_not_come_along(
     monkeypatch.setenv("CXR_BUNDLES", str(BUNDLES))
     monkeypatch.setenv("CXR_SOURCES", str(index))
     app = open_page("results")
-    assert "Evaluated on **Phantoms with known truth**: 400 studies." in words_on(app)
+    assert "Evaluated on **Synthetic X-rays with known truth**: 400 studies." in words_on(app)
     assert not [each for each in app.button if each.key == "own_start"]
     app.pills(key="source_choice").set_value("openi").run()
     assert not app.exception
@@ -258,7 +258,7 @@ def test_results_follow_the_source_and_offer_the_reports_that_do_not_come_along(
     assert "Write and score the reports of" in button.label
     assert "press the button there" in words_on(app)  # where the studies would be
     app.pills(key="source_choice").set_value("phantom").run()
-    assert "Evaluated on **Phantoms with known truth**" in words_on(app)
+    assert "Evaluated on **Synthetic X-rays with known truth**" in words_on(app)
     app.selectbox(key="run").set_value("openi").run()  # any evaluation can be looked at
     assert "Evaluated on **Open-i**" in words_on(app)
     assert [each.key for each in open_page("cases", source="openi").button if each.key == "own_start"]

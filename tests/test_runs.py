@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from core.paper.filter_map import FilterMap, map_path, write_map
-from core.paper.tables import Cell, PaperTable, Row, write_table
+from core.paper.tables import TABLES, Cell, PaperTable, Row, write_table
 from core.types import CXRLensError
 from dashboard import figures
 from dashboard.results.parts import read_query
 from dashboard.results.seeds import same_training
+from dashboard.results.tables import COMMANDS
 from dashboard.services import evaluations
 from tests.app_pages import needs_bundles, open_page, words_on
 from tests.test_evaluation import CLEAR, EFFUSION, LARGE
@@ -172,9 +173,9 @@ def test_a_run_stands_beside_the_paper_and_says_what_it_lacks(folder: Path) -> N
     assert table.loc["CVE + M2", "Ours"] == pytest.approx(0.316)
     assert not [name for name in table if "Difference" in name]  # of other data, it would say nothing of the models
     assert "cxr-lens evaluate --preset real --out DIR" in words_on(test)  # no reports
-    told = words_on(open_page("results", view="Tables and studies"))
-    for command in ("table 2", "table 3", "study ccve", "study encoders"):
-        assert f"`cxr-lens {command} --preset real` makes it" in told
+    for name, command in COMMANDS.items():
+        told = words_on(open_page("results", view="Tables and studies", paper_table=TABLES[name]))
+        assert [each for each in COMMANDS.values() if f"`cxr-lens {each} --preset real` makes it" in told] == [command]
     assert "no scores by observation" in words_on(open_page("results", view="By observation"))
 
 
@@ -233,14 +234,15 @@ def test_the_map_of_filters_stands_under_its_study_and_a_damaged_one_is_said(
         trained=places, random_filters=-places,
     )  # fmt: skip
     write_map(path, made)
-    test = open_page("results", view="Tables and studies")
+    test = open_page("results", view="Tables and studies", paper_table=TABLES["ccve"])
     left, right = (json.loads(each.proto.spec) for each in test.get("plotly_chart")[-2:])
     assert [trace["name"] for trace in left["data"]] == ["Edema (2)", "Fracture (2)", "No Finding (2)"]
     assert left["data"][1]["text"] == ["s1<br>Fracture", "s2<br>Fracture"]
     assert right["data"][1]["text"] == left["data"][1]["text"]
     assert "13 embeddings of each of 2 held-out studies" in words_on(test)
     path.write_text("{")
-    assert "ccve-map.json is damaged" in words_on(open_page("results", view="Tables and studies"))
+    test = open_page("results", view="Tables and studies", paper_table=TABLES["ccve"])
+    assert "ccve-map.json is damaged" in words_on(test)
 
 
 def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:

@@ -259,7 +259,7 @@ def test_one_button_computes_the_map_of_the_chosen_source(one_bundle: Path) -> N
     assert len(test.get("plotly_chart")) == 1
     assert not job.folder.exists()
     assert "Nearest to" in words_on(test)
-    assert "source=example" in "".join(each.value for each in test.html)
+    assert "source=example" in "".join(str(each.proto) for each in test.get("bidi_component"))
     assert "16" not in words_on(test).split("Chosen studies")[0]  # all are there: nothing is to be said of a sample
     assert open_source("example").credit in words_on(test)
     read = open_page("read", source="example", where="true", dve="")
@@ -285,7 +285,7 @@ def test_a_map_of_an_index_has_its_reports_traits_and_links_and_tells_of_an_imag
     rows = next(each.value for each in test.dataframe if "Study" in each.value)
     assert set(rows["Ward"]) == {"south"}
     assert rows["Read"][0].startswith("./?source=mine&study=s+")
-    cards = "".join(each.value for each in test.html)
+    cards = "".join(str(each.proto) for each in test.get("bidi_component"))
     assert "study=s%20" in cards
     assert "source=mine" in cards
     assert "The lungs are clear." in cards
@@ -293,11 +293,11 @@ def test_a_map_of_an_index_has_its_reports_traits_and_links_and_tells_of_an_imag
 
 @needs_bundles
 def test_a_study_is_placed_into_the_map_of_another_source_and_that_is_said(one_bundle: Path) -> None:
-    test = open_page("embeddings", source="example", map="Phantoms with known truth")
+    test = open_page("embeddings", source="example", map="Synthetic X-rays with known truth")
     assert not test.error
     assert "The points are synthetic X-rays. Where a real X-ray lies among them says nothing" in words_on(test)
     assert "most alike for DVE" in words_on(test)
-    assert "source=phantom" in "".join(each.value for each in test.html)
+    assert "source=phantom" in "".join(str(each.proto) for each in test.get("bidi_component"))
 
 
 @needs_bundles

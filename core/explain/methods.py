@@ -42,7 +42,7 @@ class Method:
 METHODS: Mapping[str, Method] = {
     "attention": Method(
         title="Word attention",
-        summary="Where the decoder looked while it wrote the words.",
+        summary="Where the model looked while it wrote the words.",
         over=("tokens",),
         run=attention,
     ),

@@ -59,12 +59,16 @@ def in_words(value: object) -> str:
     return ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)
 
 
-for card in [card for family in bundles.families() for card in bundles.cards(family).values()]:
-    with st.expander(f"{bundles.title_of(card)} · {card.name}"):
-        data = "; ".join(f"{key}: {in_words(value)}" for key, value in card.data.items())
-        metrics = ", ".join(
-            f"{key} {value:.3f}" for key, value in card.metrics.items() if isinstance(value, int | float)
-        )
+cards = {
+    f"{bundles.title_of(card)} · {card.name}": card
+    for family in bundles.families()
+    for card in bundles.cards(family).values()
+}
+if cards:
+    card = cards[st.selectbox("Model", list(cards), key="card", bind="query-params", width=420)]
+    data = "; ".join(f"{key}: {in_words(value)}" for key, value in card.data.items())
+    metrics = ", ".join(f"{key} {value:.3f}" for key, value in card.metrics.items() if isinstance(value, int | float))
+    with st.container(border=True):
         st.markdown(
             f"**Data** {data}\n\n**Metrics** {metrics or 'none recorded'}\n\n"
             f"**Intended use** {card.intended_use}\n\n**Licence** {card.licence}\n\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -16,7 +16,7 @@ from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source, show_credit
 from dashboard.components.system_choice import choose_systems
 from dashboard.results.parts import pick
-from dashboard.services import bundles, case_figure, cases, evaluations, own, sources, studies
+from dashboard.services import bundles, case_figure, cases, evaluations, own, reports, sources, studies
 from dashboard.services.evaluations import ResultSet
 
 ROWS = 8  # studies on a page: few enough to turn within half a second
@@ -90,10 +90,11 @@ def choose_evaluation(source_name: str) -> ResultSet | None:
         # Reports of studies that are not here are read as texts, by whoever asks for them.
         chosen = st.selectbox(
             "Evaluation", list(there), index=None, key=key, bind="query-params", width=360,
-            placeholder="Evaluations of studies that are not here",
+            format_func=lambda name: there[name].title, placeholder="Evaluations of studies that are not here",
         )  # fmt: skip
         return there[chosen] if chosen else None
-    return there[pick("Evaluation", list(there), key, of_source[0].name, width=360)]
+    title_of: Callable[[str], str] = lambda name: there[name].title  # noqa: E731
+    return there[pick("Evaluation", list(there), key, of_source[0].name, format_func=title_of, width=360)]
 
 
 def ask(found: Evaluation, results: ResultSet) -> tuple[cases.Question, str, dict[str, str]]:
@@ -257,7 +258,9 @@ def show_page(shown: Shown) -> None:
         )
     else:
         st.info("No study fits. Loosen the search: any observation, any outcome, or fewer words.")
-    for told in without_pictures(shown.source_name, rows):
+    parts = [pieces for row in rows for pieces in (row.reference or (), *(cell.pieces for cell in row.cells))]
+    removed = reports.note_on_removed("".join(str(piece["text"]) for piece in pieces) for pieces in parts)
+    for told in filter(None, (removed, *without_pictures(shown.source_name, rows))):
         st.caption(f":material/info: {told}")
     show_credit(credit_of(shown.source_name))
     export(shown, on_page)

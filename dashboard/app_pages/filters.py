@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
 
 from core.bundles.card import Card
-from core.explain.counterfactuals import Counterfactual
 from core.observations import CLUSTERS
 from dashboard import figures, session
 from dashboard.components import picker
@@ -20,6 +20,9 @@ from dashboard.components.source_choice import show_credit
 from dashboard.components.trust import verdict
 from dashboard.services import filters, reports, sources
 from dashboard.services.studies import Case
+
+if TYPE_CHECKING:
+    from core.explain.counterfactuals import Counterfactual
 
 PLAYER, SHOWN = "filter_player", "filters_shown"
 PICTURE, CHANGE = "Filtered image", "Difference from the original"
@@ -84,13 +87,14 @@ def what_is_shown(card: Card, has_cls: bool, layer: int | None, head: int | None
 def show_first(case: Case, card: Card) -> None:
     """What was measured to say most about a filter's finding, for this X-ray; the other signs with their numbers."""
     measured = filters.signs(card)
-    ranks = filters.likeness(case, card)
+    with st.spinner("Opening the model …"):  # on a server that has just started this takes seconds
+        seen, ranks = filters.views(case, card).filtered, filters.likeness(case, card)
     shown = [each for each in measured if each.name != filters.LIKENESS or ranks is not None]
     first = shown[0].name if shown else filters.LIKENESS if ranks is not None else "cls-attention"
     st.header("What each filter says of this X-ray")
     st.markdown(_measured(shown) if shown else NOT_MEASURED.format(sign=filters.SIGNS[first]))
     values, kind = _values(case, card, first, ranks)
-    filter_bars(filters.views(case, card).filtered, CLUSTERS, values, kind=kind)
+    filter_bars(seen, CLUSTERS, values, kind=kind)
 
 
 def _measured(signs: Sequence[filters.Sign]) -> str:
@@ -343,7 +347,7 @@ card = choose_pair(case)
 if card is not None and case is not None:
     st.caption(
         "CCVE passes the radiograph through 13 learned filters, one for each cluster of findings, before CLIP encodes "
-        "each of the 13 pictures. The bars: how much the decoder looks at each."
+        "each of the 13 pictures. How much the decoder looks at each stands under its picture, further down."
     )
     show_first(case, card)
     show_trust(card)

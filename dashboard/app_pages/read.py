@@ -165,6 +165,7 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
         st.markdown("**Reports**", width="content")
         with st.popover("Choose models", icon=":material/grid_view:", width="content"):
             st.caption("Each row is an encoder (how the image is seen), each column a decoder (how text is written).")
+            at_once = st.container(horizontal=True, gap="small")
             for encoder, spec in ENCODERS.items():
                 decoders = st.segmented_control(
                     spec.title,
@@ -177,15 +178,16 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
                     help=spec.summary,
                 )
                 chosen |= {(encoder, name) for name in decoders}
-        shown = [card for card in there if (card.encoder, card.decoder) in chosen]
-        all_there = len(shown) == len(there)
-        st.button("All models", key="all", on_click=session.choose_all, args=(offered,), disabled=all_there)
-        st.button(
-            "Same decoder, each encoder",
-            key="four",
-            on_click=session.choose_one_decoder,
-            help="Reports that differ only in how the image is encoded.",
-        )
+            shown = [card for card in there if (card.encoder, card.decoder) in chosen]
+            all_there = len(shown) == len(there)
+            with at_once:
+                st.button("All models", key="all", on_click=session.choose_all, args=(offered,), disabled=all_there)
+                st.button(
+                    "Same decoder, each encoder",
+                    key="four",
+                    on_click=session.choose_one_decoder,
+                    help="Reports that differ only in how the image is encoded.",
+                )
         st.caption(f"{len(shown)} of {len(there)} models", width="content")
     return shown + others
 
@@ -319,8 +321,11 @@ def show_reports(
     if case.study.findings.strip() or case.study.impression.strip():
         sections = (("Findings", case.study.findings), ("Impression", case.study.impression))
         reference = reference_card([(name, text, reports.label(text)) for name, text in sections])
-    if marked.told:
-        st.caption(marked.told)
+    texts = [each.report.text if isinstance(each, Reading) else each.text for each in readings]
+    texts += [case.study.findings, case.study.impression]
+    for told in (reports.note_on_removed(texts), marked.told):
+        if told:
+            st.caption(told)
     report_cards(
         drawn,
         reference=reference,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from dashboard.components.own_evaluation import offer_evaluation
@@ -52,7 +54,10 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         st.session_state[SHOWN] = chosen
         if of_source:
             st.session_state[RUN] = order[0]
-    name = pick("Evaluation", order, RUN, order[0], width=300) if len(found) > 1 else next(iter(found), "")
+    title_of: Callable[[str], str] = lambda name: found[name].title  # noqa: E731
+    name = next(iter(found), "")
+    if len(found) > 1:
+        name = pick("Evaluation", order, RUN, order[0], format_func=title_of, width=300)
 for message in damaged.values():
     st.error(message, icon=":material/error:")
 can_evaluate = bool(bundles.families() or systems.others())

@@ -190,7 +190,12 @@ def _choose_file() -> Case | None:
     ids = list(sources.uploads())
     current = state[session.STUDY] if state[session.STUDY] in ids else None
     if not ids:
-        st.caption("Files stay in the memory of this browser session and are not stored.")
+        example = sources.names().get("example")
+        st.caption(
+            "Then the models write a report of each, and every word can be asked where it comes from. Files stay in "
+            "the memory of this browser session and are not stored."
+            + (f" No file at hand? *{example}*, above, are X-rays of patients." if example else "")
+        )
     else:
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             _offer(ids, current)

@@ -208,7 +208,8 @@ def choose_second(points: Embeddings) -> Embeddings | None:
         for name, title in kinds.items():
             if embeddings.point_is(other, name) == point and (other, name) != (points.encoder, points.kind):
                 found[f"{embeddings.title_of(other)}: {title}"] = (other, name)
-    choices = [ALONE, *found]
+    alike = [title for title, (_, name) in found.items() if name == points.kind]  # the same points by another encoder
+    choices = [ALONE, *alike, *(title for title in found if title not in alike)]
     control = next((title for title, (_, name) in found.items() if name == embeddings.RANDOM), ALONE)
     chosen = st.selectbox(
         "Compare with",

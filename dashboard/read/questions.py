@@ -30,6 +30,9 @@ NO_PLACE = (
     "No method was shown to point at findings better than the middle of the image does, so no map is coloured: the "
     "line is around its strongest tenth."
 )
+WAYS = (
+    "Attention: where the model looked. All others: what the words depend on. What was measured to point best is first."
+)
 SLICE = 1.0  # seconds of writing between two drawings
 
 
@@ -139,7 +142,7 @@ def _choose_method(options: Mapping[str, Choice]) -> tuple[str, str | None]:
     if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:  # another encoder's method
         st.session_state[session.HOW] = next(iter(titles))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        how = st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=220)
+        how = st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=220, help=WAYS)
         compare = st.segmented_control(
             "Side by side", [METHODS, MODELS], key=session.COMPARE, bind="query-params", width="content"
         )

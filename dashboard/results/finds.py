@@ -48,7 +48,7 @@ def show_finds(results: ResultSet) -> None:
         "Studies: whose reference has it. Sensitivity: found, of these. Written: studies whose report has it. "
         f"Precision: right, of these. From, to: 95 % interval (Wilson), over studies.{few}"
     )
-    export(content, f"{title}, {results.name}", name="finds")
+    export(content, f"{title}, {results.title}", name="finds")
 
 
 def _alarms(results: ResultSet, rows: Mapping[str, Mapping[str, Any]]) -> None:
@@ -66,7 +66,7 @@ def _alarms(results: ResultSet, rows: Mapping[str, Mapping[str, Any]]) -> None:
     )
     score_table(content, "Normal studies called abnormal", digits=2, wide="Model")
     st.caption(FALSE_ALARM)
-    export(content, f"Normal studies called abnormal, {results.name}", name="false-alarms")
+    export(content, f"Normal studies called abnormal, {results.title}", name="false-alarms")
 
 
 def _cells(name: str, share: Share | None) -> dict[str, float | None]:

@@ -67,7 +67,7 @@ def show_observations(results: ResultSet) -> None:
         "The lighter, the better. Studies: how many have the finding in the reference; below about 20 a score says "
         "little. Click a cell to see its studies."
     )
-    export(content, f"{measure} by observation, {results.name}", name="by-observation")
+    export(content, f"{measure} by observation, {results.title}", name="by-observation")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         observation = pick("Observation", listed, "observation", "Pleural Effusion", width=240)
         pair = pick_pair(results, "Model", "of", by_f1(results)[0])

@@ -53,7 +53,7 @@ def show_outside(results: ResultSet) -> None:
         "interval, bootstrap over patients. Our scores are those of the rule labeler and the language metrics."
         + "".join(f" {each}" for each in found.told)
     )
-    export(content, f"{metric} of {results.name}, computed elsewhere", name="outside")
+    export(content, f"{metric} of {results.title}, computed elsewhere", name="outside")
     if len(names) > 1:
         _compare(results, found, metric, names)
 

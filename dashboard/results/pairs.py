@@ -84,7 +84,7 @@ def show_table_1(results: ResultSet) -> None:
             f"Sort by any column; mark a row, or click a point, to see its studies.{ends} The paper gives no intervals."
         )
         export(
-            content, f"{SCORES[score]} of {results.name} beside the paper's Table 1 (other data)", name="beside-paper"
+            content, f"{SCORES[score]} of {results.title} beside the paper's Table 1 (other data)", name="beside-paper"
         )
     _show_studies(results)
     _show_how(results)
@@ -227,7 +227,7 @@ def _show_all(results: ResultSet, names: list[str]) -> None:
         "The highest of each column is bold, which is no test. * means that the difference from the nearest training "
         "report is significant (p < 0.05 after Holm's correction for all rows), in this one training."
     )
-    export(content, f"All scores of {results.name}", name="pairs")
+    export(content, f"All scores of {results.title}", name="pairs")
 
 
 def _show_how(results: ResultSet) -> None:

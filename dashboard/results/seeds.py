@@ -13,6 +13,7 @@ from core.evaluation.resampling import spread
 from dashboard import figures, settings
 from dashboard.components.score_table import export
 from dashboard.results.parts import SCORES, pick, score_table
+from dashboard.services import bundles
 from dashboard.services.evaluations import ResultSet
 
 
@@ -39,12 +40,11 @@ def show_seeds(found: Mapping[str, ResultSet], chosen: ResultSet) -> None:
     groups = same_training(found)
     group = next(each for each in groups if chosen in each)
     if len(groups) > 1:
-        others = ", ".join(results.name for each in groups if each is not group for results in each)
-        st.info(
-            f"Not compared with {chosen.name}: {others}. They have other held-out studies or another preset (family, "
-            "fingerprint of the data, number of studies), so a difference would say nothing about the models. Choose "
-            "another run above to see what it can be compared with.",
-            icon=":material/info:",
+        others = ", ".join(results.title for each in groups if each is not group for results in each)
+        st.caption(
+            f":material/info: Not compared with {chosen.title}: {others}. They have other held-out studies or another "
+            "preset (family, fingerprint of the data, number of studies), so a difference would say nothing about the "
+            "models. Choose another run above to see what it can be compared with."
         )
     score = pick("Score", list(SCORES), "score", "f1", format_func=SCORES.__getitem__, width=180)
     _show_spread(group, score)
@@ -57,8 +57,8 @@ def _list(found: Mapping[str, ResultSet]) -> None:
         best = max(results.rows, key=lambda name: results.rows[name]["f1"])
         rows.append(
             {
-                "Run": results.name,
-                "Family": results.family,
+                "Run": results.title,
+                "Learned from": bundles.family_title(results.family),
                 "Seed": results.seed,
                 "Held-out studies": results.data[1],
                 "Data": results.data[0][:8] or "not recorded",
@@ -86,7 +86,7 @@ def _show_spread(group: Sequence[ResultSet], score: str) -> None:
     ]
     if len(group) < 2:
         st.info(
-            f"There is one seed ({group[0].seed}) of {group[0].name}. One seed does not show how much scores vary by "
+            f"There is one seed ({group[0].seed}) of {group[0].title}. One seed does not show how much scores vary by "
             "chance of training: train again with `cxr-lens train --preset PRESET --set seed=2 --runs FOLDER/seed-2`, "
             "and set CXR_RUNS to FOLDER.",
             icon=":material/info:",
@@ -101,7 +101,10 @@ def _show_spread(group: Sequence[ResultSet], score: str) -> None:
     content = pd.DataFrame(
         [
             {"Model": name, "Mean": each.mean, "SD": each.sd, "Worst": each.low, "Best": each.high, "Seeds": each.seeds}
-            | {f"{results.name} (seed {results.seed})": seed[name] for results, seed in zip(group, values, strict=True)}
+            | {
+                f"{results.title} (seed {results.seed})": seed[name]
+                for results, seed in zip(group, values, strict=True)
+            }
             for name, each in spreads.items()
         ]
     )

@@ -94,7 +94,7 @@ def show_slices(results: ResultSet) -> None:
         "together; a macro mean would count a finding that a slice does not have as a failure. Errors: observations "
         "missed, invented or opposite. With so many slices some are low by chance: take them as a hint to look."
     )
-    export(content, f"{SLICED[score]} of {results.titles[pair]} by {by}, {results.name}", name="slices")
+    export(content, f"{SLICED[score]} of {results.titles[pair]} by {by}, {results.title}", name="slices")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = pick("Show studies of", names, GROUP, names[0], width=340)
         way, group = next((way, each.name) for name, (way, each) in zip(names, parts, strict=True) if name == chosen)

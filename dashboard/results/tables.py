@@ -15,7 +15,7 @@ from core.paper.filter_map import FilterMapError, map_path, read_map
 from core.paper.tables import TABLES, PaperTable, Row, TableName, paper_numbers, read_tables
 from dashboard import figures, settings
 from dashboard.components.score_table import export
-from dashboard.results.parts import score_table
+from dashboard.results.parts import pick, score_table
 from dashboard.services.evaluations import ResultSet
 
 ALONE = "The paper's numbers alone:"
@@ -51,15 +51,16 @@ def show_tables(results: ResultSet) -> None:
     ours, problems = read_tables(settings.result_tables(), results.family)
     for problem in problems:
         st.error(problem, icon=":material/error:")
-    for name in SHOWN:
-        st.header(TABLES[name])
-        st.caption(ABOUT[name])
-        if name in ours:
-            _ours(ours[name])
-        else:
-            _papers(name, results)
-        if name == "ccve" and (path := map_path(settings.result_tables(), results.family)).is_file():
-            _filter_map(path)
+    titles = {TABLES[each]: each for each in SHOWN}
+    first = next((each for each in SHOWN if each in ours), SHOWN[0])
+    name = titles[pick("Table or study", list(titles), "paper_table", TABLES[first], width=520)]
+    st.caption(ABOUT[name])
+    if name in ours:
+        _ours(ours[name])
+    else:
+        _papers(name, results)
+    if name == "ccve" and (path := map_path(settings.result_tables(), results.family)).is_file():
+        _filter_map(path)
 
 
 def _ours(content: PaperTable) -> None:
@@ -161,7 +162,7 @@ def _filter_map(path: Path) -> None:
 def _papers(name: TableName, results: ResultSet) -> None:
     numbers = paper_numbers(settings.paper_tables(), name)
     st.info(
-        f"{results.name} has no such table yet. `cxr-lens {COMMANDS[name]} --preset {results.family}` makes it from "
+        f"There is no such table yet. `cxr-lens {COMMANDS[name]} --preset {results.family}` makes it from "
         f"the data. {ALONE if numbers else ''}",
         icon=":material/info:",
     )

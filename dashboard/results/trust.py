@@ -47,7 +47,7 @@ def show_trust(results: ResultSet) -> None:
     title = results.titles[name]
     panel = [evaluations.title_of(each) for each in family.panel if each != name]
     _curves(trust, title)
-    _table(trust, title, results.name)
+    _table(trust, title, results.title)
     _about(trust, panel if chosen == WAYS[True] else [])
 
 

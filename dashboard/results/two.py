@@ -79,7 +79,7 @@ def show_two(results: ResultSet) -> None:
         "trained models, not about their designs."
         + (f" {METEOR} is taken from the evaluation and not tested: its program does not run here." if meteor else "")
     )
-    export(content, f"{one} against {other}, {results.name}", name="two-pairs")
+    export(content, f"{one} against {other}, {results.title}", name="two-pairs")
     cases_link("Where they disagree, on the Cases page", results, [first, second], agreement=cases.DISAGREE)
     gap = found.errors[second] - found.errors[first]
     for better, worse, sign in ((first, second, 1), (second, first, -1)):
@@ -89,7 +89,8 @@ def show_two(results: ResultSet) -> None:
             f"**{results.titles[better]} has fewer errors than {results.titles[worse]} in {len(indices)} studies**"
         )
         notes = [f"{found.errors[better][index]} against {found.errors[worse][index]} errors" for index in indices]
-        show_studies(results, found, indices, notes, [first, second], "There is no such study.")
+        empty = "There is no such study."
+        show_studies(results, found, indices, notes, [first, second], empty, key=f"fewer_errors_{better}")
 
 
 def _difference(

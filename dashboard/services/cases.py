@@ -267,7 +267,7 @@ def address(results: ResultSet, pairs: Sequence[str], **state: str) -> dict[str,
         chosen[group_key(KEYS["pairs"], number)] = [title for name, title in titles.items() if name in pairs] or [""]
     name = evaluations.source_of(results)
     where = {} if name is None else {session.SOURCE: name}
-    state = {"run": results.name, **state}
+    state = {"run": results.title, **state}
     return {**where, **chosen, **{KEYS[each]: value for each, value in state.items()}}
 
 

@@ -54,8 +54,7 @@ class ResultSet:
     """One evaluation on disk.
 
     Attributes:
-        name: in the address and for the reader: the family of the bundles, the folder below CXR_RUNS, or the source
-            that was evaluated with the button.
+        name: the family of the bundles, the folder below CXR_RUNS, or the source that was evaluated with the button.
         family: of its bundles.
         results: its scores.
         reports: its reports; need not exist.
@@ -71,6 +70,11 @@ class ResultSet:
     content: Mapping[str, Any]
     seed: str
     own: Asked | None = None
+
+    @property
+    def title(self) -> str:
+        """In the address and for the reader: the name, or what the bundles learned from where that is all it says."""
+        return f"Models for {bundles.family_title(self.name)}" if self.name == self.family else self.name
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ from core.bundles.card import Card
 from core.cache import BoundedCache
 from core.labels.compare import Outcome, compare
 from core.labels.rules import LabeledReport, label_report
-from core.text import word_spans
+from core.text import is_removed, word_spans
 from core.types import CXRLensError, Report
 from dashboard.services import bundles, studies
 from dashboard.services.studies import Case
 
 MAX_REPORTS = 5_000  # kept in memory; a few kilobytes each
+REMOVED = "XXXX or ___ in a text stands for words that were taken out so that no patient can be recognised."
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,11 @@ def _reading(case: Case, card: Card, report: Report) -> Reading:
 def label(text: str) -> LabeledReport:
     """What a report says, by rules."""
     return label_report(text)
+
+
+def note_on_removed(texts: Iterable[str]) -> str:
+    """What to say beside texts of which a de-identification removed words; "" where none did."""
+    return REMOVED if any(map(is_removed, texts)) else ""
 
 
 def segments(text: str, labels: LabeledReport, outcomes: Mapping[str, Outcome] | None = None) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ def bars(watched: Watched) -> list[str]:
 def test_words_play_in_the_browser_and_the_address_restores_the_word(watched: Watched) -> None:
     where = opened(watched)
     expect(where).to_contain_text("Attention before the first word, rollout")
+    expect(where).to_contain_text("(even share 7.7 %)")
     summary = bars(watched)
     shares = [float(each.removesuffix(" %")) for each in summary]
     assert len(shares) == len(CLUSTERS)

@@ -177,7 +177,9 @@ def test_a_finding_is_followed_through_all_reports(watched: Watched) -> None:
 
 def test_an_address_restores_study_and_pairs(watched: Watched) -> None:
     watched.open()
+    watched.page.get_by_role("button", name="Choose models").click()
     watched.page.get_by_role("button", name="Same decoder, each encoder").click()
+    watched.page.keyboard.press("Escape")
     expect(cards(watched)).to_have_count(4)
     watched.page.get_by_role("button", name="Next").click()
     watched.settle()
@@ -192,7 +194,7 @@ def test_an_address_restores_study_and_pairs(watched: Watched) -> None:
 
 def test_an_unknown_study_in_the_address_is_named(watched: Watched) -> None:
     watched.open("?study=P999999-9")
-    expect(watched.page.get_by_text("There is no study 'P999999-9' in Phantoms with known truth")).to_be_visible()
+    expect(watched.page.get_by_text("There is no study 'P999999-9' in Synthetic X-rays")).to_be_visible()
     expect(viewer(watched)).to_be_visible()
 
 

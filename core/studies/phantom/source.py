@@ -243,7 +243,7 @@ class PhantomSource(Source):
     """A set of phantom studies. Any study is made from its name alone, without the others."""
 
     name = "phantom"
-    title = "Phantoms with known truth"
+    title = "Synthetic X-rays with known truth"
     synthetic = True
     labelled_by = "the phantom's known truth of the findings"
     truth = "outlines of what was drawn"

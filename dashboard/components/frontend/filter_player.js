@@ -156,7 +156,8 @@ function draw(state) {
   const shares = place < 0 ? data.sides[0].summary : data.sides[0].words[place]
   const first = shares.indexOf(Math.max(...shares))
   const what = place < 0 ? data.summary : `Word ${place + 1} of ${data.words.length}: “${data.words[place]}”`
-  state.where.textContent = `${what} · most: ${data.names[first]}, ${percent(shares[first])}`
+  const even = percent(1 / data.names.length)
+  state.where.textContent = `${what} · most: ${data.names[first]}, ${percent(shares[first])} (even share ${even})`
   state.where.setAttribute("aria-live", state.timer ? "off" : "polite")
 }
 
