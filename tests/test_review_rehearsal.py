@@ -43,6 +43,8 @@ from tests.commands import refused, run
 from tests.review_cases import ANNA, RITA, ROOT_USER, all_events, cases, design, finish, screens_of, session
 
 SIZES = {"report-quality": 5, "preference": 4, "explanation-helpfulness": 3, "observation-labels": 3}
+SIZES |= dict.fromkeys(("acceptability", "preference-by-finding"), 3)
+OTHERS = ("error-correction", "image-quality", "radpeer", "turing-test")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +61,15 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple
     return of
 
 
+def _items(rubric: str, question: str) -> tuple[str, ...]:
+    return RUBRICS[rubric].find(question).items
+
+
 def rehearsal(folder: Path, rubric: str, seed: int = 5) -> tuple[Results, Record, World]:
     clock = Clock()
     database = Database(folder / f"{seed}.sqlite", clock=clock)
     wanted = design(rubric=rubric, models=("system one", "system two") if RUBRICS[rubric].reports_per_screen else ())
-    wanted = replace(wanted, studies=replace(wanted.studies, count=SIZES[rubric]), repeats=1, washout=2)
+    wanted = replace(wanted, studies=replace(wanted.studies, count=SIZES.get(rubric, 3)), repeats=1, washout=2)
     try:
         made, world = rehearse(database, clock, wanted, invented_cases(wanted, seed), 2, seed)
         owner = first_admin(database, OWNER)
@@ -227,6 +233,11 @@ def test_the_page_has_charts_titles_and_no_rows_of_zeros(
         "preference": {"preference"},
         "explanation-helpfulness": {"support", "seconds"},
         "observation-labels": set(),
+        "acceptability": {"acceptable", "clarity", "invented", "seconds"},
+        "preference-by-finding": {
+            "overall",
+            *(f"better: {item}" for item in _items("preference-by-finding", "better")),
+        },
     }[rubric]
     assert all(0 < row.p <= row.p_adjusted <= 1 for row in compared)
     assert all(row.estimate.low <= row.estimate.value <= row.estimate.high for row in compared)
@@ -290,6 +301,23 @@ def test_a_rehearsal_shows_every_table(rehearsed: Callable[[str], tuple[Results,
     assert found.errors and found.agreement and found.self_agreement and found.drift and found.disputed
     assert all(reader.startswith(SYNTHETIC) for reader in results.screens["reader"])
     assert results.screens["adjudication"].any()
+
+
+@pytest.mark.parametrize("rubric", OTHERS)
+def test_every_rubric_can_be_rehearsed_and_its_files_read(
+    rubric: str, rehearsed: Callable[[str], tuple[Results, Record, Path]]
+) -> None:
+    results, _, folder = rehearsed(rubric)
+    test_every_file_is_read_with_its_codebook(rubric, rehearsed)
+    asked = {label.split(":")[0].split(" ")[0] for label in results.answers["question"]}
+    wanted = {
+        each.id
+        for each in RUBRICS[rubric].questions
+        if each.kind not in ("text", "replacement") and each.of != "finding"
+    }
+    assert asked == wanted
+    assert set(OTHERS) | set(SIZES) == set(RUBRICS)
+    assert "<svg" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_time_limit_leaves_screens_unread(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_radpeer_of_three_readers_is_counted_compared_and_written(database: Data
     }
     assert pd.read_parquet(tmp_path / "answers.parquet")["value"].isin(["cannot judge", "b", "1", "2", "3"]).all()
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<h2>Answers</h2>" in page and "<b>" not in page
+    assert "<h2>Do you agree with this report?</h2>" in page and "<b>" not in page
 
 
 def test_an_answer_whose_question_went_away_does_not_count(database: Database) -> None:

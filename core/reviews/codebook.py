@@ -31,13 +31,15 @@ _REPEAT = Column("yes or no", "The reader had seen the same before; left out of 
 _THIRD = Column("yes or no", "Read by a third reader, who settles what others answered differently.")
 _QUESTION = Column(
     "text",
-    "What was asked: a kind of error, or 'all kinds'; two systems that were compared; an observation; or from which to "
-    "which character of the report the sentence is.",
+    "What was asked: a kind of error, or 'all kinds'; two systems that were compared; an observation; from which to "
+    "which character of the report the sentence is; or the question's id in the rubric, with the sentence, item or "
+    "option.",
 )
 _VALUE = Column(
     "any",
     "The answer: clinically significant errors of this kind; the preferred system, or 'tie'; the state of an "
-    "observation; or the place on a scale, from 0.",
+    "observation; the place on a scale; an option; 'yes' or 'no' to one of several; marks of this kind; or 'cannot "
+    "judge'.",
 )
 _ASKED = Column("text", "The question in words; of a sentence, the sentence.")
 _ANSWERED = Column("text", "The answer in words.")
@@ -139,6 +141,7 @@ FACT = "As readers saw it beside the image: {}. Empty: not known."
 FIGURES: Mapping[str, str] = {
     "errors": "Errors by system and kind, all and the clinically significant ones alone, with the mean per report.",
     "strengths": "Comparisons won, lost and tied, and Bradley-Terry strengths, by system.",
+    "answers": "Of rubrics with several questions: how often each answer was given, by question and system.",
     "support": "Answers to whether explanations support their sentences, by system.",
     "agreement": "Krippendorff's alpha, Fleiss' and Cohen's kappa, by question.",
     "scale_agreement": "Weighted kappa by pair of readers and intraclass correlations, by question with a scale.",

@@ -16,7 +16,7 @@ from core.reviews.agreement import Estimate
 from core.reviews.answers import Results
 from core.reviews.long_table import Outcome, OutcomeKind, first_readings, outcomes
 from core.reviews.mixed import Contrast, Fit, fit_counts, fit_linear
-from core.reviews.rubrics import ReviewError
+from core.reviews.rubrics import ReviewError, question_in_words
 from core.types import CXRLensError
 
 ANY_READERS, THESE_READERS = "readers like these", "these readers"
@@ -260,12 +260,32 @@ _METHODS = {
 
 def _preferred(results: Results, *, resamples: int, seed: int) -> list[Difference]:
     """Share of comparisons won, less share lost, of each two systems that were compared; ties count for neither."""
-    if results.rubric.mark != "preference":
-        return []
     answers = first_readings(results)
+    if results.rubric.mark == "answer":
+        kinds = [results.rubric.of_label(asked).kind for asked in answers["asked"]]
+        answers = answers[np.array([kind == "preference" for kind in kinds], bool)]
+        pairs = answers["model"]
+    elif results.rubric.mark == "preference":
+        pairs = answers["question"]
+    else:
+        return []
+    answers = answers[np.array([pair.count(" / ") == 1 for pair in pairs], bool)]
+    found: list[Difference] = []
+    for asked, of_question in answers.groupby("asked", sort=True):
+        several = results.rubric.mark == "answer"
+        name = question_in_words(results.rubric, str(asked), "").rstrip("?.") + ": " if several else ""
+        title = f"{name}share of comparisons won, less share lost"
+        found += _won(str(asked), title, of_question, pairs[of_question.index], resamples, seed)
+    return found
+
+
+def _won(
+    outcome: str, title: str, answers: pd.DataFrame, pairs: pd.Series, resamples: int, seed: int
+) -> list[Difference]:
+    """Compare each two systems by one question."""
     rows = []
-    for question, group in answers.groupby("question", sort=True):
-        first, second = str(question).split(" / ")
+    for pair, group in answers.groupby(pairs, sort=True):
+        first, second = str(pair).split(" / ")
         won, lost = (np.array(group["value"] == name, np.float64) for name in (first, second))
         try:
             found = compare(
@@ -275,8 +295,8 @@ def _preferred(results: Results, *, resamples: int, seed: int) -> list[Differenc
             continue
         rows.append(
             Difference(
-                "preference",
-                "share of comparisons won, less share lost",
+                outcome,
+                title,
                 first,
                 second,
                 "difference",

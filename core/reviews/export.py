@@ -145,7 +145,7 @@ def _in_words(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
         rows["study"], rows["model"], rows["question"], rows["value"], strict=True
     ):
         asked.append(question_in_words(results.rubric, question, results.reports[study].get(model, "")))
-        answered.append("not settled" if value is None else answer_in_words(results.rubric, value))
+        answered.append("not settled" if value is None else answer_in_words(results.rubric, value, question))
     return rows.assign(asked=asked, answered=answered)
 
 

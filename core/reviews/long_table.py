@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from core.reviews.answers import ANY_ERROR, Results
-from core.reviews.rubrics import MarkKind
+from core.reviews.questions import MarkKind, Scale
+from core.reviews.rubrics import question_in_words
+from core.reviews.summary import without_place
 
 OutcomeKind = Literal["count", "scale", "time"]
 LONG_COLUMNS = ("reader", "case", "system", "value")
@@ -39,7 +41,14 @@ class Outcome:
 
 def question_of(results: Results, question: str) -> str:
     """What a row of answers asks, without the pair of reports or the sentence that it asks about."""
+    if results.rubric.mark == "answer":
+        return without_place(question)
     return _ONE_QUESTION.get(results.rubric.mark, question)
+
+
+def scale_of(results: Results, asked: str) -> Scale:
+    """The scale of the answers to what `question_of` names."""
+    return results.rubric.of_label(asked).scale if results.rubric.mark == "answer" else results.rubric.scale
 
 
 def number(value: Any) -> float:
@@ -57,20 +66,40 @@ def first_readings(results: Results) -> pd.DataFrame:
 def outcomes(results: Results) -> tuple[Outcome, ...]:
     """All quantities of a session by which its systems can be compared with a mixed model."""
     answers = first_readings(results)
-    counted = results.rubric.scale == "interval"
     found = []
-    numbers = answers[answers["number"].notna() & (answers["model"] != "")]
+    numbers = answers[answers["number"].notna() & answers["model"].isin(_systems(results))]
     for asked, group in numbers.groupby("asked", sort=True):
-        # Kinds of errors are parts of one count: a test of each would be a test too many.
-        if counted and asked != ANY_ERROR and ANY_ERROR in set(numbers["asked"]):
-            continue
-        title = "significant errors per report" if counted else f"{asked}, mean per report"
-        name = "errors" if counted else str(asked)
-        found.append(Outcome(name, title, "count" if counted else "scale", _by_report(group, "number")))
+        name = str(asked)
+        if results.rubric.mark == "error":
+            if name != ANY_ERROR:  # kinds are parts of one count: a test of each would be a test too many
+                continue
+            found.append(Outcome("errors", "significant errors per report", "count", _by_report(group, "number")))
+        elif results.rubric.mark != "answer":
+            found.append(Outcome(name, f"{name}, mean per report", "scale", _by_report(group, "number")))
+        elif results.rubric.of_label(name).kind != "mark":
+            title = f"{question_in_words(results.rubric, name, '').rstrip('?.')}, mean per report"
+            found.append(Outcome(name, title, "scale", _by_report(group, "number")))
+    found += _marked(results, numbers)
     times = _times(results)
     if len(times):
         found.append(Outcome("seconds", "seconds per report", "time", times))
     return tuple(found)
+
+
+def _systems(results: Results) -> set[str]:
+    return {model for texts in results.reports.values() for model in texts}
+
+
+def _marked(results: Results, numbers: pd.DataFrame) -> list[Outcome]:
+    """Marks of all kinds per report, by question for marks."""
+    found = []
+    for question in results.rubric.questions if results.rubric.mark == "answer" else ():
+        rows = numbers[np.array([label.split(":")[0] == question.id for label in numbers["asked"]], bool)]
+        if question.kind == "mark" and len(rows):
+            sums = rows.groupby(["reader", "study", "model"], sort=True)["number"].sum().reset_index()
+            title = f"marks per report ({question.ask.rstrip('.')})"
+            found.append(Outcome(question.id, title, "count", sums.set_axis(list(LONG_COLUMNS), axis=1)))
+    return found
 
 
 def _by_report(rows: pd.DataFrame, value: str) -> pd.DataFrame:

@@ -42,6 +42,7 @@ from core.reviews.store import (
 )
 from core.reviews.store.changes import MAX_SECONDS
 from core.reviews.store.sessions import owned_session
+from core.reviews.synthetic_answers import answer_questions, settle_screen
 from core.text import sentence_spans
 
 SYNTHETIC = "synthetic reader "
@@ -314,8 +315,12 @@ def _read(
     spend(database, who, screen.id, seconds, key=f"{screen.id}/time")
     skipped, flagged, commented = (bool(random.random() < share) for share in (0.02, 0.04, 0.05))
     if not skipped:
-        answer = _settles if screen.disputed else _ANSWERS[_kind(screen)]
-        for number, mark in enumerate(answer(screen, models, world, random, who.name)):
+        marks = (
+            settle_screen(screen, random)
+            if screen.disputed
+            else _ANSWERS[screen.rubric.mark](screen, models, world, random, who.name)
+        )
+        for number, mark in enumerate(marks):
             save_mark(database, who, screen.id, mark, key=f"{screen.id}/{number}")
     annotate(
         database,
@@ -328,12 +333,6 @@ def _read(
         flagged=flagged or None,
         comment=str(random.choice(_COMMENTS)) if commented else None,
     )
-
-
-def _kind(screen: ReaderScreen) -> MarkKind:
-    from core.reviews.rubrics import RUBRICS
-
-    return RUBRICS[screen.rubric].mark
 
 
 def _mark_errors(
@@ -406,20 +405,6 @@ _ANSWERS: Mapping[MarkKind, _Answer] = {
     "preference": _prefer,
     "helpfulness": _support,
     "label": _label,
+    "answer": lambda screen, models, world, random, who: answer_questions(screen, models, world, random),
 }
 """How a synthetic reader answers, by what the rubric asks."""
-
-
-def _settles(
-    screen: ReaderScreen, models: Mapping[str, str], world: World, random: np.random.Generator, who: str
-) -> list[Mark]:
-    """What a third reader answers to what others answered differently."""
-    kind, asked = _kind(screen), [each["question"] for each in screen.disputed]
-    if kind == "label":
-        return [mark for mark in _label(screen, models, world, random, who) if mark.value["observation"] in asked]
-    if kind == "helpfulness":
-        return [
-            _supports(screen, models, world, random, each["report"], tuple(map(int, each["question"].split("-"))))  # type: ignore[arg-type]
-            for each in screen.disputed
-        ]
-    return _ANSWERS[kind](screen, models, world, random, who)

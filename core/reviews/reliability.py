@@ -15,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 from core.evaluation.resampling import FloatArray
 from core.reviews.agreement import Estimate
 from core.reviews.answers import Results
-from core.reviews.long_table import first_readings
+from core.reviews.long_table import first_readings, scale_of
 
 Weights = Literal["linear", "quadratic"]
 
@@ -44,7 +44,8 @@ class ScaleAgreement:
 def scale_agreement(results: Results) -> tuple[ScaleAgreement, ...]:
     """Agreement on all questions of a session whose answers are steps or counts; empty with fewer than two readers."""
     answers = first_readings(results)
-    answers = answers[answers["number"].notna()]
+    ordered = [scale_of(results, asked) != "nominal" for asked in answers["asked"]]
+    answers = answers[answers["number"].notna() & np.array(ordered, bool)]
     if answers["reader"].nunique() < 2:
         return ()
     rows = []

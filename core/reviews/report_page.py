@@ -77,6 +77,7 @@ def page(
         *_errors(analysis, titles),
         *_strengths(analysis, titles),
         *_support(analysis, titles),
+        *_answers(results, analysis, titles),
         *_differences(compared, titles),
         *_agreement(analysis, scales),
         *_self_agreement(analysis),
@@ -217,6 +218,34 @@ def _support(analysis: Analysis, titles: Mapping[str, str]) -> Iterable[Section]
     )
 
 
+def _answers(results: Results, analysis: Analysis, titles: Mapping[str, str]) -> Iterable[Section]:
+    """A section for each question of a rubric of several."""
+    for asked in dict.fromkeys(row.question for row in analysis.answers):
+        of_it = [row for row in analysis.answers if row.question == asked and row.counts]
+        if not any(any(row.counts.values()) for row in of_it):
+            continue
+        question = results.rubric.of_label(asked)
+        named = [
+            (" / ".join(titles.get(each, each) for each in row.model.split(" / ")) if row.model else "the image")
+            for row in of_it
+        ]
+        given = list(dict.fromkeys(each for row in of_it for each in row.counts))
+        words = [titles.get(each) or question.in_words(int(each) if each.isdigit() else each) for each in given]
+        rows = [
+            (
+                name,
+                *(str(row.counts.get(each, 0)) for each in given),
+                str(row.cannot_judge),
+                estimate(row.mean),
+            )
+            for name, row in zip(named, of_it, strict=True)
+        ]
+        text = "How often each answer was given by all first readers, repeats left out. Mean: with its 95 % interval."
+        counts = [(name, [row.counts.get(each, 0) for each in given]) for name, row in zip(named, of_it, strict=True)]
+        title = question_in_words(results.rubric, asked, "")
+        yield Section(title, text, ("", *words, "Cannot judge", "Mean"), rows, charts.shares(counts, words, title))
+
+
 def _differences(compared: Sequence[Difference], titles: Mapping[str, str]) -> Iterable[Section]:
     """A section for each quantity."""
     for outcome in dict.fromkeys(row.outcome for row in compared):
@@ -302,10 +331,11 @@ def _agreement(analysis: Analysis, scales: Sequence[ScaleAgreement]) -> Iterable
 def _self_agreement(analysis: Analysis) -> Iterable[Section]:
     if analysis.self_agreement:
         rows = [
-            (row.reader, str(row.answers), f"{row.equal:.0%}", number(row.kappa)) for row in analysis.self_agreement
+            (row.reader, row.question or "all", str(row.answers), f"{row.equal:.0%}", number(row.kappa))
+            for row in analysis.self_agreement
         ]
         text = "Questions on screens that a reader saw twice without being told."
-        head = ("Reader", "Answered twice", "Same answer", "Cohen's kappa")
+        head = ("Reader", "Question", "Answered twice", "Same answer", "Cohen's kappa")
         yield Section("Agreement of readers with themselves", text, head, rows)
 
 
@@ -371,12 +401,13 @@ def _discussed(
         group, texts = noted[noted["study"] == study], results.reports[study]
         decided = settled[settled["study"] == study].to_dict("records")
         shown = {model for row in group["shown"] for _, model in row}
-        shown |= {model for row in decided for model in (row["model"], *row["question"].split(" / "))}
+        named = [name for row in decided for name in (row["model"], row["question"])]
+        shown |= {model for name in named for model in name.split(" / ")}
         answers = [
             {
                 "system": titles.get(row["model"], row["model"]),
                 "question": question_in_words(results.rubric, row["question"], texts.get(row["model"], "")),
-                "answer": answer_in_words(results.rubric, row["value"]),
+                "answer": answer_in_words(results.rubric, row["value"], row["question"]),
                 "given": _given(results, study, row["model"], row["question"]),
             }
             for row in decided
@@ -415,7 +446,7 @@ def _given(results: Results, study: str, model: str, question: str) -> str:
         & ~answers["adjudication"]
     ]
     said = zip(rows["reader"], rows["value"], strict=True)
-    return ", ".join(f"{reader} {answer_in_words(results.rubric, value)}" for reader, value in said)
+    return ", ".join(f"{reader} {answer_in_words(results.rubric, value, question)}" for reader, value in said)
 
 
 def _png(image: FloatImage) -> str:

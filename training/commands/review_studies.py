@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from core.types import CXRLensError
-from training.commands.review import Location, Session, User, find_session, open_database, read_toml
+from training.commands.review import Location, Session, User, find_session, open_database, read_toml, with_rubric
 from training.commands.review import app as app
 from training.console import note, print_result, print_text, progress_bar, warn
 from training.options import AsJson, Seed
@@ -93,7 +93,7 @@ def _read_what(
     from core.reviews.rehearsal import copied, invented_cases
 
     if Path(what).suffix == ".toml" or Path(what).is_file():
-        design = read_design(read_toml(Path(what)))
+        design = read_design(with_rubric(read_toml(Path(what)), Path(what).parent))
         return design, read_cases(cases) if cases else invented_cases(design, seed)
     if cases:
         raise CXRLensError("--cases goes with a design: a session has its cases.")
