@@ -20,8 +20,13 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from core.bundles.card import encoder_weights
+from core.bundles.library import BundleLibrary
 from core.decoders import build_decoder
 from core.decoders.search import GenerateConfig, generate
+from core.encoders import Encoder
+from core.encoders.base import build_encoder
+from core.encoders.engines import TOLERANCE, Look, choose
 from core.labels import report_text, rules
 from core.paths import BUNDLES
 from core.projection.methods import ProjectionConfig, fit_pca, place
@@ -110,6 +115,31 @@ def one_point(count: int = 10_000, width: int = 640) -> tuple[str, float, float]
     )
 
 
+def engines() -> Iterator[tuple[str, float, float]]:
+    """Encoders run by OpenVINO, against torch; only those that it gives the same tokens. Two images, one thread."""
+    library, made = BundleLibrary(BUNDLES), dict[str, tuple[Encoder, list[str]]]()
+    for name in ("cve", "ccve", "dve", "fve"):
+        model = library.load(f"phantom-{name}-transformer")
+        made[f"{name.upper()}, demo size"] = model.encoder, encoder_weights(model.card)
+    for name in ("dve", "fve"):
+        torch.manual_seed(0)
+        made[f"{name.upper()}, paper size"] = build_encoder(name, "paper").freeze(), ["bench", name]
+    for name, (encoder, weights) in made.items():
+        side: int = encoder.normalize.image_size  # type: ignore[assignment]
+        images, engine = torch.rand(2, 1, side, side), choose(encoder, weights, "openvino", torch.device("cpu"))
+
+        def run(look: Look, images: torch.Tensor = images) -> torch.Tensor:
+            with torch.inference_mode():
+                return look(images).tokens
+
+        times = in_turns(
+            lambda run=run, encoder=encoder: run(encoder),  # type: ignore[misc]
+            lambda run=run, engine=engine: run(engine.look),  # type: ignore[misc]
+            lambda one, other: bool((one - other).abs().max() <= TOLERANCE * one.abs().max()),
+        )
+        yield f"{name}, by torch and by {engine.name}", *times
+
+
 def n_grams() -> Iterator[tuple[str, float, float]]:
     """Search that follows n-grams, against one that does not; every report has 60 words."""
     torch.manual_seed(0)
@@ -133,6 +163,6 @@ def n_grams() -> Iterator[tuple[str, float, float]]:
 def report() -> Iterator[str]:
     """A table: seconds of CPU without a shortcut and with it, and how many times faster."""
     yield "| what | without, s | with, s | times faster |\n|---|---:|---:|---:|"
-    for rows in (labels(), [one_point()], n_grams()):
+    for rows in (labels(), [one_point()], n_grams(), engines()):
         for name, plain, ours in rows:
             yield f"| {name} | {plain:.3f} | {ours:.3f} | {plain / ours:.2f} |"
