@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from core import paths
 from core.devices import Precision
 from core.files import hash_of, remove_forgotten
-from core.packages import versions
+from core.packages import module, versions
 from core.types import VisualTokens
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def choose(encoder: Encoder, weights: list[str], asked: Precision, device: torch
     if device.type != "cpu":
         return _torch(encoder, f"torch computes on {device.type}, where it is the fastest", told=asked != "auto")
     try:
-        import openvino  # noqa: F401 - whether it is there
+        module("openvino")
     except ImportError:
         why = "OpenVINO is not installed (pip install --no-deps openvino)"
         return _torch(encoder, why, told=asked != "auto")
@@ -118,8 +118,6 @@ class _Run(nn.Module):
 @torch.inference_mode()
 def _opened(encoder: Encoder, weights: list[str]) -> tuple[Look, float]:
     """An encoder as OpenVINO runs it, and by how much of the largest token it differs from torch."""
-    import openvino
-
     side: int = encoder.normalize.image_size  # type: ignore[assignment]
     probe = torch.rand(3, 1, side, side, generator=torch.Generator().manual_seed(0))
     part, seen = encoder.get_submodule(encoder.costly), list[Tensor]()
@@ -128,7 +126,7 @@ def _opened(encoder: Encoder, weights: list[str]) -> tuple[Look, float]:
         expected = encoder(probe)
     finally:
         hook.remove()
-    core = openvino.Core()
+    core = module("openvino").Core()
     settings = {**_CPU, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     content = [_VERSION, side, encoder.costly, versions(_LIBRARIES), *weights]
     folder = paths.cache() / "engines" / hash_of(content, 32)
@@ -142,18 +140,16 @@ def _opened(encoder: Encoder, weights: list[str]) -> tuple[Look, float]:
     return look, float((found - expected.tokens).abs().max() / expected.tokens.abs().max())
 
 
-def _with(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
+def _with(whole: nn.Module, path: str, part: nn.Module) -> nn.Module:
     """A module that shares all with another one, but for the part at a path."""
-    twin, (first, _, rest) = copy.copy(module), path.partition(".")
-    old = module.get_submodule(first)
-    twin._modules = {**module._modules, first: _with(old, rest, part) if rest else part}
+    twin, (first, _, rest) = copy.copy(whole), path.partition(".")
+    old = whole.get_submodule(first)
+    twin._modules = {**whole._modules, first: _with(old, rest, part) if rest else part}
     return twin
 
 
 def _converted(core: Any, part: nn.Module, example: Tensor, folder: Path) -> Any:
     """OpenVINO's model of a part: read where it is kept, else made and kept."""
-    import openvino
-
     try:
         return core.read_model(folder / "model.xml")
     except RuntimeError:  # not there, or damaged
@@ -162,7 +158,7 @@ def _converted(core: Any, part: nn.Module, example: Tensor, folder: Path) -> Any
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_forgotten(folder.parent)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    openvino.save_model(model, fresh / "model.xml", compress_to_fp16=False)
+    module("openvino").save_model(model, fresh / "model.xml", compress_to_fp16=False)
     try:
         fresh.replace(folder)
     except OSError:  # another process was first
@@ -172,12 +168,10 @@ def _converted(core: Any, part: nn.Module, example: Tensor, folder: Path) -> Any
 
 def _convert(part: nn.Module, example: Tensor) -> Any:
     """Convert by OpenVINO's own reader of torch's graphs; ``openvino.convert_model`` would report its use."""
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
-    frontend = FrontEndManager().load_by_framework("pytorch")
+    frontend = module("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
+    read = module("openvino.frontend.pytorch.ts_decoder").TorchScriptPythonDecoder
     with warnings.catch_warnings(action="ignore"):  # of what a graph takes for constant; two sizes are checked
-        traced = TorchScriptPythonDecoder(_Plain(part).eval(), example_input=(example,))
+        traced = read(_Plain(part).eval(), example_input=(example,))
     model = frontend.convert(frontend.load(traced))
     model.reshape([-1, *example.shape[1:]])
     return model
