@@ -20,7 +20,7 @@ COMPILE := $(CACHE)/lock-tools/bin/uv pip compile --quiet --custom-compile-comma
 	--universal --python-version 3.11 --fork-strategy fewest
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock dependencies browser orthanc run test test-cpus test-all test-wheel check docs notebook bench demo screenshots
+.PHONY: help install lock sbom dependencies browser orthanc run test test-cpus test-all test-wheel check docs notebook bench demo screenshots
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,11 @@ lock: ## write the lock files anew from pyproject.toml; UPGRADE=1 takes the newe
 	$(CACHE)/lock-tools/bin/python -m pip install --quiet uv
 	$(COMPILE) -o constraints.txt --all-extras --annotation-style line $(if $(UPGRADE),--upgrade)
 	$(COMPILE) -o requirements.lock -c constraints.txt $(EXTRAS:%=--extra %) --generate-hashes --no-annotate
+
+sbom: ## write what the lock file brings as CycloneDX: build/sbom.json
+	@test -x $(CACHE)/sbom-tools/bin/cyclonedx-py || { $(PYTHON) -m venv $(CACHE)/sbom-tools && $(CACHE)/sbom-tools/bin/python -m pip install --quiet cyclonedx-bom==7.5.0; }
+	@mkdir -p build
+	$(CACHE)/sbom-tools/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json
 
 dependencies: install ## write the tables of docs/dependencies.md anew
 	$(BIN)/python -m tests.dependencies

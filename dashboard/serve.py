@@ -1,6 +1,6 @@
-"""Start Streamlit, and meanwhile read what the first page needs: ``cxr-lens dashboard`` runs this file.
+"""Serve the dashboard behind its guard, and meanwhile read what the first page needs: ``cxr-lens dashboard`` runs this.
 
-In: Streamlit's arguments. Out: a server whose first visitor does not wait for Python to read a thousand files.
+In: Streamlit's options. Out: a server whose first visitor does not wait for Python to read a thousand files.
 """
 
 from __future__ import annotations
@@ -10,12 +10,19 @@ import sys
 import threading
 from pathlib import Path
 
+import streamlit as st
+from starlette.middleware import Middleware
 from streamlit.web import cli
 
 # As in app.py: nothing here is found by the folder in which the program was started.
 CODE = str(Path(__file__).resolve().parent.parent)
 if CODE not in sys.path:
     sys.path.insert(0, CODE)
+
+from dashboard.guard import Guard, stay_inside  # noqa: E402
+
+# Streamlit finds this by its name: it serves what it is.
+app = st.App(Path(__file__).with_name("app.py"), middleware=[Middleware(Guard)])
 
 FIRST_PAGE = (
     "dashboard.access",
@@ -40,4 +47,5 @@ def get_ready() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=get_ready, daemon=True, name="ready").start()
-    cli.main(prog_name="streamlit")
+    stay_inside()
+    cli.main(["run", __file__, *sys.argv[1:]], prog_name="streamlit")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
+from urllib.parse import parse_qs
 
 import streamlit as st
 
@@ -194,6 +196,11 @@ def open_study(study_id: str, source: str | None = None) -> None:
         open_source(source)
     state = st.session_state
     state[STUDY], state[UNKNOWN_STUDY], state[FINDING], state[FIND] = study_id, None, ANY_FINDING, ""
+
+
+def follow(query: str) -> NoReturn:
+    """Open the Read page at an address, as its link says; what this session was given is kept."""
+    st.switch_page("app_pages/read.py", query_params=parse_qs(query, keep_blank_values=True))
 
 
 def choose_all(decoders: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 
 CONTENTS = {
-    "Use it": ("install", "notebook", "dashboard", "commands", "systems", "reviews"),
+    "Use it": ("install", "notebook", "dashboard", "commands", "systems", "reviews", "deploy"),
     "Your data": ("bring-your-own", "data", "images", "labels", "fine-labels", "chexbert"),
     "How good it is": ("results", "metrics", "explanations", "explanations-measured", "detection", "experiments"),
     "How it works": ("architecture", "training", "scale", "paper-notes", "dependencies"),

@@ -70,9 +70,14 @@ def listens_elsewhere(port: int) -> bool:
     return True
 
 
-def messages(port: int) -> Generator[ForwardMsg]:
-    """What the server sends to one who opens the first page, until the page is complete."""
-    options = {"origin": f"http://127.0.0.1:{port}", "subprotocols": ["streamlit"], "max_size": None}
+def messages(port: int, *, origin: str = "") -> Generator[ForwardMsg]:
+    """What the server sends to one who opens the first page, until the page is complete.
+
+    Args:
+        port: of the server.
+        origin: of the page that asks; the server's own unless given.
+    """
+    options = {"origin": origin or f"http://127.0.0.1:{port}", "subprotocols": ["streamlit"], "max_size": None}
     with connect(f"ws://127.0.0.1:{port}/_stcore/stream", **options) as stream:
         request = BackMsg()
         request.rerun_script.query_string = ""

@@ -158,7 +158,7 @@ def test_the_first_view_has_a_map_its_quality_and_the_neighbours() -> None:
     assert "Map quality (trustworthiness)" in words_on(test)
     assert "at random it would be" in words_on(test)
     assert any("Nearest to" in each.value for each in test.header)
-    assert any("cxr-cards" in each.value for each in test.html)
+    assert any(each.proto.component_name == "cxr_study_cards" for each in test.get("bidi_component"))
 
 
 @needs_bundles

@@ -219,6 +219,7 @@ def test_reports_that_mention_nothing_are_a_message(
 # ---------------------------------------------------------------------------------------------------------------- parts
 
 
+@pytest.mark.slow
 @needs.BUNDLES.unless(BUNDLES.is_dir())
 def test_the_benchmark_runs_resumes_and_repeats(
     config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

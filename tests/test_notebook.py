@@ -36,6 +36,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, float]:
     return fresh, cpu_seconds() - begun
 
 
+@pytest.mark.slow
 def test_every_cell_runs_in_a_minute_and_shows_what_it_is_kept_with(ran: tuple[Any, float]) -> None:
     fresh, seconds = ran
     assert 1 < seconds < 60  # about 14

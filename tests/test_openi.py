@@ -221,9 +221,12 @@ def test_a_damaged_xml_file_costs_only_its_own_study(tmp_path: Path) -> None:
     (folder / "20.xml").write_bytes(b"")
     (folder / "21.xml").write_text(f"<eCitation>{'x' * 5_000_000}</eCitation>")
     (folder / "22.xml").write_text("<html>not a record</html>")
+    names = [f"<!ENTITY a{n} '{f'&a{n - 1};' * 10}'>" for n in range(1, 10)]  # 10 to the 9th "lol"
+    bomb = f"<!DOCTYPE e [<!ENTITY a0 'lol'>{''.join(names)}]><eCitation><uId id='CXR23'/>&a9;</eCitation>"
+    (folder / "23.xml").write_text(bomb)
     index = index_openi(release, tmp_path / "index")
     assert drops(index) == {
-        "XML file damaged": 4,
+        "XML file damaged": 5,
         "neither findings nor impression": 1,
         "report longer than 100,000 characters": 1,
     }

@@ -106,7 +106,12 @@ def test_reports_what_it_had_to_reduce() -> None:
     placed = project(blobs()[:25], ProjectionConfig(method="t-SNE", perplexity=30))
     assert placed.parameters["perplexity"] == 8
     assert "Perplexity 8 instead of 30" in placed.parameters["notes"][0]
-    placed = project(blobs()[:12], ProjectionConfig(method="UMAP", neighbours=30))
+    told: list[tuple[float, str]] = []
+    config = ProjectionConfig(method="UMAP", neighbours=30)
+    placed = project(blobs()[:12], config, progress=lambda *each: told.append(each))
+    steps = [what for _, what in told if what.startswith("UMAP, step")]
+    assert steps[0] == "UMAP, step 0 of 500" and steps[-1] == "UMAP, step 500 of 500"
+    assert [share for share, _ in told] == sorted(share for share, _ in told)
     assert placed.parameters["neighbours"] == 11
     assert "11 neighbours instead of 30" in placed.parameters["notes"][0]
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import socket
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email.message import Message
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from core.reviews.local_key import local_address
 from core.types import CXRLensError
+from dashboard.guard import policy
 from dashboard.server import refusal_of
 from tests.conftest import ROOT
 from tests.served import listens_elsewhere, messages, serving
@@ -24,9 +32,9 @@ STREAMLIT = [sys.executable, "-P", "-m", "streamlit", "run"]
 
 
 @contextmanager
-def started(command: Sequence[str], folder: Path) -> Iterator[int]:
+def started(command: Sequence[str], folder: Path, **environment: str) -> Iterator[int]:
     """The port of a dashboard that is started in a folder, which is the user's home."""
-    own = {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
+    own = {"PYTHONPATH": str(ROOT), "HOME": str(folder)} | environment
     with serving(command, folder, folder / "server.log", **own) as (port, _):
         yield port
 
@@ -73,22 +81,92 @@ def test_a_server_without_the_settings_serves_nothing_but_why(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("address", "lost", "refused"),
+    ("address", "lost", "guarded", "refused"),
     [
-        (None, ["server.address"], True),
-        ("0.0.0.0", ["client.showErrorDetails"], True),  # opened on purpose, but the inside of errors would show
-        ("::", ["browser.gatherUsageStats"], True),
-        ("hospital.org", ["client.showErrorDetails"], True),
-        ("0.0.0.0", [], False),
-        (None, [], False),
-        ("127.0.0.1", ["client.showErrorDetails"], False),
-        ("::1", ["client.showErrorDetails"], False),
-        ("localhost", ["client.showErrorDetails"], False),
-        ("unix:///run/cxr.sock", ["client.showErrorDetails"], False),
+        (None, ["server.address"], True, True),
+        ("0.0.0.0", ["client.showErrorDetails"], True, True),  # opened on purpose, but the inside of errors would show
+        ("::", ["browser.gatherUsageStats"], True, True),
+        ("hospital.org", ["client.showErrorDetails"], True, True),
+        ("0.0.0.0", [], True, False),
+        (None, [], True, False),
+        ("127.0.0.1", ["client.showErrorDetails"], True, False),
+        ("::1", ["client.showErrorDetails"], True, False),
+        ("localhost", ["client.showErrorDetails"], True, False),
+        ("unix:///run/cxr.sock", ["client.showErrorDetails"], True, False),
+        ("0.0.0.0", [], False, True),  # started by streamlit itself
+        (None, [], False, True),
+        ("127.0.0.1", [], False, False),
     ],
 )
-def test_who_is_refused(address: str | None, lost: list[str], refused: bool) -> None:
-    assert bool(refusal_of(address, lost)) is refused
+def test_who_is_refused(address: str | None, lost: list[str], guarded: bool, refused: bool) -> None:
+    assert bool(refusal_of(address, lost, guarded)) is refused
+
+
+def test_streamlit_alone_serves_nobody_else(tmp_path: Path) -> None:
+    with started([*STREAMLIT, str(APP), "--server.address=0.0.0.0"], tmp_path) as port:
+        elements = [each.delta.new_element for each in messages(port) if each.WhichOneof("type") == "delta"]
+    assert [each.WhichOneof("type") for each in elements] == ["alert"]
+    assert "without what keeps a page from loading others' files" in elements[0].alert.body
+
+
+def test_answers_bind_the_browser_and_the_inside_is_closed(tmp_path: Path) -> None:
+    with listener() as (proxy, calls):
+        through = {"http_proxy": proxy, "https_proxy": proxy}
+        with started([*OURS, "--server.address", "0.0.0.0"], tmp_path, **through) as port:
+            page = messages(port, origin="http://elsewhere.example")
+            with pytest.raises(InvalidStatus):  # nor is it asked whether this machine is elsewhere.example
+                next(page)
+            assert next(messages(port)).HasField("new_session")
+            for path in ("/", "/results", "/_stcore/health", "/static/no-such.js", "/_stcore/host-config"):
+                _, told = ask(port, path)
+                assert told["X-Content-Type-Options"] == "nosniff"
+                assert told["X-Frame-Options"] == "DENY"
+                assert told["Referrer-Policy"] == "no-referrer"
+                policy = told["Content-Security-Policy"]
+                assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
+                assert "http" not in policy and "*" not in policy
+            assert ask(port, "/_stcore/health")[0] == 200
+            closed = ("/_stcore/metrics", "/_stcore/metrics/", "//_stcore//metrics", "/_stcore/agent/openapi.json")
+            for path in (*closed, "/_stcore/metrics?families=cache", "/x/_stcore/metrics", "/_stcore/%6detrics"):
+                assert ask(port, path)[0] == 404, path
+        assert not calls  # neither to print its address nor to compare an origin with it
+
+        with started([*STREAMLIT, str(APP), "--server.address=0.0.0.0"], tmp_path, **through):
+            assert calls  # as Streamlit does alone
+
+
+def test_scripts_of_the_start_page_are_allowed_by_what_they_are() -> None:
+    digest = base64.b64encode(hashlib.sha256(b"alert(1)").digest()).decode()
+    assert f"script-src 'self' blob: 'unsafe-eval' 'sha256-{digest}';" in policy("<p><script>alert(1)</script>")
+    assert "'unsafe-inline'" not in policy("").split("style-src")[0]
+
+
+@contextmanager
+def listener() -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that lets nothing through and keeps what it was asked."""
+    calls: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def listen() -> None:
+            with suppress(OSError):  # closed
+                while True:
+                    with listening.accept()[0] as client:
+                        calls.append(client.recv(4096))
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", calls
+
+
+def ask(port: int, path: str) -> tuple[int, Message]:
+    """Status and headers of an answer."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.headers
+    finally:
+        connection.close()
 
 
 def test_a_theme_stands_above_the_dark_settings(tmp_path: Path) -> None:
@@ -97,8 +175,9 @@ def test_a_theme_stands_above_the_dark_settings(tmp_path: Path) -> None:
         '[theme]\nbase = "light"\nheadingFontSizes = ["2rem", "1rem"]\n[theme.sidebar]\ntextColor = "red"\n'
     )
     passed = command(["--server.port", "8600", f"--theme.base={mine}", "--theme.font=serif"])
-    assert passed[:4] == ["run", str(APP), "--server.port", "8600"]
-    assert passed[4:] == [
+    assert passed == [
+        "--server.port",
+        "8600",
         "--theme.base=light",
         "--theme.headingFontSizes=2rem",
         "--theme.headingFontSizes=1rem",

@@ -151,6 +151,8 @@ def _content(
     types = {part: str(folder.config[part].get("model_type", "unknown")) for part in ("encoder", "decoder")}
     origin = f"A Hugging Face model ({types['encoder']}, {types['decoder']}) from elsewhere"
     side = folder.preparation.side
+    trained_on = trained_on.rstrip(".")
+    learned = f"It learned from {trained_on}." if trained_on else "Its data are unknown."
     return {
         "name": name,
         "kind": HUGGING_FACE,
@@ -162,7 +164,7 @@ def _content(
         "licence": licence or "not recorded: see where the model comes from",
         "data": {
             "name": trained_on or "not recorded",
-            "description": f"{origin}. {f'It learned from {trained_on}.' if trained_on else 'Its data are unknown.'}",
+            "description": f"{origin}. {learned}",
             "studies": {},
         },
         "encoder": {"name": types["encoder"], "changes": {}, "shared": {}},

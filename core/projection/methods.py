@@ -6,7 +6,9 @@ UMAP: McInnes et al. 2018, arXiv:1802.03426.
 
 from __future__ import annotations
 
+import io
 import math
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -263,15 +265,30 @@ def _tsne(reduced: Floats, config: ProjectionConfig, threads: int, tell: Progres
 def _umap(reduced: Floats, config: ProjectionConfig, tell: Progress) -> Floats:
     from sklearn.neighbors import NearestNeighbors
 
-    tell(0.15, "UMAP: its compiler starts, then the layout")
+    tell(0.15, "UMAP: its compiler starts, which takes half a minute or so")
     # The spectral start needs more points than neighbours and a connected graph; few points start from PCA.
     further: dict[str, Any] = {"init": "pca" if len(reduced) < 100 else "spectral"}
     if len(reduced) < _EXACT:
         # UMAP takes the true neighbours of so few points too, but by a call of Python a pair: 15 s of 4,000.
         distances, neighbours = NearestNeighbors(n_neighbors=config.neighbours).fit(reduced).kneighbors(reduced)
         further["precomputed_knn"] = (neighbours.astype(np.int32), distances.astype(np.float32))
+    further["tqdm_kwds"] = {"file": _Steps(tell), "disable": False, "bar_format": "{n} {total}", "mininterval": 0.3}
     with _quiet():
         return np.asarray(_umap_model(config, **further).fit_transform(reduced), dtype=np.float32)
+
+
+class _Steps(io.TextIOBase):
+    """Where UMAP's bar writes, the only thing that it tells of its steps: "12 500", and signs that move a cursor."""
+
+    def __init__(self, tell: Progress) -> None:
+        self.tell = tell
+
+    def write(self, text: str) -> int:
+        """Tell a step; see `io.TextIOBase.write`."""
+        if (step := re.search(r"(\d+) (\d+)", text)) is not None:
+            done, total = map(int, step.groups())
+            self.tell(0.2 + 0.75 * done / max(total, 1), f"UMAP, step {done} of {total}")
+        return len(text)
 
 
 def _umap_model(config: ProjectionConfig, **further: Any) -> Any:

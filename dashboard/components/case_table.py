@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from dashboard import session
 from dashboard.components.source import script, source
 from dashboard.services.cases import Row
 
@@ -66,4 +67,8 @@ def case_table(
             for row in rows
         ],
     }
-    _COMPONENT(key=key, data=data, on_choose_change=on_choose, on_turn_change=on_turn)
+    result = _COMPONENT(
+        key=key, data=data, on_choose_change=on_choose, on_turn_change=on_turn, on_open_change=lambda: None
+    )
+    if result.open:
+        session.follow(result.open)

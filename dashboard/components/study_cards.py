@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 import streamlit as st
 
-_STYLE = """
-<style>
-.cxr-cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(var(--card), 100%), 1fr)); gap: .6rem; }
-.cxr-cards a { display: flex; gap: .6rem; flex-direction: var(--direction); min-width: 0; padding: .4rem;
-  border-radius: 6px; border: 1px solid #8884; color: inherit; text-decoration: none; font-size: .78rem;
-  line-height: 1.35; }
-.cxr-cards a:hover, .cxr-cards a:focus-visible { border-color: #e69f00; outline: none; }
-.cxr-cards img { width: var(--picture); height: auto; align-self: flex-start; flex: none; border-radius: 4px;
-  background: #000; }
-.cxr-cards span { display: block; min-width: 0; overflow-wrap: anywhere; }
-.cxr-cards small { opacity: .75; }
-</style>
-"""
+from dashboard import session
+from dashboard.components.source import script, source
+
+_COMPONENT = st.components.v2.component(
+    "cxr_study_cards",
+    html="<div class='cxr-cards'>\n</div>",
+    css=source("study_cards.css", "print.css"),
+    js=script("study_cards.js"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +39,25 @@ class StudyCard:
     report: str = ""
 
 
-def study_cards(cards: Sequence[StudyCard], query: str = "") -> None:
-    """Show cards side by side; wide ones where they have reports.
+def study_cards(cards: Sequence[StudyCard], query: str = "", *, key: str) -> None:
+    """Show cards side by side, wide ones where they have reports; a click opens the Read page in this session.
 
     Args:
         cards: one a study.
         query: more for the Read page's address, as "cve=m2&dve=".
+        key: unique on the page.
     """
-    wide = any(card.report for card in cards)
-    shape = "--card:300px;--direction:row;--picture:96px" if wide else "--card:104px;--direction:column;--picture:100%"
-    st.html(f"{_STYLE}<div class='cxr-cards' style='{shape}'>{''.join(_card(card, query) for card in cards)}</div>")
-
-
-def _card(card: StudyCard, query: str) -> str:
-    study_id, note, findings, report = map(html.escape, (card.study_id, card.note, card.findings, card.report))
-    words = f"<b>{study_id}</b> <small>{note}</small><br>{findings}" + (
-        f"<br><small>{report}</small>" if report else ""
-    )
-    label = f"Open {study_id} on the Read page"
-    image = "<span>No image</span>"
-    if card.picture is not None:
-        picture = base64.b64encode(card.picture).decode()
-        image = f"<img alt='Radiograph {study_id}' src='data:image/jpeg;base64,{picture}'>"
-    address = html.escape(f"./?study={quote(card.study_id)}" + (f"&{query}" if query else ""))
-    return f"<a href='{address}' target='_self' title='{label}'>{image}<span>{words}</span></a>"
+    data = [
+        {
+            "id": card.study_id,
+            "picture": card.picture and base64.b64encode(card.picture).decode(),
+            "note": card.note,
+            "findings": card.findings,
+            "report": card.report,
+            "address": f"study={quote(card.study_id)}" + (f"&{query}" if query else ""),
+        }
+        for card in cards
+    ]
+    result = _COMPONENT(key=key, data={"cards": data}, on_open_change=lambda: None)
+    if result.open:
+        session.follow(result.open)

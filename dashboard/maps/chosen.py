@@ -146,6 +146,7 @@ def show_picked(points: Embeddings, colouring: Colouring, groups: dict[str, list
             for each, picture in zip(shown, pictures, strict=True)
         ],
         urlencode({session.SOURCE: name}),
+        key="picked_cards",
     )
     show_credit(source)
     if len(shown) < len(picked):
@@ -185,6 +186,7 @@ def show_neighbours(points: Embeddings, case: Case) -> None:
             for (each, distance), picture in zip(found, pictures, strict=True)
         ],
         urlencode({session.SOURCE: name}),
+        key="nearest_cards",
     )
     show_credit(source)
 

@@ -114,6 +114,8 @@ def show_studies(
     notes: Sequence[str],
     pairs: Sequence[str],
     empty: str,
+    *,
+    key: str = "study_cards",
 ) -> None:
     """The first of some studies; each opens on the Read page with some pairs' reports.
 
@@ -124,6 +126,7 @@ def show_studies(
         notes: one a study.
         pairs: names of the bundles whose reports are shown there.
         empty: what to say where there is no study.
+        key: of the cards, unique on the page.
     """
     hidden = studies.kept_back()
     allowed = [pair for pair in zip(indices, notes, strict=True) if found.study_ids[pair[0]] not in hidden]
@@ -155,6 +158,7 @@ def show_studies(
             for index, note, picture in zip(indices, notes, pictures, strict=True)
         ],
         query=read_query(results, pairs),
+        key=key,
     )
     if source_name is not None and (credit := sources.source(source_name).credit):
         st.caption(f":material/copyright: {credit}")

@@ -89,7 +89,8 @@ def show_two(results: ResultSet) -> None:
             f"**{results.titles[better]} has fewer errors than {results.titles[worse]} in {len(indices)} studies**"
         )
         notes = [f"{found.errors[better][index]} against {found.errors[worse][index]} errors" for index in indices]
-        show_studies(results, found, indices, notes, [first, second], "There is no such study.")
+        empty = "There is no such study."
+        show_studies(results, found, indices, notes, [first, second], empty, key=f"fewer_errors_{better}")
 
 
 def _difference(

@@ -70,7 +70,7 @@ def start_server(folder: Path, *options: str, port: int = 0, **environment: str)
     """Run the dashboard on a loopback port, a free one for 0, until the generator is closed."""
     own = {"CXR_CACHE": str(folder / "cache"), "CXR_REVIEWS": str(folder / "reviews.sqlite")}
     own |= {"CXR_EVALUATIONS": str(folder / "evaluations")} | environment
-    command, log = [sys.executable, "dashboard/serve.py", "run", "dashboard/app.py", *options], folder / "server.log"
+    command, log = [sys.executable, "dashboard/serve.py", *options], folder / "server.log"
     with serving(command, settings.REPOSITORY, log, port, **own) as (port, process):
         yield Server(f"http://127.0.0.1:{port}", log, psutil.Process(process.pid))
 

@@ -166,6 +166,9 @@ def take(browser: Browser, server: Server, pages: Mapping[str, str]) -> None:
                 page.wait_for_selector('.reading:not([data-image=""])', timeout=30_000)
                 if page.locator(".sheet").is_visible():
                     page.keyboard.press("Enter")
+            if name.startswith("read-place"):  # what a program is asked has a price, which somebody agrees to
+                page.get_by_role("button", name="reports and compare").click()
+                expect(page.locator(".viewer")).to_have_attribute("data-maps", "1", timeout=240_000)
             expect(page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=60_000)
             page.wait_for_timeout(1500)
             folder = KEPT_HERE if name.endswith("-openi") and name not in shown.NOBODYS else OUT

@@ -83,6 +83,7 @@ def test_a_lasso_fills_table_pictures_and_address_which_restores_it(shared: Watc
     other.page.close()
 
 
+@pytest.mark.slow
 def test_a_box_on_one_map_is_seen_on_the_other_and_the_other_way_round(shared: Watched) -> None:
     shared.open("embeddings?beside=CVE%3A+One+point+per+X-ray+%28image%29")
     expect(maps(shared)).to_have_count(2, timeout=60_000)
@@ -128,8 +129,11 @@ def test_a_point_shows_its_radiograph_and_a_click_opens_it_and_a_card_leads_to_t
     expect(picture).to_be_hidden()
     card = shared.page.locator(".cxr-cards a").last
     target = card.locator("b").inner_text()
+    shared.page.evaluate("window.cxrStays = true")
     card.click()
     expect(shared.page.locator(".viewer")).to_have_attribute("data-study", target, timeout=60_000)
+    assert shared.page.evaluate("window.cxrStays")  # the app was not loaded anew: what was uploaded would be gone
+    assert f"study={target}" in shared.page.url
 
 
 def test_a_group_is_chosen_by_keyboard_and_all_of_it_is_there_again_after_another_page(shared: Watched) -> None:

@@ -48,7 +48,7 @@ def test_shows_no_error_and_nothing_sticks_out(
 def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a dashboard with the light theme."""
     folder = tmp_path_factory.mktemp("light")
-    started = [sys.executable, "-m", "streamlit", *command(["--theme.base", "light"])]
+    started = [sys.executable, "dashboard/serve.py", *command(["--theme.base", "light"])]
     with serving(started, folder, folder / "log") as (port, _):
         yield f"http://127.0.0.1:{port}"
 

@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
 
 
 def command(options: Sequence[str]) -> list[str]:
-    """Streamlit's arguments for the dashboard with these options.
+    """Streamlit's options for the dashboard with these.
 
     Raises:
         CXRLensError: the dashboard's settings are missing, or a theme cannot be read.
@@ -71,8 +71,8 @@ def command(options: Sequence[str]) -> list[str]:
         name, equals, value = option.partition("=")
         if name == "--theme.base" and (equals or index + 1 < len(given)):
             rest = given[index + 1 :] if equals else given[index + 2 :]
-            return ["run", str(APP), *given[:index], *_theme(value if equals else given[index + 1]), *rest]
-    return ["run", str(APP), *given]
+            return [*given[:index], *_theme(value if equals else given[index + 1]), *rest]
+    return given
 
 
 def _theme(base: str) -> list[str]:

@@ -87,6 +87,7 @@ def write_imported(
         CheckpointError: the model writes no numbers.
         DiskError: it cannot be written.
     """
+    trained_on = trained_on.rstrip(".")
     learned = f"It learned from: {trained_on}." if trained_on else "What it learned from was not told."
     encoder = new_encoder(imported.encoder, imported.side)
     encoder.load_state_dict(imported.encoder_state)

@@ -2,6 +2,7 @@
 // The focus is on a row: j and k (or the arrows) move it, past the last row the page turns; x chooses, Enter opens.
 
 import { make } from "./dom.js"
+import { followLinks } from "./links.js"
 import { WORDS, sign } from "./marks.js"
 
 const tables = new WeakMap()
@@ -41,6 +42,7 @@ class Table {
     this.root = root
     this.events = new AbortController()
     root.addEventListener("keydown", (event) => this.key(event), { signal: this.events.signal })
+    followLinks(root, (query) => this.send("open", query), this.events.signal)
     root.addEventListener("change", (event) => this.choose(event.target), { signal: this.events.signal })
   }
 
