@@ -1,4 +1,4 @@
-"""Where torch computes and in which precision, as a user names them: checked before any work begins.
+"""Where a pair computes and in which precision, as a user names them: checked before any work begins.
 
 A pair knows both (`core.bundles.library.BundleLibrary` puts it there), and what makes tensors for it asks it.
 """
@@ -14,8 +14,13 @@ from core.types import CXRLensError
 if TYPE_CHECKING:
     import torch
 
-Precision: TypeAlias = Literal["fp32", "bf16"]
-"""bf16: torch computes in bfloat16 where it is safe (autocast); weights and sums stay in fp32."""
+Precision: TypeAlias = Literal["fp32", "bf16", "openvino", "auto"]
+"""How a pair computes.
+
+bf16: torch computes in bfloat16 where it is safe (autocast); weights and sums stay in fp32. openvino: its encoder is
+run by OpenVINO in fp32, where that gives what torch gives, else by torch in fp32. auto: likewise, but that OpenVINO
+may be missing, or a GPU compute, without a word (`core.encoders.engines`).
+"""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -38,7 +43,7 @@ def check_precision(name: str) -> Precision:
     for precision in PRECISIONS:
         if name == precision:
             return precision
-    raise CXRLensError(f"A precision is {' or '.join(PRECISIONS)}, not '{name}'.")
+    raise CXRLensError(f"A precision is {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not '{name}'.")
 
 
 def open_device(name: str = "auto") -> torch.device:
@@ -72,4 +77,4 @@ def computing(device: torch.device, precision: Precision) -> AbstractContextMana
     """
     import torch
 
-    return nullcontext() if check_precision(precision) == "fp32" else torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16) if check_precision(precision) == "bf16" else nullcontext()

@@ -1,6 +1,8 @@
 """PNG and JPEG are read to known numbers; what is cut off, damaged or no image is refused with a helpful sentence."""
 
+import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -215,3 +217,17 @@ def test_no_damage_of_a_codestream_ends_the_process(syntax: UID) -> None:
         except ImageError:
             outcomes.add("refused")
     assert outcomes == {(64, 64), "refused"}
+
+
+def test_the_hash_is_worked_out_once_and_only_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(tmp_path / "a.png")
+    made, sha256 = [], hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda *given: made.append(1) or sha256(*given))
+    film = read_image(tmp_path / "a.png")
+    assert not made
+    pixels = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64).astype(np.float32) / 255
+    expected = sha256(b"64x64:" + pixels.tobytes()).hexdigest()
+    assert [film.sha256, film.sha256] == [expected] * 2
+    assert len(made) == 1

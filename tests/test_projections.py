@@ -18,7 +18,8 @@ from core.encoders.random_filters import with_random_filters
 from core.projection import quality as map_quality
 from core.projection.job import ProjectionJob, cache_folder, compute, content_key, load
 from core.projection.methods import METHODS, ProjectionConfig, fit_pca, place, project
-from core.types import CXRLensError
+from core.projection.placing import place_by_neighbours
+from core.types import CXRLensError, Projection
 from tests import needs
 
 pytestmark = pytest.mark.numeric
@@ -60,6 +61,38 @@ def test_keeps_planted_groups_apart_is_seeded_and_places_new_points_into_their_g
     found = place(x, placed, new, config)
     centres = np.stack([placed.coordinates[group == GROUPS].mean(0) for group in range(3)])
     assert np.linalg.norm(found[:, None] - centres, axis=2).argmin(1).tolist() == [0, 1, 2]
+
+
+def _noisy(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points in ten dimensions, (count, 10), and a map of them that is not in the middle, (count, 2)."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(count, 10)).astype(np.float32)
+    return x, (8 * x[:, :2] + rng.normal(size=(count, 2)) + [40, -15]).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [12, 60, 900])
+def test_new_points_of_t_sne_are_placed_as_by_open_tsne_with_all_forces(count: int) -> None:
+    import openTSNE
+
+    x, there = _noisy(count)
+    new = x[:7] + np.float32(0.3)
+    found = place_by_neighbours(x, there, new, 30.0)
+    affinities = openTSNE.affinity.PerplexityBasedNN(x, min(30, (count - 1) / 3), method="exact")
+    peer = openTSNE.TSNEEmbedding(there.astype(float), affinities, negative_gradient_method="bh", theta=0.0)
+    middle = (there.max(0) + there.min(0)) / 2  # to which the peer moves the map
+    expected = np.asarray(peer.transform(new)) + middle
+    assert np.abs(found - expected).max() < 0.01 * np.ptp(there)
+
+
+def test_a_point_is_placed_where_the_map_is_and_by_itself() -> None:
+    x, there = _noisy(200)
+    config, new = ProjectionConfig(method="t-SNE", perplexity=10), x[:4] + np.float32(0.2)
+    found = place(x, Projection(there, "t-SNE", {}), new, config)
+    shift = np.float32([300, -70])
+    moved = place(x, Projection(there + shift, "t-SNE", {}), new, config)
+    assert moved == pytest.approx(found + shift, abs=0.01)
+    alone = [place(x, Projection(there, "t-SNE", {}), each[None], config)[0] for each in new]
+    assert np.stack(alone) == pytest.approx(found, abs=1e-4)
 
 
 @pytest.mark.parametrize("method", ["PCA", "t-SNE"])

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from core.decoders import Decoder, Memory
+from core.decoders.rules import Rules, Written
 from core.decoders.search import GenerateConfig, Hypothesis, generate
 from core.text import END, PAD, SENTENCE_END, SPECIAL_TOKENS, START, UNKNOWN, Vocabulary, count_words, split_sentences
 from core.types import CXRLensError, VisualTokens
@@ -21,6 +24,7 @@ WORDS = (
     *("xxxx", "___", "1", "5", "cm", "or", "pneumothorax", "spine", "bones", "intact", "small", "left"),
 )
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
+STOP = VOCABULARY.words.index(".")
 ONE = VisualTokens(torch.zeros(1, 3, 4), (), ("x",) * 3)
 
 
@@ -231,3 +235,22 @@ def test_no_study_depends_on_its_batch(decoder: Decoder, visual: VisualTokens, v
 def test_impossible_settings_of_sentences_are_refused() -> None:
     with pytest.raises(CXRLensError, match="min_sentence_words"):
         GenerateConfig(min_sentence_words=-1)
+
+
+@given(st.data())
+@settings(max_examples=80, deadline=None)
+def test_what_would_repeat_an_n_gram_is_what_a_search_through_each_sentence_finds(data: st.DataObject) -> None:
+    size, rows = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+    config = GenerateConfig(no_repeat_ngram=size, min_sentence_words=data.draw(st.sampled_from([0, 2])))
+    written = Written(Rules(config, VOCABULARY, len(VOCABULARY), torch.device("cpu"), plans=False), rows)
+    ids = st.integers(len(SPECIAL_TOKENS), len(SPECIAL_TOKENS) + 5)
+    for words in data.draw(st.lists(st.lists(ids, min_size=rows, max_size=rows), max_size=12)):
+        written.follow(torch.arange(rows), torch.tensor(words))
+    expected = set()
+    for row, whole in enumerate(written.ids.tolist()):
+        sentence = whole[len(whole) - whole[::-1].index(STOP) :] if STOP in whole else whole
+        last = sentence[len(sentence) - size + 1 :]
+        grams = [sentence[start : start + size] for start in range(len(sentence) - size + 1)]
+        expected |= {(row, gram[-1]) for gram in grams if gram[:-1] == last}
+    found = written._repeats()
+    assert set(zip(*(each.tolist() for each in found), strict=True)) == expected

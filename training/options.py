@@ -79,9 +79,11 @@ Nodes = Annotated[
     int | None, typer.Option("--num-nodes", min=1, help="Machines; start the command on each: docs/scale.md.")
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16"],
+    Literal["fp32", "bf16", "openvino", "auto"],
     typer.Option(
-        help="bf16 writes and embeds in bfloat16 where that is safe; reports may differ.", envvar="CXR_PRECISION"
+        help="bf16 writes and embeds in bfloat16 where that is safe; reports may differ. openvino runs encoders by "
+        "OpenVINO where it gives what torch gives; auto does where it is installed.",
+        envvar="CXR_PRECISION",
     ),
 ]
 Accelerator = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes GPUs where there are some.")]

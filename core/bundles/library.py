@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from core.bundles.card import (
     BundleError,
     Card,
     check_files,
+    encoder_weights,
     no_bundle,
     read_card,
     read_content,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from core.bundles.pair import ReportModel
     from core.encoders import Encoder
     from core.encoders.ccve import ClusterTexts
+    from core.encoders.engines import Engine
 
 CLUSTER_FILE = "clusters.safetensors"
 EXPECTED_WORDS = 24
@@ -78,6 +81,7 @@ class BundleLibrary:
         self._device, self._precision = device, precision
         self._models: BoundedCache[str, ReportModel] = BoundedCache(_MOST)
         self._encoders: BoundedCache[tuple[Path, str], Encoder] = BoundedCache(_MOST)
+        self._engines: BoundedCache[tuple[str, ...], Engine] = BoundedCache(_MOST)
 
     def _folders(self) -> list[Path]:
         if not self.folder.is_dir():
@@ -172,7 +176,21 @@ class BundleLibrary:
         device = open_device(self._device)
         check_files(folder)
         card = read_card(folder)
-        return lookup(_OPENERS, card.kind, "kind of bundle")(self, folder, card, device, precision)
+        model = lookup(_OPENERS, card.kind, "kind of bundle")(self, folder, card, device, precision)
+        if precision in ("fp32", "bf16"):
+            return model
+        return replace(model, engine=self._engine(model))
+
+    def _engine(self, model: ReportModel) -> Engine:
+        """What runs a pair's encoder; pairs that share an encoder share it."""
+        from core.encoders.engines import choose
+
+        weights = encoder_weights(model.card)
+
+        def make() -> Engine:
+            return choose(model.encoder, weights, model.precision, model.device)
+
+        return self._engines.get_or_make(tuple(weights), make)
 
     def _load_pair(self, folder: Path, card: Card, device: torch.device, precision: Precision) -> ReportModel:
         from core.bundles.gates import check_of

@@ -22,6 +22,7 @@ from core.types import PAD, Fit, FloatImage, Report, VisualTokens
 
 if TYPE_CHECKING:
     from core.bundles.card import Card
+    from core.encoders.engines import Engine, Look
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ReportModel:
         vocabulary: ids to words.
         precision: in which it encodes and writes. Explanations compute in fp32 whatever it is (`core.explain.subject`).
         check: what looks at an image before its report is shown.
+        engine: what runs the encoder where the precision asks for one; None is torch.
     """
 
     card: Card
@@ -43,6 +45,7 @@ class ReportModel:
     vocabulary: Vocabulary
     precision: Precision = "fp32"
     check: Check = UNCHECKED
+    engine: Engine | None = None
 
     @property
     def image_size(self) -> int:
@@ -54,6 +57,12 @@ class ReportModel:
     def device(self) -> torch.device:
         """Where it computes."""
         return next(self.encoder.parameters()).device
+
+    @property
+    def look(self) -> Look:
+        """How its encoder is run in its precision."""
+        by_torch = self.engine is None or self.precision in ("fp32", "bf16")
+        return self.encoder if by_torch else self.engine.look  # type: ignore[union-attr]
 
     def computing(self) -> AbstractContextManager[Any]:
         """The context in which it computes in its precision."""
@@ -89,8 +98,7 @@ def encode_images(model: ReportModel, images: list[FloatImage]) -> VisualTokens:
 def encode_batch(model: ReportModel, images: Tensor) -> VisualTokens:
     """Visual tokens of images (B, 1, side, side) in [0, 1], of the model's side; on the model's device."""
     with model.computing():
-        tokens: VisualTokens = model.encoder(images.to(model.device))
-    return tokens
+        return model.look(images.to(model.device))
 
 
 @torch.inference_mode()

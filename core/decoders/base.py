@@ -60,7 +60,10 @@ class DecoderState(Protocol):
         ...
 
     def reorder(self, rows: Tensor) -> Self:
-        """Keep hypotheses ``rows`` (rows,); each comes from its own study's rows."""
+        """Keep hypotheses ``rows`` (rows,); each comes from its own study's rows.
+
+        By ``index_select``, which takes less than half the time of an index in brackets.
+        """
         ...
 
 

@@ -55,18 +55,22 @@ class HierarchicalState:
         if len(rows) < before:
             beams = before // len(image)
             studies = rows[::beams] // beams
-            image, keys, summary = image[studies], keys[studies], summary[rows]
+            image, keys, summary = (
+                image.index_select(0, studies),
+                keys.index_select(0, studies),
+                summary.index_select(0, rows),
+            )
         return replace(
             self,
             image=image,
             keys=keys,
             summary=summary,
-            planner=(self.planner[0][rows], self.planner[1][rows]),
-            topic=self.topic[rows],
-            writer=(self.writer[0][rows], self.writer[1][rows]),
-            sentence=self.sentence[rows],
-            word=self.word[rows],
-            attention=self.attention[rows],
+            planner=(self.planner[0].index_select(0, rows), self.planner[1].index_select(0, rows)),
+            topic=self.topic.index_select(0, rows),
+            writer=(self.writer[0].index_select(0, rows), self.writer[1].index_select(0, rows)),
+            sentence=self.sentence.index_select(0, rows),
+            word=self.word.index_select(0, rows),
+            attention=self.attention.index_select(0, rows),
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.decoders.base import Decoder, DecoderOutput, Memory
-from core.decoders.transformer import KeysValues
+from core.decoders.transformer import KeysValues, chosen
 from core.packages import module
 from core.pieces import Numbering
 from core.text import START
@@ -41,9 +41,9 @@ class CachedState:
         """Keep hypotheses ``rows``. While all studies go on the memory stays: a row never changes its study."""
         memory, tokens = self.memory, self.tokens
         if len(rows) < len(tokens):
-            memory, tokens = tuple((key[rows], value[rows]) for key, value in memory), tokens[rows]
-        words = tuple((key[rows], value[rows]) for key, value in self.words)
-        return replace(self, words=words, memory=memory, tokens=tokens, attention=self.attention[rows])
+            memory, tokens = chosen(memory, rows), tokens.index_select(0, rows)
+        attention = self.attention.index_select(0, rows)
+        return replace(self, words=chosen(self.words, rows), memory=memory, tokens=tokens, attention=attention)
 
 
 class HuggingFaceDecoder(Decoder):

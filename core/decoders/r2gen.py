@@ -41,7 +41,7 @@ class RelationalState:
 
     def reorder(self, rows: Tensor) -> Self:
         """Keep hypotheses ``rows``."""
-        return type(self)(self.read.reorder(rows), self.relations[rows])
+        return type(self)(self.read.reorder(rows), self.relations.index_select(0, rows))
 
 
 class RelationalMemory(nn.Module):

@@ -122,8 +122,8 @@ class Written:
     Attributes:
         ids: (rows, t) what each has written, START left out; PAD for words that are left out.
         begin: (rows,) step at which its sentence began.
-        count: (rows,) words in it.
-        number: (rows,) its ids as one number, while it is short.
+        count: (rows,) words in it; 0 where sentences may be of any length.
+        number: (rows,) its ids as one number, while it is short; likewise.
         last: (rows,) id of its last word.
         before: (rows,) id of the word before.
     """
@@ -163,11 +163,15 @@ class Written:
         rules = self.rules
         if not self.follows_sentences:
             return log_probabilities.masked_fill(rules.never, -math.inf)
-        places = torch.from_numpy(self._places()).to(log_probabilities.device)
-        ruled = log_probabilities.masked_fill(rules.forbidden[places], -math.inf)
+        forbidden = rules.never
+        if rules.min_words:
+            forbidden = rules.forbidden[torch.from_numpy(self._places()).to(log_probabilities.device)]
+        ruled = log_probabilities.masked_fill(forbidden, -math.inf)
         rows, words = self._repeats()
         if len(rows):
             ruled[torch.from_numpy(rows), torch.from_numpy(words)] = -math.inf
+        elif not rules.min_words:
+            return ruled
         stuck = ruled.amax(1).isneginf()
         if stuck.any():
             ruled[stuck] = log_probabilities[stuck].masked_fill(rules.never, -math.inf)
@@ -181,12 +185,13 @@ class Written:
         self._go_on(rows.cpu().numpy())
         # A point after a number was a full stop if no number follows.
         over = rules.point[self.last] & rules.numbers[self.before] & ~rules.numbers[written]
+        ends = rules.ends[written] & ~(rules.point[written] & rules.numbers[self.last])
         begin = np.where(over, step, self.begin)
-        count = np.where(over, 0, self.count) + rules.words[written]
-        number = np.where(step - begin < MOST_SHORT, np.where(over, 0, self.number) * rules.size + written, -1)
-        over = rules.ends[written] & ~(rules.point[written] & rules.numbers[self.last])
-        self.begin, self.count = np.where(over, step + 1, begin), np.where(over, 0, count)
-        self.number = np.where(over, 0, number)
+        if rules.min_words:
+            number = np.where(step - begin < MOST_SHORT, np.where(over, 0, self.number) * rules.size + written, -1)
+            self.count = np.where(ends, 0, np.where(over, 0, self.count) + rules.words[written])
+            self.number = np.where(ends, 0, number)
+        self.begin = np.where(ends, step + 1, begin)
         self.before, self.last = self.last, written
         self.ids = np.concatenate([self.ids, written[:, None]], axis=1)
 
@@ -198,7 +203,7 @@ class Written:
     def _places(self) -> Ids:
         """The `Place` of each row, (rows,)."""
         rules, last = self.rules, self.last
-        short = (self.count < rules.min_words) & ~np.isin(self.number, rules.short)
+        short = (self.count < rules.min_words) & ~(self.number[:, None] == rules.short).any(1)
         number, point = rules.numbers[last], rules.point[last]
         pointed = point & rules.numbers[self.before]
         decimal = number & ~(rules.point[self.before] & (self.count > 1))  # it has no decimal point yet
@@ -214,13 +219,13 @@ class Written:
     def _repeats(self) -> tuple[Ids, Ids]:
         """Rows and words: each word would complete an n-gram that the row's sentence already has."""
         size, step = self.rules.ngram, self.ids.shape[1]
-        longest = step - int(self.begin.min(initial=step))
-        if not size or longest < size:
+        first = int(self.begin.min(initial=step))  # no sentence begins before it
+        count = step - size + 1 - first
+        if not size or count < 1:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        seen = self.ids[:, step - longest :]  # of each row, its sentence at least
-        grams = np.lib.stride_tricks.sliding_window_view(seen, size, axis=1)  # (rows, grams, size)
-        comes_again = (self.begin - (step - longest))[:, None] <= np.arange(grams.shape[1])
+        comes_again = self.begin[:, None] <= np.arange(first, first + count)
         for place in range(size - 1):
-            comes_again &= grams[:, :, place] == seen[:, longest - size + 1 + place, None]
+            start = first + place
+            comes_again &= self.ids[:, start : start + count] == self.ids[:, step - size + 1 + place, None]
         rows, places = comes_again.nonzero()
-        return rows, grams[rows, places, -1]
+        return rows, self.ids[rows, first + places + size - 1]

@@ -126,7 +126,8 @@ def generate(
         rows = search.advance(logits, state.attention if return_attention else None)
         if not len(rows):
             break
-        state = state.reorder(rows)
+        if beams > 1 or len(rows) < len(last):  # greedy rows go on as they are
+            state = state.reorder(rows)
         last = search.words[-1]
     return [search.best(study) for study in range(studies)]
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 KeysValues = tuple[Tensor, Tensor]
 
 
+def chosen(pairs: tuple[KeysValues, ...], rows: Tensor) -> tuple[KeysValues, ...]:
+    """Rows of keys and values, each (B, A, M, width / A)."""
+    return tuple((key.index_select(0, rows), value.index_select(0, rows)) for key, value in pairs)
+
+
 @dataclass(frozen=True, slots=True)
 class TransformerState:
     """Keys and values of the words so far, and of the memory, by layer.
@@ -38,13 +43,13 @@ class TransformerState:
 
     def reorder(self, rows: Tensor) -> Self:
         """Keep hypotheses ``rows``. The memory of studies that go on stays: a hypothesis never changes its study."""
-        words = tuple((key[rows], value[rows]) for key, value in self.words)
         memory, before = self.memory, len(self.attention)
         if len(rows) < before:
             beams = before // len(memory[0][0][0])
             studies = rows[::beams] // beams
-            memory = tuple(tuple((key[studies], value[studies]) for key, value in levels) for levels in memory)
-        return replace(self, words=words, memory=memory, attention=self.attention[rows])
+            memory = tuple(chosen(levels, studies) for levels in memory)
+        attention = self.attention.index_select(0, rows)
+        return replace(self, words=chosen(self.words, rows), memory=memory, attention=attention)
 
 
 def by_study(

@@ -65,6 +65,8 @@ class Encoder(nn.Module):
     normalize: Normalize
     reads_words: ClassVar[bool] = False
     """Whether it has a text tower, which is built with the vocabulary."""
+    costly: ClassVar[str] = ""
+    """The part that another engine can run (`core.encoders.engines`), as `get_submodule` finds it; "": all of it."""
 
     @classmethod
     def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:

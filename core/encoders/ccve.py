@@ -62,6 +62,7 @@ class ClusterClipEncoder(ContrastiveEncoder):
     """Thirteen filtered images, thirteen embeddings. Tokens are filters, not image cells: there is no grid."""
 
     source = "ccve"
+    costly = "clip.image"  # the filters are Fourier transforms, which OpenVINO does not read
 
     @classmethod
     def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:

@@ -384,11 +384,11 @@ _VALUE = re.compile(r":[^:]*\b(?!(?:of|no|not|without|for|or|and|to|with|the|a|a
 
 # A full stop between digits is a decimal point, also in a decoder's "1 . 5". A question mark before a word asks, as
 # in "?pneumonia". "2)" begins a statement, and so does "effusion:" behind a separator.
+# Each alternative begins with a character of its own, by which the search finds it.
 _END = re.compile(
-    r"(?<!\bvs)(?<!\d )\.(?=[\s.a-z]|$)|(?<=\d )\.(?! ?\d)|!(?=\s|$)|(?<=[\w)\"'])\?(?=\s|$)|\n"
-    r"|(?<=\s)(?=#?\d{1,2}\)\s)|(?<=\s)(?=\([1-9]\)\s*[a-z])|(?<=\s)(?=#\d{1,2}\s)|(?=\u2022)|(?<=\s)(?=(?:[a-e]|[ivx]{1,4})\)\s)|(?<=\s)(?=\*\s)"
-    r"|\|"
+    r"\.(?<!\bvs\.)(?<!\d \.)(?=[\s.a-z]|$)|\.(?<=\d \.)(?! ?\d)|!(?=\s|$)|\?(?<=[\w)\"']\?)(?=\s|$)|\n|\|"
 )
+_BEGIN = re.compile(r"\s(?=#?\d{1,2}\)\s|\([1-9]\)\s*[a-z]|#\d{1,2}\s|(?:[a-e]|[ivx]{1,4})\)\s|\*\s)|(?=\u2022)")
 
 
 def _statements(text: str, lower: str) -> Iterator[Statement]:
@@ -453,6 +453,8 @@ def _is_over(gap: str, ahead: Literal["findings", "counted", None], *, one_line:
 def _spans(lower: str, text: str) -> Iterator[tuple[int, int]]:
     """Yield where statements start and end, outer spaces left out."""
     ends = [found.end() for found in _END.finditer(lower)]
+    if any(mark in lower for mark in ")#*\u2022"):
+        ends = sorted({*ends, *(found.end() for found in _BEGIN.finditer(lower))})
     if ":" in lower:
         ends = sorted({*ends, *_heading_starts(lower, text)})
         ends = sorted({*ends, *_label_starts(lower, ends)})

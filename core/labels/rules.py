@@ -16,6 +16,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ RULES_VERSION: str = _RULES["version"]
 _MAX_WORDS = 9  # ours: between a structure and the word that judges it; beyond, it is about something else
 _MAX_REACH = 400  # ours: characters a cue can reach; the longest list of denials is shorter
 _CLOSE = 25  # ours: characters between a structure and a word that judges it rather than the next structure
+_REMEMBERED = 8192  # ours: sentences, of 1,000 characters at most; some 30 MB when all are full
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def label_report(text: str) -> LabeledReport:
     mentions: list[Mention] = []
     says_something = False
     for statement in read.statements:
-        found = _read_statement(read.text, statement.start, statement.end)
+        found = _mentions(read.text, statement.start, statement.end)
         if statement.section != "counted":  # of another part of the body
             found = [mention for mention in found if mention.observation == SUPPORT_DEVICES]
         mentions += found
@@ -96,6 +98,22 @@ def label_report(text: str) -> LabeledReport:
     if says_something:
         states[NO_FINDING] = no_finding_state(states)
     return LabeledReport(states, tuple(mentions))
+
+
+def _mentions(lower: str, start: int, end: int) -> list[Mention]:
+    """The mentions of a statement, decided once for all texts that have it; what a section makes of it is not."""
+    into = start > 0 and (lower[start - 1].isalnum() or lower[start - 1] == "_")
+    first = start - into  # phrases begin at words, so of what stands before only that character is seen
+    return [
+        Mention(each.observation, each.state, each.start + first, each.end + first, start, end, each.reason)
+        for each in _remembered(lower[first:end], int(into))
+    ]
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(lower: str, start: int) -> tuple[Mention, ...]:
+    """The mentions of a statement from ``start`` to the end of a text; a function of these characters alone."""
+    return tuple(_read_statement(lower, start, len(lower)))
 
 
 def _moved(mention: Mention, read: ReadText) -> Mention:

@@ -29,6 +29,7 @@ _LIBRARIES = ("numpy", "scikit-learn", "openTSNE", "umap-learn", "pynndescent", 
 MOST_FILES = 500
 """Maps that are kept; the oldest go first. Each takes some kilobytes."""
 _VERSION = 2  # raise it when the same input gives another map
+_PLACED = 2  # raise it when the same point is placed elsewhere in the same map
 
 
 def cache_folder() -> Path:
@@ -46,7 +47,7 @@ def fingerprint(values: Floats) -> str:
 def content_key(features: Floats | str, config: ProjectionConfig, new: Floats | None = None) -> str:
     """Hash of all that decides a map: data (or their `fingerprint`), parameters, versions of the libraries."""
     of_data = features if isinstance(features, str) else fingerprint(features)
-    parts = [_VERSION, config.used(), versions(_LIBRARIES), of_data, "" if new is None else fingerprint(new)]
+    parts = [_VERSION, config.used(), versions(_LIBRARIES), of_data, "" if new is None else [_PLACED, fingerprint(new)]]
     return hash_of(parts, 32)
 
 

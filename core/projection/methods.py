@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from core.projection.placing import place_by_neighbours
 from core.types import CXRLensError, Projection
 
 Method = Literal["PCA", "t-SNE", "UMAP"]
@@ -201,18 +202,7 @@ def place(features: Floats, placed: Projection, new: Floats, config: ProjectionC
     axes, limited = fit_pca(features, config.components, config.seed), _limited(len(features), config)[0]
     reduced, moved = axes.place(features), axes.place(new)
     if config.method == "t-SNE":
-        import openTSNE
-
-        affinities = openTSNE.affinity.PerplexityBasedNN(
-            reduced, limited.perplexity, method="exact", random_state=config.seed
-        )
-        embedding = openTSNE.TSNEEmbedding(
-            placed.coordinates.astype(np.float64),
-            affinities,
-            negative_gradient_method=_gradient(len(features), config.dimensions),
-            random_state=config.seed,
-        )
-        return np.asarray(embedding.transform(moved, perplexity=min(5.0, limited.perplexity)), dtype=np.float32)
+        return place_by_neighbours(reduced, placed.coordinates, moved, limited.perplexity)
     # UMAP keeps no state that could be stored without pickle: it is built again around the coordinates.
     with _quiet():
         model = _umap_model(limited, init=placed.coordinates, n_epochs=0).fit(reduced)

@@ -25,6 +25,7 @@ from core.types import VisualTokens
 from training.bench import hugging_face as bench_hugging_face
 from training.bench import maps as bench_maps
 from training.bench import scale as bench_scale
+from training.bench import shortcuts as bench_shortcuts
 from training.bench.scale import fastest
 from training.threads import use_threads_for
 
@@ -262,6 +263,7 @@ PARTS: Mapping[str, Callable[[], Iterator[str]]] = {
     "maps": bench_maps.rows,
     "scale": bench_scale.report,
     "hugging_face": bench_hugging_face.report,
+    "shortcuts": bench_shortcuts.report,
 }
 """What can be measured alone -> its lines, each as soon as it is measured."""
 

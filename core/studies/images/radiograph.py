@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Grey:
     inverse: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Radiograph:
     """A decoded image, ready for `fit_square`.
 
@@ -58,7 +59,6 @@ class Radiograph:
         pixel_spacing: (row, column) distance of pixel centres in millimetres, if the file tells it.
         bits: grey levels are 2 to this power.
         format: "PNG", "JPEG" or "DICOM".
-        sha256: of the decoded pixels and their shape: the same picture in two formats has one hash.
         warnings: sentences for the reader; empty if all is well.
         view: "PA", "AP" or "LATERAL" if the file says so, otherwise "".
         grey: the file's own values; None where ``pixels`` are all there is, as of a PNG or JPEG file, or where the file
@@ -69,10 +69,20 @@ class Radiograph:
     pixel_spacing: tuple[float, float] | None
     bits: int
     format: str
-    sha256: str
     warnings: tuple[str, ...]
     view: str
     grey: Grey | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the decoded pixels and their shape: the same picture in two formats has one.
+
+        Worked out when it is first asked for: of a large film it takes a quarter of the time that reading takes.
+        """
+        height, width = self.pixels.shape
+        digest = hashlib.sha256(f"{height}x{width}:".encode())
+        digest.update(np.ascontiguousarray(self.pixels).data)
+        return digest.hexdigest()
 
 
 def finish(
@@ -86,7 +96,7 @@ def finish(
     view: str = "",
     grey: Grey | None = None,
 ) -> Radiograph:
-    """Check what all formats must fulfil, and hash the pixels.
+    """Check what all formats must fulfil.
 
     Raises:
         ImageError: all pixels are equal.
@@ -107,9 +117,7 @@ def finish(
         )
     pixels = np.ascontiguousarray(pixels, dtype=np.float32)
     pixels.flags.writeable = False  # the hash must stay true
-    digest = hashlib.sha256(f"{height}x{width}:".encode())
-    digest.update(pixels.data)
-    return Radiograph(pixels, pixel_spacing, bits, kind, digest.hexdigest(), tuple(dict.fromkeys(notes)), view, grey)
+    return Radiograph(pixels, pixel_spacing, bits, kind, tuple(dict.fromkeys(notes)), view, grey)
 
 
 def check_size(name: str, width: int, height: int, *, frames: int = 1, samples: int = 1) -> None:

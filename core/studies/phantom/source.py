@@ -203,8 +203,7 @@ def _masks(patient: int, visit: int, seed: int, size: int) -> dict[str, Mask]:
 
 def film_of(pixels: FloatImage, view: str) -> Radiograph:
     """A picture that stands for a film; its size in the patient is not known."""
-    sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
-    return Radiograph(pixels, None, ORIGINAL_BITS, "phantom", sha256, (), view)
+    return Radiograph(pixels, None, ORIGINAL_BITS, "phantom", (), view)
 
 
 def true_findings(facts: Sequence[Fact], masks: Mapping[str, Mask]) -> tuple[TrueFinding, ...]:

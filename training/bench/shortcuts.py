@@ -1,0 +1,191 @@
+"""What is done once instead of again, against the way without it in the same run: ``make bench PARTS=shortcuts``.
+
+The results of both ways are compared before anything is measured. CPU time, medians of runs that take turns.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import operator
+import re
+import time
+from collections.abc import Callable, Iterator
+from csv import DictReader
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from PIL import Image
+
+from core.bundles.card import encoder_weights
+from core.bundles.library import BundleLibrary
+from core.decoders import build_decoder
+from core.decoders.search import GenerateConfig, generate
+from core.encoders import Encoder
+from core.encoders.base import build_encoder
+from core.encoders.engines import TOLERANCE, Look, choose
+from core.labels import report_text, rules
+from core.paths import BUNDLES
+from core.projection.methods import ProjectionConfig, fit_pca, place
+from core.studies.images import fit_square
+from core.studies.images.picture import read_jpeg
+from core.studies.model_image import grey_levels
+from core.text import SPECIAL_TOKENS, TERMINATORS, Vocabulary
+from core.types import Projection, VisualTokens
+
+OPENI = Path(__file__).resolve().parents[3] / "shared" / "data" / "openi" / "indiana_reports.csv"
+"""Open-i's reports beside the clone; without them its row is left out."""
+TURNS = 5
+ENDS = re.compile(
+    r"(?<!\bvs)(?<!\d )\.(?=[\s.a-z]|$)|(?<=\d )\.(?! ?\d)|!(?=\s|$)|(?<=[\w)\"'])\?(?=\s|$)|\n"
+    r"|(?<=\s)(?=#?\d{1,2}\)\s)|(?<=\s)(?=\([1-9]\)\s*[a-z])|(?<=\s)(?=#\d{1,2}\s)|(?=\u2022)"
+    r"|(?<=\s)(?=(?:[a-e]|[ivx]{1,4})\)\s)|(?<=\s)(?=\*\s)|\|"
+)
+"""Where statements end, in one expression, which tries every alternative at every character."""
+
+
+def in_turns(
+    plain: Callable[[], Any], ours: Callable[[], Any], same: Callable[[Any, Any], bool] = operator.eq
+) -> tuple[float, float]:
+    """Seconds of CPU of two ways to do the same, medians of runs that take turns, so that both meet the same machine.
+
+    Raises:
+        RuntimeError: they do not give the same.
+    """
+    if not same(plain(), ours()):
+        raise RuntimeError("Both ways must give the same result.")
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(TURNS):
+        for work, found in zip((plain, ours), times, strict=True):
+            began = time.process_time()
+            work()
+            found.append(time.process_time() - began)
+    return median(times[0]), median(times[1])
+
+
+def _openi() -> list[str]:
+    with OPENI.open(newline="", encoding="utf-8") as file:
+        return [row[part] for row in DictReader(file) for part in ("findings", "impression") if row[part]]
+
+
+def _generated() -> list[str]:
+    lines = (BUNDLES / "phantom-reports.jsonl").read_text(encoding="utf-8").splitlines()
+    return [text for line in lines for name, text in json.loads(line).items() if name.startswith("phantom-")]
+
+
+def labels() -> Iterator[tuple[str, float, float]]:
+    """The rule labeler, which remembers sentences, against every statement decided anew, its end sought everywhere."""
+
+    def anew(texts: list[str]) -> list[rules.LabeledReport]:
+        with patch.object(rules, "_mentions", rules._read_statement), patch.object(report_text, "_END", ENDS):
+            return rules.label_reports(texts)
+
+    def first_time(texts: list[str]) -> list[rules.LabeledReport]:
+        rules._remembered.cache_clear()
+        return rules.label_reports(texts)
+
+    for what, texts in (("of Open-i", _openi() if OPENI.is_file() else []), ("that pairs wrote", _generated())):
+        if texts:
+            name = f"rule labeler, {len(texts):,} reports {what}, nothing remembered"
+            yield name, *in_turns(lambda texts=texts: anew(texts), lambda texts=texts: first_time(texts))  # type: ignore[misc]
+
+
+def one_point(count: int = 10_000, width: int = 640) -> tuple[str, float, float]:
+    """One point placed into a t-SNE map by its neighbours, against openTSNE, which asks for those of all first."""
+    import openTSNE
+
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(count, width)).astype(np.float32)
+    there = (8 * features[:, :2] + rng.normal(size=(count, 2))).astype(np.float32)
+    there -= (there.max(0) + there.min(0)) / 2  # where openTSNE puts it
+    config, new = ProjectionConfig(method="t-SNE"), features[:1] + np.float32(0.1)
+
+    def with_all() -> Any:
+        axes = fit_pca(features, config.components, config.seed)
+        affinities = openTSNE.affinity.PerplexityBasedNN(axes.place(features), config.perplexity, method="exact")
+        embedding = openTSNE.TSNEEmbedding(there.astype(np.float64), affinities, negative_gradient_method="bh")
+        return np.asarray(embedding.transform(axes.place(new)))
+
+    placed = Projection(there, "t-SNE", {})
+    near = 0.01 * float(np.ptp(there))
+    return f"one point into a t-SNE map of {count:,}", *in_turns(
+        with_all,
+        lambda: place(features, placed, new, config),
+        lambda one, other: bool(np.abs(one - other).max() < near),
+    )
+
+
+def large_film(height: int = 3056, width: int = 2544) -> tuple[str, float, float]:
+    """A JPEG read for the image cache, which asks for no hash of its pixels, against hashing them too."""
+    pixels = np.random.default_rng(0).normal(128, 40, (height // 4, width // 4)).clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    data = file.getvalue()
+
+    def read(hashed: bool) -> Any:
+        film = read_jpeg(data, "film")
+        if hashed:
+            film.sha256  # noqa: B018 - it is worked out here
+        return grey_levels(fit_square(film.pixels, 256)[0])
+
+    return f"a JPEG of {height} x {width} into the cache, hashed and not", *in_turns(
+        lambda: read(hashed=True), lambda: read(hashed=False), np.array_equal
+    )
+
+
+def engines() -> Iterator[tuple[str, float, float]]:
+    """Encoders run by OpenVINO, against torch; only those that it gives the same tokens. Two images, one thread."""
+    library, made = BundleLibrary(BUNDLES), dict[str, tuple[Encoder, list[str]]]()
+    for name in ("cve", "ccve", "dve", "fve"):
+        model = library.load(f"phantom-{name}-transformer")
+        made[f"{name.upper()}, demo size"] = model.encoder, encoder_weights(model.card)
+    for name in ("dve", "fve"):
+        torch.manual_seed(0)
+        made[f"{name.upper()}, paper size"] = build_encoder(name, "paper").freeze(), ["bench", name]
+    for name, (encoder, weights) in made.items():
+        side: int = encoder.normalize.image_size  # type: ignore[assignment]
+        images, engine = torch.rand(2, 1, side, side), choose(encoder, weights, "openvino", torch.device("cpu"))
+
+        def run(look: Look, images: torch.Tensor = images) -> torch.Tensor:
+            with torch.inference_mode():
+                return look(images).tokens
+
+        times = in_turns(
+            lambda run=run, encoder=encoder: run(encoder),  # type: ignore[misc]
+            lambda run=run, engine=engine: run(engine.look),  # type: ignore[misc]
+            lambda one, other: bool((one - other).abs().max() <= TOLERANCE * one.abs().max()),
+        )
+        yield f"{name}, by torch and by {engine.name}", *times
+
+
+def n_grams() -> Iterator[tuple[str, float, float]]:
+    """Search that follows n-grams, against one that does not; every report has 60 words."""
+    torch.manual_seed(0)
+    vocabulary = Vocabulary((*SPECIAL_TOKENS, *TERMINATORS, *(f"w{number}" for number in range(1000))))
+    decoder = build_decoder("transformer", "small", token_width=512, vocabulary_size=len(vocabulary)).eval()
+    how = GenerateConfig(max_words=60, end_penalty=1e4, min_sentence_words=3)
+    for studies in (1, 8):
+        visual = VisualTokens(torch.randn(studies, 49, 512), ((7, 7),), ("x",) * 49)
+
+        def write(config: GenerateConfig, visual: VisualTokens = visual) -> object:
+            return generate(decoder, visual, config, vocabulary)
+
+        times = in_turns(
+            lambda write=write: write(how),  # type: ignore[misc]
+            lambda write=write: write(replace(how, no_repeat_ngram=3)),  # type: ignore[misc]
+            lambda one, other: len(one) == len(other),
+        )
+        yield f"beam 4, {studies} studies, small decoder: n-grams that may come twice, and may not", *times
+
+
+def report() -> Iterator[str]:
+    """A table: seconds of CPU without a shortcut and with it, and how many times faster."""
+    yield "| what | without, s | with, s | times faster |\n|---|---:|---:|---:|"
+    for rows in (labels(), [one_point()], n_grams(), [large_film()], engines()):
+        for name, plain, ours in rows:
+            yield f"| {name} | {plain:.3f} | {ours:.3f} | {plain / ours:.2f} |"
