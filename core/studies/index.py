@@ -448,13 +448,17 @@ def open_index(folder: Path) -> StudyIndex:
     """
     path = folder / "index.json"
     hint = "Make one: cxr-lens data --help says how, of Open-i, MIMIC-CXR, any table or a folder."
+    from core import schemas  # brings pydantic, which takes a while
+
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = schemas.read_json(path)
         version = about["version"]
+        if version == INDEX_VERSION:
+            schemas.check(about, schemas.Index)
     except FileNotFoundError as error:
         raise ReleaseError(f"{folder} holds no index of studies, or one that was not finished. {hint}") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ReleaseError(f"{path} is damaged. {hint}") from error
+        raise ReleaseError(f"{path} is damaged ({getattr(error, 'strerror', None) or error}). {hint}") from error
     if version != INDEX_VERSION:
         raise ReleaseError(f"{folder} is an index of version {version}, this program needs {INDEX_VERSION}. {hint}")
     for name in ("studies.parquet", "images.parquet", "census.json"):
