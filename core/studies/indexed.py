@@ -180,9 +180,10 @@ class IndexedSource(Source):
         if size not in self._caches:
             self._caches[size] = open_image_cache(self.index, size)
         cache = self._caches[size]
-        if fit == PAD and cache is not None and cache.read[image] == self._at("bytes", place):
-            square = cache.pixels[image]
-        else:
+        square = None
+        if fit == PAD and cache is not None:
+            square = cache.image(image, self._at("bytes", place))
+        if square is None:
             square = read_square(self.index.file(self._at("path", place)), size, study_id, fit)
         return square.astype(np.float32) / 255
 
