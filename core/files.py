@@ -115,6 +115,14 @@ def is_unfinished(path: Path) -> bool:
     return path.name.startswith(".") or path.name.endswith(".part")
 
 
+def discard(path: Path) -> None:
+    """Remove what has the name of a file and is to be made anew, also a folder that stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove_forgotten(folder: Path, name: str = "*") -> None:
     """Remove what killed writers of a name, or of any, left in a folder an hour ago or earlier."""
     for path in folder.glob(f".{name}.*.part"):

@@ -290,7 +290,7 @@ class DetectionCurve(Content):
     floor: Number
     ceiling: Number
     scale: Annotated[float, Field(gt=0)]
-    shape: Number
+    shape: Annotated[float, Field(gt=0)]
 
 
 class Half(Content):

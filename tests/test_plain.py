@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +13,10 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard.plain import code, plain, plain_message, shown
-from tests.app_pages import APP, linked_bundles, needs_bundles
+from tests.app_pages import APP, needs_bundles
 from tests.attacks.damage import HOSTILE
+from tests.attacks.texts import ADDRESSES, OTHERS, PAGES, hostile_place
 
-PAGES = ("read", "about", "filters", "results", "cases", "embeddings", "detection", "review", "reading")
 MARKUP = ("![x](", "[a](", "<img", " :red[x]", "$x$", "**b**", "http://127")
 """What of `HOSTILE` must never stand in a text that is rendered as Markdown."""
 
@@ -81,59 +80,9 @@ def wrong(app: AppTest) -> list[str]:
 
 @pytest.fixture
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hostile text wherever a card, a result, a table, a measurement or an added system has one."""
-    bundles = linked_bundles(
-        tmp_path / "bundles", "shared", "phantom-ccve-m2", "phantom-fve-m2", "phantom-results.json"
-    )
-    card = bundles / "phantom-ccve-m2"
-    content = json.loads((card / "card.json").read_text("utf-8"))
-    files = list(card.iterdir())
-    card.unlink()
-    card.mkdir()
-    for file in files:
-        if file.name != "card.json":
-            (card / file.name).symlink_to(file.resolve())
-    content["data"] |= {"description": HOSTILE, "name": HOSTILE}
-    content |= {"licence": HOSTILE, "intended_use": HOSTILE, "created": HOSTILE, "fit_note": HOSTILE}
-    (card / "card.json").write_text(json.dumps(content))
-    (bundles / f"a {HOSTILE.replace('/', '|')}").mkdir()  # no bundle, but a name
-    results = json.loads((bundles / "phantom-results.json").read_text("utf-8"))
-    results["rows"] = [row for row in results["rows"] if row["name"] in ("phantom-ccve-m2", "phantom-fve-m2")]
-    more = {"name": HOSTILE, "title": HOSTILE, "group": HOSTILE, "kind": HOSTILE, "warnings": [HOSTILE]}
-    results["rows"].append(
-        {key: value for key, value in results["rows"][0].items() if key not in ("encoder", "decoder")} | more
-    )
-    results |= {"command": HOSTILE, "protocol": HOSTILE, "told": [HOSTILE], "seed": HOSTILE}
-    (bundles / "phantom-results.json").unlink()
-    (bundles / "phantom-results.json").write_text(json.dumps(results))
-    monkeypatch.setenv("CXR_BUNDLES", str(bundles))
-    monkeypatch.setenv("CXR_SYSTEMS", str(tmp_path / "systems"))
-    monkeypatch.setenv("CXR_EVALUATIONS", str(tmp_path / "evaluations"))
-    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("CXR_REVIEWS", str(tmp_path / "reviews.sqlite"))
-    system = tmp_path / "systems" / "mine"
-    system.mkdir(parents=True)
-    about = {
-        "kind": "program",
-        "title": HOSTILE,
-        "group": HOSTILE,
-        "command": [HOSTILE],
-        "folder": HOSTILE,
-        "timeout": 1.0,
-    }
-    (system / "system.json").write_text(json.dumps(about))
-    damaged = tmp_path / "systems" / "other ![x](http:"
-    damaged.mkdir()
-
-
-ADDRESSES = {
-    "read": ("study", "pair", "models", "ask", "region", "mention", "word", "sentence", "source", "families"),
-    "results": ("evaluation", "view", "score", "pair", "by", "source"),
-    "cases": ("q", "text", "observation", "outcome", "models", "source", "pair"),
-    "embeddings": ("study", "colour", "encoder", "method", "picked", "source"),
-    "filters": ("study", "pair", "filter", "off", "how"),
-    "detection": ("finding", "models", "place"),
-}
+    """A hostile text wherever a card, a result or an added system has one."""
+    for name, value in hostile_place(tmp_path).items():
+        monkeypatch.setenv(name, value)
 
 
 @needs_bundles
@@ -143,7 +92,7 @@ def test_no_page_takes_a_text_for_markup(page: str, hostile: None) -> None:
     app = AppTest.from_file(APP, default_timeout=300)
     if page != "read":
         app.switch_page(f"app_pages/{page}.py")
-    for key in ADDRESSES.get(page, ("session", "screen", "source")):
+    for key in ADDRESSES.get(page, OTHERS):
         app.query_params[key] = HOSTILE
     app.run()
     assert not app.exception, [each.value for each in app.exception]

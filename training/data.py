@@ -258,7 +258,7 @@ def _opened(
             found = [np.lib.format.open_memmap(each, mode="r+") for each in (path, sums)]
             if [(each.shape, each.dtype) for each in found] == [(shape, np.uint8), (shape[:1], np.uint32)]:
                 return int(saved["done"]), *found
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, EOFError, ValueError, LookupError, TypeError):
         pass  # none yet, or damaged
     about.unlink(missing_ok=True)
     return 0, new_array(path, np.uint8, shape), new_array(sums, np.uint32, shape[:1])

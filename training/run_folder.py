@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core import ranks
-from core.files import sha256_of, to_disk, whole_file, write_whole
+from core.files import discard, sha256_of, to_disk, whole_file, write_whole
 from core.packages import versions
 from core.schemas import StageDone, StageRecord, read_json
 from core.types import CXRLensError
@@ -90,7 +90,7 @@ def _begin(folder: Path, key: str, identity: Mapping[str, Any], damaged: Callabl
             shutil.rmtree(folder)
         else:
             about = f" (mended: {mended})"
-            (folder / "done.json").unlink()
+            discard(folder / "done.json")
     elif folder.exists() and recorded.get("key") == key:
         about = " (resumed)"
     elif folder.exists():

@@ -8,6 +8,7 @@ leaves is never taken for one. A row is compared with its checksum when it is re
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from core.encoders import Encoder
-from core.files import DiskError, open_plain, remove_forgotten, whole_file, write_whole
+from core.files import DiskError, discard, open_plain, remove_forgotten, whole_file, write_whole
 from core.rows import Seen, damaged, sum_of, sums_of
 from core.schemas import Content, Text, check, read_json
 from core.types import CXRLensError, VisualTokens
@@ -77,7 +78,7 @@ class TokenCache:
                 raise ValueError("its shards have not as many studies as they should")
             if len({each.dtype for each in shards}) > 1:
                 raise ValueError("its shards are not alike")
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, EOFError, ValueError, LookupError, TypeError) as error:
             raise CXRLensError(f"{folder} is damaged ({error}). {_AGAIN}") from error
         return cls(shards, paths, tuple((h, w) for h, w in content["grids"]), tuple(content["sources"]))
 
@@ -198,18 +199,18 @@ def write_token_cache(
     if studies < 1:
         raise CXRLensError(f"{folder}: there is no study to encode.")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "about.json").unlink(missing_ok=True)
+    discard(folder / "about.json")
     paths = _shards(folder, key, studies)
     if rank == 0:
         for path in set(folder.glob("*.npy")) - set(paths):
-            path.unlink()  # of other weights
+            discard(path)  # of other weights
         remove_forgotten(folder)
     first: VisualTokens = encoder(images(0, 1))
     own = range(rank, len(paths), ranks)
     counts = _counts(studies)
     for shard in own:
-        if paths[shard].exists() and not _is_whole(paths[shard], shard, counts[shard]):
-            paths[shard].unlink()
+        if os.path.lexists(paths[shard]) and not _is_whole(paths[shard], shard, counts[shard]):
+            discard(paths[shard])
     _refuse_without_room(folder, paths, studies * first.tokens[0].numel() * 2)
     total = sum(min(SHARD, studies - shard * SHARD) for shard in own)
     done = 0

@@ -75,7 +75,7 @@ def open_image_cache(index: StudyIndex, size: int) -> ImageCache | None:
         if json.loads(about.read_text(encoding="utf-8")) != _about(index, size):
             return None
         return _cache([np.load(path, mmap_mode="r") for path in paths], index, size)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, EOFError, ValueError, RecursionError):
         return None
 
 

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from core import schemas
 from core.files import whole_file, write_whole
 from core.studies.census import Notes, take_census
 from core.tables import is_broken
@@ -448,12 +449,9 @@ def open_index(folder: Path) -> StudyIndex:
     """
     path = folder / "index.json"
     hint = "Make one: cxr-lens data --help says how, of Open-i, MIMIC-CXR, any table or a folder."
-    from core import schemas  # brings pydantic, which takes a while
-
     try:
         about = schemas.read_json(path)
-        version = about["version"]
-        if version == INDEX_VERSION:
+        if (version := about["version"]) == INDEX_VERSION:
             schemas.check(about, schemas.Index)
     except FileNotFoundError as error:
         raise ReleaseError(f"{folder} holds no index of studies, or one that was not finished. {hint}") from error

@@ -89,7 +89,7 @@ def choose_image(case: Case) -> str:
         list(titles),
         default=read.image_id,
         required=True,
-        format_func=lambda name: titles[name],
+        format_func=lambda name: plain(titles[name]),
         key=f"image {case.key}",
         label_visibility="collapsed",
     )
@@ -204,7 +204,7 @@ def choose_families(case: Case) -> list[str]:
         families,
         default=fitting,
         selection_mode="multi",
-        format_func=lambda family: f"Models for {bundles.family_title(family)}",
+        format_func=lambda family: f"Models for {plain(bundles.family_title(family))}",
         label_visibility="collapsed",  # the options say it, in one row less
         key=session.FAMILY if case.synthetic else session.REAL_FAMILY,
         bind="query-params",

@@ -19,7 +19,7 @@ def choose_source() -> str:
     st.pills(
         "Studies from",
         list(known),
-        format_func=lambda name: known[name],
+        format_func=lambda name: plain(known[name]),
         key=session.SOURCE_CHOICE,
         on_change=_follow_choice,
         label_visibility="collapsed",

@@ -120,7 +120,7 @@ def attack_maps(tally: Tally, folder: Path) -> None:
 
     os.environ["CXR_CACHE"] = str(folder)
     features = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
-    config = ProjectionConfig("PCA")
+    config = ProjectionConfig(method="PCA")
     wanted = job.compute(features, config).coordinates
     path = job.cache_folder() / f"{job.content_key(features, config)}.safetensors"
     whole = path.read_bytes()
