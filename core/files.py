@@ -13,8 +13,9 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -181,7 +182,7 @@ def _folder_to_disk(folder: Path) -> None:
             os.close(opened)
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """Open a file to read it, only if it is one: a pipe would wait for ever, a device never end.
 
     Raises:

@@ -255,9 +255,10 @@ def _opened(
     try:
         saved = read_json(about)
         if saved["key"] == key and 0 <= saved["done"] <= shape[0]:
-            found = [np.lib.format.open_memmap(each, mode="r+") for each in (path, sums)]
-            if [(each.shape, each.dtype) for each in found] == [(shape, np.uint8), (shape[:1], np.uint32)]:
-                return int(saved["done"]), *found
+            images, kept = (np.lib.format.open_memmap(each, mode="r+") for each in (path, sums))  # type: ignore[no-untyped-call]
+            alike = images.shape == shape and kept.shape == shape[:1]
+            if alike and images.dtype == np.uint8 and kept.dtype == np.uint32:
+                return int(saved["done"]), images, kept
     except (OSError, EOFError, ValueError, LookupError, TypeError):
         pass  # none yet, or damaged
     about.unlink(missing_ok=True)

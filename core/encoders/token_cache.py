@@ -20,10 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from core.contents import Content, Text, check, read_json
 from core.encoders import Encoder
 from core.files import DiskError, discard, open_plain, remove_forgotten, whole_file, write_whole
 from core.rows import Seen, damaged, sum_of, sums_of
-from core.schemas import Content, Text, check, read_json
 from core.types import CXRLensError, VisualTokens
 
 Progress = Callable[[int, int], None]

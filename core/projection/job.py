@@ -74,8 +74,8 @@ def _save(key: str, found: Projection) -> None:
 
     folder = writable(cache_folder())
     remove_forgotten(folder)
-    kept = fingerprint(np.asarray(found.coordinates, dtype=np.float32))
-    about = json.dumps({"method": found.method, "parameters": dict(found.parameters), "sum": kept})
+    told = {"method": found.method, "parameters": dict(found.parameters), "sum": fingerprint(found.coordinates)}
+    about = json.dumps(told)
     with whole_file(folder / f"{key}.safetensors") as fresh:
         save_file({"coordinates": np.ascontiguousarray(found.coordinates)}, fresh, {"about": about})
     kept = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)

@@ -87,13 +87,15 @@ def _cache(arrays: Sequence[npt.NDArray[Any]], index: StudyIndex, size: int) -> 
     """
     if [(each.dtype, each.shape) for each in arrays] != _forms(index, size):
         raise ValueError("they are of another shape")
-    return ImageCache(*arrays, Seen(len(index.images)))
+    pixels, read, sums = arrays
+    return ImageCache(pixels, read, sums, Seen(len(index.images)))
 
 
-def _forms(index: StudyIndex, size: int) -> list[tuple[type[np.generic], tuple[int, ...]]]:
+def _forms(index: StudyIndex, size: int) -> list[tuple[np.dtype[Any], tuple[int, ...]]]:
     """Types and shapes of pixels, bytes read, and checksums."""
     count = len(index.images)
-    return [(np.uint8, (count, size, size)), (np.int64, (count,)), (np.uint32, (count,))]
+    shapes = ((np.uint8, (count, size, size)), (np.int64, (count,)), (np.uint32, (count,)))
+    return [(np.dtype(kind), shape) for kind, shape in shapes]
 
 
 def unreadable_images(index: StudyIndex) -> dict[int, str]:
