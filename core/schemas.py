@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from core.contents import (
     LARGEST,
@@ -231,6 +231,16 @@ class TrustFound(Content):
     high: Number | None
 
 
+def _begins_with_a_number(point: list[float | None]) -> list[float | None]:
+    if point[0] is None:
+        raise ValueError("its share is no number")
+    return point
+
+
+CurvePoint = Annotated[list[Number | None], Field(min_length=4, max_length=4), AfterValidator(_begins_with_a_number)]
+"""Share of the sentences, and their error with its interval; null stands for what is not finite."""
+
+
 class TrustWay(Content):
     """A way to mark sentences."""
 
@@ -239,7 +249,7 @@ class TrustWay(Content):
     confidence: Annotated[float, Field(gt=0, lt=1)]
     limits: dict[str, TrustLimit]
     found: dict[str, TrustFound]
-    curves: dict[str, list[Annotated[list[Number | None], Field(min_length=4, max_length=4)]]]
+    curves: dict[str, list[CurvePoint]]
 
 
 class TrustFile(Content):
@@ -263,6 +273,13 @@ class Entry(Content):
     n: Count
     numbers: dict[str, Triple]
     gains: dict[str, Triple]
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Entry:
+        control, number = ("random", "comprehensiveness") if "random" in self.gains else ("centre", "pointing")
+        if self.gains and not (control in self.gains and number in self.numbers):
+            raise ValueError(f"there is no gain over '{control}' of a '{number}' that was measured")
+        return self
 
 
 class Explanations(Content):
