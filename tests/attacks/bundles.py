@@ -76,7 +76,7 @@ OF_WEIGHTS: dict[str, Damage] = {
     "a tensor more, of the encoder": _tensors(lambda t: t.update({"encoder.more": torch.zeros(3)})),
     "a tensor more, of no part": _tensors(lambda t: t.update({"somewhere": torch.zeros(3)})),
     "a scale more": _tensors(lambda t: t.update({"decoder.more.scale": torch.zeros(3)})),
-    "a tensor less": _tensors(lambda t: t.pop(_first(t, ".bias")) and None),
+    "a tensor less": _tensors(lambda t: t.__delitem__(_first(t, ".bias"))),
     "scales of one row": _tensors(lambda t: _set(t, _first(t, ".scale"), lambda value: value[:1])),
     "scales of two rows": _tensors(lambda t: _set(t, _first(t, ".scale"), lambda value: value[:2])),
     "scales that are no numbers": _tensors(lambda t: _set(t, _first(t, ".scale"), lambda value: value * torch.nan)),
