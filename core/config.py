@@ -361,10 +361,14 @@ def load_config(folder: Path, preset: str, overrides: Sequence[str] = ()) -> Exp
             f"There is no preset '{preset}': it is neither one of {', '.join(known)} nor the path of a TOML file."
             f"{did_you_mean(preset, known)}"
         )
+    from core.schemas import read_bounded  # brings pydantic, which takes a while
+
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_bounded(path, _PRESET_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid TOML: it is nested too deep.") from error
     except ValueError as error:  # of TOML, or of text that is no UTF-8
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     config = from_dict(ExperimentConfig, values)
@@ -376,13 +380,17 @@ def load_config(folder: Path, preset: str, overrides: Sequence[str] = ()) -> Exp
     return config
 
 
+_PRESET_BYTES = 2**20
+"""Of a preset; ours have some thousands."""
+
+
 def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
         raise ConfigError(f"'{override}' is not of the form key=value.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except ValueError:  # no TOML, or a number of thousands of digits
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits
         value = text.strip()
     *parents, last = key.strip().split(".")
     table: Any = values

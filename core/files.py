@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +54,7 @@ def whole_file(path: Path, *, replace: bool = True, private: bool = False, synce
             fresh.touch(mode=0o600 if private else 0o666, exist_ok=False)
             yield fresh
             if synced:
-                _to_disk(fresh)
+                to_disk(fresh)
             if replace:
                 os.replace(fresh, path)  # noqa: PTH105 - in one step also where the target exists
         if not replace:
@@ -83,7 +86,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             yield fresh
             for each in sorted(fresh.rglob("*")):
                 if each.is_file():
-                    _to_disk(each)
+                    to_disk(each)
             if path.exists():
                 path.rename(before)
             try:
@@ -106,6 +109,19 @@ def write_whole(path: Path, content: str | bytes, *, synced: bool = True) -> Non
     """
     with whole_file(path, synced=synced) as fresh:
         fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a file or folder is what a writer is at, or left half-written when it was killed: it is nobody's."""
+    return path.name.startswith(".") or path.name.endswith(".part")
+
+
+def discard(path: Path) -> None:
+    """Remove what has the name of a file and is to be made anew, also a folder that stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_forgotten(folder: Path, name: str = "*") -> None:
@@ -150,7 +166,8 @@ def _give_name(fresh: Path, path: Path) -> None:
             fresh.rename(path)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 
@@ -165,9 +182,29 @@ def _folder_to_disk(folder: Path) -> None:
             os.close(opened)
 
 
+def open_plain(path: Path) -> BufferedReader:
+    """Open a file to read it, only if it is one: a pipe would wait for ever, a device never end.
+
+    Raises:
+        OSError: it is not there, is something else, or cannot be read.
+    """
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    kind = os.fstat(opened).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(opened)
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "It is no file, but a pipe or a device", str(path))
+    return os.fdopen(opened, "rb")
+
+
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        OSError: as of `open_plain`.
+    """
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -191,14 +228,15 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         OSError: the file cannot be read.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with open_plain(path) as file:
+            text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CXRLensError(f"{path} is damaged: it is not UTF-8 ({error.reason} at byte {error.start}).") from error
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield number, json.loads(line, parse_constant=_no_number)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise CXRLensError(f"{path} is damaged: line {number} is no JSON ({error}).") from error
 
 

@@ -53,7 +53,7 @@ def own_data() -> Path:
 
 def how_to_restore(path: Path) -> str:
     """What to do where a file is missing or damaged; of the code and what comes with it, otherwise of one's own."""
-    if not path.resolve().is_relative_to(CODE):
+    if not Path(os.path.realpath(path)).is_relative_to(CODE):  # resolve() fails at a link to itself
         return "Restore it, or make it again."
     if (CODE / ".git").exists():
         return "It comes with the code: git checkout it."

@@ -267,8 +267,10 @@ class Vocabulary:
         Raises:
             CXRLensError: the file is no JSON list of words.
         """
+        from core import schemas  # brings pydantic, which takes a while
+
         try:
-            words = json.loads(path.read_text(encoding="utf-8"))
+            words = schemas.read_json(path)
         except (OSError, ValueError) as error:
             raise CXRLensError(f"{path} cannot be read as a vocabulary: {error}") from error
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):

@@ -25,6 +25,7 @@ from core.reviews.database import Database, default_location
 from core.reviews.store import Actor, Role, being_read, enrol, first_admin, list_users, withdraw
 from core.types import CXRLensError
 from dashboard import settings
+from dashboard.plain import plain, plain_message
 from dashboard.roles import AccessError, Roles, read_roles, same_address
 
 READER = "reader"
@@ -325,7 +326,7 @@ def _ask_who(known: Mapping[str, Role]) -> None:
             st.markdown(f"**{role.capitalize()}**")
             with st.container(horizontal=True):
                 for name in names:
-                    st.button(name, key=f"who-{name}", on_click=_choose, args=(name,), icon=":material/person:")
+                    st.button(plain(name), key=f"who-{name}", on_click=_choose, args=(name,), icon=":material/person:")
 
 
 def _choose(name: str | None) -> None:
@@ -404,7 +405,7 @@ def _ask_to_sign_in() -> None:
 def show_user(who: Actor) -> None:
     """Say who is signed in, with the way out."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="right"):
-        st.markdown(f":material/person: **{who.name}** · {who.role}", width="content")
+        st.markdown(f":material/person: **{plain(who.name)}** · {who.role}", width="content")
         if has_login():
             st.button("Sign out", key="sign-out", on_click=_sign_out, type="tertiary")
         else:
@@ -413,4 +414,4 @@ def show_user(who: Actor) -> None:
 
 def explain(error: CXRLensError) -> None:
     """Show a refusal where it belongs, so that the rest of the page stays."""
-    st.error(str(error), icon=":material/block:" if isinstance(error, AccessError) else ":material/error:")
+    st.error(plain_message(error), icon=":material/block:" if isinstance(error, AccessError) else ":material/error:")

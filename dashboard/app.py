@@ -15,6 +15,7 @@ import streamlit as st  # noqa: E402
 from core.types import CXRLensError  # noqa: E402
 from dashboard import access, server, session  # noqa: E402
 from dashboard.components import look  # noqa: E402
+from dashboard.plain import plain_message  # noqa: E402
 
 st.set_page_config(page_title="CXR Lens", page_icon=str(HERE / "icon.svg"), layout="wide")
 if refusal := server.refusal():
@@ -104,4 +105,4 @@ try:
     access.admit()
     page.run()
 except CXRLensError as error:
-    st.error(str(error), icon=":material/error:")
+    st.error(plain_message(error), icon=":material/error:")

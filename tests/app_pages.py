@@ -8,6 +8,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 from dashboard import settings
+from dashboard.plain import shown
 from tests import needs
 
 APP = str(settings.REPOSITORY / "dashboard" / "app.py")
@@ -38,6 +39,6 @@ def linked_bundles(folder: Path, *names: str, without: Sequence[str] = ()) -> Pa
 
 
 def words_on(app: AppTest) -> str:
-    """What a page says."""
+    """What a page says, as it is read."""
     kinds = (app.markdown, app.caption, app.header, app.info, app.success, app.warning, app.error)
-    return "\n".join(str(each.value) for kind in kinds for each in kind)
+    return shown("\n".join(str(each.value) for kind in kinds for each in kind))

@@ -97,7 +97,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     def record(config: ExperimentConfig, jobs: int = 1, shared: Path | None = None) -> Identities:
         found: dict[str, dict[str, Any]] = {}
 
-        def begin(folder: Path, key: str, made_of: dict[str, Any]) -> bool:
+        def begin(folder: Path, key: str, made_of: dict[str, Any], damaged: object) -> bool:
             found[folder.relative_to(root).as_posix()] = made_of
             return False
 

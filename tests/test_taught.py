@@ -212,7 +212,7 @@ def test_what_the_stage_before_reads_makes_it_and_the_backbone_anew_and_nothing_
     for change in ({}, {"before_epochs": 2}, {"epochs": 2}, {"before_folder": config.backbone.before_folder + "/"}):
         run = Run(replace(config, backbone=replace(config.backbone, **change)), tmp_path)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run_folder, "_begin", lambda folder, key, made_of: found.append(made_of) or False)
+            patch.setattr(run_folder, "_begin", lambda folder, key, made_of, damaged: found.append(made_of) or False)
             backbone(run)
     before, after = found[::2], found[1::2]
     assert [each["before_epochs"] for each in before] == [1, 2, 1, 1]

@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,8 @@ from core.labels.mesh import names_of_codes
 from core.labels.rules import label_report
 from core.observations import ASSERTED, CLUSTER_PARTS, CLUSTERS, OBSERVATIONS, LabelState
 from core.processes import worker_pool
+from core.rows import damaged, sum_of
+from core.schemas import read_json
 from core.studies.indexed import IndexedSource
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource
@@ -73,6 +75,7 @@ class StudyData:
     config: DataConfig
     folder: Path
     kind: Kind = "reports"
+    _looked_at: set[tuple[Path, str]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @cached_property
     def source(self) -> Source:
@@ -219,28 +222,47 @@ class StudyData:
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
     def _render(self, path: Path, split: Split, size: int, fit: Fit) -> None:
-        about = path.with_suffix(".json")
+        about, sums_path = path.with_suffix(".json"), path.with_suffix(".sums.npy")
         total = len(self.studies[split])
         key = content_hash([self.source.fingerprint(), split, size])
-        done, values = 0, None
-        if about.is_file() and path.is_file():
-            saved = json.loads(about.read_text(encoding="utf-8"))
-            if saved["key"] == key:
-                done = saved["done"]
-                if done == total:
-                    return
-                values = np.lib.format.open_memmap(path, mode="r+")
-        if values is None:
-            values = new_array(path, np.uint8, (total, size, size))
-        note(f"  rendering {total - done} {split} studies at {size} px")
+        if (path, key) in self._looked_at:
+            return
+        done, values, sums = _opened(path, sums_path, about, key, (total, size, size))
+        wrong = damaged(values, sums, range(done))  # once a process: what is read is what was written
+        todo = [*wrong, *range(done, total)]
+        if wrong:
+            note(f"  {path.name}: {len(wrong)} images are not what was written, and are rendered again")
+        if len(todo) > len(wrong):
+            note(f"  rendering {total - done} {split} studies at {size} px")
         ids = [study.study_id for study in self.studies[split]]
-        with worker_pool(os.cpu_count() or 1, start=None, begin=_one_thread) as pool:
-            for start in range(done, total, 256):
-                chunk = ids[start : start + 256]
-                jobs = [(self.config, self.kind, study_id, size, fit) for study_id in chunk]
-                values[start : start + len(chunk)] = np.stack(list(pool.map(_render, jobs, chunksize=16)))
-                values.flush()
-                write_whole(about, json.dumps({"key": key, "done": start + len(chunk)}))
+        if todo:
+            with worker_pool(os.cpu_count() or 1, start=None, begin=_one_thread) as pool:
+                for start in range(0, len(todo), 256):
+                    chunk = todo[start : start + 256]
+                    jobs = [(self.config, self.kind, ids[place], size, fit) for place in chunk]
+                    values[chunk] = np.stack(list(pool.map(_render, jobs, chunksize=16)))
+                    sums[chunk] = [sum_of(values[place], place) for place in chunk]
+                    values.flush()
+                    sums.flush()
+                    write_whole(about, json.dumps({"key": key, "done": max(done, chunk[-1] + 1)}))
+        self._looked_at.add((path, key))
+
+
+def _opened(
+    path: Path, sums: Path, about: Path, key: str, shape: tuple[int, int, int]
+) -> tuple[int, np.memmap[Any, Any], np.memmap[Any, Any]]:
+    """How many rows were rendered before; images, and their checksums: begun anew where they are of something else."""
+    try:
+        saved = read_json(about)
+        if saved["key"] == key and 0 <= saved["done"] <= shape[0]:
+            images, kept = (np.lib.format.open_memmap(each, mode="r+") for each in (path, sums))  # type: ignore[no-untyped-call]
+            alike = images.shape == shape and kept.shape == shape[:1]
+            if alike and images.dtype == np.uint8 and kept.dtype == np.uint32:
+                return int(saved["done"]), images, kept
+    except (OSError, EOFError, ValueError, LookupError, TypeError):
+        pass  # none yet, or damaged
+    about.unlink(missing_ok=True)
+    return 0, new_array(path, np.uint8, shape), new_array(sums, np.uint32, shape[:1])
 
 
 def to_images(values: npt.NDArray[np.uint8]) -> Tensor:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from core import ranks
 from core.files import write_whole
+from training import checkpoints
 from training.console import has_no_bars, note
 from training.launch import ONE, Placement
 from training.run_folder import StageError
@@ -61,6 +62,7 @@ def fit(
             SameNorms(),
             EpochLine(folder.name, monitor) if has_no_bars() else TQDMProgressBar(refresh_rate=20),
         ],
+        plugins=[checkpoints.WholeCheckpoints()],
         logger=CSVLogger(folder, name=None, version=_log_name(folder)),
         gradient_clip_val=gradient_clip or None,
         num_sanity_val_steps=0,
@@ -69,12 +71,18 @@ def fit(
         log_every_n_steps=50,
         deterministic="warn" if placement.gpu else True,  # some operations have no repeatable kernel on GPUs
     )
-    last = folder / "last.ckpt"
+    last, best_file = folder / checkpoints.LAST, folder / checkpoints.BEST
+    if ranks.is_first() and (fault := checkpoints.fault_in(folder)):
+        note(f"  {folder.name}: {fault}. Its training begins anew.")
+        checkpoints.remove(folder)
+    ranks.wait()  # all go on from the same
     try:
         trainer.fit(module, *data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     except SystemExit as interrupted:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from interrupted
-    state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    if fault := checkpoints.fault_of(best_file):
+        raise StageError(f"{best_file} is damaged: {fault}. Run the same command again: this training begins anew.")
+    state = torch.load(best_file, map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state, strict=True)
     module.cpu().eval()
     score = best.best_model_score
@@ -84,8 +92,7 @@ def fit(
     if not ranks.is_first():
         return
     write_whole(folder / "summary.json", json.dumps(summary, indent=2))
-    for checkpoint in (last, folder / "best.ckpt"):  # in this order: without the last a killed stage begins anew,
-        checkpoint.unlink(missing_ok=True)  # without the best it could not end. Weights are written as safetensors
+    checkpoints.remove(folder)  # weights are written as safetensors
 
 
 def _log_name(folder: Path) -> str:

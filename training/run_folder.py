@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core import ranks
-from core.files import whole_file, write_whole
+from core.files import discard, sha256_of, to_disk, whole_file, write_whole
 from core.packages import versions
+from core.schemas import StageDone, StageRecord, read_json
 from core.types import CXRLensError
 from training.console import note
 from training.identity import content_hash, why_anew
@@ -30,17 +32,25 @@ class StageError(CXRLensError):
     """A stage cannot run; the message says why and what to do."""
 
 
-def run_stage(folder: Path, identity: Mapping[str, Any], work: Callable[[Path], None]) -> Done:
+def run_stage(
+    folder: Path,
+    identity: Mapping[str, Any],
+    work: Callable[[Path], None],
+    damaged: Callable[[Path], str] = lambda folder: "",
+) -> Done:
     """Do a stage once.
 
-    Skipped when it is done and has the same identity; resumed when it was interrupted; begun anew, with a sentence that
-    says why, when its identity changed. Where another process is at it, this one waits, and then finds it done.
+    Skipped when it is done, has the same identity and its files are those that it wrote; resumed when it was
+    interrupted; begun anew, with a sentence that says why, when its identity changed or a file is damaged. Where
+    another process is at it, this one waits, and then finds it done.
     Processes that train together (`core.ranks`) all do the work; the first holds the lock and says when it is done.
 
     Args:
         folder: of the stage.
         identity: everything that decides its result, as plain values (`training.identity`).
         work: does it, into the folder.
+        damaged: what is damaged of a done stage that its work mends, and leaves the rest, a part of a sentence; "" if
+            nothing is. For what has checksums of its own, or lies elsewhere.
 
     Returns:
         The folder's name with the stage's key, for the stages that stand on it.
@@ -55,23 +65,33 @@ def run_stage(folder: Path, identity: Mapping[str, Any], work: Callable[[Path], 
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{folder.name}.lock") if ranks.is_first() else nullcontext():
-        if ranks.from_first(ranks.is_first() and _begin(folder, key, identity)):
+        if ranks.from_first(ranks.is_first() and _begin(folder, key, identity, damaged)):
             work(folder)
             ranks.wait()
             if ranks.is_first():
+                write_whole(folder / FILES, json.dumps(_hashes(folder), indent=1))
                 write_whole(folder / "done.json", json.dumps({"key": key}))
             ranks.wait()
     return {folder.name: key}
 
 
-def _begin(folder: Path, key: str, identity: Mapping[str, Any]) -> bool:
+def _begin(folder: Path, key: str, identity: Mapping[str, Any], damaged: Callable[[Path], str]) -> bool:
     """Prepare a stage's folder; False where it is done."""
     recorded = read_record(folder)
-    if recorded.get("key") == key and _key_of(folder / "done.json") == key:
-        note(f"· {folder.name}: done before, skipped")
-        return False
     about = ""
-    if folder.exists() and recorded.get("key") == key:
+    if recorded.get("key") == key and _key_of(folder / "done.json") == key:
+        other = other_file(folder)
+        mended = "" if other else damaged(folder)
+        if not other and not mended:
+            note(f"· {folder.name}: done before, skipped")
+            return False
+        if other:
+            about = f" (made anew: {other} is missing, or is not what this stage wrote)"
+            shutil.rmtree(folder)
+        else:
+            about = f" (mended: {mended})"
+            discard(folder / "done.json")
+    elif folder.exists() and recorded.get("key") == key:
         about = " (resumed)"
     elif folder.exists():
         if "identity" in recorded:
@@ -91,16 +111,56 @@ def _begin(folder: Path, key: str, identity: Mapping[str, Any]) -> bool:
 def read_record(folder: Path) -> dict[str, Any]:
     """What a stage has written of itself: "key", "identity" and "versions"; empty where that is missing or damaged."""
     try:
-        record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        record: dict[str, Any] = read_json(folder / "config.json", StageRecord)
+    except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return record
+
+
+FILES = "files.json"
+"""Of a done stage: the hash of each file that it wrote."""
+_OF_THEIR_OWN = (".npy", ".ckpt", ".lock", ".part")
+"""Endings of files with checksums of their own, or that are gone, or may go, when a stage is done."""
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Hashes of what a stage wrote, by path, once all of it is on the disk; not of its logs."""
+    files = (each for each in sorted(folder.rglob("*")) if each.is_file() and not each.name.startswith("."))
+    told = {each.relative_to(folder): each for each in files if each.suffix not in _OF_THEIR_OWN}
+    kept = {
+        path: each for path, each in told.items() if path.name != "done.json" and not path.parts[0].startswith("log")
+    }
+    for each in kept.values():
+        to_disk(each)
+    return {path.as_posix(): sha256_of(each) for path, each in kept.items() if path.as_posix() != FILES}
+
+
+def other_file(folder: Path) -> str:
+    """The first file of a done stage that is missing, or is not what was written; "" if there is none.
+
+    Stages that an earlier release did have no hashes, and are believed.
+    """
+    try:
+        hashes = read_json(folder / FILES)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError):
+        return FILES
+    if not isinstance(hashes, dict):
+        return FILES
+    for name, expected in hashes.items():
+        try:
+            if sha256_of(folder / name) != expected:
+                return str(name)
+        except OSError:
+            return str(name)
+    return ""
 
 
 def _key_of(done: Path) -> str | None:
     try:
-        return str(json.loads(done.read_text(encoding="utf-8"))["key"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return str(read_json(done, StageDone)["key"])
+    except (OSError, ValueError):
         return None
 
 
@@ -121,13 +181,20 @@ def part_of(folder: Path, part: str) -> dict[str, Tensor]:
     """Weights of one part of a stage's ``model.safetensors``.
 
     Raises:
-        StageError: the stage has not been run.
+        StageError: the stage has not been run, or its weights are damaged.
     """
     path = folder / "model.safetensors"
     if not path.is_file():
         raise StageError(f"{path} is missing. Run the stage '{folder.name}' first.")
     prefix = f"{part}."
-    return {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
+    try:
+        hashes = read_json(folder / FILES) if (folder / FILES).is_file() else {}
+        if path.name in hashes and sha256_of(path) != hashes[path.name]:
+            raise ValueError("it is not what was written")
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise StageError(f"{path} is damaged ({error}). Run the same command again: it is made anew.") from error
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
 def load_weights(folder: Path, part: str, module: nn.Module) -> None:

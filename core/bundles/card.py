@@ -13,6 +13,11 @@ from core.paths import BUNDLES, how_to_restore
 from core.registry import DECODERS, ENCODERS, encoder_parts, pair_title, token_width
 from core.types import PAD, CXRLensError, Fit
 
+WEIGHTS = "model.safetensors"
+"""Of every bundle and every shared encoder."""
+_WORDS_OF_PEOPLE = ("readme", "license", "licence", "notice")
+"""How files begin that may lie in a bundle though its card does not name them: no program reads them."""
+
 SCHEMA = 3
 PAIR, HUGGING_FACE = "pair", "hf"
 """Kinds of bundles: what training writes, whose cards do not say so, and models of transformers (`hugging_face`)."""
@@ -103,12 +108,12 @@ class Card:
     @property
     def fit(self) -> Fit:
         """How its images are fitted; padded where the card does not tell, see `fit_note`."""
-        return Fit(**self.content["fit"]) if "fit" in self.content else PAD
+        return Fit(**self.content["fit"]) if self.content.get("fit") else PAD
 
     @property
     def fit_note(self) -> str:
         """What to say where images are not, or may not be, fitted as the training images were; "" where they are."""
-        if "fit" in self.content:
+        if self.content.get("fit"):
             return str(self.content.get("fit_note", ""))
         return (
             f"The card of {self.name} does not say how its training images were fitted: padding to a square is "
@@ -129,31 +134,33 @@ def card_of(content: Mapping[str, Any], folder: Path) -> Card:
     """The card of a bundle from its content.
 
     Raises:
-        BundleError: a missing field, or a way to fit images that is none.
+        BundleError: a missing field, or one that cannot be, see `core.schemas.Card`; or a way to fit images that is
+            none.
     """
+    from core import schemas  # brings pydantic, which takes a while
+
     try:
-        if "fit" in content:
+        schemas.check(content, schemas.Card)
+        if content.get("fit") is not None:
             Fit(**content["fit"])
-        return Card(
-            name=content["name"],
-            family=content["family"],
-            size=content["size"],
-            encoder=content["encoder"]["name"],
-            decoder=content["decoder"]["name"],
-            data=content["data"],
-            metrics=content["metrics"],
-            write=content["write"],
-            intended_use=content["intended_use"],
-            licence=content["licence"],
-            created=content["created"],
-            content=content,
-        )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise BundleError(
-            f"Bundle {folder.name}: its card's fit is wrong: {error}. {how_to_restore(folder)}"
+            f"Bundle {folder.name}: its card.json cannot be used: {error}. {how_to_restore(folder)}"
         ) from error
-    except (KeyError, TypeError) as error:
-        raise BundleError(f"Bundle {folder.name}: card.json has no field {error}. {how_to_restore(folder)}") from error
+    return Card(
+        name=content["name"],
+        family=content["family"],
+        size=content["size"],
+        encoder=content["encoder"]["name"],
+        decoder=content["decoder"]["name"],
+        data=content["data"],
+        metrics=content["metrics"],
+        write=content["write"],
+        intended_use=content["intended_use"],
+        licence=content["licence"],
+        created=content["created"],
+        content=content,
+    )
 
 
 def encoder_weights(card: Card) -> list[str]:
@@ -174,17 +181,43 @@ def no_bundle(folder: Path) -> BundleError:
     )
 
 
+def hashes_of(folder: Path) -> Mapping[str, str]:
+    """Hashes that the card of a bundle, or of a shared encoder, names, by file; no file is read.
+
+    Raises:
+        BundleError: as of `read_content`; a file that the card names is not there, or one is there, or is needed, that
+            the card has no hash of.
+    """
+    hashes: Mapping[str, str] = read_content(folder)["sha256"]
+    try:
+        there = {each.name for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")}
+    except OSError as error:
+        raise BundleError(f"Bundle {folder.name} cannot be read ({error.strerror}).") from error
+    for file in hashes:
+        if file not in there:
+            raise BundleError(f"Bundle {folder.name}: {folder.name}/{file} is missing. {how_to_restore(folder / file)}")
+    for file in sorted({WEIGHTS, *there} - {"card.json", *hashes}):
+        if not file.lower().startswith(_WORDS_OF_PEOPLE) and not file.endswith((".md", ".part")):
+            raise BundleError(
+                f"Bundle {folder.name}: its card has no hash of {file}, so nobody knows what is in it. Take it away, "
+                f"or put the right card there. {how_to_restore(folder / 'card.json')}"
+            )
+    return hashes
+
+
 def check_files(folder: Path) -> None:
     """Compare every file of a bundle with the hash on its card.
 
     Raises:
-        BundleError: a file is missing or differs.
+        BundleError: a file is missing or differs, or the card has no hash of it.
     """
-    for file, expected in read_content(folder)["sha256"].items():
+    for file, expected in hashes_of(folder).items():
         path = folder / file
-        if not path.is_file():
-            raise BundleError(f"Bundle {folder.name}: {file} is missing. {how_to_restore(path)}")
-        if sha256_of(path) != expected:
+        try:
+            same = sha256_of(path) == expected
+        except OSError as error:
+            raise BundleError(f"Bundle {folder.name}: {file} cannot be read ({error.strerror}).") from error
+        if not same:
             raise BundleError(
                 f"Bundle {folder.name}: {file} differs from the hash on its card; it was edited or cut short. "
                 f"{how_to_restore(path)}"
@@ -195,24 +228,32 @@ def read_content(folder: Path) -> dict[str, Any]:
     """Read the card of a bundle or of a shared encoder as it is written.
 
     Raises:
-        BundleError: no card, not JSON, another schema, or the card of another bundle.
+        BundleError: no card, one that cannot be read or used (`core.schemas.SharedCard`), of another schema, or the
+            card of another bundle.
     """
+    from core import schemas  # brings pydantic, which takes a while
+
     path = folder / "card.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = schemas.read_json(path, None, schemas.CARD_BYTES)
     except FileNotFoundError as error:
         raise BundleError(f"Bundle {folder.name}: card.json is missing. {how_to_restore(path)}") from error
     except (OSError, ValueError) as error:
-        raise BundleError(
-            f"Bundle {folder.name}: card.json is not valid JSON ({error}). {how_to_restore(path)}"
-        ) from error
+        what = getattr(error, "strerror", None) or error
+        raise BundleError(f"Bundle {folder.name}: card.json cannot be read: {what}. {how_to_restore(path)}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise BundleError(
             f"Bundle {folder.name} has schema {found}, this version of CXR Lens reads {SCHEMA}. "
             "Update CXR Lens, or train the bundle again."
         )
-    if content.get("name", folder.name) != folder.name:
+    try:
+        schemas.check(content, schemas.SharedCard)
+    except ValueError as error:
+        raise BundleError(
+            f"Bundle {folder.name}: its card.json cannot be used: {error}. {how_to_restore(path)}"
+        ) from error
+    if content["name"] != folder.name:
         raise BundleError(
             f"Bundle {folder.name} has the card of {content['name']}: name the folder {content['name']}, or put the "
             "right card there."

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from core.bundles.card import Card, encoder_weights
-from core.files import whole_file
+from core.files import open_plain, whole_file
 from core.gate.distance import Distance
 from core.gate.gate import Check, Gate, Limits, Unchecked
 from core.paths import how_to_restore
@@ -68,6 +68,7 @@ def read_gates(path: Path) -> dict[str, Gate]:
     from safetensors.numpy import load_file
 
     try:
+        open_plain(path).close()
         tensors = load_file(path)
         found = {}
         for key in [name.removesuffix(".limits") for name in tensors if name.endswith(".limits")]:
@@ -77,7 +78,7 @@ def read_gates(path: Path) -> dict[str, Gate]:
             found[key] = Gate(picture, _distance(tensors, f"{key}.tokens"), limits)
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise CXRLensError(f"{path.name} cannot be read ({error}). {how_to_restore(path)}") from error
     return found
 

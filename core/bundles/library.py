@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,21 +33,24 @@ from core.bundles.card import (
     HUGGING_FACE,
     PAIR,
     SCHEMA,
+    WEIGHTS,
     BundleError,
     Card,
     check_files,
     encoder_weights,
+    hashes_of,
     no_bundle,
     read_card,
     read_content,
 )
-from core.bundles.rounding import all_restored
+from core.bundles.rounding import SCALE, all_restored
 from core.cache import BoundedCache
 from core.devices import Precision, check_precision, open_device
-from core.files import remove_forgotten, sha256_of, whole_folder
+from core.files import is_unfinished, remove_forgotten, sha256_of, whole_folder
 from core.observations import CLUSTERS
 from core.paths import how_to_restore
 from core.registry import lookup
+from core.types import CXRLensError
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +90,10 @@ class BundleLibrary:
     def _folders(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        found = (each for each in self.folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+        try:
+            found = [each for each in self.folder.iterdir() if each.is_dir() and not is_unfinished(each)]
+        except OSError as error:
+            raise BundleError(f"The bundles in {self.folder} cannot be read ({error.strerror}).") from error
         return sorted(each for each in found if each.name != "shared")
 
     def _folder_of(self, name: str) -> Path:
@@ -113,11 +120,7 @@ class BundleLibrary:
             try:
                 shared = read_card(folder).content["encoder"]["shared"]
                 for part in (folder, *(self.folder / "shared" / name for name in shared)):
-                    for file in read_content(part)["sha256"]:
-                        if not (part / file).is_file():
-                            raise BundleError(
-                                f"Bundle {folder.name}: {part.name}/{file} is missing. {how_to_restore(part / file)}"
-                            )
+                    hashes_of(part)
             except BundleError as error:
                 found[folder.name] = str(error)
         return found
@@ -176,7 +179,8 @@ class BundleLibrary:
         device = open_device(self._device)
         check_files(folder)
         card = read_card(folder)
-        model = lookup(_OPENERS, card.kind, "kind of bundle")(self, folder, card, device, precision)
+        with _fits_its_card(folder):
+            model = lookup(_OPENERS, card.kind, "kind of bundle")(self, folder, card, device, precision)
         if precision in ("fp32", "bf16"):
             return model
         return replace(model, engine=self._engine(model))
@@ -199,16 +203,22 @@ class BundleLibrary:
         from core.text import Vocabulary
 
         vocabulary = Vocabulary.load(folder / "vocab.json")
-        weights = _read_tensors(folder / "model.safetensors")
+        weights = _read_tensors(folder / WEIGHTS)
+        of_its_own = len(card.content["encoder"]["shared"]) != 1
+        _refuse_other_tensors(weights, ("decoder.", "encoder.") if of_its_own else ("decoder.",), folder)
         encoder = self._encoder(card, weights, vocabulary).to(device)
-        decoder = build_decoder(
-            card.decoder,
-            card.size,  # type: ignore[arg-type]
-            token_width=card.token_width,
-            vocabulary_size=len(vocabulary),
-            **card.content["decoder"]["changes"],
+        decoder = _filled(
+            lambda: build_decoder(
+                card.decoder,
+                card.size,  # type: ignore[arg-type]
+                token_width=card.token_width,
+                vocabulary_size=len(vocabulary),
+                **card.content["decoder"].get("changes", {}),
+            ),
+            weights,
+            "decoder.",
+            folder,
         )
-        _fill(decoder, weights, "decoder.", folder)
         decoder = decoder.requires_grad_(False).eval().to(device)
         return ReportModel(card, encoder, decoder, vocabulary, precision, check_of(self.folder, card))
 
@@ -224,9 +234,7 @@ class BundleLibrary:
 
         config, folder, size = card.content["encoder"], self.folder / card.name, card.size
         if not config["shared"]:
-            encoder = _build(config, size, vocabulary)
-            _fill(encoder, weights, "encoder.", folder)
-            return encoder.freeze()
+            return _filled(lambda: _build(config, size, vocabulary), weights, "encoder.", folder).freeze()
         encoders = [
             self._shared_encoder(self.folder / "shared" / name, sha256, vocabulary)
             for name, sha256 in config["shared"].items()
@@ -234,18 +242,21 @@ class BundleLibrary:
         if len(encoders) == 1:
             return encoders[0]
         widths = [ENCODERS[part].sizes[size].width for part in encoder_parts(card.encoder)]  # type: ignore[index]
-        join = JointProjection(widths, card.token_width)
-        _fill(join, weights, "encoder.", folder)
+        join = _filled(lambda: JointProjection(widths, card.token_width), weights, "encoder.", folder)
         return JointEncoder(encoders, join).freeze()
 
     def _shared_encoder(self, folder: Path, sha256: str, vocabulary: Any) -> Encoder:
         def read() -> Encoder:
             check_files(folder)
             content = read_content(folder)
-            if content["sha256"]["model.safetensors"] != sha256:
+            if content["sha256"][WEIGHTS] != sha256:
                 raise BundleError(f"Encoder {folder.name} is not the one these bundles were trained with.")
-            encoder = _build(content["encoder"], content["size"], vocabulary)
-            _fill(encoder, _read_tensors(folder / "model.safetensors"), "encoder.", folder)
+            weights = _read_tensors(folder / WEIGHTS)
+            _refuse_other_tensors(weights, ("encoder.",), folder)
+            with _fits_its_card(folder):
+                encoder = _filled(
+                    lambda: _build(content["encoder"], content["size"], vocabulary), weights, "encoder.", folder
+                )
             return encoder.freeze().to(open_device(self._device))
 
         return self._encoders.get_or_make((folder, sha256), read)
@@ -262,8 +273,12 @@ class BundleLibrary:
         import torch
 
         model = self.load(name)
-        expected = _read_tensors(self.folder / name / "expected.safetensors")
-        found = compute_expected(model, expected["image"])
+        path = self.folder / name / "expected.safetensors"
+        expected = _read_tensors(path)
+        if {key: value.ndim for key, value in expected.items()} != {"image": 2, "ids": 1, "logits": 2}:
+            raise BundleError(f"Bundle {name}: {path.name} holds no output of a pair. {how_to_restore(path)}")
+        with _fits_its_card(self.folder / name):
+            found = compute_expected(model, expected["image"])
         difference = (
             float((found["logits"] - expected["logits"]).abs().max())
             if found["logits"].shape == expected["logits"].shape
@@ -356,9 +371,63 @@ def _build(config: Mapping[str, Any], size: str, vocabulary: Any) -> Encoder:
     return build_encoder(config["name"], size, **changes)  # type: ignore[arg-type]
 
 
-def _fill(module: Any, weights: Mapping[str, Tensor], prefix: str, folder: Path) -> None:
+@contextmanager
+def _fits_its_card(folder: Path) -> Iterator[None]:
+    """Name the bundle whose files or settings make building or computing fail, whatever library finds out."""
+    import torch
+
     try:
-        module.load_state_dict(all_restored(weights, prefix), strict=True)
+        yield
+    except (CXRLensError, torch.OutOfMemoryError):
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError) as error:
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise BundleError(
+            f"Bundle {folder.name}: its files do not fit its card ({what}). {how_to_restore(folder)}"
+        ) from error
+
+
+def _refuse_other_tensors(weights: Mapping[str, Tensor], prefixes: tuple[str, ...], folder: Path) -> None:
+    """Say which tensors no part of the model would take."""
+    if others := sorted(key for key in weights if not key.startswith(prefixes)):
+        raise BundleError(
+            f"Bundle {folder.name}: {WEIGHTS} holds {len(others)} tensors of no part of this model, the first is "
+            f"'{others[0][:80]}'. {how_to_restore(folder / WEIGHTS)}"
+        )
+
+
+def _filled(build: Callable[[], Any], weights: Mapping[str, Tensor], prefix: str, folder: Path) -> Any:
+    """A module with its weights; its shapes are compared before it takes memory, for a card may ask for any width."""
+    import torch
+
+    found = {key.removeprefix(prefix): value.shape for key, value in weights.items() if not key.endswith(SCALE)}
+    with torch.device("meta"):
+        try:
+            shapes = {key: value.shape for key, value in build().state_dict().items()}
+        except (NotImplementedError, RuntimeError):  # what computes when it is built cannot be built without memory
+            shapes = {}
+    if wrong := [key for key, shape in shapes.items() if found.get(key, shape) != shape]:
+        raise BundleError(
+            f"Bundle {folder.name}: {WEIGHTS} does not fit its card. '{wrong[0]}' has the shape "
+            f"{tuple(found[wrong[0]])}, by the card it is {tuple(shapes[wrong[0]])}."
+        )
+    module = build()
+    _fill(module, weights, prefix, folder)
+    return module
+
+
+def _fill(module: Any, weights: Mapping[str, Tensor], prefix: str, folder: Path) -> None:
+    for key, scale in weights.items():
+        rounded = weights.get(key.removesuffix(SCALE))
+        if key.endswith(SCALE) and (rounded is None or scale.shape != rounded.shape[:1]):
+            raise BundleError(
+                f"Bundle {folder.name}: {WEIGHTS} does not fit its card. '{key}' is no scale of the rows of a matrix."
+            )
+    state = all_restored(weights, prefix)
+    if wrong := next((key for key, value in state.items() if value.is_floating_point() and value.isnan().any()), None):
+        raise BundleError(f"Bundle {folder.name}: {WEIGHTS} has values in '{wrong}' that are no numbers.")
+    try:
+        module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise BundleError(f"Bundle {folder.name}: model.safetensors does not fit its card. {detail[:200]}") from error

@@ -63,10 +63,13 @@ def read_result(path: Path) -> DetectionResult:
     Raises:
         CXRLensError: it is missing, damaged, or of another version.
     """
+    from core import schemas  # brings pydantic, which takes a while
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA:
-            raise CXRLensError(f"{path} has schema {content['schema']}; this version reads {SCHEMA}. Measure again.")
+        content = schemas.read_json(path)
+        if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
+            raise CXRLensError(f"{path} has another schema; this version reads {SCHEMA}. Measure again.")
+        schemas.check(content, schemas.Detection)
         told = {key: content[key] for key in ("versions", "reports", "command") if key in content}
         systems = {name: _system(each) for name, each in content["systems"].items()}
         films = str(content["films"]).removeprefix("graded:")
@@ -76,7 +79,7 @@ def read_result(path: Path) -> DetectionResult:
     except OSError as error:
         raise CXRLensError(f"{path} cannot be read ({error.strerror}). `cxr-lens detect` writes it.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CXRLensError(f"{path} is damaged ({error!r:.80}). Measure again: cxr-lens detect.") from error
+        raise CXRLensError(f"{path} is damaged ({error!s:.200}). Measure again: cxr-lens detect.") from error
 
 
 def _system(content: Mapping[str, Any]) -> SystemDetection:

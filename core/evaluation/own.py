@@ -49,7 +49,7 @@ from core.evaluation.results import (
 )
 from core.evaluation.scoring import LabeledReports
 from core.evaluation.writing import Work, write_source
-from core.files import hash_of, read_json_lines, write_whole
+from core.files import hash_of, is_unfinished, read_json_lines, write_whole
 from core.jobs import Job, Progress, work
 from core.labels.rules import RULES_VERSION
 from core.observations import OBSERVATIONS, LabelState
@@ -145,16 +145,37 @@ def ask(
 
 
 def evaluations() -> list[Asked]:
-    """The evaluations in the user's folder, whole ones and begun ones, the latest first; damaged ones are left out."""
-    found = []
+    """The evaluations in the user's folder, whole ones and begun ones, the latest first; `damaged` names the others."""
+    return _all()[0]
+
+
+def damaged() -> dict[str, str]:
+    """What is wrong with each evaluation of the user's folder that cannot be used, by the name of its folder."""
+    return _all()[1]
+
+
+def _all() -> tuple[list[Asked], dict[str, str]]:
+    found, damaged = [], {}
     for path in home().glob("*/about.json"):
+        if is_unfinished(path.parent):
+            continue
         try:
-            asked = Asked(**json.loads(path.read_text(encoding="utf-8")))
+            asked = _read_asked(path)
             if asked.folder == path.parent:
                 found.append((path.stat().st_mtime, asked))
-        except (OSError, ValueError, TypeError, AttributeError):
-            continue
-    return [asked for _, asked in sorted(found, key=lambda each: -each[0])]
+        except (OSError, ValueError, TypeError) as error:
+            what = getattr(error, "strerror", None) or error
+            damaged[path.parent.name] = (
+                f"The evaluation {path.parent.name} cannot be used: its about.json is damaged ({what}). Remove the "
+                f"folder {path.parent}, and evaluate again."
+            )
+    return [asked for _, asked in sorted(found, key=lambda each: -each[0])], damaged
+
+
+def _read_asked(path: Path) -> Asked:
+    from core import schemas  # brings pydantic, which takes a while
+
+    return Asked(**schemas.read_json(path, schemas.Asked))
 
 
 class EvaluationJob(Job):
@@ -236,7 +257,7 @@ def _write_pairs(asked: Asked, source: Source, progress: Progress) -> tuple[str,
         progress(_SHARE * done / total, f"Writing: {done:,} of {total:,} studies")
 
     census = write_source(asked.work(), out, progress=say)
-    key = json.loads(out.with_name(f"{out.name}.about.json").read_text(encoding="utf-8"))["key"]
+    key = json.loads(out.with_name(f"{out.name}.about.json").read_text(encoding="utf-8"))["key"]  # written just now
     rows = [row for _, row in read_json_lines(out)]
     if census.unreadable and not rows:
         name, why = next(iter(census.unreadable.items()))
@@ -252,9 +273,11 @@ def _write_pairs(asked: Asked, source: Source, progress: Progress) -> tuple[str,
 
 
 def _made(folder: Path) -> Any:
+    from core import schemas  # brings pydantic, which takes a while
+
     try:
-        return json.loads((folder / "results.json").read_text(encoding="utf-8"))["made"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return schemas.read_json(folder / "results.json", schemas.Results)["made"]
+    except (OSError, ValueError, KeyError):
         return None
 
 
@@ -412,13 +435,16 @@ def read_facts(path: Path) -> dict[str, Known]:
     Raises:
         CXRLensError: the file is damaged.
     """
+    from core import schemas  # brings pydantic, which takes a while
+
     blank = dict.fromkeys(OBSERVATIONS, LabelState.BLANK)
     found = {}
     try:
         for _, row in read_json_lines(path):
+            schemas.check(row, schemas.Facts)
             states = blank | {name: LabelState(state) for name, state in row["labels"].items()}
             found[row["study_id"]] = Known(row["subject"], states, row["traits"], tuple(row["details"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, CXRLensError) as error:
         raise CXRLensError(f"{path} is missing or damaged. Write and score these reports again.") from error
     return found
 
@@ -438,7 +464,7 @@ def _write_facts(path: Path, source: Source, studies: Sequence[Study]) -> None:
 
 def _evaluate(folder: Path, progress: Progress) -> None:
     """What the process does."""
-    asked = Asked(**json.loads((folder.parent / "about.json").read_text(encoding="utf-8")))
+    asked = _read_asked(folder.parent / "about.json")
     try:
         with FileLock(asked.folder / ".lock", timeout=0):
             for left in folder.parent.glob("job-*"):  # of processes that were killed

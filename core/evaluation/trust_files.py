@@ -97,10 +97,13 @@ def read_trust(path: Path, cards: Mapping[str, Card]) -> FamilyTrust:
         FileNotFoundError: there is none.
         CXRLensError: it is damaged, or of another version.
     """
+    from core import schemas  # brings pydantic, which takes a while
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
+        content = schemas.read_json(path)
+        if isinstance(content, dict) and content.get("version", VERSION) != VERSION:
             raise CXRLensError(f"{path.name} was written by another version of CXR Lens. Make it anew: cxr-lens trust.")
+        schemas.check(content, schemas.TrustFile)
         made = {name for name, key in content["made_of"].items() if name in cards and trust_key(cards[name]) == key}
         panel, (others, *films) = tuple(content["panel"]), content["others"]
         whole = made.issuperset(panel)
@@ -113,7 +116,7 @@ def read_trust(path: Path, cards: Mapping[str, Card]) -> FamilyTrust:
     except (FileNotFoundError, CXRLensError):
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CXRLensError(f"{path.name} cannot be read ({error!r}). {how_to_restore(path)}") from error
+        raise CXRLensError(f"{path.name} cannot be read ({error}). {how_to_restore(path)}") from error
 
 
 def _plain(trust: Trust) -> dict[str, Any]:

@@ -7,7 +7,6 @@ whose true places are known, others about real films, on which radiologists drew
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -220,10 +219,10 @@ def _caution(numbers: Mapping[str, Interval]) -> str:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, stamp: int) -> dict[str, Any]:
+    from core import schemas  # brings pydantic, which takes a while
+
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content["entries"], list):
-            raise ValueError("'entries' is not a list")
+        content: dict[str, Any] = schemas.read_json(path, schemas.Explanations)
         keys = ("encoder", "decoder", "method", "kind")
         content["by_key"] = {tuple(entry[key] for key in keys): entry for entry in content["entries"]}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -85,8 +85,10 @@ def _weights(card: Card, folder: Path, shared: list[Path]) -> bytes:
 def _row(card: Card, bundles: Path, notes: LeftOut) -> Mapping[str, Any]:
     """The held-out scores of these weights; empty where there are none, or they are of others."""
     path = bundles / f"{card.family}-results.json"
+    from core import schemas  # brings pydantic, which takes a while
+
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = schemas.read_json(path, schemas.Results)
         row = next((each for each in results["rows"] if each["name"] == card.name), None)
         made_of = results.get("made_of", {}).get(card.name)
         same = results.get("fingerprint") == card.data["fingerprint"] and str(results.get("seed")) == _seed(card)

@@ -176,8 +176,12 @@ def writer_of(name: str, recorded: Recorded, cards: Mapping[str, Card]) -> Write
 
 def _json(path: Path) -> dict[str, Any]:
     """A JSON object beside a file; empty where there is none."""
+    from core import schemas  # brings pydantic, which takes a while
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = schemas.read_json(path)
     except OSError:
         return {}
+    except ValueError as error:
+        raise CXRLensError(f"{path} is damaged: {error}. Evaluate again.") from error
     return content if isinstance(content, dict) else {}

@@ -75,8 +75,10 @@ def read_map(path: Path) -> FilterMap:
         FilterMapError: it is missing or damaged.
     """
     again = f"Write it again: cxr-lens study ccve --preset {path.parent.name}"
+    from core import schemas  # brings pydantic, which takes a while
+
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = schemas.read_json(path, schemas.FilterMap)
         return FilterMap(
             studies=tuple(plain["studies"]),
             filters=tuple(plain["filters"]),

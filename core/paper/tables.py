@@ -169,8 +169,10 @@ def read_table(path: Path) -> PaperTable:
     Raises:
         TableError: it is missing, damaged, or of another version; the message names the file and what to do.
     """
+    from core import schemas  # brings pydantic, which takes a while
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = schemas.read_json(path)
     except FileNotFoundError:
         raise TableError(f"{path} is missing. {_hint(path)}") from None
     except (OSError, ValueError) as error:
@@ -178,6 +180,7 @@ def read_table(path: Path) -> PaperTable:
     try:
         if content["schema"] != SCHEMA:
             raise TableError(f"it is of version {content['schema']}, this program reads {SCHEMA}.")
+        schemas.check(content, schemas.Table)
         rows = tuple(
             Row(
                 name=row["name"],

@@ -26,12 +26,14 @@ from core.bundles.card import encoder_weights
 from core.bundles.library import BundleLibrary
 from core.bundles.rounding import SCALE, restored, rounded
 from core.devices import Precision
-from core.files import hash_of, remove_forgotten, whole_file
+from core.files import hash_of, open_plain, remove_forgotten, whole_file
 from core.jobs import Job, Progress
 from core.jobs import work as be_the_process
 from core.observations import CLUSTERS
 from core.projection.job import cache_folder, writable
 from core.registry import encoder_parts, token_names
+from core.rows import BLOCK as SUMMED
+from core.rows import compare_tables, sums_of_tables
 from core.studies.model_image import of_study
 from core.studies.source import Source
 from core.studies.sources import open_source
@@ -124,16 +126,28 @@ def read_embeddings(path: Path, first: int | None = None) -> tuple[tuple[str, ..
 
     path.stat()
     try:
+        open_plain(path).close()
         with safe_open(path, framework="numpy") as file:
             parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             rows = {key: part.get_shape()[0] for key, part in parts.items()}
-            raw = {key: part[: min(rows[key], first or rows[key])] for key, part in parts.items()}
-            whole = json.loads((file.metadata() or {})["study_ids"])
+            told = file.metadata() or {}
+            sums = told.pop("sums", None)  # those that come with the program have none
+            wanted = {key: min(rows[key], first or rows[key]) for key in parts}
+            # Whole blocks are read, for these have the checksums.
+            raw = {key: part[: min(rows[key], -(-wanted[key] // SUMMED) * SUMMED)] for key, part in parts.items()}
+            if sums is not None:
+                compare_tables(json.loads(sums), raw, told)
+            raw = {key: values[: wanted[key]] for key, values in raw.items()}
+            whole = json.loads(told["study_ids"])
         study_ids = tuple(whole[:first])
         raw = {key: np.asarray(value, dtype=np.float32) for key, value in raw.items()}
         tensors = {key: restored(raw, key) for key in raw if not key.endswith(SCALE)}
         _check(study_ids, tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+        if path.parent == embeddings_folder():
+            with suppress(OSError):
+                path.unlink()
+            raise CXRLensError(f"{path.name} was damaged ({error}) and is removed. Compute it again.") from error
         raise CXRLensError(f"{path.name} is damaged ({error}). Restore it, or compute it again.") from error
     return study_ids, tensors
 
@@ -146,9 +160,12 @@ def is_single(kind: str) -> bool:
 def _check(study_ids: Sequence[str], tensors: Arrays) -> None:
     for key, values in tensors.items():
         single = is_single(key)
-        whole = len(values) == len(study_ids) if not single else 0 < len(values) <= len(study_ids)
+        rows = len(values) if values.ndim else 0
+        whole = rows == len(study_ids) if not single else 0 < rows <= len(study_ids)
         if values.ndim != 2 + single or not whole:
             raise ValueError(f"'{key}' has shape {values.shape} for {len(study_ids)} studies")
+        if not np.isfinite(values).all():
+            raise ValueError(f"'{key}' has values that are no numbers")
         if single and values.shape[1] != len(CLUSTERS) and round(values.shape[1] ** 0.5) ** 2 != values.shape[1]:
             raise ValueError(f"'{key}' has {values.shape[1]} tokens a study, neither 13 filters nor a square grid")
     if POOLED not in tensors:
@@ -329,7 +346,7 @@ def _write_block(
 ) -> None:
     """Embed the studies of a block into a file of their own."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.numpy import save_file
 
     kept: list[str] = []
     unreadable: dict[str, str] = {}
@@ -347,8 +364,9 @@ def _write_block(
             found.append(_embed_batch(encoders, images, start))
     tensors = {key: torch.cat([each[key] for each in found]) for key in (found[0] if found else ())}
     about = {"study_ids": json.dumps(kept), "unreadable": json.dumps(unreadable)}
+    arrays = {key: value.contiguous().numpy() for key, value in rounded(tensors, "").items()}
     with whole_file(path, synced=False) as fresh:
-        save_file({key: value.contiguous() for key, value in rounded(tensors, "").items()}, fresh, about)
+        save_file(arrays, fresh, about | {"sums": json.dumps(sums_of_tables(arrays, about))})
 
 
 def _embed_batch(encoders: _Encoders, images: Sequence[npt.NDArray[np.float32]], start: int) -> dict[str, Tensor]:
@@ -397,8 +415,9 @@ def _read_block(path: Path) -> tuple[list[str], dict[str, str], Arrays] | None:
         with safe_open(path, framework="numpy") as file:
             told = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        compare_tables(json.loads(told.pop("sums")), tensors, told)
         return json.loads(told["study_ids"]), json.loads(told["unreadable"]), tensors
-    except (SafetensorError, OSError, KeyError, ValueError):
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError):
         return None
 
 
@@ -425,8 +444,9 @@ def _join(files: Sequence[Path], path: Path) -> Embedded:
         why = next(iter(unreadable.values()))
         raise CXRLensError(f"None of the {len(unreadable):,} images can be read, so there is no map. The first: {why}")
     about = {"study_ids": json.dumps(kept), "unreadable": json.dumps(unreadable), "kept": str(len(kept))}
+    tensors = {key: np.concatenate(values) for key, values in parts.items()}
     with whole_file(path) as fresh:
-        save_file({key: np.concatenate(values) for key, values in parts.items()}, fresh, about)
+        save_file(tensors, fresh, about | {"sums": json.dumps(sums_of_tables(tensors, about))})
     return Embedded(path, len(kept) + len(unreadable), len(kept), unreadable)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core import paths
-from core.files import hash_of, remove_forgotten, whole_file
+from core.files import hash_of, open_plain, remove_forgotten, whole_file
 from core.jobs import Job, work
 from core.packages import versions
 from core.projection.methods import Progress, ProjectionConfig, check_features, place, project
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float32]
 _LIBRARIES = ("numpy", "scikit-learn", "openTSNE", "umap-learn", "pynndescent", "numba")
 MOST_FILES = 500
 """Maps that are kept; the oldest go first. Each takes some kilobytes."""
-_VERSION = 2  # raise it when the same input gives another map
+_VERSION = 3  # raise it when the same input gives another map
 _PLACED = 2  # raise it when the same point is placed elsewhere in the same map
 
 
@@ -59,10 +59,14 @@ def load(key: str) -> Projection | None:
     if not path.is_file():
         return None
     try:
+        open_plain(path).close()
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["about"])
-            return Projection(file.get_tensor("coordinates"), about["method"], about["parameters"])
-    except (SafetensorError, OSError, KeyError, ValueError):
+            coordinates = file.get_tensor("coordinates")
+            if about["sum"] != fingerprint(coordinates):
+                return None
+            return Projection(coordinates, about["method"], about["parameters"])
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -71,7 +75,8 @@ def _save(key: str, found: Projection) -> None:
 
     folder = writable(cache_folder())
     remove_forgotten(folder)
-    about = json.dumps({"method": found.method, "parameters": dict(found.parameters)})
+    told = {"method": found.method, "parameters": dict(found.parameters), "sum": fingerprint(found.coordinates)}
+    about = json.dumps(told)
     with whole_file(folder / f"{key}.safetensors") as fresh:
         save_file({"coordinates": np.ascontiguousarray(found.coordinates)}, fresh, {"about": about})
     kept = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)

@@ -1,7 +1,8 @@
 """Padded, resized images of an index, kept beside it: decoded once, then memory-mapped.
 
 For each size `images-SIZE.npy`, uint8 (images of the index, SIZE, SIZE), sparse where an image was never wanted, and
-`images-SIZE.read.npy`, int64: how many bytes the file had when it was read, 0 where it was not read yet. Files that
+`images-SIZE.read.npy`, int64: how many bytes the file had when it was read, 0 where it was not read yet, and
+`images-SIZE.sums.npy`, a checksum of each (`core.rows`): an image that is not what was written is read anew. Files that
 cannot be read are listed in `unreadable.jsonl`, with their size too. So an interruption loses nothing, and a file that
 is downloaded later, or again, is read then. A cached image equals `read_square`: faster, never different.
 """
@@ -15,12 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from core.files import write_whole
 from core.processes import worker_pool
+from core.rows import Seen, Sums, sum_of
 from core.studies.images import ImageError, fit_square, read_image
 from core.studies.index import ReleaseError, StudyIndex
 from core.studies.model_image import grey_levels
@@ -37,10 +40,23 @@ class ImageCache:
     Attributes:
         pixels: (images, size, size) uint8, memory-mapped.
         read: (images,) int64, bytes of the file that was read; 0 where none was.
+        sums: (images,) uint32, checksums.
     """
 
     pixels: Square
     read: npt.NDArray[np.int64]
+    sums: Sums
+    _seen: Seen
+
+    def image(self, row: int, file_bytes: int) -> Square | None:
+        """A cached image, (size, size); None where it was not read from a file of so many bytes, or is damaged."""
+        if self.read[row] != file_bytes:
+            return None
+        if row not in self._seen:
+            if sum_of(self.pixels[row], row) != int(self.sums[row]):
+                return None
+            self._seen.add(row)
+        return self.pixels[row]
 
 
 def read_square(path: Path, size: int, name: str, fit: Fit = PAD) -> Square:
@@ -54,13 +70,32 @@ def read_square(path: Path, size: int, name: str, fit: Fit = PAD) -> Square:
 
 def open_image_cache(index: StudyIndex, size: int) -> ImageCache | None:
     """Open the cache of a size, complete or not; None if there is none of this index, or a damaged one."""
-    pixels, read, about = _paths(index, size)
+    about, paths = _paths(index, size)
     try:
         if json.loads(about.read_text(encoding="utf-8")) != _about(index, size):
             return None
-        return ImageCache(np.load(pixels, mmap_mode="r"), np.load(read, mmap_mode="r"))
-    except (OSError, ValueError):
+        return _cache([np.load(path, mmap_mode="r") for path in paths], index, size)
+    except (OSError, EOFError, ValueError, RecursionError):
         return None
+
+
+def _cache(arrays: Sequence[npt.NDArray[Any]], index: StudyIndex, size: int) -> ImageCache:
+    """Wrap the three arrays.
+
+    Raises:
+        ValueError: they are of another shape.
+    """
+    if [(each.dtype, each.shape) for each in arrays] != _forms(index, size):
+        raise ValueError("they are of another shape")
+    pixels, read, sums = arrays
+    return ImageCache(pixels, read, sums, Seen(len(index.images)))
+
+
+def _forms(index: StudyIndex, size: int) -> list[tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Types and shapes of pixels, bytes read, and checksums."""
+    count = len(index.images)
+    shapes = ((np.uint8, (count, size, size)), (np.int64, (count,)), (np.uint32, (count,)))
+    return [(np.dtype(kind), shape) for kind, shape in shapes]
 
 
 def unreadable_images(index: StudyIndex) -> dict[int, str]:
@@ -108,7 +143,7 @@ def write_image_cache(
     _check_space(index, sizes, len(images))
     caches = [_writable(index, size) for size in sizes]
     done = np.isin(wanted, list(unreadable_images(index)))
-    done |= np.all([cache.read[wanted] == file_bytes[wanted] for cache in caches], axis=0)
+    done |= np.all([[each.image(row, file_bytes[row]) is not None for row in wanted] for each in caches], axis=0)
     todo = wanted[~done]
     if progress is not None:
         progress(len(wanted) - len(todo), len(wanted))
@@ -130,6 +165,8 @@ def write_image_cache(
             unreadable.flush()
             for cache in caches:
                 cache.pixels.flush()  # type: ignore[attr-defined]
+                cache.sums[good] = [sum_of(cache.pixels[row], row) for row in good]
+                cache.sums.flush()  # type: ignore[attr-defined]
                 cache.read[good] = file_bytes[good]
                 cache.read.flush()  # type: ignore[attr-defined]
             if progress is not None:
@@ -172,9 +209,12 @@ def _check_space(index: StudyIndex, sizes: Sequence[int], count: int) -> None:
         )
 
 
-def _paths(index: StudyIndex, size: int) -> tuple[Path, Path, Path]:
+def _paths(index: StudyIndex, size: int) -> tuple[Path, tuple[Path, Path, Path]]:
+    """What the cache is of; its pixels, bytes read, and checksums."""
     start = index.folder / f"images-{size}"
-    return start.with_suffix(".npy"), start.with_suffix(".read.npy"), start.with_suffix(".json")
+    return start.with_suffix(".json"), (
+        start.with_suffix(".npy"), start.with_suffix(".read.npy"), start.with_suffix(".sums.npy")
+    )  # fmt: skip
 
 
 def _unreadable_path(index: StudyIndex) -> Path:
@@ -186,12 +226,10 @@ def _about(index: StudyIndex, size: int) -> dict[str, object]:
 
 
 def _writable(index: StudyIndex, size: int) -> ImageCache:
-    pixels, read, about = _paths(index, size)
-    count = len(index.images)
+    about, paths = _paths(index, size)
     if open_image_cache(index, size) is None:
         about.unlink(missing_ok=True)
-        for path, dtype, shape in ((pixels, np.uint8, (count, size, size)), (read, np.int64, (count,))):
+        for path, (dtype, shape) in zip(paths, _forms(index, size), strict=True):
             np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()  # type: ignore[no-untyped-call]
         write_whole(about, json.dumps(_about(index, size)))
-    opened = [np.lib.format.open_memmap(path, mode="r+") for path in (pixels, read)]  # type: ignore[no-untyped-call]
-    return ImageCache(*opened)
+    return _cache([np.lib.format.open_memmap(path, mode="r+") for path in paths], index, size)  # type: ignore[no-untyped-call]

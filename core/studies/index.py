@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from core import schemas
 from core.files import whole_file, write_whole
 from core.studies.census import Notes, take_census
 from core.tables import is_broken
@@ -449,12 +450,13 @@ def open_index(folder: Path) -> StudyIndex:
     path = folder / "index.json"
     hint = "Make one: cxr-lens data --help says how, of Open-i, MIMIC-CXR, any table or a folder."
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        version = about["version"]
+        about = schemas.read_json(path)
+        if (version := about["version"]) == INDEX_VERSION:
+            schemas.check(about, schemas.Index)
     except FileNotFoundError as error:
         raise ReleaseError(f"{folder} holds no index of studies, or one that was not finished. {hint}") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ReleaseError(f"{path} is damaged. {hint}") from error
+        raise ReleaseError(f"{path} is damaged ({getattr(error, 'strerror', None) or error}). {hint}") from error
     if version != INDEX_VERSION:
         raise ReleaseError(f"{folder} is an index of version {version}, this program needs {INDEX_VERSION}. {hint}")
     for name in ("studies.parquet", "images.parquet", "census.json"):

@@ -180,11 +180,13 @@ class IndexedSource(Source):
         if size not in self._caches:
             self._caches[size] = open_image_cache(self.index, size)
         cache = self._caches[size]
-        if fit == PAD and cache is not None and cache.read[image] == self._at("bytes", place):
-            square = cache.pixels[image]
-        else:
+        square: npt.NDArray[np.uint8] | None = None
+        if fit == PAD and cache is not None:
+            square = cache.image(image, self._at("bytes", place))
+        if square is None:
             square = read_square(self.index.file(self._at("path", place)), size, study_id, fit)
-        return square.astype(np.float32) / 255
+        pixels: FloatImage = square.astype(np.float32) / np.float32(255)
+        return pixels
 
     def original(self, study_id: str, image_id: str = "") -> Radiograph:
         """An image of a study as it is on disk; see `Source.original`.

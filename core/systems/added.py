@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core import paths
-from core.files import DiskError, read_json_lines, sha256_of, whole_folder
+from core.files import DiskError, is_unfinished, read_json_lines, sha256_of, whole_folder
 from core.registry import did_you_mean
 from core.studies.source import Source
 from core.systems.matching import match
@@ -35,7 +35,7 @@ TAKEN = frozenset(
 )
 """Names that mean something else in files of reports and scores."""
 _NAME = re.compile(r"\w[\w .+()-]{0,63}")
-_DAMAGED = "{} is damaged. Remove it (`cxr-lens systems remove {}`), and add it again."
+_DAMAGED = "{} is damaged ({}). Remove it (`cxr-lens systems remove {}`), and add it again."
 
 
 class Reports(System):
@@ -175,7 +175,7 @@ def systems() -> tuple[list[System], dict[str, str]]:
     """The systems that were added, by group and name; messages of damaged ones, by name."""
     found, damaged = [], {}
     for folder in sorted(home().glob("*/")) if home().is_dir() else ():
-        if folder.name.startswith("."):
+        if is_unfinished(folder):
             continue
         try:
             found.append(system(folder.name))
@@ -206,12 +206,16 @@ def system(name: str) -> System:
 
 @lru_cache(maxsize=64)
 def _opened(path: str, stamps: tuple[int, ...]) -> System:
+    from core import schemas  # brings pydantic, which takes a while
+
     folder = Path(path).parent
     try:
-        about = json.loads(Path(path).read_text(encoding="utf-8"))
+        about = schemas.read_json(Path(path), schemas.Added)
+        schemas.check(about, schemas.AddedFile if about["kind"] == "file" else schemas.AddedProgram)
         return _OPENERS[about["kind"]](folder, about)
     except (OSError, ValueError, KeyError, TypeError, CXRLensError) as error:
-        raise CXRLensError(_DAMAGED.format(f"The system {folder.name}", folder.name)) from error
+        what = getattr(error, "strerror", None) or error
+        raise CXRLensError(_DAMAGED.format(f"The system {folder.name}", what, folder.name)) from error
 
 
 def _open_file(folder: Path, about: Mapping[str, Any]) -> System:

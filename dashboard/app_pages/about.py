@@ -6,6 +6,7 @@ import streamlit as st
 
 from core.registry import DECODERS, ENCODERS, compared_decoders, compared_pairs
 from core.types import CXRLensError
+from dashboard.plain import plain, plain_message
 from dashboard.services import bundles, sources, studies
 
 st.header("What CXR Lens is")
@@ -31,11 +32,11 @@ for name, title in sources.names().items():
     if name == sources.UPLOAD:
         continue
     try:
-        told = studies.about(name)
+        facts = studies.about(name)
     except CXRLensError as error:
-        st.error(f"**{title}**: {error}", icon=":material/error:")
+        st.error(f"**{plain(title)}**: {plain_message(error)}", icon=":material/error:")
     else:
-        st.markdown(f"**{title}** " + " · ".join(told))
+        st.markdown(f"**{plain(title)}** " + " · ".join(map(plain, facts)))
 
 st.header("Encoders and decoders")
 left, right = st.columns(2, gap="medium")
@@ -51,7 +52,7 @@ with right:
 st.header("Model cards")
 st.caption("The setting `CXR_BUNDLES` names the folder of models; without it, those that come with CXR Lens are used.")
 for name, message in bundles.problems().items():
-    st.error(f"**{name}**: {message}", icon=":material/error:")
+    st.error(f"**{plain(name)}**: {plain_message(message)}", icon=":material/error:")
 
 
 def in_words(value: object) -> str:
@@ -70,8 +71,8 @@ if cards:
     metrics = ", ".join(f"{key} {value:.3f}" for key, value in card.metrics.items() if isinstance(value, int | float))
     with st.container(border=True):
         st.markdown(
-            f"**Data** {data}\n\n**Metrics** {metrics or 'none recorded'}\n\n"
-            f"**Intended use** {card.intended_use}\n\n**Licence** {card.licence}\n\n"
-            f"**Size** {card.size} · **Made** {card.created}\n\n"
-            f"**Images** {card.fit_note or card.fit}"
+            f"**Data** {plain(data)}\n\n**Metrics** {plain(metrics or 'none recorded')}\n\n"
+            f"**Intended use** {plain(card.intended_use)}\n\n**Licence** {plain(card.licence)}\n\n"
+            f"**Size** {plain(card.size)} · **Made** {plain(card.created)}\n\n"
+            f"**Images** {plain_message(card.fit_note or card.fit)}"
         )

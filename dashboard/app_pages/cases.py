@@ -15,6 +15,7 @@ from dashboard.components.case_table import case_table
 from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source, show_credit
 from dashboard.components.system_choice import choose_systems
+from dashboard.plain import plain, plain_message
 from dashboard.results.parts import pick
 from dashboard.services import bundles, case_figure, cases, evaluations, own, reports, sources, studies
 from dashboard.services.evaluations import ResultSet
@@ -223,7 +224,7 @@ def export(shown: Shown, on_page: list[int]) -> None:
             )
         st.button("Clear the choice", key="figure_empty", on_click=empty_figure, disabled=not st.session_state[FIGURE])
     if lost:
-        st.caption(f":material/info: Not among these studies, so not in the figure: {', '.join(lost[:5])}.")
+        st.caption(f":material/info: Not among these studies, so not in the figure: {plain(', '.join(lost[:5]))}.")
     if len(kept) > MOST:
         st.caption(f":material/info: A figure has at most {MOST} studies: these are the first {MOST}.")
 
@@ -261,7 +262,7 @@ def show_page(shown: Shown) -> None:
     parts = [pieces for row in rows for pieces in (row.reference or (), *(cell.pieces for cell in row.cells))]
     removed = reports.note_on_removed("".join(str(piece["text"]) for piece in pieces) for pieces in parts)
     for told in filter(None, (removed, *without_pictures(shown.source_name, rows))):
-        st.caption(f":material/info: {told}")
+        st.caption(f":material/info: {plain_message(told)}")
     show_credit(credit_of(shown.source_name))
     export(shown, on_page)
     # The reader looks at this page now; the next one's pictures are drawn and its reports read meanwhile.
@@ -291,7 +292,7 @@ def show(results: ResultSet) -> None:
     found = evaluations.read_reports(results)
     for told in (evaluations.strange_bundles(results), *evaluations.told_of(results, found)):
         if told:
-            st.caption(f":material/info: {told}")
+            st.caption(f":material/info: {plain_message(told)}")
     question, part, titles = ask(found, results)
     if not titles:
         st.info("No model is chosen. Choose models above.")

@@ -17,6 +17,7 @@ from dashboard.components.film_strip import film_strip
 from dashboard.components.report import card, report_cards
 from dashboard.components.score_table import export
 from dashboard.components.viewer import Overlay, viewer
+from dashboard.plain import plain_message
 from dashboard.services import bundles, detection, reports, stored, studies
 from dashboard.services.studies import Case
 
@@ -178,7 +179,7 @@ st.header("How small a finding is still reported")
 st.caption("The same synthetic chest with one finding turned up step by step, and what the models write of each film.")
 results, damaged = detection.found()
 for message in damaged.values():
-    st.error(message, icon=":material/error:")
+    st.error(plain_message(message), icon=":material/error:")
 if not results:
     st.info(f"Nothing was measured yet. `{COMMAND}` does, and this page shows it.", icon=":material/info:")
     st.stop()
@@ -199,7 +200,7 @@ with left:
     try:
         case = show_film(result, place, chest, step)
     except CXRLensError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain_message(error), icon=":material/error:")
         st.stop()
 with right:
     show_reports(result, case, chosen, titles)

@@ -14,6 +14,7 @@ from dashboard.components.study_map import choose_encoder
 from dashboard.maps.chart import show_difference, show_map
 from dashboard.maps.chosen import show_hovered, show_neighbours, show_picked
 from dashboard.maps.controls import choose_colouring, choose_config, choose_kind, choose_second, choose_source
+from dashboard.plain import plain, plain_message
 from dashboard.services import bundles, embeddings, sources
 from dashboard.services.studies import Case
 
@@ -32,7 +33,7 @@ def show_points(name: str, encoder: str, method: ProjectionConfig, case: Case | 
         )
     for warning in (bundles.mixed_data(bundles.family_for(sources.source(name))), embeddings.unlike(case, name)):
         if warning:
-            st.warning(warning, icon=":material/warning:")
+            st.warning(plain_message(warning), icon=":material/warning:")
     session.write_picked()
     if second is None:
         groups = show_map("map_1", points, method, colouring, case, title=False)
@@ -81,7 +82,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     encoder = choose_encoder(name)
     method = choose_config()
 if told := embeddings.no_own_map(sources.chosen()):
-    st.caption(f":material/info: {told} This is the map of {sources.source(name).title}.")
+    st.caption(f":material/info: {plain_message(told)} This is the map of {plain(sources.source(name).title)}.")
 if embeddings.there(encoder, name):
     show_points(name, encoder, method, case)
     show_credit(sources.source(name).credit)

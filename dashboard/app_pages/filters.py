@@ -18,6 +18,7 @@ from dashboard.components.filter_pictures import CHANGE_SCALE, GREY_SCALE, Value
 from dashboard.components.filter_player import Side, filter_player
 from dashboard.components.source_choice import show_credit
 from dashboard.components.trust import verdict
+from dashboard.plain import plain
 from dashboard.services import filters, reports, sources
 from dashboard.services.studies import Case
 
@@ -324,7 +325,7 @@ def show_one(card: Card, pictures: filters.Pictures, looks: filters.Looks, neede
         said += f" Of the {learned.of} test studies, {learned.studies} have such a sentence."
     st.markdown(said)
     if learned.examples:
-        st.markdown("\n".join(f"> {each}\n" for each in learned.examples))
+        st.markdown("\n".join(f"> {plain(each)}\n" for each in learned.examples))
     elif not learned.of:
         st.caption("These models learned from patients' reports, so no sentences are shown.")
     order = np.argsort(-needed, kind="stable")

@@ -23,6 +23,7 @@ from dashboard.components.source_choice import show_credit
 from dashboard.components.study_map import draw_map
 from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
+from dashboard.plain import plain, plain_message
 from dashboard.read import agreement
 from dashboard.read.layout import ANSWER, FACTS, lay_out
 from dashboard.read.marks import Marked, mark, measure_some
@@ -88,7 +89,7 @@ def choose_image(case: Case) -> str:
         list(titles),
         default=read.image_id,
         required=True,
-        format_func=lambda name: titles[name],
+        format_func=lambda name: plain(titles[name]),
         key=f"image {case.key}",
         label_visibility="collapsed",
     )
@@ -98,8 +99,10 @@ def choose_image(case: Case) -> str:
 def show_image(case: Case) -> None:
     """The viewer and what is known of the study."""
     source, context = sources.source(case.source), case.study.context
-    facts = [f"**{case.title}**", *describe(case)]
-    told = [f"**{name.capitalize()}** {context[name]}" for name in ("indication", "comparison") if context.get(name)]
+    facts = [f"**{plain(case.title)}**", *map(plain, describe(case))]
+    told = [
+        f"**{name.capitalize()}** {plain(context[name])}" for name in ("indication", "comparison") if context.get(name)
+    ]
     with st.container(key=FACTS):
         st.markdown(" · ".join(facts) + ("  \n" + " ".join(told) if told else ""))
     other, spacing = choose_image(case), case.spacing
@@ -107,7 +110,7 @@ def show_image(case: Case) -> None:
         try:
             film = studies.other_image(case, other)
         except CXRLensError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(plain_message(error), icon=":material/error:")
             return
         spacing = film.pixel_spacing
         viewer(film.pixels, study=f"{case.title} {other}", bits=film.bits, grey=film.grey, spacing=spacing)
@@ -125,7 +128,7 @@ def show_image(case: Case) -> None:
             on_region=hear_region,
         )
         if truth:
-            st.caption(f":material/shapes: True findings: {source.truth}.")
+            st.caption(f":material/shapes: True findings: {plain(source.truth)}.")
     if case.synthetic:
         st.caption(":material/info: A synthetic X-ray: computed, no patient.")
     else:
@@ -203,7 +206,7 @@ def choose_families(case: Case) -> list[str]:
         families,
         default=fitting,
         selection_mode="multi",
-        format_func=lambda family: f"Models for {bundles.family_title(family)}",
+        format_func=lambda family: f"Models for {plain(bundles.family_title(family))}",
         label_visibility="collapsed",  # the options say it, in one row less
         key=session.FAMILY if case.synthetic else session.REAL_FAMILY,
         bind="query-params",
@@ -222,13 +225,13 @@ def describe_training(cards: Sequence[Card], case: Case) -> None:
     """Which data the models learned from, and a warning where that is not what is read."""
     for family in dict.fromkeys(each.family for each in cards):
         of_family = [each for each in cards if each.family == family]
-        st.caption(f":material/model_training: {bundles.training_of(of_family)}")
+        st.caption(f":material/model_training: {plain(bundles.training_of(of_family))}")
         if len(bundles.families()) > 1 and (unlike := studies.unlike(case, family)):
-            st.warning(unlike, icon=":material/warning:")
+            st.warning(plain_message(unlike), icon=":material/warning:")
     untold = [each.fit_note for each in cards if each.fit_note]
     if untold:
         others = f" The same holds for {len(untold) - 1} more." if len(untold) > 1 else ""
-        st.caption(f":material/info: {untold[0]}{others}")
+        st.caption(f":material/info: {plain_message(untold[0])}{others}")
 
 
 def table_of(case: Case, readings: Sequence[Reading | OutsideReading]) -> dict[str, Any]:
@@ -345,7 +348,7 @@ def show_warnings(readings: Sequence[Reading]) -> None:
             said.setdefault(warning, []).append(bundles.title_of(reading.card))
     for warning, who in said.items():
         by = "" if len(who) == len(readings) else f" ({len(who)} of {len(readings)} models: {', '.join(who)})"
-        st.warning(warning + by, icon=":material/warning:")
+        st.warning(plain_message(warning + by), icon=":material/warning:")
 
 
 def without_reference(case: Case) -> str:
@@ -391,11 +394,11 @@ def show_filters(case: Case, family: str) -> None:
         weights = reports.report_of(case, card).cls_attention
         images = filters.views(case, card).filtered
     except CXRLensError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain_message(error), icon=":material/error:")
         return
     st.caption(
         f"The X-ray through each of the 13 learned filters. {GREY_SCALE} The number: how much of its attention "
-        f"{bundles.title_of(card)} gave to the filter before the first word (an even share is "
+        f"{plain(bundles.title_of(card))} gave to the filter before the first word (an even share is "
         f"{1 / len(CLUSTERS):.1%}). Attention is not proof of use: see the Filters page."
     )
     tiles(images, CLUSTERS, weights)
@@ -419,7 +422,7 @@ st.caption(
 )
 case = picker.choose_case()
 for name, message in bundles.problems().items():
-    st.error(f"**{name}**: {message}", icon=":material/error:")
+    st.error(f"**{plain(name)}**: {plain_message(message)}", icon=":material/error:")
 
 if case is not None:
     families = choose_families(case)
@@ -439,7 +442,7 @@ if case is not None:
         if cards:
             describe_training(chosen or cards, case)
         if told := without_reference(case):
-            st.caption(told)
+            st.caption(plain_message(told))
         told_asked = None
         if asked:
             told_asked = {"pair": asked[0].name, "kind": asked[1].kind, "which": asked[1].which}

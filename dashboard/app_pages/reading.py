@@ -12,6 +12,7 @@ from core.types import CXRLensError
 from dashboard import access
 from dashboard.components.reading import plate, reading
 from dashboard.components.source_choice import show_credit
+from dashboard.plain import plain
 from dashboard.reviews.pictures import credit_of, plates
 from dashboard.reviews.reading import refused, respond
 
@@ -101,7 +102,7 @@ else:
     found = list_sessions(access.database(), who, to_read=True)
     for each in found:
         left = "closed" if each.state == "closed" else f"{each.done} of {each.screens} read"
-        if st.button(f"{each.title} · {left}", key=f"session-{each.id}", icon=":material/radiology:"):
+        if st.button(f"{plain(each.title)} · {left}", key=f"session-{each.id}", icon=":material/radiology:"):
             st.query_params["session"] = each.id
             st.rerun()
     if not found:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source
+from dashboard.plain import code, plain, plain_message
 from dashboard.results.export import offer_export
 from dashboard.results.finds import show_finds
 from dashboard.results.observations import show_observations
@@ -59,7 +60,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     if len(found) > 1:
         name = pick("Evaluation", order, RUN, order[0], format_func=title_of, width=300)
 for message in damaged.values():
-    st.error(message, icon=":material/error:")
+    st.error(plain_message(message), icon=":material/error:")
 can_evaluate = bool(bundles.families() or systems.others())
 if not of_source and can_evaluate:
     offer_evaluation(chosen)
@@ -71,20 +72,20 @@ if not found:
         raise evaluations.no_evaluation()
     st.stop()
 results = found[name]
-told = f"Evaluated on **{evaluations.source_title(results)}**"
+told = f"Evaluated on **{plain(evaluations.source_title(results))}**"
 with st.container(horizontal=True, vertical_alignment="center"):
     st.markdown(f"{told}: {results.data[1]:,} studies." if results.data[1] else f"{told}.", width="content")
     offer_export(results)
 if strange := evaluations.strange_bundles(results):
-    st.warning(strange, icon=":material/warning:")
+    st.warning(plain_message(strange), icon=":material/warning:")
 if not results.rows:
     for each in results.content.get("told", ()):
-        st.info(each)
+        st.info(plain_message(each))
     if results.own is not None:
         cases_link("Their reports are on the Cases page", results, list(results.own.names))
     else:
         command = results.content.get("command", "cxr-lens evaluate")
-        st.info(f"This evaluation has no scores yet. `{command}` writes them.")
+        st.info(f"This evaluation has no scores yet. {code(command)} writes them.")
 elif view == RUNS:
     show_seeds({each: results for each, results in found.items() if results.rows}, results)
 else:

@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from core.types import CXRLensError
+from dashboard.plain import plain_message
 from dashboard.services import systems
 
 _TOLD = "system_told"
@@ -22,10 +23,10 @@ def offer_upload(key: str, source_name: str | None = None) -> None:
     """
     refused = systems.why_not_add()
     for message in systems.problems().values():
-        st.error(message, icon=":material/error:")
+        st.error(plain_message(message), icon=":material/error:")
     kind, told = st.session_state.pop(_TOLD, ("", ""))
     if told:
-        (st.success if kind == "added" else st.error)(told, icon=":material/description:")
+        (st.success if kind == "added" else st.error)(plain_message(told), icon=":material/description:")
     with st.popover("Add a file of reports", icon=":material/upload_file:", width="content", disabled=bool(refused)):
         st.caption(
             "Reports that another model wrote: CSV, JSON lines, a JSON list, or ReXrank's JSON, each with the id of "
@@ -49,7 +50,7 @@ def offer_upload(key: str, source_name: str | None = None) -> None:
             args=(name.strip(), *given, id_column.strip(), text_column.strip(), source_name),
         )
     if refused:
-        st.caption(refused)
+        st.caption(plain_message(refused))
 
 
 def _add(name: str, file_name: str, content: bytes, id_column: str, text_column: str, source_name: str | None) -> None:

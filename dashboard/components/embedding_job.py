@@ -6,6 +6,7 @@ import streamlit as st
 
 from core.jobs import Job
 from core.types import CXRLensError
+from dashboard.plain import plain, plain_message
 from dashboard.services import embedding_jobs, embeddings, sources
 
 FEWEST = 3  # of a plane
@@ -20,7 +21,7 @@ def show_job(job: Job, key: str) -> None:
         key: unique on the page.
     """
     share, what = job.progress()
-    st.progress(min(share, 1.0), text=f"{what} …")
+    st.progress(min(share, 1.0), text=f"{plain(what)} …")
     st.button("Cancel", icon=":material/close:", key=f"cancel_{key}", on_click=job.cancel)
     if job.done():
         st.rerun()
@@ -33,26 +34,26 @@ def offer_map(encoder: str, source_name: str) -> None:
         embeddings.key_of(encoder, source_name)  # it raises where there can be no map
         work = embeddings.wanted(encoder, source_name)
     except CXRLensError as error:
-        st.info(str(error), icon=":material/info:")
+        st.info(plain_message(error), icon=":material/info:")
         return
     try:
         job = embedding_jobs.running(encoder, source_name)
     except CXRLensError as error:
-        st.warning(str(error), icon=":material/info:")
+        st.warning(plain_message(error), icon=":material/info:")
         job = None
     if job is not None:
-        st.caption(f"{title}: each radiograph is looked at once.")
+        st.caption(f"{plain(title)}: each radiograph is looked at once.")
         show_job(job, f"embed_{source_name}_{encoder}")
         return
     many = embeddings.how_many(source_name)
     some = min(many, embeddings.MOST)
     if some < FEWEST:
-        st.info(f"{title}: a map needs at least {FEWEST} studies; there are {many}.", icon=":material/info:")
+        st.info(f"{plain(title)}: a map needs at least {FEWEST} studies; there are {many}.", icon=":material/info:")
         return
     what = f"these {many:,} studies" if some == many else f"{some:,} of {many:,} studies, drawn at random"
     split = f" --split {work.split}" if work.split else ""
     with st.container(border=True):
-        st.markdown(f"**{title}**: there is no map yet.")
+        st.markdown(f"**{plain(title)}**: there is no map yet.")
         st.button(
             f"Compute the map of {what}",
             icon=":material/scatter_plot:",
@@ -83,13 +84,14 @@ def show_left_out(encoder: str, source_name: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
             f":material/broken_image: {count:,} of {found.studies:,} studies "
-            f"{'is' if count == 1 else 'are'} left out: their images cannot be read. {first}: {why}",
+            f"{'is' if count == 1 else 'are'} left out: their images cannot be read. "
+            f"{plain(first)}: {plain_message(why)}",
             width="stretch",
         )
         try:
             job = embedding_jobs.running(encoder, source_name)
         except CXRLensError as error:
-            st.caption(str(error))
+            st.caption(plain_message(error))
             job = None
         if job is None:
             st.button(

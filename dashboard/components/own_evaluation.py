@@ -12,6 +12,7 @@ from core.studies.source import Source
 from core.systems.system import Ability, System
 from core.types import CXRLensError
 from dashboard.components.add_system import offer_upload
+from dashboard.plain import plain, plain_message
 from dashboard.services import bundles, evaluations, own, sources, systems
 
 _PAIRS, _OTHERS = "own_pairs", "own_others"
@@ -31,10 +32,10 @@ def offer_evaluation(source_name: str, *, why: str = "") -> None:
         return
     for told in (*own.failures(source_name), st.session_state.pop(_REFUSED, "")):
         if told:
-            st.error(told, icon=":material/error:")
+            st.error(plain_message(told), icon=":material/error:")
     refused = own.why_not(source_name)
     if refused:
-        st.info(refused, icon=":material/info:")
+        st.info(plain_message(refused), icon=":material/info:")
         return
     for asked in own.unfinished(source_name):
         _go_on(asked)
@@ -45,8 +46,8 @@ def offer_evaluation(source_name: str, *, why: str = "") -> None:
 def _watch(job: EvaluationJob, source_name: str) -> None:
     share, what = job.progress()
     names = _names(job.asked)
-    st.markdown(f"**{sources.names()[source_name]}**: {names}")
-    st.progress(share, text=f"{what} …")
+    st.markdown(f"**{plain(sources.names()[source_name])}**: {plain(names)}")
+    st.progress(share, text=f"{plain(what)} …")
     st.caption("It goes on while you look at other pages, and can be gone on with after an interruption.")
     st.button("Cancel", icon=":material/close:", key="own_cancel", on_click=job.cancel)
     if job.done():
@@ -56,7 +57,7 @@ def _watch(job: EvaluationJob, source_name: str) -> None:
 def _go_on(asked: Asked) -> None:
     names = _names(asked)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"Begun and not finished: {names}.", width="content")
+        st.markdown(f"Begun and not finished: {plain(names)}.", width="content")
         st.button(
             "Go on",
             icon=":material/play_arrow:",
@@ -86,7 +87,7 @@ def _begin(source_name: str, why: str) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         for group, members in others.items():
             names = st.multiselect(
-                group,
+                plain(group),
                 list(members),
                 format_func=lambda name, members=members: members[name].title,  # type: ignore[misc]
                 key=f"{_OTHERS}_{source_name}_{group}",
@@ -102,12 +103,12 @@ def _begin(source_name: str, why: str) -> None:
         if bundles.synthetic(each) != source.synthetic and not bundles.elsewhere(each)
     ]:
         st.warning(
-            f"Models that learned from {bundles.family_title(', '.join(strange))}: on these studies their reports mean "
-            "little.",
+            f"Models that learned from {plain(bundles.family_title(', '.join(strange)))}: on these studies their "
+            "reports mean little.",
             icon=":material/warning:",
         )
     if source.caution:
-        st.warning(source.caution, icon=":material/warning:")
+        st.warning(plain_message(source.caution), icon=":material/warning:")
     st.button(
         _what(source, count, len(cards), chosen),
         icon=":material/edit_note:",
@@ -128,7 +129,7 @@ def _choose_pairs(source_name: str, family: str, *, default: bool) -> list[Card]
     cards = {bundles.title_of(card): card for card in bundles.cards(family).values()}
     decoder = next(iter(cards.values())).decoder
     chosen = st.multiselect(
-        f"Models for {bundles.family_title(family)}",
+        f"Models for {plain(bundles.family_title(family))}",
         list(cards),
         default=[title for title, card in cards.items() if default and card.decoder == decoder],
         key=f"{_PAIRS}_{source_name}_{family}",

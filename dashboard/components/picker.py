@@ -13,6 +13,7 @@ from core.studies.images import Radiograph, read_image
 from core.types import CXRLensError
 from dashboard import session
 from dashboard.components.source_choice import choose_source
+from dashboard.plain import plain, plain_message
 from dashboard.services import sources, studies
 from dashboard.services.studies import Case
 
@@ -30,12 +31,12 @@ def choose_case() -> Case | None:
         name = choose_source()
         case = _choose_file() if name == sources.UPLOAD else _choose_study()
     except CXRLensError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain_message(error), icon=":material/error:")
         return None
     if case is None:
         return None
     if unlike := studies.unlike(case, studies.family_for(case)):  # even of the models that fit best
-        st.warning(unlike, icon=":material/warning:")
+        st.warning(plain_message(unlike), icon=":material/warning:")
     if notes := [*case.warnings, *studies.view_notes(case)]:
         st.warning("  \n".join(notes), icon=":material/warning:")
     return case
@@ -59,7 +60,7 @@ def _choose_study() -> Case | None:
         _step_buttons(ids, current)
     _say_unknown()
     if typed and not ids:
-        st.warning(f"No study is found by '{typed[:60]}'.", icon=":material/search_off:")
+        st.warning(f"No study is found by '{plain(typed[:60])}'.", icon=":material/search_off:")
     elif current is None and not source.listed:
         st.info("Type an accession number or a study UID, then Enter.", icon=":material/search:")
     elif current is None and finding != session.ANY_FINDING:
@@ -157,14 +158,16 @@ def _say_unknown() -> None:
     if not unknown:
         return
     if unknown in studies.kept_back():
-        st.warning(f"{studies.KEPT_BACK.format(unknown)} Showing another.", icon=":material/visibility_off:")
+        st.warning(
+            f"{plain_message(studies.KEPT_BACK.format(unknown))} Showing another.", icon=":material/visibility_off:"
+        )
         return
     try:
         studies.study(unknown)
         told = f"Study '{unknown}' is not among the test studies."
     except CXRLensError as error:
         told = str(error)
-    st.warning(f"{told} Showing another.", icon=":material/info:")
+    st.warning(f"{plain_message(told)} Showing another.", icon=":material/info:")
 
 
 # ---------------------------------------------------------------------------------------------------- one's own files
@@ -186,7 +189,7 @@ def _choose_file() -> Case | None:
             _read(files)
     for told in state[session.UPLOADS].values():
         if isinstance(told, str):
-            st.error(told, icon=":material/error:")
+            st.error(plain_message(told), icon=":material/error:")
     ids = list(sources.uploads())
     current = state[session.STUDY] if state[session.STUDY] in ids else None
     if not ids:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import session
+from dashboard.plain import plain, plain_message
 from dashboard.services import sources
 
 
@@ -18,21 +19,21 @@ def choose_source() -> str:
     st.pills(
         "Studies from",
         list(known),
-        format_func=lambda name: known[name],
+        format_func=lambda name: plain(known[name]),
         key=session.SOURCE_CHOICE,
         on_change=_follow_choice,
         label_visibility="collapsed",
         required=True,
     )
     if st.session_state[session.UNKNOWN_SOURCE]:
-        st.warning(st.session_state[session.UNKNOWN_SOURCE], icon=":material/info:")
+        st.warning(plain_message(st.session_state[session.UNKNOWN_SOURCE]), icon=":material/info:")
     return current
 
 
 def show_credit(credit: str) -> None:
     """Say what must stand beside the images of a source: its `credit`; nothing where that is ""."""
     if credit:
-        st.caption(f":material/copyright: {credit}")
+        st.caption(f":material/copyright: {plain(credit)}")
 
 
 def _follow_choice() -> None:

@@ -10,6 +10,7 @@ from core.observations import OBSERVATIONS, LabelState
 from core.types import CXRLensError
 from dashboard import figures, session
 from dashboard.components.embedding_job import offer_map, show_left_out
+from dashboard.plain import plain, plain_message
 from dashboard.services import embeddings, projections, sources
 from dashboard.services.studies import Case
 
@@ -54,7 +55,7 @@ def draw_map(case: Case, *, height: int) -> None:
     name = embeddings.source_of(case)
     source = sources.source(name)
     if told := embeddings.no_own_map(case.source):
-        st.caption(f":material/info: {told} This is the map of {source.title}.")
+        st.caption(f":material/info: {plain_message(told)} This is the map of {plain(source.title)}.")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         encoder = choose_encoder(name)
         finding = choose_finding("Colour by") if source.has_labels else ""
@@ -65,7 +66,7 @@ def draw_map(case: Case, *, height: int) -> None:
         stored = embeddings.stored(encoder, embeddings.POOLED, name)
         placed = projections.principal_map(encoder, case, name)
     except CXRLensError as error:
-        st.info(str(error))
+        st.info(plain_message(error))
         return
     known = embeddings.visible(stored)
     rows = [row for row, study_id in enumerate(placed.study_ids) if study_id in known]
@@ -86,9 +87,9 @@ def draw_map(case: Case, *, height: int) -> None:
     figure.update_layout(dragmode="pan")
     st.plotly_chart(figure, key="map", config={"displaylogo": False, "scrollZoom": True})
     st.caption(
-        f"{len(rows):,} studies of {source.title} as {embeddings.title_of(encoder)} sees them (first two principal "
-        "components). Dots that lie close look alike to this encoder; that need not mean the same findings."
+        f"{len(rows):,} studies of {plain(source.title)} as {embeddings.title_of(encoder)} sees them (first two "
+        "principal components). Dots that lie close look alike to this encoder; that need not mean the same findings."
     )
     show_left_out(encoder, name)
     if unlike := embeddings.unlike(case, name):
-        st.caption(f":material/warning: {unlike}")
+        st.caption(f":material/warning: {plain_message(unlike)}")

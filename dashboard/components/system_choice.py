@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import streamlit as st
 
+from dashboard.plain import plain
 from dashboard.services.cases import group_key
 
 Groups = Mapping[str, Mapping[str, str]]
@@ -25,7 +26,7 @@ def choose_systems(groups: Groups, default: Collection[str], key: str) -> list[s
     for number, (column, (group, titles)) in enumerate(zip(columns, groups.items(), strict=True)):
         names = {title: name for name, title in titles.items()}
         picked = column.multiselect(
-            "Models" if len(groups) == 1 else group,
+            "Models" if len(groups) == 1 else plain(group),
             list(names),
             default=[title for name, title in titles.items() if name in default],
             key=group_key(key, number),

@@ -16,6 +16,7 @@ from dashboard import figures, session
 from dashboard.components.embedding_job import show_job
 from dashboard.maps.chosen import constant_choice, describe, pick
 from dashboard.maps.controls import FINDING, OUTCOME, Colouring
+from dashboard.plain import plain_message
 from dashboard.services import embeddings, projections, sources
 from dashboard.services.embeddings import Embeddings
 from dashboard.services.studies import Case
@@ -77,7 +78,7 @@ def show_map(
     try:
         placed = projections.projection(stored, config)
     except CXRLensError as error:
-        st.info(str(error), icon=":material/info:")
+        st.info(plain_message(error), icon=":material/info:")
         if projections.failed(stored, config):
             st.button("Compute again", key=f"again_{chart}", on_click=projections.forget_jobs)
         return {}
@@ -156,7 +157,7 @@ def show_map(
             "so these embeddings are of other data."
         )
     for note in [*notes, *([reason] if reason else [])]:
-        st.caption(f":material/info: {note}")
+        st.caption(f":material/info: {plain_message(note)}")
     show_quality(stored, placed, colouring)
 
     def as_csv() -> bytes:  # only when it is saved: 20,000 points take a moment

@@ -15,6 +15,7 @@ from dashboard import session
 from dashboard.components.hover_pictures import hover_pictures
 from dashboard.components.study_cards import StudyCard, study_cards
 from dashboard.maps.controls import CLUSTER, Colouring
+from dashboard.plain import plain, plain_message
 from dashboard.services import embeddings, sources, studies
 from dashboard.services.embeddings import Embeddings
 from dashboard.services.studies import Case
@@ -105,7 +106,9 @@ def show_picked(points: Embeddings, colouring: Colouring, groups: dict[str, list
         st.button("Clear", icon=":material/close:", key="clear", on_click=choose, args=((),), disabled=not picked)
     strange = len(set(st.session_state[session.PICKED]).difference(known, studies.kept_back()))
     if strange:
-        st.warning(f"{strange} of the studies in the address are not among those that are shown of {source.title}.")
+        st.warning(
+            f"{strange} of the studies in the address are not among those that are shown of {plain(source.title)}."
+        )
     if len(picked) > session.MOST_PICKED:
         st.caption(f"More than {session.MOST_PICKED:,} studies: a copied link will not hold this choice.")
     if not picked:
@@ -160,18 +163,18 @@ def _show_more() -> None:
 def show_neighbours(points: Embeddings, case: Case) -> None:
     """The studies nearest to the open one in the embedding itself, with their reports."""
     name, source = points.source, sources.source(points.source)
-    st.header(f"Nearest to {case.title}")
+    st.header(f"Nearest to {plain(case.title)}")
     try:
         found = embeddings.neighbours(points, case.title, NEAREST) if case.source == name else []
         if not found and points.kind == embeddings.POOLED:
             found = embeddings.neighbours_of_case(points, case, NEAREST)
     except CXRLensError as error:
-        st.info(str(error), icon=":material/info:")
+        st.info(plain_message(error), icon=":material/info:")
         return
     known = embeddings.visible(points)
     found = [(each, distance) for each, distance in found if each in known]
     if not found:
-        st.caption(f"{case.title} is not among the stored studies.")
+        st.caption(f"{plain(case.title)} is not among the stored studies.")
         return
     of = "their points averaged" if points.parts else "measured before they are put on the map"
     told = ", ".join(findings(case.labels)) or NO_FINDING if case.labels else "no reference report"
@@ -203,7 +206,7 @@ def _address(study_id: str, source_name: str) -> str:
 def show_credit(source: Source) -> None:
     """What must stand beside a source's images."""
     if source.credit:
-        st.caption(source.credit)
+        st.caption(plain(source.credit))
 
 
 @st.fragment

@@ -13,6 +13,7 @@ from core.projection.methods import METHODS, ProjectionConfig
 from core.types import SPLITS, CXRLensError, Study
 from dashboard import session
 from dashboard.components.study_map import ABSENT, GROUP, UNKNOWN, choose_finding, group_of
+from dashboard.plain import plain_message
 from dashboard.services import bundles, embeddings, evaluations, sources, studies
 from dashboard.services.embeddings import Embeddings
 from dashboard.services.studies import Case, main_cluster
@@ -135,7 +136,7 @@ def choose_colouring(points: Embeddings) -> Colouring:
         try:
             evaluated = evaluations.pair_outcomes(names[pair], points.source or None)
         except CXRLensError as error:
-            st.info(str(error))
+            st.info(plain_message(error))
         else:
             outcomes = {
                 study_id: found[finding].value if finding in found else "neither says it"

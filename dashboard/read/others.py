@@ -16,6 +16,7 @@ from core.systems.system import Ability, System
 from core.types import CXRLensError
 from dashboard import session
 from dashboard.components.viewer import Panel
+from dashboard.plain import plain, plain_message
 from dashboard.services import reports, systems
 from dashboard.services.explanations import Box
 from dashboard.services.studies import Case
@@ -60,7 +61,7 @@ def read_other(case: Case, system: System) -> OutsideReading | str | None:
     try:
         text = systems.text_of(system, case)
         if text is None and st.session_state.pop(f"write {system.name} {case.key}", False):
-            with st.spinner(f"{system.title} writes …"):
+            with st.spinner(f"{plain(system.title)} writes …"):
                 text = systems.write(system, case)
     except CXRLensError as error:
         return str(error)
@@ -77,10 +78,10 @@ def without_region(case: Case, system: System, region: Box, cover: str) -> Mappi
     name = f"cover {system.name} {case.key} {region} {cover}"
     if st.session_state.pop(name, False):
         try:
-            with st.spinner(f"{system.title} writes …"):
+            with st.spinner(f"{plain(system.title)} writes …"):
                 systems.without(system, case, region, cover)
         except CXRLensError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(plain_message(error), icon=":material/error:")
     known = systems.known_without(system, case, region, cover)
     if known is None:
         _offer(f"Write again with the area covered: {system.title}", name, system)
@@ -123,7 +124,7 @@ def show_place(case: Case, system: System, observation: str, head: DeltaGenerato
         st.session_state[session.HOW] = next(iter(titles))
     with head:
         title = st.container(horizontal=True, vertical_alignment="center", gap="small")
-        title.markdown(f"What **{observation}** hangs on in the image · {system.title}", width="stretch")
+        title.markdown(f"What **{plain(observation)}** hangs on in the image · {plain(system.title)}", width="stretch")
         title.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
         chosen = st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=220)
     method = titles[chosen]
@@ -141,7 +142,7 @@ def show_place(case: Case, system: System, observation: str, head: DeltaGenerato
         _offer(f"Write {copies} reports and compare", wanted, system, copies, "those copies")
         return []
     if not found.any():
-        st.info(f"{system.title} said the same of {observation} whatever was covered: no place can be shown.")
+        st.info(f"{plain(system.title)} said the same of {observation} whatever was covered: no place can be shown.")
         return []
     values = np.asarray(found / np.abs(found).mean(), np.float32)
     return [Panel(chosen, values, (0.0, 0.0, 1.0, 1.0), signed=bool((values < 0).any()))]
@@ -151,14 +152,14 @@ def _find_place(case: Case, system: System, observation: str, method: str) -> No
     """Ask, with progress. A click elsewhere ends it: Streamlit raises at the next progress."""
     place = st.empty()
     with place.container():
-        bar = st.progress(0.0, text=f"{system.title} writes …")
+        bar = st.progress(0.0, text=f"{plain(system.title)} writes …")
         st.button("Cancel", on_click=session.close_question, key="cancel")
     try:
         systems.find_place(
             system, case, observation, method, lambda done, of: bar.progress(done / of, text=f"{done} of {of} reports")
         )
     except CXRLensError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain_message(error), icon=":material/error:")
     place.empty()
 
 
@@ -176,4 +177,4 @@ def _offer(label: str, name: str, system: System, studies: int = 1, what: str = 
             on_click=st.session_state.__setitem__,
             args=(name, True),
         )
-        st.caption(systems.price(system, studies, what))
+        st.caption(plain(systems.price(system, studies, what)))

@@ -17,6 +17,7 @@ from dashboard import session
 from dashboard.components.filter_bars import filter_bars
 from dashboard.components.trust import verdict
 from dashboard.components.viewer import Panel
+from dashboard.plain import plain, plain_message
 from dashboard.read.filter_words import strongest
 from dashboard.services import bundles, explanations, filters, systems
 from dashboard.services.explanations import Box, Choice, Question
@@ -47,7 +48,7 @@ def question_of(cards: Sequence[Card]) -> tuple[Card, Question] | None:
         return None
     card = next((card for card in cards if card.name == name), None)
     if card is None:
-        st.warning(f"The address asks about '{name}', which is not among these models.", icon=":material/info:")
+        st.warning(f"The address asks about '{plain(name)}', which is not among these models.", icon=":material/info:")
         return None
     which: int | str = st.query_params[kind]
     if kind == "mention":
@@ -86,7 +87,7 @@ def show_answer(
             title.error(str(error), icon=":material/error:")
             title.button("Close", on_click=session.close_question, key="close")
             return Work(st.empty(), []), []
-        title.markdown(f"Where **{words}** comes from · {bundles.title_of(card)}", width="stretch")
+        title.markdown(f"Where **{plain(words)}** comes from · {plain(bundles.title_of(card))}", width="stretch")
         title.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
         how, compare = _choose_method(options)
         untrusted = _show_trust(card, how, question)
@@ -108,14 +109,14 @@ def show_answer(
             if found is None and option.quick:
                 found = explanations.answer(case, each, about, key)
         except CXRLensError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(plain_message(error), icon=":material/error:")
             continue
         if found is None:
             work.jobs.append((each, about, key))
             continue
         drawn = explanations.heat_map(found)
         if told := explanations.in_full(found):
-            st.caption(f"{bundles.title_of(each)}: {told}" if compare == MODELS else f"{option.title}: {told}")
+            st.caption(f"{plain(bundles.title_of(each))}: {told}" if compare == MODELS else f"{option.title}: {told}")
         if drawn is None:
             if (values := explanations.filter_values(found)) is not None:
                 head.markdown(strongest(CLUSTERS, values, signed=found[0].signed))
@@ -154,7 +155,7 @@ def _show_trust(card: Card, how: str, question: Question) -> str:
     try:
         found = explanations.trust(card, how, question)
     except CXRLensError as error:
-        st.warning(str(error))
+        st.warning(plain_message(error))
         return ""
     st.caption(" ".join(verdict(found, "How far to trust this was not measured for these models.")))
     if found is None or "centre" not in found.gains:
@@ -186,7 +187,7 @@ def _other_models(
         if option is not None:
             found.append((other, same, how, option))
     if silent:
-        st.caption(f"Not in the reports of {', '.join(silent)}.")
+        st.caption(f"Not in the reports of {plain(', '.join(silent))}.")
     return found
 
 
@@ -209,7 +210,7 @@ def compute(case: Case, work: Work) -> None:
     """Answer what is asked, with progress. A click elsewhere ends it: Streamlit raises at the next progress."""
     card, question, how = work.jobs[0]
     with work.place.container():
-        bar = st.progress(0.0, text=f"Computing: {bundles.title_of(card)}")
+        bar = st.progress(0.0, text=f"Computing: {plain(bundles.title_of(card))}")
         st.button("Cancel", on_click=session.close_question, key="cancel")
 
     def progress(done: int, total: int) -> None:
@@ -234,7 +235,7 @@ def region_of() -> Box | None:
     try:
         left, top, right, bottom = map(float, text.split(","))
     except ValueError:
-        st.warning(f"The address has a region '{text}'; it needs four numbers, as 0.2,0.5,0.4,0.8.")
+        st.warning(f"The address has a region '{plain(text)}'; it needs four numbers, as 0.2,0.5,0.4,0.8.")
         return None
     return left, top, right, bottom
 

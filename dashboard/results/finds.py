@@ -13,6 +13,7 @@ from core.evaluation.metrics import FREQUENT
 from core.observations import OBSERVATIONS
 from core.types import CXRLensError
 from dashboard.components.score_table import export
+from dashboard.plain import code, plain_message
 from dashboard.results.parts import by_f1, pick, score_table
 from dashboard.services.evaluations import ResultSet
 
@@ -27,7 +28,7 @@ def show_finds(results: ResultSet) -> None:
     try:
         found = finds_of(rows[titles[name]])
     except CXRLensError as error:
-        st.info(str(error))
+        st.info(plain_message(error))
         return
     content = pd.DataFrame(
         [
@@ -56,7 +57,7 @@ def _alarms(results: ResultSet, rows: Mapping[str, Mapping[str, Any]]) -> None:
     st.markdown("**Normal studies called abnormal**")
     if not counted:
         command = results.content.get("command", "cxr-lens evaluate")
-        st.info(f"This evaluation did not count false alarms. `{command}` counts them.")
+        st.info(f"This evaluation did not count false alarms. {code(command)} counts them.")
         return
     content = pd.DataFrame(
         [

@@ -10,6 +10,7 @@ from core.observations import OBSERVATIONS
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from dashboard.components.score_table import export
+from dashboard.plain import code, plain, plain_message
 from dashboard.results.parts import by_f1, cases_link, pick, pick_pair, score_table, show_studies
 from dashboard.services import evaluations
 from dashboard.services.evaluations import ResultSet
@@ -22,7 +23,9 @@ def show_observations(results: ResultSet) -> None:
     """Draw the view."""
     observed = {row["name"]: row["by_observation"] for row in results.rows.values() if row.get("by_observation")}
     if not observed:
-        st.info(f"This evaluation has no scores by observation. `{results.content.get('command', '')}` writes them.")
+        st.info(
+            f"This evaluation has no scores by observation. {code(results.content.get('command', ''))} writes them."
+        )
         return
     measure = st.segmented_control(
         "Score", list(MEASURES), default="F1", required=True, key="measure", bind="query-params"
@@ -82,12 +85,12 @@ def show_observations(results: ResultSet) -> None:
     try:
         found = evaluations.reports_of(results)
     except CXRLensError as error:
-        st.info(str(error))
+        st.info(plain_message(error))
         return
     counts = {each: len(found.where(pair, observation, each)) for each in Outcome}
     study_ids = set(found.where(pair, observation, Outcome(outcome)))
     indices = [index for index, study_id in enumerate(found.study_ids) if study_id in study_ids]
-    st.markdown(f"**{observation}, {outcome} by {titles[pair]}: {len(indices)} studies**")
+    st.markdown(f"**{observation}, {outcome} by {plain(titles[pair])}: {len(indices)} studies**")
     st.caption(" · ".join(f"{name.value} {count}" for name, count in counts.items()))
     if indices:
         cases_link("All of them on the Cases page", results, [pair], observation=observation, outcome=outcome)

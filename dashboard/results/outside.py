@@ -11,6 +11,7 @@ from core.evaluation.resampling import holm
 from core.types import CXRLensError
 from dashboard import figures
 from dashboard.components.score_table import export
+from dashboard.plain import plain, plain_message
 from dashboard.results.parts import pick, score_table
 from dashboard.services import evaluations, outside
 from dashboard.services.evaluations import ResultSet
@@ -24,7 +25,7 @@ def show_outside(results: ResultSet) -> None:
         evaluations.reports_of(results)
         found = outside.scores(results)
     except CXRLensError as error:
-        st.info(str(error), icon=":material/info:")
+        st.info(plain_message(error), icon=":material/info:")
         found = None
     _offer(results)
     if found is None:
@@ -37,7 +38,7 @@ def show_outside(results: ResultSet) -> None:
     metric = pick("Metric", found.metrics, "outside", found.metrics[0], width=240)
     names = [name for name in results.rows if name in found.values and found.mean(name, metric)[1]]
     if not names:
-        st.info(f"No system has a score of {metric}.")
+        st.info(f"No system has a score of {plain(metric)}.")
         return
     content = pd.DataFrame([_row(results, found, name, metric) for name in names])
     dots = figures.Dots(f"{metric}, with 95 % interval", *(content[each].tolist() for each in (metric, "From", "To")))
@@ -106,10 +107,10 @@ def _offer(results: ResultSet) -> None:
     """The way to give a table, and what came of it."""
     told = st.session_state.pop(_TOLD, "")
     if told:
-        st.error(told, icon=":material/error:")
+        st.error(plain_message(told), icon=":material/error:")
     refused = outside.why_not_add(results)
     if refused:
-        st.caption(f":material/info: {refused}")
+        st.caption(f":material/info: {plain_message(refused)}")
         return
     with st.popover("Add scores of other programs", icon=":material/upload_file:", width="content"):
         file = st.file_uploader(

@@ -16,6 +16,7 @@ from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from dashboard import figures, settings
 from dashboard.components.score_table import export
+from dashboard.plain import code, plain, plain_message
 from dashboard.results.parts import SCORES, by_f1, cases_link, pick, pick_pair, score_table, show_studies
 from dashboard.results.seeds import same_training
 from dashboard.services import bundles, cases, evaluations
@@ -113,13 +114,13 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
     rows = content.to_dict("records")
     best = max(rows, key=lambda row: row["Ours"])
     of_ours = " of ours" if all(row["Decoder"] for row in rows) else ""
-    told = f"Highest {SCORES[score]}{of_ours}: **{best['Model']}** ({best['Ours']:.3f})"
+    told = f"Highest {SCORES[score]}{of_ours}: **{plain(best['Model'])}** ({best['Ours']:.3f})"
     both = content[content["Paper"].notna()]  # the paper knows its own pairs
     if (
         len(both) > 2 and not both.duplicated(["Encoder", "Decoder"]).any()
     ):  # a pair of two families has one number there
         theirs = max(both.to_dict("records"), key=lambda row: row["Paper"])
-        told += f"; of the paper's: **{theirs['Model']}** ({theirs['Paper']:.3f})"
+        told += f"; of the paper's: **{plain(theirs['Model'])}** ({theirs['Paper']:.3f})"
         order = both["Ours"].rank().corr(both["Paper"].rank())
         if not np.isnan(order):
             told += f". Rank correlation of the two rankings: **{order:+.2f}** (1 = same, 0 = unrelated)"
@@ -128,13 +129,13 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
     if baselines:
         strongest = max(baselines, key=lambda each: float(each[score]))
         below = [row["Model"] for row in rows if row["Ours"] <= strongest[score]]
-        told += f" The highest baseline, *{strongest['name']}*, has {strongest[score]:.3f}" + (
-            f"; {', '.join(below)} {'has' if len(below) == 1 else 'have'} no more." if below else "."
+        told += f" The highest baseline, *{plain(strongest['name'])}*, has {strongest[score]:.3f}" + (
+            f"; {plain(', '.join(below))} {'has' if len(below) == 1 else 'have'} no more." if below else "."
         )
     st.markdown(f"{told} {_claim(results, score)}")
     frequent = results.content.get("frequent", ())
     if score == "f1_frequent" and frequent:
-        st.caption(f"Over the {len(frequent)} observations with enough positives: {', '.join(frequent)}.")
+        st.caption(f"Over the {len(frequent)} observations with enough positives: {plain(', '.join(frequent))}.")
     if both.empty:
         return
     data = "synthetic X-rays" if bundles.synthetic(results.family) else "few radiographs"
@@ -189,11 +190,11 @@ def _show_studies(results: ResultSet) -> None:
     try:
         found = evaluations.reports_of(results)
     except CXRLensError as error:
-        st.info(str(error))
+        st.info(plain_message(error))
         return
     errors = found.errors[name]
     indices = [int(index) for index in np.argsort(-errors, kind="stable") if errors[index]]
-    st.markdown(f"**Where {results.titles[name]} makes most errors**")
+    st.markdown(f"**Where {plain(results.titles[name])} makes most errors**")
     notes = [f"{errors[index]} errors" for index in indices]
     show_studies(results, found, indices, notes, [name], "No report has an error.")
 
@@ -241,12 +242,13 @@ def _show_how(results: ResultSet) -> None:
             str(results.content.get("protocol", "")),
             *(str(each["told"]) for each in results.content.get("matching", {}).values()),
         ]
-        st.caption(" ".join(part for part in about if part))
+        st.caption(plain_message(" ".join(part for part in about if part)))
         command = results.content.get("command", "an unnamed command")
-        by = "on this machine, with the button on the Cases page" if results.own is not None else f"by `{command}`"
-        st.caption(" ".join([f"Written {by}. Random seed: {results.seed}.", *results.content.get("told", ())]))
+        by = "on this machine, with the button on the Cases page" if results.own is not None else f"by {code(command)}"
+        told = plain_message(" ".join(results.content.get("told", ())))
+        st.caption(f"Written {by}. Random seed: {plain(results.seed)}. {told}".rstrip())
         if warnings:
-            st.markdown("\n".join(f"- {each}" for each in warnings))
+            st.markdown("\n".join(f"- {plain_message(each)}" for each in warnings))
 
 
 def _scores(row: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from dashboard import session
 from dashboard.components.study_cards import StudyCard, study_cards
+from dashboard.plain import plain
 from dashboard.services import bundles, cases, evaluations, sources, studies
 from dashboard.services.evaluations import ResultSet
 
@@ -161,7 +162,7 @@ def show_studies(
         key=key,
     )
     if source_name is not None and (credit := sources.source(source_name).credit):
-        st.caption(f":material/copyright: {credit}")
+        st.caption(f":material/copyright: {plain(credit)}")
 
 
 def read_query(results: ResultSet, pairs: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from core.paper.filter_map import FilterMapError, map_path, read_map
 from core.paper.tables import TABLES, PaperTable, Row, TableName, paper_numbers, read_tables
 from dashboard import figures, settings
 from dashboard.components.score_table import export
+from dashboard.plain import code, plain, plain_message
 from dashboard.results.parts import pick, score_table
 from dashboard.services.evaluations import ResultSet
 
@@ -50,7 +51,7 @@ def show_tables(results: ResultSet) -> None:
         return
     ours, problems = read_tables(settings.result_tables(), results.family)
     for problem in problems:
-        st.error(problem, icon=":material/error:")
+        st.error(plain_message(problem), icon=":material/error:")
     titles = {TABLES[each]: each for each in SHOWN}
     first = next((each for each in SHOWN if each in ours), SHOWN[0])
     name = titles[pick("Table or study", list(titles), "paper_table", TABLES[first], width=520)]
@@ -76,11 +77,11 @@ def _ours(content: PaperTable) -> None:
         score_table(_frame(rows, heads), content.title, wide="Row")
     seeds = f"{len(content.seeds)} seed{'s' * (len(content.seeds) != 1)}" if content.seeds else "seed not recorded"
     st.caption(
-        f"{content.n:,} held-out studies, {seeds}. Data: {content.data} The paper's numbers are of MIMIC-CXR. "
-        f"Written by `{content.command}`."
+        f"{content.n:,} held-out studies, {seeds}. Data: {plain(content.data)} The paper's numbers are of MIMIC-CXR. "
+        f"Written by {code(content.command)}."
     )
     if content.notes:
-        st.caption("  \n".join(content.notes))
+        st.caption("  \n".join(map(plain, content.notes)))
     export(_frame(content.rows, content.metrics), f"{content.title}, {content.family}", name=f"table-{content.name}")
 
 
@@ -127,7 +128,7 @@ def _filter_map(path: Path) -> None:
     try:
         content = read_map(path)
     except FilterMapError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain_message(error), icon=":material/error:")
         return
     ids = [study for study in content.studies for _ in content.filters]
     groups = list(content.filters) * len(content.studies)

@@ -10,6 +10,7 @@ from core.evaluation.trust_files import Trust
 from core.types import CXRLensError
 from dashboard import figures
 from dashboard.components.score_table import export
+from dashboard.plain import plain, plain_message
 from dashboard.results.parts import pick, score_table
 from dashboard.services import bundles, evaluations, sentence_trust
 from dashboard.services.evaluations import ResultSet
@@ -30,7 +31,7 @@ def show_trust(results: ResultSet) -> None:
     try:
         family = sentence_trust.of_family(results.family)
     except CXRLensError as error:
-        st.error(bundles.without_folder(str(error)), icon=":material/error:")
+        st.error(plain_message(bundles.without_folder(str(error))), icon=":material/error:")
         return
     measured = [name for name in results.rows if family is not None and family.pairs.get(name)]
     if family is None or not measured:
@@ -52,7 +53,7 @@ def show_trust(results: ResultSet) -> None:
 
 
 def _curves(trust: Trust, title: str) -> None:
-    st.markdown(f"**How often sentences of {title} are wrong, the surest first**")
+    st.markdown(f"**How often sentences of {plain(title)} are wrong, the surest first**")
     st.plotly_chart(
         figures.risk_curves(
             [(KINDS[kind], points) for kind, points in trust.curves.items() if kind in KINDS and points],

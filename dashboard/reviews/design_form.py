@@ -16,6 +16,7 @@ from core.systems.system import System
 from core.types import CXRLensError
 from dashboard import access, session
 from dashboard.components.add_system import offer_upload
+from dashboard.plain import plain, plain_message
 from dashboard.reviews import pool, rubric_preview
 from dashboard.services import systems
 
@@ -37,7 +38,7 @@ def show_form(who: Actor) -> None:
     wants_session = right.button("Make the session", type="primary", icon=":material/add_task:", width="stretch")
     if design is None:
         if wants_preview or wants_session:
-            st.error(problem, icon=":material/error:")
+            st.error(plain_message(problem), icon=":material/error:")
         return
     if wants_session:
         _make(who, design, pool_size)
@@ -46,7 +47,7 @@ def show_form(who: Actor) -> None:
             try:
                 st.session_state[_PREVIEW] = (design, pool.preview(design))
             except CXRLensError as error:
-                st.error(str(error), icon=":material/error:")
+                st.error(plain_message(error), icon=":material/error:")
     shown = st.session_state.get(_PREVIEW)
     if shown and shown[0] == design:
         _show_preview(design, *shown[1])
@@ -164,7 +165,7 @@ def _ask_others(source: str, further: Mapping[str, Mapping[str, System]]) -> tup
         )
     for each in (members[name] for members in further.values() for name in chosen if name in members):
         if told := systems.price(each, 1):
-            st.caption(f":material/timer: {told}")
+            st.caption(f":material/timer: {plain_message(told)}")
     offer_upload("design-upload")
     return tuple(chosen)
 
@@ -224,7 +225,7 @@ def _make(who: Actor, design: Design, pool_size: int) -> None:
         session_id = create_session(database, who, design, found)
     except CXRLensError as error:
         bar.empty()
-        st.error(str(error), icon=":material/error:")
+        st.error(plain_message(error), icon=":material/error:")
         return
     st.session_state[MADE] = session_id
     st.rerun()
@@ -236,15 +237,16 @@ def _step(done: int, total: int) -> str:
 
 def _show_preview(design: Design, study: Any, image: Any, reports: list[tuple[str, str]]) -> None:
     st.markdown(
-        f"**First case of {design.readers[0]}, as an example**: names and order are drawn when the session is made"
+        f"**First case of {plain(design.readers[0])}, as an example**: names and order are drawn when the session is "
+        "made"
     )
     left, right = st.columns([2, 3], gap="medium")
     left.image(image, width=420, clamp=True, alt=f"Radiograph of study {study.study_id}")
     with right:
-        st.markdown(f"*{design.questions.question}*")
+        st.markdown(f"*{plain(design.questions.question)}*")
         for name, text in reports:
             with st.container(border=True):
-                st.markdown(f"**Report {name}**")
+                st.markdown(f"**Report {plain(name)}**")
                 st.text(text)
         if not reports:
             st.caption("The image alone, without a report.")

@@ -24,6 +24,7 @@ from core.reviews.rubrics import SUPPORT, answer_in_words, question_in_words
 from core.reviews.store import Actor, unblind
 from core.types import CXRLensError
 from dashboard import access
+from dashboard.plain import plain_message
 from dashboard.reviews import figures, pool
 from dashboard.reviews.comparisons import show_differences
 
@@ -35,7 +36,7 @@ def show_results(who: Actor, session_id: str) -> None:
     results = load_results(access.database(), who, session_id)  # asks each time whether this user may
     analysis = _analysed(session_id, results)
     for warning in results.warnings:
-        st.warning(warning, icon=":material/info:")
+        st.warning(plain_message(warning), icon=":material/info:")
     if results.answers.empty:
         st.info("No case was finished in this session, so there is nothing to count.")
     _show_errors(analysis)
@@ -272,7 +273,7 @@ def _show_metrics(results: Results, analysis: Analysis) -> Analysis:
     try:
         analysis = replace(analysis, correlations=_correlated(results.session_id, results))
     except CXRLensError as error:
-        st.info(f"There is nothing to compare: {error}", icon=":material/info:")
+        st.info(f"There is nothing to compare: {plain_message(error)}", icon=":material/info:")
         return analysis
     _plot(
         figures.forest(
@@ -324,7 +325,7 @@ def _show_files(who: Actor, results: Results, analysis: Analysis) -> None:
                 record = load_record(access.database(), who, session_id)
                 st.session_state[key] = files_of(results, analysis, source if pictures else "", record)
             except CXRLensError as error:
-                st.error(str(error), icon=":material/error:")
+                st.error(plain_message(error), icon=":material/error:")
     found: dict[str, bytes] | None = st.session_state.get(key)
     if found is None:
         st.caption(

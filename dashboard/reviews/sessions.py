@@ -29,6 +29,7 @@ from core.reviews.store import (
 )
 from core.types import CXRLensError
 from dashboard import access
+from dashboard.plain import plain, plain_message
 from dashboard.reviews.design_form import HOW
 from dashboard.reviews.results import show_results
 
@@ -66,11 +67,11 @@ def show_waiting(who: Actor) -> None:
     if closed and who.role == "reader":
         st.header("Closed")
         for info in closed:
-            with st.expander(f"{info.title} · {info.done} of {info.screens} screens"):
+            with st.expander(f"{plain(info.title)} · {info.done} of {info.screens} screens"):
                 try:
                     names = unblind(access.database(), who, info.id).get(who.name, {})
                 except ReviewError as error:
-                    st.caption(str(error))
+                    st.caption(plain_message(error))
                     continue
                 st.caption("These models wrote the reports:")
                 st.dataframe(
@@ -87,8 +88,8 @@ def _show_task(who: Actor, info: SessionInfo) -> None:
     with st.container(border=True):
         left, right = st.columns([4, 1], vertical_alignment="center")
         with left:
-            st.markdown(f"**{_plain(info.title)}**")
-            st.caption("Other readers disagreed: decide who is right." if settling else info.question)
+            st.markdown(f"**{plain(info.title)}**")
+            st.caption("Other readers disagreed: decide who is right." if settling else plain(info.question))
             st.progress(info.done / max(info.screens, 1), f"{info.done} of {info.screens} cases")
         verb = "Read again" if screen_id is None else "Go on" if info.done else "Settle" if settling else "Begin"
         with right:
@@ -115,11 +116,6 @@ def follow() -> None:
     wanted = st.session_state.pop(_WANTED, None)
     if wanted is not None:
         st.switch_page(READING, query_params=wanted)
-
-
-def _plain(text: str) -> str:
-    """A text of a user's without Markdown."""
-    return "".join(f"\\{sign}" if sign in "\\`*_{}[]<>#$:~|" else sign for sign in text)
 
 
 # ------------------------------------------------------------------------------------------------------- researchers
@@ -176,7 +172,7 @@ def show_own(who: Actor) -> None:
 def show_session(who: Actor, session_id: str) -> None:
     """One session: readers, design, actions; when closed, its results."""
     progress = session_progress(access.database(), who, session_id)
-    st.header(_plain(progress.design.title))
+    st.header(plain(progress.design.title))
     _show_readers(progress)
     with st.expander("Design"):
         _show_design(progress)
@@ -248,9 +244,9 @@ def _offer_adjudication(who: Actor, progress: SessionProgress) -> None:
             try:
                 added = adjudicate(access.database(), who, progress.id, str(reader))
             except CXRLensError as error:
-                st.error(str(error), icon=":material/error:")
+                st.error(plain_message(error), icon=":material/error:")
             else:
-                st.session_state[NOTE] = f"{reader} has {added} screens to settle."
+                st.session_state[NOTE] = f"{plain(reader)} has {added} screens to settle."
                 st.rerun()
 
 
@@ -303,10 +299,10 @@ def show_keeping(who: Actor) -> None:
                 try:
                     set_role(access.database(), who, name, role)
                 except CXRLensError as error:
-                    st.error(str(error), icon=":material/error:")
+                    st.error(plain_message(error), icon=":material/error:")
                 else:
                     st.session_state[NOTE] = (
-                        f"{name} can no longer come in." if role == NO_ROLE else f"{name} is {role}."
+                        f"{plain(name)} can no longer come in." if role == NO_ROLE else f"{plain(name)} is {role}."
                     )
                     st.rerun()
     with right, st.container(border=True):
@@ -322,7 +318,7 @@ def show_keeping(who: Actor) -> None:
                     checked = backup(access.database(), who, path)
                     st.session_state[_BACKUP] = path.read_bytes()
             except CXRLensError as error:
-                st.error(str(error), icon=":material/error:")
+                st.error(plain_message(error), icon=":material/error:")
             else:
                 st.success(f"Checked: {checked.sessions} sessions, {checked.marks} marks, {checked.events} events.")
         if st.session_state.get(_BACKUP):

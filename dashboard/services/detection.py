@@ -10,6 +10,7 @@ import streamlit as st
 
 from core.detection.results import FILE, DetectionResult, read_result
 from core.detection.study import Detection
+from core.files import is_unfinished
 from core.studies.phantom.graded import Film, GradedSource
 from core.types import CXRLensError
 from dashboard import figures, settings
@@ -24,6 +25,8 @@ def found() -> tuple[Mapping[str, DetectionResult], Mapping[str, str]]:
     damaged: dict[str, str] = {}
     for folder in settings.detections():
         for path in sorted(folder.glob(f"*/{FILE}")):
+            if is_unfinished(path.parent):
+                continue
             try:
                 result = _read(str(path), path.stat().st_mtime_ns)
             except (CXRLensError, OSError) as error:

@@ -6,8 +6,6 @@ once.
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
+from core import schemas
 from core.evaluation import own
 from core.evaluation.own import Asked, known_of, read_facts
 from core.evaluation.reports import Evaluation, NoKnownStudyError, Slice, read_evaluation
 from core.evaluation.resampling import Comparison, Interval, intervals
 from core.evaluation.results import VERSION
+from core.files import is_unfinished
 from core.labels.compare import Outcome
 from core.observations import ASSERTED, NO_FINDING, OBSERVATIONS
 from core.projection.job import cache_folder
@@ -102,7 +102,7 @@ class ResultSet:
 
 def pair_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """Encoder and decoder of a row of scores; None of a system that is no pair."""
-    return (row["encoder"], row["decoder"]) if "encoder" in row else None
+    return (row["encoder"], row.get("decoder", "")) if "encoder" in row else None
 
 
 def pair_named(results: ResultSet, name: str) -> tuple[str, str] | None:
@@ -154,6 +154,8 @@ def result_sets() -> tuple[dict[str, ResultSet], dict[str, str]]:
     if folder is not None:
         for pattern in ("results.json", "*/results.json", "*/*/results.json", "*/*/*/results.json"):
             for path in sorted(folder.glob(pattern)):
+                if any(is_unfinished(each) for each in path.relative_to(folder).parents if each.name):
+                    continue
                 name = path.parent.relative_to(folder).as_posix().removesuffix("/evaluate")
                 files[f"{folder.name}/{name}".removesuffix("/.")] = path, path.with_name("reports.jsonl")
     asked: dict[str, Asked] = {}
@@ -162,7 +164,7 @@ def result_sets() -> tuple[dict[str, ResultSet], dict[str, str]]:
             name = _name_of(each)
             name = name if name not in files else f"{name} {each.folder.name[:4]}"
             asked[name], files[name] = each, (each.folder / "results.json", each.folder / "reports.jsonl")
-    found, damaged = {}, {}
+    found, damaged = {}, {name: bundles.without_folder(message) for name, message in own.damaged().items()}
     for name, (path, reports) in files.items():
         try:
             found[name] = replace(
@@ -172,6 +174,8 @@ def result_sets() -> tuple[dict[str, ResultSet], dict[str, str]]:
             continue
         except CXRLensError as error:
             damaged[name] = bundles.without_folder(str(error))
+        except OSError as error:  # a link to nowhere
+            damaged[name] = f"The scores of {name} cannot be read ({error.strerror})."
     return found, damaged
 
 
@@ -254,21 +258,19 @@ class _ForeignError(Exception):
 @st.cache_data(max_entries=64, show_spinner=False)
 def _result_set(name: str, path: str, reports: str, stamp: int) -> ResultSet:
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if "rows" not in content and "family" not in content:
+        content = schemas.read_json(Path(path))
+        may_be_foreign = Path(path).name == "results.json" and isinstance(content, dict)
+        if may_be_foreign and "rows" not in content and "family" not in content:
             raise _ForeignError
-        for row in content["rows"]:
-            pair = pair_of(row)
-            if not isinstance(row["name"], str) or (pair and (pair[0] not in ENCODERS or pair[1] not in DECODERS)):
-                raise ValueError(f"a row is of no known pair: {row['name']!r}")
-            if not isinstance(row["f1"], float) or not math.isfinite(row["f1"]):
-                raise ValueError(f"{row['name']} has no F1")
-        if int(content.get("version", 1)) > VERSION:
+        schemas.check(content, schemas.Results)
+        known = table_order()
+        if strange := [row["name"] for row in content["rows"] if pair_of(row) not in (None, *known)]:
+            raise ValueError(f"a row is of no known pair: {strange[0]!r:.80}")
+        if content.get("version", 1) > VERSION:
             raise ValueError("a newer version of CXR Lens wrote it: update this one")
         family = str(content.get("family", name))
-        int(content.get("studies", 0))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else error
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or error
         raise CXRLensError(
             f"{path} is damaged ({what}). Write it again with `cxr-lens train` or `cxr-lens evaluate --out DIR`."
         ) from error

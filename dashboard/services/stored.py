@@ -33,6 +33,8 @@ def stored_report(case: Case, card: Card) -> Report | None:
         return None
     if case.source == sources.UPLOAD or evaluations.source_of(results) != case.source:
         return None
+    if not results.reports.is_file():  # scores without the reports that they are of
+        return None
     text = _texts(str(results.reports), results.reports.stat().st_mtime_ns).get(case.study.study_id, {}).get(card.name)
     if not text:
         return None

@@ -17,9 +17,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from core.bundles.card import Card
-from core.files import write_whole
+from core.files import hash_of, write_whole
 from core.processes import worker_pool
 from core.registry import lookup
+from core.schemas import read_json
+from training.console import note
 from training.evaluate import cards_of
 from training.explain.summary import VARIANTS
 from training.identity import content_hash
@@ -113,15 +115,22 @@ def read_part(path: Path, made_of: Mapping[str, Any]) -> Rows | None:
     """The rows of a part that was computed before; None where there is none, or it was made from something else."""
     if not path.is_file():
         return None
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    rows: Rows = saved["rows"]
-    return rows if saved["key"] == content_hash(made_of) else None
+    try:
+        saved = read_json(path)
+        rows: Rows = saved["rows"]
+        same = saved["key"] == content_hash(made_of) and saved.get("sum", hash_of(rows)) == hash_of(rows)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        note(f"  {path.name} is damaged ({error}): it is computed again")
+        return None
+    return rows if same else None
 
 
 def write_part(path: Path, made_of: Mapping[str, Any], rows: Rows, seconds: float) -> None:
     """Keep the rows of a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps({"key": content_hash(made_of), "seconds": seconds, "rows": rows}))
+    write_whole(
+        path, json.dumps({"key": content_hash(made_of), "seconds": seconds, "sum": hash_of(rows), "rows": rows})
+    )
 
 
 def write_results(

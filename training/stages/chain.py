@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 
 from core import ranks
+from core.bundles.card import check_files, read_card
 from core.config import to_dict
 from core.processes import worker_pool
 from core.registry import ENCODERS, encoder_parts
-from core.types import SPLITS
+from core.types import SPLITS, CXRLensError
 from training.console import QUIET
 from training.identity import file_hash, stage_identity
 from training.run_folder import run_stage
@@ -73,7 +74,12 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     made_of = stage_identity(
         "export", name=config.name, bundles=str(bundles.resolve()), write=to_dict(config.write), after=trained
     )
-    exported = run_stage(run.folder / "export", made_of, _by_first(lambda: export(run, bundles)))
+    exported = run_stage(
+        run.folder / "export",
+        made_of,
+        _by_first(lambda: export(run, bundles)),
+        lambda _: _damaged(config.name, bundles),
+    )
     cards = {path.parent.name: file_hash(path) for path in sorted(bundles.glob(f"{config.name}-*/card.json"))}
     made_of = stage_identity(
         "evaluate", studies=config.evaluate_studies, data=run.data.fingerprint(), after={**exported, **cards}
@@ -91,6 +97,18 @@ def side_by_side(run: Run, stages: Sequence[Stage], jobs: int) -> None:
     with worker_pool(jobs) as pool:
         for each in as_completed([pool.submit(_one_stage, replace(run), stage, threads) for stage in stages]):
             each.result()
+
+
+def _damaged(family: str, bundles: Path) -> str:
+    """What is damaged of a family's bundles, for `run_stage`."""
+    try:
+        for card in sorted(bundles.glob(f"{family}-*/card.json")):
+            check_files(card.parent)
+            for shared in read_card(card.parent).content["encoder"]["shared"]:
+                check_files(bundles / "shared" / shared)
+    except CXRLensError as error:
+        return str(error)
+    return ""
 
 
 def _by_first(work: Callable[[], None]) -> Callable[[Path], None]:

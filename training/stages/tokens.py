@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core import ranks
-from core.encoders.token_cache import TokenCache, write_token_cache
+from core.encoders.token_cache import TokenCache, damaged_shards, write_token_cache
 from core.types import SPLITS, Split
 from training.console import has_no_bars, progress_bar
 from training.data import to_images
@@ -37,7 +37,11 @@ def tokens(run: Run, name: str) -> Done:
                     ranks=ranks.count(),
                 )
 
-    return run_stage(run.folder / f"tokens_{name}", identity, work)
+    def damaged(folder: Path) -> str:
+        found = {split: damaged_shards(folder / split, content_hash([key, split])) for split in SPLITS}
+        return ", ".join(f"{split}/{shard} is not what was written" for split in SPLITS for shard in found[split])
+
+    return run_stage(run.folder / f"tokens_{name}", identity, work, damaged)
 
 
 def cache(run: Run, name: str, split: Split) -> TokenCache:
