@@ -6,6 +6,7 @@ of `docs/api/` describes is listed here, from the folders of `core`.
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ author = copyright = "the authors of CXR Lens"  # noqa: A001, the name is Sphinx
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "README"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "assets/README.md", "docs/**"]
+include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "assets/README.md", "docs/**"]
 exclude_patterns = ["docs/screenshots", ".git", "build", "runs", "data", "**/node_modules"]
 
 html_theme = "furo"
@@ -63,7 +64,7 @@ def contents() -> str:
     """The tables of contents that stand in the margin of every page, as Markdown."""
     parts = {title: [f"docs/{page}" for page in pages] for title, pages in CONTENTS.items()}
     parts["In Python"] = ["docs/api/cxr_lens", "docs/api/core", *(f"docs/api/{room}" for room in rooms())]
-    parts["The project"] = ["CONTRIBUTING", "CHANGELOG", "assets/README"]
+    parts["The project"] = ["CONTRIBUTING", "CHANGELOG", "SECURITY", "assets/README"]
     return "".join(
         "\n```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```\n".format(title, "\n".join(pages))
         for title, pages in parts.items()
@@ -81,6 +82,12 @@ def modules(room: str) -> list[str]:
     found = folder.glob("*.py") if room == "core" else folder.rglob("*.py")
     names = {".".join(each.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for each in found}
     return sorted(name for name in names if "migrations" not in name)
+
+
+# Now, not when each is described: autodoc writes into pydantic's annotations, and then no further class can be made.
+for _room in ("core", *rooms()):
+    for _name in modules(_room):
+        importlib.import_module(_name)
 
 
 def described(names: list[str]) -> str:
