@@ -187,7 +187,7 @@ class Matching(Content):
 class Results(Content):
     """results.json of an evaluation."""
 
-    rows: Annotated[list[SystemRow], Field(min_length=1, max_length=10_000)]
+    rows: Annotated[list[SystemRow], Field(max_length=10_000)]  # none where nothing can be scored
     family: Text = ""
     studies: Count = 0
     version: Count = 1

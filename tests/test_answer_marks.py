@@ -20,6 +20,7 @@ from core.reviews.store import annotate, close_session, read_screen, remove_mark
 from core.text import sentence_spans
 from dashboard.components.source import FRONTEND
 from dashboard.reviews.reading import asked
+from tests import needs
 from tests.review_cases import ANNA, OWN_RUBRIC, RITA, ROOT, answer, name_on, screens_of, session
 
 TEXT = "The heart is enlarged. There is a small left pleural effusion. No pneumothorax."
@@ -243,7 +244,7 @@ def _random_marks(rubric: Rubric, reports: dict[str, str], chance: random.Random
     return marks
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+@needs.NODE.unless(shutil.which("node") is not None)
 def test_the_browser_asks_what_the_server_asks() -> None:
     """For random answers to every rubric form.js and answer_marks.py have the same rows, and miss the same."""
     told, expected = [], []

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from core.bundles.checkpoints.ifcc import read_embedded, read_ifcc
 from core.bundles.checkpoints.r2gen import read_r2gen
 from core.bundles.checkpoints.reading import CheckpointError
+from core.bundles.library import BundleLibrary
 from core.types import CXRLensError
 from tests.foreign_models import WORDS, save_embeddings, save_ifcc, save_r2gen, save_words, some_ifcc, some_r2gen
 from training.cli import app
@@ -260,9 +261,16 @@ def a_trained_pair(bundles: Path) -> Path:
     """The card of a bundle of another family, as training writes it; its weights are not there."""
     path = bundles / "group-dve-m2" / "card.json"
     path.parent.mkdir(parents=True)
-    known = ("family", "size", "data", "metrics", "write", "intended_use", "licence", "created")
-    card = {"schema": 3, "name": path.parent.name, "encoder": {"name": "dve"}, "decoder": {"name": "m2"}, "sha256": {}}
-    path.write_text(json.dumps({**dict.fromkeys(known, ""), **card, "family": "group", "config": {}}))
+    own = {"name": path.parent.name, "family": "group"}
+    card = {
+        "schema": 3, "name": "", "family": "", "size": "tiny", "created": "2026-11-29", "config": {}, "metrics": {},
+        "data": {"name": "table"}, "write": {}, "intended_use": "research", "licence": "none",
+        "inputs": {"image": [1, 64, 64], "range": [0, 1], "normalization": "in the encoder"},
+        "encoder": {"name": "dve", "changes": {}, "shared": {}}, "decoder": {"name": "m2", "changes": {}},
+        "sha256": {"model.safetensors": "0" * 64, "vocab.json": "0" * 64, "expected.safetensors": "0" * 64},
+    }  # fmt: skip
+    path.write_text(json.dumps(card | own))
+    assert [each.family for each in BundleLibrary(bundles).cards()] == ["group"]
     return path
 
 

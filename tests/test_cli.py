@@ -217,7 +217,7 @@ def test_every_command_that_prints_a_table_has_json() -> None:
     } | {
         f"review {name}"
         for name in ("create", "role", "adjudicate", "close", "export", "backup", "restore", "verify", "import-marks")
-    }
+    } | {"review simulate", "review rubric show", "review rubric check"}
 
 
 def test_version_and_completion(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_false_alarms_are_counted_with_intervals(seeds: Callable[..., None]) -> 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"version": VERSION + 1}, "a newer version of CXR Lens wrote it"), ({"rows": None}, "has no F1")],
+    [({"version": VERSION + 1}, "a newer version of CXR Lens wrote it"), ({"rows": None}, "NaN is no number of JSON")],
 )
 def test_what_cannot_be_read_is_told(seeds: Callable[..., None], change: dict[str, Any], message: str) -> None:
     content = newer(1, 0.01)

@@ -16,7 +16,7 @@ from core.studies.columns import Columns
 from core.studies.index import ImageEntry, Notes, StudyEntry, Told, move_index, write_index
 from core.studies.indexed import IndexedSource
 from core.studies.table import index_table
-from dashboard import access, settings
+from dashboard import access, plain, settings
 from dashboard.services import bundles, reports, sources, studies
 from tests.app_pages import APP, linked_bundles, needs_bundles, open_page, words_on
 from tests.images.ramps import windowed
@@ -83,14 +83,14 @@ def offered(app: AppTest) -> list[str]:
 
 def shown(app: AppTest) -> str:
     """The study whose picture the page shows; "" where it shows none."""
-    titles = [each.value for each in app.markdown if each.value.startswith("**") and " · " in each.value]
+    titles = [plain.shown(each.value) for each in app.markdown if each.value.startswith("**") and " · " in each.value]
     return str(titles[0]).split("**")[1] if titles else ""
 
 
 def said(app: AppTest) -> list[str]:
     """Errors and warnings, but that models do not fit or are not there, and that a file names no display window."""
     usual = ("synthetic X-rays only", "There is no bundle", "No model with the CCVE encoder", "no display window")
-    every = [each.value for each in (*app.error, *app.warning)]
+    every = [plain.shown(each.value) for each in (*app.error, *app.warning)]
     return [each for each in every if not any(words in each for words in usual)]
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from core.paths import EXAMPLES
 from tests import documented, needs
 from tests.documented import UnknownError, words_of
-from tests.documented.measuring import measuring_rows
+from tests.documented.measuring import DAMAGE_TESTS, measuring_rows
 from tests.documented.place import STUDIES, Place
 from tests.documented.programs import (
     Row,
@@ -82,6 +82,7 @@ PYTEST = {
         "-m slow -s tests/test_source_maps.py",
         "-m slow -s tests/test_trust_pages.py",
         'tests/test_images.py -k "ends_the_process and Lossless"',
+        *DAMAGE_TESTS,
     ),
     "python -m pytest": (
         "tests/test_rules.py",
@@ -103,7 +104,7 @@ PYTEST = {
 
 TRUSTED = " ".join(f"--bundle phantom-{each}" for each in ("fve-m2", "fve-transformer", "dve-m2", "cve-m2"))
 TRUSTED_FILMS = " ".join(f"--bundle openi-{each}" for each in ("fve-m2", "fve-transformer", "dve-m2"))
-BENCHES = ("one_image", "ratios", "scale", "hugging_face")
+BENCHES = ("one_image", "ratios", "scale", "hugging_face", "shortcuts")
 EXTRAS = ("hf", "reference", "metrics", "dicom-export")
 TRAINING = "cxr-lens train --preset phantom"
 INDEX = "cxr-lens data openi --from FOLDER --out data/openi"

@@ -224,7 +224,7 @@ def test_a_card_that_does_not_tell_is_taken_for_padding_and_that_is_said(bundle:
     assert card.fit == PAD
     assert "does not say how its training images were fitted: padding" in card.fit_note
     rewrite(bundle, lambda content: content.update(fit={"how": "crop"}))
-    with pytest.raises(BundleError, match=r"phantom-fve-m2.*fit is wrong.*'crop'"):
+    with pytest.raises(BundleError, match=r"phantom-fve-m2.*images are fitted by.*'crop'"):
         read_card(bundle)
 
 

@@ -33,6 +33,9 @@ OWN = {
     "--title": "of data, or of a system",
     "--vocabulary": "of R2Gen's checkpoint, or the embeddings of IFCC's",
     "--max-words": "of a report, or of a sentence",
+    "--readers": "of a rehearsal, or of the studies that are planned",
+    "--cases": "of a rehearsal, or of the studies that are planned",
+    "--margin": "of a comparison, or of the studies that are planned",
     "--split": "how a release is split, a column, or the studies that are chosen",
 }
 """Options whose help must differ, and why."""

@@ -119,10 +119,13 @@ def test_other_films_break_it_and_the_outcome_tells() -> None:
 def test_what_is_marked_is_what_passes_its_own_test(seed: int, alpha: float) -> None:
     many = drawn(np.random.default_rng(seed), 90)
     rule = calibrate(many, SCORES[:3], alpha=alpha, seed=seed)
+    marking = [limit.evidence for limit in rule.limits.values() if limit.marked]
+    # One kind alone is given the whole risk, once all limits of the other have passed with their half.
+    assert not marking or max(marking) >= math.log(2 / (1 - 0.9)) - 1e-9
     for kind, limit in rule.limits.items():
         assert (limit.marked > 0) is math.isfinite(limit.least)
         if limit.marked:
-            assert limit.evidence >= math.log(2 / (1 - 0.9)) - 1e-9
+            assert limit.evidence >= math.log(1 / (1 - 0.9)) - 1e-9
             assert limit.wrong <= limit.marked <= limit.sentences
         marks, own = rule.marks_of(many), many.kinds == kind
         values = rule.values_of(many)

@@ -171,7 +171,7 @@ def _content(
         "decoder": {"name": types["decoder"], "changes": {}},
         "inputs": {"image": [1, side, side], "range": [0, 1], "normalization": "in the encoder"},
         "metrics": {},
-        "write": {**asdict(GenerateConfig()), "removed_words": True, **write},
+        "write": {**asdict(GenerateConfig()), "short_sentences": [], "removed_words": True, **write},
         "fit": asdict(folder.preparation.fit),
         "fit_note": folder.preparation.note,
     }

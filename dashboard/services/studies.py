@@ -336,7 +336,7 @@ def unlike(case: Case, family: str) -> str:
         return ""
     if case.synthetic:
         return "These models learned from real X-rays. This X-ray is synthetic: expect poor reports."
-    return "These models learned from **synthetic X-rays only**. On a real X-ray their reports mean nothing."
+    return "These models learned from synthetic X-rays only. On a real X-ray their reports mean nothing."
 
 
 def view_notes(case: Case) -> list[str]:

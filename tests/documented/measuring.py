@@ -28,10 +28,27 @@ def _their_reports(place: Place) -> Path:
     return path
 
 
+DAMAGE_TESTS = (
+    "tests/test_damage.py -m slow -s -k checksums",
+    "tests/test_damage.py -m slow -k neighbours",
+    "tests/test_plain.py -m slow",
+    "tests/browser/test_hostile.py",
+)
+"""Arguments of pytest in the document on damage."""
+
+
 def measuring_rows() -> dict[str, Row]:
     """A row a command."""
     detect = "cxr-lens detect --finding"
-    return {
+    attacks = {
+        f"python -m tests.attacks{kind}": Row(instead=elsewhere, as_far="minutes: tests/test_damage.py runs a part")
+        for kind in ("", " caches", " bundles", " files")
+    }
+    return attacks | {
+        "python -m tests.browser.screenshots systems": Row(
+            instead=elsewhere, as_far="it trains a model: tests/test_systems_pages.py has pages with such systems"
+        ),
+        "pip install --no-deps openvino": Row(instead=elsewhere, as_far="installed packages stay as they are"),
         "cxr-lens reading reports.jsonl": Row(given=_READING, says="reports with"),
         "cxr-lens reading FILE": Row(
             given={"FILE": lambda place: BUNDLES / "phantom-reports.jsonl"}, says="reports with"
