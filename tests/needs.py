@@ -88,6 +88,7 @@ CATBOOST = _extra("CatBoost", "study", elsewhere=True)
 REFERENCE = _extra("torchxrayvision's copy of Open-i's codes", "reference", elsewhere=True)
 ORTHANC = Need("Orthanc with DICOMweb", "make orthanc, or apt install orthanc orthanc-dicomweb", elsewhere=True)
 POSTGRES = Need("a PostgreSQL server", "apt install postgresql: /usr/lib/postgresql, user postgres", elsewhere=True)
+OPENVINO = Need("OpenVINO", "pip install --no-deps openvino", elsewhere=True)
 ALL = [each for each in list(globals().values()) if isinstance(each, Need)]
 
 

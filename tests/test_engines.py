@@ -23,8 +23,7 @@ from tests.tiny_models import random_image, tiny_pair
 
 pytestmark = pytest.mark.numeric
 CPU = torch.device("cpu")
-OPENVINO = needs.Need("OpenVINO", "pip install --no-deps openvino", elsewhere=True)
-WITH = OPENVINO.packages("openvino")
+WITH = needs.OPENVINO.packages("openvino")
 
 
 @pytest.fixture(autouse=True)

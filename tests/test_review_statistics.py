@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from scipy import optimize, special, stats
@@ -68,6 +68,8 @@ def test_readers_who_differ_in_level_alone_agree_in_nothing_that_can_be_measured
 
 
 @settings(max_examples=60, deadline=None)
+@example(ratings=np.array([[1.0, 0.0], [0.0, 1.0]]))
+@example(ratings=np.array([[1.0, 0.0, 2.0], [1.0, 2.0, 0.0]]))
 @given(
     ratings=stn.arrays(np.float64, st.tuples(st.integers(2, 6), st.integers(2, 4)), elements=st.integers(0, 2)),
 )

@@ -114,8 +114,8 @@ def intraclass(ratings: FloatArray) -> tuple[Estimate, Estimate]:
 
     Returns:
         ICC(2,1), agreement of readers drawn from many; ICC(3,1), consistency of just these, who may differ in level.
-        Intervals (95 %) are theirs, from the F distribution. NaN for fewer than two things or readers, or where all
-        ratings are equal.
+        Intervals (95 %) are theirs, from the F distribution. NaN for fewer than two things or readers, where all
+        ratings are equal, and where a divisor is 0.
     """
     things, readers = ratings.shape
     if things < 2 or readers < 2 or np.ptp(ratings) == 0:
@@ -126,7 +126,9 @@ def intraclass(ratings: FloatArray) -> tuple[Estimate, Estimate]:
     degrees = (things - 1) * (readers - 1)
     rest = ratings - ratings.mean(1, keepdims=True) - ratings.mean(0, keepdims=True) + mean
     error = float((rest**2).sum()) / degrees
-    agreement = (between - error) / (between + (readers - 1) * error + readers * (of_readers - error) / things)
+    whole = between + (readers - 1) * error + readers * (of_readers - error) / things
+    # Two readers who contradict each other on two things: no variance is left to divide.
+    agreement = (between - error) / whole if whole > 1e-12 * (between + error + of_readers) else math.nan
     if between + error < 1e-12 * of_readers:  # readers differ in level, and in nothing else
         return Estimate(agreement), Estimate(math.nan)
     consistency = (between - error) / (between + (readers - 1) * error)
@@ -138,7 +140,10 @@ def intraclass(ratings: FloatArray) -> tuple[Estimate, Estimate]:
     of_these = Estimate(consistency, (low - 1) / (low + readers - 1), (high - 1) / (high + readers - 1))
     level, share = readers * agreement * of_readers / error, things * (1 + (readers - 1) * agreement)
     share -= readers * agreement
-    freedom = degrees * (level + share) ** 2 / ((things - 1) * level**2 + share**2)
+    weight = (things - 1) * level**2 + share**2
+    if not weight > 1e-12:  # also where there is no agreement to be sure of
+        return Estimate(agreement), of_these
+    freedom = degrees * (level + share) ** 2 / weight
     upper, lower = float(stats.f.ppf(0.975, things - 1, freedom)), float(stats.f.ppf(0.975, freedom, things - 1))
     spread = readers * of_readers + (readers * things - readers - things) * error
     return (
