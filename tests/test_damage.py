@@ -171,6 +171,13 @@ def test_looking_at_checksums_costs_little() -> None:
     assert looked < 0.03 * epoch
 
 
+WHEN_OPENED = {
+    "a beam of a thousand million", "a width of 65,536", "an unknown setting", "an unknown decoder",
+    "an unknown encoder", "an unknown size", "an unknown kind", "a shared encoder of another hash",
+}  # fmt: skip
+"""Faults of cards that are told where the bundle is opened, not in the list of bundles."""
+
+
 @needs_bundles
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
@@ -195,7 +202,7 @@ def test_damaged_neighbours_stop_no_page(page: str, tmp_path: Path, monkeypatch:
         (neighbour / "card.json").unlink()
         (neighbour / "card.json").write_text(json.dumps(content | {"name": neighbour.name}))
         damage(neighbour / "card.json")
-        if name not in ("a beam of a thousand million",):
+        if name not in WHEN_OPENED:
             names.append(neighbour.name)
     for number, damage in enumerate(damages.values()):
         for kind, original in (
