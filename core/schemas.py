@@ -436,13 +436,6 @@ class Added(Content):
     kind: Literal["file", "program"]
 
 
-class ReportLine(Content):
-    """A line of the reports of an added system."""
-
-    ids: list[str]
-    report: str
-
-
 class Asked(Content):
     """about.json of an evaluation of one's own."""
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit
 from streamlit import net_util
@@ -72,8 +72,7 @@ class Guard:
         """Stand before ``app``."""
         global _installed
         self.app = app
-        self.headers = [(name.lower().encode(), value.encode()) for name, value in headers().items()]
-        stay_inside()
+        self.headers = {name.lower().encode(): value.encode() for name, value in headers().items()}
         _installed = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,14 +80,13 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                ours = {name for name, _ in self.headers}
-                kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in ours]
-                message["headers"] = [*kept, *self.headers]
+                kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in self.headers]
+                message["headers"] = [*kept, *self.headers.items()]
             await send(message)
 
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif any(_within(scope, each) for each in CLOSED):
+        elif is_closed(str(scope["path"])):
             await with_headers({"type": "http.response.start", "status": 404, "headers": []})
             await with_headers({"type": "http.response.body", "body": b"Not found\n"})
         else:
@@ -109,6 +107,7 @@ def stay_inside() -> None:
     net_util.get_external_ip = nowhere
 
 
-def _within(scope: Scope | dict[str, Any], path: str) -> bool:
-    asked = re.sub(r"/+", "/", str(scope["path"])).rstrip("/")
-    return asked.endswith(path) or f"{path}/" in f"{asked}/"
+def is_closed(path: str) -> bool:
+    """Whether a path of a request is one of `CLOSED`, or below one, however it is written."""
+    asked = re.sub(r"/+", "/", f"{path}/")
+    return any(f"{each}/" in asked for each in CLOSED)

@@ -21,6 +21,8 @@ if CODE not in sys.path:
 
 from dashboard.guard import Guard, stay_inside  # noqa: E402
 
+stay_inside()
+
 # Streamlit finds this by its name: it serves what it is.
 app = st.App(Path(__file__).with_name("app.py"), middleware=[Middleware(Guard)])
 
@@ -47,5 +49,4 @@ def get_ready() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=get_ready, daemon=True, name="ready").start()
-    stay_inside()
     cli.main(["run", __file__, *sys.argv[1:]], prog_name="streamlit")

@@ -78,7 +78,7 @@ def vit_gpt2(seed: int = 0) -> tuple[Any, Any]:
         eos_token_id=end,
         initializer_range=0.6,
     )
-    return _model(encoder, decoder, seed, decoder_start_token_id=end, eos_token_id=end, pad_token_id=end), tokenizer
+    return new_model(encoder, decoder, seed, decoder_start_token_id=end, eos_token_id=end, pad_token_id=end), tokenizer
 
 
 def swin_bert(seed: int = 0) -> tuple[Any, Any]:
@@ -109,13 +109,14 @@ def swin_bert(seed: int = 0) -> tuple[Any, Any]:
         "eos_token_id": tokenizer.sep_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    return _model(encoder, decoder, seed, **ids), tokenizer
+    return new_model(encoder, decoder, seed, **ids), tokenizer
 
 
 MODELS = {"vit-gpt2": vit_gpt2, "swin-bert": swin_bert}
 
 
-def _model(encoder: Any, decoder: Any, seed: int, **ids: int) -> Any:
+def new_model(encoder: Any, decoder: Any, seed: int, **ids: int) -> Any:
+    """A model with random weights, of the configurations of its parts and the ids of its tokens."""
     from transformers import GenerationConfig, VisionEncoderDecoderConfig, VisionEncoderDecoderModel
 
     torch.manual_seed(seed)

@@ -195,7 +195,7 @@ def report(path):
     asked = {"source": name, "study": study, "beside_pairs": ["Looks"], "asked": "Looks"}
     app = open_page("read", **asked, mention="Pleural Effusion")
     assert drawn[-1]["asked"] == {"pair": "Looks", "kind": "finding", "which": "Pleural Effusion"}
-    assert "What **Pleural Effusion** hangs on in the image · Looks" in words_on(app)
+    assert "Where **Pleural Effusion** comes from · Looks" in words_on(app)
     assert "so those copies take about" in words_on(app)
     (method,) = [each for each in app.selectbox if each.label == "Method"]
     assert method.options == ["Occlusion", "Random masks (RISE)"]
@@ -207,11 +207,11 @@ def report(path):
     assert "Write 49 reports and compare" not in [each.label for each in app.button]
 
     for observation in ("Edema", "nonsense"):  # it does not speak of these
-        assert "The address asks what a finding of Looks hangs on" in words_on(
+        assert "The address asks where a finding of Looks comes from" in words_on(
             open_page("read", **asked, mention=observation)
         )
     {each.label: each for each in app.button if each.key == "close"}["Close"].click().run()
-    assert "hangs on" not in words_on(app)
+    assert "Where **Pleural Effusion** comes from" not in words_on(app)
 
 
 def test_an_evaluation_of_a_system_that_is_no_pair_is_not_damaged(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,14 +125,14 @@ _OF_THEIR_OWN = (".npy", ".ckpt", ".lock", ".part")
 
 def _hashes(folder: Path) -> dict[str, str]:
     """Hashes of what a stage wrote, by path, once all of it is on the disk; not of its logs."""
-    files = (each for each in sorted(folder.rglob("*")) if each.is_file() and not each.name.startswith("."))
-    told = {each.relative_to(folder): each for each in files if each.suffix not in _OF_THEIR_OWN}
-    kept = {
-        path: each for path, each in told.items() if path.name != "done.json" and not path.parts[0].startswith("log")
-    }
-    for each in kept.values():
-        to_disk(each)
-    return {path.as_posix(): sha256_of(each) for path, each in kept.items() if path.as_posix() != FILES}
+    found = {}
+    for each in sorted(folder.rglob("*")):
+        path = each.relative_to(folder)
+        unhashed = each.name.startswith(".") or each.suffix in _OF_THEIR_OWN or each.name == "done.json"
+        if not unhashed and path.as_posix() != FILES and not path.parts[0].startswith("log") and each.is_file():
+            to_disk(each)
+            found[path.as_posix()] = sha256_of(each)
+    return found
 
 
 def other_file(folder: Path) -> str:

@@ -17,6 +17,7 @@ from core.types import CXRLensError
 from dashboard import session
 from dashboard.components.viewer import Panel
 from dashboard.plain import plain, plain_message
+from dashboard.read.questions import choose_how, show_title
 from dashboard.services import reports, systems
 from dashboard.services.explanations import Box
 from dashboard.services.studies import Case
@@ -89,7 +90,7 @@ def without_region(case: Case, system: System, region: Box, cover: str) -> Mappi
 
 
 def finding_asked(case: Case, others: Sequence[System]) -> tuple[System, str] | None:
-    """What the address asks about a system that is no model of ours: the finding; a message where it asks in vain."""
+    """The system that is no model of ours and its finding that the address asks about; a message where it cannot."""
     name, observation = st.query_params.get(session.ASKED), st.query_params.get("mention", "")
     if not name or (system := systems.named(name)) is None:
         return None
@@ -101,15 +102,15 @@ def finding_asked(case: Case, others: Sequence[System]) -> tuple[System, str] | 
     ):
         return system, observation
     st.warning(
-        f"The address asks what a finding of {system.title} hangs on. That can be asked of programs whose report is "
-        "shown, and of findings that it speaks of: click one in the report.",
+        f"The address asks where a finding of {plain(system.title)} comes from. That can be asked of programs whose "
+        "report is shown, and of findings that it speaks of: click one in the report.",
         icon=":material/info:",
     )
     return None
 
 
 def show_place(case: Case, system: System, observation: str, head: DeltaGenerator) -> list[Panel]:
-    """Where in the image what a system says of a finding hangs; where that was not asked yet, a button with the price.
+    """Where in the image a system's finding comes from; where that was not asked yet, a button with the price.
 
     Args:
         case: the image.
@@ -119,20 +120,15 @@ def show_place(case: Case, system: System, observation: str, head: DeltaGenerato
     """
     from core.explain.texts import METHODS  # brings torch
 
-    titles = {row.title: name for name, row in METHODS.items()}
-    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:  # a pair's method
-        st.session_state[session.HOW] = next(iter(titles))
     with head:
-        title = st.container(horizontal=True, vertical_alignment="center", gap="small")
-        title.markdown(f"What **{plain(observation)}** hangs on in the image · {plain(system.title)}", width="stretch")
-        title.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
-        chosen = st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=220)
-    method = titles[chosen]
-    copies = METHODS[method].reports
+        show_title(observation, system.title)
+        method = choose_how({row.title: name for name, row in METHODS.items()})
+    row = METHODS[method]
+    copies = row.reports
     st.caption(
-        f"{METHODS[method].summary} Of {system.title} only texts are known: it writes a report of each of {copies} "
-        f"changed copies of the image, and it is counted how many say the same of {observation}. How far to trust this "
-        "was not measured."
+        f"{row.summary} Only the texts of {plain(system.title)} are known: it writes a report of each of {copies} "
+        f"changed copies of the image, and those that say the same about {observation} are counted. How far to trust "
+        "this was not measured."
     )
     wanted = f"place {system.name} {case.key} {observation} {method}"
     if st.session_state.pop(wanted, False):
@@ -142,10 +138,10 @@ def show_place(case: Case, system: System, observation: str, head: DeltaGenerato
         _offer(f"Write {copies} reports and compare", wanted, system, copies, "those copies")
         return []
     if not found.any():
-        st.info(f"{plain(system.title)} said the same of {observation} whatever was covered: no place can be shown.")
+        st.info(f"{plain(system.title)} said the same about {observation} whatever was covered: no place can be shown.")
         return []
     values = np.asarray(found / np.abs(found).mean(), np.float32)
-    return [Panel(chosen, values, (0.0, 0.0, 1.0, 1.0), signed=bool((values < 0).any()))]
+    return [Panel(row.title, values, (0.0, 0.0, 1.0, 1.0), signed=bool((values < 0).any()))]
 
 
 def _find_place(case: Case, system: System, observation: str, method: str) -> None:
@@ -171,7 +167,7 @@ def offer_writing(case: Case, system: System) -> None:
 def _offer(label: str, name: str, system: System, studies: int = 1, what: str = "") -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            label,
+            plain(label),
             icon=":material/edit_note:",
             key=f"{name} now",
             on_click=st.session_state.__setitem__,

@@ -79,16 +79,15 @@ def show_answer(
         head: where words, method and verdict stand: in sight beside the image. The rest follows where this is called.
     """
     with head:
-        title = st.container(horizontal=True, vertical_alignment="center", gap="small")
         try:
             words = explanations.words_of(case, card, question)
             options = explanations.choices(case, card, question)
         except CXRLensError as error:
-            title.error(str(error), icon=":material/error:")
-            title.button("Close", on_click=session.close_question, key="close")
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                st.error(plain_message(error), icon=":material/error:")
+                st.button("Close", on_click=session.close_question, key="close")
             return Work(st.empty(), []), []
-        title.markdown(f"Where **{plain(words)}** comes from · {plain(bundles.title_of(card))}", width="stretch")
-        title.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
+        show_title(words, bundles.title_of(card))
         how, compare = _choose_method(options)
         untrusted = _show_trust(card, how, question)
         work = Work(st.empty(), [])
@@ -137,17 +136,33 @@ def show_answer(
     return work, panels
 
 
+def show_title(words: str, title: str) -> None:
+    """What is asked about and of whom, with a way to close it."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"Where **{plain(words)}** comes from · {plain(title)}", width="stretch")
+        st.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
+
+
+def choose_how(titles: Mapping[str, str], about: str | None = None) -> str:
+    """The key of the chosen method; the first where the address names none of these, as of another encoder.
+
+    Args:
+        titles: key by title, which the address shows.
+        about: help beside the choice.
+    """
+    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:
+        st.session_state[session.HOW] = next(iter(titles))
+    return titles[st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=220, help=about)]
+
+
 def _choose_method(options: Mapping[str, Choice]) -> tuple[str, str | None]:
     """Controls of an answer: the method's key, and what stands beside it."""
-    titles = {option.title: key for key, option in options.items()}  # what the address shows
-    if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:  # another encoder's method
-        st.session_state[session.HOW] = next(iter(titles))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        how = st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=220, help=WAYS)
+        how = choose_how({option.title: key for key, option in options.items()}, WAYS)
         compare = st.segmented_control(
             "Side by side", [METHODS, MODELS], key=session.COMPARE, bind="query-params", width="content"
         )
-    return titles[how], compare
+    return how, compare
 
 
 def _show_trust(card: Card, how: str, question: Question) -> str:

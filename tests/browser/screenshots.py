@@ -221,7 +221,8 @@ def own_pages(
         shown.prepare(open_studies(str(ward)), of_ward)
         if reviews:
             made = shown.evaluated(open_studies(str(ward)))
-            reviews = wanted(shown.review_ward(home / "reviews.sqlite", made, RESEARCHER, READERS))
+            about = ("ward", "Films of our ward", home / "reviews.sqlite", made, tuple(made.pairs))
+            reviews = wanted(shown.review_pages(*about, RESEARCHER, READERS))
     for server in start_server(home, LOGNAME=RESEARCHER, CXR_SOURCES=str(ward)):
         take(browser, server, examples | of_ward | reviews)
 
@@ -237,7 +238,8 @@ def system_pages(
     with patch.dict(os.environ):
         environment = others.prepare(home)
         made = others.evaluated(home)
-        reviews = others.review(home / "reviews.sqlite", made, RESEARCHER, READERS)
+        about = ("systems", "Three systems from elsewhere", home / "reviews.sqlite", made, others.THREE)
+        reviews = shown.review_pages(*about, RESEARCHER, READERS)
         pages = wanted({**others.pages(made), **reviews})
     for server in start_server(home, LOGNAME=RESEARCHER, **environment):
         take(browser, server, pages)

@@ -92,24 +92,36 @@ def prepare(source: Source, pages: Collection[str], split: Split | None = None) 
         embed(Embedding(source.key, paths.BUNDLES, PAIRS[0], split))
 
 
-def review_ward(database: Path, made: Asked, researcher: str, readers: Sequence[str]) -> dict[str, str]:
-    """A session on the table's studies; its pages."""
-    source = open_reviewed(made.source)
+def review_pages(
+    name: str, title: str, database: Path, made: Asked, writers: Sequence[str], researcher: str, readers: Sequence[str]
+) -> dict[str, str]:
+    """A session on reports of an evaluation and the reference; its pages, by the names of their pictures.
+
+    Args:
+        name: how the names of the pictures end.
+        title: of the session.
+        database: of reviews.
+        made: the evaluation.
+        writers: systems whose reports are read.
+        researcher: who makes the session.
+        readers: who read.
+    """
+    source, writers = open_reviewed(made.source), (*writers, "reference")
     pool = []
     for line in (made.folder / "reports.jsonl").read_text(encoding="utf-8").splitlines()[:8]:
         row = json.loads(line)
         study = row["study_id"]
-        reports = {name: row[name] for name in (*made.pairs, "reference")}
+        reports = {writer: row[writer] for writer in writers}
         pool.append(Case(study, image_sha256(session_image(source, study)), reports))
-    design = Design("Films of our ward", "report-quality", readers, (*made.pairs, "reference"), source=made.source)
+    design = Design(title, "report-quality", readers, writers, source=made.source)
     with closing(Database(database)) as opened:
         admin = first_admin(opened, researcher)
         for reader in readers:
             set_role(opened, admin, reader, "reader")
         session = create_session(opened, admin, design, pool)
     return {
-        "review-ward": f"review?reader={researcher}&session={session}",
-        "reading-ward": f"reading?reader={readers[0]}&session={session}",
+        f"review-{name}": f"review?reader={researcher}&session={session}",
+        f"reading-{name}": f"reading?reader={readers[0]}&session={session}",
     }
 
 

@@ -11,8 +11,6 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -24,11 +22,6 @@ from core.bundles.library import BundleLibrary
 from core.evaluation.own import Asked, ask, evaluate_source
 from core.labels.rules import label_report
 from core.observations import LabelState
-from core.reviews.database import Database
-from core.reviews.design import Case, Design, image_sha256
-from core.reviews.sources import open_source as open_reviewed
-from core.reviews.sources import session_image
-from core.reviews.store import create_session, first_admin, set_role
 from core.studies.source import Source
 from core.studies.sources import open_source
 from core.systems import added
@@ -36,9 +29,10 @@ from core.systems.program import read_command
 from dashboard import settings
 from dashboard.services import sources
 from tests.app_pages import linked_bundles
+from tests.hugging_face_models import new_model, processor
 
 SPEC = "phantom:400:3"
-MODEL, FILE, PROGRAM = "vit-gpt2", "Nearest film", "Their program"
+MODEL, FILE, PROGRAM = THREE = ("vit-gpt2", "Nearest film", "Their program")
 PAIRS = ("phantom-fve-m2", "phantom-ccve-m2", "phantom-dve-transformer")
 PAGES = ("read-systems", "read-place-systems", "cases-systems", "results-systems", "review-systems", "reading-systems")
 STEPS, SIDE, LONGEST = 1_500, 96, 120
@@ -121,17 +115,8 @@ def train(folder: Path) -> Path:
     """Train a small ViT with a GPT-2 on the demo's phantoms, as `save_pretrained` writes it."""
     import torch
     from tokenizers import ByteLevelBPETokenizer
-    from transformers import (
-        GenerationConfig,
-        GPT2Config,
-        PreTrainedTokenizerFast,
-        VisionEncoderDecoderConfig,
-        VisionEncoderDecoderModel,
-        ViTConfig,
-        ViTImageProcessor,
-    )
+    from transformers import GPT2Config, PreTrainedTokenizerFast, ViTConfig
 
-    torch.manual_seed(0)
     source = open_source("phantom:4000:0")
     ids = source.ids("train")[:2_000]
     texts = [source.study(each).findings for each in ids]
@@ -152,8 +137,7 @@ def train(folder: Path) -> Path:
     decoder = GPT2Config(
         vocab_size=len(tokenizer), n_positions=LONGEST, n_embd=128, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0
     )
-    model = VisionEncoderDecoderModel(config=VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder))
-    model.config.decoder_start_token_id = model.config.pad_token_id = model.config.eos_token_id = 0
+    model = new_model(encoder, decoder, 0, decoder_start_token_id=0, eos_token_id=0, pad_token_id=0).train()
     images = torch.stack([torch.from_numpy(source.image(each, SIDE)) for each in ids])[:, None].expand(-1, 3, -1, -1)
     labels = torch.full((len(ids), LONGEST), -100)
     for row, text in zip(labels, texts, strict=True):
@@ -173,12 +157,11 @@ def train(folder: Path) -> Path:
         schedule.step()
         if step % 100 == 99:
             _LOG.info("step %d of %d: loss %.3f", step + 1, STEPS, loss.item())
-    tokens = {"decoder_start_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    model.generation_config = GenerationConfig(max_length=LONGEST, num_beams=2, early_stopping=True, **tokens)
+    model.generation_config.update(max_length=LONGEST, num_beams=2)
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     size, half = {"height": SIDE, "width": SIDE}, [0.5] * 3
-    ViTImageProcessor(size=size, image_mean=half, image_std=half).save_pretrained(folder)
+    processor(size=size, image_mean=half, image_std=half).save_pretrained(folder)
     return folder
 
 
@@ -193,23 +176,3 @@ def nearest(path: Path, source: Source) -> Path:
         rows.append((study, demo.study(known[int(away.argmin())]).findings))
     pd.DataFrame(rows, columns=["study_id", "report"]).to_csv(path, index=False)
     return path
-
-
-def review(database: Path, made: Asked, researcher: str, readers: Sequence[str]) -> Mapping[str, str]:
-    """A blinded session of the three and the reference; its pages."""
-    source, shown = open_reviewed(made.source), (MODEL, FILE, PROGRAM, "reference")
-    pool = []
-    for line in (made.folder / "reports.jsonl").read_text(encoding="utf-8").splitlines()[:8]:
-        row = json.loads(line)
-        study = row["study_id"]
-        pool.append(Case(study, image_sha256(session_image(source, study)), {name: row[name] for name in shown}))
-    design = Design("Three systems from elsewhere", "report-quality", readers, shown, source=made.source)
-    with closing(Database(database)) as opened:
-        admin = first_admin(opened, researcher)
-        for reader in readers:
-            set_role(opened, admin, reader, "reader")
-        session = create_session(opened, admin, design, pool)
-    return {
-        "review-systems": f"review?reader={researcher}&session={session}",
-        "reading-systems": f"reading?reader={readers[0]}&session={session}",
-    }

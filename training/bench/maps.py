@@ -7,7 +7,6 @@ Embeddings page starts, its start and what it reads included.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -15,7 +14,6 @@ import threading
 import time
 import unittest.mock
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from core.processes import worker_pool
 from core.projection.job import ProjectionJob, content_key, load
 from core.projection.methods import METHODS, Method, ProjectionConfig, fit_pca
 from core.projection.quality import trustworthiness
@@ -106,7 +105,7 @@ def plain_tsne(path: str) -> Floats:
 def _elsewhere(work: Callable[[str], Floats], path: Path) -> tuple[Usage, Floats]:
     with (
         measured() as usage,
-        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+        worker_pool(1) as pool,
     ):
         found = pool.submit(work, str(path)).result()
     return usage, found
