@@ -47,7 +47,7 @@ from dashboard.read.questions import (
     show_region,
     write_without,
 )
-from dashboard.services import bundles, explanations, filters, reports, sources, studies
+from dashboard.services import bundles, explanations, filters, reports, sources, studies, turns
 from dashboard.services.explanations import Box
 from dashboard.services.reports import Reading
 from dashboard.services.studies import Case
@@ -369,6 +369,8 @@ def write_some(case: Case, waiting: Sequence[Card]) -> None:
         # Kept from run to run: begun anew, it would encode the image again.
         image, begun, writing, alone = case.key, names, reports.read(case, waiting), threading.Lock()
         st.session_state[session.WRITING] = image, begun, writing, alone
+    if told := turns.told(case):
+        st.caption(told)
     with alone:  # a run that a click has ended may still be at it
         end = time.monotonic() + SLICE
         for _ in writing:

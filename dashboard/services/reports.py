@@ -14,7 +14,7 @@ from core.labels.compare import Outcome, compare
 from core.labels.rules import LabeledReport, label_report
 from core.text import is_removed, word_spans
 from core.types import CXRLensError, Report
-from dashboard.services import bundles, studies
+from dashboard.services import bundles, studies, turns
 from dashboard.services.studies import Case
 
 MAX_REPORTS = 5_000  # kept in memory; a few kilobytes each
@@ -75,21 +75,39 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
     if not missing:
         return
 
+    by_name = {card.name: card for card in missing}
+
+    def keep(name: str, report: Report) -> None:
+        kept.put((case.key, bundles.bundle_key(by_name[name])), report)
+
+    answer = turns.answer_beside(case, missing, keep)
+    written = None if answer is None else turns.hear(answer)
+    for name, report in _write_here(case, missing) if written is None else written.items():
+        if isinstance(report, Report):
+            keep(name, report)
+            yield name, _reading(case, by_name[name], report)
+        else:
+            yield name, bundles.note_broken(name, report)
+
+
+def _write_here(case: Case, missing: Sequence[Card]) -> Iterator[tuple[str, Report | CXRLensError]]:
     from core.bundles.inference import write_reports  # brings torch; pages without inference stay quick
 
-    by_name = {card.name: card for card in missing}
+    line = turns.line()
+    line.ask(case.key)
     with bundles.inference():
         models, broken = bundles.open_usable(missing)
-    yield from broken.items()
+    for name, message in broken.items():
+        yield name, CXRLensError(message)
     reports = write_reports(models, studies.pixels(case)) if models else iter(())
     while True:
+        line.ask(case.key)
         with bundles.inference():  # a step at a time: a reader who leaves the page must not keep the lock
             step = next(reports, None)
         if step is None:
+            line.end(case.key)
             return
-        name, report = step
-        kept.put((case.key, bundles.bundle_key(by_name[name])), report)
-        yield name, _reading(case, by_name[name], report)
+        yield step
 
 
 def report_of(case: Case, card: Card) -> Report:
