@@ -59,7 +59,9 @@ def lasting_pool(processes: int, *, idle: float, begin: tuple[Any, ...]) -> Any:
     Returns:
         loky's ``ProcessPoolExecutor``, with ``submit`` and ``shutdown`` as the standard library's.
     """
-    from joblib.externals.loky.process_executor import ProcessPoolExecutor as LokyExecutor
+    from joblib.externals.loky.process_executor import (  # type: ignore[import-untyped]
+        ProcessPoolExecutor as LokyExecutor,
+    )
 
     return LokyExecutor(processes, timeout=idle, initializer=_begin_lasting, initargs=(os.getpid(), *begin))
 

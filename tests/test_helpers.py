@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -14,7 +12,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from core.bundles.helpers import Helpers, Images, Written, images_for
@@ -25,8 +22,6 @@ from core.studies.sources import open_source
 from core.types import CXRLensError, Report
 from dashboard.services import bundles, reports, studies, turns
 from tests.app_pages import linked_bundles, needs_bundles
-from tests.conftest import ROOT
-from tests.test_processes import until
 
 pytestmark = [needs_bundles, pytest.mark.numeric]
 NAMES = ["phantom-fve-m2", "phantom-fve-transformer"]
@@ -97,43 +92,6 @@ def test_without_helpers_nothing_is_started(folder: Path) -> None:
     assert none.asked == 0
     with pytest.raises(ValueError, match="no helper"):
         none.write(NAMES, {})
-
-
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from core.processes import lasting_pool
-from tests.test_helpers import mark
-Path(sys.argv[1], "main").open("a").write("ran ")
-pool = lasting_pool(1, idle=float(sys.argv[2]), begin=(mark, sys.argv[1]))
-pool.submit(str).result()
-time.sleep(600)
-"""
-
-
-def mark(folder: str) -> None:
-    Path(folder, str(os.getpid())).touch()
-
-
-@pytest.mark.parametrize("idle", [600.0, 0.5])
-def test_a_lasting_process_ends_with_its_parent_or_without_work_and_never_runs_its_script(
-    tmp_path: Path, idle: float
-) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)  # not guarded by __name__, as a page of Streamlit is not
-    (folder := tmp_path / "marks").mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen([sys.executable, script, folder, str(idle)], env=environment)
-    try:
-        until(lambda: len(list(folder.glob("[0-9]*"))) == 1, "the process never began")
-        worker = psutil.Process(int(next(folder.glob("[0-9]*")).name))
-        if idle > 1:
-            server.kill()
-            server.wait()
-        until(lambda: not worker.is_running() or worker.status() == "zombie", "it works on")
-    finally:
-        server.kill()
-    assert (folder / "main").read_text() == "ran "
 
 
 # ------------------------------------------------------------------------------------------------------ who writes when
