@@ -117,14 +117,24 @@ class Fake(Helpers):
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     fake = Fake(ready=True)
     monkeypatch.setattr(bundles, "helpers", lambda: fake)
     monkeypatch.setenv("CXR_DEVICE", "cpu")
+    forget()
+    yield fake
+    forget()
+
+
+def forget() -> None:
     turns.line.clear()
     turns._answers.clear()
     reports._written.clear()
-    return fake
+
+
+def wait_for(image: str) -> None:
+    with turns.line().turn(image):
+        pass
 
 
 def read(index: int) -> dict[str, str]:
@@ -138,7 +148,7 @@ def read(index: int) -> dict[str, str]:
 def test_one_reader_is_served_here_and_the_second_by_a_helper_that_is_ready(fake: Fake) -> None:
     own = read(0)
     assert not fake.answers
-    turns.line().ask("another image")
+    wait_for("another image")
     fake.is_ready = False
     assert read(1)  # written here, while helpers load
     assert (fake.started, len(fake.answers)) == (1, 0)
@@ -157,14 +167,14 @@ def test_one_reader_is_served_here_and_the_second_by_a_helper_that_is_ready(fake
 
 
 def test_a_helper_with_as_much_to_do_as_this_process_is_not_asked(fake: Fake) -> None:
-    turns.line().ask("another image")
+    wait_for("another image")
     fake._asked.add(Future())
     assert NAMES[0] in read(0)
     assert not fake.answers
 
 
 def test_where_helpers_break_for_good_this_process_writes(fake: Fake) -> None:
-    turns.line().ask("another image")
+    wait_for("another image")
 
     def broken(names: Any, images: Any) -> Future[Written]:
         answer: Future[Written] = Future()
@@ -182,11 +192,13 @@ def test_a_reader_who_left_is_no_longer_in_line_and_those_who_wait_are_told(
     line, now = turns.line(), time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     for other in ("a", "b", "c"):
-        line.ask(other)
+        wait_for(other)
     assert turns.told(case).startswith("Reports of 3 other X-rays are being written at the same time.")
     now += 4
     line.end("a")
     assert line.seconds == pytest.approx(4)
-    line.ask("b")
-    assert line.others(case.key) == 1  # c has left
+    with line.turn("b"):
+        assert turns.slice_of(case) == pytest.approx(2 * turns.SLICE)  # c has left
+        now += 60
+        assert line.others(case.key) == 1  # who is inside waits, however long
     assert turns.told(case) == ""

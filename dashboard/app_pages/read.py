@@ -37,7 +37,6 @@ from dashboard.read.others import (
     without_region,
 )
 from dashboard.read.questions import (
-    SLICE,
     Work,
     compute,
     cover_of,
@@ -372,7 +371,7 @@ def write_some(case: Case, waiting: Sequence[Card]) -> None:
     if told := turns.told(case):
         st.caption(told)
     with alone:  # a run that a click has ended may still be at it
-        end = time.monotonic() + SLICE
+        end = time.monotonic() + turns.slice_of(case)
         for _ in writing:
             # Whoever asks the session lets a click, or what is typed, end this run: not a second later, after a report.
             if session.WRITING not in st.session_state or time.monotonic() > end:

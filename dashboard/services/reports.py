@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import streamlit as st
@@ -80,9 +81,7 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
     def keep(name: str, report: Report) -> None:
         kept.put((case.key, bundles.bundle_key(by_name[name])), report)
 
-    answer = turns.answer_beside(case, missing, keep)
-    written = None if answer is None else turns.hear(answer)
-    for name, report in _write_here(case, missing) if written is None else written.items():
+    for name, report in _write(case, missing, keep):
         if isinstance(report, Report):
             keep(name, report)
             yield name, _reading(case, by_name[name], report)
@@ -90,24 +89,30 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
             yield name, bundles.note_broken(name, report)
 
 
-def _write_here(case: Case, missing: Sequence[Card]) -> Iterator[tuple[str, Report | CXRLensError]]:
+def _write(
+    case: Case, missing: Sequence[Card], keep: Callable[[str, Report], None]
+) -> Iterator[tuple[str, Report | CXRLensError]]:
+    """Write reports, one after another; what others wait for too may be left to a helper."""
     from core.bundles.inference import write_reports  # brings torch; pages without inference stay quick
 
-    line = turns.line()
-    line.ask(case.key)
-    with bundles.inference():
-        models, broken = bundles.open_usable(missing)
-    for name, message in broken.items():
-        yield name, CXRLensError(message)
-    reports = write_reports(models, studies.pixels(case)) if models else iter(())
-    while True:
-        line.ask(case.key)
-        with bundles.inference():  # a step at a time: a reader who leaves the page must not keep the lock
-            step = next(reports, None)
-        if step is None:
-            line.end(case.key)
-            return
-        yield step
+    line, waiting = turns.line(), {card.name: card for card in missing}
+    reports: Iterator[tuple[str, Report | CXRLensError]] | None = None
+    while waiting:
+        answer = turns.answer_beside(case, list(waiting.values()), keep)
+        written = None if answer is None else turns.hear(answer)
+        if written is not None:
+            yield from written.items()
+            break
+        with line.turn(case.key), bundles.inference():
+            # A step at a time: a reader who leaves the page must not keep the lock.
+            if reports is None:
+                models, broken = bundles.open_usable(list(waiting.values()))
+                told = [(name, CXRLensError(message)) for name, message in broken.items()]
+                reports = chain(told, write_reports(models, studies.pixels(case)) if models else ())
+            name, report = next(reports)
+        waiting.pop(name)
+        yield name, report
+    line.end(case.key)
 
 
 def report_of(case: Case, card: Card) -> Report:

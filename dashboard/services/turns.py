@@ -7,9 +7,10 @@ this one load the models too, and take what this one would come to later.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import streamlit as st
@@ -23,6 +24,8 @@ from dashboard import session, settings
 from dashboard.services import bundles, studies
 from dashboard.services.studies import Case
 
+SLICE = 1.0
+"""Seconds of writing between two drawings of a page, where nobody else waits; ours."""
 MOMENT = 2.0
 """Seconds after which somebody who did not ask again has left the page; ours."""
 LISTEN = 0.1
@@ -38,6 +41,7 @@ class _Request:
     began: float
     seen: float
     others: int
+    inside: int = 0
 
 
 class Line:
@@ -49,13 +53,17 @@ class Line:
         self.seconds = 0.0
         """What the reports of one image took lately, had it been alone; 0 before the first."""
 
-    def ask(self, image: str) -> None:
-        """Somebody waits for reports of an image, for the first time or still."""
+    @contextmanager
+    def turn(self, image: str) -> Iterator[None]:
+        """Somebody waits for a report of an image, and gets it meanwhile."""
         now = time.monotonic()
-        if image in self._requests:
-            self._requests[image].seen = now
-        else:
-            self._requests[image] = _Request(now, now, self.others(image))
+        request = self._requests.setdefault(image, _Request(now, now, self.others(image)))
+        request.inside += 1
+        try:
+            yield
+        finally:
+            request.inside -= 1
+            request.seen = time.monotonic()
 
     def end(self, image: str) -> None:
         """All that were asked for are written."""
@@ -67,8 +75,10 @@ class Line:
     def others(self, image: str) -> int:
         """How many other images somebody asked for a moment ago: who leaves the page does not come back to say so."""
         now = time.monotonic()
-        waiting = {each: request for each, request in list(self._requests.items()) if now - request.seen < MOMENT}
-        return len(waiting.keys() - {image})
+        return sum(
+            each != image and (request.inside > 0 or now - request.seen < MOMENT)
+            for each, request in list(self._requests.items())
+        )
 
 
 @st.cache_resource(show_spinner=False)
@@ -81,6 +91,11 @@ def line() -> Line:
 def _answers() -> BoundedCache[tuple[str, ...], Future[Written]]:
     """What helpers were asked for and have not written yet, by image and bundles: a page that runs again asks again."""
     return BoundedCache(200)
+
+
+def slice_of(case: Case) -> float:
+    """Seconds of writing between two drawings of a page: each takes the time of a report, and all wait for it."""
+    return SLICE * (1 + line().others(case.key))
 
 
 def told(case: Case) -> str:
