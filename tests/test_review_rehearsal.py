@@ -44,7 +44,7 @@ from tests.review_cases import ANNA, RITA, ROOT_USER, all_events, cases, design,
 
 SIZES = {"report-quality": 5, "preference": 4, "explanation-helpfulness": 3, "observation-labels": 3}
 SIZES |= dict.fromkeys(("acceptability", "preference-by-finding"), 3)
-OTHERS = ("error-correction", "image-quality", "radpeer", "turing-test")
+OTHERS = ("draft-editing", "error-correction", "image-quality", "radpeer", "turing-test")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,8 @@ def rehearsal(folder: Path, rubric: str, seed: int = 5) -> tuple[Results, Record
     clock = Clock()
     database = Database(folder / f"{seed}.sqlite", clock=clock)
     wanted = design(rubric=rubric, models=("system one", "system two") if RUBRICS[rubric].reports_per_screen else ())
-    wanted = replace(wanted, studies=replace(wanted.studies, count=SIZES.get(rubric, 3)), repeats=1, washout=2)
+    studies = replace(wanted.studies, count=SIZES.get(rubric, 3))
+    wanted = replace(wanted, studies=studies, repeats=0 if RUBRICS[rubric].edits else 1, washout=2)
     try:
         made, world = rehearse(database, clock, wanted, invented_cases(wanted, seed), 2, seed)
         owner = first_admin(database, OWNER)
@@ -313,7 +314,7 @@ def test_every_rubric_can_be_rehearsed_and_its_files_read(
     wanted = {
         each.id
         for each in RUBRICS[rubric].questions
-        if each.kind not in ("text", "replacement") and each.of != "finding"
+        if each.kind not in ("text", "replacement", "edit") and each.of != "finding"
     }
     assert asked == wanted
     assert set(OTHERS) | set(SIZES) == set(RUBRICS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from core.reviews.rubric_library import rubric_of
 from core.reviews.rubrics import Mark, ReviewError, Rubric
 from core.reviews.schema import AnyRow, cases, marks, screens, sessions
 from core.reviews.store.actors import Actor, Role, not_there, require_role
+from core.reviews.store.sittings import require_sitting, shut_screens
 
 ScreenState = Literal["pending", "done", "skipped"]
 
@@ -134,11 +135,13 @@ class Progress:
         state: of the session, "open" or "closed".
         screens: (id, state, flagged) of the reader's own, in order.
         seconds: of active reading so far.
+        shut: by id of a screen whose sitting is not open now, why.
     """
 
     state: str
     screens: tuple[tuple[str, ScreenState, bool], ...]
     seconds: float
+    shut: Mapping[str, str] = field(default_factory=dict)
 
 
 def progress(database: Database, who: Actor, session_id: str) -> Progress:
@@ -151,10 +154,11 @@ def progress(database: Database, who: Actor, session_id: str) -> Progress:
         require_role(connection, who, *get_args(Role))
         rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name}).all()
         session = connection.execute(_SESSION, {"session": session_id}).first()
+        shut = {} if session is None else shut_screens(database, connection, session, who.name)
     if not rows or session is None:
         raise not_there(who, "session", session_id)
     found = tuple((row.id, row.state, row.flagged) for row in rows)
-    return Progress(session.state, found, sum(row.seconds for row in rows))
+    return Progress(session.state, found, sum(row.seconds for row in rows), shut)
 
 
 def writers(database: Database, who: Actor, screen_id: str) -> dict[str, tuple[str, str]]:
@@ -173,9 +177,11 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
 
     Raises:
         NotAllowedError: it is not the actor's.
+        ReviewError: it is of a sitting that is not open now.
     """
     with database.read() as connection:
         screen, session = own_screen(connection, who, screen_id)
+        require_sitting(database, connection, screen, session)
         case = case_of(connection, screen)
         rows = connection.execute(_SHOWN_MARKS, {"screen": screen_id}).all()
         total, left = _count_and_seconds_left(connection, screen, session)
@@ -210,11 +216,12 @@ def open_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
 
     Raises:
         NotAllowedError: it is not the actor's.
-        ReviewError: the reader's time is over; screens opened before stay open.
+        ReviewError: the reader's time is over; screens opened before stay open. Or its sitting is not open.
     """
     with database.write() as connection:
         screen, session = own_screen(connection, who, screen_id)
         if session.state == "open":
+            require_sitting(database, connection, screen, session)
             open_first(database, connection, who, screen, session)
     return read_screen(database, who, screen_id)
 
