@@ -20,6 +20,7 @@ from core.reviews.analysis import analyse
 from core.reviews.answers import Results, load_results
 from core.reviews.backup import verify
 from core.reviews.database import Database
+from core.reviews.editing_design import NO_EDITING, Editing
 from core.reviews.effects import differences
 from core.reviews.export import export
 from core.reviews.long_table import outcomes
@@ -68,9 +69,13 @@ def _items(rubric: str, question: str) -> tuple[str, ...]:
 def rehearsal(folder: Path, rubric: str, seed: int = 5) -> tuple[Results, Record, World]:
     clock = Clock()
     database = Database(folder / f"{seed}.sqlite", clock=clock)
-    wanted = design(rubric=rubric, models=("system one", "system two") if RUBRICS[rubric].reports_per_screen else ())
-    studies = replace(wanted.studies, count=SIZES.get(rubric, 3))
-    wanted = replace(wanted, studies=studies, repeats=0 if RUBRICS[rubric].edits else 1, washout=2)
+    wanted = design(
+        rubric=rubric,
+        models=("system one", "system two") if RUBRICS[rubric].reports_per_screen else (),
+        editing=Editing(("system one",)) if RUBRICS[rubric].edits else NO_EDITING,
+    )
+    wanted = replace(wanted, studies=replace(wanted.studies, count=SIZES.get(rubric, 3)), washout=2)
+    wanted = wanted if RUBRICS[rubric].edits else replace(wanted, repeats=1)
     try:
         made, world = rehearse(database, clock, wanted, invented_cases(wanted, seed), 2, seed)
         owner = first_admin(database, OWNER)

@@ -18,7 +18,7 @@ import numpy as np
 from core.config import from_dict
 from core.files import hash_of
 from core.observations import OBSERVATIONS, LabelState
-from core.reviews.editing_design import Editing, check_arms, check_balance
+from core.reviews.editing_design import NO_EDITING, Editing, check_arms, check_balance
 from core.reviews.questions import ReviewError, Rubric
 from core.reviews.rubric_library import kept_rubric
 from core.types import FloatImage
@@ -87,7 +87,7 @@ class Design:
     explanation: str = ""
     source: str = ""
     rubric_text: str = ""
-    editing: Editing = Editing()
+    editing: Editing = NO_EDITING
 
     def __post_init__(self) -> None:
         """Refuse a contradiction."""

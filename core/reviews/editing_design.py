@@ -110,6 +110,9 @@ class Editing:
         return orders_of(len(self.arms), "latin" if self.crossover == "one arm" else self.square)
 
 
+NO_EDITING = Editing()
+
+
 def orders_of(arms: int, square: Square) -> tuple[tuple[int, ...], ...]:
     """The rows of a Latin square of ``arms`` numbers, or of Williams's, which has twice as many where they are odd."""
     if square == "latin":

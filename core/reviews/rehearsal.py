@@ -291,7 +291,8 @@ def read_session(
             if about.design.editing.sittings > 1:
                 if state != "pending":
                     continue
-                if screen_id in reading_progress(database, who, session_id).shut:  # the sitting before is read
+                here = reading_progress(database, who, session_id).screens
+                if all(screen_id != each for each, _, _ in here):  # the sitting before is read
                     clock.pass_by(about.design.editing.washout_days * 24 * 3600)
             screen = read_screen(database, who, screen_id)
             models = {name: model for name, (model, _) in writers(database, who, screen_id).items()}

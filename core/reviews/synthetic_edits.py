@@ -1,4 +1,4 @@
-"""How a synthetic reader of a rehearsal edits a draft: towards the reference, missing some errors, in time that fits."""
+"""How a synthetic reader of a rehearsal edits a draft: towards the reference, with some errors missed."""
 
 from __future__ import annotations
 

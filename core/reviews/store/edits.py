@@ -1,7 +1,7 @@
 """What a reader writes in the editor: snapshots of the text with when and how it was typed, each an event.
 
 Times are durations that the browser measured with a clock that nobody sets (``performance.now``), in bouts: from the
-first key after the editor was opened, or after a long break, to the last. A bout that cannot be is not counted, and that
+first key after the editor was opened, or after a long break, to the last. A bout that cannot be is not counted, which
 is told; its text is stored all the same.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from core.reviews.rubric_library import rubric_of
 from core.reviews.rubrics import Mark, ReviewError, Rubric
 from core.reviews.schema import AnyRow, cases, marks, screens, sessions
 from core.reviews.store.actors import Actor, Role, not_there, require_role
-from core.reviews.store.sittings import require_sitting, shut_screens
+from core.reviews.store.sittings import require_sitting, sittings_of
 
 ScreenState = Literal["pending", "done", "skipped"]
 
@@ -80,6 +80,7 @@ class ReaderScreen:
         seconds: of active reading so far.
         seconds_left: of the session's time limit, None without one.
         version: give it to `annotate`.
+        findings: whether the reader sees what an edited text says of the 14 observations.
     """
 
     id: str
@@ -104,6 +105,7 @@ class ReaderScreen:
     seconds: float
     seconds_left: float | None
     version: int
+    findings: bool = False
 
 
 def next_screen(database: Database, who: Actor, session_id: str) -> str | None:
@@ -133,15 +135,17 @@ class Progress:
 
     Attributes:
         state: of the session, "open" or "closed".
-        screens: (id, state, flagged) of the reader's own, in order.
-        seconds: of active reading so far.
-        shut: by id of a screen whose sitting is not open now, why.
+        screens: (id, state, flagged) of the reader's own, in order; where there are sittings, of the open one.
+        seconds: of active reading of these so far.
+        sitting: which it is, in words; empty where there is one only.
+        following: when the next sitting opens, in a sentence, once this one is read; else empty.
     """
 
     state: str
     screens: tuple[tuple[str, ScreenState, bool], ...]
     seconds: float
-    shut: Mapping[str, str] = field(default_factory=dict)
+    sitting: str = ""
+    following: str = ""
 
 
 def progress(database: Database, who: Actor, session_id: str) -> Progress:
@@ -154,11 +158,14 @@ def progress(database: Database, who: Actor, session_id: str) -> Progress:
         require_role(connection, who, *get_args(Role))
         rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name}).all()
         session = connection.execute(_SESSION, {"session": session_id}).first()
-        shut = {} if session is None else shut_screens(database, connection, session, who.name)
+        sittings = None if session is None else sittings_of(database, connection, session, who.name)
     if not rows or session is None:
         raise not_there(who, "session", session_id)
+    if sittings is not None:
+        rows = [row for row in rows if row.id in sittings.screens[sittings.open]]
     found = tuple((row.id, row.state, row.flagged) for row in rows)
-    return Progress(session.state, found, sum(row.seconds for row in rows), shut)
+    words = ("", "") if sittings is None else (sittings.title, sittings.following)
+    return Progress(session.state, found, sum(row.seconds for row in rows), *words)
 
 
 def writers(database: Database, who: Actor, screen_id: str) -> dict[str, tuple[str, str]]:
@@ -208,6 +215,7 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         seconds=screen.seconds,
         seconds_left=left,
         version=screen.version,
+        findings=bool(session.design.get("editing", {}).get("findings")),
     )
 
 

@@ -46,6 +46,20 @@ class Sittings:
     next: datetime | None
     days: int
 
+    @property
+    def title(self) -> str:
+        """The open one, in words."""
+        return f"Sitting {self.open + 1} of {len(self.screens)}"
+
+    @property
+    def following(self) -> str:
+        """When the next one opens, in a sentence; empty while the open one is read, and of the last."""
+        if self.next is None:
+            return ""
+        return (
+            f"Sitting {self.open + 2} opens on {self.next:%Y-%m-%d at %H:%M} UTC. You can close this page until then."
+        )
+
     def why_shut(self, sitting: int) -> str:
         """Why a sitting is not open, in a sentence; empty of the open one."""
         if sitting == self.open:
@@ -54,7 +68,7 @@ class Sittings:
             return f"Sitting {sitting + 1} is over. Its cases are shut, as you edit them again from another beginning."
         about = f"This case is of sitting {sitting + 1} of {len(self.screens)}"
         if sitting == self.open + 1 and self.next is not None:
-            return f"{about}, which opens on {self.next:%Y-%m-%d at %H:%M} UTC. You can close this page until then."
+            return f"{about}. {self.following}"
         cases = "case" if self.left == 1 else "cases"
         unread = f", with {self.left} {cases} to read" if self.left else ""
         after = f"{self.days} days after sitting {sitting} is finished" if self.days else f"after sitting {sitting}"
@@ -101,14 +115,6 @@ def require_sitting(database: Database, connection: Connection, screen: AnyRow, 
     for number, ids in enumerate(found.screens):
         if screen.id in ids and (why := found.why_shut(number)):
             raise ReviewError(why)
-
-
-def shut_screens(database: Database, connection: Connection, session: AnyRow, reader: str) -> dict[str, str]:
-    """By id of each screen of a reader that is not open now: why."""
-    found = sittings_of(database, connection, session, reader)
-    if found is None:
-        return {}
-    return {each: why for number, ids in enumerate(found.screens) if (why := found.why_shut(number)) for each in ids}
 
 
 def _count(session: AnyRow) -> int:
