@@ -8,6 +8,7 @@ text says afterwards is asked of the labeler again: nothing but the one observat
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -118,7 +119,7 @@ def plant(
 ) -> tuple[list[Case], tuple[PlantedError, ...]]:
     """Put an error into a share of each arm's drafts: which, where and of what kind follows from ``salt``.
 
-    The kinds take turns, so that each is there about equally often.
+    The kind that is there least often comes first, so that all are there about equally often.
 
     Returns:
         the cases with the drafts as readers are shown them, and the errors.
@@ -128,21 +129,21 @@ def plant(
     """
     by_id = {case.study_id: case for case in cases}
     errors: list[PlantedError] = []
-    turn = 0
     for arm in arms:
         wanted, made = round(share * len(cases)), 0
         for case in sorted(cases, key=lambda each: hash_of([*map(str, salt), each.study_id, arm, "planted"])):
             if made == wanted:
                 break
             own = [*map(str, salt), case.study_id, arm]
-            for kind in (*kinds[turn % len(kinds) :], *kinds[: turn % len(kinds)]):
+            used = Counter(each.kind for each in errors)
+            for kind in sorted(kinds, key=lambda each: used[each]):
                 made_here = plant_one(case.reports[arm], case.reports.get(REFERENCE), kind, [*own, kind])
                 if made_here is not None:
                     text, error = made_here
                     drafts = {**by_id[case.study_id].reports, arm: text}
                     by_id[case.study_id] = replace(by_id[case.study_id], reports=drafts)
                     errors.append(replace(error, study=case.study_id, arm=arm))
-                    made, turn = made + 1, turn + 1
+                    made += 1
                     break
         if made < wanted:
             raise ReviewError(

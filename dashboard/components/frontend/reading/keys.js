@@ -60,7 +60,7 @@ export function pressed(page, event) {
     event.stopImmediatePropagation()
   }
   if (target === page.$(".typing textarea")) return whileTyping(page, event, take)
-  if (target === page.editor.area && !page.overs) return whileEditing(page, event, take)
+  if (page.editor && target === page.editor.area && !page.overs) return whileEditing(page, event, take)
   if (event.ctrlKey || event.metaKey || event.altKey) return
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key
   if (page.overs) return overSheet(page, key, take)
@@ -90,7 +90,7 @@ function meaning(page, key, shift) {
     v: () => page.giveImage(true), s: () => significance(page), m: () => nextMark(page),
     Delete: () => remove(page), Backspace: () => remove(page),
     a: () => answerOthers(page), d: () => nextDisputed(page),
-    y: () => (page.editor.refused.has(page.at) ? page.editor.choose(true) : page.conflict && page.useMine()), Escape: () => page.say(""),
+    y: () => (page.editor?.refused.has(page.at) ? page.editor.choose(true) : page.conflict && page.useMine()), Escape: () => page.say(""),
     ArrowUp: () => move(page, -1), ArrowDown: () => move(page, 1),
     ArrowLeft: () => moveWord(page, -1, shift), ArrowRight: () => moveWord(page, 1, shift),
   }[key]
