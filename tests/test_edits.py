@@ -310,3 +310,33 @@ def test_a_rehearsal_finds_what_is_true_in_it_and_sittings_are_fixed_effects(tmp
     without = fit_model(slower.drop(columns="sitting"), "scale").contrast(NO_DRAFT, "system one")
     assert abs(without.value - one.value) > 1
     database.close()
+
+
+def test_an_editing_study_is_designed_previewed_and_made_on_the_page(database: Database) -> None:
+    app = open_app_page("review", reader="root")
+    app.segmented_control(key="review_view").set_value("New session").run()
+    app.selectbox(key="design-rubric").select("draft-editing").run()
+    assert not app.exception
+    app.text_input(key="design-title").input("Drafts").run()
+    app.multiselect(key="design-readers").set_value(["anna", "boris"]).run()
+    next(each for each in app.multiselect if str(each.key).startswith("design-models")).set_value(["reference"]).run()
+    arms = next(each for each in app.multiselect if str(each.key).startswith("design-arms"))
+    arms.set_value([NO_DRAFT, TEMPLATE, "reference"]).run()
+    app.number_input(key="design-count").set_value(7).run()
+
+    def press(label: str) -> None:
+        next(button for button in app.button if button.label == label).click().run()
+
+    press("Make the session")
+    assert "take 6 or 12" in words_on(app)
+    app.number_input(key="design-count").set_value(6).run()
+    app.number_input(key="design-days").set_value(9).run()
+    press("Preview the first case")
+    assert not app.exception and "First case of anna" in words_on(app)
+    press("Make the session")
+    assert not app.exception
+    with database.read() as connection:
+        row = connection.execute(sessions.select()).one()
+    editing = row.design["editing"]
+    assert editing["arms"] == [NO_DRAFT, TEMPLATE, "reference"] and editing["washout_days"] == 9
+    assert len(screens(database, row.id)) == len(screens(database, row.id, BORIS)) == 18

@@ -8,7 +8,7 @@ from dataclasses import replace
 from core.files import hash_of
 from core.reviews.design import REFERENCE, Case, Design, Screen, letters
 from core.reviews.editing_design import NO_DRAFT, TEMPLATE, check_balance
-from core.reviews.planted import plant
+from core.reviews.planted_errors import plant
 from core.reviews.questions import ReviewError
 
 

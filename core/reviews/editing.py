@@ -17,7 +17,7 @@ from core.reviews.agreement import Estimate, estimates
 from core.reviews.answers import Results
 from core.reviews.design import REFERENCE, Design, read_design
 from core.reviews.editing_design import NO_DRAFT, PlantedError
-from core.reviews.planted import claimed, is_caught
+from core.reviews.planted_errors import claimed, is_caught
 from core.reviews.store.edits import edited_question
 from core.text import count_words, tokenize
 

@@ -13,7 +13,7 @@ from core.files import hash_of
 from core.labels.rules import label_report
 from core.observations import NO_FINDING
 from core.reviews.editing_design import PlantedError
-from core.reviews.planted import CLAIMED
+from core.reviews.planted_errors import CLAIMED
 from core.text import count_words, sentence_spans, tokenize
 
 _READ, _PER_WORD, _LOOK = 14.0, 0.9, 12.0

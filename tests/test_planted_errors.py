@@ -7,7 +7,7 @@ import pytest
 from core.labels.rules import label_report
 from core.reviews.design import REFERENCE, Case
 from core.reviews.editing_design import PLANTED_KINDS, PlantedError, PlantedKind
-from core.reviews.planted import claimed, is_caught, plant, plant_one
+from core.reviews.planted_errors import claimed, is_caught, plant, plant_one
 from core.reviews.questions import ReviewError
 from core.studies.phantom import PhantomSource
 
