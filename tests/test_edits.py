@@ -45,7 +45,7 @@ from core.reviews.store import (
 from core.reviews.store.edits import LONGEST_BOUT, why_not_counted
 from dashboard.reviews.reading import respond
 from tests.app_pages import words_on
-from tests.review_cases import ANNA, RITA, TEXTS, all_events, cases, open_app_page
+from tests.review_cases import ANNA, BORIS, RITA, TEXTS, all_events, cases, open_app_page
 from tests.test_reading import change
 
 BOUT = {"id": "0" * 32, "before": 2.5, "seconds": 10.0, "inserted": 30, "deleted": 4, "pauses": [[1.0, 3.0]]}
@@ -135,18 +135,23 @@ def test_of_two_tabs_the_second_is_told_and_both_texts_are_kept(database: Databa
         ({"seconds": 1.0, "pauses": []}, "shorter than it was before"),
     ],
 )
-def test_a_clock_that_jumps_costs_the_time_and_never_the_text(
-    database: Database, wrong: dict[str, Any], told: str
-) -> None:
+def test_times_that_cannot_be_are_told(wrong: dict[str, Any], told: str) -> None:
+    assert why_not_counted(BOUT, {"0" * 32: BOUT}) == ""
+    found = why_not_counted({**BOUT, **wrong}, {"0" * 32: BOUT})
+    assert found.startswith("The text is saved, this time of typing is not counted: ") and told in found
+
+
+def test_a_clock_that_jumps_costs_the_time_and_never_the_text(database: Database) -> None:
     trial = drafts(database, Editing(("pair-one",)))
     screen = screens(database, trial)[0]
-    write(database, screen, "One", "k1", bout=BOUT)
-    saved = write(database, screen, "One two", "k2", 1, bout={**BOUT, **wrong})
-    assert "The text is saved" in saved.told and told in saved.told
-    value = read_screen(database, ANNA, screen).marks[0].mark.value
-    assert value["answer"] == "One two" and value["not_counted"] == 1
-    assert value["bouts"]["0" * 32]["seconds"] == 10.0
-    later = write(database, screen, "One two three", "k3", 2, bout=BOUT | {"seconds": 20.0})
+    write(database, screen, "One", "k0", bout=BOUT)
+    for number, wrong in enumerate(({"seconds": -1.0}, {"seconds": math.nan}, {"pauses": [{"a": math.inf}]}), 1):
+        saved = write(database, screen, f"One {number}", f"k{number}", number, bout={**BOUT, **wrong})
+        assert "The text is saved" in saved.told
+        value = read_screen(database, ANNA, screen).marks[0].mark.value
+        assert value["answer"] == f"One {number}" and value["not_counted"] == number
+        assert value["bouts"]["0" * 32]["seconds"] == 10.0
+    later = write(database, screen, "One two three", "k4", 4, bout=BOUT | {"seconds": 20.0})
     assert later.told == "" and later.mark.mark.value["bouts"]["0" * 32]["seconds"] == 20.0
     verify(database)
 
@@ -312,6 +317,7 @@ def test_a_rehearsal_finds_what_is_true_in_it_and_sittings_are_fixed_effects(tmp
     database.close()
 
 
+@pytest.mark.slow
 def test_an_editing_study_is_designed_previewed_and_made_on_the_page(database: Database) -> None:
     app = open_app_page("review", reader="root")
     app.segmented_control(key="review_view").set_value("New session").run()
