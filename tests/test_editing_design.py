@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.config import to_dict
+from core.reviews.adjudication import adjudicate
 from core.reviews.database import Database
 from core.reviews.design import Case, Choice, Design, plan, read_design
 from core.reviews.editing_design import NO_DRAFT, TEMPLATE, Crossover, Editing, PlantedError, Square, orders_of
 from core.reviews.questions import ReviewError
+from core.reviews.rehearsal import copied
 from core.reviews.rubrics import Mark
 from core.reviews.store import (
     Actor,
@@ -207,6 +209,20 @@ def test_the_next_sitting_opens_after_the_washout_and_the_one_before_is_shut_the
     assert [screen for screen, _, _ in progress(database, ANNA, trial).screens] == ids[2:]
     close_session(database, RITA, trial)
     assert all(read_screen(database, ANNA, screen) for screen in ids)
+    database.close()
+
+
+def test_a_copy_of_a_session_has_the_drafts_of_its_systems_again(tmp_path: Path) -> None:
+    database = Database(tmp_path / "r.sqlite")
+    fill(database)
+    editing = Editing((NO_DRAFT, "pair-one"), planted=1.0)
+    wanted = Design("T", "draft-editing", ("anna",), seed=4, editing=editing)
+    trial = create_session(database, RITA, wanted, cases(2))
+    again, found = copied(database, RITA, trial)
+    assert again.editing == editing
+    assert {case.study_id: case.reports for case in found} == {case.study_id: case.reports for case in cases(2)}
+    with pytest.raises(ReviewError, match="nothing to settle"):
+        adjudicate(database, RITA, trial, "carla")
     database.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 from core.labels.rules import label_report
 from core.reviews.design import REFERENCE, Case
 from core.reviews.editing_design import PLANTED_KINDS, PlantedError, PlantedKind
-from core.reviews.planted_errors import claimed, is_caught, plant, plant_one
+from core.reviews.planted_errors import claimed, is_caught, mend, plant, plant_one
 from core.reviews.questions import ReviewError
 from core.studies.phantom import PhantomSource
 
@@ -114,6 +114,7 @@ def test_nothing_but_the_one_statement_changes_in_many_reports() -> None:
             before, after = (claimed(label_report(each)) for each in (study.findings, text))
             differs = {name for name in before if before[name] is not after[name]}
             assert differs == (set() if kind in ("side", "severity") else {error.observation})
+            assert mend(error, text).split() == study.findings.split()
             assert is_caught(error, study.findings) and not is_caught(error, text)
             assert text[error.start :].startswith(error.after) and text != study.findings
     assert min(found.values()) > 5, found

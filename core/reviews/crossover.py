@@ -8,7 +8,7 @@ from dataclasses import replace
 from core.files import hash_of
 from core.reviews.design import REFERENCE, Case, Design, Screen, letters
 from core.reviews.editing_design import NO_DRAFT, TEMPLATE, check_balance
-from core.reviews.planted_errors import plant
+from core.reviews.planted_errors import mend, plant
 from core.reviews.questions import ReviewError
 
 
@@ -37,6 +37,20 @@ def with_drafts(design: Design, cases: Sequence[Case], secret: str = "") -> tupl
         planted, errors = plant(cases, arms, editing.planted, editing.kinds, salt)
     drafted = [replace(case, reports={**case.reports, **given}) for case in planted]
     return replace(design, editing=replace(editing, planted_errors=errors)), drafted
+
+
+def without_drafts(design: Design, cases: Sequence[Case]) -> tuple[Design, list[Case]]:
+    """A design and its cases as they were before `with_drafts`: drafts as their systems wrote them, none planted."""
+    editing = design.editing
+    planted = {(each.study, each.arm): each for each in editing.planted_errors}
+    found = []
+    for case in cases:
+        reports = {arm: text for arm, text in case.reports.items() if arm not in (NO_DRAFT, TEMPLATE)}
+        for arm in reports:
+            if error := planted.get((case.study_id, arm)):
+                reports[arm] = mend(error, reports[arm])
+        found.append(replace(case, reports=reports))
+    return replace(design, editing=replace(editing, planted_errors=())), found
 
 
 def lay_out(design: Design, cases: Sequence[Case], salt: Sequence[object]) -> dict[str, list[Screen]]:

@@ -185,6 +185,16 @@ def _put(draft: str, error: PlantedError) -> str:
     return head + error.after + (" " if error.kind == "invented" else "") + tail
 
 
+def mend(error: PlantedError, text: str) -> str:
+    """The draft as the system wrote it, from the draft as readers are shown it, but for spaces between sentences."""
+    head, tail = text[: error.start], text[error.start + len(error.after) :]
+    if error.kind == "invented":
+        return head + tail.removeprefix(" ")
+    if error.kind == "omitted":
+        return head + (" " if head and not head[-1].isspace() else "") + error.before + (f" {tail}" if tail else "")
+    return head + error.before + tail
+
+
 @dataclass(frozen=True, slots=True)
 class _Read:
     """A draft and its reference, as the labeler reads them."""

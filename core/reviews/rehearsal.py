@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from core.files import hash_of
 from core.observations import OBSERVATIONS, LabelState
 from core.reviews.adjudication import adjudicate
+from core.reviews.crossover import without_drafts
 from core.reviews.database import Database
 from core.reviews.design import REFERENCE, Case, Design, read_design
 from core.reviews.editing_design import PlantedError
@@ -198,6 +199,8 @@ def copied(database: Database, who: Actor, session_id: str) -> tuple[Design, lis
         for row in rows
     ]
     design = read_design(session.design)
+    if design.editing.arms:
+        design, found = without_drafts(design, found)
     listed = replace(design.studies, how="listed", count=0, ids=tuple(case.study_id for case in found))
     return replace(design, studies=listed), found
 

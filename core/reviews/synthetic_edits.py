@@ -13,7 +13,7 @@ from core.files import hash_of
 from core.labels.rules import label_report
 from core.observations import NO_FINDING
 from core.reviews.editing_design import PlantedError
-from core.reviews.planted_errors import CLAIMED
+from core.reviews.planted_errors import CLAIMED, mend
 from core.text import count_words, sentence_spans, tokenize
 
 _READ, _PER_WORD, _LOOK = 14.0, 0.9, 12.0
@@ -55,9 +55,7 @@ def edit_as_reader(
     """
     text = draft
     if planted is not None and random.random() < _CAUGHT:
-        end = planted.start + len(planted.after)
-        gap = " " if planted.kind == "omitted" and planted.start else ""
-        text = f"{text[: planted.start]}{gap}{planted.before}{gap}{text[end:]}".strip()
+        text = mend(planted, text)
     spared = () if planted is None or text != draft else (planted.observation,)
     text = _towards(text, reference or draft, 1 - _FORGOTTEN if not draft else _MENDED, random, spared)
     words = abs(count_words(tokenize(text)) - count_words(tokenize(draft))) + (text != draft) * 3

@@ -17,14 +17,12 @@ from core.reviews.questions import ReviewError
 from core.reviews.schema import AnyRow, events, screens
 
 _STATES = (
-    sa.select(screens.c.id, screens.c.state)
+    sa.select(screens.c.id, screens.c.state, screens.c.opened)
     .where(screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader"))
     .order_by(screens.c.position)
 )
 _FINISHED = sa.select(events.c.at, events.c.screen_id, events.c.before, events.c.after).where(
-    events.c.session_id == sa.bindparam("session"),
-    events.c.actor == sa.bindparam("reader"),
-    events.c.action.in_(("annotate", "undo")),
+    events.c.screen_id.in_(sa.bindparam("screens", expanding=True)), events.c.action.in_(("annotate", "undo"))
 )
 
 
@@ -87,20 +85,24 @@ def sittings_of(database: Database, connection: Connection, session: AnyRow, rea
         return None
     parts = [rows[start : start + size] for start in range(0, size * count, size)]
     days = int(session.design["editing"]["washout_days"])
-    finished: dict[str, datetime] = {}
-    if all(row.state != "pending" for row in parts[0]):
-        for row in connection.execute(_FINISHED, whose):
-            if row.after is not None and "state" in row.after and row.after["state"] != row.before["state"]:
-                finished[row.screen_id] = datetime.fromisoformat(row.at)
     number, following = 0, None
     while all(row.state != "pending" for row in parts[number]) and number + 1 < count:
-        ends = [finished[row.id] for row in parts[number] if row.id in finished]
-        following = max(ends, default=datetime.min.replace(tzinfo=UTC)) + timedelta(days=days)
-        if database.clock() < following:
-            break
+        if not any(row.opened for row in parts[number + 1]):  # else it was open already
+            following = _finished(connection, [row.id for row in parts[number]]) + timedelta(days=days)
+            if database.clock() < following:
+                break
         number, following = number + 1, None
     left = sum(row.state == "pending" for row in parts[number])
     return Sittings(tuple(tuple(row.id for row in part) for part in parts), number, left, following, days)
+
+
+def _finished(connection: Connection, ids: list[str]) -> datetime:
+    """When the last of these screens was done or skipped."""
+    ends: dict[str, str] = {}
+    for row in connection.execute(_FINISHED, {"screens": ids}):
+        if row.after is not None and row.after.get("state", "pending") != (row.before or {}).get("state"):
+            ends[row.screen_id] = row.at
+    return max(map(datetime.fromisoformat, ends.values()), default=datetime.min.replace(tzinfo=UTC))
 
 
 def require_sitting(database: Database, connection: Connection, screen: AnyRow, session: AnyRow) -> None:

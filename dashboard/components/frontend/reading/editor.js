@@ -25,7 +25,7 @@ export class Editor {
     this.text = ""
     this.waiting = null // the change into which further keys go
     this.due = 0 // when it may be sent
-    this.refused = new Map() // by case: the own text, where another tab's came first
+    this.refused = new Map() // by case: the own text that the server did not take, and why; no why: another tab came first
   }
 
   get question() {
@@ -50,7 +50,7 @@ export class Editor {
     box.hidden = !question || !view
     if (box.hidden) return
     const stored = plain(this.markOn(view)?.value.answer ?? view.reports[0].text)
-    if (this.at !== page.at) this.enter(this.refused.get(page.at) ?? stored)
+    if (this.at !== page.at) this.enter(this.refused.get(page.at)?.text ?? stored)
     else if (!this.refused.has(this.at) && this.text !== stored) this.show(stored)
     area.maxLength = question.limit
     area.readOnly = !page.data.open || this.refused.has(this.at)
@@ -143,17 +143,20 @@ export class Editor {
     return plain(this.markOn(this.page.screens.get(this.at))?.value.answer ?? "")
   }
 
-  // The server kept what was typed here in the record, and has another text: the reader chooses.
-  conflict(change) {
-    const mine = change.screen === this.at ? this.text : plain(change.mark.value.answer)
-    const theirs = plain(this.markOn(this.page.screens.get(change.screen))?.value.answer ?? "")
-    if (mine === theirs) return
-    this.refused.set(change.screen, mine)
-    if (change.screen !== this.page.at) this.page.go(change.screen)
+  // The server did not take a text: another tab came first, and both are in the record; or for what ``why`` says.
+  notTaken(change, why = "") {
+    const { page } = this
+    const again = page.outbox.changes.some(({ do: what, screen }) => what === "edit" && screen === change.screen)
+    const text = change.screen === this.at ? this.text : plain(change.mark.value.answer)
+    const theirs = plain(this.markOn(page.screens.get(change.screen))?.value.answer ?? "")
+    if (again || text === theirs) return // what was typed since is on its way
+    this.refused.set(change.screen, { text, why })
+    if (change.screen !== page.at && page.data.places.some(([id]) => id === change.screen)) page.go(change.screen)
   }
 
   choose(mine) {
     const { page } = this
+    if (mine && this.refused.get(this.at)?.why) return
     const text = mine ? this.text : this.theirs
     this.refused.delete(this.at)
     this.waiting = null
@@ -170,6 +173,12 @@ export class Editor {
     const other = this.box.querySelector(".other")
     other.hidden = !this.refused.has(this.at)
     if (other.hidden) return
+    const { why } = this.refused.get(this.at)
+    if (why) {
+      const drop = make("button", { type: "button", text: "Close it" })
+      drop.onclick = () => this.choose(false)
+      return other.replaceChildren(make("p", { text: `Not saved: ${why} Copy your text, below, if you need it.` }), make("div", { className: "row" }, drop))
+    }
     const keep = make("button", { type: "button", className: "primary", text: "Keep my text, below (Y)" })
     keep.onclick = () => this.choose(true)
     const take = make("button", { type: "button", text: "Take the other text" })

@@ -123,7 +123,9 @@ export class Reading {
       if (change.screen === this.at && this.seen.has(this.from)) this.go(this.from)
       if (this.data.open) this.over("time", ack.message)
     } else if (ack.status === "conflict" && change.do === "edit") {
-      this.editor.conflict(change)
+      this.editor.notTaken(change)
+    } else if (change.do === "edit") {
+      this.editor.notTaken(change, ack.message)
     } else if (ack.status === "conflict") {
       this.conflict = change
       const mine = change.do === "mark" || change.do === "annotate" ? "Use mine instead (Y)" : ""
