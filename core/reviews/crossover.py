@@ -8,7 +8,6 @@ from dataclasses import replace
 from core.files import hash_of
 from core.reviews.design import REFERENCE, Case, Design, Screen, letters
 from core.reviews.editing_design import NO_DRAFT, TEMPLATE, check_balance
-from core.reviews.planted_errors import mend, plant
 from core.reviews.questions import ReviewError
 
 
@@ -23,6 +22,8 @@ def with_drafts(design: Design, cases: Sequence[Case], secret: str = "") -> tupl
     Raises:
         ReviewError: a draft is missing, or too few of them can take an error.
     """
+    from core.reviews.planted_errors import plant  # brings the labeler
+
     editing = design.editing
     for case in cases:
         missing = [arm for arm in editing.drafts if not case.reports.get(arm, "").strip()]
@@ -41,6 +42,8 @@ def with_drafts(design: Design, cases: Sequence[Case], secret: str = "") -> tupl
 
 def without_drafts(design: Design, cases: Sequence[Case]) -> tuple[Design, list[Case]]:
     """A design and its cases as they were before `with_drafts`: drafts as their systems wrote them, none planted."""
+    from core.reviews.planted_errors import mend
+
     editing = design.editing
     planted = {(each.study, each.arm): each for each in editing.planted_errors}
     found = []
