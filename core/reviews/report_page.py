@@ -155,29 +155,12 @@ def _readers(results: Results, record: Record) -> Section:
 
 
 def _editing(analysis: Analysis, titles: Mapping[str, str]) -> Iterable[Section]:
-    if not analysis.editing:
-        return
-    named = [(titles.get(row.arm, row.arm).capitalize(), row) for row in analysis.editing]
-    rows = [
-        (
-            name,
-            str(row.readings),
-            str(row.unchanged),
-            *(estimate(each, 0) for each in (row.seconds, row.typing)),
-            *(estimate(each, 1) for each in (row.words_changed, row.draft_errors, row.errors_left)),
-            f"{row.caught} of {row.planted}" if row.planted else NOTHING,
-        )
-        for name, row in named
-    ]
-    text = (
-        "Means of all reports that were finished, with 95 % intervals over studies. Typing: from the first key to the "
-        "last. Words changed: inserted, deleted or replaced from the draft to the report. Errors: observations that "
-        "a text says otherwise than the reference (rule labeler), before and after editing. Planted: errors that were "
-        "put into drafts, and how many of them are no longer in the reports."
-    )
-    head = ("From", "Reports", "Left as it was", "Seconds on the screen", "Seconds of typing", "Words changed")
-    chart = charts.forest([(name, row.seconds) for name, row in named], "Seconds on the screen per report")
-    yield Section("Editing", text, (*head, "Errors of the draft", "Errors left", "Planted errors caught"), rows, chart)
+    from core.reviews.editing_words import ABOUT, HEAD, rows_in_words  # which writes numbers as this module does
+
+    if analysis.editing:
+        named = [(titles.get(row.arm, row.arm), row.seconds) for row in analysis.editing]
+        chart = charts.forest(named, "Seconds on the screen per report")
+        yield Section("Editing", ABOUT, HEAD, rows_in_words(analysis.editing, titles), chart)
 
 
 def _errors(analysis: Analysis, titles: Mapping[str, str]) -> Iterable[Section]:

@@ -11,7 +11,7 @@ import streamlit as st
 from core.reviews.analysis import Analysis
 from core.reviews.design import REFERENCE
 from core.reviews.editing_design import NO_DRAFT, PLANTED_KINDS, TEMPLATE
-from core.reviews.report_page import NOTHING, estimate
+from core.reviews.editing_words import ABOUT, HEAD, rows_in_words
 
 CROSSOVERS = {
     "every arm": "each case in every arm, an arm a sitting",
@@ -76,22 +76,6 @@ def show_editing(analysis: Analysis) -> None:
     if not analysis.editing:
         return
     st.header("Editing")
-    rows = [
-        {
-            "From": row.arm,
-            "Reports": row.readings,
-            "Left as it was": row.unchanged,
-            "Seconds on the screen": estimate(row.seconds, 0),
-            "Seconds of typing": estimate(row.typing, 0),
-            "Words changed": estimate(row.words_changed, 1),
-            "Errors of the draft": estimate(row.draft_errors, 1),
-            "Errors left": estimate(row.errors_left, 1),
-            "Planted errors caught": f"{row.caught} of {row.planted}" if row.planted else NOTHING,
-        }
-        for row in analysis.editing
-    ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", alt="What came of the drafts")
-    st.caption(
-        "Means of all finished reports, with 95 % intervals over studies. Errors: observations that a text says "
-        "otherwise than the reference, by the rule labeler."
-    )
+    table = pd.DataFrame(rows_in_words(analysis.editing), columns=pd.Index(HEAD))
+    st.dataframe(table, hide_index=True, height="content", alt="What came of the drafts")
+    st.caption(ABOUT)
