@@ -12,10 +12,10 @@ HEAD = (
     *("Errors of the draft", "Errors left", "Planted errors caught"),
 )
 ABOUT = (
-    "Means of all reports that were finished, with 95 % intervals over studies. Typing: from the first key to the last. "
-    "Words changed: inserted, deleted or replaced from the draft to the report. Errors: observations that a text says "
-    "otherwise than the reference (rule labeler), before and after editing. Planted: errors that were put into drafts, "
-    "and how many of them are no longer in the reports."
+    "Means of all reports that were finished, with 95 % intervals over studies. Typing: from the first key to the "
+    "last. Words changed: inserted, deleted or replaced from the draft to the report. Errors: observations that a "
+    "text says otherwise than the reference (rule labeler), before and after editing. Planted: errors that were put "
+    "into drafts, and how many of them are no longer in the reports."
 )
 
 
