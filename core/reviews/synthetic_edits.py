@@ -43,6 +43,7 @@ def edit_as_reader(
     planted: PlantedError | None,
     pace: float,
     random: np.random.Generator,
+    takes: float | None = None,
 ) -> Edited:
     """Edit a draft.
 
@@ -52,6 +53,7 @@ def edit_as_reader(
         planted: the error in the draft.
         pace: how many times as long as usual this reader takes.
         random: of this reader and screen.
+        takes: median seconds on the screen at the usual pace; None: as many as the words need.
     """
     text = draft
     if planted is not None and random.random() < _CAUGHT:
@@ -60,8 +62,9 @@ def edit_as_reader(
     text = _towards(text, reference or draft, 1 - _FORGOTTEN if not draft else _MENDED, random, spared)
     words = abs(count_words(tokenize(text)) - count_words(tokenize(draft))) + (text != draft) * 3
     shared = math.exp(random.normal(0, 0.3)) * pace
-    typing = round(_PER_WORD * words * shared, 1)
-    reading = (_LOOK + _READ * count_words(tokenize(draft)) / 20) * shared
+    typing, reading = _PER_WORD * words, _LOOK + _READ * count_words(tokenize(draft)) / 20
+    shared *= 1 if takes is None else takes / (typing + reading)
+    typing, reading = round(typing * shared, 1), reading * shared
     if text == draft:
         return Edited(text, None, round(reading, 1))
     pauses = [[round(typing / 2, 1), round(typing / 4, 1)]] if typing > 12 else []
