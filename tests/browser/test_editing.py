@@ -133,6 +133,21 @@ def test_an_editing_study_of_two_readers(browser: Browser, place: tuple[Server, 
     verify(database)
 
 
+def test_a_finished_sitting_says_when_the_next_opens(browser: Browser, place: tuple[Server, Database]) -> None:
+    server, database = place
+    source, cases = phantom_cases(TEXTS)
+    editing = Editing((NO_DRAFT, "secret-pair"), washout_days=14)
+    design = Design("Two sittings", "draft-editing", ("boris",), source=source, editing=editing)
+    trial = create_session(database, first_admin(database, getpass.getuser()), design, cases)
+    boris = enter(browser, server, trial, "boris")
+    finish(boris, 2)
+    boris.page.keyboard.press("Escape")
+    boris.page.keyboard.press("n")
+    expect(boris.page.locator(".sheet")).to_contain_text("Sitting 2 opens on 20", timeout=WAIT)
+    expect(boris.page.locator(".places button")).to_have_count(2)
+    boris.close()
+
+
 def finish(watched: Watched, count: int) -> None:
     """Read on to the end: an empty report is written, a draft is left as it is."""
     for position in range(count):
@@ -145,6 +160,6 @@ def finish(watched: Watched, count: int) -> None:
             watched.page.keyboard.type("Clear lungs.", delay=5)
         watched.page.keyboard.press("Control+Enter")
         if position % 2:  # the last of a sitting
-            expect(watched.page.locator(".sheet")).to_be_visible(timeout=WAIT)
+            expect(watched.page.locator(".sheet")).to_contain_text("All cases are read", timeout=WAIT)
             saved(watched)
             watched.page.keyboard.press("Enter")

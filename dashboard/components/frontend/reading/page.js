@@ -87,6 +87,7 @@ export class Reading {
     if (data.problem) this.say(data.problem)
     if (this.at && data.session && !data.places.some(([id]) => id === this.at)) this.at = null // the next sitting opened
     if (!this.at && data.at && this.data) this.enter(first)
+    if (this.overs === "end" && data.ack) this.over("end") // when the next sitting opens is known once the last case is stored
     this.draw()
     this.sender.send()
   }
