@@ -12,7 +12,7 @@ from core.bundles.card import INTENDED_USE
 from core.reviews.answers import Results
 
 ColumnType = Literal[
-    "text", "number", "whole number", "yes or no", "yes, no or nothing", "date", "list", "table", "any"
+    "text", "number", "whole number", "yes or no", "yes or no or nothing", "date", "list", "table", "any"
 ]
 
 
@@ -159,7 +159,7 @@ TABLES: Mapping[str, tuple[str, Mapping[str, Column]]] = {
             "draft_errors": Column("number", "Observations that the draft says otherwise than the reference."),
             "errors_left": Column("number", "The same of the report. Nothing: there is no reference."),
             "planted": Column("text", "Kind of the error that was put into the draft; empty: none was."),
-            "caught": Column("yes, no or nothing", "The report is without that error; nothing: there was none."),
+            "caught": Column("yes or no or nothing", "The report is without that error; nothing: there was none."),
             "draft": Column("text", "The draft as it was shown, whole."),
             "text": Column("text", "The report that the reader made of it, whole."),
         },
@@ -240,7 +240,7 @@ _TYPES: Mapping[ColumnType, Any] = {
     "number": {"type": ["number", "null"]},
     "whole number": {"type": "integer"},
     "yes or no": {"type": "boolean"},
-    "yes, no or nothing": {"type": ["boolean", "null"]},
+    "yes or no or nothing": {"type": ["boolean", "null"]},
     "date": {"type": "string", "pattern": r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.*)?$"},
     "list": {"type": "array"},
     "table": {"type": "object"},
