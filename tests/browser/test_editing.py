@@ -133,6 +133,7 @@ def test_an_editing_study_of_two_readers(browser: Browser, place: tuple[Server, 
     verify(database)
 
 
+@pytest.mark.slow
 def test_a_finished_sitting_says_when_the_next_opens(browser: Browser, place: tuple[Server, Database]) -> None:
     server, database = place
     source, cases = phantom_cases(TEXTS)
