@@ -196,7 +196,7 @@ def twenty_readers(database: Database) -> tuple[str, list[Actor], list[list[str]
     return trial, [Actor(name, "reader") for name in names], [screens_of(database, name, trial) for name in names]
 
 
-def at_a_pace(readers: int, marks: int, mark: Callable[[int, int], object]) -> str:
+def at_a_pace(readers: int, marks: int, mark: Callable[[int, int], object], what: str = "a mark") -> str:
     """Let each reader mark once a second, faster than anybody reads: 95 % within 100 ms, and the times in words."""
 
     def read(reader: int) -> list[float]:
@@ -214,7 +214,7 @@ def at_a_pace(readers: int, marks: int, mark: Callable[[int, int], object]) -> s
     most = seconds[len(seconds) * 95 // 100]
     words = f"median {seconds[len(seconds) // 2]:.1f} ms, 95 % {most:.1f} ms, largest {seconds[-1]:.0f} ms"
     assert most <= 100, words
-    return f"\n{readers} readers, a mark a second each: {words}\n"
+    return f"\n{readers} readers, {what} a second each: {words}\n"
 
 
 def open_file(folder: Path, **options: Any) -> Database:

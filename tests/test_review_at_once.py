@@ -10,15 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.reviews.answers import load_results
 from core.reviews.backup import backup, restore, verify
 from core.reviews.database import Database
+from core.reviews.editing_design import Editing
+from core.reviews.rubrics import Mark
 from core.reviews.schema import metadata
 from core.reviews.store import (
     Actor,
@@ -28,6 +31,7 @@ from core.reviews.store import (
     close_session,
     list_sessions,
     read_screen,
+    save_edit,
     save_mark,
     undo,
 )
@@ -143,17 +147,31 @@ def _write_until_killed(location: str, trial: str, start: int, sender: multiproc
         sender.send(number)
 
 
-def kill_ten_times(location: str) -> None:
+def _edit_until_killed(location: str, trial: str, start: int, sender: multiprocessing.connection.Connection) -> None:
+    database = Database(location)
+    screen = screens_of(database, "anna", trial)[0]
+    ((name, _),) = read_screen(database, ANNA, screen).reports
+    slot = f"answer/report/{name}/"
+    version = next((each.version for each in read_screen(database, ANNA, screen).marks), 0)
+    for number in range(start, start + 1_000_000):
+        mark = Mark("answer", name, {"question": "report", "answer": f"The heart is enlarged. {number}"})
+        saved = save_edit(database, ANNA, screen, mark, key=f"k{number}", slot=slot if version else "", version=version)
+        version = saved.mark.version
+        sender.send(number)
+
+
+def kill_ten_times(location: str, write: Callable[..., None] = _write_until_killed, **changes: Any) -> None:
+    """Kill a program that writes; ``changes`` are of the session's design."""
     database = Database(location)
     fill(database)
-    trial = session(database)
+    trial = session(database, **changes)
     database.close()
     waits = [0.05, 0.31, 0.12, 0.44, 0.2, 0.08, 0.37, 0.16, 0.27, 0.5]
     acknowledged: set[str] = set()
     for turn, wait in enumerate(waits):
         receiver, sender = multiprocessing.Pipe(duplex=False)
         arguments = (location, trial, turn * 1_000_000, sender)
-        process = multiprocessing.get_context("spawn").Process(target=_write_until_killed, args=arguments)
+        process = multiprocessing.get_context("spawn").Process(target=write, args=arguments)
         process.start()
         sender.close()
         acknowledged.add(f"k{receiver.recv()}")  # it is at work
@@ -168,10 +186,10 @@ def kill_ten_times(location: str) -> None:
     database = Database(location)
     with database.write():
         pass  # waits for a server that still ends what the killed program asked for
-    written = {event.key.removeprefix("anna/") for event in all_events(database) if event.action == "mark"}
+    written = {event.key.removeprefix("anna/") for event in all_events(database) if event.action in ("mark", "edit")}
     assert acknowledged <= written
     assert len(written - acknowledged) <= len(waits)  # at most the one each time that was written and not yet told
-    assert verify(database).marks == len(written)
+    assert verify(database).marks == (1 if changes else len(written))  # an edited report is one mark
     assert len(acknowledged) > len(waits)
     sys.stdout.write(f"\nkilled {len(waits)} times: {len(acknowledged)} acknowledged, {len(written)} written\n")
     database.close()
@@ -181,6 +199,13 @@ def kill_ten_times(location: str) -> None:
 @pytest.mark.timeout(1200)
 def test_killed_ten_times_every_acknowledged_mark_is_there(tmp_path: Path) -> None:
     kill_ten_times(str(tmp_path / "reviews.sqlite"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_killed_while_reports_are_typed(tmp_path: Path) -> None:
+    editing = Editing(("pair-one",))
+    kill_ten_times(str(tmp_path / "reviews.sqlite"), _edit_until_killed, rubric="draft-editing", editing=editing)
 
 
 # ------------------------------------------------------------------------------------------------------- PostgreSQL

@@ -20,6 +20,7 @@ from core.reviews.analysis import analyse
 from core.reviews.answers import Results, load_results
 from core.reviews.backup import verify
 from core.reviews.database import Database
+from core.reviews.editing_design import NO_EDITING, Editing
 from core.reviews.effects import differences
 from core.reviews.export import export
 from core.reviews.long_table import outcomes
@@ -44,7 +45,7 @@ from tests.review_cases import ANNA, RITA, ROOT_USER, all_events, cases, design,
 
 SIZES = {"report-quality": 5, "preference": 4, "explanation-helpfulness": 3, "observation-labels": 3}
 SIZES |= dict.fromkeys(("acceptability", "preference-by-finding"), 3)
-OTHERS = ("error-correction", "image-quality", "radpeer", "turing-test")
+OTHERS = ("draft-editing", "error-correction", "image-quality", "radpeer", "turing-test")
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +69,13 @@ def _items(rubric: str, question: str) -> tuple[str, ...]:
 def rehearsal(folder: Path, rubric: str, seed: int = 5) -> tuple[Results, Record, World]:
     clock = Clock()
     database = Database(folder / f"{seed}.sqlite", clock=clock)
-    wanted = design(rubric=rubric, models=("system one", "system two") if RUBRICS[rubric].reports_per_screen else ())
-    wanted = replace(wanted, studies=replace(wanted.studies, count=SIZES.get(rubric, 3)), repeats=1, washout=2)
+    wanted = design(
+        rubric=rubric,
+        models=("system one", "system two") if RUBRICS[rubric].reports_per_screen else (),
+        editing=Editing(("system one",)) if RUBRICS[rubric].edits else NO_EDITING,
+    )
+    wanted = replace(wanted, studies=replace(wanted.studies, count=SIZES.get(rubric, 3)), washout=2)
+    wanted = wanted if RUBRICS[rubric].edits else replace(wanted, repeats=1)
     try:
         made, world = rehearse(database, clock, wanted, invented_cases(wanted, seed), 2, seed)
         owner = first_admin(database, OWNER)
@@ -121,7 +127,8 @@ def test_every_file_is_read_with_its_codebook(
     words = (folder / "codebook.md").read_text(encoding="utf-8")
     jsonschema.Draft202012Validator.check_schema(schema)
     names = {path.stem for path in folder.glob("*.parquet")}
-    assert names == set(schema["$defs"]) == set(codebook.TABLES)
+    absent = set() if RUBRICS[rubric].edits else {"edits"}  # a table of what other sessions do not have
+    assert names == set(schema["$defs"]) == set(codebook.TABLES) - absent
     for name in names:
         content = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         jsonschema.validate(content, {**schema, "oneOf": [{"$ref": f"#/$defs/{name}"}]})
@@ -313,7 +320,7 @@ def test_every_rubric_can_be_rehearsed_and_its_files_read(
     wanted = {
         each.id
         for each in RUBRICS[rubric].questions
-        if each.kind not in ("text", "replacement") and each.of != "finding"
+        if each.kind not in ("text", "replacement", "edit") and each.of != "finding"
     }
     assert asked == wanted
     assert set(OTHERS) | set(SIZES) == set(RUBRICS)

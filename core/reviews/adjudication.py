@@ -39,6 +39,8 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
         design = read_design(session.design)
         if session.state != "open":
             raise ReviewError("This session is closed; disagreements are settled before.")
+        if design.editing.arms:
+            raise ReviewError("Readers edited reports here: each text is its own, and there is nothing to settle.")
         if adjudicator in design.readers:
             raise ReviewError(f"{adjudicator} reads in this session and cannot settle it. Choose a third reader.")
         has_role = (users.c.name == adjudicator) & (users.c.role != NO_ROLE)

@@ -14,6 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 from core.evaluation.resampling import FloatArray, StudyStatistics
 from core.reviews.agreement import Estimate, bootstrap, bradley_terry, coincidences, estimates, fleiss_kappa
 from core.reviews.answers import ANY_ERROR, Results
+from core.reviews.editing import ArmOutcome, by_arm, edits_of
 from core.reviews.questions import CANNOT_JUDGE, Scale
 from core.reviews.rubrics import ERROR_KINDS, SUPPORT, ReviewError
 from core.reviews.summary import AnswerSummary, summarise, without_place
@@ -165,6 +166,7 @@ class Analysis:
         answers: per question and model, of a rubric of questions.
         disputed: questions that first readers answered differently.
         settled: of those, how many an adjudicator answered.
+        editing: per arm, where drafts were edited.
     """
 
     errors: tuple[ErrorCount, ...]
@@ -177,6 +179,7 @@ class Analysis:
     answers: tuple[AnswerSummary, ...]
     disputed: int
     settled: int
+    editing: tuple[ArmOutcome, ...] = ()
 
 
 def analyse(results: Results, metrics: pd.DataFrame | None = None, *, resamples: int = 1000, seed: int = 0) -> Analysis:
@@ -204,6 +207,7 @@ def analyse(results: Results, metrics: pd.DataFrame | None = None, *, resamples:
         answers=summarise(first, results.rubric, **how) if kind == "answer" else (),
         disputed=len(disputed),
         settled=int(disputed["value"].notna().sum()),
+        editing=by_arm(edits_of(results), **how) if results.rubric.edits else (),
     )
 
 

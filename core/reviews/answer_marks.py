@@ -121,7 +121,9 @@ def check_answer(mark: Mark, rubric: Rubric, reports: Mapping[str, str]) -> None
 def _check_value(question: Question, answer: Any, reports: Mapping[str, str]) -> None:
     if answer == CANNOT_JUDGE and question.cannot_judge:
         return
-    if question.kind in WRITTEN:
+    if question.kind == "edit":
+        check_text(question.ask, answer, question.limit)
+    elif question.kind in WRITTEN:
         check_text(question.ask, answer, question.limit, empty=question.kind == "replacement")
     elif question.kind == "choices":
         if not isinstance(answer, list) or any(each not in question.options for each in answer):
@@ -262,7 +264,9 @@ def is_answered(row: Row, marks: Sequence[Mark]) -> bool:
     """Whether a question has an answer; one for marks, whether there are any, or none by the reader's word."""
     if row.question.kind == "mark":
         return any(each.report == row.report and each.value.get("question") == row.question.id for each in marks)
-    return any(each.kind == "answer" and answer_slot(each) == row.slot for each in marks)
+    found = [each for each in marks if each.kind == "answer" and answer_slot(each) == row.slot]
+    # While it is written a report may be empty; one to sign is not.
+    return any(row.question.kind != "edit" or each.value["answer"].strip() for each in found)
 
 
 def missing(rubric: Rubric, reports: Mapping[str, str], marks: Sequence[Mark]) -> list[str]:
@@ -307,7 +311,7 @@ def labels_of(rubric: Rubric, mark: Mark) -> dict[str, Any]:
     question = rubric.find(mark.value["question"])
     answer = mark.value["answer"]
     row = row_of(question, mark)
-    if question.kind in WRITTEN or question.of == "finding":
+    if question.kind in ("edit", *WRITTEN) or question.of == "finding":
         return {}
     if question.kind == "mark":
         return {} if answer == NONE else {label_of(question.id, answer): 1}

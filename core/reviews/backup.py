@@ -64,7 +64,7 @@ def _verify(connection: Connection, name: str) -> Verified:
         if row.hash != event_hash(event, before):
             raise ReviewError(f"{name}: event {row.sequence} is not as it was written. Restore a backup.")
         before, expected = row.hash, expected + 1
-        if row.after is not None and row.action in ("mark", "unmark", "annotate", "undo", "import"):
+        if row.after is not None and row.action in ("mark", "unmark", "edit", "annotate", "undo", "import"):
             state[row.screen_id, row.slot] = row.after
     found_marks = 0
     for row in connection.execute(sa.select(marks)):

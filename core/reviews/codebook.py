@@ -11,7 +11,9 @@ import pandas as pd
 from core.bundles.card import INTENDED_USE
 from core.reviews.answers import Results
 
-ColumnType = Literal["text", "number", "whole number", "yes or no", "date", "list", "table", "any"]
+ColumnType = Literal[
+    "text", "number", "whole number", "yes or no", "yes or no or nothing", "date", "list", "table", "any"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,35 @@ TABLES: Mapping[str, tuple[str, Mapping[str, Column]]] = {
         "One row a study: what readers saw beside the image.",
         {"study": _STUDY},
     ),
+    "edits": (
+        "One row a finished screen on which a report was edited: from which draft, how, and into what.",
+        {
+            "screen": _SCREEN,
+            "reader": _READER,
+            "position": _POSITION,
+            "sitting": Column("whole number", "Which sitting of the reader it was, from 1."),
+            "study": _STUDY,
+            "arm": Column("text", "What the reader began from: 'no draft', 'template', or the system that wrote it."),
+            "seconds": Column("number", "On the screen: page in sight, something done in the last minute."),
+            "typing": Column("number", "Seconds from the first key to the last; breaks of over ten minutes left out."),
+            "to_first_key": Column("number", "Seconds from opening the editor to the first key; nothing without one."),
+            "bouts": Column("whole number", "How often typing began: anew after a break, or on opening it again."),
+            "pauses": Column("whole number", "Times without a key for two seconds or more, between first and last."),
+            "paused": Column("number", "Seconds of these pauses; they are part of typing."),
+            "inserted": Column("whole number", "Characters typed, dictated or pasted."),
+            "deleted": Column("whole number", "Characters taken out."),
+            "not_counted": Column("whole number", "Times of typing that could not be, as a clock had jumped."),
+            "draft_words": Column("whole number", "Of the draft."),
+            "words": Column("whole number", "Of the report."),
+            "words_changed": Column("whole number", "Fewest words to insert, delete or replace between the two."),
+            "draft_errors": Column("number", "Observations that the draft says otherwise than the reference."),
+            "errors_left": Column("number", "The same of the report. Nothing: there is no reference."),
+            "planted": Column("text", "Kind of the error that was put into the draft; empty: none was."),
+            "caught": Column("yes or no or nothing", "The report is without that error; nothing: there was none."),
+            "draft": Column("text", "The draft as it was shown, whole."),
+            "text": Column("text", "The report that the reader made of it, whole."),
+        },
+    ),
 }
 """About each table, and its columns in their order. Of `studies` further columns are named by what is known."""
 
@@ -147,6 +178,7 @@ FIGURES: Mapping[str, str] = {
     "scale_agreement": "Weighted kappa by pair of readers and intraclass correlations, by question with a scale.",
     "self_agreement": "Repeats against first readings, by reader.",
     "drift": "Change over the session, by reader.",
+    "editing": "Seconds, words changed, errors left and planted errors caught, by what readers began from.",
     "correlations": "Automatic metrics against counted errors.",
     "differences": "Tests between systems, by quantity and pair of systems.",
     "disputed": "Questions that first readers answered differently.",
@@ -208,6 +240,7 @@ _TYPES: Mapping[ColumnType, Any] = {
     "number": {"type": ["number", "null"]},
     "whole number": {"type": "integer"},
     "yes or no": {"type": "boolean"},
+    "yes or no or nothing": {"type": ["boolean", "null"]},
     "date": {"type": "string", "pattern": r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.*)?$"},
     "list": {"type": "array"},
     "table": {"type": "object"},

@@ -18,6 +18,7 @@ import numpy as np
 from core.config import from_dict
 from core.files import hash_of
 from core.observations import OBSERVATIONS, LabelState
+from core.reviews.editing_design import NO_EDITING, Editing, check_arms, check_balance
 from core.reviews.questions import ReviewError, Rubric
 from core.reviews.rubric_library import kept_rubric
 from core.types import FloatImage
@@ -68,6 +69,7 @@ class Design:
         source: where images come from, a name that `core.reviews.sources.open_source` opens.
         rubric_text: the rubric's file as it was when the session was made, which later changes of the file leave alone;
             empty before that.
+        editing: how drafts are edited, where the rubric lets readers edit a report.
     """
 
     title: str
@@ -85,6 +87,7 @@ class Design:
     explanation: str = ""
     source: str = ""
     rubric_text: str = ""
+    editing: Editing = NO_EDITING
 
     def __post_init__(self) -> None:
         """Refuse a contradiction."""
@@ -109,6 +112,12 @@ class Design:
             raise ReviewError(f"reports_per_screen: the rubric {self.rubric} shows {shown}.")
         if self.comparisons and not rubric.compares:
             raise ReviewError(f"comparisons: the rubric {self.rubric} does not compare reports.")
+        check_arms(self.editing, rubric.edits, self.models, self.rubric)
+        if self.editing.arms:
+            if self.repeats or self.reports_per_screen > 1:
+                raise ReviewError("repeats and reports_per_screen: where drafts are edited there are none of them.")
+            if count := self.studies.count or len(self.studies.ids):
+                check_balance(self.editing, count, len(self.readers))
 
     @property
     def questions(self) -> Rubric:
@@ -229,9 +238,14 @@ def plan(design: Design, cases: Sequence[Case], secret: str = "") -> dict[str, l
     Raises:
         ReviewError: a report is missing or empty, or there are too few or too many screens.
     """
-    models = models_of(design, cases)
     salt = (design.seed, secret) if secret else (design.seed,)
-    per_reader = {reader: _screens(design, cases, models, reader, salt) for reader in design.readers}
+    if design.editing.arms:
+        from core.reviews.crossover import lay_out  # which lays out the screens of this module
+
+        per_reader = lay_out(design, cases, salt)
+    else:
+        models = models_of(design, cases)
+        per_reader = {reader: _screens(design, cases, models, reader, salt) for reader in design.readers}
     total = sum(map(len, per_reader.values()))
     if total > MAX_SCREENS:
         raise ReviewError(f"{total:,} screens are more than {MAX_SCREENS:,}. Choose fewer studies, models or readers.")
@@ -246,6 +260,8 @@ def models_of(design: Design, cases: Sequence[Case]) -> tuple[str, ...]:
     """
     if design.questions.reports_per_screen == 0:
         return ()
+    if design.editing.arms:
+        return tuple(sorted(design.editing.arms))
     models = design.models or tuple(sorted({model for case in cases for model in case.reports}))
     if design.explanation:
         if REFERENCE in design.models:
@@ -264,7 +280,7 @@ def _screens(
     design: Design, cases: Sequence[Case], models: Sequence[str], reader: str, salt: Sequence[object]
 ) -> list[Screen]:
     shuffled = _by_hash(models, str, *salt, reader, "names")
-    blinded = {model: _letters(index) for index, model in enumerate(shuffled)}
+    blinded = {model: letters(index) for index, model in enumerate(shuffled)}
     size = design.reports_per_screen or design.questions.reports_per_screen
 
     def groups(study_id: str) -> Sequence[Sequence[str]]:
@@ -308,7 +324,7 @@ def _by_hash(items: Sequence[Item], name: Any, *salt: object) -> list[Item]:
     return sorted(items, key=key)
 
 
-def _letters(index: int) -> str:
+def letters(index: int) -> str:
     """0 -> A, 25 -> Z, 26 -> AA."""
     name = ""
     while index >= 0:

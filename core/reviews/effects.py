@@ -84,7 +84,7 @@ class Model:
 
     Attributes:
         kind: of the quantity.
-        systems: in the order of the fixed effects; each has its own mean.
+        systems: in the order of the fixed effects; each has its own mean. Sittings follow, if there are several.
         fit: the fitted model.
         readers: how many.
         cases: how many.
@@ -100,7 +100,7 @@ class Model:
 
     def contrast(self, first: str, second: str) -> Contrast:
         """First less second, on the scale of the model."""
-        weights = np.zeros(len(self.systems))
+        weights = np.zeros(len(self.fit.effects))
         weights[self.systems.index(first)] += 1
         weights[self.systems.index(second)] -= 1
         return self.fit.contrast(weights)
@@ -111,9 +111,10 @@ def fit_model(table: pd.DataFrame, kind: OutcomeKind) -> Model:
 
     A report is a random effect too, as all readers read the same one, and so is a reader's leaning to a system where
     there are `FEWEST_READERS`. An effect that the rows cannot tell from another, or from chance, is left out.
+    Sittings are fixed, so that readers who get faster from one to the next make no difference between systems.
 
     Args:
-        table: `long_table.LONG_COLUMNS`; times above 0.
+        table: `long_table.LONG_COLUMNS`, and "sitting" where there are any; times above 0.
 
     Raises:
         ReviewError: fewer than two cases, or nothing varies.
@@ -123,6 +124,10 @@ def fit_model(table: pd.DataFrame, kind: OutcomeKind) -> Model:
         raise ReviewError("A comparison needs two cases at least: with one, nobody knows what another would show.")
     names = tuple(sorted(set(systems)))
     fixed = np.array([[float(system == name) for name in names] for system in systems])
+    if "sitting" in table:
+        later = sorted(set(table["sitting"]))[1:]
+        effects = np.array([[float(each == sitting) for sitting in later] for each in table["sitting"]])
+        fixed = np.column_stack([fixed, effects - effects.mean(0)]) if later else fixed
     random: dict[str, Sequence[Hashable]] = {"case": cases}
     if len(set(readers)) > 1:
         random["reader"] = readers

@@ -21,6 +21,7 @@ from core.files import write_whole
 from core.reviews import codebook
 from core.reviews.analysis import Analysis, settle
 from core.reviews.answers import Results
+from core.reviews.editing import edits_of
 from core.reviews.effects import differences
 from core.reviews.long_table import number
 from core.reviews.record import Record
@@ -129,6 +130,8 @@ def tables_of(results: Results, record: Record, titles: Mapping[str, str]) -> di
             [{"study": study, **about} for study, about in sorted(results.contexts.items())]
         ).fillna(""),
     }
+    if results.rubric.edits:
+        tables["edits"] = edits_of(results)
     return {name: table[list(codebook.columns_of(name, table))] for name, table in tables.items()}
 
 

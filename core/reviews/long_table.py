@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from core.reviews.answers import ANY_ERROR, Results
+from core.reviews.editing import edits_of, long_outcomes
 from core.reviews.questions import MarkKind, Scale
 from core.reviews.rubrics import question_in_words
 from core.reviews.summary import without_place
@@ -30,7 +31,8 @@ class Outcome:
         name: in files and commands.
         title: for readers: what one value is.
         kind: how it is modelled: times by their logarithm, counts by Poisson's law, scales as they are.
-        table: `LONG_COLUMNS`, one row for each reader and report: the mean of what was answered of it.
+        table: `LONG_COLUMNS`, one row for each reader and report: the mean of what was answered of it. Where drafts
+            were edited also "sitting".
     """
 
     name: str
@@ -65,6 +67,8 @@ def first_readings(results: Results) -> pd.DataFrame:
 
 def outcomes(results: Results) -> tuple[Outcome, ...]:
     """All quantities of a session by which its systems can be compared with a mixed model."""
+    if results.rubric.edits:
+        return tuple(Outcome(name, title, kind, rows) for name, title, kind, rows in long_outcomes(edits_of(results)))
     answers = first_readings(results)
     found = []
     numbers = answers[answers["number"].notna() & answers["model"].isin(_systems(results))]

@@ -48,8 +48,9 @@ def pilot_of(table: pd.DataFrame, kind: OutcomeKind) -> Pilot:
     """
     if table["reader"].nunique() < 2:
         raise ReviewError("A pilot needs two readers at least: one does not tell how readers vary.")
-    fit = fit_model(table, kind).fit
-    return Pilot(kind, float(fit.effects.mean()), fit.spread, fit.dispersion)
+    model = fit_model(table, kind)
+    mean = float(model.fit.effects[: len(model.systems)].mean())
+    return Pilot(kind, mean, model.fit.spread, model.fit.dispersion)
 
 
 @dataclass(frozen=True, slots=True)

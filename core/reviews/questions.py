@@ -23,7 +23,7 @@ class StorageError(ReviewError):
 
 MarkKind = Literal["error", "preference", "helpfulness", "label", "answer", "count"]
 """How answers are stored: the four kinds of the first rubrics; "answer" of every other; "count" of a third reader."""
-QuestionKind = Literal["scale", "choice", "choices", "text", "mark", "preference", "replacement", "confidence"]
+QuestionKind = Literal["scale", "choice", "choices", "text", "mark", "preference", "replacement", "confidence", "edit"]
 Subject = Literal["case", "image", "report", "sentence", "finding"]
 Scale = Literal["nominal", "ordinal", "interval"]
 
@@ -189,6 +189,11 @@ class Rubric:
     def scale(self) -> Scale:
         """Of the answers of a rubric with one question."""
         return self.questions[0].scale
+
+    @property
+    def edits(self) -> bool:
+        """Whether readers edit the report of a screen."""
+        return any(each.kind == "edit" for each in self.questions)
 
     @property
     def compares(self) -> bool:

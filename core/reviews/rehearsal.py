@@ -19,8 +19,10 @@ import sqlalchemy as sa
 from core.files import hash_of
 from core.observations import OBSERVATIONS, LabelState
 from core.reviews.adjudication import adjudicate
+from core.reviews.crossover import without_drafts
 from core.reviews.database import Database
 from core.reviews.design import REFERENCE, Case, Design, read_design
+from core.reviews.editing_design import PlantedError
 from core.reviews.progress import session_progress
 from core.reviews.rubrics import ERROR_KINDS, SUPPORT, Mark, MarkKind, ReviewError
 from core.reviews.schema import cases, screens
@@ -35,14 +37,18 @@ from core.reviews.store import (
     list_screens,
     open_screen,
     read_screen,
+    save_edit,
     save_mark,
     set_role,
     spend,
     writers,
 )
+from core.reviews.store import progress as reading_progress
 from core.reviews.store.changes import MAX_SECONDS
+from core.reviews.store.edits import edited_question
 from core.reviews.store.sessions import owned_session
 from core.reviews.synthetic_answers import answer_questions, settle_screen
+from core.reviews.synthetic_edits import edit_as_reader
 from core.text import sentence_spans
 
 SYNTHETIC = "synthetic reader "
@@ -136,7 +142,8 @@ def invented_cases(design: Design, seed: int) -> list[Case]:
     wanted = design.studies.count or len(design.studies.ids) or STUDIES
     source = PhantomSource(wanted, seed)
     studies = [source.study(study_id) for study_id in source.study_ids]
-    systems = design.models or ("system one", "system two", REFERENCE)
+    systems = design.models or (*(design.editing.drafts or ("system one", "system two")), REFERENCE)
+    systems = tuple(dict.fromkeys(systems))
     found = []
     for number, study in enumerate(studies):
         other = studies[(number + 1) % len(studies)].findings
@@ -192,6 +199,8 @@ def copied(database: Database, who: Actor, session_id: str) -> tuple[Design, lis
         for row in rows
     ]
     design = read_design(session.design)
+    if design.editing.arms:
+        design, found = without_drafts(design, found)
     listed = replace(design.studies, how="listed", count=0, ids=tuple(case.study_id for case in found))
     return replace(design, studies=listed), found
 
@@ -278,9 +287,16 @@ def read_session(
         )
     total = sum(each.screens - each.done - each.skipped for each in about.readers)
     read = 0
+    drafts = _drafts(database, session_id, about.design)
     for each in about.readers:
         who, seen = Actor(each.reader, "reader"), Counter[tuple[str, ...]]()
         for screen_id, state, _ in list_screens(database, who, session_id):
+            if about.design.editing.sittings > 1:
+                if state != "pending":
+                    continue
+                here = reading_progress(database, who, session_id).screens
+                if all(screen_id != each for each, _, _ in here):  # the sitting before is read
+                    clock.pass_by(about.design.editing.washout_days * 24 * 3600)
             screen = read_screen(database, who, screen_id)
             models = {name: model for name, (model, _) in writers(database, who, screen_id).items()}
             again = (
@@ -291,7 +307,10 @@ def read_session(
                 continue
             if screen.seconds_left is not None and screen.seconds_left <= 0:
                 break
-            _read(database, who, screen, models, again, world, clock)
+            if drafts is None:
+                _read(database, who, screen, models, again, world, clock)
+            else:
+                _edit(database, who, screen, next(iter(models.values())), drafts, world, clock)
             read += 1
             progress(read, total)
 
@@ -333,6 +352,51 @@ def _read(
         flagged=flagged or None,
         comment=str(random.choice(_COMMENTS)) if commented else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Drafts:
+    """What the synthetic readers of an editing session must know: reference by study, and planted errors."""
+
+    question: str
+    references: Mapping[str, str]
+    planted: Mapping[tuple[str, str], PlantedError]
+
+
+def _drafts(database: Database, session_id: str, design: Design) -> _Drafts | None:
+    question = edited_question(design.questions.questions)
+    if question is None:
+        return None
+    with database.read() as connection:
+        rows = connection.execute(sa.select(cases).where(cases.c.session_id == session_id)).all()
+    references = {row.study_id: row.reports.get(REFERENCE, "") for row in rows}
+    return _Drafts(question.id, references, {(each.study, each.arm): each for each in design.editing.planted_errors})
+
+
+def _edit(
+    database: Database, who: Actor, screen: ReaderScreen, arm: str, drafts: _Drafts, world: World, clock: Clock
+) -> None:
+    """Edit the draft of one screen as a person does: open, write, finish."""
+    random = world.random("edits", who.name, screen.study_id, arm)
+    ((name, draft),) = screen.reports
+    open_screen(database, who, screen.id)
+    reference, planted = drafts.references[screen.study_id], drafts.planted.get((screen.study_id, arm))
+    pace = math.exp(world.random("case", screen.study_id).normal(0, 0.3)) * world.readers.get(who.name, 1.0)
+    edited = edit_as_reader(draft, reference, planted, pace, random)
+    seconds = min(edited.seconds, MAX_SECONDS)
+    clock.pass_by(seconds)
+    spend(database, who, screen.id, seconds, key=f"{screen.id}/time")
+    text = edited.text or "Nothing to report."
+    mark = Mark("answer", name, {"question": drafts.question, "answer": text})
+    save_edit(database, who, screen.id, mark, key=f"{screen.id}/text", bout=edited.bout)
+    others = [
+        each
+        for each in answer_questions(read_screen(database, who, screen.id), {name: arm}, world, random)
+        if each.value["question"] != drafts.question
+    ]
+    for number, each in enumerate(others):
+        save_mark(database, who, screen.id, each, key=f"{screen.id}/{number}")
+    annotate(database, who, screen.id, key=f"{screen.id}/end", version=screen.version, state="done")
 
 
 def _mark_errors(

@@ -74,6 +74,7 @@ def page(
         "report.html"
     )
     sections = [
+        *_editing(analysis, titles),
         *_errors(analysis, titles),
         *_strengths(analysis, titles),
         *_support(analysis, titles),
@@ -151,6 +152,15 @@ def _readers(results: Results, record: Record) -> Section:
         )
     head = ("Reader", "Screens finished", "Skipped", "Flagged", "Commented on", "Minutes of reading", "Finished")
     return Section("Readers", "A screen is what a reader saw at once; repeats count here.", head, rows)
+
+
+def _editing(analysis: Analysis, titles: Mapping[str, str]) -> Iterable[Section]:
+    from core.reviews.editing_words import ABOUT, HEAD, rows_in_words  # which writes numbers as this module does
+
+    if analysis.editing:
+        named = [(titles.get(row.arm, row.arm), row.seconds) for row in analysis.editing]
+        chart = charts.forest(named, "Seconds on the screen per report")
+        yield Section("Editing", ABOUT, HEAD, rows_in_words(analysis.editing, titles), chart)
 
 
 def _errors(analysis: Analysis, titles: Mapping[str, str]) -> Iterable[Section]:

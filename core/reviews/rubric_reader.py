@@ -49,6 +49,7 @@ _FIELDS_OF: Mapping[str, set[str]] = {
     "preference": {"tie", "reasons", "reasons_ask"},
     "replacement": {"limit"},
     "confidence": {"steps"},
+    "edit": {"limit"},
 }
 _STEPS = (0, 25, 50, 75, 100)
 _WITHIN: Mapping[str, tuple[str, ...]] = {
@@ -212,9 +213,12 @@ def _questions(
         reader.fault(f"{where}: a preference is of the case, and needs two or more reports on a screen.")
     if kind == "replacement" and not of_text:
         reader.fault(f"{where}: a replacement is of a report, a sentence or a finding, not of the {of}.")
+    if kind == "edit" and (of != "report" or reports != 1 or any(each.kind == "edit" for each in known.values())):
+        reader.fault(f'{where}: one report is edited: of = "report", on a screen with one, and one such question.')
     items = reader.texts(table, "items", where)
-    if items and (of in ("sentence", "finding") or kind == "mark"):
-        reader.fault(f"{where}: 'items' do not go with {'marks' if kind == 'mark' else f'questions of a {of}'}.")
+    if items and (of in ("sentence", "finding") or kind in ("mark", "edit")):
+        which = {"mark": "marks", "edit": "an edited report"}.get(kind, f"questions of a {of}")
+        reader.fault(f"{where}: 'items' do not go with {which}.")
     options = _options(reader, table, kind, where)
     explained = reader.take(table, "explained", dict, {}, where)
     for each in explained:
@@ -249,7 +253,7 @@ def _questions(
     )
     if not 0 < question.limit <= TEXT_LIMIT:
         reader.fault(f"{where}: 'limit' is 1 to {TEXT_LIMIT} characters.")
-    if question.cannot_judge and kind in ("mark", *WRITTEN):
+    if question.cannot_judge and kind in ("mark", "edit", *WRITTEN):
         reader.fault(f"{where}: a question of kind {kind} has no 'cannot_judge'.")
     if kind == "preference":
         most = reports + question.tie + question.cannot_judge

@@ -40,7 +40,7 @@ def answer_questions(
     """
     texts = dict(screen.reports)
     marks: list[Mark] = []
-    seen: set[str] = set()
+    seen = {Row(each, name).slot for each in screen.rubric.questions if each.kind == "edit" for name in texts}
     while row := next(
         (
             each

@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from core.reviews.design import Choice, Design
+from core.reviews.editing_design import Editing
 from core.reviews.questions import ReviewError, Rubric
 from core.reviews.rubric_library import own_folder, own_rubrics, shipped_rubrics
 from core.reviews.store import Actor, create_session, list_users, set_role
@@ -18,6 +19,7 @@ from dashboard import access, session
 from dashboard.components.add_system import offer_upload
 from dashboard.plain import plain, plain_message
 from dashboard.reviews import pool, rubric_preview
+from dashboard.reviews.editing import ask_editing
 from dashboard.services import systems
 
 HOW = {
@@ -145,8 +147,13 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
                 st.caption("No model here learned from such studies, so only the reference reports can be judged.")
     with st.container(border=True):
         _ask_details(values, rubric)
+    if rubric.edits:
+        with st.container(border=True):
+            arms = ask_editing(values["models"])
+    else:
+        arms = {}
     try:
-        return Design(**values), pool_size, ""
+        return Design(**values, editing=Editing(**arms)), pool_size, ""
     except ReviewError as error:
         return None, pool_size, str(error)
 
@@ -178,7 +185,7 @@ def _ask_details(values: dict[str, Any], rubric: Rubric) -> None:
     values["repeats"] = two.number_input(
         "Hidden repeats",
         0,
-        1000,
+        0 if rubric.edits else 1000,
         0,
         key="design-repeats",
         help="Cases that each reader sees a second time, without being told",
@@ -200,7 +207,7 @@ def _ask_details(values: dict[str, Any], rubric: Rubric) -> None:
         )
     elif rubric.mark == "helpfulness":
         values["explanation"] = "attention"
-    elif rubric.reports_per_screen == 1:
+    elif rubric.reports_per_screen == 1 and not rubric.edits:
         values["reports_per_screen"] = st.number_input(
             "Reports on a screen", 1, 12, 1, key="design-reports", help="All of the same radiograph, side by side"
         )

@@ -8,6 +8,7 @@ import streamlit as st
 
 from core.bundles.card import Card
 from core.reviews.design import REFERENCE, Case, Design, choose, plan
+from core.reviews.editing_design import NO_DRAFT, TEMPLATE
 from core.reviews.sources import candidates, of_others, open_source, session_image, write_cases
 from core.studies.model_image import of_study
 from core.studies.source import Source
@@ -136,7 +137,7 @@ def preview(design: Design) -> tuple[Study, FloatImage, list[tuple[str, str]]]:
     first = plan(design, laid_out)[design.readers[0]][0]
     study = known[first.study_id]
     shown = [model for _, model in first.shown]
-    texts = {REFERENCE: study.findings}
+    texts = {REFERENCE: study.findings, NO_DRAFT: "", TEMPLATE: design.editing.template}
     for each in further:
         if each.name in shown:
             texts[each.name] = each.reports(source, [study.study_id]).texts.get(study.study_id, "")
@@ -146,7 +147,7 @@ def preview(design: Design) -> tuple[Study, FloatImage, list[tuple[str, str]]]:
 
         with bundles.inference():
             texts |= {name: report.text for name, report in write_reports(models, of_study(source, study.study_id))}
-    if any(not texts[model].strip() for _, model in first.shown):
+    if any(not texts[model].strip() for model in shown if model != NO_DRAFT):
         raise CXRLensError(f"Study {study.study_id} has an empty report. Choose other studies or models.")
     image = session_image(source, study.study_id)
     return study, image, [(name, texts[model]) for name, model in first.shown]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from core.labels.rules import label_report
+from core.observations import LabelState
 from core.reviews.database import Database
 from core.reviews.questions import Condition, Question, Rubric
 from core.reviews.rubrics import (
@@ -31,16 +33,25 @@ from core.reviews.store import (
     progress,
     read_screen,
     remove_mark,
+    save_edit,
     save_mark,
     spend,
     unblind,
     undo,
 )
+from core.reviews.store.edits import edited_question
 from core.text import sentence_spans
 from core.types import CXRLensError
 
 MOST_SCREENS = 8
 """That one answer carries; the browser asks for the open one and its neighbours."""
+
+FOUND: Mapping[LabelState, str] = {
+    LabelState.POSITIVE: "present",
+    LabelState.UNCERTAIN: "uncertain",
+    LabelState.NEGATIVE: "absent",
+}
+"""States of an observation, as a reader is told what a text says."""
 
 Request = Mapping[str, Any]
 """Of the browser: "tick" names it, "at" is the id of the open screen, "want" are ids of screens to have at hand,
@@ -68,7 +79,8 @@ def respond(database: Database, who: Actor, session_id: str, request: Request | 
         known = progress(database, who, session_id)
         ids = [screen for screen, _, _ in known.screens]
         if answer["at"] not in ids:
-            answer["at"] = next_screen(database, who, session_id) or ids[-1]
+            following = next_screen(database, who, session_id)
+            answer["at"] = following if following in ids else ids[-1]
         position = ids.index(answer["at"])
         wanted = [answer["at"], *_texts(request.get("want")), *ids[position + 1 : position + 2]]
         if answer["ack"] is not None and answer["ack"]["screen"] in ids:
@@ -80,6 +92,8 @@ def respond(database: Database, who: Actor, session_id: str, request: Request | 
             "reader": who.name,
             "open": known.state == "open",
             "places": [list(each) for each in known.screens],
+            "sitting": known.sitting,
+            "following": known.following,
             "seconds": known.seconds,
             "seconds_left": read[0].seconds_left,
             "title": read[0].title,
@@ -189,7 +203,22 @@ def _view(screen: ReaderScreen) -> dict[str, Any]:
         "comment": screen.comment,
         "seconds": screen.seconds,
         "version": screen.version,
+        "findings": _findings(screen),
     }
+
+
+def _findings(screen: ReaderScreen) -> list[list[Any]]:
+    """What an edited text, as it is stored, says: observation, state in words, and the characters that say so."""
+    question = edited_question(screen.rubric.questions)
+    if question is None or not screen.findings:
+        return []
+    written = [saved.mark.value["answer"] for saved in screen.marks if saved.mark.value.get("question") == question.id]
+    text = written[0] if written else screen.reports[0][1]
+    return [
+        [each.observation, FOUND[each.state], each.start, each.end]
+        for each in label_report(text).mentions
+        if each.state in FOUND
+    ]
 
 
 def _answer(rubric: Rubric, question: str, answer: Any) -> str:
@@ -242,6 +271,21 @@ def _mark(database: Database, who: Actor, screen: str, key: str, change: Change)
     return {"slot": saved.slot, "version": saved.version}
 
 
+def _edit(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
+    mark = Mark("answer", change["mark"]["report"], dict(change["mark"]["value"]))
+    edit = save_edit(
+        database,
+        who,
+        screen,
+        mark,
+        key=key,
+        slot=str(change.get("slot", "")),
+        version=int(change["version"]),
+        bout=change.get("bout"),
+    )
+    return {"slot": edit.mark.slot, "version": edit.mark.version, "told": edit.told}
+
+
 def _unmark(database: Database, who: Actor, screen: str, key: str, change: Change) -> dict[str, Any]:
     remove_mark(database, who, screen, str(change["slot"]), key=key, version=int(change["version"]))
     return {}
@@ -275,6 +319,7 @@ def _open(database: Database, who: Actor, screen: str, key: str, change: Change)
 
 _DO: Mapping[str, Callable[[Database, Actor, str, str, Change], dict[str, Any]]] = {
     "mark": _mark,
+    "edit": _edit,
     "unmark": _unmark,
     "annotate": _annotate,
     "undo": _undo,

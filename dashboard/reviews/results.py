@@ -27,6 +27,7 @@ from dashboard import access
 from dashboard.plain import plain_message
 from dashboard.reviews import figures, pool
 from dashboard.reviews.comparisons import show_differences
+from dashboard.reviews.editing import show_editing
 
 RESAMPLES = 1000
 
@@ -37,8 +38,9 @@ def show_results(who: Actor, session_id: str) -> None:
     analysis = _analysed(session_id, results)
     for warning in results.warnings:
         st.warning(plain_message(warning), icon=":material/info:")
-    if results.answers.empty:
+    if results.answers.empty and not analysis.editing:
         st.info("No case was finished in this session, so there is nothing to count.")
+    show_editing(analysis)
     _show_errors(analysis)
     _show_strengths(analysis)
     _show_support(analysis)

@@ -13,6 +13,7 @@ import streamlit as st
 from core.files import hash_of
 from core.reviews.database import Database
 from core.reviews.design import Case, Choice, Design, image_sha256
+from core.reviews.editing_design import NO_EDITING, Editing
 from core.reviews.questions import Rubric
 from core.reviews.rubric_library import own_folder, own_rubrics, shipped_rubrics
 from core.reviews.rubric_reader import RubricError, read_rubric
@@ -60,6 +61,7 @@ def _set(rubric: Rubric) -> tuple[_Stage, str]:
         studies=Choice(),
         source=source,
         rubric_text=rubric.text,
+        editing=Editing(("writer 1",)) if rubric.edits else NO_EDITING,
     )
     with closing(Database(stage.location)) as database:
         session_id = create_session(database, first_admin(database, READER), design, [case])

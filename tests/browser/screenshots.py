@@ -24,6 +24,7 @@ from core import paths
 from core.evaluation import own
 from core.reviews.database import Database
 from core.reviews.design import Case, Design, image_sha256
+from core.reviews.editing_design import Editing
 from core.reviews.rubrics import ERROR_KINDS, Mark
 from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import (
@@ -80,7 +81,7 @@ PAGES = {
 }
 SIZES = ((1440, 900), (390, 844))
 RESEARCHER, READERS = "rita", ("anna", "boris")
-REVIEWS = ("review", "review-reader", "review-results", "reading", "reading-preference")
+REVIEWS = ("review", "review-reader", "review-results", "reading", "reading-preference", "reading-editing")
 
 
 def review_pages(location: Path) -> Mapping[str, str]:
@@ -106,6 +107,9 @@ def review_pages(location: Path) -> Mapping[str, str]:
 
         quality, closed = make("Pilot: errors of two pairs", "report-quality"), make("First round", "report-quality")
         preference = make("Which would you sign?", "preference")
+        arms = Editing(("no draft", models[0]), planted=0.5)
+        drafts = Design("From draft to report", "draft-editing", READERS, models, source=source, editing=arms)
+        editing = create_session(database, admin, drafts, pool)
         for reader in READERS:
             read_by_lot(database, reader, closed, 18, human)
             read_by_lot(database, reader, quality, 7 if reader == "anna" else 3, human)
@@ -117,6 +121,7 @@ def review_pages(location: Path) -> Mapping[str, str]:
         "review-results": f"review?reader={RESEARCHER}&session={closed}",
         "reading": f"reading?reader=anna&session={quality}",
         "reading-preference": f"reading?reader=anna&session={preference}",
+        "reading-editing": f"reading?reader=boris&session={editing}",
     }
 
 

@@ -17,11 +17,13 @@ from websockets.sync.client import connect
 
 from core.reviews.backup import verify
 from core.reviews.database import Database
+from core.reviews.editing_design import Editing
 from core.reviews.store import Actor, create_session, first_admin, read_screen, set_role
 from tests.browser.conftest import Server, start_server, with_key
 from tests.review_cases import at_a_pace, design, phantom_cases, screens_of
 
-READERS, MARKS = 20, 100
+READERS, MARKS, EDITS = 20, 100, 60
+DRAFT = "The heart is mildly enlarged. There is a small left pleural effusion. Mild pulmonary edema. No pneumothorax."
 
 
 class Tab:
@@ -40,6 +42,22 @@ class Tab:
         said = {"kind": "error", "report": report, "value": {"error": "omission", "significant": True}}
         change = {"do": "mark", "key": key, "screen": screen, "mark": said, "slot": "", "version": 0}
         assert self.ask(at=screen, change=change)["ack"]["status"] == "saved"
+
+    def edit(self, screen: str, report: str, number: int) -> None:
+        """Send a text as the editor does; returns when the page is told that it is saved."""
+        text = DRAFT + " No pleural effusion."[: number % 22]
+        bout = {
+            "id": f"{1:032x}",
+            "before": 1.0,
+            "seconds": float(number),
+            "inserted": number,
+            "deleted": 0,
+            "pauses": [],
+        }
+        said = {"kind": "answer", "report": report, "value": {"question": "report", "answer": text}}
+        slot = f"answer/report/{report}/" if number else ""
+        change = {"do": "edit", "key": f"{number}", "screen": screen, "mark": said, "slot": slot, "version": number}
+        assert self.ask(at=screen, change={**change, "bout": bout})["ack"]["status"] == "saved"
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and wait for its answer."""
@@ -100,3 +118,36 @@ def test_twenty_readers_mark_two_thousand_times_on_one_server(tmp_path: Path) ->
         for name in names:
             who = Actor(name, "reader")
             assert sum(len(read_screen(database, who, screen).marks) for screen in own[name]) == MARKS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_twenty_readers_type_on_one_server(tmp_path: Path) -> None:
+    """Each text is sent once a second, by every reader: none is lost, and the last one stands."""
+    names = tuple(f"reader {number}" for number in range(READERS))
+    source, pool = phantom_cases({"pair-one": DRAFT})
+    with closing(Database(tmp_path / "reviews.sqlite")) as database:
+        admin = first_admin(database, "root")
+        for name in names:
+            set_role(database, admin, name, "reader")
+        wanted = design(readers=names, source=source, rubric="draft-editing", editing=Editing(("pair-one",)))
+        trial = create_session(database, admin, wanted, pool)
+        own = [screens_of(database, name, trial)[0] for name in names]
+        servers = start_server(tmp_path, LOGNAME="root")
+        server = next(servers)
+        tabs = [Tab(server, name, trial) for name in names]
+
+        def type_on(reader: int, number: int) -> None:
+            tabs[reader].edit(own[reader], "A", number)
+
+        time.sleep(3)  # the first images are drawn meanwhile
+        sys.stdout.write(at_a_pace(READERS, EDITS, type_on, "a text"))
+        for tab in tabs:
+            tab.socket.close()
+        servers.close()
+        assert "Traceback" not in server.log.read_text()
+        assert verify(database).marks == READERS
+        for name, screen in zip(names, own, strict=True):
+            (saved,) = read_screen(database, Actor(name, "reader"), screen).marks
+            assert saved.version == EDITS and saved.mark.value["not_counted"] == 0
+            assert saved.mark.value["bouts"][f"{1:032x}"]["seconds"] == EDITS - 1

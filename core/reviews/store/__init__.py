@@ -16,6 +16,7 @@ from core.reviews.store.actors import (
     withdraw,
 )
 from core.reviews.store.changes import ConflictError, annotate, remove_mark, save_mark, spend, undo
+from core.reviews.store.edits import SavedEdit, save_edit
 from core.reviews.store.screens import (
     Progress,
     ReaderScreen,
@@ -44,6 +45,7 @@ __all__ = [
     "Progress",
     "ReaderScreen",
     "Role",
+    "SavedEdit",
     "SessionInfo",
     "actor",
     "annotate",
@@ -61,6 +63,7 @@ __all__ = [
     "progress",
     "read_screen",
     "remove_mark",
+    "save_edit",
     "save_mark",
     "set_role",
     "spend",

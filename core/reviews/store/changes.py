@@ -40,6 +40,7 @@ from core.reviews.store.screens import (
     saved,
     texts_of,
 )
+from core.reviews.store.sittings import require_sitting
 
 MARK_FIELDS = ("kind", "report", "value", "version", "deleted")
 SCREEN_FIELDS = ("state", "skip_reason", "flagged", "comment", "version")
@@ -105,7 +106,7 @@ def save_mark(
         return Change(own_slot, found, after)
 
     request = {"mark": asdict(mark), "slot": slot, "version": version}
-    marked, after = _change(database, who, screen_id, key, "mark", request, apply)
+    marked, after = change_once(database, who, screen_id, key, "mark", request, apply)
     return saved(marked or "", after)
 
 
@@ -124,7 +125,7 @@ def remove_mark(database: Database, who: Actor, screen_id: str, slot: str, *, ke
             return Change(slot, found, None)
         return Change(slot, found, found | {"version": version + 1, "deleted": True})
 
-    _change(database, who, screen_id, key, "unmark", {"slot": slot, "version": version}, apply)
+    change_once(database, who, screen_id, key, "unmark", {"slot": slot, "version": version}, apply)
 
 
 def annotate(
@@ -174,7 +175,7 @@ def annotate(
             _require_answers(connection, screen, session)
         return Change(None, before, after)
 
-    _, after = _change(database, who, screen_id, key, "annotate", {"version": version, **changes}, apply)
+    _, after = change_once(database, who, screen_id, key, "annotate", {"version": version, **changes}, apply)
     return int(after["version"])
 
 
@@ -190,7 +191,7 @@ def spend(database: Database, who: Actor, screen_id: str, seconds: float, *, key
     def apply(connection: Connection, screen: AnyRow, session: AnyRow) -> Change:
         return Change(None, {"seconds": screen.seconds}, {"seconds": screen.seconds + seconds})
 
-    return float(_change(database, who, screen_id, key, "time", {"seconds": seconds}, apply)[1]["seconds"])
+    return float(change_once(database, who, screen_id, key, "time", {"seconds": seconds}, apply)[1]["seconds"])
 
 
 def undo(database: Database, who: Actor, screen_id: str, *, key: str) -> ReaderScreen:
@@ -225,7 +226,7 @@ def undo(database: Database, who: Actor, screen_id: str, *, key: str) -> ReaderS
             after = {**before, "version": now["version"] + 1}
         return Change(last.slot, now, after, undoes=last.sequence)
 
-    _change(database, who, screen_id, key, "undo", {}, apply)
+    change_once(database, who, screen_id, key, "undo", {}, apply)
     return read_screen(database, who, screen_id)
 
 
@@ -239,7 +240,7 @@ class Change:
     undoes: int | None = None
 
 
-def _change(
+def change_once(
     database: Database,
     who: Actor,
     screen_id: str,
@@ -257,6 +258,7 @@ def _change(
         if known is None:
             if session.state != "open":
                 raise ReviewError("This session is closed; nothing can be changed any more.")
+            require_sitting(database, connection, screen, session)
             open_first(database, connection, who, screen, session)
             change = apply(connection, screen, session)
             write_change(

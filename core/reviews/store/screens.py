@@ -14,6 +14,7 @@ from core.reviews.rubric_library import rubric_of
 from core.reviews.rubrics import Mark, ReviewError, Rubric
 from core.reviews.schema import AnyRow, cases, marks, screens, sessions
 from core.reviews.store.actors import Actor, Role, not_there, require_role
+from core.reviews.store.sittings import require_sitting, sittings_of
 
 ScreenState = Literal["pending", "done", "skipped"]
 
@@ -79,6 +80,7 @@ class ReaderScreen:
         seconds: of active reading so far.
         seconds_left: of the session's time limit, None without one.
         version: give it to `annotate`.
+        findings: whether the reader sees what an edited text says of the 14 observations.
     """
 
     id: str
@@ -103,6 +105,7 @@ class ReaderScreen:
     seconds: float
     seconds_left: float | None
     version: int
+    findings: bool = False
 
 
 def next_screen(database: Database, who: Actor, session_id: str) -> str | None:
@@ -132,13 +135,17 @@ class Progress:
 
     Attributes:
         state: of the session, "open" or "closed".
-        screens: (id, state, flagged) of the reader's own, in order.
-        seconds: of active reading so far.
+        screens: (id, state, flagged) of the reader's own, in order; where there are sittings, of the open one.
+        seconds: of active reading of these so far.
+        sitting: which it is, in words; empty where there is one only.
+        following: when the next sitting opens, in a sentence, once this one is read; else empty.
     """
 
     state: str
     screens: tuple[tuple[str, ScreenState, bool], ...]
     seconds: float
+    sitting: str = ""
+    following: str = ""
 
 
 def progress(database: Database, who: Actor, session_id: str) -> Progress:
@@ -151,10 +158,14 @@ def progress(database: Database, who: Actor, session_id: str) -> Progress:
         require_role(connection, who, *get_args(Role))
         rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name}).all()
         session = connection.execute(_SESSION, {"session": session_id}).first()
+        sittings = None if session is None else sittings_of(database, connection, session, who.name)
     if not rows or session is None:
         raise not_there(who, "session", session_id)
+    if sittings is not None:
+        rows = [row for row in rows if row.id in sittings.screens[sittings.open]]
     found = tuple((row.id, row.state, row.flagged) for row in rows)
-    return Progress(session.state, found, sum(row.seconds for row in rows))
+    words = ("", "") if sittings is None else (sittings.title, sittings.following)
+    return Progress(session.state, found, sum(row.seconds for row in rows), *words)
 
 
 def writers(database: Database, who: Actor, screen_id: str) -> dict[str, tuple[str, str]]:
@@ -173,9 +184,11 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
 
     Raises:
         NotAllowedError: it is not the actor's.
+        ReviewError: it is of a sitting that is not open now.
     """
     with database.read() as connection:
         screen, session = own_screen(connection, who, screen_id)
+        require_sitting(database, connection, screen, session)
         case = case_of(connection, screen)
         rows = connection.execute(_SHOWN_MARKS, {"screen": screen_id}).all()
         total, left = _count_and_seconds_left(connection, screen, session)
@@ -202,6 +215,7 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         seconds=screen.seconds,
         seconds_left=left,
         version=screen.version,
+        findings=bool(session.design.get("editing", {}).get("findings")),
     )
 
 
@@ -210,11 +224,12 @@ def open_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
 
     Raises:
         NotAllowedError: it is not the actor's.
-        ReviewError: the reader's time is over; screens opened before stay open.
+        ReviewError: the reader's time is over; screens opened before stay open. Or its sitting is not open.
     """
     with database.write() as connection:
         screen, session = own_screen(connection, who, screen_id)
         if session.state == "open":
+            require_sitting(database, connection, screen, session)
             open_first(database, connection, who, screen, session)
     return read_screen(database, who, screen_id)
 

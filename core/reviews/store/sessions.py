@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from core import __version__
 from core.config import to_dict
 from core.files import hash_of
+from core.reviews.crossover import with_drafts
 from core.reviews.database import Database, check_text
 from core.reviews.design import Case, Design, Screen, choose, plan
 from core.reviews.rubric_library import find_rubric, rubric_of, shipped_rubrics
@@ -75,10 +76,12 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
     kept = find_rubric(design.rubric) if design.rubric in shipped_rubrics() else design.questions
     design = replace(design, rubric_text=kept.text)
     chosen = choose(pool, design.studies, design.seed)
+    session_id, secret = uuid.uuid4().hex, secret or secrets.token_hex(16)
+    if design.editing.arms:
+        design, chosen = with_drafts(design, chosen, secret)
     for case in chosen:
         for name, text in (*case.reports.items(), *case.context.items()):
             check_text(f"study {case.study_id}, {name}", text, 1_000_000)
-    session_id, secret = uuid.uuid4().hex, secret or secrets.token_hex(16)
     planned = plan(design, chosen, secret)
     with database.write() as connection:
         require_role(connection, who, "researcher", "admin")

@@ -16,6 +16,8 @@ export function drawCase(page) {
   drawTyping(page, view)
   if (!view) return page.$(".body").replaceChildren(make("p", { text: "Loading …" }))
   drawQuestion(page, view)
+  page.editor.draw(view)
+  page.$(".body").hidden = Boolean(page.editor.question)
   page.$(".body").replaceChildren(...(page.kind === "label" ? observations : reports)(page, view))
   drawForm(page, view)
   drawPalette(page, view)

@@ -11,6 +11,9 @@ export function listen(page, signal) {
   on(window, "keydown", (event) => pressed(page, event), { capture: true })
   on(window, "pointermove pointerdown keydown wheel", () => page.clock.touch(), { capture: true, passive: true })
   on(window, "cxr-lens-plate", ({ detail }) => detail === page.at && page.draw())
+  on(window, "beforeunload", (event) => page.editor.unsaved && !page.reloads && event.preventDefault())
+  on(page.editor.area, "input", () => page.editor.input())
+  on(page.editor.area, "paste", (event) => page.editor.paste(event))
   on(window, "pagehide", () => page.leave())
   on(window, "focus", () => page.lookAgain())
   on(document, "visibilitychange", () => (document.visibilityState === "hidden" ? page.tellTime() : page.lookAgain()))
@@ -26,7 +29,7 @@ export function listen(page, signal) {
   })
   // After a drag on the image the keys are the report's again, so that a number is an answer and not a preset.
   on(page.$(".film"), "pointerup pointercancel click", () => {
-    if (!page.onImage) page.root.focus({ preventScroll: true })
+    if (!page.onImage) page.focus()
   })
   on(page.$(".typing textarea"), "input", () => {
     clearTimeout(page.pause)

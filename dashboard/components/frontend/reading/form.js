@@ -130,6 +130,7 @@ export function marksOf(at, marks) {
 }
 
 export function isAnswered(at, marks) {
+  if (at.question.kind === "edit") return Boolean(answerOf(at, marks)?.value.answer.trim()) // empty while it is written
   return Boolean(answerOf(at, marks)) || (at.question.kind === "mark" && marksOf(at, marks).length > 0)
 }
 

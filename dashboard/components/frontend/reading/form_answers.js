@@ -35,7 +35,9 @@ export function jump(page, key) {
   const rows = formRows(page)
   const at = rows.findIndex(({ slot }) => slot === rowHere(page)?.slot)
   const mine = ({ question }) => question.key === key
-  chooseRow(page, rows.slice(at + 1).find(mine) ?? rows.find(mine))
+  const row = rows.slice(at + 1).find(mine) ?? rows.find(mine)
+  chooseRow(page, row)
+  if (row?.question.kind === "edit") page.editor.area.focus()
 }
 
 // Up and down: the sentences of a report whose words are marked, else the questions.
@@ -116,7 +118,7 @@ export function removeFinding(page, view, mark) {
 export function removeHere(page) {
   const view = page.view()
   const row = view && rowHere(page, view)
-  if (!row || !page.data.open) return
+  if (!row || !page.data.open || row.question.kind === "edit") return
   const mark = view.marks.find(({ value }) => value.id && value.id === page.chosen.mark)
   if (mark) {
     removeFinding(page, view, mark)
@@ -155,6 +157,7 @@ export function textHere(page, view = page.view()) {
 }
 
 export function startWriting(page) {
+  if (rowHere(page)?.question.kind === "edit") return page.editor.area.focus()
   if (page.data.open && textHere(page) !== null) page.type("answer")
 }
 

@@ -8,7 +8,8 @@ export function drawForm(page, view) {
   const form = page.$(".form")
   form.hidden = page.kind !== "answer"
   if (form.hidden) return
-  const rows = formRows(page, view)
+  const rows = formRows(page, view).filter(({ question }) => question.kind !== "edit") // which has a field of its own
+  form.hidden = !rows.length
   const here = rowHere(page, view)
   let before = null
   form.replaceChildren(...rows.flatMap((row) => {

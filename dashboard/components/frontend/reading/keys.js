@@ -25,6 +25,10 @@ export const KEYS = {
     ["↑ ↓", "sentence before, after"], ["1", "does not support"], ["2", "partly supports"], ["3", "supports"],
     ["H", "hide or show what is highlighted"],
   ],
+  edit: [
+    ["E", "write the report"], ["Ctrl + Enter", "finish the case, go to the next"], ["Esc", "leave the text: the other keys work then"],
+    ["Ctrl + Z", "undo what was typed, as in any text; with Shift: redo"], ["Y", "keep the own text, where another tab changed it"],
+  ],
   label: [
     ["↑ ↓", "observation before, after"], ["1", "cannot be judged"], ["2", "absent"], ["3", "uncertain"], ["4", "present"],
     ["A", "all that have no answer: absent"],
@@ -56,6 +60,7 @@ export function pressed(page, event) {
     event.stopImmediatePropagation()
   }
   if (target === page.$(".typing textarea")) return whileTyping(page, event, take)
+  if (page.editor && target === page.editor.area && !page.overs) return whileEditing(page, event, take)
   if (event.ctrlKey || event.metaKey || event.altKey) return
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key
   if (page.overs) return overSheet(page, key, take)
@@ -85,7 +90,7 @@ function meaning(page, key, shift) {
     v: () => page.giveImage(true), s: () => significance(page), m: () => nextMark(page),
     Delete: () => remove(page), Backspace: () => remove(page),
     a: () => answerOthers(page), d: () => nextDisputed(page),
-    y: () => page.conflict && page.useMine(), Escape: () => page.say(""),
+    y: () => (page.editor?.refused.has(page.at) ? page.editor.choose(true) : page.conflict && page.useMine()), Escape: () => page.say(""),
     ArrowUp: () => move(page, -1), ArrowDown: () => move(page, 1),
     ArrowLeft: () => moveWord(page, -1, shift), ArrowRight: () => moveWord(page, 1, shift),
   }[key]
@@ -100,6 +105,17 @@ function whileTyping(page, event, take) {
     take()
     page.typed(true)
   } else event.stopPropagation() // Streamlit must not take C and R for itself
+}
+
+function whileEditing(page, event, take) {
+  if (event.isComposing) return event.stopPropagation()
+  if (event.key === "Escape") {
+    take()
+    page.root.focus({ preventScroll: true })
+  } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    take()
+    page.next()
+  } else event.stopPropagation()
 }
 
 function overSheet(page, key, take) {

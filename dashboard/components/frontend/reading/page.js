@@ -4,6 +4,7 @@
 import { make } from "../dom.js"
 import { Viewer } from "../viewer/viewer.js"
 import { answer, backTo } from "./answering.js"
+import { Editor } from "./editor.js"
 import { drawCase } from "./drawing.js"
 import { act, listen } from "./events.js"
 import { Outbox } from "./outbox.js"
@@ -23,6 +24,7 @@ export class Reading {
   constructor(root) {
     this.root = root
     this.viewer = new Viewer(root.querySelector(".viewer"))
+    this.editor = new Editor(this)
     this.sender = new Sender(this)
     this.clock = new ReadingClock()
     this.screens = new Map() // what the server knows of each case
@@ -61,6 +63,7 @@ export class Reading {
   // What was typed is kept, and the next page may take over the outbox at once.
   leave() {
     if (this.typing && this.typing !== "skip") this.typed(false)
+    this.editor.flush()
     this.outbox?.keep(0)
   }
 
@@ -82,7 +85,9 @@ export class Reading {
     this.sender.heard(data)
     if (data.ack && this.outbox) this.acknowledge(data.ack)
     if (data.problem) this.say(data.problem)
+    if (this.at && data.session && !data.places.some(([id]) => id === this.at)) this.at = null // the next sitting opened
     if (!this.at && data.at && this.data) this.enter(first)
+    if (this.overs === "end" && data.ack) this.over("end") // when the next sitting opens is known once the last case is stored
     this.draw()
     this.sender.send()
   }
@@ -104,6 +109,7 @@ export class Reading {
     const health = await fetch(new URL("_stcore/health", document.baseURI), { cache: "no-store" }).catch(() => null)
     if (!health?.ok || !this.sender.silent || this.events.signal.aborted) return
     browserStorage("sessionStorage").setItem(`${this.outbox.prefix}at`, this.at)
+    this.reloads = true
     location.reload()
   }
 
@@ -112,10 +118,15 @@ export class Reading {
     if (!change) return
     if (ack.status === "saved") {
       this.savedAt = new Date()
+      if (ack.told) this.say(ack.told)
     } else if (change.do === "open") {
       this.seen.delete(change.screen)
       if (change.screen === this.at && this.seen.has(this.from)) this.go(this.from)
       if (this.data.open) this.over("time", ack.message)
+    } else if (ack.status === "conflict" && change.do === "edit") {
+      this.editor.notTaken(change)
+    } else if (change.do === "edit") {
+      this.editor.notTaken(change, ack.message)
     } else if (ack.status === "conflict") {
       this.conflict = change
       const mine = change.do === "mark" || change.do === "annotate" ? "Use mine instead (Y)" : ""
@@ -211,8 +222,13 @@ export class Reading {
       this.outbox.add({ screen: id, do: "open" })
     }
     this.draw()
-    this.root.focus({ preventScroll: true })
+    this.focus()
     this.sender.send()
+  }
+
+  // Where keys go: into the text that is edited, else to the page.
+  focus() {
+    ;(this.editor.takesKeys && !this.overs ? this.editor.area : this.root).focus({ preventScroll: true })
   }
 
   step(by) {
@@ -226,7 +242,8 @@ export class Reading {
     const view = this.view()
     if (!view) return
     if (this.data.open && view.state === "pending") {
-      const lack = this.kind === "answer" ? missingAnswers(this.data.questions, view) : missing(this.kind, view, this.choices.observations)
+      if (!this.editor.finish(view)) return
+      const lack = this.kind === "answer" ? missingAnswers(this.data.questions, this.view()) : missing(this.kind, view, this.choices.observations)
       if (lack && this.warned !== this.at) {
         this.warned = this.at
         this.say(`Not answered yet: ${lack}. Answer, skip with a reason (X), or press N again to leave the case open.`)
@@ -280,7 +297,7 @@ export class Reading {
     this.overs = what
     const over = this.$(".over")
     over.hidden = !what
-    if (!what) return this.root.focus({ preventScroll: true })
+    if (!what) return this.focus()
     const sheet = over.querySelector(".sheet")
     sheet.classList.toggle("wide", what === "help")
     const done = make("button", { type: "button", className: "primary", text: what === "instructions" ? "Start (Enter)" : "Close (Enter)" })
@@ -308,7 +325,7 @@ export class Reading {
     this.typing = null
     if (what === "skip" && text.trim()) this.change({ do: "annotate", fields: { state: "skipped", skip_reason: text } })
     this.draw()
-    this.root.focus({ preventScroll: true })
+    this.focus()
     if (what === "skip" && text.trim()) this.step(1)
     if (what === "answer" && this.view()) advance(this, this.written)
   }
@@ -364,7 +381,7 @@ export class Reading {
     if (this.typing && this.typing !== "skip") return this.typed(true)
     this.typing = null
     this.draw()
-    this.root.focus({ preventScroll: true })
+    this.focus()
   }
 
   // ------------------------------------------------------------------------------------------------------------ time
@@ -403,7 +420,8 @@ export class Reading {
   giveImage(on) {
     this.onImage = on
     this.$(".image-keys").hidden = !on
-    ;(on ? this.$("canvas") : this.root).focus({ preventScroll: true })
+    if (on) this.$("canvas").focus({ preventScroll: true })
+    else this.focus()
   }
 
   act(name) {

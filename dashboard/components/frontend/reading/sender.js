@@ -70,6 +70,7 @@ export class Sender {
   next() {
     const { outbox, screens } = this.page
     for (let change = outbox.first; change; change = outbox.first) {
+      if (this.page.editor?.holds(change)) break // it is still being typed
       const what = settle(change, screens.get(change.screen), outbox.slots)
       if (what === "fetch") return { change: null, before: [change.screen] }
       if (what === "send") {

@@ -20,7 +20,7 @@ export function nameOf(mark) {
 // Tells what to do with it: "send", "fetch" its screen first, or "drop" it, since what it removes is gone.
 export function settle(change, screen, slots) {
   if (change.settled) return "send"
-  const marks = change.do === "mark" || change.do === "unmark"
+  const marks = ["mark", "edit", "unmark"].includes(change.do)
   if (!screen && (marks || change.do === "annotate")) return "fetch"
   if (change.do === "annotate") change.version = screen.version
   if (marks) {
@@ -41,10 +41,11 @@ export function onTop(screen, changes, slots) {
   const view = { ...screen, marks: screen.marks.map((mark) => ({ ...mark, id: mark.slot })) }
   for (const change of changes) {
     if (change.screen !== screen.id) continue
-    const id = change.slot || slots.get(change.of) || change.of || (change.do === "mark" && slotOf(change.mark))
+    const gives = change.do === "mark" || change.do === "edit"
+    const id = change.slot || slots.get(change.of) || change.of || (gives && slotOf(change.mark))
     const found = view.marks.findIndex((mark) => mark.id === id)
-    if (change.do === "mark" && found >= 0) view.marks[found] = { ...view.marks[found], ...change.mark }
-    else if (change.do === "mark") view.marks.push({ ...change.mark, id: change.key, slot: "", local: change.key })
+    if (gives && found >= 0) view.marks[found] = { ...view.marks[found], ...change.mark }
+    else if (gives) view.marks.push({ ...change.mark, id: change.key, slot: "", local: change.key })
     else if (change.do === "unmark" && found >= 0) view.marks.splice(found, 1)
     else if (change.do === "annotate") Object.assign(view, change.fields)
   }

@@ -9,7 +9,8 @@ export function sheetOf(page, what, words) {
   return SHEETS[what](page, words)
 }
 
-function help({ kind, data }) {
+function help({ kind: of, data, editor }) {
+  const kind = editor.question ? "edit" : of
   const titles = { [kind]: "Answer", always: "Case", image: "Image" }
   const own = data.questions.filter(({ key }) => key).map(({ key, ask }) => [key.toUpperCase(), ask])
   const columns = Object.entries(titles).map(([name, title]) => {
@@ -27,18 +28,20 @@ function instructions({ data }) {
     make("p", { className: "instructions", text: data.instructions || "There are no special instructions." }),
     make("p", { text: data.question }),
     make("p", {
-      text: `${data.places.length} cases.${limit} Every mark is saved at once; you can stop at any time and go on later, ` +
+      text: `${data.sitting && `${data.sitting}: `}${data.places.length} cases.${limit} Every mark is saved at once; you can stop at any time and go on later, ` +
         "on another machine too. Press ? for the keys.",
     }),
   ]
 }
 
 function end(page) {
+  const { data } = page
   const states = page.data.places.map((place) => page.stateOf(place))
   const count = (wanted) => states.filter(([state]) => state === wanted).length
   const open = count("pending")
   const flagged = states.filter(([, each]) => each).length
   const next = !page.data.open ? "The session is closed."
+    : !open && data.following ? data.following
     : open ? "G goes to the first case that is not read."
     : "You can go back and change answers until the session is closed."
   return [

@@ -11,7 +11,7 @@ export function drawTop(page) {
   const ids = data.places.map(([id]) => id)
   const read = states.filter(([state]) => state !== "pending").length
   page.$(".title").textContent = data.title
-  page.$(".case").textContent = `Case ${ids.indexOf(page.at) + 1} of ${ids.length} · ${read} read`
+  page.$(".case").textContent = `${data.sitting && `${data.sitting} · `}Case ${ids.indexOf(page.at) + 1} of ${ids.length} · ${read} read`
   page.$(".pace").textContent = pace(data, page.clock.active, read, ids.length)
   drawSaved(page)
   drawPlaces(page, ids, states)
