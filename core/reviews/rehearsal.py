@@ -21,6 +21,7 @@ from core.observations import OBSERVATIONS, LabelState
 from core.reviews.adjudication import adjudicate
 from core.reviews.database import Database
 from core.reviews.design import REFERENCE, Case, Design, read_design
+from core.reviews.planted import NOTHING_PLANTED, Planted
 from core.reviews.progress import session_progress
 from core.reviews.rubrics import ERROR_KINDS, SUPPORT, Mark, MarkKind, ReviewError
 from core.reviews.schema import cases, screens
@@ -92,11 +93,13 @@ class World:
         seed: of all that is drawn.
         systems: how many times as many errors as usual each system makes.
         readers: how many times as long as usual each reader takes.
+        planted: what is not drawn, but said beforehand.
     """
 
     seed: int
     systems: Mapping[str, float]
     readers: Mapping[str, float]
+    planted: Planted = NOTHING_PLANTED
 
     def random(self, *names: object) -> np.random.Generator:
         """A source of chance for something, the same in every rehearsal with this seed."""
@@ -196,18 +199,22 @@ def copied(database: Database, who: Actor, session_id: str) -> tuple[Design, lis
     return replace(design, studies=listed), found
 
 
-def world_of(design: Design, pool: Sequence[Case], readers: Sequence[str], seed: int) -> World:
-    """Draw what is true in a rehearsal."""
+def world_of(
+    design: Design, pool: Sequence[Case], readers: Sequence[str], seed: int, planted: Planted = NOTHING_PLANTED
+) -> World:
+    """Draw what is true in a rehearsal, but for what is planted.
+
+    Raises:
+        ReviewError: something is planted of a system or an answer that the design does not have.
+    """
     empty = World(seed, {}, {})
     systems = sorted(design.models or {model for case in pool for model in case.reports})
-    return World(
-        seed,
-        {
-            each: 0.4 if each == REFERENCE else math.exp(empty.random("system", each).normal(0, 0.35))
-            for each in systems
-        },
-        {each: math.exp(empty.random("pace", each).normal(0, 0.3)) for each in readers},
-    )
+    planted.check(systems, design.questions)
+    drawn = {
+        each: 0.4 if each == REFERENCE else math.exp(empty.random("system", each).normal(0, 0.35)) for each in systems
+    }
+    paces = {each: math.exp(empty.random("pace", each).normal(0, 0.3)) for each in readers}
+    return World(seed, {**drawn, **planted.systems}, paces, planted)
 
 
 def rehearse(
@@ -218,6 +225,8 @@ def rehearse(
     readers: int,
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    planted: Planted = NOTHING_PLANTED,
 ) -> tuple[str, World]:
     """Make a session in an empty database, let synthetic readers read it and a third settle it, and close it.
 
@@ -229,12 +238,13 @@ def rehearse(
         readers: how many.
         seed: equal seeds give equal answers, orders and times.
         progress: called with (read, all) screens, without those of the third reader.
+        planted: effects that the session's figures should find.
 
     Returns:
         The id of the closed session, and what was true in it.
 
     Raises:
-        ReviewError: the database holds something, or the design does not fit the cases.
+        ReviewError: the database holds something, or the design does not fit the cases or what is planted.
     """
     names = synthetic_readers(readers)
     owner = first_admin(database, OWNER)
@@ -243,7 +253,7 @@ def rehearse(
         set_role(database, owner, name, "reader")
     secret = hash_of(["rehearsal", seed])[:32]
     session_id = create_session(database, owner, replace(design, readers=names), pool, secret=secret)
-    world = world_of(design, pool, (*names, third), seed)
+    world = world_of(design, pool, (*names, third), seed, planted)
     read_session(database, owner, session_id, world, clock, progress)
     try:
         adjudicate(database, owner, session_id, third)
@@ -310,6 +320,7 @@ def _read(
     open_screen(database, who, screen.id)
     slow = math.exp(world.random("case", screen.study_id).normal(0, 0.3))
     seconds = _SECONDS * slow * world.readers.get(who.name, 1.0) * math.exp(random.normal(0, 0.35))
+    seconds *= float(np.mean([world.planted.seconds.get(model, 1.0) for model in models.values()] or [1.0]))
     seconds = min(round(seconds, 1), MAX_SECONDS)
     clock.pass_by(seconds)
     spend(database, who, screen.id, seconds, key=f"{screen.id}/time")
