@@ -133,6 +133,17 @@ TABLES: Mapping[str, tuple[str, Mapping[str, Column]]] = {
         "One row a study: what readers saw beside the image.",
         {"study": _STUDY},
     ),
+    "amendments": (
+        "One row a change of the session's design, readers, access or state, from its making on.",
+        {
+            "date": Column("date", "When."),
+            "by": Column("text", "Who changed it."),
+            "what": Column("text", "What was changed."),
+            "before": Column("text", "As it was; empty: there was nothing."),
+            "after": Column("text", "As it was from then on."),
+            "reason": Column("text", "As it was given; may be empty."),
+        },
+    ),
 }
 """About each table, and its columns in their order. Of `studies` further columns are named by what is known."""
 

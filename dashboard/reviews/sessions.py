@@ -30,6 +30,7 @@ from core.reviews.store import (
 from core.types import CXRLensError
 from dashboard import access
 from dashboard.plain import plain, plain_message
+from dashboard.reviews import people
 from dashboard.reviews.design_form import HOW
 from dashboard.reviews.results import show_results
 
@@ -174,8 +175,10 @@ def show_session(who: Actor, session_id: str) -> None:
     progress = session_progress(access.database(), who, session_id)
     st.header(plain(progress.design.title))
     _show_readers(progress)
-    with st.expander("Design"):
+    with st.expander("Design", icon=":material/description:"):
         _show_design(progress)
+        people.offer_sheet(progress)
+    people.show_people(who, progress)
     if progress.state == "open":
         left, right = st.columns(2, gap="medium")
         with left:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from core.reviews.database import Database
 from core.reviews.rubric_library import rubric_of
 from core.reviews.rubrics import Mark, ReviewError, Rubric
 from core.reviews.schema import AnyRow, cases, marks, screens, sessions
-from core.reviews.store.actors import Actor, Role, not_there, require_role
+from core.reviews.store.actors import Actor, Role, not_there, require_role, require_session
 
 ScreenState = Literal["pending", "done", "skipped"]
 
@@ -115,6 +116,7 @@ def next_screen(database: Database, who: Actor, session_id: str) -> str | None:
     )
     with database.read() as connection:
         require_role(connection, who, *get_args(Role))
+        require_session(who, session_id)
         return connection.scalar(query)
 
 
@@ -122,6 +124,7 @@ def list_screens(database: Database, who: Actor, session_id: str) -> list[tuple[
     """(id, state, flagged) of the actor's own screens of a session, in order."""
     with database.read() as connection:
         require_role(connection, who, *get_args(Role))
+        require_session(who, session_id)
         rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name})
         return [(row.id, row.state, row.flagged) for row in rows]
 
@@ -134,11 +137,13 @@ class Progress:
         state: of the session, "open" or "closed".
         screens: (id, state, flagged) of the reader's own, in order.
         seconds: of active reading so far.
+        usual: seconds of active reading of a screen, median of those read; None before the first.
     """
 
     state: str
     screens: tuple[tuple[str, ScreenState, bool], ...]
     seconds: float
+    usual: float | None
 
 
 def progress(database: Database, who: Actor, session_id: str) -> Progress:
@@ -149,12 +154,14 @@ def progress(database: Database, who: Actor, session_id: str) -> Progress:
     """
     with database.read() as connection:
         require_role(connection, who, *get_args(Role))
+        require_session(who, session_id)
         rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name}).all()
         session = connection.execute(_SESSION, {"session": session_id}).first()
     if not rows or session is None:
         raise not_there(who, "session", session_id)
     found = tuple((row.id, row.state, row.flagged) for row in rows)
-    return Progress(session.state, found, sum(row.seconds for row in rows))
+    read = [row.seconds for row in rows if row.state == "done" and row.seconds > 0]
+    return Progress(session.state, found, sum(row.seconds for row in rows), median(read) if read else None)
 
 
 def writers(database: Database, who: Actor, screen_id: str) -> dict[str, tuple[str, str]]:
@@ -239,7 +246,7 @@ def own_screen(connection: Connection, who: Actor, screen_id: str) -> tuple[AnyR
     """An own screen and its session. Researchers and admins can read too, but only their own screens."""
     require_role(connection, who, *get_args(Role))
     screen = connection.execute(_OWN_SCREEN, {"screen": screen_id, "reader": who.name}).first()
-    if screen is None:
+    if screen is None or (who.only and who.only != screen.session_id):
         raise not_there(who, "screen", screen_id)
     return screen, connection.execute(_SESSION, {"session": screen.session_id}).one()
 

@@ -19,7 +19,7 @@ from core.reviews.design import Case, Design, Screen, choose, plan
 from core.reviews.rubric_library import find_rubric, rubric_of, shipped_rubrics
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import AnyRow, cases, screens, sessions, users
-from core.reviews.store.actors import NO_ROLE, Actor, not_there, require_role
+from core.reviews.store.actors import NO_ROLE, Actor, not_there, require_role, require_session
 
 _BEING_READ = (
     sa.select(screens.c.study_id)
@@ -101,7 +101,7 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
         connection.execute(cases.insert(), texts)
         by_id = {case.study_id: case for case in chosen}
         for reader, laid_out in planned.items():
-            _insert_screens(connection, session_id, reader, laid_out, by_id)
+            insert_screens(connection, session_id, reader, laid_out, by_id)
         content = {
             "session": row,
             "cases": hash_of(texts),
@@ -111,9 +111,10 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
     return session_id
 
 
-def _insert_screens(
+def insert_screens(
     connection: Connection, session_id: str, reader: str, laid_out: Sequence[Screen], by_id: Mapping[str, Case]
 ) -> None:
+    """Store what one reader will see, in order; ``by_id`` has the case of each study."""
     ids = [uuid.uuid4().hex for _ in laid_out]
     rows = [
         screen_row(
@@ -158,6 +159,8 @@ def list_sessions(database: Database, who: Actor, *, to_read: bool = False) -> l
         query = query.where(screens.c.reader == who.name)
     elif who.role == "researcher":
         query = query.where(sessions.c.owner == who.name)
+    if who.only:
+        query = query.where(sessions.c.id == who.only)
     with database.read() as connection:
         require_role(connection, who, "reader", "researcher", "admin")
         rows = connection.execute(query).all()
@@ -169,8 +172,11 @@ def list_sessions(database: Database, who: Actor, *, to_read: bool = False) -> l
     return found
 
 
-def close_session(database: Database, who: Actor, session_id: str) -> None:
+def close_session(database: Database, who: Actor, session_id: str, *, reason: str = "") -> None:
     """End a session: nothing can be marked afterwards, and it can be unblinded. Cannot be taken back.
+
+    Args:
+        reason: for the record of changes.
 
     Raises:
         NotAllowedError: it is not the actor's.
@@ -180,7 +186,7 @@ def close_session(database: Database, who: Actor, session_id: str) -> None:
         if session.state == "closed":
             return
         connection.execute(sessions.update().where(sessions.c.id == session_id).values(state="closed"))
-        before, after = {"state": "open"}, {"state": "closed"}
+        before, after = {"state": "open"}, {"state": "closed"} | ({"reason": reason} if reason else {})
         key = f"close/{session_id}"
         database.record(connection, who.name, key, "close", session_id=session_id, before=before, after=after)
 
@@ -196,6 +202,7 @@ def unblind(database: Database, who: Actor, session_id: str) -> dict[str, dict[s
     with database.read() as connection:
         if who.role == "reader":
             require_role(connection, who, "reader")
+            require_session(who, session_id)
             query = query.where(screens.c.reader == who.name)
             session = connection.execute(sa.select(sessions).where(sessions.c.id == session_id)).first()
         else:
@@ -231,6 +238,7 @@ def owned_session(connection: Connection, who: Actor, session_id: str) -> AnyRow
         NotAllowedError: it is not there, or not theirs.
     """
     require_role(connection, who, "researcher", "admin")
+    require_session(who, session_id)
     row = connection.execute(sa.select(sessions).where(sessions.c.id == session_id)).first()
     if row is None or (who.role != "admin" and row.owner != who.name):
         raise not_there(who, "session", session_id)
