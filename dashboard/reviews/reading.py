@@ -81,6 +81,7 @@ def respond(database: Database, who: Actor, session_id: str, request: Request | 
             "open": known.state == "open",
             "places": [list(each) for each in known.screens],
             "seconds": known.seconds,
+            "usual": known.usual,
             "seconds_left": read[0].seconds_left,
             "title": read[0].title,
             "kind": read[0].rubric.mark,

@@ -54,6 +54,7 @@ function drawTyping(page, view) {
     answer: () => ({ words: `${page.written.question.ask} (saved as you type)`, text: textHere(page, view), limit: page.written.question.limit }),
   }[page.typing]()
   box.querySelector("span").textContent = words
+  page.$('[data-go="typed"]').replaceChildren(page.typing === "skip" ? "Skip " : "Save ", make("kbd", { text: page.typing === "skip" ? "Enter" : "Ctrl + Enter" }))
   area.maxLength = limit
   area.value = text
   area.focus()

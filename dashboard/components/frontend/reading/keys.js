@@ -7,6 +7,7 @@ export const KEYS = {
     ["N", "finish the case, go to the next"], ["P", "previous case"], ["G", "first case not read yet"], ["U", "undo"],
     ["F", "flag the case"], ["C", "comment"], ["X", "skip with a reason, or take that back"],
     ["D", "as third reader: the next disagreement that is not settled"],
+    [".", "a break: the time stands still until you go on"], [",", "the image in a second window, and back"],
     ["V", "keys work on the image; Esc: on the report again"], ["I", "instructions"], ["?", "these keys"],
   ],
   image: [
@@ -36,7 +37,7 @@ export const KEYS = {
     ["A", "the usual answer for all rows that have none, where there is one"], ["Delete", "take the answer or the mark back"],
   ],
 }
-const ACTS = { n: "next", p: "previous", u: "undo", f: "flag", c: "comment", x: "skip", g: "first", i: "instructions", "?": "help", h: "heat" }
+const ACTS = { n: "next", p: "previous", u: "undo", f: "flag", c: "comment", x: "skip", g: "first", i: "instructions", "?": "help", h: "heat", ".": "pause", ",": "second" }
 const ZOOM = { "+": "in", "=": "in", "-": "out", 0: "reset" }
 const FIELDS = "input, textarea, select, [contenteditable], [role=combobox]"
 

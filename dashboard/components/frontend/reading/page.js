@@ -11,6 +11,7 @@ import { answerOf, missingAnswers } from "./form.js"
 import { advance, give, rowHere } from "./form_answers.js"
 import { firstChoice, missing } from "./questions.js"
 import { ReadingClock } from "./reading_clock.js"
+import { SecondWindow } from "./second_window.js"
 import { Sender } from "./sender.js"
 import { onTop, slotOf } from "./settling.js"
 import { sheetOf } from "./sheets.js"
@@ -18,11 +19,13 @@ import { browserStorage } from "./storage.js"
 import { drawTop } from "./top.js"
 
 const TELL_TIME_EVERY = 20 // seconds
+const CLOSING = { instructions: "Start (Enter)", pause: "Go on (Enter)" }
 
 export class Reading {
   constructor(root) {
     this.root = root
-    this.viewer = new Viewer(root.querySelector(".viewer"))
+    this.second = new SecondWindow(this)
+    this.own = new Viewer(root.querySelector(".viewer"))
     this.sender = new Sender(this)
     this.clock = new ReadingClock()
     this.screens = new Map() // what the server knows of each case
@@ -34,7 +37,7 @@ export class Reading {
     this.typing = null // "comment", "skip" or "answer", while the field is open
     this.written = null // the row that is answered by what is typed
     this.region = null // drawn on the image, for the next mark: left, top, right, bottom, fractions
-    this.viewer.ask = (region) => {
+    this.own.ask = (region) => {
       this.region = region
       this.draw()
     }
@@ -45,6 +48,11 @@ export class Reading {
     this.timer = setInterval(() => this.tick(), 1000)
   }
 
+  // Where the image is: in this window, or in one of its own.
+  get viewer() {
+    return this.second.viewer ?? this.own
+  }
+
   $(selector) {
     return this.root.querySelector(selector)
   }
@@ -53,7 +61,8 @@ export class Reading {
     this.sender.close()
     this.leave()
     this.events.abort()
-    this.viewer.close()
+    this.second.close()
+    this.own.close()
     clearInterval(this.timer)
     clearTimeout(this.pause)
   }
@@ -104,6 +113,7 @@ export class Reading {
     const health = await fetch(new URL("_stcore/health", document.baseURI), { cache: "no-store" }).catch(() => null)
     if (!health?.ok || !this.sender.silent || this.events.signal.aborted) return
     browserStorage("sessionStorage").setItem(`${this.outbox.prefix}at`, this.at)
+    this.reloads = true
     location.reload()
   }
 
@@ -283,7 +293,7 @@ export class Reading {
     if (!what) return this.root.focus({ preventScroll: true })
     const sheet = over.querySelector(".sheet")
     sheet.classList.toggle("wide", what === "help")
-    const done = make("button", { type: "button", className: "primary", text: what === "instructions" ? "Start (Enter)" : "Close (Enter)" })
+    const done = make("button", { type: "button", className: "primary", text: CLOSING[what] ?? "Close (Enter)" })
     done.onclick = () => this.over(null)
     sheet.replaceChildren(...sheetOf(this, what, words), done)
     sheet.focus()
@@ -377,6 +387,7 @@ export class Reading {
   tick() {
     if (!this.data || !this.at) return
     this.outbox.adopt()
+    this.second.look()
     this.countTime()
     if (this.clock.active >= TELL_TIME_EVERY) this.tellTime()
     drawTop(this)
@@ -392,6 +403,11 @@ export class Reading {
     if (this.data.seconds_left !== null) this.data.seconds_left -= seconds
     this.outbox.add({ screen: this.at, do: "time", seconds })
     this.sender.send()
+  }
+
+  // Whether something that the reader did is not stored yet.
+  get saves() {
+    return Boolean(this.outbox?.changes.some(({ do: what }) => what !== "time" && what !== "open"))
   }
 
   // Another tab may have changed something.

@@ -2,7 +2,7 @@
 import { make } from "../dom.js"
 import { KEYS } from "./keys.js"
 
-const SHEETS = { help, instructions, end, time }
+const SHEETS = { help, instructions, end, time, pause }
 
 // Elements of a sheet; ``words`` are the server's, of the sheet "time".
 export function sheetOf(page, what, words) {
@@ -45,6 +45,13 @@ function end(page) {
     make("h2", { text: open ? "This is the last case" : "All cases are read. Thank you." }),
     make("p", { text: `${count("done")} done, ${count("skipped")} skipped, ${open} not read, ${flagged} flagged.` }),
     make("p", { text: next }),
+  ]
+}
+
+function pause() {
+  return [
+    make("h2", { text: "A break" }),
+    make("p", { text: "The time stands still, and everything is saved. Go on whenever you like; you can also close the page." }),
   ]
 }
 

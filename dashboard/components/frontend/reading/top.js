@@ -17,14 +17,14 @@ export function drawTop(page) {
   drawPlaces(page, ids, states)
 }
 
-// What is known of time, in words: ``active`` are seconds that were not told yet.
-export function pace({ open, seconds, seconds_left: left }, active, read, cases) {
+// What is known of time, in words: ``usual`` is the reader's median for a case in seconds, null before the first; ``active``
+// are seconds that were not told yet.
+export function pace({ open, usual, seconds_left: left }, active, read, cases) {
   if (!open) return "closed: nothing can be changed"
   const parts = []
-  if (read) {
-    const each = (seconds + active) / read
-    parts.push(`${Math.round(each)} s a case`)
-    if (read < cases) parts.push(`about ${Math.max(1, Math.round((each * (cases - read)) / 60))} min to go`)
+  if (usual) {
+    if (usual >= 0.5) parts.push(`${Math.round(usual)} s a case`)
+    if (read < cases) parts.push(`about ${Math.max(1, Math.ceil((usual * (cases - read)) / 60))} min left`)
   }
   if (left !== null) parts.push(`${minutes(left - active)} of your time left`)
   return parts.join(" · ")
@@ -34,7 +34,7 @@ function drawSaved(page) {
   const { unsaved } = page.sender
   const { changes } = page.outbox
   const saved = page.$(".saved")
-  const waiting = changes.filter(({ do: what }) => what !== "time" && what !== "open").length
+  const waiting = page.saves
   saved.dataset.state = unsaved ? "unsaved" : waiting ? "saving" : "saved"
   saved.title = unsaved
   if (unsaved) saved.textContent = `Not saved yet (${changes.length} waiting)`
