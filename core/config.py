@@ -465,7 +465,9 @@ def to_dict(config: Any) -> dict[str, Any]:
         value = getattr(config, each.name)
         if dataclasses.is_dataclass(value):
             value = to_dict(value)
-        plain[each.name] = list(value) if isinstance(value, tuple) else value
+        if isinstance(value, tuple):
+            value = [to_dict(one) if dataclasses.is_dataclass(one) else one for one in value]
+        plain[each.name] = value
     return plain
 
 

@@ -57,7 +57,7 @@ def test_the_index_leads_to_every_study() -> None:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_study_is_rehearsed_by_its_command_and_its_tables_are_of_its_files(name: str, tmp_path: Path) -> None:
-    out = simulated(name, tmp_path / "out", "--studies", 2)
+    out = simulated(name, tmp_path / "out", "--studies", 2, "--readers", 2)
     kept = STUDIES / name / "tables.md"
     hashed = inputs_hash(STUDIES / name)
     assert f"`{hashed}`" in kept.read_text(encoding="utf-8"), f"docs/studies/{name}/tables.md is of other files"

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from core.config import to_dict
 from core.reviews.database import Database, check_text
-from core.reviews.design import Case, models_of, plan, read_design
+from core.reviews.design import Case, Design, plan, practice_screens, read_design
 from core.reviews.rubrics import COMMENT_LIMIT, ReviewError
 from core.reviews.schema import AnyRow, cases, events, screens, sessions, users
 from core.reviews.store.actors import NO_ROLE, Actor
@@ -110,7 +110,7 @@ def amend(
     return [CHANGEABLE[name] for name in names]
 
 
-def _add_readers(connection: Connection, session: AnyRow, design: Any, added: Sequence[str]) -> None:
+def _add_readers(connection: Connection, session: AnyRow, design: Design, added: Sequence[str]) -> None:
     may_read = users.c.name.in_(added) & (users.c.role != NO_ROLE)
     known = set(connection.scalars(sa.select(users.c.name).where(may_read)))
     if missing := [name for name in added if name not in known]:
@@ -124,10 +124,11 @@ def _add_readers(connection: Connection, session: AnyRow, design: Any, added: Se
         bundles.setdefault(row.study_id, {}).update(row.bundles)
     texts = connection.execute(sa.select(cases).where(cases.c.session_id == session.id).order_by(cases.c.study_id))
     stored = [Case(row.study_id, image[row.study_id], row.reports, bundles[row.study_id]) for row in texts]
-    own = replace(design, readers=tuple(added), models=models_of(design, stored))
+    own = replace(design, readers=tuple(added))
     by_id = {case.study_id: case for case in stored}
-    for reader, laid_out in plan(own, stored, session.secret).items():
-        insert_screens(connection, session.id, reader, laid_out, by_id)
+    read = [case for case in stored if case.study_id not in design.practice_studies]
+    for reader, laid_out in plan(own, read, session.secret).items():
+        insert_screens(connection, session.id, reader, laid_out, by_id, practice_screens(design))
 
 
 def amendments(database: Database, who: Actor, session_id: str) -> tuple[Amendment, ...]:

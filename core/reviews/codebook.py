@@ -136,7 +136,7 @@ TABLES: Mapping[str, tuple[str, Mapping[str, Column]]] = {
     "amendments": (
         "One row a change of the session's design, readers, access or state, from its making on.",
         {
-            "date": Column("date", "When."),
+            "date": Column("date", "When it was changed."),
             "by": Column("text", "Who changed it."),
             "what": Column("text", "What was changed."),
             "before": Column("text", "As it was; empty: there was nothing."),

@@ -136,10 +136,11 @@ def invented_cases(design: Design, seed: int) -> list[Case]:
     """Phantoms as cases of a design without reports yet: the reports are the reference, changed by lot."""
     from core.studies.phantom import PhantomSource
 
-    wanted = design.studies.count or len(design.studies.ids) or STUDIES
+    wanted = (design.studies.count or len(design.studies.ids) or STUDIES) + len(design.practice)
     source = PhantomSource(wanted, seed)
     studies = [source.study(study_id) for study_id in source.study_ids]
     systems = design.models or ("system one", "system two", REFERENCE)
+    systems = tuple(dict.fromkeys((*systems, *(model for each in design.practice for model in each.models))))
     found = []
     for number, study in enumerate(studies):
         other = studies[(number + 1) % len(studies)].findings
@@ -148,9 +149,12 @@ def invented_cases(design: Design, seed: int) -> list[Case]:
             for system in systems
         }
         found.append(Case(study.study_id, "", reports, labels=study.labels, context=dict(study.context)))
+    practised = len(found) - len(design.practice)
+    read, practice = found[:practised], found[practised:]
     if design.studies.how == "listed":  # a list of ids of real studies
-        found = [replace(case, study_id=name) for case, name in zip(found, design.studies.ids, strict=True)]
-    return found
+        read = [replace(case, study_id=name) for case, name in zip(read, design.studies.ids, strict=True)]
+    named = zip(practice, design.practice_studies, strict=True)
+    return read + [replace(case, study_id=name) for case, name in named]
 
 
 def _changed(text: str, other: str, seed: int, number: int, system: str) -> str:
@@ -195,7 +199,8 @@ def copied(database: Database, who: Actor, session_id: str) -> tuple[Design, lis
         for row in rows
     ]
     design = read_design(session.design)
-    listed = replace(design.studies, how="listed", count=0, ids=tuple(case.study_id for case in found))
+    read = tuple(case.study_id for case in found if case.study_id not in design.practice_studies)
+    listed = replace(design.studies, how="listed", count=0, ids=read)
     return replace(design, studies=listed), found
 
 

@@ -27,6 +27,7 @@ from core.studies.source import Source
 from core.text import sentence_spans, split_sentences
 from core.types import CXRLensError, FloatImage, Geometry
 from dashboard.components.viewer import Overlay, pack
+from dashboard.read.filter_words import stands_out
 from dashboard.reviews.pool import open_named
 from dashboard.services.bundles import model_in_use
 
@@ -237,9 +238,16 @@ def _maps(screen: ReaderScreen, report: Written, source: Source, shape: tuple[in
             if parts[0].values.ndim == 1:
                 shares = np.abs(parts[0].values) / max(float(np.abs(parts[0].values).sum()), 1e-9)
                 best = np.argsort(-shares, kind="stable")[:3]
-                words = "Filter " + ", ".join(f"{CLUSTERS[each]} {shares[each]:.0%}" for each in best)
-                kind, place = "picture", square
-                values = filter_views(opened, subject.image).filtered[best[0]]
+                told = ", ".join(f"{CLUSTERS[each]} {shares[each]:.0%}" for each in best)
+                if stands_out(shares):
+                    words = (
+                        f"The film through the filter that counted most, not the film itself. Shares of filters: {told}"
+                    )
+                    kind, place = "picture", square
+                    values = filter_views(opened, subject.image).filtered[best[0]]
+                else:  # all filters counted alike: a picture of one of them would say nothing
+                    words = f"No filter stands out here ({told}; even: {1 / len(shares):.1%}): leave this sentence out."
+                    kind, place, values = "heat", _WHOLE, np.zeros((2, 2), np.float32)
             else:
                 words, kind, place = (
                     f"{METHODS[screen.explanation].title}: yellow most, violet least",

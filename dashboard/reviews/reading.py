@@ -8,6 +8,7 @@ reports could be looked up elsewhere. There a case is the number of its screen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from core.reviews.database import Database
@@ -82,6 +83,7 @@ def respond(database: Database, who: Actor, session_id: str, request: Request | 
             "places": [list(each) for each in known.screens],
             "seconds": known.seconds,
             "usual": known.usual,
+            "practice": known.practice,
             "seconds_left": read[0].seconds_left,
             "title": read[0].title,
             "kind": read[0].rubric.mark,
@@ -190,6 +192,9 @@ def _view(screen: ReaderScreen) -> dict[str, Any]:
         "comment": screen.comment,
         "seconds": screen.seconds,
         "version": screen.version,
+        "practice": screen.position < 0,
+        "feedback": None if screen.feedback is None else [asdict(each) for each in screen.feedback],
+        "why": screen.why,
     }
 
 

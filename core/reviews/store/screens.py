@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal, get_args
@@ -10,10 +10,12 @@ from typing import Any, Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from core.config import from_dict
 from core.reviews.database import Database
+from core.reviews.practice import Feedback, Practice, feedback
 from core.reviews.rubric_library import rubric_of
 from core.reviews.rubrics import Mark, ReviewError, Rubric
-from core.reviews.schema import AnyRow, cases, marks, screens, sessions
+from core.reviews.schema import AnyRow, cases, is_practice, marks, screens, sessions
 from core.reviews.store.actors import Actor, Role, not_there, require_role, require_session
 
 ScreenState = Literal["pending", "done", "skipped"]
@@ -29,12 +31,12 @@ _SHOWN_MARKS = (
     sa.select(marks).where(marks.c.screen_id == sa.bindparam("screen"), ~marks.c.deleted).order_by(marks.c.slot)
 )
 _OWN_SCREENS = (
-    sa.select(screens.c.id, screens.c.state, screens.c.flagged, screens.c.seconds)
+    sa.select(screens.c.id, screens.c.state, screens.c.flagged, screens.c.seconds, screens.c.position)
     .where(screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader"))
     .order_by(screens.c.position)
 )
-_COUNT_AND_SECONDS = sa.select(sa.func.count(), sa.func.sum(screens.c.seconds)).where(
-    screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader")
+_COUNT_AND_SECONDS = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(screens.c.seconds), 0)).where(
+    screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader"), ~is_practice
 )
 
 
@@ -60,7 +62,7 @@ class ReaderScreen:
     Attributes:
         id: of the screen.
         session_id: of its session.
-        position: from 0.
+        position: from 0; below 0 for practice.
         screens: how many this reader has.
         study_id: of the case.
         image_sha256: `design.image_sha256` of its image.
@@ -80,6 +82,8 @@ class ReaderScreen:
         seconds: of active reading so far.
         seconds_left: of the session's time limit, None without one.
         version: give it to `annotate`.
+        feedback: of a practice case that is done: what was expected.
+        why: of the same: what is told about it.
     """
 
     id: str
@@ -104,6 +108,8 @@ class ReaderScreen:
     seconds: float
     seconds_left: float | None
     version: int
+    feedback: tuple[Feedback, ...] | None = None
+    why: str = ""
 
 
 def next_screen(database: Database, who: Actor, session_id: str) -> str | None:
@@ -135,13 +141,15 @@ class Progress:
 
     Attributes:
         state: of the session, "open" or "closed".
-        screens: (id, state, flagged) of the reader's own, in order.
-        seconds: of active reading so far.
+        screens: (id, state, flagged) of the reader's own, in order, practice first.
+        practice: how many of them are for practice.
+        seconds: of active reading so far, without practice.
         usual: seconds of active reading of a screen, median of those read; None before the first.
     """
 
     state: str
     screens: tuple[tuple[str, ScreenState, bool], ...]
+    practice: int
     seconds: float
     usual: float | None
 
@@ -160,8 +168,10 @@ def progress(database: Database, who: Actor, session_id: str) -> Progress:
     if not rows or session is None:
         raise not_there(who, "session", session_id)
     found = tuple((row.id, row.state, row.flagged) for row in rows)
-    read = [row.seconds for row in rows if row.state == "done" and row.seconds > 0]
-    return Progress(session.state, found, sum(row.seconds for row in rows), median(read) if read else None)
+    real = [row for row in rows if row.position >= 0]
+    read = [row.seconds for row in real if row.state == "done" and row.seconds > 0]
+    spent, usual = sum(row.seconds for row in real), median(read) if read else None
+    return Progress(session.state, found, len(rows) - len(real), spent, usual)
 
 
 def writers(database: Database, who: Actor, screen_id: str) -> dict[str, tuple[str, str]]:
@@ -186,6 +196,7 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         case = case_of(connection, screen)
         rows = connection.execute(_SHOWN_MARKS, {"screen": screen_id}).all()
         total, left = _count_and_seconds_left(connection, screen, session)
+    told, why = _feedback(screen, session, rows)
     return ReaderScreen(
         id=screen.id,
         session_id=screen.session_id,
@@ -209,7 +220,18 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         seconds=screen.seconds,
         seconds_left=left,
         version=screen.version,
+        feedback=told,
+        why=why,
     )
+
+
+def _feedback(screen: AnyRow, session: AnyRow, rows: Sequence[AnyRow]) -> tuple[tuple[Feedback, ...] | None, str]:
+    """Of a practice case that is done: what was expected, and why."""
+    if screen.position >= 0 or screen.state != "done":
+        return None, ""
+    about = next(each for each in session.design["practice"] if each["study"] == screen.study_id)
+    practice = from_dict(Practice, about, "practice.")
+    return tuple(feedback(practice, rubric_of(session.design), screen, rows)), practice.why
 
 
 def open_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:

@@ -19,7 +19,7 @@ import { browserStorage } from "./storage.js"
 import { drawTop } from "./top.js"
 
 const TELL_TIME_EVERY = 20 // seconds
-const CLOSING = { instructions: "Start (Enter)", pause: "Go on (Enter)" }
+const CLOSING = { instructions: "Start (Enter)", pause: "Go on (Enter)", feedback: "Next case (Enter)" }
 
 export class Reading {
   constructor(root) {
@@ -91,6 +91,10 @@ export class Reading {
     this.sender.heard(data)
     if (data.ack && this.outbox) this.acknowledge(data.ack)
     if (data.problem) this.say(data.problem)
+    if (this.awaits && this.screens.get(this.awaits)?.feedback) {
+      this.awaits = null
+      this.over("feedback")
+    }
     if (!this.at && data.at && this.data) this.enter(first)
     this.draw()
     this.sender.send()
@@ -243,6 +247,10 @@ export class Reading {
         return
       }
       if (!lack) this.change({ do: "annotate", fields: { state: "done" } })
+      if (!lack && view.practice) {
+        this.awaits = this.at // what was expected comes with the answer
+        return
+      }
     }
     this.say("")
     this.step(1)
@@ -287,9 +295,11 @@ export class Reading {
 
   over(what, words = "") {
     this.countTime()
+    const goesOn = this.overs === "feedback" && !what
     this.overs = what
     const over = this.$(".over")
     over.hidden = !what
+    if (goesOn) this.step(1)
     if (!what) return this.root.focus({ preventScroll: true })
     const sheet = over.querySelector(".sheet")
     sheet.classList.toggle("wide", what === "help")

@@ -9,10 +9,12 @@ export function drawTop(page) {
   if (!data || !page.at) return
   const states = data.places.map((place) => page.stateOf(place))
   const ids = data.places.map(([id]) => id)
-  const read = states.filter(([state]) => state !== "pending").length
+  const practice = data.practice ?? 0 // these come first, and count nowhere
+  const [read, cases] = [states.slice(practice).filter(([state]) => state !== "pending").length, ids.length - practice]
+  const place = ids.indexOf(page.at)
   page.$(".title").textContent = data.title
-  page.$(".case").textContent = `Case ${ids.indexOf(page.at) + 1} of ${ids.length} · ${read} read`
-  page.$(".pace").textContent = pace(data, page.clock.active, read, ids.length)
+  page.$(".case").textContent = place < practice ? `Practice ${place + 1} of ${practice}` : `Case ${place - practice + 1} of ${cases} · ${read} read`
+  page.$(".pace").textContent = pace(data, page.clock.active, read, cases)
   drawSaved(page)
   drawPlaces(page, ids, states)
 }
@@ -59,7 +61,10 @@ function drawPlaces(page, ids, states) {
     const button = places.children[index]
     button.dataset.state = state
     button.dataset.flagged = String(flagged)
-    const words = `Case ${index + 1}: ${STATES[state]}${flagged ? ", flagged" : ""}`
+    const practice = page.data.practice ?? 0
+    const name = index < practice ? `Practice ${index + 1}` : `Case ${index - practice + 1}`
+    const words = `${name}: ${STATES[state]}${flagged ? ", flagged" : ""}`
+    button.dataset.practice = String(index < practice)
     button.title = words
     button.setAttribute("aria-label", words)
     if (id === page.at) button.setAttribute("aria-current", "true")
