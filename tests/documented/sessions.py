@@ -24,11 +24,19 @@ def session_rows(created: str) -> dict[str, Row]:
         created: the command that makes a session.
     """
     power = "cxr-lens review power SESSION"
+    of_session = {"given": {"SESSION": lambda place: place.session}, "after": created}
+    invites = "cxr-lens review invite SESSION anna --address https://YOUR.SERVER"
     planned = {"more": _SMALL, "given": {"SESSION": _rehearsed}, "after": _SIMULATED, "slow": True}
     return {
         "cxr-lens review backup copy.jsonl.gz": Row(says="checked", after=created),
         "cxr-lens review restore copy.jsonl.gz --database new.sqlite": Row(
             says="checked", after="cxr-lens review backup copy.jsonl.gz"
+        ),
+        invites: Row(**of_session, says="invite="),
+        "cxr-lens review remind SESSION --address https://YOUR.SERVER": Row(**of_session, says="/review"),
+        "cxr-lens review sheet design.toml": Row(says="Pre-registration"),
+        'cxr-lens review amend SESSION --minutes 60 --reason "The pilot was too slow"': Row(
+            **of_session, says="Time limit"
         ),
         "cxr-lens review verify": Row(says="checked", after=created),
         _SIMULATED: Row(slow=True, says="rehearsal/report.html"),
