@@ -412,7 +412,6 @@ ROWS: dict[str, Row] = {
     ),
     "make orthanc": Row(instead=make, says="tests.orthanc", as_far=MAKE),
     "python -m training.bench.sources": Row(" --studies 400", instead=process, says="memory at most"),
-    "python -m training.bench.readers": Row(" count --studies 1", instead=process, says="counts"),
     "python -m training.bench.intervals": Row(" --sets 2 --resamples 20", instead=process, says="BCa bootstrap"),
     "python -m training.bench.maps": Row(" --studies 60", instead=process, slow=True, says="UMAP, 60 x"),
     "python -m training.bench.maps PCA": Row(" --studies 60", instead=process, slow=True, says="PCA, 60 x"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.documented.place import Place
-from tests.documented.programs import Row
+from tests.documented.programs import Row, process
 
 _SIMULATED = "cxr-lens review simulate design.toml --readers 3 --seed 1 --out rehearsal"
 _PLACE = " --database rehearsal/rehearsal.sqlite --as rehearsal"
@@ -32,6 +32,7 @@ def session_rows(created: str) -> dict[str, Row]:
         "cxr-lens review restore copy.jsonl.gz --database new.sqlite": Row(
             says="checked", after="cxr-lens review backup copy.jsonl.gz"
         ),
+        "python -m training.bench.readers": Row(" count --studies 1", instead=process, says="counts"),
         invites: Row(**of_session, says="invite="),
         "cxr-lens review remind SESSION --address https://YOUR.SERVER": Row(**of_session, says="/review"),
         "cxr-lens review sheet design.toml": Row(says="Pre-registration"),
