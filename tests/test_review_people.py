@@ -19,7 +19,7 @@ from core.reviews.analysis import analyse
 from core.reviews.answers import load_results
 from core.reviews.backup import backup, restore, verify
 from core.reviews.database import Database
-from core.reviews.design import Choice, Design, read_design
+from core.reviews.design import Case, Choice, Design, image_sha256, read_design
 from core.reviews.export import export
 from core.reviews.practice import Practice
 from core.reviews.progress import session_progress
@@ -28,6 +28,7 @@ from core.reviews.registration import design_hash, sheet
 from core.reviews.rehearsal import copied
 from core.reviews.rubrics import Mark, ReviewError
 from core.reviews.size import screens_each, size_in_words, usual_seconds
+from core.reviews.sources import name_phantoms, open_source, session_image
 from core.reviews.store import (
     ConflictError,
     NotAllowedError,
@@ -45,6 +46,7 @@ from core.reviews.store import (
     unblind,
     undo,
 )
+from dashboard.reviews import pictures
 from dashboard.reviews.reading import respond
 from dashboard.services.bundles import card_named
 from tests.app_pages import needs_bundles, words_on
@@ -55,6 +57,7 @@ from tests.review_cases import (
     RALF,
     RITA,
     ROOT_USER,
+    TEXTS,
     all_events,
     answer,
     cases,
@@ -412,3 +415,29 @@ def parts_of(name: str) -> tuple[str, ...]:
     card = card_named(name)
     assert card is not None
     return encoder_parts(card.encoder)
+
+
+# ------------------------------------------------------------------------------------------------- the study before
+
+
+def test_the_study_before_is_shown_where_the_session_says_so_and_there_is_one(database: Database) -> None:
+    name = name_phantoms(200, 3)
+    source = open_source(name)
+    by_count = {len(source.images(each.study_id)): each.study_id for each in source.studies("test")}
+    pool = [Case(each, image_sha256(session_image(source, each)), TEXTS) for each in by_count.values()]
+    assert set(by_count) == {1, 2}
+    for priors in (True, False):
+        trial = create_session(database, RITA, design(source=name, priors=priors, models=("reference",)), pool)
+        screens = [read_screen(database, ANNA, each) for each in screens_of(database, "anna", trial)]
+        found = pictures.plates(database, ANNA, screens, 60)
+        while None in found.values():
+            found = pictures.plates(database, ANNA, screens, 60)
+        wanted = {each.id for each in screens}
+        if priors:
+            wanted |= {each.id + pictures.PRIOR for each in screens if each.study_id == by_count[2]}
+        assert set(found) == wanted and all(isinstance(each, bytes) for each in found.values())
+        if priors:
+            (screen,) = [each for each in screens if each.study_id == by_count[2]]
+            prior = found[screen.id + pictures.PRIOR]
+            assert isinstance(prior, bytes) and prior != found[screen.id]
+            assert not any(each.encode() in prior for each in by_count.values())  # no name goes to the browser

@@ -66,6 +66,7 @@ class Design:
         minutes: time limit of a reader, of active time; 0 is none.
         instructions: for the reader.
         explanation: name of the explanation that is shown; empty for none.
+        priors: the patient's study before it is shown beside each case, where the source has one.
         practice: cases that each reader reads first, with feedback; they enter no figure.
         source: where images come from, a name that `core.reviews.sources.open_source` opens.
         rubric_text: the rubric's file as it was when the session was made, which later changes of the file leave alone;
@@ -85,6 +86,7 @@ class Design:
     minutes: int = 0
     instructions: str = ""
     explanation: str = ""
+    priors: bool = False
     practice: tuple[Practice, ...] = ()
     source: str = ""
     rubric_text: str = ""

@@ -243,6 +243,11 @@ def _ask_details(values: dict[str, Any], rubric: Rubric) -> None:
         values["reports_per_screen"] = st.number_input(
             "Reports on a screen", 1, 12, 1, key="design-reports", help="All of the same radiograph, side by side"
         )
+    values["priors"] = st.checkbox(
+        "Show the study before beside each case",
+        key="design-priors",
+        help="The patient's earlier study, where the source has one. Models that see one image do not see it.",
+    )
     values["instructions"] = st.text_area(
         "Instructions to readers",
         key="design-instructions",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from core.reviews.database import Database
-from core.reviews.design import Choice, Design
+from core.reviews.design import Case, Choice, Design, image_sha256
 from core.reviews.invitations import invite, list_invitations
 from core.reviews.practice import Practice
+from core.reviews.sources import open_source, session_image
 from core.reviews.store import Actor, create_session, first_admin, list_screens, read_screen, set_role
 from tests.browser.conftest import WAIT, Server, at, saved, start_server, sync_api, watch
 from tests.review_cases import ANNA, phantom_cases
@@ -47,11 +49,17 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
         ),
     )
     errors = Design("Errors", "report-quality", ("anna",), source=name, practice=practice)
-    quality = Design("Quality", "image-quality", ("anna",), studies=Choice(count=1), source=name)
-    made = [create_session(database, admin, each, cases) for each in (errors, quality)]
+    earlier = [each for each in open_source(name).studies("test") if len(open_source(name).images(each.study_id)) > 1]
+    seen = phantom_case(name, earlier[0].study_id)
+    quality = Design("Quality", "image-quality", ("anna",), studies=Choice(count=1), source=name, priors=True)
+    made = [create_session(database, admin, errors, cases), create_session(database, admin, quality, [seen])]
     for server in start_server(folder):
         yield Trial(server, database, admin, *made)
     database.close()
+
+
+def phantom_case(source: str, study_id: str) -> Case:
+    return Case(study_id, image_sha256(session_image(open_source(source), study_id)), TEXTS)
 
 
 def picture(page: sync_api.Page, name: str) -> None:
@@ -141,6 +149,7 @@ def test_a_pencil_draws_a_region_and_a_hand_beside_it_does_nothing(browser: sync
     expect(page.locator(".sheet")).to_be_visible(timeout=WAIT)
     page.keyboard.press("Enter")
     at(watched, 0)
+    expect(page.locator(".prior canvas").first).to_have_attribute("aria-label", re.compile("before case 1 of Quality"))
     before = page.evaluate("document.scrollingElement.scrollTop")
     page.locator(".stage canvas").first.evaluate(
         """canvas => {

@@ -73,6 +73,7 @@ class ReaderScreen:
         title: of the session.
         instructions: of the session.
         explanation: name of the explanation that is shown; empty for none.
+        priors: whether the study before it is shown beside it, where there is one.
         marks: those that stand.
         disputed: of an adjudicator: the questions, each with the answers given, in no order.
         state: "pending", "done" or "skipped".
@@ -99,6 +100,7 @@ class ReaderScreen:
     title: str
     instructions: str
     explanation: str
+    priors: bool
     marks: tuple[SavedMark, ...]
     disputed: tuple[Mapping[str, Any], ...]
     state: ScreenState
@@ -211,6 +213,7 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         title=session.title,
         instructions=session.design["instructions"],
         explanation=session.design["explanation"],
+        priors=session.design.get("priors", False),
         marks=tuple(saved(row.slot, dict(row._mapping)) for row in rows),
         disputed=tuple(screen.disputed or ()),
         state=screen.state,

@@ -29,7 +29,9 @@ function drawFilm(page, view) {
   const trouble = page.$(".trouble")
   if (bytes && page.drawnPlate !== page.at) {
     const place = page.data.places.findIndex(([id]) => id === page.at)
-    page.viewer.load(bytes, `case ${place + 1} of ${page.data.title}`)
+    const name = `case ${place + 1} of ${page.data.title}`
+    page.viewer.load(bytes, name)
+    page.prior.show(page.plate(`${page.at}/prior`), name, page.second.viewer ? page.viewer.root.parentNode : page.$(".film"))
   }
   page.drawnPlate = bytes ? page.at : null
   page.$(".viewer").style.display = bytes ? "" : "none"

@@ -12,6 +12,7 @@ import { advance, give, rowHere } from "./form_answers.js"
 import { firstChoice, missing } from "./questions.js"
 import { ReadingClock } from "./reading_clock.js"
 import { SecondWindow } from "./second_window.js"
+import { Prior } from "./prior.js"
 import { Sender } from "./sender.js"
 import { onTop, slotOf } from "./settling.js"
 import { sheetOf } from "./sheets.js"
@@ -25,6 +26,7 @@ export class Reading {
   constructor(root) {
     this.root = root
     this.second = new SecondWindow(this)
+    this.prior = new Prior(this)
     this.own = new Viewer(root.querySelector(".viewer"))
     this.sender = new Sender(this)
     this.clock = new ReadingClock()
@@ -61,6 +63,7 @@ export class Reading {
     this.sender.close()
     this.leave()
     this.events.abort()
+    this.prior.close()
     this.second.close()
     this.own.close()
     clearInterval(this.timer)

@@ -10,7 +10,10 @@ const LAYOUT = `
   body { margin: 0; background: #000; }
   .viewer { box-sizing: border-box; height: 100vh; padding: 6px; }
   .stage { flex: 1; min-height: 0; height: auto !important; max-height: none !important; aspect-ratio: auto !important; }
-  .keys, .overlays { display: none !important; }`
+  .keys, .overlays { display: none !important; }
+  body[data-prior="shown"] { display: grid; grid-template-columns: 1fr 1fr; }
+  .prior { position: relative; color: #ddd; font-family: var(--st-font); }
+  .prior p { position: absolute; z-index: 1; top: 3.2rem; left: 1rem; margin: 0; }`
 
 export class SecondWindow {
   constructor(page) {
@@ -62,6 +65,7 @@ export class SecondWindow {
   }
 
   swapped() {
+    this.page.prior.close()
     this.page.drawnPlate = null
     this.page.root.dataset.second = this.viewer ? "open" : ""
     this.page.draw()
