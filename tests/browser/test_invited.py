@@ -98,6 +98,9 @@ def test_an_invited_reader_practises_rests_and_reads_on_two_displays(browser: sy
     expect(page.locator('.feedback [data-right="true"]')).to_have_count(2)
     expect(page.locator(".sheet")).to_contain_text("Look at the costophrenic angle.")
     picture(page, "feedback")
+    page.set_viewport_size({"width": 390, "height": 844})
+    picture(page, "feedback-phone")
+    page.set_viewport_size({"width": 1440, "height": 900})
     page.keyboard.press("Enter")
     at(other, 0)
     expect(page.locator(".case")).to_contain_text("Case 1 of 4")
@@ -178,3 +181,32 @@ def test_a_pencil_draws_a_region_and_a_hand_beside_it_does_nothing(browser: sync
     assert page.locator(".stage canvas").first.evaluate("each => getComputedStyle(each).touchAction") == "none"
     watched.close()
     context.close()
+
+
+def test_the_owner_invites_and_what_a_design_lacks_is_in_sight(browser: sync_api.Browser, trial: Trial) -> None:
+    watched = watch(browser, trial.server.url)
+    page = watched.page
+    watched.open_review(f"review?session={trial.errors}&reader={trial.admin.name}")
+    page.get_by_text("Invite and remind readers").click(timeout=WAIT)
+    page.get_by_role("button", name="Make a link").click(timeout=WAIT)
+    expect(page.get_by_text("Copy this now: it is shown once.")).to_be_visible(timeout=WAIT)
+    shown = page.get_by_text("?invite=").first.inner_text()
+    assert trial.server.url in shown
+    picture(page, "owner")
+    page.get_by_text("Changes", exact=True).click()
+    watched.settle()
+    page.set_viewport_size({"width": 1440, "height": 2000})
+    picture(page, "owner-changes")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.get_by_role("button", name="New session").or_(page.get_by_text("New session", exact=True)).first.click()
+    expect(page.get_by_role("button", name="Make the session")).to_be_visible(timeout=WAIT)
+    watched.settle()
+    page.get_by_role("button", name="Make the session").click()
+    error = page.get_by_test_id("stAlert").filter(has_text="title")
+    expect(error).to_be_in_viewport(timeout=WAIT)
+    expect(page.get_by_text("Give the session a title.")).to_have_count(1)
+    picture(page, "design-lacks")
+    page.set_viewport_size({"width": 390, "height": 844})
+    watched.settle()
+    picture(page, "design-lacks-phone")
+    watched.close()
