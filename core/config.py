@@ -466,7 +466,7 @@ def to_dict(config: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             value = to_dict(value)
         if isinstance(value, tuple):
-            value = [to_dict(part) if dataclasses.is_dataclass(part) else part for part in value]
+            value = [to_dict(one) if dataclasses.is_dataclass(one) else one for one in value]
         plain[each.name] = value
     return plain
 

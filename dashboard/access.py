@@ -22,9 +22,9 @@ import streamlit as st
 
 from core.reviews import local_key
 from core.reviews.database import Database, default_location
-from core.reviews.store import Actor, Role, being_read, enrol, first_admin, list_users, withdraw
+from core.reviews.store import Actor, NotAllowedError, Role, being_read, enrol, first_admin, list_users, withdraw
 from core.types import CXRLensError
-from dashboard import settings
+from dashboard import invited, settings
 from dashboard.plain import plain, plain_message
 from dashboard.roles import AccessError, Roles, read_roles, same_address
 
@@ -34,6 +34,8 @@ _CHOSEN = "reviews_reader"
 _PROVED = "reviews_key"
 _WRONG_KEY = "reviews_wrong_key"
 _SEEN = "reviews_seen_as"
+REVIEW_PAGES = ("review", "reading")
+"""Paths of the pages that an invited reader may open."""
 OF_ONE_USER = "reviews_kept_"
 """How names of what a page remembers for its user begin; another user of the same tab finds none of it."""
 
@@ -77,13 +79,17 @@ def signed_in() -> Actor:
         AccessError: review pages may not be used here, or not by this user.
         ReviewError: the database cannot be used.
     """
+    if invited.has_left():
+        _keep(invited.cookie(port()))
     try:
         who = identify()
     except NotSignedInError as error:
         error.ask()
         st.stop()
         raise
-    if not has_login():
+    if who.only:
+        _keep(invited.cookie(port()))
+    elif not has_login():
         _keep_cookies(who)
     return who
 
@@ -95,7 +101,7 @@ def identify() -> Actor:
         AccessError: as `signed_in`, and where nobody is signed in.
         ReviewError: the database cannot be used.
     """
-    who = _server_user() if has_login() else _local_user()
+    who = _invited_or_known()
     if st.session_state.get(_SEEN) != who:
         for name in [each for each in st.session_state if str(each).startswith(OF_ONE_USER)]:
             del st.session_state[name]
@@ -103,15 +109,42 @@ def identify() -> Actor:
     return who
 
 
-def admit() -> None:
+def _invited_or_known() -> Actor:
+    """Who it is: by signing in or the key of this machine; by an invitation where neither is there.
+
+    An invitation that was brought in this very tab counts first on one's own machine, so that its owner can try it.
+    """
+    invited.take_code()
+    of_this_tab = invited.asks() or invited.is_of_this_tab()
+    if of_this_tab and has_login() and st.user.is_logged_in:
+        if invited.drop_code():
+            st.toast("You are signed in: the invitation was not used.")
+    elif invited.asks():
+        raise NotSignedInError("Open the page Review to begin.", lambda: invited.ask_to_begin(database()))
+    elif of_this_tab and (who := invited.reader(database(), port())) is not None:
+        return who
+    try:
+        return _server_user() if has_login() else _local_user()
+    except AccessError:
+        if (who := invited.reader(database(), port())) is not None:
+            return who
+        raise
+
+
+def admit(page: str = "") -> None:
     """Ask to sign in before any page of a server. On one's own machine only review pages ask.
 
+    Args:
+        page: its path in the address.
+
     Raises:
-        AccessError: this user may not use this server.
+        AccessError: this user may not use this server, or not this page of it.
         ReviewError: the database cannot be used.
     """
     if has_login():
-        signed_in()
+        who = signed_in()
+        if who.only and page not in REVIEW_PAGES:
+            raise AccessError("You are invited to one review session, and to nothing else here. Open the page Review.")
 
 
 def kept_back() -> frozenset[str]:
@@ -130,9 +163,18 @@ def kept_back() -> frozenset[str]:
     else:  # another tab
         kept = st.context.cookies.get(_reader_cookie())
         name = unquote(kept) if isinstance(kept, str) else ""  # of `AppTest` it is a mock
+        name = name or _invited_name()
     if not name:
         return frozenset()
     return _kept_back(default_location(), name)
+
+
+def _invited_name() -> str:
+    try:
+        who = invited.reader(database(), port())
+    except NotAllowedError:
+        return ""
+    return "" if who is None else who.name
 
 
 @st.cache_data(ttl=2, max_entries=1000, show_spinner=False)  # a page asks ten times while it draws
@@ -201,19 +243,20 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def local_address(port: int | None = None) -> str:
+def local_address(at: int | None = None) -> str:
     """The address that opens the Review page of a server on this machine; print it in its terminal only.
 
     Args:
-        port: of the server; None is this one's.
+        at: port of the server; None is this one's.
 
     Raises:
         CXRLensError: the key can be neither read nor made.
     """
-    return local_key.local_address(port or _port())
+    return local_key.local_address(at or port())
 
 
-def _port() -> int:
+def port() -> int:
+    """The port of this server."""
     return int(st.get_option("server.port"))
 
 
@@ -228,7 +271,7 @@ def _check_key() -> None:
     if given is not None:
         del st.query_params[local_key.TOKEN]
         take_key(given)
-    name, value = local_key.cookie_of(_port())
+    name, value = local_key.cookie_of(port())
     proofs = (st.session_state.get(_PROVED, ""), st.context.cookies.get(name, ""))
     if not any(local_key.same(each, value) for each in proofs):
         raise NotSignedInError("This page was opened without the key of this machine. Load it again.", _ask_for_key)
@@ -237,10 +280,10 @@ def _check_key() -> None:
 def take_key(given: str) -> None:
     """Take a token, or an address that ends in it; what is wrong is told when the page asks for it."""
     token = re.search("[0-9a-f]{64}", given[:1000])
-    right = token is not None and local_key.same(token.group(), local_key.token_of(_port()))
+    right = token is not None and local_key.same(token.group(), local_key.token_of(port()))
     st.session_state[_WRONG_KEY] = not right
     if right:
-        st.session_state[_PROVED] = local_key.cookie_of(_port())[1]
+        st.session_state[_PROVED] = local_key.cookie_of(port())[1]
 
 
 _COOKIES = st.components.v2.component(
@@ -259,15 +302,20 @@ export default function ({ data }) {
 
 def _keep_cookies(who: Actor | None) -> None:
     """Let the browser keep for 30 days, at this port, the proof, and as whom it is used if that is known yet."""
-    wanted = dict([local_key.cookie_of(_port())])
+    wanted = dict([local_key.cookie_of(port())])
     if who is not None:
         wanted[_reader_cookie()] = quote(who.name)
+    _keep(wanted)
+
+
+def _keep(wanted: Mapping[str, str]) -> None:
+    """Let the browser keep cookies, if it does not have them."""
     if any(st.context.cookies.get(each) != kept for each, kept in wanted.items()):
-        _COOKIES(data=wanted, key="cookies")
+        _COOKIES(data=dict(wanted), key="cookies")
 
 
 def _reader_cookie() -> str:
-    return f"cxr-lens-{_port()}-reader"
+    return f"cxr-lens-{port()}-reader"
 
 
 def _ask_for_key() -> None:
@@ -287,7 +335,7 @@ def _ask_for_key() -> None:
         max_chars=1000,
         width=520,
     )
-    st.caption(f"`cxr-lens review key --port {_port()}` prints it again.")
+    st.caption(f"`cxr-lens review key --port {port()}` prints it again.")
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
@@ -406,7 +454,9 @@ def show_user(who: Actor) -> None:
     """Say who is signed in, with the way out."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="right"):
         st.markdown(f":material/person: **{plain(who.name)}** · {who.role}", width="content")
-        if has_login():
+        if who.only:
+            st.button("Leave", key="leave", on_click=invited.leave, type="tertiary", help="This browser forgets you")
+        elif has_login():
             st.button("Sign out", key="sign-out", on_click=_sign_out, type="tertiary")
         else:
             st.button("Not you?", key="not-you", on_click=_choose, args=(None,), type="tertiary")

@@ -102,7 +102,7 @@ page = st.navigation(
 look.dress(getattr(page, "title", ""))
 
 try:
-    access.admit()
+    access.admit(getattr(page, "url_path", ""))
     page.run()
 except CXRLensError as error:
     st.error(plain_message(error), icon=":material/error:")

@@ -63,6 +63,8 @@ CONTENTS = {
 def contents() -> str:
     """The tables of contents that stand in the margin of every page, as Markdown."""
     parts = {title: [f"docs/{page}" for page in pages] for title, pages in CONTENTS.items()}
+    studies = sorted(ROOT.glob("docs/studies/**/*.md"))
+    parts["Reader studies"] = [str(each.relative_to(ROOT).with_suffix("")) for each in studies]
     parts["In Python"] = ["docs/api/cxr_lens", "docs/api/core", *(f"docs/api/{room}" for room in rooms())]
     parts["The project"] = ["CONTRIBUTING", "CHANGELOG", "SECURITY", "assets/README"]
     return "".join(

@@ -98,7 +98,7 @@ PYTEST = {
         "tests/browser/test_many_readers.py -n0 -s",
         "tests/browser/test_reading.py -n0 -s",
         "tests/test_review_statistics.py tests/test_review_rehearsal.py",
-        "tests/test_review_statistics.py -n0 -m slow -s",
+        "tests/test_review_statistics.py -n0 -m slow",
     ),
 }
 

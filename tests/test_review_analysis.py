@@ -341,7 +341,7 @@ def test_exports_agree_and_run_nothing(database: Database, tmp_path: Path) -> No
     close_session(database, RITA, trial)
     results = load_results(database, RITA, trial)
     files = export(results, analyse(results, resamples=100), tmp_path / "out", lambda _: np.zeros((4, 4), np.float32))
-    assert len(files) == 22
+    assert len(files) == 25
     for path in files:
         content = path.read_bytes()
         assert b"Not for use in diagnostic procedures" in content, path

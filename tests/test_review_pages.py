@@ -207,8 +207,9 @@ def test_a_session_is_designed_previewed_and_made(database: Database) -> None:
     def press(label: str) -> None:
         next(button for button in app.button if button.label == label).click().run()
 
+    assert "Choose one reader" not in words_on(app)
     press("Make the session")
-    assert "title" in words_on(app)
+    assert "Give the session a title." in words_on(app) and "Choose one reader at least." in words_on(app)
     app.text_input(key="design-title").input("Pilot").run()
     app.multiselect(key="design-readers").set_value(["anna", "dora"]).run()
     app.number_input(key="design-count").set_value(2).run()
@@ -219,6 +220,8 @@ def test_a_session_is_designed_previewed_and_made(database: Database) -> None:
     assert "Lower repeats or washout" in words_on(app)
     app.number_input(key="design-repeats").set_value(1).run()
     app.number_input(key="design-washout").set_value(2).run()
+    assert "5 screens for each of 2 readers: about 5 min, at a minute a screen." in words_on(app)
+    assert "Choose one reader" not in words_on(app)
     press("Preview the first case")
     assert not app.exception
     assert "First case of anna" in words_on(app)

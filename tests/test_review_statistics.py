@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import pandas as pd
@@ -17,10 +16,11 @@ from sklearn.metrics import cohen_kappa_score
 from core.reviews.effects import fit_model, model_of, non_inferior
 from core.reviews.long_table import LONG_COLUMNS, Outcome, OutcomeKind
 from core.reviews.mixed import Contrast, fit_counts, fit_linear
-from core.reviews.power import Arms, Pilot, pilot_of, power, simulate_study
+from core.reviews.power import Pilot, pilot_of, power, simulate_study
 from core.reviews.reliability import Weights, intraclass, weighted_kappa
 from core.types import CXRLensError
 from tests import needs
+from training.bench.readers import EFFECT, LINEAR, SETTINGS, TIMES, WANTED, Setting, coverage, main
 
 pytestmark = pytest.mark.numeric
 
@@ -274,21 +274,6 @@ def test_non_inferiority_and_its_interval_never_disagree(
 
 # --------------------------------------------------------------------------------------------------- known effects
 
-LINEAR = Pilot("scale", 3.0, {"reader": 0.5, "case": 0.7, "report": 0.4, "reader's leaning": 0.2, "residual": 1.0})
-TIMES = Pilot("time", math.log(60), {"reader": 0.3, "case": 0.3, "report": 0.1, "residual": 0.35})
-COUNTS = Pilot("count", math.log(1.2), {"reader": 0.3, "case": 0.5, "report": 0.3})
-SCATTERED = Pilot("count", math.log(1.2), {"reader": 0.3, "case": 0.5, "report": 0.3}, dispersion=1.6)
-
-
-def coverage(pilot: Pilot, effect: float, readers: int, cases: int, studies: int, arms: Arms = "both") -> float:
-    """Share of intervals that hold the effect."""
-    inside = 0
-    for number in range(studies):
-        table = simulate_study(pilot, effect, readers, cases, arms, np.random.default_rng([7, number]))
-        found = fit_model(table, pilot.kind).contrast("a", "b")
-        inside += found.low <= effect <= found.high
-    return inside / studies
-
 
 @pytest.mark.parametrize(("pilot", "readers", "cases"), [(LINEAR, 4, 12), (TIMES, 2, 12)])
 def test_intervals_hold_known_effects_in_a_quick_look(pilot: Pilot, readers: int, cases: int) -> None:
@@ -296,27 +281,18 @@ def test_intervals_hold_known_effects_in_a_quick_look(pilot: Pilot, readers: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("pilot", "readers", "cases", "studies", "arms"),
-    [
-        (LINEAR, 3, 40, 800, "both"),
-        (LINEAR, 5, 30, 600, "both"),
-        (LINEAR, 2, 40, 800, "both"),
-        (TIMES, 2, 40, 800, "one"),
-        (TIMES, 2, 40, 800, "both"),
-        (COUNTS, 2, 40, 400, "both"),
-        (SCATTERED, 2, 40, 400, "both"),
-        (COUNTS, 4, 24, 400, "both"),
-    ],
-)
-def test_intervals_hold_known_effects_as_often_as_they_say(
-    pilot: Pilot, readers: int, cases: int, studies: int, arms: Arms
-) -> None:
-    if readers < 3:  # of two readers nobody can tell how a leaning varies: the result holds for these two
-        pilot = Pilot(pilot.kind, pilot.mean, {**pilot.spread, "reader's leaning": 0.0}, pilot.dispersion)
-    found = coverage(pilot, -0.2, readers, cases, studies, arms)
-    sys.stderr.write(f"\n{pilot.kind}, {readers} readers, {cases} cases, {arms}: {found:.1%} of {studies} intervals\n")
-    assert 0.93 <= found <= 0.97
+@pytest.mark.parametrize("each", SETTINGS, ids=lambda one: f"{one.pilot.kind} {one.readers} {one.cases} {one.arms}")
+def test_intervals_hold_known_effects_as_often_as_they_say(each: Setting) -> None:
+    found = coverage(each.used, EFFECT, each.readers, each.cases, each.studies, each.arms)
+    assert WANTED[0] <= found <= WANTED[1]
+
+
+def test_the_command_tells_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["count", "--studies", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and all(line.startswith("| counts") and "| 2 |" in line for line in lines[2:])
+    with pytest.raises(SystemExit):
+        main(["beauty"])
 
 
 @pytest.mark.slow

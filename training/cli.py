@@ -28,7 +28,7 @@ from training.commands import gate as gate_commands
 from training.commands import imports as import_commands
 from training.commands import label as label_command
 from training.commands import reading as reading_command
-from training.commands import review_studies as review_commands
+from training.commands import review_people as review_commands
 from training.commands import systems as system_commands
 from training.commands import tables as table_commands
 from training.commands import trust as trust_command

@@ -54,7 +54,11 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
         bundles: dict[str, dict[str, str]] = defaultdict(dict)
         for row in screen_rows:
             bundles[row.study_id].update(row.bundles)
-        stored = [Case(row.study_id, image[row.study_id], row.reports, bundles[row.study_id]) for row in texts]
+        stored = [
+            Case(row.study_id, image[row.study_id], row.reports, bundles[row.study_id])
+            for row in texts
+            if row.study_id in image  # no practice
+        ]
         # The models that took part first; the others' stored reports are not read.
         own = replace(design, readers=(adjudicator,), repeats=0, models=models_of(design, stored))
         settled = [row for row in screen_rows if row.reader == adjudicator]

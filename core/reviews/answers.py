@@ -17,7 +17,7 @@ from core.reviews.database import Database
 from core.reviews.questions import CANNOT_JUDGE, TIE, Question, label_of
 from core.reviews.rubric_library import rubric_of
 from core.reviews.rubrics import ERROR_KINDS, SUPPORT, Mark, ReviewError, Rubric
-from core.reviews.schema import AnyRow, cases, events, marks, screens
+from core.reviews.schema import AnyRow, cases, events, is_practice, marks, screens
 from core.reviews.store.actors import Actor
 from core.reviews.store.sessions import owned_session
 
@@ -96,7 +96,9 @@ def load_results(database: Database, who: Actor, session_id: str) -> Results:
             .where(events.c.session_id == session_id)
             .order_by(events.c.sequence)
         ).all()
-        of_studies = list(connection.execute(sa.select(cases).where(cases.c.session_id == session_id)))
+        practised = {each["study"] for each in session.design.get("practice", ())}
+        stored = connection.execute(sa.select(cases).where(cases.c.session_id == session_id))
+        of_studies = [row for row in stored if row.study_id not in practised]
     finished = {
         row.screen_id: row.sequence
         for row in log
@@ -123,16 +125,15 @@ def load_results(database: Database, who: Actor, session_id: str) -> Results:
 
 
 def rows_of(connection: Connection, session_id: str) -> tuple[list[AnyRow], dict[str, list[AnyRow]]]:
-    """Screens of a session, and by screen the marks that stand."""
-    ordered = (
-        sa.select(screens).where(screens.c.session_id == session_id).order_by(screens.c.reader, screens.c.position)
-    )
+    """Screens of a session without practice, and by screen the marks that stand."""
+    here = (screens.c.session_id == session_id, ~is_practice)
+    ordered = sa.select(screens).where(*here).order_by(screens.c.reader, screens.c.position)
     screen_rows = list(connection.execute(ordered))
     mark_rows: dict[str, list[AnyRow]] = {row.id: [] for row in screen_rows}
     of_session = (
         sa.select(marks)
         .join(screens, screens.c.id == marks.c.screen_id)
-        .where(screens.c.session_id == session_id, ~marks.c.deleted)
+        .where(*here, ~marks.c.deleted)
         .order_by(marks.c.slot)
     )
     for mark in connection.execute(of_session):

@@ -164,6 +164,17 @@ TABLES: Mapping[str, tuple[str, Mapping[str, Column]]] = {
             "text": Column("text", "The report that the reader made of it, whole."),
         },
     ),
+    "amendments": (
+        "One row a change of the session's design, readers, access or state, from its making on.",
+        {
+            "date": Column("date", "When it was changed."),
+            "by": Column("text", "Who changed it."),
+            "what": Column("text", "What was changed."),
+            "before": Column("text", "As it was; empty: there was nothing."),
+            "after": Column("text", "As it was from then on."),
+            "reason": Column("text", "As it was given; may be empty."),
+        },
+    ),
 }
 """About each table, and its columns in their order. Of `studies` further columns are named by what is known."""
 

@@ -19,6 +19,7 @@ from core.config import from_dict
 from core.files import hash_of
 from core.observations import OBSERVATIONS, LabelState
 from core.reviews.editing_design import NO_EDITING, Editing, check_arms, check_balance
+from core.reviews.practice import LETTERS, Practice, check_practice
 from core.reviews.questions import ReviewError, Rubric
 from core.reviews.rubric_library import kept_rubric
 from core.types import FloatImage
@@ -66,6 +67,8 @@ class Design:
         minutes: time limit of a reader, of active time; 0 is none.
         instructions: for the reader.
         explanation: name of the explanation that is shown; empty for none.
+        priors: the patient's study before it is shown beside each case, where the source has one.
+        practice: cases that each reader reads first, with feedback; they enter no figure.
         source: where images come from, a name that `core.reviews.sources.open_source` opens.
         rubric_text: the rubric's file as it was when the session was made, which later changes of the file leave alone;
             empty before that.
@@ -85,6 +88,8 @@ class Design:
     minutes: int = 0
     instructions: str = ""
     explanation: str = ""
+    priors: bool = False
+    practice: tuple[Practice, ...] = ()
     source: str = ""
     rubric_text: str = ""
     editing: Editing = NO_EDITING
@@ -110,14 +115,24 @@ class Design:
         shown = rubric.reports_per_screen
         if shown != 1 and self.reports_per_screen not in (0, shown):
             raise ReviewError(f"reports_per_screen: the rubric {self.rubric} shows {shown}.")
+        check_practice(self.practice, rubric)
+        if read := sorted(set(self.practice_studies) & set(self.studies.ids)):
+            raise ReviewError(
+                f"practice: {', '.join(read)} is in studies.ids too; a practice case is read by nobody else."
+            )
         if self.comparisons and not rubric.compares:
             raise ReviewError(f"comparisons: the rubric {self.rubric} does not compare reports.")
         check_arms(self.editing, rubric.edits, self.models, self.rubric)
         if self.editing.arms:
-            if self.repeats or self.reports_per_screen > 1:
-                raise ReviewError("repeats and reports_per_screen: where drafts are edited there are none of them.")
+            if self.repeats or self.reports_per_screen > 1 or self.practice:
+                raise ReviewError("repeats, reports_per_screen and practice: where drafts are edited there are none.")
             if count := self.studies.count or len(self.studies.ids):
                 check_balance(self.editing, count, len(self.readers))
+
+    @property
+    def practice_studies(self) -> tuple[str, ...]:
+        """Ids of the practice cases."""
+        return tuple(each.study for each in self.practice)
 
     @property
     def questions(self) -> Rubric:
@@ -176,8 +191,14 @@ def image_sha256(image: FloatImage) -> str:
     return hashlib.sha256(repr(grey.shape).encode() + grey.tobytes()).hexdigest()
 
 
-def choose(pool: Sequence[Case], choice: Choice, seed: int) -> list[Case]:
+def choose(pool: Sequence[Case], choice: Choice, seed: int, besides: Sequence[str] = ()) -> list[Case]:
     """Choose the studies of a session.
+
+    Args:
+        pool: to choose from.
+        choice: how.
+        seed: of the choice.
+        besides: practice studies: not chosen, and added at the end.
 
     Raises:
         ReviewError: fewer studies fit than asked for, or a listed one is not there.
@@ -185,6 +206,11 @@ def choose(pool: Sequence[Case], choice: Choice, seed: int) -> list[Case]:
     known = {case.study_id: case for case in pool}
     if len(known) != len(pool):
         raise ReviewError("Two cases have the same study_id.")
+    if besides:
+        if missing := [study_id for study_id in besides if study_id not in known]:
+            raise ReviewError(f"practice: {', '.join(missing[:5])} are not among the cases.")
+        others = [case for case in pool if case.study_id not in besides]
+        return choose(others, choice, seed) + [known[study_id] for study_id in besides]
     if choice.how == "listed":
         missing = [study_id for study_id in choice.ids if study_id not in known]
         if missing:
@@ -250,6 +276,11 @@ def plan(design: Design, cases: Sequence[Case], secret: str = "") -> dict[str, l
     if total > MAX_SCREENS:
         raise ReviewError(f"{total:,} screens are more than {MAX_SCREENS:,}. Choose fewer studies, models or readers.")
     return per_reader
+
+
+def practice_screens(design: Design) -> list[Screen]:
+    """What every reader sees first, in the order of the design."""
+    return [Screen(each.study, tuple(zip(LETTERS, each.models, strict=False))) for each in design.practice]
 
 
 def models_of(design: Design, cases: Sequence[Case]) -> tuple[str, ...]:

@@ -129,6 +129,10 @@ def tables_of(results: Results, record: Record, titles: Mapping[str, str]) -> di
         "studies": pd.DataFrame(
             [{"study": study, **about} for study, about in sorted(results.contexts.items())]
         ).fillna(""),
+        "amendments": pd.DataFrame(
+            [(each.at, each.by, each.what, each.before, each.after, each.reason) for each in record.amendments],
+            columns=pd.Index(list(codebook.TABLES["amendments"][1])),
+        ),
     }
     if results.rubric.edits:
         tables["edits"] = edits_of(results)

@@ -57,6 +57,28 @@ def local_address(port: int) -> str:
     return f"http://127.0.0.1:{port}/review?{TOKEN}={token_of(port)}"
 
 
+def seal(word: str, port: int) -> str:
+    """A word with a seal that only this machine can make, for a cookie of a dashboard at this port.
+
+    Args:
+        word: without a point.
+
+    Raises:
+        CXRLensError: as `token_of`.
+    """
+    return f"{word}.{_derived(f'seal of {word}', port)}"
+
+
+def unseal(sealed: str, port: int) -> str:
+    """The word of a seal that this machine made for this port; empty of any other.
+
+    Raises:
+        CXRLensError: as `token_of`.
+    """
+    word = sealed.partition(".")[0][:_LONGEST]
+    return word if word and same(sealed, seal(word, port)) else ""
+
+
 def same(given: str, right: str) -> bool:
     """Whether two secrets are equal; the comparison takes the same time whether they are or not."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), right.encode())

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from core.reviews.database import Database
 from core.reviews.design import Design, read_design
-from core.reviews.schema import events, marks, screens
+from core.reviews.schema import events, is_practice, marks, screens
 from core.reviews.store.actors import Actor
 from core.reviews.store.sessions import owned_session
 
@@ -75,7 +75,7 @@ def session_progress(database: Database, who: Actor, session_id: str) -> Session
     Raises:
         NotAllowedError: it is not the actor's.
     """
-    here = screens.c.session_id == session_id
+    here = (screens.c.session_id == session_id) & ~is_practice
 
     def count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
         return sa.func.sum(sa.case((condition, 1), else_=0))

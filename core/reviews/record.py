@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
+from core.reviews.amendments import Amendment, amendments_of
 from core.reviews.database import Database
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import events, marks, screens
@@ -24,6 +25,7 @@ class Record:
         opened: by screen, when its reader first opened it.
         finished: by screen, when it was done or skipped, the last time.
         marked: by screen, when each of its marks was last changed, in the order of `answers.Results.marks`.
+        amendments: what was changed of the session, from its making on.
     """
 
     created: str = ""
@@ -31,6 +33,7 @@ class Record:
     opened: Mapping[str, str] = field(default_factory=dict)
     finished: Mapping[str, str] = field(default_factory=dict)
     marked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    amendments: tuple[Amendment, ...] = ()
 
 
 def load_record(database: Database, who: Actor, session_id: str) -> Record:
@@ -55,6 +58,7 @@ def load_record(database: Database, who: Actor, session_id: str) -> Record:
             .where(screens.c.session_id == session_id, ~marks.c.deleted)
             .order_by(marks.c.slot)
         ).all()
+        amended = amendments_of(connection, session_id)
     opened: dict[str, str] = {}
     finished: dict[str, str] = {}
     changed: dict[tuple[str, str], str] = {}
@@ -75,4 +79,4 @@ def load_record(database: Database, who: Actor, session_id: str) -> Record:
     for screen_id, slot in standing:
         marked.setdefault(screen_id, []).append(changed.get((screen_id, slot), ""))
     times = {screen: tuple(of_screen) for screen, of_screen in marked.items()}
-    return Record(session.created, closed, opened, finished, times)
+    return Record(session.created, closed, opened, finished, times, amended)

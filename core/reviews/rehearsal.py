@@ -23,6 +23,7 @@ from core.reviews.crossover import without_drafts
 from core.reviews.database import Database
 from core.reviews.design import REFERENCE, Case, Design, read_design
 from core.reviews.editing_design import PlantedError
+from core.reviews.planted import NOTHING_PLANTED, Planted
 from core.reviews.progress import session_progress
 from core.reviews.rubrics import ERROR_KINDS, SUPPORT, Mark, MarkKind, ReviewError
 from core.reviews.schema import cases, screens
@@ -98,11 +99,13 @@ class World:
         seed: of all that is drawn.
         systems: how many times as many errors as usual each system makes.
         readers: how many times as long as usual each reader takes.
+        planted: what is not drawn, but said beforehand.
     """
 
     seed: int
     systems: Mapping[str, float]
     readers: Mapping[str, float]
+    planted: Planted = NOTHING_PLANTED
 
     def random(self, *names: object) -> np.random.Generator:
         """A source of chance for something, the same in every rehearsal with this seed."""
@@ -139,11 +142,11 @@ def invented_cases(design: Design, seed: int) -> list[Case]:
     """Phantoms as cases of a design without reports yet: the reports are the reference, changed by lot."""
     from core.studies.phantom import PhantomSource
 
-    wanted = design.studies.count or len(design.studies.ids) or STUDIES
+    wanted = (design.studies.count or len(design.studies.ids) or STUDIES) + len(design.practice)
     source = PhantomSource(wanted, seed)
     studies = [source.study(study_id) for study_id in source.study_ids]
     systems = design.models or (*(design.editing.drafts or ("system one", "system two")), REFERENCE)
-    systems = tuple(dict.fromkeys(systems))
+    systems = tuple(dict.fromkeys((*systems, *(model for each in design.practice for model in each.models))))
     found = []
     for number, study in enumerate(studies):
         other = studies[(number + 1) % len(studies)].findings
@@ -152,9 +155,12 @@ def invented_cases(design: Design, seed: int) -> list[Case]:
             for system in systems
         }
         found.append(Case(study.study_id, "", reports, labels=study.labels, context=dict(study.context)))
+    practised = len(found) - len(design.practice)
+    read, practice = found[:practised], found[practised:]
     if design.studies.how == "listed":  # a list of ids of real studies
-        found = [replace(case, study_id=name) for case, name in zip(found, design.studies.ids, strict=True)]
-    return found
+        read = [replace(case, study_id=name) for case, name in zip(read, design.studies.ids, strict=True)]
+    named = zip(practice, design.practice_studies, strict=True)
+    return read + [replace(case, study_id=name) for case, name in named]
 
 
 def _changed(text: str, other: str, seed: int, number: int, system: str) -> str:
@@ -201,22 +207,27 @@ def copied(database: Database, who: Actor, session_id: str) -> tuple[Design, lis
     design = read_design(session.design)
     if design.editing.arms:
         design, found = without_drafts(design, found)
-    listed = replace(design.studies, how="listed", count=0, ids=tuple(case.study_id for case in found))
+    read = tuple(case.study_id for case in found if case.study_id not in design.practice_studies)
+    listed = replace(design.studies, how="listed", count=0, ids=read)
     return replace(design, studies=listed), found
 
 
-def world_of(design: Design, pool: Sequence[Case], readers: Sequence[str], seed: int) -> World:
-    """Draw what is true in a rehearsal."""
+def world_of(
+    design: Design, pool: Sequence[Case], readers: Sequence[str], seed: int, planted: Planted = NOTHING_PLANTED
+) -> World:
+    """Draw what is true in a rehearsal, but for what is planted.
+
+    Raises:
+        ReviewError: something is planted of a system or an answer that the design does not have.
+    """
     empty = World(seed, {}, {})
     systems = sorted(design.models or {model for case in pool for model in case.reports})
-    return World(
-        seed,
-        {
-            each: 0.4 if each == REFERENCE else math.exp(empty.random("system", each).normal(0, 0.35))
-            for each in systems
-        },
-        {each: math.exp(empty.random("pace", each).normal(0, 0.3)) for each in readers},
-    )
+    planted.check(systems, design.questions)
+    drawn = {
+        each: 0.4 if each == REFERENCE else math.exp(empty.random("system", each).normal(0, 0.35)) for each in systems
+    }
+    paces = {each: math.exp(empty.random("pace", each).normal(0, 0.3)) for each in readers}
+    return World(seed, {**drawn, **planted.systems}, paces, planted)
 
 
 def rehearse(
@@ -227,6 +238,8 @@ def rehearse(
     readers: int,
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    planted: Planted = NOTHING_PLANTED,
 ) -> tuple[str, World]:
     """Make a session in an empty database, let synthetic readers read it and a third settle it, and close it.
 
@@ -238,12 +251,13 @@ def rehearse(
         readers: how many.
         seed: equal seeds give equal answers, orders and times.
         progress: called with (read, all) screens, without those of the third reader.
+        planted: effects that the session's figures should find.
 
     Returns:
         The id of the closed session, and what was true in it.
 
     Raises:
-        ReviewError: the database holds something, or the design does not fit the cases.
+        ReviewError: the database holds something, or the design does not fit the cases or what is planted.
     """
     names = synthetic_readers(readers)
     owner = first_admin(database, OWNER)
@@ -252,7 +266,7 @@ def rehearse(
         set_role(database, owner, name, "reader")
     secret = hash_of(["rehearsal", seed])[:32]
     session_id = create_session(database, owner, replace(design, readers=names), pool, secret=secret)
-    world = world_of(design, pool, (*names, third), seed)
+    world = world_of(design, pool, (*names, third), seed, planted)
     read_session(database, owner, session_id, world, clock, progress)
     try:
         adjudicate(database, owner, session_id, third)
@@ -329,6 +343,7 @@ def _read(
     open_screen(database, who, screen.id)
     slow = math.exp(world.random("case", screen.study_id).normal(0, 0.3))
     seconds = _SECONDS * slow * world.readers.get(who.name, 1.0) * math.exp(random.normal(0, 0.35))
+    seconds *= float(np.mean([world.planted.seconds.get(model, 1.0) for model in models.values()] or [1.0]))
     seconds = min(round(seconds, 1), MAX_SECONDS)
     clock.pass_by(seconds)
     spend(database, who, screen.id, seconds, key=f"{screen.id}/time")

@@ -73,18 +73,6 @@ def page(
     template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
         "report.html"
     )
-    sections = [
-        *_editing(analysis, titles),
-        *_errors(analysis, titles),
-        *_strengths(analysis, titles),
-        *_support(analysis, titles),
-        *_answers(results, analysis, titles),
-        *_differences(compared, titles),
-        *_agreement(analysis, scales),
-        *_self_agreement(analysis),
-        *_drift(results, analysis),
-        *_correlations(analysis),
-    ]
     return template.render(
         use=INTENDED_USE,
         design=results.design,
@@ -99,12 +87,35 @@ def page(
         closed=_day(record.closed),
         warnings=results.warnings,
         systems=_systems(results, titles),
-        readers=_readers(results, record),
-        sections=sections,
+        readers=readers_of(results, record),
+        amendments=_amendments(record),
+        sections=sections_of(results, analysis, compared, scales, titles),
         disputed=analysis.disputed,
         settled=analysis.settled,
         discussed=_discussed(results, titles, picture),
     )
+
+
+def sections_of(
+    results: Results,
+    analysis: Analysis,
+    compared: Sequence[Difference],
+    scales: Sequence[ScaleAgreement],
+    titles: Mapping[str, str],
+) -> list[Section]:
+    """All figures of a session as tables in words; the arguments are those of `page`."""
+    return [
+        *_editing(analysis, titles),
+        *_errors(analysis, titles),
+        *_strengths(analysis, titles),
+        *_support(analysis, titles),
+        *_answers(results, analysis, titles),
+        *_differences(compared, titles),
+        *_agreement(analysis, scales),
+        *_self_agreement(analysis),
+        *_drift(results, analysis),
+        *_correlations(analysis),
+    ]
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -134,7 +145,8 @@ def _systems(results: Results, titles: Mapping[str, str]) -> Section:
     return Section("Who wrote the reports", "", ("System", "Name in the files"), rows)
 
 
-def _readers(results: Results, record: Record) -> Section:
+def readers_of(results: Results, record: Record) -> Section:
+    """How far each reader came, and when."""
     rows = []
     for reader, group in results.screens.groupby("reader", sort=True):
         dates = sorted(_day(record.finished.get(screen, "")) for screen in group["screen"])
@@ -161,6 +173,15 @@ def _editing(analysis: Analysis, titles: Mapping[str, str]) -> Iterable[Section]
         named = [(titles.get(row.arm, row.arm), row.seconds) for row in analysis.editing]
         chart = charts.forest(named, "Seconds on the screen per report")
         yield Section("Editing", ABOUT, HEAD, rows_in_words(analysis.editing, titles), chart)
+
+
+def _amendments(record: Record) -> Section:
+    rows = [
+        (each.at[:16].replace("T", " "), each.by, each.what, each.before, each.after, each.reason)
+        for each in record.amendments
+    ]
+    text = "Changes of design, readers, access and state, from the making of the session on; times are UTC."
+    return Section("What was changed", text, ("When", "By", "What", "Before", "After", "Reason"), rows)
 
 
 def _errors(analysis: Analysis, titles: Mapping[str, str]) -> Iterable[Section]:

@@ -120,5 +120,8 @@ events = Table(
     Column("hash", String(64), nullable=False),  # of this event and the hash before it
 )
 
+is_practice = screens.c.position < 0
+"""Practice screens stand before a reader's first, and count nowhere."""
+
 TABLES = (users, sessions, cases, screens, marks, events)
 """In an order that foreign keys allow to fill."""

@@ -86,7 +86,9 @@ def _context(study: Study) -> dict[str, str]:
     return {name: text for name, text in told.items() if text and name not in _TOLD_NOWHERE}
 
 
-def find_images(source: Source, cases: Sequence[Case], choice: Choice, seed: int) -> list[Case]:
+def find_images(
+    source: Source, cases: Sequence[Case], choice: Choice, seed: int, besides: Sequence[str] = ()
+) -> list[Case]:
     """Choose among cases whose reports were written elsewhere, and find their images.
 
     Labels for stratifying, and what else a reader sees, come from the source where the cases have none, else labels
@@ -95,7 +97,7 @@ def find_images(source: Source, cases: Sequence[Case], choice: Choice, seed: int
     Raises:
         ReviewError: a chosen case has no image there, or another one than its hash tells; also what `choose` raises.
     """
-    chosen = choose([_described(source, case, choice) for case in cases], choice, seed)
+    chosen = choose([_described(source, case, choice) for case in cases], choice, seed, besides)
     found, missing, other = [], {}, []
     for case in chosen:
         try:
@@ -153,6 +155,7 @@ def write_cases(
     *,
     reference: bool,
     others: Sequence[System] = (),
+    besides: Sequence[str] = (),
     guard: Callable[[], AbstractContextManager[object]] = nullcontext,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Case]:
@@ -162,13 +165,14 @@ def write_cases(
         studies: to choose from; of "disagreement", all of them are written, as nobody knows before which differ.
         reference: whether the human report takes part.
         others: further systems. Chosen are studies of which each has a report, unless it writes them now.
+        besides: practice studies, as of `choose`.
         guard: held while the models write the reports of one study.
         progress: called with (done, all) after each study.
     """
     by_id = {study.study_id: study for study in studies}
     found, given = of_others(source, candidates(studies), others)
     if choice.how != "disagreement":
-        found = choose(found, choice, seed)
+        found = choose(found, choice, seed, besides)
     given |= {
         each.name: each.reports(source, [case.study_id for case in found]).texts
         for each in others

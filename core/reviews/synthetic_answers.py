@@ -112,6 +112,12 @@ def _answers(
         yield list(question.alone[:1])
     else:
         steps = [each for each in question.answers() if each not in (CANNOT_JUDGE, NONE)]
+        shares = world.planted.shares(question.id, models.values(), steps)
+        if shares is not None:
+            # What is true of the report is drawn from the shares, and so is what a reader says who does not see it.
+            place = int((true if random.random() < _AGREES else random).choice(len(steps), p=shares))
+            yield from sorted(steps, key=lambda each: abs(steps.index(each) - place))
+            return
         at = true.normal() + random.normal(0, 0.6)
         if question.kind == "choice":
             at = true.normal() if random.random() < _AGREES else random.normal()

@@ -13,7 +13,7 @@ from dashboard import access
 from dashboard.components.reading import plate, reading
 from dashboard.components.source_choice import show_credit
 from dashboard.plain import plain
-from dashboard.reviews.pictures import credit_of, plates
+from dashboard.reviews.pictures import PRIOR, credit_of, plates
 from dashboard.reviews.reading import refused, respond
 
 KEY = "reading"
@@ -78,11 +78,13 @@ def go_on(request: dict[str, Any] | None) -> None:
         answer["plates"] = {
             screen: "waiting" if image is None else "ready" if isinstance(image, bytes) else str(image)
             for screen, image in images.items()
+            if not screen.endswith(PRIOR)
         }
         kept = (who.name, session_id, tick, answer, images, owed)
         st.session_state[ANSWER] = kept
     reading(kept[3], key=KEY)
-    for screen, image in kept[4].items():
+    # The study before comes first, so that it is there when its case is drawn.
+    for screen, image in sorted(kept[4].items(), key=lambda each: not each[0].endswith(PRIOR)):
         if isinstance(image, bytes):
             plate(screen, image)
     for credit in sorted(kept[5]):

@@ -11,6 +11,11 @@ NAMED = 3
 """Filters that the sentence names."""
 
 
+def stands_out(shares: npt.NDArray[np.float32]) -> bool:
+    """Whether the largest of (K,) shares that sum to 1 is more than chance makes of even ones."""
+    return bool(shares.max() >= 1.5 / len(shares))
+
+
 def strongest(names: Sequence[str], values: npt.NDArray[np.float32], *, signed: bool) -> str:
     """Name the filters that count most.
 
@@ -25,7 +30,7 @@ def strongest(names: Sequence[str], values: npt.NDArray[np.float32], *, signed: 
         return f"No map: this model reads filters, not places. Most for (+) or against (−) these words: **{told}**."
     told = ", ".join(f"{names[at]} {values[at]:.0%}" for at in order)
     even = 1 / len(names)
-    if values.max() < 1.5 * even:
+    if not stands_out(values):
         return (
             f"No map: this model reads filters, not places. No filter stands out: the most are {told}, and an even "
             f"share is {even:.1%}."

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core.reviews.design import Choice, Design
 from core.reviews.editing_design import Editing
 from core.reviews.questions import ReviewError, Rubric
 from core.reviews.rubric_library import own_folder, own_rubrics, shipped_rubrics
+from core.reviews.size import size_in_words, usual_seconds
 from core.reviews.store import Actor, create_session, list_users, set_role
 from core.systems.system import System
 from core.types import CXRLensError
@@ -29,18 +31,24 @@ HOW = {
     "listed": "A list of studies",
 }
 MADE = "reviews_made"
+_TRIED = "design-tried"
 _PREVIEW = access.OF_ONE_USER + "preview"
 
 
 def show_form(who: Actor) -> None:
     """Draw the form; makes a session when it is sent."""
     design, pool_size, problem = _ask(who)
+    if design is not None:
+        st.session_state.pop(_TRIED, None)
+        told = _size(who, design, pool_size)
+        st.markdown(f":material/schedule: {told}" if told else ":material/schedule: All studies, by all readers.")
+    elif _TRIED in st.session_state:
+        st.error(plain_message(problem), icon=":material/error:")
     left, right = st.columns([1, 1], vertical_alignment="center", width=520)
-    wants_preview = left.button("Preview the first case", icon=":material/visibility:", width="stretch")
-    wants_session = right.button("Make the session", type="primary", icon=":material/add_task:", width="stretch")
+    tried = {"on_click": _note_trying, "width": "stretch"}
+    wants_preview = left.button("Preview the first case", icon=":material/visibility:", **tried)
+    wants_session = right.button("Make the session", type="primary", icon=":material/add_task:", **tried)
     if design is None:
-        if wants_preview or wants_session:
-            st.error(plain_message(problem), icon=":material/error:")
         return
     if wants_session:
         _make(who, design, pool_size)
@@ -53,6 +61,26 @@ def show_form(who: Actor) -> None:
     shown = st.session_state.get(_PREVIEW)
     if shown and shown[0] == design:
         _show_preview(design, *shown[1])
+
+
+def _note_trying() -> None:
+    st.session_state[_TRIED] = True
+
+
+def _fault(where: DeltaGenerator, missing: bool, words: str) -> None:
+    """Say beside a field what it lacks, once somebody tried to go on without."""
+    if missing and _TRIED in st.session_state:
+        where.markdown(f":red[:material/error: {words}]")
+
+
+def _size(who: Actor, design: Design, pool_size: int) -> str:
+    """How much each reader gets, in words; empty where it cannot be told."""
+    studies = design.studies.count or len(design.studies.ids)
+    if not studies:
+        there = len(pool.studies(design.source))
+        studies = min(pool_size, there) if pool_size else there
+    usual = usual_seconds(access.database(), who, design.rubric)
+    return size_in_words(design, studies, len(design.models), usual)
 
 
 def _ask(who: Actor) -> tuple[Design | None, int, str]:
@@ -69,6 +97,7 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
             placeholder="Readers see it",
             help="Readers see the title: do not name models in it.",
         )
+        _fault(left, not values["title"].strip(), "Give the session a title.")
         own, wrong = own_rubrics()
         rubrics = {**shipped_rubrics(), **own}
         values["rubric"] = right.selectbox(
@@ -94,6 +123,7 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
                 help="Each reader gets their own order of cases and their own names of reports (A, B, …).",
             )
         )
+        _fault(left, not values["readers"], "Choose one reader at least.")
     with st.container(border=True):
         named = pool.sources()
         left, middle, right = st.columns([2, 2, 1], gap="medium")
@@ -112,6 +142,7 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
             )
             ids = tuple(dict.fromkeys(re.split(r"[\s,;]+", text.strip()))) if text.strip() else ()
             st.caption(f"{len(ids)} studies listed. Studies that you lasso on the Embeddings page are filled in here.")
+            _fault(st.container(), not ids, "List one study at least, or choose them in another way.")
         elif how == "disagreement":
             pool_size = st.number_input(
                 "Compare the reports of this many studies",
@@ -129,16 +160,21 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
             explained = rubric.mark == "helpfulness"  # and a human report has no explanation
             human = [] if explained else pool.humans(source)
             further = {} if explained else pool.others(source)
+            # A pair without a map has little to show as an explanation: it can be chosen, and is not there at first.
+            first = [card for card in cards if pool.has_map(card)] if explained else cards
             names = tuple(
                 st.multiselect(
                     "Who wrote the reports (readers never see it)",
                     [*(card.name for card in cards), *human],
-                    default=[*(card.name for card in cards[:2]), *human],
+                    default=[*(card.name for card in first[:2]), *human],
                     format_func=lambda name: pool.title_of(name, cards),
                     key=f"design-models-{source}-{explained}",
                 )
             )
             values["models"] = names + _ask_others(source, further)
+            fewest = max(1, rubric.reports_per_screen)
+            lack = f"Choose {fewest} at least." if fewest > 1 else "Choose one at least."
+            _fault(st.container(), len(values["models"]) < fewest, lack)
             if not cards and explained:
                 st.caption("No model here learned from such studies, so there is nothing to explain.")
             elif not cards and not human and not further:
@@ -152,6 +188,9 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
             arms = ask_editing(values["models"])
     else:
         arms = {}
+    fewest = rubric.reports_per_screen
+    if fewest and len(values["models"]) < fewest:
+        return None, pool_size, f"Who wrote the reports: this task needs {fewest} at least."
     try:
         return Design(**values, editing=Editing(**arms)), pool_size, ""
     except ReviewError as error:
@@ -211,6 +250,11 @@ def _ask_details(values: dict[str, Any], rubric: Rubric) -> None:
         values["reports_per_screen"] = st.number_input(
             "Reports on a screen", 1, 12, 1, key="design-reports", help="All of the same radiograph, side by side"
         )
+    values["priors"] = st.checkbox(
+        "Show the study before beside each case",
+        key="design-priors",
+        help="The patient's earlier study, where the source has one. Models that see one image do not see it.",
+    )
     values["instructions"] = st.text_area(
         "Instructions to readers",
         key="design-instructions",

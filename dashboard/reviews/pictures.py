@@ -27,6 +27,7 @@ from core.studies.source import Source
 from core.text import sentence_spans, split_sentences
 from core.types import CXRLensError, FloatImage, Geometry
 from dashboard.components.viewer import Overlay, pack
+from dashboard.read.filter_words import stands_out
 from dashboard.reviews.pool import open_named
 from dashboard.services.bundles import model_in_use
 
@@ -40,6 +41,8 @@ MAP_SIZE = 128
 """Side of an explanation's map, cells."""
 FAINTEST = 0.25
 """Cells below this share of the largest value are not coloured."""
+PRIOR = "/prior"
+"""What follows the id of a screen in the name of the plate of the study before."""
 MOST_PLATES = 96
 """Kept in memory; about a megabyte each, up to eight of a large film."""
 
@@ -87,6 +90,11 @@ class Plates:
             self._drawn.put(key, found)
         return found
 
+    def ask_prior(self, screen: ReaderScreen) -> Future[bytes]:
+        """The image of the study before, now or later; empty where there is none."""
+        key = (screen.source, screen.study_id, PRIOR)
+        return self._drawn.get_or_make(key, lambda: self._pool.submit(draw_prior, screen))
+
 
 @st.cache_resource(show_spinner=False, on_release=Plates.close)
 def _plates() -> Plates:
@@ -98,6 +106,9 @@ def plates(
 ) -> dict[str, bytes | CXRLensError | None]:
     """Packed image of each screen by id; an error that says why there is none; None while it is drawn.
 
+    Of sessions that show it also that of the study before, under the id and `PRIOR`, where there is one; they come
+    together.
+
     Args:
         database: of the session.
         who: its reader.
@@ -108,13 +119,20 @@ def plates(
         screen.id: _plates().ask(screen, writers(database, who, screen.id) if screen.explanation else {})
         for screen in asked
     }
-    wait_for(list(jobs.values())[:1], timeout=patience)
+    priors = {screen.id: _plates().ask_prior(screen) for screen in asked if screen.priors}
+    wait_for([job for kind in (jobs, priors) for job in list(kind.values())[:1]], timeout=patience)
     found: dict[str, bytes | CXRLensError | None] = {}
     for screen_id, job in jobs.items():
         error = job.exception() if job.done() else None
         if error is not None and not isinstance(error, CXRLensError):
             raise error
-        found[screen_id] = None if not job.done() else error or job.result()
+        prior = priors.get(screen_id)
+        if not job.done() or (prior is not None and not prior.done()):
+            found[screen_id] = None
+            continue
+        found[screen_id] = error or job.result()
+        if prior is not None and prior.result():
+            found[screen_id + PRIOR] = prior.result()
     return found
 
 
@@ -162,6 +180,25 @@ def draw(screen: ReaderScreen, by: Writers) -> bytes:
     )
 
 
+def draw_prior(screen: ReaderScreen) -> bytes:
+    """Pack the image of the patient's study before, of the same view if there is one; empty where there is none.
+
+    One that cannot be read is as one that is not there: the reason is in the log.
+    """
+    try:
+        source = open_named(screen.source)
+        images = source.images(screen.study_id)
+        view = next((each.view for each in images if each.read), "")
+        earlier = sorted((each for each in images if each.earlier), key=lambda each: each.view != view)
+        if not earlier:
+            return b""
+        shown = _view(source, screen.study_id, earlier[0].image_id)
+    except CXRLensError as error:
+        _LOG.warning("No earlier image for screen %s: %s", screen.id, error)
+        return b""
+    return pack(shown.pixels, study="", bits=shown.bits, overlays=(), spacing=shown.spacing, shrunk=shown.shrunk)
+
+
 @dataclass(frozen=True, slots=True)
 class _Shown:
     """What is drawn in the browser.
@@ -179,8 +216,8 @@ class _Shown:
     shrunk: tuple[float, float] = (1.0, 1.0)
 
 
-def _view(source: Source, study_id: str) -> _Shown:
-    film = source.original(study_id)
+def _view(source: Source, study_id: str, image_id: str = "") -> _Shown:
+    film = source.original(study_id, image_id)
     share = LONGEST_SIDE / max(film.pixels.shape)
     if share >= 1:
         return _Shown(film.pixels, film.bits, film.pixel_spacing)
@@ -237,9 +274,16 @@ def _maps(screen: ReaderScreen, report: Written, source: Source, shape: tuple[in
             if parts[0].values.ndim == 1:
                 shares = np.abs(parts[0].values) / max(float(np.abs(parts[0].values).sum()), 1e-9)
                 best = np.argsort(-shares, kind="stable")[:3]
-                words = "Filter " + ", ".join(f"{CLUSTERS[each]} {shares[each]:.0%}" for each in best)
-                kind, place = "picture", square
-                values = filter_views(opened, subject.image).filtered[best[0]]
+                told = ", ".join(f"{CLUSTERS[each]} {shares[each]:.0%}" for each in best)
+                if stands_out(shares):
+                    words = (
+                        f"The film through the filter that counted most, not the film itself. Shares of filters: {told}"
+                    )
+                    kind, place = "picture", square
+                    values = filter_views(opened, subject.image).filtered[best[0]]
+                else:  # all filters counted alike: a picture of one of them would say nothing
+                    words = f"No filter stands out here ({told}; even: {1 / len(shares):.1%}): leave this sentence out."
+                    kind, place, values = "heat", _WHOLE, np.zeros((2, 2), np.float32)
             else:
                 words, kind, place = (
                     f"{METHODS[screen.explanation].title}: yellow most, violet least",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import streamlit as st
 
 from core.bundles.card import Card
+from core.registry import ENCODERS, encoder_parts
 from core.reviews.design import REFERENCE, Case, Design, choose, plan
 from core.reviews.editing_design import NO_DRAFT, TEMPLATE
 from core.reviews.sources import candidates, of_others, open_source, session_image, write_cases
@@ -53,6 +54,11 @@ def writers(source: str) -> list[Card]:
     """Bundles whose training fits the source."""
     synthetic = open_named(source).synthetic
     return [card for card in bundles.library_cards() if bundles.synthetic(card.family) is synthetic]
+
+
+def has_map(card: Card) -> bool:
+    """Whether what a pair looks at has places on the image; CCVE's tokens are filters."""
+    return any(not ENCODERS[part].token_names for part in encoder_parts(card.encoder) if part in ENCODERS)
 
 
 def others(source: str) -> dict[str, dict[str, System]]:
@@ -117,6 +123,7 @@ def write(design: Design, pool: int, progress: Callable[[int, int], None]) -> li
         bundles.load_models(pairs),
         reference=source.has_reports,  # also where it takes no part: automatic metrics compare with it
         others=further,
+        besides=design.practice_studies,
         guard=bundles.inference,
         progress=progress,
     )

@@ -8,6 +8,7 @@ reports could be looked up elsewhere. There a case is the number of its screen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from core.labels.rules import label_report
@@ -95,6 +96,8 @@ def respond(database: Database, who: Actor, session_id: str, request: Request | 
             "sitting": known.sitting,
             "following": known.following,
             "seconds": known.seconds,
+            "usual": known.usual,
+            "practice": known.practice,
             "seconds_left": read[0].seconds_left,
             "title": read[0].title,
             "kind": read[0].rubric.mark,
@@ -204,6 +207,9 @@ def _view(screen: ReaderScreen) -> dict[str, Any]:
         "seconds": screen.seconds,
         "version": screen.version,
         "findings": _findings(screen),
+        "practice": screen.position < 0,
+        "feedback": None if screen.feedback is None else [asdict(each) for each in screen.feedback],
+        "why": screen.why,
     }
 
 

@@ -30,6 +30,7 @@ from core.reviews.store import (
 from core.types import CXRLensError
 from dashboard import access
 from dashboard.plain import plain, plain_message
+from dashboard.reviews import people
 from dashboard.reviews.design_form import HOW
 from dashboard.reviews.results import show_results
 
@@ -137,6 +138,14 @@ def show_own(who: Actor) -> None:
             "The session in the address does not exist or is not yours. Showing another.", icon=":material/info:"
         )
         asked = None
+    ids = [each.id for each in found]
+    # By its rows: after a session was made or closed the same row may be another's.
+    table = f"sessions-{hash(tuple((each.id, each.state) for each in found))}"
+
+    def pick() -> None:
+        if rows := st.session_state[table].selection.rows:
+            st.query_params[SESSION] = ids[rows[0]]
+
     st.dataframe(
         pd.DataFrame(
             [
@@ -155,14 +164,19 @@ def show_own(who: Actor) -> None:
         hide_index=True,
         height="content",
         column_config={"Read": st.column_config.ProgressColumn(format="%d %%", min_value=0, max_value=100)},
-        alt="Sessions with their progress",
+        alt="Sessions with their progress; choosing a row opens its session",
+        key=table,
+        on_select=pick,
+        selection_mode="single-row",
     )
+    shown = asked or ids[0]
     chosen = st.selectbox(
         "Session",
         list(by_id),
-        index=list(by_id).index(asked) if asked else 0,
+        index=ids.index(shown),
         format_func=lambda key: f"{by_id[key].title} · {by_id[key].state} · {key[:6]}",
-        key=f"session-choice-{asked}",
+        # What was chosen stands in the browser as the words it had then; with another state it is another choice.
+        key=f"session-choice-{asked}-{by_id[shown].state}",
     )
     if st.query_params.get(SESSION) != chosen:
         st.query_params[SESSION] = chosen
@@ -174,8 +188,10 @@ def show_session(who: Actor, session_id: str) -> None:
     progress = session_progress(access.database(), who, session_id)
     st.header(plain(progress.design.title))
     _show_readers(progress)
-    with st.expander("Design"):
+    with st.expander("Design", icon=":material/description:"):
         _show_design(progress)
+        people.offer_sheet(progress)
+    people.show_people(who, progress)
     if progress.state == "open":
         left, right = st.columns(2, gap="medium")
         with left:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.documented.place import Place
-from tests.documented.programs import Row
+from tests.documented.programs import Row, process
 
 _SIMULATED = "cxr-lens review simulate design.toml --readers 3 --seed 1 --out rehearsal"
 _PLACE = " --database rehearsal/rehearsal.sqlite --as rehearsal"
@@ -24,11 +24,20 @@ def session_rows(created: str) -> dict[str, Row]:
         created: the command that makes a session.
     """
     power = "cxr-lens review power SESSION"
+    of_session = {"given": {"SESSION": lambda place: place.session}, "after": created}
+    invites = "cxr-lens review invite SESSION anna --address https://YOUR.SERVER"
     planned = {"more": _SMALL, "given": {"SESSION": _rehearsed}, "after": _SIMULATED, "slow": True}
     return {
         "cxr-lens review backup copy.jsonl.gz": Row(says="checked", after=created),
         "cxr-lens review restore copy.jsonl.gz --database new.sqlite": Row(
             says="checked", after="cxr-lens review backup copy.jsonl.gz"
+        ),
+        "python -m training.bench.readers": Row(" count --studies 1", instead=process, says="counts"),
+        invites: Row(**of_session, says="invite="),
+        "cxr-lens review remind SESSION --address https://YOUR.SERVER": Row(**of_session, says="/review"),
+        "cxr-lens review sheet design.toml": Row(says="Pre-registration"),
+        'cxr-lens review amend SESSION --minutes 60 --reason "The pilot was too slow"': Row(
+            **of_session, says="Time limit"
         ),
         "cxr-lens review verify": Row(says="checked", after=created),
         _SIMULATED: Row(slow=True, says="rehearsal/report.html"),

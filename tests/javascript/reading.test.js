@@ -108,10 +108,12 @@ describe("time", () => {
   })
 
   test("the pace is told once a case is read, the rest of the time always", () => {
-    assert.equal(pace({ open: true, seconds: 0, seconds_left: null }, 9, 0, 10), "")
-    assert.equal(pace({ open: true, seconds: 50, seconds_left: null }, 10, 2, 10), "30 s a case · about 4 min to go")
-    assert.equal(pace({ open: true, seconds: 60, seconds_left: 100 }, 10, 10, 10), "7 s a case · 1:30 of your time left")
-    assert.equal(pace({ open: false, seconds: 60, seconds_left: 100 }, 0, 3, 10), "closed: nothing can be changed")
+    assert.equal(pace({ open: true, usual: null, seconds_left: null }, 9, 0, 10), "")
+    assert.equal(pace({ open: true, usual: 30, seconds_left: null }, 10, 2, 10), "30 s a case · about 4 min left")
+    assert.equal(pace({ open: true, usual: 31, seconds_left: null }, 10, 2, 10), "31 s a case · about 5 min left")
+    assert.equal(pace({ open: true, usual: 0.3, seconds_left: null }, 0, 2, 10), "about 1 min left") // never 0 s a case
+    assert.equal(pace({ open: true, usual: 7, seconds_left: 100 }, 10, 10, 10), "7 s a case · 1:30 of your time left")
+    assert.equal(pace({ open: false, usual: 7, seconds_left: 100 }, 0, 3, 10), "closed: nothing can be changed")
   })
 })
 
@@ -181,6 +183,25 @@ describe("keys", () => {
     const reading = page({ onImage: true })
     for (const key of ["1", "i", "Tab", "Escape"]) press(reading, key)
     assert.deepEqual(reading.done, ["viewer key 1", "viewer key i", "image false"])
+  })
+
+  test("a report with two errors takes at most eight keys", () => {
+    const sentences = [[0, 5], [6, 11], [12, 17]]
+    const view = { reports: [{ name: "A", text: "Aaaa. Bbbb. Cccc.", sentences }], marks: [], disputed: [] }
+    const errors = ["false finding", "omission", "wrong location"].map((name) => [name, ""])
+    const reading = page({
+      kind: "error", data: { open: true, questions: [] }, choices: { errors }, chosen: firstChoice("error", view, []), view: () => view,
+      choose: (what) => Object.assign(reading.chosen, what),
+      change: (fields) => {
+        view.marks.push(fields.mark)
+        return { key: "k" }
+      },
+    })
+    const keys = ["1", "ArrowDown", "ArrowDown", "3", "n"]
+    for (const key of keys) press(reading, key)
+    assert.deepEqual(view.marks.map(({ value }) => [value.error, value.span]), [["false finding", [0, 5]], ["wrong location", [12, 17]]])
+    assert.deepEqual(reading.done, ["act next"])
+    assert.ok(keys.length <= 8)
   })
 
   test("Y is an answer only to a conflict", () => {

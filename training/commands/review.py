@@ -344,7 +344,7 @@ def _with_images(path: Path, design: Design) -> list[Case]:
             f'--images WHERE, or source = "WHERE" to the design. WHERE is {KINDS}. Or --preset NAME, if they are a '
             "preset's studies."
         )
-    return find_images(open_source(design.source), cases, design.studies, design.seed)
+    return find_images(open_source(design.source), cases, design.studies, design.seed, design.practice_studies)
 
 
 def _source(preset: str, overrides: list[str] | None) -> Source:
@@ -390,5 +390,6 @@ def _write_cases(source: Source, design: Design, bundles: Path, pool: int, devic
             models,
             reference=REFERENCE in names,
             others=others,
+            besides=design.practice_studies,
             progress=tell,
         )

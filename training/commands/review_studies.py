@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from core.types import CXRLensError
-from training.commands.review import Location, Session, User, find_session, open_database, read_toml, with_rubric
+from training.commands.review import Location, Session, User, find_session, open_database
 from training.commands.review import app as app
 from training.console import note, print_result, print_text, progress_bar, warn
 from training.options import AsJson, Seed
 
 if TYPE_CHECKING:
     from core.reviews.answers import Results
-    from core.reviews.design import Case, Design
     from core.reviews.long_table import Outcome
 
 MoreIsBetter = Annotated[bool, typer.Option("--more-is-better", help="Of a scale, for non-inferiority.")]
@@ -24,7 +24,13 @@ MoreIsBetter = Annotated[bool, typer.Option("--more-is-better", help="Of a scale
 
 @app.command()
 def simulate(
-    what: Annotated[str, typer.Argument(metavar="SESSION|DESIGN", help="Id of a session, or a design: a TOML file.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="SESSION|DESIGN",
+            help="Id of a session; or a design: a TOML file, or a folder with design.toml and rehearsal.toml.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="New folder for the rehearsal's database and files.")] = Path(
         "rehearsal"
     ),
@@ -35,7 +41,18 @@ def simulate(
         Path | None,
         typer.Option(help="Studies with their reports, as for create.", show_default="invented ones, of phantoms"),
     ] = None,
-    seed: Seed = 0,
+    studies: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="A quick look: so many studies, no hidden repeats.", show_default="as many as in the design"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=2**32 - 1, help="Of all that is drawn at random.", show_default="of rehearsal.toml, or 0"
+        ),
+    ] = None,
     database: Location = None,
     user: User = None,
 ) -> None:
@@ -55,8 +72,11 @@ def simulate(
     from core.reviews.record import load_record
     from core.reviews.rehearsal import OWNER, Clock, rehearse
     from core.reviews.store import first_admin
+    from core.reviews.study_tables import tables_as_markdown
+    from training.commands.rehearsed import read_rehearsed
 
-    design, pool = _read_what(what, cases, seed, database, user)
+    rehearsed = read_rehearsed(what, cases, seed, studies, database, user)
+    design, seed = rehearsed.design, rehearsed.seed
     path = out / "rehearsal.sqlite"
     if path.exists():
         raise CXRLensError(f"{path} is there already. Choose another folder with --out, or delete that one.")
@@ -64,7 +84,16 @@ def simulate(
     opened = Database(path, clock=clock)
     try:
         with progress_bar("screen", "reading") as tell:
-            session_id, world = rehearse(opened, clock, design, pool, readers or len(design.readers), seed, tell)
+            session_id, world = rehearse(
+                opened,
+                clock,
+                design,
+                rehearsed.pool,
+                readers or len(design.readers),
+                seed,
+                tell,
+                planted=rehearsed.planted,
+            )
         owner = first_admin(opened, OWNER)
         results, record = load_results(opened, owner, session_id), load_record(opened, owner, session_id)
     except BaseException:
@@ -78,27 +107,13 @@ def simulate(
     table = automatic_metrics(results) if results.rubric.mark == "error" else None
     analysis = analyse(results, table if table is not None and len(table) > 2 else None, seed=seed)
     files = export(results, analysis, out, record=record)
+    tables = out / "tables.md"
+    write_whole(tables, tables_as_markdown(results, analysis, record, rehearsed.notes()))
     truth = out / "rehearsal.json"
     write_whole(truth, json.dumps({"session": session_id, **asdict(world)}, indent=1) + "\n")
     note("All of it was answered by synthetic readers: it says how the tables look, and nothing of the reports.")
-    for each in (*files, truth, path):
+    for each in (*files, tables, truth, path):
         print_text(str(each))
-
-
-def _read_what(
-    what: str, cases: Path | None, seed: int, database: str | None, user: str | None
-) -> tuple[Design, list[Case]]:
-    from core.reviews.case_files import read_cases
-    from core.reviews.design import read_design
-    from core.reviews.rehearsal import copied, invented_cases
-
-    if Path(what).suffix == ".toml" or Path(what).is_file():
-        design = read_design(with_rubric(read_toml(Path(what)), Path(what).parent))
-        return design, read_cases(cases) if cases else invented_cases(design, seed)
-    if cases:
-        raise CXRLensError("--cases goes with a design: a session has its cases.")
-    with open_database(database, user) as (opened, who):
-        return copied(opened, who, find_session(opened, who, what))
 
 
 @app.command()
@@ -179,6 +194,81 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """How often a study would find a difference, if readers and cases vary as in a closed session."""
+    what, least, rows = _powers(
+        session,
+        of,
+        change,
+        readers or [3],
+        cases or [40],
+        simulations,
+        seed,
+        database,
+        user,
+        arms=arms,
+        margin=margin,
+        less_is_better=not more_is_better,
+    )
+    told = {"of": of, "change": what.wanted, "margin": least, "rows": rows}
+    print_result(told, as_json, lambda: "\n".join(what.sentences(rows, simulations)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """What simulated studies look for, in words and as a number."""
+
+    words: str
+    wanted: float
+
+    def sentences(self, rows: list[dict[str, Any]], simulations: int) -> list[str]:
+        return [
+            f"{self.words}; {simulations} simulated studies each.",
+            *(
+                f"With {row['readers']} readers and {row['cases']} cases it is found in {row['power']:.0%} of studies "
+                f"({row['low']:.0%} to {row['high']:.0%})."
+                for row in rows
+            ),
+        ]
+
+
+def power_sentences(
+    pilot: str,
+    of: str,
+    change: str,
+    readers: list[int],
+    cases: list[int],
+    simulations: int,
+    seed: int,
+    database: str | None,
+    user: str | None,
+) -> list[str]:
+    """How often a study of so many readers and cases would find a change, in sentences.
+
+    Args:
+        pilot: the beginning of a closed session's id.
+
+    Raises:
+        CXRLensError: as `power`.
+    """
+    what, _, rows = _powers(pilot, of, change, readers, cases, simulations, seed, database, user)
+    return what.sentences(rows, simulations)
+
+
+def _powers(
+    session: str,
+    of: str,
+    change: str,
+    readers: list[int],
+    cases: list[int],
+    simulations: int,
+    seed: int,
+    database: str | None,
+    user: str | None,
+    *,
+    arms: Literal["both", "one"] = "both",
+    margin: str | None = None,
+    less_is_better: bool = True,
+) -> tuple[_Sought, float | None, list[dict[str, Any]]]:
+    """What is sought, the margin as a number, and a row for each number of readers and cases."""
     from core.reviews.answers import load_results
     from core.reviews.power import pilot_of
     from core.reviews.power import power as simulated
@@ -189,9 +279,9 @@ def power(
     relative = outcome.kind != "scale"
     pilot, wanted = pilot_of(outcome.table, outcome.kind), _change(change, relative, "--change")
     least = None if margin is None else _change(margin, relative, "--margin") + relative
-    rows = []
-    for reader_count in readers or [3]:
-        for case_count in cases or [40]:
+    rows: list[dict[str, Any]] = []
+    for reader_count in readers:
+        for case_count in cases:
             with progress_bar("study", f"{reader_count} readers, {case_count} cases") as tell:
                 row = simulated(
                     pilot,
@@ -200,7 +290,7 @@ def power(
                     case_count,
                     arms=arms,
                     margin=least,
-                    less_is_better=not more_is_better,
+                    less_is_better=less_is_better,
                     simulations=simulations,
                     seed=seed,
                     progress=tell,
@@ -208,18 +298,8 @@ def power(
             low, high = row.found.interval or (math.nan, math.nan)
             share = row.found.value
             rows.append({"readers": row.readers, "cases": row.cases, "power": share, "low": low, "high": high})
-    what = f"{outcome.title} {'' if wanted < 0 else '+'}{change.strip().lstrip('+')}"
-    what = what if margin is None else f"{what}: not worse by {margin}"
-
-    def words() -> str:
-        lines = [
-            f"With {row['readers']} readers and {row['cases']} cases it is found in {row['power']:.0%} of studies "
-            f"({row['low']:.0%} to {row['high']:.0%})."
-            for row in rows
-        ]
-        return "\n".join([f"{what}; {simulations} simulated studies each.", *lines])
-
-    print_result({"of": of, "change": wanted, "margin": least, "rows": rows}, as_json, words)
+    words = f"{outcome.title} {'' if wanted < 0 else '+'}{change.strip().lstrip('+')}"
+    return _Sought(words if margin is None else f"{words}: not worse by {margin}", wanted), least, rows
 
 
 def _outcome(results: Results, name: str) -> Outcome:

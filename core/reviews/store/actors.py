@@ -33,10 +33,12 @@ class Actor:
     Attributes:
         name: of the user.
         role: what the user is.
+        only: id of the one session that this actor may see anything of; empty for all that are the user's.
     """
 
     name: str
     role: Role
+    only: str = ""
 
 
 def first_admin(database: Database, name: str) -> Actor:
@@ -157,6 +159,16 @@ def require_role(connection: Connection, who: Actor, *roles: str) -> None:
         raise NotAllowedError(f"{who.name} has no role in these review sessions. Ask the people who run them.")
     if role != who.role or role not in roles:
         raise NotAllowedError(f"{who.name} ({who.role}) may not do this; it is for: {', '.join(roles)}.")
+
+
+def require_session(who: Actor, session_id: str) -> None:
+    """Refuse a session to an actor who was let in to another one only.
+
+    Raises:
+        NotAllowedError: as if it were not there.
+    """
+    if who.only and who.only != session_id:
+        raise not_there(who, "session", session_id)
 
 
 def not_there(who: Actor, what: str, name: str) -> NotAllowedError:

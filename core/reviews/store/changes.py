@@ -94,12 +94,12 @@ def save_mark(
         if slot and found is None:
             raise ReviewError(f"There is no mark '{slot}' on this screen to change.")
         current = 0 if found is None or (found["deleted"] and not slot) else found["version"]
+        wanted = {"kind": mark.kind, "report": mark.report, "value": dict(mark.value)}
         if current != version:
-            return Change(own_slot, found, None)
+            agrees = found is not None and not found["deleted"] and wanted.items() <= found.items()
+            return Change(own_slot, found, found if agrees else None)
         after = {
-            "kind": mark.kind,
-            "report": mark.report,
-            "value": dict(mark.value),
+            **wanted,
             "version": (found["version"] if found else 0) + 1,
             "deleted": False,
         }
@@ -122,7 +122,7 @@ def remove_mark(database: Database, who: Actor, screen_id: str, slot: str, *, ke
         if found is None:
             raise ReviewError(f"There is no mark '{slot}' on this screen.")
         if found["version"] != version or found["deleted"]:
-            return Change(slot, found, None)
+            return Change(slot, found, found if found["deleted"] else None)
         return Change(slot, found, found | {"version": version + 1, "deleted": True})
 
     change_once(database, who, screen_id, key, "unmark", {"slot": slot, "version": version}, apply)
@@ -165,7 +165,7 @@ def annotate(
     def apply(connection: Connection, screen: AnyRow, session: AnyRow) -> Change:
         before = {name: screen._mapping[name] for name in SCREEN_FIELDS}
         if screen.version != version:
-            return Change(None, before, None)
+            return Change(None, before, before if changes.items() <= before.items() else None)
         after = before | changes | {"version": version + 1}
         if after["state"] != "skipped":
             after["skip_reason"] = ""
@@ -232,7 +232,10 @@ def undo(database: Database, who: Actor, screen_id: str, *, key: str) -> ReaderS
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a change makes of a mark (``slot``) or a screen (no slot); ``after`` is None where it is refused."""
+    """What a change makes of a mark (``slot``) or a screen (no slot); ``after`` is None where it is refused.
+
+    It is ``before`` where another tab came first and did the same: nobody needs to be asked then.
+    """
 
     slot: str | None
     before: dict[str, Any] | None
@@ -301,10 +304,12 @@ def write_change(
         else:
             which = (marks.c.screen_id == screen.id) & (marks.c.slot == change.slot)
             connection.execute(marks.update().where(which).values(change.after))
+    agreed = change.before is not None and "version" in change.before and change.after == change.before
+    done = "agreed" if agreed else action
     database.append(
         connection,
         actor=who.name,
-        action=action if change.after is not None else "refused",
+        action=done if change.after is not None else "refused",
         session_id=screen.session_id,
         screen_id=screen.id,
         slot=change.slot,

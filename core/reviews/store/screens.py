@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from core.config import from_dict
 from core.reviews.database import Database
+from core.reviews.practice import Feedback, Practice, feedback
 from core.reviews.rubric_library import rubric_of
 from core.reviews.rubrics import Mark, ReviewError, Rubric
-from core.reviews.schema import AnyRow, cases, marks, screens, sessions
-from core.reviews.store.actors import Actor, Role, not_there, require_role
+from core.reviews.schema import AnyRow, cases, is_practice, marks, screens, sessions
+from core.reviews.store.actors import Actor, Role, not_there, require_role, require_session
 from core.reviews.store.sittings import require_sitting, sittings_of
 
 ScreenState = Literal["pending", "done", "skipped"]
@@ -29,12 +32,12 @@ _SHOWN_MARKS = (
     sa.select(marks).where(marks.c.screen_id == sa.bindparam("screen"), ~marks.c.deleted).order_by(marks.c.slot)
 )
 _OWN_SCREENS = (
-    sa.select(screens.c.id, screens.c.state, screens.c.flagged, screens.c.seconds)
+    sa.select(screens.c.id, screens.c.state, screens.c.flagged, screens.c.seconds, screens.c.position)
     .where(screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader"))
     .order_by(screens.c.position)
 )
-_COUNT_AND_SECONDS = sa.select(sa.func.count(), sa.func.sum(screens.c.seconds)).where(
-    screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader")
+_COUNT_AND_SECONDS = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(screens.c.seconds), 0)).where(
+    screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader"), ~is_practice
 )
 
 
@@ -60,7 +63,7 @@ class ReaderScreen:
     Attributes:
         id: of the screen.
         session_id: of its session.
-        position: from 0.
+        position: from 0; below 0 for practice.
         screens: how many this reader has.
         study_id: of the case.
         image_sha256: `design.image_sha256` of its image.
@@ -71,6 +74,7 @@ class ReaderScreen:
         title: of the session.
         instructions: of the session.
         explanation: name of the explanation that is shown; empty for none.
+        priors: whether the study before it is shown beside it, where there is one.
         marks: those that stand.
         disputed: of an adjudicator: the questions, each with the answers given, in no order.
         state: "pending", "done" or "skipped".
@@ -81,6 +85,8 @@ class ReaderScreen:
         seconds_left: of the session's time limit, None without one.
         version: give it to `annotate`.
         findings: whether the reader sees what an edited text says of the 14 observations.
+        feedback: of a practice case that is done: what was expected.
+        why: of the same: what is told about it.
     """
 
     id: str
@@ -96,6 +102,7 @@ class ReaderScreen:
     title: str
     instructions: str
     explanation: str
+    priors: bool
     marks: tuple[SavedMark, ...]
     disputed: tuple[Mapping[str, Any], ...]
     state: ScreenState
@@ -106,6 +113,8 @@ class ReaderScreen:
     seconds_left: float | None
     version: int
     findings: bool = False
+    feedback: tuple[Feedback, ...] | None = None
+    why: str = ""
 
 
 def next_screen(database: Database, who: Actor, session_id: str) -> str | None:
@@ -118,6 +127,7 @@ def next_screen(database: Database, who: Actor, session_id: str) -> str | None:
     )
     with database.read() as connection:
         require_role(connection, who, *get_args(Role))
+        require_session(who, session_id)
         return connection.scalar(query)
 
 
@@ -125,6 +135,7 @@ def list_screens(database: Database, who: Actor, session_id: str) -> list[tuple[
     """(id, state, flagged) of the actor's own screens of a session, in order."""
     with database.read() as connection:
         require_role(connection, who, *get_args(Role))
+        require_session(who, session_id)
         rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name})
         return [(row.id, row.state, row.flagged) for row in rows]
 
@@ -135,15 +146,20 @@ class Progress:
 
     Attributes:
         state: of the session, "open" or "closed".
-        screens: (id, state, flagged) of the reader's own, in order; where there are sittings, of the open one.
-        seconds: of active reading of these so far.
+        screens: (id, state, flagged) of the reader's own, in order, practice first; where there are sittings, of the
+            open one.
+        practice: how many of them are for practice.
+        seconds: of active reading so far, without practice; where there are sittings, of the open one.
+        usual: seconds of active reading of a screen, median of those read; None before the first.
         sitting: which it is, in words; empty where there is one only.
         following: when the next sitting opens, in a sentence, once this one is read; else empty.
     """
 
     state: str
     screens: tuple[tuple[str, ScreenState, bool], ...]
+    practice: int
     seconds: float
+    usual: float | None
     sitting: str = ""
     following: str = ""
 
@@ -156,16 +172,20 @@ def progress(database: Database, who: Actor, session_id: str) -> Progress:
     """
     with database.read() as connection:
         require_role(connection, who, *get_args(Role))
+        require_session(who, session_id)
         rows = connection.execute(_OWN_SCREENS, {"session": session_id, "reader": who.name}).all()
         session = connection.execute(_SESSION, {"session": session_id}).first()
         sittings = None if session is None else sittings_of(database, connection, session, who.name)
     if not rows or session is None:
         raise not_there(who, "session", session_id)
     if sittings is not None:
-        rows = [row for row in rows if row.id in sittings.screens[sittings.open]]
+        rows = [row for row in rows if row.position < 0 or row.id in sittings.screens[sittings.open]]
     found = tuple((row.id, row.state, row.flagged) for row in rows)
+    real = [row for row in rows if row.position >= 0]
+    read = [row.seconds for row in real if row.state == "done" and row.seconds > 0]
+    spent, usual = sum(row.seconds for row in real), median(read) if read else None
     words = ("", "") if sittings is None else (sittings.title, sittings.following)
-    return Progress(session.state, found, sum(row.seconds for row in rows), *words)
+    return Progress(session.state, found, len(rows) - len(real), spent, usual, *words)
 
 
 def writers(database: Database, who: Actor, screen_id: str) -> dict[str, tuple[str, str]]:
@@ -192,6 +212,7 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         case = case_of(connection, screen)
         rows = connection.execute(_SHOWN_MARKS, {"screen": screen_id}).all()
         total, left = _count_and_seconds_left(connection, screen, session)
+    told, why = _feedback(screen, session, rows)
     return ReaderScreen(
         id=screen.id,
         session_id=screen.session_id,
@@ -206,6 +227,7 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         title=session.title,
         instructions=session.design["instructions"],
         explanation=session.design["explanation"],
+        priors=session.design.get("priors", False),
         marks=tuple(saved(row.slot, dict(row._mapping)) for row in rows),
         disputed=tuple(screen.disputed or ()),
         state=screen.state,
@@ -216,7 +238,18 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
         seconds_left=left,
         version=screen.version,
         findings=bool(session.design.get("editing", {}).get("findings")),
+        feedback=told,
+        why=why,
     )
+
+
+def _feedback(screen: AnyRow, session: AnyRow, rows: Sequence[AnyRow]) -> tuple[tuple[Feedback, ...] | None, str]:
+    """Of a practice case that is done: what was expected, and why."""
+    if screen.position >= 0 or screen.state != "done":
+        return None, ""
+    about = next(each for each in session.design["practice"] if each["study"] == screen.study_id)
+    practice = from_dict(Practice, about, "practice.")
+    return tuple(feedback(practice, rubric_of(session.design), screen, rows)), practice.why
 
 
 def open_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
@@ -254,7 +287,7 @@ def own_screen(connection: Connection, who: Actor, screen_id: str) -> tuple[AnyR
     """An own screen and its session. Researchers and admins can read too, but only their own screens."""
     require_role(connection, who, *get_args(Role))
     screen = connection.execute(_OWN_SCREEN, {"screen": screen_id, "reader": who.name}).first()
-    if screen is None:
+    if screen is None or (who.only and who.only != screen.session_id):
         raise not_there(who, "screen", screen_id)
     return screen, connection.execute(_SESSION, {"session": screen.session_id}).one()
 

@@ -16,11 +16,11 @@ from core.config import to_dict
 from core.files import hash_of
 from core.reviews.crossover import with_drafts
 from core.reviews.database import Database, check_text
-from core.reviews.design import Case, Design, Screen, choose, plan
+from core.reviews.design import Case, Design, Screen, choose, plan, practice_screens
 from core.reviews.rubric_library import find_rubric, rubric_of, shipped_rubrics
 from core.reviews.rubrics import ReviewError
-from core.reviews.schema import AnyRow, cases, screens, sessions, users
-from core.reviews.store.actors import NO_ROLE, Actor, not_there, require_role
+from core.reviews.schema import AnyRow, cases, is_practice, screens, sessions, users
+from core.reviews.store.actors import NO_ROLE, Actor, not_there, require_role, require_session
 
 _BEING_READ = (
     sa.select(screens.c.study_id)
@@ -75,14 +75,19 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
     # The file as it is now: whatever becomes of it, the session keeps what its readers were asked.
     kept = find_rubric(design.rubric) if design.rubric in shipped_rubrics() else design.questions
     design = replace(design, rubric_text=kept.text)
-    chosen = choose(pool, design.studies, design.seed)
+    chosen = choose(pool, design.studies, design.seed, design.practice_studies)
+    practice = practice_screens(design)
+    for screen in practice:
+        by_model = next(case.reports for case in chosen if case.study_id == screen.study_id)
+        if lacking := [model for _, model in screen.shown if not by_model.get(model, "").strip()]:
+            raise ReviewError(f"practice, study {screen.study_id}: there is no report of {', '.join(lacking)}.")
     session_id, secret = uuid.uuid4().hex, secret or secrets.token_hex(16)
     if design.editing.arms:
         design, chosen = with_drafts(design, chosen, secret)
     for case in chosen:
         for name, text in (*case.reports.items(), *case.context.items()):
             check_text(f"study {case.study_id}, {name}", text, 1_000_000)
-    planned = plan(design, chosen, secret)
+    planned = plan(design, [case for case in chosen if case.study_id not in design.practice_studies], secret)
     with database.write() as connection:
         require_role(connection, who, "researcher", "admin")
         may_read = users.c.name.in_(design.readers) & (users.c.role != NO_ROLE)
@@ -104,7 +109,7 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
         connection.execute(cases.insert(), texts)
         by_id = {case.study_id: case for case in chosen}
         for reader, laid_out in planned.items():
-            _insert_screens(connection, session_id, reader, laid_out, by_id)
+            insert_screens(connection, session_id, reader, laid_out, by_id, practice)
         content = {
             "session": row,
             "cases": hash_of(texts),
@@ -114,19 +119,26 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
     return session_id
 
 
-def _insert_screens(
-    connection: Connection, session_id: str, reader: str, laid_out: Sequence[Screen], by_id: Mapping[str, Case]
+def insert_screens(
+    connection: Connection,
+    session_id: str,
+    reader: str,
+    laid_out: Sequence[Screen],
+    by_id: Mapping[str, Case],
+    practice: Sequence[Screen] = (),
 ) -> None:
+    """Store what one reader will see, in order, practice first; ``by_id`` has the case of each study."""
+    laid_out = [*practice, *laid_out]
     ids = [uuid.uuid4().hex for _ in laid_out]
     rows = [
         screen_row(
             session_id,
             reader,
-            position,
+            position - len(practice),
             screen.study_id,
             id=ids[position],
             shown=[list(pair) for pair in screen.shown],
-            repeats=None if screen.repeats is None else ids[screen.repeats],
+            repeats=None if screen.repeats is None else ids[screen.repeats + len(practice)],
             image_sha256=by_id[screen.study_id].image_sha256,
             bundles={model: by_id[screen.study_id].bundles.get(model, "") for _, model in screen.shown},
         )
@@ -153,6 +165,7 @@ def list_sessions(database: Database, who: Actor, *, to_read: bool = False) -> l
     query = (
         sa.select(sessions, done.label("done"), sa.func.count(screens.c.id).label("screens"))
         .join(screens, screens.c.session_id == sessions.c.id)
+        .where(~is_practice)
         .group_by(sessions.c.id)
         .order_by(sessions.c.created.desc(), sessions.c.id)
     )
@@ -161,6 +174,8 @@ def list_sessions(database: Database, who: Actor, *, to_read: bool = False) -> l
         query = query.where(screens.c.reader == who.name)
     elif who.role == "researcher":
         query = query.where(sessions.c.owner == who.name)
+    if who.only:
+        query = query.where(sessions.c.id == who.only)
     with database.read() as connection:
         require_role(connection, who, "reader", "researcher", "admin")
         rows = connection.execute(query).all()
@@ -172,8 +187,11 @@ def list_sessions(database: Database, who: Actor, *, to_read: bool = False) -> l
     return found
 
 
-def close_session(database: Database, who: Actor, session_id: str) -> None:
+def close_session(database: Database, who: Actor, session_id: str, *, reason: str = "") -> None:
     """End a session: nothing can be marked afterwards, and it can be unblinded. Cannot be taken back.
+
+    Args:
+        reason: for the record of changes.
 
     Raises:
         NotAllowedError: it is not the actor's.
@@ -183,7 +201,7 @@ def close_session(database: Database, who: Actor, session_id: str) -> None:
         if session.state == "closed":
             return
         connection.execute(sessions.update().where(sessions.c.id == session_id).values(state="closed"))
-        before, after = {"state": "open"}, {"state": "closed"}
+        before, after = {"state": "open"}, {"state": "closed"} | ({"reason": reason} if reason else {})
         key = f"close/{session_id}"
         database.record(connection, who.name, key, "close", session_id=session_id, before=before, after=after)
 
@@ -195,10 +213,12 @@ def unblind(database: Database, who: Actor, session_id: str) -> dict[str, dict[s
         NotAllowedError: it is not the actor's session.
         ReviewError: it is not closed, or is a reader's who reads the same studies in one that is open.
     """
-    query = sa.select(screens.c.reader, screens.c.shown, screens.c.study_id).where(screens.c.session_id == session_id)
+    query = sa.select(screens.c.reader, screens.c.shown, screens.c.study_id)
+    query = query.where(screens.c.session_id == session_id, ~is_practice)
     with database.read() as connection:
         if who.role == "reader":
             require_role(connection, who, "reader")
+            require_session(who, session_id)
             query = query.where(screens.c.reader == who.name)
             session = connection.execute(sa.select(sessions).where(sessions.c.id == session_id)).first()
         else:
@@ -234,6 +254,7 @@ def owned_session(connection: Connection, who: Actor, session_id: str) -> AnyRow
         NotAllowedError: it is not there, or not theirs.
     """
     require_role(connection, who, "researcher", "admin")
+    require_session(who, session_id)
     row = connection.execute(sa.select(sessions).where(sessions.c.id == session_id)).first()
     if row is None or (who.role != "admin" and row.owner != who.name):
         raise not_there(who, "session", session_id)

@@ -14,11 +14,11 @@ from sqlalchemy.engine import Connection
 
 from core.reviews.database import Database
 from core.reviews.questions import ReviewError
-from core.reviews.schema import AnyRow, events, screens
+from core.reviews.schema import AnyRow, events, is_practice, screens
 
 _STATES = (
     sa.select(screens.c.id, screens.c.state, screens.c.opened)
-    .where(screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader"))
+    .where(screens.c.session_id == sa.bindparam("session"), screens.c.reader == sa.bindparam("reader"), ~is_practice)
     .order_by(screens.c.position)
 )
 _FINISHED = sa.select(events.c.at, events.c.screen_id, events.c.before, events.c.after).where(

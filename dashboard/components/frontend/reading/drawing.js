@@ -31,7 +31,9 @@ function drawFilm(page, view) {
   const trouble = page.$(".trouble")
   if (bytes && page.drawnPlate !== page.at) {
     const place = page.data.places.findIndex(([id]) => id === page.at)
-    page.viewer.load(bytes, `case ${place + 1} of ${page.data.title}`)
+    const name = `case ${place + 1} of ${page.data.title}`
+    page.viewer.load(bytes, name)
+    page.prior.show(page.plate(`${page.at}/prior`), name, page.second.viewer ? page.viewer.root.parentNode : page.$(".film"))
   }
   page.drawnPlate = bytes ? page.at : null
   page.$(".viewer").style.display = bytes ? "" : "none"
@@ -56,6 +58,7 @@ function drawTyping(page, view) {
     answer: () => ({ words: `${page.written.question.ask} (saved as you type)`, text: textHere(page, view), limit: page.written.question.limit }),
   }[page.typing]()
   box.querySelector("span").textContent = words
+  page.$('[data-go="typed"]').replaceChildren(page.typing === "skip" ? "Skip " : "Save ", make("kbd", { text: page.typing === "skip" ? "Enter" : "Ctrl + Enter" }))
   area.maxLength = limit
   area.value = text
   area.focus()

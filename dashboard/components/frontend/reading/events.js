@@ -11,10 +11,15 @@ export function listen(page, signal) {
   on(window, "keydown", (event) => pressed(page, event), { capture: true })
   on(window, "pointermove pointerdown keydown wheel", () => page.clock.touch(), { capture: true, passive: true })
   on(window, "cxr-lens-plate", ({ detail }) => detail === page.at && page.draw())
-  on(window, "beforeunload", (event) => page.editor.unsaved && !page.reloads && event.preventDefault())
   on(page.editor.area, "input", () => page.editor.input())
   on(page.editor.area, "paste", (event) => page.editor.paste(event))
-  on(window, "pagehide", () => page.leave())
+  on(window, "pagehide", () => {
+    page.leave()
+    page.second.close()
+  })
+  on(window, "beforeunload", (event) => {
+    if (page.saves && !page.reloads) event.preventDefault() // the browser asks
+  })
   on(window, "focus", () => page.lookAgain())
   on(document, "visibilitychange", () => (document.visibilityState === "hidden" ? page.tellTime() : page.lookAgain()))
   on(page.root, "pointerdown", () => (page.pressed = true), { capture: true })
@@ -42,6 +47,7 @@ export function act(page, name) {
   const acts = {
     next: () => page.next(), previous: () => page.step(-1), first: () => page.firstOpen(),
     help: () => page.over("help"), instructions: () => page.over("instructions"),
+    pause: () => page.over("pause"), second: () => page.second.toggle(),
     typed: () => page.typed(true), untyped: () => page.untyped(),
     heat: () => {
       page.heat = !page.heat

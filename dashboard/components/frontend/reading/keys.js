@@ -7,6 +7,7 @@ export const KEYS = {
     ["N", "finish the case, go to the next"], ["P", "previous case"], ["G", "first case not read yet"], ["U", "undo"],
     ["F", "flag the case"], ["C", "comment"], ["X", "skip with a reason, or take that back"],
     ["D", "as third reader: the next disagreement that is not settled"],
+    [".", "a break: the time stands still until you go on"], [",", "the image in a second window, and back"],
     ["V", "keys work on the image; Esc: on the report again"], ["I", "instructions"], ["?", "these keys"],
   ],
   image: [
@@ -40,7 +41,7 @@ export const KEYS = {
     ["A", "the usual answer for all rows that have none, where there is one"], ["Delete", "take the answer or the mark back"],
   ],
 }
-const ACTS = { n: "next", p: "previous", u: "undo", f: "flag", c: "comment", x: "skip", g: "first", i: "instructions", "?": "help", h: "heat" }
+const ACTS = { n: "next", p: "previous", u: "undo", f: "flag", c: "comment", x: "skip", g: "first", i: "instructions", "?": "help", h: "heat", ".": "pause", ",": "second" }
 const ZOOM = { "+": "in", "=": "in", "-": "out", 0: "reset" }
 const FIELDS = "input, textarea, select, [contenteditable], [role=combobox]"
 
@@ -59,8 +60,8 @@ export function pressed(page, event) {
     event.preventDefault()
     event.stopImmediatePropagation()
   }
-  if (target === page.$(".typing textarea")) return whileTyping(page, event, take)
-  if (page.editor && target === page.editor.area && !page.overs) return whileEditing(page, event, take)
+  const writing = whereWritten(page, target)
+  if (writing) return writing(page, event, take)
   if (event.ctrlKey || event.metaKey || event.altKey) return
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key
   if (page.overs) return overSheet(page, key, take)
@@ -71,6 +72,12 @@ export function pressed(page, event) {
   if (!does) return
   take()
   does()
+}
+
+// What takes the keys of the field in which somebody writes; nothing elsewhere.
+function whereWritten(page, target) {
+  if (target === page.$(".typing textarea")) return whileTyping
+  return page.editor && target === page.editor.area && !page.overs ? whileEditing : null
 }
 
 // Keys of a rubric of questions; also the letters that go to a question.

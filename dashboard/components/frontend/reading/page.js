@@ -12,6 +12,8 @@ import { answerOf, missingAnswers } from "./form.js"
 import { advance, give, rowHere } from "./form_answers.js"
 import { firstChoice, missing } from "./questions.js"
 import { ReadingClock } from "./reading_clock.js"
+import { SecondWindow } from "./second_window.js"
+import { Prior } from "./prior.js"
 import { Sender } from "./sender.js"
 import { onTop, slotOf } from "./settling.js"
 import { sheetOf } from "./sheets.js"
@@ -19,11 +21,14 @@ import { browserStorage } from "./storage.js"
 import { drawTop } from "./top.js"
 
 const TELL_TIME_EVERY = 20 // seconds
+const CLOSING = { instructions: "Start (Enter)", pause: "Go on (Enter)", feedback: "Next case (Enter)" }
 
 export class Reading {
   constructor(root) {
     this.root = root
-    this.viewer = new Viewer(root.querySelector(".viewer"))
+    this.second = new SecondWindow(this)
+    this.prior = new Prior(this)
+    this.own = new Viewer(root.querySelector(".viewer"))
     this.editor = new Editor(this)
     this.sender = new Sender(this)
     this.clock = new ReadingClock()
@@ -36,7 +41,7 @@ export class Reading {
     this.typing = null // "comment", "skip" or "answer", while the field is open
     this.written = null // the row that is answered by what is typed
     this.region = null // drawn on the image, for the next mark: left, top, right, bottom, fractions
-    this.viewer.ask = (region) => {
+    this.own.ask = (region) => {
       this.region = region
       this.draw()
     }
@@ -47,6 +52,11 @@ export class Reading {
     this.timer = setInterval(() => this.tick(), 1000)
   }
 
+  // Where the image is: in this window, or in one of its own.
+  get viewer() {
+    return this.second.viewer ?? this.own
+  }
+
   $(selector) {
     return this.root.querySelector(selector)
   }
@@ -55,7 +65,9 @@ export class Reading {
     this.sender.close()
     this.leave()
     this.events.abort()
-    this.viewer.close()
+    this.prior.close()
+    this.second.close()
+    this.own.close()
     clearInterval(this.timer)
     clearTimeout(this.pause)
   }
@@ -85,11 +97,20 @@ export class Reading {
     this.sender.heard(data)
     if (data.ack && this.outbox) this.acknowledge(data.ack)
     if (data.problem) this.say(data.problem)
-    if (this.at && data.session && !data.places.some(([id]) => id === this.at)) this.at = null // the next sitting opened
-    if (!this.at && data.at && this.data) this.enter(first)
-    if (this.overs === "end" && data.ack) this.over("end") // when the next sitting opens is known once the last case is stored
+    this.findPlace(data, first)
     this.draw()
     this.sender.send()
+  }
+
+  // Which case or sheet is open after an answer of the server.
+  findPlace(data, first) {
+    if (this.at && data.session && !data.places.some(([id]) => id === this.at)) this.at = null // the next sitting opened
+    if (this.awaits && this.screens.get(this.awaits)?.feedback) {
+      this.awaits = null
+      this.over("feedback")
+    }
+    if (!this.at && data.at && this.data) this.enter(first)
+    if (this.overs === "end" && data.ack) this.over("end") // when the next sitting opens is known once the last case is stored
   }
 
   // Open the case at which the reader stopped, or that was open when the page loaded itself anew.
@@ -123,20 +144,20 @@ export class Reading {
       this.seen.delete(change.screen)
       if (change.screen === this.at && this.seen.has(this.from)) this.go(this.from)
       if (this.data.open) this.over("time", ack.message)
-    } else if (ack.status === "conflict" && change.do === "edit") {
-      this.editor.notTaken(change)
     } else if (change.do === "edit") {
-      this.editor.notTaken(change, ack.message)
+      this.editor.notTaken(change, ack.status === "conflict" ? undefined : ack.message)
     } else if (ack.status === "conflict") {
       this.conflict = change
       const mine = change.do === "mark" || change.do === "annotate" ? "Use mine instead (Y)" : ""
       this.say(`${ack.message} What you see is what is there now.`, mine)
-    } else if (change.do !== "time") {
-      const typed = change.fields?.comment || change.fields?.skip_reason // nobody should have to type it again
-      this.say(`Not saved: ${ack.message}${typed ? ` You had typed: “${typed}”` : ""}`)
-      if (change.fields?.state && ack.screen) this.go(ack.screen)
-      if (change.mark && change.screen === this.at) backTo(this, change.mark)
-    }
+    } else if (change.do !== "time") this.notSaved(change, ack)
+  }
+
+  notSaved(change, ack) {
+    const typed = change.fields?.comment || change.fields?.skip_reason // nobody should have to type it again
+    this.say(`Not saved: ${ack.message}${typed ? ` You had typed: “${typed}”` : ""}`)
+    if (change.fields?.state && ack.screen) this.go(ack.screen)
+    if (change.mark && change.screen === this.at) backTo(this, change.mark)
   }
 
   // The answer to the last request is late.
@@ -250,6 +271,10 @@ export class Reading {
         return
       }
       if (!lack) this.change({ do: "annotate", fields: { state: "done" } })
+      if (!lack && view.practice) {
+        this.awaits = this.at // what was expected comes with the answer
+        return
+      }
     }
     this.say("")
     this.step(1)
@@ -294,13 +319,15 @@ export class Reading {
 
   over(what, words = "") {
     this.countTime()
+    const goesOn = this.overs === "feedback" && !what
     this.overs = what
     const over = this.$(".over")
     over.hidden = !what
+    if (goesOn) this.step(1)
     if (!what) return this.focus()
     const sheet = over.querySelector(".sheet")
     sheet.classList.toggle("wide", what === "help")
-    const done = make("button", { type: "button", className: "primary", text: what === "instructions" ? "Start (Enter)" : "Close (Enter)" })
+    const done = make("button", { type: "button", className: "primary", text: CLOSING[what] ?? "Close (Enter)" })
     done.onclick = () => this.over(null)
     sheet.replaceChildren(...sheetOf(this, what, words), done)
     sheet.focus()
@@ -394,6 +421,7 @@ export class Reading {
   tick() {
     if (!this.data || !this.at) return
     this.outbox.adopt()
+    this.second.look()
     this.countTime()
     if (this.clock.active >= TELL_TIME_EVERY) this.tellTime()
     drawTop(this)
@@ -409,6 +437,11 @@ export class Reading {
     if (this.data.seconds_left !== null) this.data.seconds_left -= seconds
     this.outbox.add({ screen: this.at, do: "time", seconds })
     this.sender.send()
+  }
+
+  // Whether something that the reader did is not stored yet.
+  get saves() {
+    return Boolean(this.outbox?.changes.some(({ do: what }) => what !== "time" && what !== "open"))
   }
 
   // Another tab may have changed something.

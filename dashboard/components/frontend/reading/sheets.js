@@ -2,7 +2,7 @@
 import { make } from "../dom.js"
 import { KEYS } from "./keys.js"
 
-const SHEETS = { help, instructions, end, time }
+const SHEETS = { help, instructions, end, time, pause, feedback }
 
 // Elements of a sheet; ``words`` are the server's, of the sheet "time".
 export function sheetOf(page, what, words) {
@@ -28,7 +28,8 @@ function instructions({ data }) {
     make("p", { className: "instructions", text: data.instructions || "There are no special instructions." }),
     make("p", { text: data.question }),
     make("p", {
-      text: `${data.sitting && `${data.sitting}: `}${data.places.length} cases.${limit} Every mark is saved at once; you can stop at any time and go on later, ` +
+      text: `${data.sitting && `${data.sitting}: `}${data.practice ? `First ${data.practice} for practice: you are told what was expected. Then ` : ""}` +
+        `${data.places.length - (data.practice ?? 0)} cases.${limit} Every mark is saved at once; you can stop at any time and go on later, ` +
         "on another machine too. Press ? for the keys.",
     }),
   ]
@@ -36,7 +37,7 @@ function instructions({ data }) {
 
 function end(page) {
   const { data } = page
-  const states = page.data.places.map((place) => page.stateOf(place))
+  const states = page.data.places.slice(page.data.practice ?? 0).map((place) => page.stateOf(place))
   const count = (wanted) => states.filter(([state]) => state === wanted).length
   const open = count("pending")
   const flagged = states.filter(([, each]) => each).length
@@ -48,6 +49,27 @@ function end(page) {
     make("h2", { text: open ? "This is the last case" : "All cases are read. Thank you." }),
     make("p", { text: `${count("done")} done, ${count("skipped")} skipped, ${open} not read, ${flagged} flagged.` }),
     make("p", { text: next }),
+  ]
+}
+
+// Of a practice case: what was expected, beside what the reader answered.
+function feedback(page) {
+  const { feedback: rows, why } = page.view()
+  const table = make("table", { className: "feedback" }, make("tr", {}, ...["", "Expected", "You"].map((text) => make("th", { text }))),
+    ...rows.map(({ asked, expected, given, right }) => make("tr", { "data-right": String(right) },
+      make("td", { text: asked }), make("td", { text: expected }), make("td", { text: `${right ? "✓" : "✗"} ${given || "no answer"}` }))))
+  return [
+    make("h2", { text: "Practice: what was expected" }),
+    ...(rows.length ? [table] : []),
+    ...(why ? [make("p", { className: "instructions", text: why })] : []),
+    make("p", { text: "Practice cases count nowhere." }),
+  ]
+}
+
+function pause() {
+  return [
+    make("h2", { text: "A break" }),
+    make("p", { text: "The time stands still, and everything is saved. Go on whenever you like; you can also close the page." }),
   ]
 }
 

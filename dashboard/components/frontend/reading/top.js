@@ -9,22 +9,24 @@ export function drawTop(page) {
   if (!data || !page.at) return
   const states = data.places.map((place) => page.stateOf(place))
   const ids = data.places.map(([id]) => id)
-  const read = states.filter(([state]) => state !== "pending").length
+  const practice = data.practice ?? 0 // these come first, and count nowhere
+  const [read, cases] = [states.slice(practice).filter(([state]) => state !== "pending").length, ids.length - practice]
+  const place = ids.indexOf(page.at)
   page.$(".title").textContent = data.title
-  page.$(".case").textContent = `${data.sitting && `${data.sitting} · `}Case ${ids.indexOf(page.at) + 1} of ${ids.length} · ${read} read`
-  page.$(".pace").textContent = pace(data, page.clock.active, read, ids.length)
+  page.$(".case").textContent = place < practice ? `Practice ${place + 1} of ${practice}` : `${data.sitting && `${data.sitting} · `}Case ${place - practice + 1} of ${cases} · ${read} read`
+  page.$(".pace").textContent = pace(data, page.clock.active, read, cases)
   drawSaved(page)
   drawPlaces(page, ids, states)
 }
 
-// What is known of time, in words: ``active`` are seconds that were not told yet.
-export function pace({ open, seconds, seconds_left: left }, active, read, cases) {
+// What is known of time, in words: ``usual`` is the reader's median for a case in seconds, null before the first; ``active``
+// are seconds that were not told yet.
+export function pace({ open, usual, seconds_left: left }, active, read, cases) {
   if (!open) return "closed: nothing can be changed"
   const parts = []
-  if (read) {
-    const each = (seconds + active) / read
-    parts.push(`${Math.round(each)} s a case`)
-    if (read < cases) parts.push(`about ${Math.max(1, Math.round((each * (cases - read)) / 60))} min to go`)
+  if (usual) {
+    if (usual >= 0.5) parts.push(`${Math.round(usual)} s a case`)
+    if (read < cases) parts.push(`about ${Math.max(1, Math.ceil((usual * (cases - read)) / 60))} min left`)
   }
   if (left !== null) parts.push(`${minutes(left - active)} of your time left`)
   return parts.join(" · ")
@@ -34,7 +36,7 @@ function drawSaved(page) {
   const { unsaved } = page.sender
   const { changes } = page.outbox
   const saved = page.$(".saved")
-  const waiting = changes.filter(({ do: what }) => what !== "time" && what !== "open").length
+  const waiting = page.saves
   saved.dataset.state = unsaved ? "unsaved" : waiting ? "saving" : "saved"
   saved.title = unsaved
   if (unsaved) saved.textContent = `Not saved yet (${changes.length} waiting)`
@@ -59,7 +61,10 @@ function drawPlaces(page, ids, states) {
     const button = places.children[index]
     button.dataset.state = state
     button.dataset.flagged = String(flagged)
-    const words = `Case ${index + 1}: ${STATES[state]}${flagged ? ", flagged" : ""}`
+    const practice = page.data.practice ?? 0
+    const name = index < practice ? `Practice ${index + 1}` : `Case ${index - practice + 1}`
+    const words = `${name}: ${STATES[state]}${flagged ? ", flagged" : ""}`
+    button.dataset.practice = String(index < practice)
     button.title = words
     button.setAttribute("aria-label", words)
     if (id === page.at) button.setAttribute("aria-current", "true")

@@ -39,12 +39,18 @@ export function listen(viewer, signal) {
   on(canvas, "contextmenu", (event) => event.preventDefault())
   on(canvas, "dblclick", () => viewer.reset())
   on(canvas, "pointerdown", (event) => {
+    if (event.pointerType === "touch" && viewer.penDown) return // the hand that holds the pencil
     canvas.setPointerCapture(event.pointerId)
     canvas.focus({ preventScroll: true })
     if (viewer.tool === "ruler" && event.button === 0 && !event.shiftKey) viewer.startRuler(event)
     if (viewer.measuresTwo && event.button === 0 && !event.shiftKey) viewer.startLine(event)
     touches.set(event.pointerId, [event.clientX, event.clientY])
-    if (viewer.tool === "region" && touches.size === 1) viewer.startRegion(event)
+    // A pencil draws regions whatever the tool is; fingers do what the tool does.
+    const pencil = event.pointerType === "pen" && viewer.header?.regions && !viewer.measures
+    if (pencil) touches.clear() // a finger that was there
+    if (pencil) touches.set(event.pointerId, [event.clientX, event.clientY])
+    viewer.penDown = Boolean(pencil)
+    if ((viewer.tool === "region" && touches.size === 1) || pencil) viewer.startRegion(event)
   })
   on(canvas, "pointermove", (event) => {
     viewer.point(event)
@@ -70,7 +76,8 @@ export function listen(viewer, signal) {
   })
   for (const name of ["pointerup", "pointercancel"]) {
     on(canvas, name, (event) => {
-      touches.delete(event.pointerId)
+      if (!touches.delete(event.pointerId)) return
+      viewer.penDown = false
       if (viewer.corner && name === "pointerup") viewer.askRegion()
       else if (viewer.corner) {
         viewer.dropRegion()

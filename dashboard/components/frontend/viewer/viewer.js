@@ -44,6 +44,7 @@ export class Viewer {
     this.region = null // left, top, right, bottom, fractions of the image
     this.draft = null // the same, while it is drawn
     this.corner = null // where the drag began that draws it
+    this.penDown = false // a pencil draws it
     this.events = new AbortController()
     listen(this, this.events.signal)
     this.resizing = new ResizeObserver(() => this.draw())
@@ -268,6 +269,11 @@ export class Viewer {
   stretchRuler(event) {
     if (this.ruler) this.ruler = [this.ruler[0], this.ruler[1], ...this.onImage(event)]
     this.draw()
+  }
+
+  // Whether the tool measures.
+  get measures() {
+    return this.tool === "ruler" || this.measuresTwo
   }
 
   // Whether the tool measures by two lines.
