@@ -73,6 +73,7 @@ def export(
         "software": __version__,
         "created": record.created,
         "closed": record.closed,
+        "seal": record.seal,
         "design": dict(results.design),
         "systems": titles,
         "warnings": list(results.warnings),

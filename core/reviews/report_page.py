@@ -96,6 +96,7 @@ def page(
         skipped=int((results.screens["state"] == "skipped").sum()),
         created=_day(record.created),
         closed=_day(record.closed),
+        seal=record.seal,
         warnings=results.warnings,
         systems=_systems(results, titles),
         readers=_readers(results, record),
