@@ -223,9 +223,10 @@ def test_a_disk_that_cannot_be_written_is_named(database: Database, screen: str)
 
 READ_ONLY = """
 import os, sys
-os.setgid(65534); os.setuid(65534)
 from core.reviews.database import Database
 from core.types import CXRLensError
+Database(sys.argv[2])  # brings all modules, which the other user may not be able to read
+os.setgid(65534); os.setuid(65534)
 try:
     Database(sys.argv[1])
 except CXRLensError as error:
@@ -245,7 +246,10 @@ def test_a_file_of_another_user_is_named(tmp_path_factory: pytest.TempPathFactor
     for mode, message in ((0o444, "cannot be written to"), (0o000, "cannot be opened")):
         (folder / "reviews.sqlite").chmod(mode)
         found = subprocess.run(
-            [sys.executable, "-c", READ_ONLY, str(folder / "reviews.sqlite")], capture_output=True, text=True, cwd=ROOT
+            [sys.executable, "-c", READ_ONLY, str(folder / "reviews.sqlite"), str(folder / f"own-{mode}.sqlite")],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
         )
         assert message in found.stdout, found.stdout + found.stderr
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from core.files import DiskError, whole_file
+from core.files import DiskError, own_folder, whole_file
 from core.reviews.database import Database
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import TABLES, screens
@@ -87,11 +87,11 @@ def _new_file(path: Path, otherwise: str) -> Iterator[Path]:
     if path.exists():
         raise exists
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(path.parent)
     except OSError as error:
         raise ReviewError(f"{path.parent} cannot be made ({error.strerror}). {otherwise}") from error
     try:
-        with whole_file(path, replace=False, private=True) as fresh:
+        with whole_file(path, replace=False) as fresh:
             yield fresh
     except FileExistsError:
         raise exists from None

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from core import paths
-from core.files import hash_of
+from core.files import hash_of, own_folder
 from core.reviews.rubrics import ReviewError, StorageError
 from core.reviews.schema import TABLES, events
 
@@ -167,7 +167,7 @@ class Database:
             what = "a folder" if file.is_dir() else "a pipe or a device"
             raise ReviewError(f"{file} is {what}, and no file. Choose another with CXR_REVIEWS.")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            own_folder(file.parent)
             if not file.exists():
                 file.touch(mode=0o600)  # marks and reports are for their owner only
         except OSError as error:
@@ -210,8 +210,11 @@ class Database:
         config = _migrations()
         newest = ScriptDirectory.from_config(config).get_current_head()
         with self.read() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
+            heads = MigrationContext.configure(connection).get_current_heads()
             tables = set(sa.inspect(connection).get_table_names())
+        if len(heads) > 1:
+            raise ReviewError(f"{self.name} says that it has {len(heads)} schemas. {_RESTORE}")
+        found = heads[0] if heads else None
         if found == newest:
             self._check_tables(tables)
             return

@@ -258,6 +258,7 @@ def verify(
     with open_database(database, user) as (opened, _):
         verified = check(opened, seal or ())
     print_text(f"{_in_words(verified)}, checked")
+    print_text(f"Seal of the last event: {verified.seal}")
     for session_id in verified.uncovered:
         note(
             f"{session_id} was made by an earlier version: whether its reports, the names behind letters, its readers "
