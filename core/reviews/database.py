@@ -193,15 +193,15 @@ class Database:
     def _use_wal(self, file: Path) -> None:
         """Switch the file to WAL, which stays so; SQLite does not wait its turn here, so we do."""
         until = time.monotonic() + self.wait_seconds
-        with closing(sqlite3.connect(file)) as connection:
-            while True:
-                try:
+        while True:
+            try:
+                with closing(sqlite3.connect(file)) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")
-                    return
-                except sqlite3.Error as error:
-                    if "locked" not in str(error) or time.monotonic() > until:
-                        raise ReviewError(self._in_words(str(error))) from error
-                    time.sleep(0.05)
+                return
+            except sqlite3.Error as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise ReviewError(self._in_words(str(error))) from error
+                time.sleep(0.05)
 
     def _migrate(self) -> None:
         from alembic.runtime.migration import MigrationContext
