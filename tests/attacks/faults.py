@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from core import files as disk
 from core.reviews import schema
 from dashboard import guard, plain
-from tests.attacks import Tally, bundles, caches, databases, dumps, kills, requests
+from tests.attacks import Tally, bundles, caches, databases, dumps, kills, requests, texts
 from tests.attacks import files as measurements
 from tests.attacks.damage import HOSTILE, OF_ANY
 from tests.attacks.reviews import world
@@ -120,9 +120,7 @@ def _is_bound() -> bool:
 
 
 def _markup(markdown: str) -> list[str]:
-    from tests.test_plain import marks_in
-
-    return marks_in(markdown)
+    return texts.marks_in(markdown)
 
 
 # ------------------------------------------------------------------------------------------------------------- faults
