@@ -70,7 +70,7 @@ def respond(database: Database, who: Actor, session_id: str, request: Request | 
         if answer["at"] not in ids:
             answer["at"] = next_screen(database, who, session_id) or ids[-1]
         position = ids.index(answer["at"])
-        wanted = [answer["at"], *_texts(request.get("want")), *ids[position + 1 : position + 2]]
+        wanted = [answer["at"], *texts_of(request.get("want")), *ids[position + 1 : position + 2]]
         if answer["ack"] is not None and answer["ack"]["screen"] in ids:
             wanted.insert(0, answer["ack"]["screen"])
         wanted = [screen for screen in dict.fromkeys(wanted) if screen in ids][:MOST_SCREENS]
@@ -223,7 +223,7 @@ def _do(database: Database, who: Actor, change: Mapping[str, Any]) -> dict[str, 
         ack |= {"status": "refused", "screen": "", "message": str(error)}
     except CXRLensError as error:
         ack |= {"status": "refused", "message": str(error)}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         ack |= {
             "status": "refused",
             "message": f"The page sent something that cannot be read ({error!r}). Load it again.",
@@ -283,5 +283,6 @@ _DO: Mapping[str, Callable[[Database, Actor, str, str, Change], dict[str, Any]]]
 }
 
 
-def _texts(values: Any) -> Sequence[str]:
+def texts_of(values: Any) -> Sequence[str]:
+    """The texts of a list that a browser sent; none where it is no list."""
     return [each for each in values if isinstance(each, str)] if isinstance(values, list) else []

@@ -255,9 +255,11 @@ def over_sockets(world: World, port: int, count: int) -> Iterator[tuple[str, Cal
         message = BackMsg()
         message.rerun_script.page_name = page
         message.rerun_script.query_string = f"{query}&{local_key.TOKEN}={token}"
-        state = message.rerun_script.widget_states.widgets.add(id=draw.choice(["reading", "$$ID-x-reading", "close"]))
+        state = message.rerun_script.widget_states.widgets.add(
+            id=draw.choice(["$$ID-x-reading", "$$ID-0-None", "$$ID-x-close"])
+        )
         state.json_value = json.dumps({"request": forged(world, draw, number)}, default=str)
-        if number % 3 == 0:
+        if number % 10 == 0:
             message.rerun_script.fragment_id = "0" * 32
         given = draw.choice(headers)
 
@@ -275,12 +277,15 @@ def over_sockets(world: World, port: int, count: int) -> Iterator[tuple[str, Cal
 def said(port: int, message: BackMsg, headers: Mapping[str, str]) -> str:
     """All that a page says to a message."""
     address = f"ws://127.0.0.1:{port}/_stcore/stream"
-    told = ""
+    told, wait = "", 3 if message.rerun_script.fragment_id else 60
     try:
         with connect(address, subprotocols=["streamlit"], additional_headers=dict(headers), max_size=None) as socket:  # type: ignore[list-item]
             socket.send(message.SerializeToString())
             while True:
-                answer = ForwardMsg.FromString(bytes(socket.recv(timeout=60)))  # type: ignore[arg-type]
+                try:
+                    answer = ForwardMsg.FromString(bytes(socket.recv(timeout=wait)))  # type: ignore[arg-type]
+                except TimeoutError:  # of a part of a page that is not there nothing is said
+                    return told
                 told += str(answer)
                 if answer.WhichOneof("type") == "script_finished":
                     return told

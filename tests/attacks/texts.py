@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import streamlit as st
 from streamlit import config
@@ -167,7 +168,8 @@ def run(folder: Path, most: int) -> Tally:
     try:
         for page in PAGES:
             key = {local_key.TOKEN: local_key.token_of(int(st.get_option("server.port")))}
-            own = {"session": made, "reader": READER} if page == "reading" else {}
+            own = {"session": made} if page in ("review", "reading") else {}
+            key |= {"reader": READER if page == "reading" else "root"} if own else {}
             fields = ADDRESSES.get(page, OTHERS)
             tagged = {name: told(OF_SESSIONS + number) for number, name in enumerate(fields)}
             for query, places in (
@@ -182,7 +184,8 @@ def run(folder: Path, most: int) -> Tally:
                     app.switch_page(f"app_pages/{page}.py")
                 for name, value in (key | query).items():
                     app.query_params[name] = value
-                _look(tally, page, app.run(), places)
+                with patch.object(type(st.context), "ip_address", None):  # of `AppTest` it is a mock
+                    _look(tally, page, app.run(), places)
     finally:
         os.environ.clear()
         os.environ.update(before)
