@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -30,7 +31,7 @@ class DiskError(CXRLensError):
 
 
 @contextmanager
-def whole_file(path: Path, *, replace: bool = True, private: bool = False, synced: bool = True) -> Iterator[Path]:
+def whole_file(path: Path, *, replace: bool = True, private: bool = True, synced: bool = True) -> Iterator[Path]:
     """Write a file in one piece: a reader sees the old file or the new one, also after a power cut.
 
     Several processes may write it at once; the last one to finish stays.
@@ -38,7 +39,8 @@ def whole_file(path: Path, *, replace: bool = True, private: bool = False, synce
     Args:
         path: of the file; its folder exists.
         replace: False leaves a file that is there meanwhile as it is.
-        private: only the owner may read it.
+        private: only the owner may read it; False for what is made to be given away, or read by a server of another
+            user: bundles, tables of results, indexes.
         synced: False does not wait for the disk: for many small files that can be made again.
 
     Yields:
@@ -53,6 +55,8 @@ def whole_file(path: Path, *, replace: bool = True, private: bool = False, synce
         with _disk_errors(path, fresh):
             fresh.touch(mode=0o600 if private else 0o666, exist_ok=False)
             yield fresh
+            if private:
+                fresh.chmod(0o600)  # a library may have put another in its place
             if synced:
                 to_disk(fresh)
             if replace:
@@ -67,11 +71,12 @@ def whole_file(path: Path, *, replace: bool = True, private: bool = False, synce
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, private: bool = True) -> Iterator[Path]:
     """Write a folder in one piece; an older one of that name is replaced when the new one is whole.
 
     Args:
         path: of the folder; the folder that it stands in exists.
+        private: only the owner may read it and what is in it, as of `whole_file`.
 
     Yields:
         An empty folder of this writer alone, beside `path`. It gets its name when the block ends, and goes if it fails.
@@ -82,11 +87,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
     fresh, before = _beside(path), _beside(path)
     try:
         with _disk_errors(path, fresh):
-            fresh.mkdir()
+            fresh.mkdir(mode=0o700 if private else 0o777)
             yield fresh
             for each in sorted(fresh.rglob("*")):
+                if private and not each.is_symlink():
+                    each.chmod(0o700 if each.is_dir() else 0o600)
                 if each.is_file():
                     to_disk(each)
+            if path.exists() and _exchanged(fresh, path):
+                _folder_to_disk(path.parent)
+                return
             if path.exists():
                 path.rename(before)
             try:
@@ -101,13 +111,25 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(before, ignore_errors=True)
 
 
-def write_whole(path: Path, content: str | bytes, *, synced: bool = True) -> None:
+def own_folder(path: Path) -> Path:
+    """Make a folder of the user's own, and those above it that are missing, for the user alone.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for folder in reversed((path, *path.parents)):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def write_whole(path: Path, content: str | bytes, *, private: bool = True, synced: bool = True) -> None:
     """Write a text (as UTF-8) or bytes in one piece, as `whole_file` does.
 
     Raises:
         DiskError: it cannot be written.
     """
-    with whole_file(path, synced=synced) as fresh:
+    with whole_file(path, private=private, synced=synced) as fresh:
         fresh.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -151,6 +173,13 @@ def _disk_errors(path: Path, fresh: Path) -> Iterator[None]:
             raise
         why = getattr(error, "strerror", None) or error
         raise DiskError(f"{path} could not be written: {why}. What was there is unchanged.") from error
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two folders change names in one step, so that a process that is killed leaves both; False where none can."""
+    exchange = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, both = -100, 2  # src: AT_FDCWD and RENAME_EXCHANGE of Linux
+    return exchange is not None and exchange(here, os.fsencode(one), here, os.fsencode(other), both) == 0
 
 
 def _give_name(fresh: Path, path: Path) -> None:

@@ -258,7 +258,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write as a JSON list."""
-        write_whole(path, json.dumps(self.words, ensure_ascii=False, indent=0))
+        write_whole(path, json.dumps(self.words, ensure_ascii=False, indent=0), private=False)
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:

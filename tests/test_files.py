@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from core.files import DiskError, hash_of, remove_forgotten, whole_file, whole_folder, write_whole
+from core.files import DiskError, hash_of, own_folder, remove_forgotten, whole_file, whole_folder, write_whole
 from core.types import CXRLensError
 from tests import needs
 
@@ -116,10 +119,44 @@ def test_a_file_that_came_meanwhile_is_not_replaced(
 
 @needs.RIGHTS.unless(os.name == "posix")
 def test_a_private_file_is_its_owners_from_its_first_byte(tmp_path: Path) -> None:
-    with whole_file(tmp_path / "key", private=True) as fresh:
+    with whole_file(tmp_path / "key") as fresh:
         assert stat.S_IMODE(fresh.stat().st_mode) == 0o600
         fresh.write_text("secret")
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+
+
+@needs.RIGHTS.unless(os.name == "posix")
+@hypothesis.given(
+    names=st.lists(st.text("ab/", min_size=1, max_size=5).map(lambda name: name.strip("/") or "a"), max_size=4),
+    mask=st.sampled_from([0, 0o022, 0o077]),
+    private=st.booleans(),
+    removed=st.booleans(),
+)
+@hypothesis.settings(max_examples=30)
+def test_what_is_written_is_its_owners_alone_unless_it_is_given_away(
+    names: list[str], mask: int, private: bool, removed: bool
+) -> None:
+    before = os.umask(mask)
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            folder = own_folder(Path(place, "one", "two"))
+            write_whole(folder / "text", "x", private=private)
+            with whole_file(folder / "array", private=private) as fresh:
+                if removed:  # a library that writes beside and renames
+                    fresh.unlink()
+                fresh.write_bytes(b"x")
+            with whole_folder(folder / "folder", private=private) as fresh:
+                for name in names:
+                    with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):
+                        (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+                        (fresh / name).write_text("x")
+            for each in (folder.parent, folder):
+                assert stat.S_IMODE(each.stat().st_mode) == 0o700 & ~mask
+            for each in folder.rglob("*"):
+                shared = stat.S_IMODE(each.stat().st_mode) & 0o077
+                assert shared == 0 if private else bool(shared) == (mask != 0o077), each
+    finally:
+        os.umask(before)
 
 
 def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:

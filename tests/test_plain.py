@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,16 +12,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.plain import code, plain, plain_message, shown
 from tests.app_pages import APP, needs_bundles
 from tests.attacks.damage import HOSTILE
-from tests.attacks.texts import ADDRESSES, OTHERS, PAGES, hostile_place
-
-MARKUP = ("![x](", "[a](", "<img", " :red[x]", "$x$", "**b**", "http://127")
-"""What of `HOSTILE` must never stand in a text that is rendered as Markdown."""
-
-
-def marks_in(markdown: str) -> list[str]:
-    """What of `MARKUP` is markup in Markdown: neither escaped nor code."""
-    bare = re.sub(r"\\.", "", re.sub(r"`[^`]+`", "", markdown))
-    return [each for each in MARKUP if each in bare]
+from tests.attacks.texts import ADDRESSES, MARKUP, OTHERS, PAGES, hostile_place, marks_in, rendered
 
 
 def test_a_text_is_shown_as_it_is_and_is_no_markup() -> None:
@@ -47,30 +35,6 @@ def test_commands_in_messages_stay_code_and_nothing_else_does() -> None:
 @given(st.text().map(lambda text: text.replace("\u2060", "")))
 def test_any_text_is_read_again(text: str) -> None:
     assert shown(plain(text)) == " ".join(text.split())
-
-
-def rendered(app: AppTest) -> Iterator[tuple[str, str]]:
-    """(kind, text) of all that a page renders as Markdown: bodies, labels, helps, and options of groups of buttons."""
-    for element in _all(app._tree):
-        proto = getattr(element, "proto", None)
-        kind = str(getattr(element, "type", ""))
-        if proto is None:
-            continue
-        html = getattr(proto, "allow_html", False)
-        for name in ("body", "label", "help", "text"):
-            value = getattr(proto, name, "")
-            if isinstance(value, str) and value and not html and kind not in ("code", "html", "text"):
-                yield f"{kind}.{name}", value
-        for option in (
-            getattr(proto, "options", ()) if kind in ("button_group", "radio", "pills", "segmented_control") else ()
-        ):
-            yield f"{kind} option", str(getattr(option, "content", option))
-
-
-def _all(node: Any) -> Iterator[Any]:
-    yield node
-    for child in getattr(node, "children", {}).values():
-        yield from _all(child)
 
 
 def wrong(app: AppTest) -> list[str]:

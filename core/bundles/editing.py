@@ -38,7 +38,7 @@ def edit_card(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> dict[st
             raise CXRLensError(f"A card's {' and '.join(SECTIONS)} can be changed, not '{section}'.")
         content[section] = _checked(section, {**content.get(section, {}), **values})
     read_card(folder)
-    write_whole(folder / "card.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "card.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n", private=False)
     return content
 
 

@@ -53,7 +53,7 @@ def write_gates(path: Path, gates: Mapping[str, Gate], about: Mapping[str, Any])
         tensors |= {f"{key}.tokens.{part}": values for part, values in _arrays(gate.tokens).items()}
         tensors[f"{key}.{_PICTURE}"] = np.array([names.index(gate.picture.mean.tobytes())])
         tensors[f"{key}.limits"] = np.array(list(asdict(gate.limits).values()), np.float32)
-    with whole_file(path) as fresh:
+    with whole_file(path, private=False) as fresh:
         save_file(tensors, fresh, {"about": json.dumps(about, sort_keys=True)})
 
 

@@ -350,7 +350,7 @@ def write_bundle(
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_forgotten(folder.parent, folder.name)
-    with whole_folder(folder) as fresh:
+    with whole_folder(folder, private=False) as fresh:
         for name, values in tensors.items():
             save_file({key: value.contiguous() for key, value in values.items()}, fresh / name)
         for name, text in texts.items():

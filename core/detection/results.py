@@ -54,7 +54,7 @@ def write_result(path: Path, result: DetectionResult) -> None:
         "systems": {name: asdict(each) for name, each in result.systems.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(content, indent=1) + "\n")
+    write_whole(path, json.dumps(content, indent=1) + "\n", private=False)
 
 
 def read_result(path: Path) -> DetectionResult:

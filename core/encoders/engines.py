@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from core import paths
 from core.devices import Precision
-from core.files import hash_of, remove_forgotten
+from core.files import hash_of, own_folder, remove_forgotten
 from core.packages import module, versions
 from core.types import VisualTokens
 
@@ -155,7 +155,7 @@ def _converted(core: Any, part: nn.Module, example: Tensor, folder: Path) -> Any
     except RuntimeError:  # not there, or damaged
         shutil.rmtree(folder, ignore_errors=True)
     model = _convert(part, example)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(folder.parent)
     remove_forgotten(folder.parent)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     module("openvino").save_model(model, fresh / "model.xml", compress_to_fp16=False)

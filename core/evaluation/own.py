@@ -49,7 +49,7 @@ from core.evaluation.results import (
 )
 from core.evaluation.scoring import LabeledReports
 from core.evaluation.writing import Work, write_source
-from core.files import hash_of, is_unfinished, read_json_lines, write_whole
+from core.files import hash_of, is_unfinished, own_folder, read_json_lines, write_whole
 from core.jobs import Job, Progress, work
 from core.labels.rules import RULES_VERSION
 from core.observations import OBSERVATIONS, LabelState
@@ -196,9 +196,7 @@ class EvaluationJob(Job):
 def _make(folder: Path, asked: Asked) -> None:
     """Make a folder in that of an evaluation, or that itself, and say there what was asked for."""
     try:
-        home().mkdir(parents=True, exist_ok=True)
-        asked.folder.mkdir(mode=0o700, exist_ok=True)
-        folder.mkdir(exist_ok=True)
+        own_folder(folder)
     except OSError as error:
         raise CXRLensError(
             f"Evaluations cannot be kept in {home()} ({error.strerror}). Set CXR_EVALUATIONS to a folder that can be "

@@ -18,7 +18,7 @@ from core.evaluation.clinical import clinical_statistics
 from core.evaluation.language import language_statistics
 from core.evaluation.resampling import Comparison, Interval, StudyStatistics, intervals, join
 from core.evaluation.resampling import compare as compare_statistics
-from core.files import DiskError, read_json_lines, sha256_of, whole_file
+from core.files import DiskError, own_folder, read_json_lines, sha256_of, whole_file
 from core.labels.compare import Outcome, compare
 from core.labels.rules import RULES_VERSION, label_report
 from core.observations import OBSERVATIONS, LabelState
@@ -326,7 +326,7 @@ def _shape(texts: Mapping[str, Sequence[str]]) -> tuple[int, int, int]:
 
 
 def _store(path: Path, key: str, codes: npt.NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(path.parent)
     with whole_file(path) as fresh, fresh.open("wb") as file:
         np.savez_compressed(file, codes=codes, key=np.array(key))
 

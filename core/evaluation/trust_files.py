@@ -85,7 +85,7 @@ def write_trust(path: Path, trust: FamilyTrust, cards: Mapping[str, Card]) -> No
         "made_of": {name: trust_key(card) for name, card in cards.items()},
         "pairs": {name: [_plain(each) for each in ways] for name, ways in trust.pairs.items()},
     }
-    write_whole(path, json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n")
+    write_whole(path, json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n", private=False)
 
 
 def read_trust(path: Path, cards: Mapping[str, Card]) -> FamilyTrust:

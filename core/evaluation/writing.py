@@ -20,7 +20,7 @@ from core import ranks
 from core.bundles.gates import gate_file
 from core.bundles.library import BundleLibrary
 from core.devices import Precision
-from core.files import hash_of, read_json_lines, sha256_of, whole_file, write_whole
+from core.files import hash_of, own_folder, read_json_lines, sha256_of, whole_file, write_whole
 from core.packages import versions
 from core.processes import worker_pool
 from core.studies.model_image import of_study
@@ -135,7 +135,7 @@ def write_source(work: Work, out: Path, processes: int = 1, progress: Progress |
     studies = _study_ids(work, source)
     blocks = range(0, len(studies), BLOCK)
     parts = out.with_name(f".{out.name}.{key}.parts")
-    parts.mkdir(parents=True, exist_ok=True)
+    own_folder(parts)
     missing = [start for start in blocks if not _part(parts, start).is_file()]
     ranks.wait()  # all have looked before anyone writes
     finished = len(studies) - sum(min(BLOCK, len(studies) - start) for start in missing)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.files import DiskError, whole_folder
+from core.files import DiskError, own_folder, whole_folder
 from core.types import CXRLensError
 
 MARK = "cxr-lens-export.json"
@@ -103,7 +103,7 @@ def write_folder(
     """
     check_place(folder, force=force)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(folder.parent)
     except OSError as error:
         raise DiskError(f"{folder.parent} cannot be made ({error.strerror}). Choose another --out.") from error
     written = 0

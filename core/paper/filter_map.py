@@ -65,7 +65,7 @@ def write_map(path: Path, content: FilterMap) -> None:
         "trained": np.round(content.trained, 2).tolist(),
         "random_filters": np.round(content.random_filters, 2).tolist(),
     }
-    write_whole(path, json.dumps(plain) + "\n")
+    write_whole(path, json.dumps(plain) + "\n", private=False)
 
 
 def read_map(path: Path) -> FilterMap:

@@ -152,9 +152,9 @@ def write_table(folder: Path, table: PaperTable) -> Path:
     """Write a table as JSON, CSV and Markdown into ``folder/<family>/``; returns the JSON's path."""
     path = table_path(folder, table.family, table.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path.with_suffix(".csv"), to_csv(table))
-    write_whole(path.with_suffix(".md"), to_markdown(table))
-    write_whole(path, json.dumps(to_dict(table), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(path.with_suffix(".csv"), to_csv(table), private=False)
+    write_whole(path.with_suffix(".md"), to_markdown(table), private=False)
+    write_whole(path, json.dumps(to_dict(table), indent=1, ensure_ascii=False, allow_nan=False) + "\n", private=False)
     return path
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core import paths
-from core.files import hash_of, open_plain, remove_forgotten, whole_file
+from core.files import hash_of, open_plain, own_folder, remove_forgotten, whole_file
 from core.jobs import Job, work
 from core.packages import versions
 from core.projection.methods import Progress, ProjectionConfig, check_features, place, project
@@ -91,7 +91,7 @@ def writable(folder: Path) -> Path:
         CXRLensError: it cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
     except OSError as error:
         raise CXRLensError(
             f"Maps cannot be kept in {folder} ({error.strerror}). Set CXR_CACHE to a folder that can be written."

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.reviews.answers import ANSWER_COLUMNS, ANY_ERROR, answers_of, rows_of
+from core.reviews.cover import cover
 from core.reviews.database import Database
 from core.reviews.design import Case, models_of, plan, read_design
 from core.reviews.rubrics import ReviewError, Rubric
@@ -88,7 +89,8 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
                 "There is nothing new to settle: no two readers finished a screen with different answers."
             )
         connection.execute(screens.insert(), added)
-        after = {"adjudicator": adjudicator, "screens": [row["id"] for row in added]}
+        ids = [row["id"] for row in added]
+        after = {"adjudicator": adjudicator, "screens": ids, **cover(connection, session_id, screens.c.id.in_(ids))}
         key = f"adjudicate/{session_id}/{adjudicator}/{len(settled)}"
         database.record(connection, who.name, key, "adjudicate", session_id=session_id, after=after)
     return len(added)

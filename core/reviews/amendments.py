@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from core.config import to_dict
+from core.reviews.cover import cover
 from core.reviews.database import Database, check_text
 from core.reviews.design import Case, Design, plan, practice_screens, read_design
 from core.reviews.rubrics import COMMENT_LIMIT, ReviewError
@@ -105,7 +106,7 @@ def amend(
             "amend",
             session_id=session_id,
             before={name: before[name] for name in names},
-            after={**{name: after[name] for name in names}, "reason": reason},
+            after={**{name: after[name] for name in names}, "reason": reason, **cover(connection, session_id)},
         )
     return [CHANGEABLE[name] for name in names]
 

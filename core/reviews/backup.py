@@ -11,79 +11,28 @@ import hashlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
-from core.files import DiskError, whole_file
-from core.reviews.database import Database, event_hash
+from core.files import DiskError, own_folder, whole_file
+from core.reviews.database import Database
 from core.reviews.rubrics import ReviewError
-from core.reviews.schema import TABLES, events, marks, screens
+from core.reviews.schema import TABLES, screens
 from core.reviews.store.actors import Actor, require_role
-from core.reviews.store.changes import MARK_FIELDS, SCREEN_FIELDS
+from core.reviews.verification import Verified, verified_in
+from core.reviews.verification import verify as verify
 
 FORMAT = "cxr-lens-reviews"
 SCHEMA = "0002"
 """Schema of the rows of a dump."""
+_LONGEST_LINE = 2**28
+"""Characters of a line of a dump; a longer one is none of ours."""
 _LACKING: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"0001": {"sessions": {"secret": ""}}, SCHEMA: {}}
 """By schema of a dump that can be read: what its rows lack, by table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What `verify` counted."""
-
-    sessions: int
-    screens: int
-    marks: int
-    events: int
-
-
-def verify(database: Database) -> Verified:
-    """Check that events are complete and unchanged, and that marks and screens are what the events made of them.
-
-    Raises:
-        ReviewError: what differs, and where.
-    """
-    with database.read() as connection:
-        return _verify(connection, database.name)
-
-
-def _verify(connection: Connection, name: str) -> Verified:
-    before, expected = "", 1
-    state: dict[tuple[str, str | None], Mapping[str, Any]] = {}
-    for row in connection.execute(sa.select(events).order_by(events.c.sequence)):
-        event = dict(row._mapping)
-        if row.sequence != expected:
-            raise ReviewError(f"{name}: event {expected} is missing. Restore a backup.")
-        if row.hash != event_hash(event, before):
-            raise ReviewError(f"{name}: event {row.sequence} is not as it was written. Restore a backup.")
-        before, expected = row.hash, expected + 1
-        if row.after is not None and row.action in ("mark", "unmark", "edit", "annotate", "undo", "import"):
-            state[row.screen_id, row.slot] = row.after
-    found_marks = 0
-    for row in connection.execute(sa.select(marks)):
-        found_marks += 1
-        now = {field: row._mapping[field] for field in MARK_FIELDS}
-        if state.pop((row.screen_id, row.slot), None) != now:
-            raise ReviewError(f"{name}: mark {row.slot} of screen {row.screen_id} is not what its events say.")
-    found_screens = 0
-    untouched = {"state": "pending", "skip_reason": "", "flagged": False, "comment": "", "version": 1}
-    for row in connection.execute(sa.select(screens)):
-        found_screens += 1
-        now = {field: row._mapping[field] for field in SCREEN_FIELDS}
-        if state.pop((row.id, None), untouched) != now:
-            raise ReviewError(f"{name}: screen {row.id} is not what its events say. Restore a backup.")
-    if state:
-        screen, slot = next(iter(state))
-        raise ReviewError(f"{name}: {len(state)} things that events tell of are gone: {slot} of screen {screen}, ...")
-    count = connection.scalar(sa.select(sa.func.count()).select_from(TABLES[1])) or 0
-    return Verified(count, found_screens, found_marks, expected - 1)
 
 
 def backup(database: Database, who: Actor, path: Path) -> Verified:
@@ -110,11 +59,13 @@ def backup(database: Database, who: Actor, path: Path) -> Verified:
         return _copy(Path(str(database.url.database)), fresh)
 
 
-def restore(location: str | Path, path: Path) -> Verified:
+def restore(location: str | Path, path: Path, seals: Sequence[str] = ()) -> Verified:
     """Read a backup into a new or empty database, and check it. An existing one is never written over.
 
     Args:
         location: file or URL to restore into.
+        path: of the backup.
+        seals: as of `verification.verify`.
 
     Raises:
         ReviewError: the backup is damaged, or the database already holds something.
@@ -122,11 +73,11 @@ def restore(location: str | Path, path: Path) -> Verified:
     if not path.is_file():
         raise ReviewError(f"There is no backup {path}.")
     if path.name.endswith(".jsonl.gz"):
-        return _load(location, path)
+        return _load(location, path, seals)
     if "://" in str(location):
         raise ReviewError(f"{path}: a copy of a SQLite file is restored to a file. For PostgreSQL make a .jsonl.gz.")
     with _new_file(Path(location), f"{path} was not restored.") as fresh:
-        return _copy(path, fresh)
+        return _copy(path, fresh, seals)
 
 
 @contextmanager
@@ -136,11 +87,11 @@ def _new_file(path: Path, otherwise: str) -> Iterator[Path]:
     if path.exists():
         raise exists
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(path.parent)
     except OSError as error:
         raise ReviewError(f"{path.parent} cannot be made ({error.strerror}). {otherwise}") from error
     try:
-        with whole_file(path, replace=False, private=True) as fresh:
+        with whole_file(path, replace=False) as fresh:
             yield fresh
     except FileExistsError:
         raise exists from None
@@ -148,14 +99,14 @@ def _new_file(path: Path, otherwise: str) -> Iterator[Path]:
         raise ReviewError(f"{path}: {error} {otherwise}") from error
 
 
-def _copy(source: Path, target: Path) -> Verified:
+def _copy(source: Path, target: Path, seals: Sequence[str] = ()) -> Verified:
     address = f"{source.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True)) as one, closing(sqlite3.connect(target)) as other:
         one.backup(other)
         other.execute("PRAGMA journal_mode=DELETE")  # all in one file
     copied = Database(target)
     try:
-        verified = verify(copied)
+        verified = verify(copied, seals)
     finally:
         copied.close()
     with closing(sqlite3.connect(target)) as other:
@@ -165,7 +116,7 @@ def _copy(source: Path, target: Path) -> Verified:
 
 def _dump(database: Database, target: Path) -> Verified:
     with database.read() as connection:
-        verified = _verify(connection, database.name)  # in the same view as the rows below
+        verified = verified_in(connection, database.name)  # in the same view as the rows below
         hashed = hashlib.sha256()
         with gzip.open(target, "wt", encoding="utf-8") as file:
 
@@ -187,7 +138,7 @@ def _dump(database: Database, target: Path) -> Verified:
     return verified
 
 
-def _load(location: str | Path, path: Path) -> Verified:
+def _load(location: str | Path, path: Path, seals: Sequence[str]) -> Verified:
     with _lines(path):  # before anything is made
         pass
     database = Database(location)
@@ -199,11 +150,18 @@ def _load(location: str | Path, path: Path) -> Verified:
             by_name = {table.name: table for table in TABLES}
             with _lines(path) as lines:
                 for number, content in enumerate(lines, 2):
-                    table = by_name.get(content[0]) if isinstance(content, list) and len(content) == 2 else None
+                    is_row = isinstance(content, list) and len(content) == 2 and isinstance(content[1], dict)
+                    table = by_name.get(str(content[0])) if is_row else None
                     if table is None or set(content[1]) != set(table.c.keys()):
                         raise ReviewError(f"{path}, line {number}: not a row of a review. Nothing was restored.")
-                    connection.execute(table.insert().values(content[1]))
-            return _verify(connection, database.name)  # raises before anything is committed
+                    try:
+                        connection.execute(table.insert().values(content[1]))
+                    except (sa.exc.StatementError, TypeError, ValueError, OverflowError) as error:
+                        # One that the database refuses, or a value that is none of its column's kind.
+                        raise ReviewError(
+                            f"{path}, line {number}: not a row of a review. Nothing was restored."
+                        ) from error
+            return verified_in(connection, database.name, seals)  # raises before anything is committed
     finally:
         database.close()
 
@@ -214,23 +172,22 @@ def _lines(path: Path) -> Iterator[Iterator[Any]]:
     damaged = f"{path} is no backup, or is damaged or cut short. Use another."
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            head = file.readline()
+            head = file.readline(_LONGEST_LINE)
             about = json.loads(head)
             if not isinstance(about, dict) or about.get("format") != FORMAT:
                 raise ReviewError(damaged)
-            if about.get("schema") not in _LACKING:
+            if str(about.get("schema")) not in _LACKING:
                 known = ", ".join(_LACKING)
-                raise ReviewError(
-                    f"{path} has schema {about.get('schema')}; this CXR Lens reads {known}. Update CXR Lens."
-                )
-            lacking = _LACKING[about["schema"]]
+                has = f"schema {str(about['schema'])[:40]}" if "schema" in about else "no schema"
+                raise ReviewError(f"{path} has {has}; this CXR Lens reads {known}. Update CXR Lens.")
+            lacking = _LACKING[str(about["schema"])]
             hashed = hashlib.sha256(head.encode())
 
             def rows() -> Iterator[Any]:
-                for line in file:
+                while line := file.readline(_LONGEST_LINE):
                     content = json.loads(line)
                     if isinstance(content, dict):
-                        if content.get("sha256") == hashed.hexdigest() and not file.readline():
+                        if content.get("sha256") == hashed.hexdigest() and not file.readline(1):
                             return
                         break
                     hashed.update(line.encode())
@@ -240,5 +197,5 @@ def _lines(path: Path) -> Iterator[Iterator[Any]]:
                 raise ReviewError(damaged)
 
             yield rows()
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise ReviewError(damaged) from error

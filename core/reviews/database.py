@@ -6,16 +6,17 @@ an advisory lock), so events are numbered without gaps and each holds the hash o
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -24,9 +25,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from core import paths
-from core.files import hash_of
+from core.files import hash_of, own_folder
 from core.reviews.rubrics import ReviewError, StorageError
-from core.reviews.schema import events
+from core.reviews.schema import TABLES, events
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 WAIT_SECONDS = 15
 """How long a writer waits for its turn before it says that the database is locked."""
@@ -35,6 +39,8 @@ _LAST_EVENT = sa.select(events.c.sequence, events.c.hash).order_by(events.c.sequ
 _NEW_EVENT = events.insert()
 _LOCK = 7_207_915  # any number, the same for all writers of a PostgreSQL database
 
+
+_RESTORE = "Restore a backup: cxr-lens review restore."
 
 _QUEUES: dict[str, deque[threading.Lock]] = {}  # writers of a file that wait their turn, each at a lock of its own
 _QUEUES_LOCK = threading.Lock()
@@ -157,8 +163,11 @@ class Database:
                 ) from error
             return engine
         file = Path(str(self.url.database))
+        if file.exists() and not file.is_file():
+            what = "a folder" if file.is_dir() else "a pipe or a device"
+            raise ReviewError(f"{file} is {what}, and no file. Choose another with CXR_REVIEWS.")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            own_folder(file.parent)
             if not file.exists():
                 file.touch(mode=0o600)  # marks and reports are for their owner only
         except OSError as error:
@@ -184,31 +193,32 @@ class Database:
     def _use_wal(self, file: Path) -> None:
         """Switch the file to WAL, which stays so; SQLite does not wait its turn here, so we do."""
         until = time.monotonic() + self.wait_seconds
-        with closing(sqlite3.connect(file)) as connection:
-            while True:
-                try:
+        while True:
+            try:
+                with closing(sqlite3.connect(file)) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")
-                    return
-                except sqlite3.Error as error:
-                    if "locked" not in str(error) or time.monotonic() > until:
-                        raise ReviewError(self._in_words(str(error))) from error
-                    time.sleep(0.05)
+                return
+            except sqlite3.Error as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise ReviewError(self._in_words(str(error))) from error
+                time.sleep(0.05)
 
     def _migrate(self) -> None:
-        from alembic import command
-        from alembic.config import Config
         from alembic.runtime.migration import MigrationContext
         from alembic.script import ScriptDirectory
 
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+        config = _migrations()
         newest = ScriptDirectory.from_config(config).get_current_head()
         with self.read() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-            tables = sa.inspect(connection).get_table_names() if found is None else []
+            heads = MigrationContext.configure(connection).get_current_heads()
+            tables = set(sa.inspect(connection).get_table_names())
+        if len(heads) > 1:
+            raise ReviewError(f"{self.name} says that it has {len(heads)} schemas. {_RESTORE}")
+        found = heads[0] if heads else None
         if found == newest:
+            self._check_tables(tables)
             return
-        if tables:
+        if found is None and tables:
             raise ReviewError(
                 f"{self.name} holds other tables ({', '.join(sorted(tables)[:5])}); it is not of reviews."
             )
@@ -216,8 +226,11 @@ class Database:
         if found is not None and found not in known:
             raise ReviewError(f"{self.name} has schema {found}, made by a newer CXR Lens. Update CXR Lens.")
         with self.write() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")  # does nothing if another process was faster
+            migrate(connection)  # does nothing if another process was faster
+
+    def _check_tables(self, there: Set[str]) -> None:
+        if lost := [table.name for table in TABLES if table.name not in there]:
+            raise ReviewError(f"{self.name} has lost its {', '.join(lost)}. {_RESTORE}")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -226,6 +239,8 @@ class Database:
             yield
         except DBAPIError as error:
             raise StorageError(self._in_words(str(error.orig))) from error
+        except json.JSONDecodeError as error:  # of a column
+            raise StorageError(f"{self.name} holds a value that cannot be read ({error}). {_RESTORE}") from error
         except PoolTimeoutError as error:
             raise StorageError(f"{self.name} has too many readers at this moment. Try again.") from error
 
@@ -239,10 +254,31 @@ class Database:
         if "readonly" in lower or "read-only" in lower:
             return f"{self.name} cannot be written to. {nothing} Check its permissions and those of its folder."
         if "not a database" in lower or "malformed" in lower:
-            return f"{self.name} is not a sound database ({message}). Restore a backup: cxr-lens review restore."
+            return f"{self.name} is not a sound database ({message}). {_RESTORE}"
+        if any(each in lower for each in ("no such table", "no such column", "undefinedtable", "does not exist")):
+            return f"{self.name} has lost a table, or a part of one ({message.strip().splitlines()[0]}). {_RESTORE}"
+        if "unable to open" in lower:
+            return f"{self.name} cannot be opened. Check that it is a file, and the permissions of it and its folder."
         if "append-only" in lower:
             return f"{self.name}: the events of a review cannot be changed. {nothing}"
         return f"{self.name}: {message.strip().splitlines()[0]}. {nothing}"
+
+
+def _migrations() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def migrate(connection: Connection) -> None:
+    """Bring a schema up to date, in an open transaction."""
+    from alembic import command
+
+    config = _migrations()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def event_hash(row: Mapping[str, Any], before: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from core import __version__
 from core.bundles.card import INTENDED_USE
-from core.files import write_whole
+from core.files import own_folder, write_whole
 from core.reviews import codebook
 from core.reviews.analysis import Analysis, settle
 from core.reviews.answers import Results
@@ -74,6 +74,7 @@ def export(
         "software": __version__,
         "created": record.created,
         "closed": record.closed,
+        "seal": record.seal,
         "design": dict(results.design),
         "systems": titles,
         "warnings": list(results.warnings),
@@ -84,7 +85,7 @@ def export(
     contents["codebook.md"] = codebook.as_markdown(results, tables).encode()
     contents["codebook.schema.json"] = _json(codebook.as_schema(results, tables))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
     except OSError as error:
         raise ReviewError(f"{folder} cannot be made ({error.strerror}). Choose another folder.") from error
     for name, content in contents.items():

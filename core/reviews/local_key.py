@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from core import paths
-from core.files import DiskError, whole_file
+from core.files import DiskError, own_folder, whole_file
 from core.types import CXRLensError
 
 TOKEN = "token"
@@ -114,10 +114,10 @@ def _read(path: Path) -> str | None:
 def _make(path: Path) -> str:
     """Make a key, instead of whatever is there; of two programs that do so at once, both get the same."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_folder(path.parent)
         if os.path.lexists(path) and _read(path) is None:
             path.unlink(missing_ok=True)
-        with suppress(FileExistsError), whole_file(path, replace=False, private=True) as fresh:
+        with suppress(FileExistsError), whole_file(path, replace=False) as fresh:
             fresh.write_text(secrets.token_hex(32), encoding="ascii")
     except (OSError, DiskError) as error:
         raise CXRLensError(

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from core.reviews.amendments import Amendment, amendments_of
+from core.reviews.cover import seal_of
 from core.reviews.database import Database
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import events, marks, screens
 from core.reviews.store.actors import Actor
 from core.reviews.store.sessions import owned_session
+from core.reviews.verification import check_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Record:
         finished: by screen, when it was done or skipped, the last time.
         marked: by screen, when each of its marks was last changed, in the order of `answers.Results.marks`.
         amendments: what was changed of the session, from its making on.
+        seal: `cover.seal_of` the session.
     """
 
     created: str = ""
@@ -34,6 +37,7 @@ class Record:
     finished: Mapping[str, str] = field(default_factory=dict)
     marked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     amendments: tuple[Amendment, ...] = ()
+    seal: str = ""
 
 
 def load_record(database: Database, who: Actor, session_id: str) -> Record:
@@ -41,7 +45,8 @@ def load_record(database: Database, who: Actor, session_id: str) -> Record:
 
     Raises:
         NotAllowedError: it is not the actor's session, or the actor is a reader.
-        ReviewError: it is not closed: times of single marks would tell what is being marked.
+        ReviewError: it is not closed: times of single marks would tell what is being marked; or it is not what its
+            events say.
     """
     with database.read() as connection:
         session = owned_session(connection, who, session_id)
@@ -59,6 +64,8 @@ def load_record(database: Database, who: Actor, session_id: str) -> Record:
             .order_by(marks.c.slot)
         ).all()
         amended = amendments_of(connection, session_id)
+        seal = seal_of(connection, session_id)
+    check_session(database, session_id)
     opened: dict[str, str] = {}
     finished: dict[str, str] = {}
     changed: dict[tuple[str, str], str] = {}
@@ -79,4 +86,4 @@ def load_record(database: Database, who: Actor, session_id: str) -> Record:
     for screen_id, slot in standing:
         marked.setdefault(screen_id, []).append(changed.get((screen_id, slot), ""))
     times = {screen: tuple(of_screen) for screen, of_screen in marked.items()}
-    return Record(session.created, closed, opened, finished, times, amended)
+    return Record(session.created, closed, opened, finished, times, amended, seal)

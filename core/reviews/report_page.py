@@ -85,6 +85,7 @@ def page(
         skipped=int((results.screens["state"] == "skipped").sum()),
         created=_day(record.created),
         closed=_day(record.closed),
+        seal=record.seal,
         warnings=results.warnings,
         systems=_systems(results, titles),
         readers=readers_of(results, record),

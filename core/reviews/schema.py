@@ -1,4 +1,8 @@
-"""The tables of reviews as queries see them. What makes them is in ``migrations/``; a test compares the two."""
+"""The tables of reviews as queries see them. What makes them is in ``migrations/``; a test compares the two.
+
+No value can be edited unnoticed: a column marked `TOLD`, or `begins`, holds what the last event about it says; all
+others never change once their row is there, and an event holds the hash of that row (`core.reviews.cover`).
+"""
 
 from __future__ import annotations
 
@@ -34,11 +38,20 @@ metadata = MetaData(
 )
 _JSON = JSON(none_as_null=True)
 
+TOLD: dict[str, Any] = {"told": None}
+"""``info`` of a column whose value an event tells, from the first on."""
+
+
+def begins(value: Any) -> dict[str, Any]:
+    """``info`` of a column that begins with a value; each change of it is told by an event."""
+    return {"told": value}
+
+
 users = Table(
     "users",
     metadata,
     Column("name", String(200), primary_key=True),
-    Column("role", String(20), nullable=False),  # reader, researcher, admin
+    Column("role", String(20), nullable=False, info=TOLD),  # reader, researcher, admin
 )
 
 sessions = Table(
@@ -47,7 +60,7 @@ sessions = Table(
     Column("id", String(32), primary_key=True),
     Column("title", String(200), nullable=False),
     Column("design", _JSON, nullable=False),
-    Column("state", String(20), nullable=False),  # open, closed
+    Column("state", String(20), nullable=False, info=begins("open")),  # open, closed
     Column("owner", String(200), ForeignKey("users.name"), nullable=False),
     Column("created", String(32), nullable=False),
     Column("software", String(50), nullable=False),
@@ -78,13 +91,13 @@ screens = Table(
     Column("image_sha256", String(64), nullable=False),
     Column("bundles", _JSON, nullable=False),  # hash by model
     Column("software", String(50), nullable=False),
-    Column("state", String(20), nullable=False),  # pending, done, skipped
-    Column("skip_reason", Text, nullable=False),
-    Column("flagged", Boolean, nullable=False),
-    Column("comment", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("opened", Boolean, nullable=False),
-    Column("seconds", Float, nullable=False),  # of active reading
+    Column("state", String(20), nullable=False, info=begins("pending")),  # pending, done, skipped
+    Column("skip_reason", Text, nullable=False, info=begins("")),
+    Column("flagged", Boolean, nullable=False, info=begins(False)),
+    Column("comment", Text, nullable=False, info=begins("")),
+    Column("version", Integer, nullable=False, info=begins(1)),
+    Column("opened", Boolean, nullable=False, info=begins(False)),
+    Column("seconds", Float, nullable=False, info=begins(0.0)),  # of active reading
     UniqueConstraint("session_id", "reader", "position"),
     ForeignKeyConstraint(["session_id", "study_id"], ["cases.session_id", "cases.study_id"]),
 )
@@ -94,11 +107,11 @@ marks = Table(
     metadata,
     Column("screen_id", String(32), ForeignKey("screens.id"), primary_key=True),
     Column("slot", String(200), primary_key=True),  # the question answered: see core.reviews.rubrics
-    Column("kind", String(20), nullable=False),
-    Column("report", String(20), nullable=False),  # blinded name
-    Column("value", _JSON, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("deleted", Boolean, nullable=False),
+    Column("kind", String(20), nullable=False, info=TOLD),
+    Column("report", String(20), nullable=False, info=TOLD),  # blinded name
+    Column("value", _JSON, nullable=False, info=TOLD),
+    Column("version", Integer, nullable=False, info=TOLD),
+    Column("deleted", Boolean, nullable=False, info=TOLD),
 )
 
 events = Table(

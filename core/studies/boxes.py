@@ -114,7 +114,7 @@ def write_boxes(
     path.unlink(missing_ok=True)
     if rows:
         columns = [list(column) for column in zip(*rows, strict=True)]
-        with whole_file(path) as fresh:
+        with whole_file(path, private=False) as fresh:
             pq.write_table(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA), fresh)
     return bool(rows)
 

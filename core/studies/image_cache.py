@@ -231,5 +231,5 @@ def _writable(index: StudyIndex, size: int) -> ImageCache:
         about.unlink(missing_ok=True)
         for path, (dtype, shape) in zip(paths, _forms(index, size), strict=True):
             np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()  # type: ignore[no-untyped-call]
-        write_whole(about, json.dumps(_about(index, size)))
+        write_whole(about, json.dumps(_about(index, size)), private=False)
     return _cache([np.lib.format.open_memmap(path, mode="r+") for path in paths], index, size)  # type: ignore[no-untyped-call]

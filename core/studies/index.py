@@ -198,8 +198,8 @@ def write_index(
     digest, order = hashlib.sha256(), hashlib.sha256()
     reasons: Counter[str] = Counter()
     with (
-        whole_file(out / "studies.parquet") as of_studies,
-        whole_file(out / "images.parquet") as of_images,
+        whole_file(out / "studies.parquet", private=False) as of_studies,
+        whole_file(out / "images.parquet", private=False) as of_images,
         pq.ParquetWriter(of_studies, _STUDIES, compression="zstd") as studies,
         pq.ParquetWriter(of_images, _IMAGES, compression="zstd") as images,
     ):
@@ -497,4 +497,4 @@ def _image_row(study_id: str, image: ImageEntry) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", private=False)

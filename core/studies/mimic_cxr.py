@@ -136,7 +136,7 @@ def write_annotation(index: StudyIndex, views: str, path: Path) -> int:
     samples = samples[samples["has_findings"]]
     findings = index.texts["findings"]
     count = 0
-    with whole_file(path) as fresh, fresh.open("w", encoding="utf-8") as file:
+    with whole_file(path, private=False) as fresh, fresh.open("w", encoding="utf-8") as file:
         for place, (name, split) in enumerate((("train", "train"), ("val", "validate"), ("test", "test"))):
             file.write(f'{", " if place else "{"}"{name}": [')
             part = samples[samples["split"] == split]

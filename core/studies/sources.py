@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from core import paths
+from core.files import own_folder
 from core.studies.columns import release_columns
 from core.studies.folder import FolderSource
 from core.studies.index import INDEX_VERSION
@@ -110,7 +111,7 @@ def _open_example(rest: str, findings_only: bool) -> Source:
     folder = paths.cache() / f"example-{INDEX_VERSION}-{made}"
     if not (folder / "index.json").is_file():
         columns = replace(release_columns("chestx-ray14"), title="Example radiographs")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(folder.parent)
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "index.json").is_file():
                 index_table(paths.EXAMPLES / "images", paths.EXAMPLES, folder, columns, only_test=True)

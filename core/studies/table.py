@@ -402,5 +402,5 @@ def _write_labels(path: Path, studies: Mapping[str, _Study]) -> None:
     for name in OBSERVATIONS:
         states = [str(study.labels.get(name, LabelState.BLANK)) for study in studies.values()]
         columns[name] = pa.array(states).dictionary_encode()
-    with whole_file(path) as fresh:
+    with whole_file(path, private=False) as fresh:
         pq.write_table(pa.table(columns), fresh, compression="zstd")

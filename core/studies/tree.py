@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core import paths
-from core.files import whole_file
+from core.files import own_folder, whole_file
 from core.studies.census import Notes
 from core.studies.files import image_files, without_suffix
 from core.studies.images.dicom import dicom_view, header_bytes, is_radiograph
@@ -85,9 +85,9 @@ def own_key() -> bytes:
     """The key of this user's hashes, made when it is first asked for; with another key the names would be others."""
     path = paths.own_data() / "patients-key"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(path.parent)
         if not path.is_file():
-            with suppress(FileExistsError), whole_file(path, replace=False, private=True) as fresh:
+            with suppress(FileExistsError), whole_file(path, replace=False) as fresh:
                 fresh.write_bytes(secrets.token_bytes(32))
         key = path.read_bytes()
     except OSError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core import paths
-from core.files import DiskError, is_unfinished, read_json_lines, sha256_of, whole_folder
+from core.files import DiskError, is_unfinished, own_folder, read_json_lines, sha256_of, whole_folder
 from core.registry import did_you_mean
 from core.studies.source import Source
 from core.systems.matching import match
@@ -270,7 +270,7 @@ def _keep(name: str, about: Mapping[str, Any], files: Mapping[str, str]) -> None
     hashes = {file: hashlib.sha256(text.encode()).hexdigest() for file, text in files.items()}
     content = {"schema": 1, "created": time.strftime("%Y-%m-%d"), **about, "sha256": hashes}
     try:
-        home().mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_folder(home())
         with whole_folder(home() / name) as fresh:
             fresh.chmod(0o700)
             for file, text in files.items():

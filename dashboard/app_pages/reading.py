@@ -14,7 +14,7 @@ from dashboard.components.reading import plate, reading
 from dashboard.components.source_choice import show_credit
 from dashboard.plain import plain
 from dashboard.reviews.pictures import PRIOR, credit_of, plates
-from dashboard.reviews.reading import refused, respond
+from dashboard.reviews.reading import refused, respond, texts_of
 
 KEY = "reading"
 ANSWER = (
@@ -67,7 +67,7 @@ def go_on(request: dict[str, Any] | None) -> None:
         answer = respond(database, who, session_id, request)
         images = {}
         if not answer["problem"]:
-            wanted = request.get("plates", []) if request else list(answer["screens"])
+            wanted = texts_of(request.get("plates")) if request else list(answer["screens"])
             known = {screen for screen, _, _ in answer["places"]}
             try:
                 screens = [read_screen(database, who, screen) for screen in wanted if screen in known][:4]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from itertools import chain, count
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
@@ -120,9 +120,12 @@ def _around(ids: Sequence[str], current: str | None) -> Sequence[str]:
     return around if current is None or current in around else [current]
 
 
-def _offer(ids: Sequence[str], current: str | None) -> None:
+def _offer(ids: Sequence[str], current: str | None, also: Mapping[str, str] | None = None) -> None:
+    """A list of studies; ``also`` is what is said of some of them beside their titles."""
     st.session_state[session.STUDY_CHOICE] = current
-    titles = studies.titles(ids)
+    titles = dict(studies.titles(ids))
+    for name, more in (also or {}).items():
+        titles[name] = f"{name} · {more}"
     st.selectbox(
         "Study",
         ids,
@@ -176,7 +179,8 @@ def _say_unknown() -> None:
 def _choose_file() -> Case | None:
     files = st.file_uploader(
         f"PNG, JPEG or DICOM files of chest radiographs, at most 64 MB each, {MOST_FILES} at a time",
-        help="The files' names do not matter: their content tells what they are.",
+        help="The files' names do not matter: their content tells what they are. A name may be a patient's: the page "
+        "calls them File 1, File 2, ... in the order given, in titles, figures and exports too.",
         accept_multiple_files=True,
         max_upload_size=64,
         width=620,
@@ -187,8 +191,11 @@ def _choose_file() -> Case | None:
     if state.pop(_CHANGED, False):
         with st.spinner("Reading the files …"):
             _read(files)
-    for told in state[session.UPLOADS].values():
+    asked = bool(files) and st.checkbox("Show the files' own names in the list", key="file-names")
+    own = {state[_NAMES][file.file_id]: file.name for file in files if file.file_id in state[_NAMES]} if asked else {}
+    for name, told in state[session.UPLOADS].items():
         if isinstance(told, str):
+            told = f"{told} ({own[name]})" if name in own else told
             st.error(plain_message(told), icon=":material/error:")
     ids = list(sources.uploads())
     current = state[session.STUDY] if state[session.STUDY] in ids else None
@@ -201,7 +208,7 @@ def _choose_file() -> Case | None:
         )
     else:
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-            _offer(ids, current)
+            _offer(ids, current, own)
             _step_buttons(ids, current)
     session.write_study("")  # an address cannot bring a file back
     return None if current is None else studies.open_study(current)
@@ -220,11 +227,11 @@ def _read(files: Sequence[UploadedFile]) -> None:
     new = [file for file in files if file.file_id not in kept]
     opened = None
     for file in new:
-        name = _free_name(file.name, given)
+        name = _free_name(given)
         try:
             if len(kept) >= MOST_FILES:
-                raise CXRLensError(f"{file.name} is left out: at most {MOST_FILES} files are open at a time.")
-            given[name] = read_image(file.getvalue(), name=file.name)
+                raise CXRLensError(f"{name} is left out: at most {MOST_FILES} files are open at a time.")
+            given[name] = read_image(file.getvalue(), name=name)
             opened = opened or name
         except CXRLensError as error:
             given[name] = str(error)
@@ -234,5 +241,6 @@ def _read(files: Sequence[UploadedFile]) -> None:
         state[session.STUDY] = opened
 
 
-def _free_name(name: str, taken: Collection[str]) -> str:
-    return next(each for each in chain([name], (f"{name} ({n})" for n in count(2))) if each not in taken)
+def _free_name(taken: Collection[str]) -> str:
+    """What a file is called on the pages: its own name may be a patient's."""
+    return next(name for name in (f"File {number}" for number in count(1)) if name not in taken)

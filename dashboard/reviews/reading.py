@@ -83,7 +83,7 @@ def respond(database: Database, who: Actor, session_id: str, request: Request | 
             following = next_screen(database, who, session_id)
             answer["at"] = following if following in ids else ids[-1]
         position = ids.index(answer["at"])
-        wanted = [answer["at"], *_texts(request.get("want")), *ids[position + 1 : position + 2]]
+        wanted = [answer["at"], *texts_of(request.get("want")), *ids[position + 1 : position + 2]]
         if answer["ack"] is not None and answer["ack"]["screen"] in ids:
             wanted.insert(0, answer["ack"]["screen"])
         wanted = [screen for screen in dict.fromkeys(wanted) if screen in ids][:MOST_SCREENS]
@@ -258,7 +258,7 @@ def _do(database: Database, who: Actor, change: Mapping[str, Any]) -> dict[str, 
         ack |= {"status": "refused", "screen": "", "message": str(error)}
     except CXRLensError as error:
         ack |= {"status": "refused", "message": str(error)}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         ack |= {
             "status": "refused",
             "message": f"The page sent something that cannot be read ({error!r}). Load it again.",
@@ -334,5 +334,6 @@ _DO: Mapping[str, Callable[[Database, Actor, str, str, Change], dict[str, Any]]]
 }
 
 
-def _texts(values: Any) -> Sequence[str]:
+def texts_of(values: Any) -> Sequence[str]:
+    """The texts of a list that a browser sent; none where it is no list."""
     return [each for each in values if isinstance(each, str)] if isinstance(values, list) else []

@@ -17,11 +17,13 @@ import streamlit as st
 from core.reviews.agreement import Estimate
 from core.reviews.analysis import Analysis, MetricCorrelation, analyse, correlate, settle
 from core.reviews.answers import ANY_ERROR, Results, load_results
+from core.reviews.cover import seal_of
 from core.reviews.export import export
 from core.reviews.metrics import automatic_metrics
 from core.reviews.record import Record, load_record
 from core.reviews.rubrics import SUPPORT, answer_in_words, question_in_words
 from core.reviews.store import Actor, unblind
+from core.reviews.verification import check_session
 from core.types import CXRLensError
 from dashboard import access
 from dashboard.plain import plain_message
@@ -35,6 +37,7 @@ RESAMPLES = 1000
 def show_results(who: Actor, session_id: str) -> None:
     """Draw the results of a closed session."""
     results = load_results(access.database(), who, session_id)  # asks each time whether this user may
+    seal = _checked(session_id)
     analysis = _analysed(session_id, results)
     for warning in results.warnings:
         st.warning(plain_message(warning), icon=":material/info:")
@@ -51,7 +54,20 @@ def show_results(who: Actor, session_id: str) -> None:
     _show_drift(results, analysis)
     analysis = _show_metrics(results, analysis)
     _show_names(who, session_id)
+    st.caption(f"Seal of this session: `{seal}`. Kept elsewhere, it shows whether anybody writes the record anew.")
     _show_files(who, results, analysis)
+
+
+@st.cache_data(ttl=600, max_entries=100, show_spinner=False)
+def _checked(session_id: str) -> str:
+    """The seal of a session that is what its events say.
+
+    Raises:
+        ReviewError: it is not.
+    """
+    check_session(access.database(), session_id)
+    with access.database().read() as connection:
+        return seal_of(connection, session_id)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Working out the figures …")

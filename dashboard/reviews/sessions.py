@@ -278,8 +278,11 @@ def _offer_closing(who: Actor, progress: SessionProgress) -> None:
             f"Close it, with {left} cases unread" if left else "Close it; all cases are read", key="close-sure"
         )
         if st.button("Close and unblind", icon=":material/lock:", disabled=not sure, key="close"):
-            close_session(access.database(), who, progress.id)
-            st.session_state[NOTE] = "The session is closed. The names of the models are shown below."
+            seal = close_session(access.database(), who, progress.id)
+            st.session_state[NOTE] = (
+                f"The session is closed. The names of the models are shown below. Its seal is `{seal}`: print it or "
+                "keep it elsewhere. It shows whether anybody writes the record anew."
+            )
             st.rerun()
 
 

@@ -62,7 +62,7 @@ def add(results: ResultSet, name: str, content: bytes) -> OutsideScores:
         raise CXRLensError(refused)
     found = evaluations.reports_of(results)
     with tempfile.TemporaryDirectory(prefix="cxr-lens-") as folder:
-        path = Path(folder, Path(name).name)
+        path = Path(folder, f"scores{Path(name).suffix}")
         path.write_bytes(content)
         read = read_scores(path, found.study_ids, list(results.rows))
     write_whole(place(results), content)

@@ -11,7 +11,17 @@ from pathlib import Path
 
 from tests.attacks import Tally
 
-KINDS = {"bundles": 20, "files": 150, "caches": 0}
+KINDS = {
+    "bundles": 20,
+    "files": 150,
+    "caches": 0,
+    "runs": 0,
+    "dumps": 0,
+    "databases": 0,
+    "requests": 0,
+    "kills": 0,
+    "texts": 0,
+}
 """Kinds of attacks, with the number of changes of single values of each JSON file."""
 
 

@@ -195,11 +195,9 @@ def attack_stages(tally: Tally, folder: Path) -> None:
 
 
 def run(folder: Path, most: int) -> Tally:
-    """Attack all of them."""
-    tally = Tally("caches, checkpoints and stages")
+    """Attack tokens and maps; the others are in `tests.attacks.runs`."""
+    tally = Tally("caches of tokens and maps")
     token_cache.BATCH = STUDIES
     attack_tokens(tally, folder / "tokens")
     attack_maps(tally, folder / "maps")
-    attack_checkpoints(tally, folder / "checkpoints")
-    attack_stages(tally, folder / "stages")
     return tally

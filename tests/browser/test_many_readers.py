@@ -1,16 +1,22 @@
-"""Twenty readers at once on one real server on loopback. They speak to it as a page does, without a browser."""
+"""Twenty readers at once on one real server on loopback, who speak to it as a page does, without a browser."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import os
 import sys
 import time
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from playwright.sync_api import Browser, expect
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
@@ -19,8 +25,11 @@ from core.reviews.backup import verify
 from core.reviews.database import Database
 from core.reviews.editing_design import Editing
 from core.reviews.store import Actor, create_session, first_admin, read_screen, set_role
-from tests.browser.conftest import Server, start_server, with_key
+from tests.browser.conftest import Server, start_server, watch, with_key
+from tests.browser.test_read import cards, radiograph, viewer
 from tests.review_cases import at_a_pace, design, phantom_cases, screens_of
+from tests.test_review_at_once import on_postgres as on_postgres
+from tests.test_review_at_once import postgres as postgres
 
 READERS, MARKS, EDITS = 20, 100, 60
 DRAFT = "The heart is mildly enlarged. There is a small left pleural effusion. Mild pulmonary edema. No pneumothorax."
@@ -83,12 +92,39 @@ class Tab:
                     return answer
 
 
+class Uploads:
+    """A browser that gives the Read page one new radiograph after another, for twelve reports each."""
+
+    def __init__(self, browser: Browser, server: Server) -> None:
+        self.watched = watch(browser, server.url)
+        self.watched.open("?source=upload")
+        self.given = self.done = 0
+
+    def next(self, seconds: float) -> None:
+        """Give one more, and wait for its reports, no longer than so many seconds."""
+        picture = io.BytesIO()
+        noise = np.random.default_rng(self.given).normal(0, 0.02, (300, 300))
+        Image.fromarray((np.clip(radiograph() + noise, 0, 1) * 255).astype(np.uint8)).save(picture, "PNG")
+        given = {"name": f"{self.given}.png", "mimeType": "image/png", "buffer": picture.getvalue()}
+        page = self.watched.page
+        page.locator('[data-testid="stFileUploader"] input[type="file"]').set_input_files([given])  # type: ignore[list-item]
+        self.given += 1
+        expect(viewer(self.watched)).to_have_attribute("data-study", f"File {self.given}", timeout=seconds * 1000)
+        expect(cards(self.watched)).to_have_count(12, timeout=seconds * 1000)
+        self.done += 1
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_twenty_readers_mark_two_thousand_times_on_one_server(tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["SQLite", "PostgreSQL"])
+@pytest.mark.parametrize("beside", ["nothing", "twelve reports of uploads"])
+def test_twenty_readers_mark_two_thousand_times_on_one_server(
+    kind: str, beside: str, browser: Browser, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    location = str(tmp_path / "reviews.sqlite") if kind == "SQLite" else request.getfixturevalue("on_postgres")
     names = tuple(f"reader {number}" for number in range(READERS))
     source, pool = phantom_cases()
-    with closing(Database(tmp_path / "reviews.sqlite")) as database:
+    with closing(Database(location)) as database:
         admin = first_admin(database, "root")
         for name in names:
             set_role(database, admin, name, "reader")
@@ -99,7 +135,7 @@ def test_twenty_readers_mark_two_thousand_times_on_one_server(tmp_path: Path) ->
             for name in names
             for screen in own[name]
         }
-        servers = start_server(tmp_path, LOGNAME="root")
+        servers = start_server(tmp_path, LOGNAME="root", CXR_REVIEWS=location)
         server = next(servers)
         tabs = [Tab(server, name, trial) for name in names]
 
@@ -109,9 +145,21 @@ def test_twenty_readers_mark_two_thousand_times_on_one_server(tmp_path: Path) ->
             tabs[reader].mark(screen, blinded[screen], f"{number}")
 
         time.sleep(3)  # the first images are drawn meanwhile
-        sys.stdout.write(at_a_pace(READERS, MARKS, mark))
+        uploads = None if beside == "nothing" else Uploads(browser, server)
+        if uploads is not None:
+            uploads.next(120)  # the models are loaded
+        with ThreadPoolExecutor(1) as pool_of_one:
+            told = pool_of_one.submit(at_a_pace, READERS, MARKS, mark)
+            while uploads is not None and not told.done():
+                with suppress(AssertionError):  # the marks come to their end meanwhile
+                    uploads.next(60)
+        load, written = os.getloadavg()[0], 0 if uploads is None else uploads.done - 1
+        sys.stdout.write(f"\n{kind}, beside {beside} ({written} uploads read; load of the machine {load:.1f})")
+        sys.stdout.write(told.result())
         for tab in tabs:
             tab.socket.close()
+        if uploads is not None:
+            uploads.watched.page.close()
         servers.close()
         assert "Traceback" not in server.log.read_text()
         assert verify(database).marks == READERS * MARKS

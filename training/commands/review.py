@@ -47,6 +47,9 @@ Location = Annotated[
     ),
 ]
 User = Annotated[str | None, typer.Option("--as", help="Name of the acting user.", show_default="your login name")]
+Seals = Annotated[
+    list[str] | None, typer.Option("--seal", help="Of a session, as its closing told it, and report.html does.")
+]
 Session = Annotated[str, typer.Argument(help="Id of a session; its first letters will do.")]
 
 
@@ -171,8 +174,8 @@ def close(session: Session, database: Location = None, user: User = None) -> Non
 
     with open_database(database, user) as (opened, who):
         session_id = find_session(opened, who, session)
-        close_session(opened, who, session_id)
-    print_text(f"{session_id} is closed.")
+        seal = close_session(opened, who, session_id)
+    print_text(f"{session_id} is closed. Its seal, to be kept elsewhere: {seal}")
 
 
 @app.command()
@@ -231,6 +234,7 @@ def backup(
 @app.command()
 def restore(
     path: Annotated[Path, typer.Argument(help="A backup.")],
+    seal: Seals = None,
     database: Location = None,
 ) -> None:
     """Read a backup into a new or empty database, and check it. Nothing is written over."""
@@ -238,18 +242,28 @@ def restore(
     from core.reviews.database import default_location
 
     location = database or default_location()
-    verified = read(location, path)
+    verified = read(location, path, seal or ())
     print_text(f"{_in_words(verified)}, checked")
 
 
 @app.command()
-def verify(database: Location = None, user: User = None) -> None:
-    """Check that events are complete and unchanged, and that all marks are what the events say."""
-    from core.reviews.backup import verify as check
+def verify(
+    seal: Seals = None,
+    database: Location = None,
+    user: User = None,
+) -> None:
+    """Check that events are complete and unchanged, and that every value of every table is what they say."""
+    from core.reviews.verification import verify as check
 
     with open_database(database, user) as (opened, _):
-        verified = check(opened)
+        verified = check(opened, seal or ())
     print_text(f"{_in_words(verified)}, checked")
+    print_text(f"Seal of the last event: {verified.seal}")
+    for session_id in verified.uncovered:
+        note(
+            f"{session_id} was made by an earlier version: whether its reports, the names behind letters, its readers "
+            "and the hashes of its images were edited cannot be told. From its closing on it can."
+        )
 
 
 @app.command()

@@ -150,4 +150,4 @@ def write_results(
     pd.DataFrame(results["rows"]).to_csv(out / "table.csv", index=False)
     write_whole(out / "results.json", json.dumps(results, indent=1))
     write_whole(out / "table.md", markdown)
-    write_whole(out / "measured.json", json.dumps(measured))
+    write_whole(out / "measured.json", json.dumps(measured), private=False)

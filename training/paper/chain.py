@@ -45,7 +45,7 @@ def run_chain(run: Run, bundles: Path, jobs: int = 1) -> Path:
         evaluate(config, run.data, bundles, scores, jobs, device=str(run.placement.device))
         # Reports stand beside their references, and those of patients stay with who has the data.
         for name in ("results.json", "reports.jsonl") if config.data.source == "phantom" else ("results.json",):
-            write_whole(bundles / f"{config.name}-{name}", (scores / name).read_bytes())
+            write_whole(bundles / f"{config.name}-{name}", (scores / name).read_bytes(), private=False)
         if config.data.source == "phantom":
             write_labels(bundles / f"{config.name}-reports.jsonl")
 

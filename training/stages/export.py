@@ -210,5 +210,5 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
         tensors[f"states.{decoder}"] = torch.cat([decoder_states(model, part, write) for part in parts])
     tensors = {key: value.cpu() for key, value in tensors.items()}
     kept = {key: value.contiguous() for key, value in rounded(tensors, "").items()}
-    with whole_file(out / f"{family}-embeddings-{name}.safetensors") as fresh:
+    with whole_file(out / f"{family}-embeddings-{name}.safetensors", private=False) as fresh:
         save_file(kept, fresh, {"study_ids": json.dumps([each.study_id for each in studies])})

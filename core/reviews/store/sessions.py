@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from core import __version__
 from core.config import to_dict
 from core.files import hash_of
+from core.reviews.cover import cover, is_covered, seal_of
 from core.reviews.crossover import with_drafts
 from core.reviews.database import Database, check_text
 from core.reviews.design import Case, Design, Screen, choose, plan, practice_screens
@@ -114,6 +115,7 @@ def create_session(database: Database, who: Actor, design: Design, pool: Sequenc
             "session": row,
             "cases": hash_of(texts),
             "screens": {name: len(all_) for name, all_ in planned.items()},
+            **cover(connection, session_id),
         }
         database.record(connection, who.name, f"create/{session_id}", "create", session_id=session_id, after=content)
     return session_id
@@ -187,11 +189,14 @@ def list_sessions(database: Database, who: Actor, *, to_read: bool = False) -> l
     return found
 
 
-def close_session(database: Database, who: Actor, session_id: str, *, reason: str = "") -> None:
+def close_session(database: Database, who: Actor, session_id: str, *, reason: str = "") -> str:
     """End a session: nothing can be marked afterwards, and it can be unblinded. Cannot be taken back.
 
     Args:
         reason: for the record of changes.
+
+    Returns:
+        The session's seal, see `cover.seal_of`: print it, or keep it where nobody who can write to the database can.
 
     Raises:
         NotAllowedError: it is not the actor's.
@@ -199,11 +204,15 @@ def close_session(database: Database, who: Actor, session_id: str, *, reason: st
     with database.write() as connection:
         session = owned_session(connection, who, session_id)
         if session.state == "closed":
-            return
+            return seal_of(connection, session_id)
         connection.execute(sessions.update().where(sessions.c.id == session_id).values(state="closed"))
-        before, after = {"state": "open"}, {"state": "closed"} | ({"reason": reason} if reason else {})
+        before: dict[str, Any] = {"state": "open"}
+        after: dict[str, Any] = {"state": "closed"} | ({"reason": reason} if reason else {})
+        if not is_covered(connection, session_id):  # made by a version that did not: from here on it is
+            after |= cover(connection, session_id)
         key = f"close/{session_id}"
         database.record(connection, who.name, key, "close", session_id=session_id, before=before, after=after)
+        return seal_of(connection, session_id)
 
 
 def unblind(database: Database, who: Actor, session_id: str) -> dict[str, dict[str, str]]:

@@ -361,7 +361,7 @@ class PhantomSource(Source):
 
 
 def _write_png(path: Path, image: Image.Image) -> None:
-    with whole_file(path, synced=False) as fresh:
+    with whole_file(path, private=False, synced=False) as fresh:
         image.save(fresh, format="PNG")
 
 
@@ -389,7 +389,7 @@ def _write_study(out: Path, phantom: PhantomStudy) -> None:
         "facts": [asdict(fact) for fact in phantom.facts],
         "statements": [asdict(statement) for statement in phantom.statements],
     }
-    write_whole(out / "facts" / f"{study_id}.json", json.dumps(record, indent=1) + "\n", synced=False)
+    write_whole(out / "facts" / f"{study_id}.json", json.dumps(record, indent=1) + "\n", private=False, synced=False)
     _write_png(out / "images" / f"{study_id}.png", Image.fromarray(np.rint(phantom.image * 255).astype(np.uint8)))
 
 
@@ -427,7 +427,7 @@ def write_phantom(
             raise CXRLensError(f"{out} holds another phantom set ({found}); choose an empty folder")
     for folder in ("images", "masks", "facts"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    write_whole(begun, json.dumps(described | {"complete": False}, indent=1) + "\n")
+    write_whole(begun, json.dumps(described | {"complete": False}, indent=1) + "\n", private=False)
     for done, study_id in enumerate(source.study_ids, start=1):
         if not (out / "images" / f"{study_id}.png").exists():
             _write_study(out, source.phantom(study_id, size))
@@ -436,6 +436,6 @@ def write_phantom(
     studies = [source.study(study_id) for study_id in source.study_ids]
     reports = [{"study_id": s.study_id, "findings": s.findings, "impression": s.impression} for s in studies]
     splits = [{"study_id": s.study_id, "subject_id": s.subject_id, "split": s.split} for s in studies]
-    write_whole(out / "reports.csv", _csv(reports))
-    write_whole(out / "splits.csv", _csv(splits))
-    write_whole(begun, json.dumps(described | {"complete": True}, indent=1) + "\n")
+    write_whole(out / "reports.csv", _csv(reports), private=False)
+    write_whole(out / "splits.csv", _csv(splits), private=False)
+    write_whole(begun, json.dumps(described | {"complete": True}, indent=1) + "\n", private=False)
