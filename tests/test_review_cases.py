@@ -48,7 +48,9 @@ def packed(content: bytes) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
     """Header and pixels of what the browser gets."""
     length = int.from_bytes(content[:4], "little")
     header = json.loads(content[4 : 4 + length])
-    pixels = np.frombuffer(content, "<u2", header["width"] * header["height"], 4 + length)
+    pixels = np.frombuffer(
+        content, "u1" if header["levels"] <= 255 else "<u2", header["width"] * header["height"], 4 + length
+    )
     return header, pixels.reshape(header["height"], header["width"])
 
 

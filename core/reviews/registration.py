@@ -34,7 +34,10 @@ def sheet(design: Design, *, studies: int | None = None, sample_size: Sequence[s
     """
     rubric = design.questions
     count = design.studies.count or len(design.studies.ids) or studies
-    arms = [("radiologist's report (reference)" if name == REFERENCE else name) for name in design.models]
+    arms = [
+        ("radiologist's report (reference)" if name == REFERENCE else name)
+        for name in (design.editing.arms or design.models)
+    ]
     if not rubric.reports_per_screen:
         arms = ["none: the image alone"]
     lines = [
@@ -72,6 +75,7 @@ def sheet(design: Design, *, studies: int | None = None, sample_size: Sequence[s
             "of the session that is drawn when it is made; each reader has an order of their own."
         ),
         *_repeats(design),
+        *_sittings(design),
         "",
         "## Outcomes",
         "",
@@ -136,7 +140,35 @@ def _outcomes(design: Design) -> list[str]:
     lines = (
         [f"- {_outcome(each)}" for each in rubric.questions] if rubric.mark == "answer" else [f"- {own[rubric.mark]}"]
     )
-    return [*lines, "- seconds of active reading per screen"]
+    return [*lines, *_edits(design), "- seconds of active reading per screen"]
+
+
+def _edits(design: Design) -> list[str]:
+    """What comes of editing a draft."""
+    editing = design.editing
+    if not editing.arms:
+        return []
+    lines = ["- seconds from the first key to the last, words changed, errors left against the reference, per report"]
+    if editing.planted:
+        kinds = ", ".join(editing.kinds)
+        lines.append(f"- planted errors caught ({editing.planted:.0%} of the systems' drafts get one: {kinds})")
+    return lines
+
+
+def _sittings(design: Design) -> list[str]:
+    """How drafts are given to readers."""
+    editing = design.editing
+    if not editing.arms:
+        return []
+    if editing.sittings > 1:
+        square = "Williams" if editing.square == "williams" else "Latin"
+        how = (
+            f"Each reader edits each case in every arm, an arm a sitting, at least {editing.washout_days} days apart; "
+            f"orders of arms by a {square} square."
+        )
+    else:
+        how = "Each reader edits each case once; the arms rotate over cases and readers by a Latin square."
+    return ["", how]
 
 
 def _outcome(question: Question) -> str:
@@ -149,6 +181,7 @@ def _outcome(question: Question) -> str:
         "mark": "marks of the kinds " + ", ".join(question.options.values()),
         "text": "text",
         "replacement": "text",
+        "edit": "the draft, as the reader would sign it",
     }
     when = "" if question.when is None else f"; asked depending on {question.when.question}"
     items = f"; of each of {', '.join(question.items)}" if question.items else ""

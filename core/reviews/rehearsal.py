@@ -221,7 +221,7 @@ def world_of(
         ReviewError: something is planted of a system or an answer that the design does not have.
     """
     empty = World(seed, {}, {})
-    systems = sorted(design.models or {model for case in pool for model in case.reports})
+    systems = sorted(design.editing.arms or design.models or {model for case in pool for model in case.reports})
     planted.check(systems, design.questions)
     drawn = {
         each: 0.4 if each == REFERENCE else math.exp(empty.random("system", each).normal(0, 0.35)) for each in systems

@@ -28,12 +28,14 @@ def screens_each(design: Design, studies: int, models: int) -> int:
     """
     shown = design.reports_per_screen or design.questions.reports_per_screen
     groups = 1
+    if design.editing.arms:
+        shown = 0  # one arm a screen
     if shown and design.questions.compares:
         groups = comb(models, shown)
         groups = min(groups, design.comparisons) if design.comparisons else groups
     elif shown:
         groups = ceil(models / shown)
-    return studies * groups + design.repeats
+    return studies * groups * design.editing.sittings + design.repeats
 
 
 def usual_seconds(database: Database, who: Actor, rubric: str) -> float | None:
