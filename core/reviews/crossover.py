@@ -31,7 +31,7 @@ def with_drafts(design: Design, cases: Sequence[Case], secret: str = "") -> tupl
             raise ReviewError(f"Study {case.study_id} has no draft of {', '.join(missing)}.")
     own = {NO_DRAFT: "", TEMPLATE: editing.template}
     given = {arm: text for arm, text in own.items() if arm in editing.arms}
-    planted, errors = list(cases), ()
+    planted, errors = list(cases), editing.planted_errors
     if editing.planted:
         arms = [arm for arm in editing.drafts if arm != REFERENCE]
         salt = (design.seed, secret) if secret else (design.seed,)

@@ -71,7 +71,8 @@ def edits_of(results: Results) -> pd.DataFrame:
         values = dict(zip(edited["screen"], edited["value"], strict=True))
         planted = {(each.study, each.arm): each for each in design.editing.planted_errors}
         per_reader = results.screens.groupby("reader")["position"].transform("size").tolist()
-        for screen, count in zip(results.screens.to_dict("records"), per_reader, strict=True):
+        for record, count in zip(results.screens.to_dict("records"), per_reader, strict=True):
+            screen = {str(name): value for name, value in record.items()}
             if screen["state"] == "done" and screen["screen"] in values:
                 rows.append(_row(results, design, screen, int(count), values[screen["screen"]], planted))
     table = pd.DataFrame(rows, columns=pd.Index(EDIT_COLUMNS))
@@ -161,19 +162,20 @@ def by_arm(edits: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> tupl
     found = []
     for arm, rows in edits.groupby("arm", sort=True):
         caught = np.array([NAN if each is None else float(each) for each in rows["caught"]])
-
-        def mean(values: Sequence[float] | np.ndarray, rows: pd.DataFrame = rows) -> Estimate:
-            return _mean(np.asarray(values, np.float64), rows["study"].tolist(), resamples, seed)
-
+        studies = rows["study"].tolist()
+        means = {
+            name: _mean(rows[name].to_numpy(np.float64), studies, resamples, seed)
+            for name in ("seconds", "typing", "words_changed", "draft_errors", "errors_left")
+        }
         found.append(
             ArmOutcome(
-                str(arm),
-                len(rows),
-                int((rows["draft"] == rows["text"]).sum()),
-                *(mean(rows[name]) for name in ("seconds", "typing", "words_changed", "draft_errors", "errors_left")),
-                int((~np.isnan(caught)).sum()),
-                int(np.nansum(caught)),
-                mean(caught),
+                arm=str(arm),
+                readings=len(rows),
+                unchanged=int((rows["draft"] == rows["text"]).sum()),
+                planted=int((~np.isnan(caught)).sum()),
+                caught=int(np.nansum(caught)),
+                caught_share=_mean(caught, studies, resamples, seed),
+                **means,
             )
         )
     return tuple(found)

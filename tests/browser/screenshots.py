@@ -110,6 +110,7 @@ def review_pages(location: Path) -> Mapping[str, str]:
         arms = Editing(("no draft", models[0]), planted=0.5)
         drafts = Design("From draft to report", "draft-editing", READERS, models, source=source, editing=arms)
         editing = create_session(database, admin, drafts, pool)
+        skip_to_draft(database, "boris", editing)
         for reader in READERS:
             read_by_lot(database, reader, closed, 18, human)
             read_by_lot(database, reader, quality, 7 if reader == "anna" else 3, human)
@@ -134,6 +135,15 @@ def read_by_lot(database: Database, reader: str, session_id: str, count: int, hu
         mark_by_lot(database, reader, screen_id, int(lot.poisson(0.3 if text in human else 1.4)))
         spend(database, who, screen_id, float(lot.uniform(20, 60)), key=f"time-{screen_id}")
         annotate(database, who, screen_id, key=f"done-{screen_id}", version=1, state="done")
+
+
+def skip_to_draft(database: Database, reader: str, session_id: str) -> None:
+    """Skip a reader's first screens until one has a draft."""
+    who = Actor(reader, "reader")
+    for screen_id, _, _ in list_screens(database, who, session_id):
+        if read_screen(database, who, screen_id).reports[0][1]:
+            return
+        annotate(database, who, screen_id, key=screen_id, version=1, state="skipped", skip_reason="Another one.")
 
 
 def mark_by_lot(database: Database, reader: str, screen_id: str, count: int) -> None:

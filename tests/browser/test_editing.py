@@ -110,18 +110,19 @@ def test_an_editing_study_of_two_readers(browser: Browser, place: tuple[Server, 
     assert "secret-pair" not in other.page.content() and "moderate" not in other.page.content()
     second.page.close()
     finish(other, 4)
-    context.close()
+    other.close()
 
-    boris = enter(browser, server, trial, "boris")
+    boris = enter(context, server, trial, "boris")
     finish(boris, 4)
     boris.close()
 
-    root = watch(browser, server.url)
+    root = watch(context, server.url)
     root.open_review(f"review?reader={admin.name}&session={trial}")
     root.page.get_by_text("all cases are read").click()
     root.page.get_by_role("button", name="Close and unblind").click()
     expect(root.page.get_by_role("heading", name="Editing")).to_be_visible(timeout=WAIT)
     root.close()
+    context.close()
     results = load_results(database, admin, trial)
     export(results, analyse(results, resamples=100), tmp_path, record=load_record(database, admin, trial))
     rows = json.loads((tmp_path / "edits.json").read_text(encoding="utf-8"))["edits"]
