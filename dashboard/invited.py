@@ -95,7 +95,9 @@ def _guesses() -> Guesses:
 
 
 def _begin(database: Database) -> None:
-    code = st.session_state.get(_WAITS, "")
+    if _WAITS not in st.session_state:  # pressed twice
+        return
+    code = st.session_state[_WAITS]
     st.session_state.pop(_PROBLEM, None)
     try:
         found = redeem(database, code, _guesses())
