@@ -1,8 +1,9 @@
 """The one place where studies are opened by a name: for pages, reviews, training, commands and the library.
 
 A name is what a person writes: ``phantom``, ``phantom:COUNT:SEED``, ``graded:FINDING`` for chests with one finding
-turned up step by step, ``example`` for the radiographs that come along, the folder of an index, a folder of images, or
-``dicomweb:URL``. Each source knows its whole name, its `key`, which never depends on where one stands.
+turned up step by step, ``drawn:...`` for the same in real films, ``example`` for the radiographs that come along, the
+folder of an index, a folder of images, or ``dicomweb:URL``. Each source knows its whole name, its `key`, which never
+depends on where one stands.
 
 What a page may open is a `Catalogue`: sources that whoever runs the server named. An address holds their short names,
 never a path, so that nobody opens other folders of the server by writing an address.
@@ -25,7 +26,7 @@ from core.studies.columns import release_columns
 from core.studies.folder import FolderSource
 from core.studies.index import INDEX_VERSION
 from core.studies.indexed import IndexedSource
-from core.studies.phantom import GradedSource, PhantomSource, parse_films
+from core.studies.phantom import GradedFilms, GradedSource, PhantomSource, parse_films
 from core.studies.source import Source
 from core.studies.table import index_table
 from core.types import CXRLensError
@@ -129,9 +130,32 @@ def _open_graded(rest: str, findings_only: bool) -> Source:
     return GradedSource(parse_films(rest))
 
 
+def _open_drawn(rest: str, findings_only: bool) -> Source:
+    from core.studies.drawn.source import DrawnSource
+
+    design, films = parse_drawn(rest)
+    return DrawnSource(design, open_source(films))
+
+
+def parse_drawn(rest: str) -> tuple[GradedFilms, str]:
+    """Read what follows "drawn:" in a name: the design, and the name of the real films that it is drawn into.
+
+    Raises:
+        CXRLensError: it is no such name.
+    """
+    parts = rest.split(":", _DESIGN_PARTS)
+    design = parse_films(":".join(parts[:_DESIGN_PARTS]))
+    if len(parts) <= _DESIGN_PARTS:
+        raise SourceError(f"'drawn:{rest[:80]}' names no real films: {design.spec.replace('graded', 'drawn')}:SOURCE.")
+    return design, parts[_DESIGN_PARTS]
+
+
+_DESIGN_PARTS = 8  # of `GradedFilms.spec` without its kind
+
 _OPENERS: dict[str, Callable[[str, bool], Source]] = {
     "phantom": _open_phantom,
     "graded": _open_graded,
+    "drawn": _open_drawn,
     "example": _open_example,
     "index": _open_index,
     "images": _open_images,

@@ -11,7 +11,7 @@ from tests.documented.programs import Row, elsewhere
 
 _READING = {"reports.jsonl": lambda place: BUNDLES / "phantom-reports.jsonl"}
 _SMALL = " --extent 0:1:2 -n 2 --jobs 1 --out detected"
-_FILMS = "cxr-lens detect --finding pneumothorax -n 40 --extent 0:1:8 --films films"
+_FILMS = "cxr-lens detect --finding pneumothorax -n 40 --extent 0:1:8 --images films"
 _TRAIN = "cxr-lens train --preset phantom --set 'encoders=[\"ccve\"]'"
 _COPY = "it rewrites cards: tests/test_cards_command.py runs it on a copy"
 _HOURS = "hours of training: tests/test_filter_bank.py runs the parts"
