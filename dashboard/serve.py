@@ -30,12 +30,17 @@ FIRST_PAGE = (
     "dashboard.access",
     "dashboard.components.picker",
     "dashboard.components.report",
-    "dashboard.components.study_map",
     "dashboard.components.viewer",
     "dashboard.read.agreement",
     "dashboard.read.questions",
     "dashboard.services.filters",
 )
+LATER = (
+    "core.studies.indexed",
+    "core.reviews.store",
+    "dashboard.components.study_map",
+)
+"""What the next click needs: the film of the first page does not wait for it."""
 
 
 def get_ready() -> None:
@@ -45,6 +50,8 @@ def get_ready() -> None:
     from core.labels.rules import label_report
 
     label_report("There is no pleural effusion.")  # its expressions are compiled when they are first used
+    for name in LATER:
+        importlib.import_module(name)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 
 from core.studies.images import Radiograph, read_image
-from core.studies.images.dicom import dicom_uids
 from core.studies.source import DicomReference, Source, bare_study, hashed
 from core.types import CXRLensError, Split, Study
 
@@ -82,6 +81,8 @@ class FolderSource(_Images):
         """As the file has it; see `Source.dicom_reference`."""
         if study_id not in self._files:
             raise self.unknown(study_id)
+        from core.studies.images.dicom import dicom_uids  # brings pydicom
+
         uids = dicom_uids(self._files[study_id], study_id)
         return DicomReference(*uids) if uids else None
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
@@ -22,13 +23,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from core import paths
-from core.studies.columns import release_columns
 from core.studies.folder import FolderSource
-from core.studies.index import INDEX_VERSION
-from core.studies.indexed import IndexedSource
 from core.studies.phantom import GradedFilms, GradedSource, PhantomSource, parse_films
 from core.studies.source import Source
-from core.studies.table import index_table
 from core.types import CXRLensError
 
 KINDS = (
@@ -37,6 +34,7 @@ KINDS = (
 )
 """What a source can be, for messages."""
 
+EXAMPLE_TITLE = "Example radiographs"
 _PHANTOMS = (2000, 0)  # count and seed of the demo's
 
 
@@ -94,6 +92,8 @@ _MOST_PHANTOMS = 1_000_000  # their ids have six digits
 
 
 def _open_index(rest: str, findings_only: bool) -> Source:
+    from core.studies.indexed import IndexedSource  # brings pandas and pyarrow, which take a while
+
     views, _, where = rest.partition(":")
     return IndexedSource(Path(where).expanduser(), views, findings_only=findings_only)
 
@@ -104,13 +104,18 @@ def _open_images(rest: str, findings_only: bool) -> Source:
 
 def _open_example(rest: str, findings_only: bool) -> Source:
     """The radiographs that come with the code. Their index is made once for all, in the user's cache."""
+    from core.studies.columns import release_columns
+    from core.studies.index import INDEX_VERSION
+    from core.studies.indexed import IndexedSource
+    from core.studies.table import index_table
+
     if not paths.EXAMPLES.is_dir():
         raise SourceError(f"The example radiographs are not there. {paths.how_to_restore(paths.EXAMPLES)}")
     parts = [path.read_bytes() for path in sorted(paths.EXAMPLES.glob("*.csv"))]
     made = hashlib.sha256(b"".join(parts) + str(paths.EXAMPLES).encode()).hexdigest()[:12]
     folder = paths.cache() / f"example-{INDEX_VERSION}-{made}"
     if not (folder / "index.json").is_file():
-        columns = replace(release_columns("chestx-ray14"), title="Example radiographs")
+        columns = replace(release_columns("chestx-ray14"), title=EXAMPLE_TITLE)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "index.json").is_file():
@@ -217,14 +222,28 @@ class Catalogue:
         return self._open(self._specs[name])
 
     def titles(self) -> dict[str, str]:
-        """What a reader calls each source; of one that cannot be opened, its short name."""
+        """What a reader calls each source; of one that cannot be opened, its short name.
+
+        An index says it without being opened.
+        """
         found = {}
-        for name in self._specs:
+        for name, spec in self._specs.items():
             try:
-                found[name] = self.open(name).title
+                found[name] = _title_told(spec) or self.open(name).title
             except CXRLensError:
                 found[name] = name
         return found
+
+
+def _title_told(spec: str) -> str:
+    """The title of what can say it at once; "" of all else, and of what is damaged."""
+    if spec == "example":
+        return EXAMPLE_TITLE if paths.EXAMPLES.is_dir() else ""
+    try:
+        told = json.loads(Path(spec, "index.json").read_text(encoding="utf-8"))["told"]["title"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return told if isinstance(told, str) else ""
 
 
 _KEPT_OPEN = 8  # ours

@@ -14,7 +14,6 @@ import streamlit as st
 from core import paths
 from core.studies.folder import UploadSource
 from core.studies.images import Radiograph
-from core.studies.indexed import IndexedSource
 from core.studies.phantom import GradedSource, parse_films
 from core.studies.phantom.graded import DesignedSource
 from core.studies.source import Source
@@ -157,7 +156,7 @@ def phantom_numbers() -> tuple[int, int]:
 
 def content_key(source: Source) -> str:
     """Names a source and its content, for what is kept of it: another where its index was made anew or moved."""
-    return f"{source.key} {_written(source.index.folder / 'index.json') if isinstance(source, IndexedSource) else 0}"
+    return f"{source.key} {_written(source.written) if source.written else 0}"
 
 
 def _stamp(specs: tuple[str, ...]) -> tuple[int, ...]:

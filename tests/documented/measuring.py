@@ -63,6 +63,11 @@ def measuring_rows() -> dict[str, Row]:
         f"{detect} lung-lesion --site mid --extent 0:1:8 -n 40 --bundle phantom-fve-m2": Row(
             _SMALL, says="Lung Lesion: 2 chests"
         ),
+        f"{detect} pleural-effusion --films data/openi --extent 0:1:7 -n 30": Row(
+            f"{_SMALL}3 --bundle phantom-fve-m2",
+            {"data/openi": lambda place: "example"},
+            says="Pleural Effusion in real films (Example radiographs): 2 chests",
+        ),
         _FILMS: Row(" --extent 0:1:2 -n 2", says="10 films in films"),
         f"{detect} pneumothorax -n 40 --extent 0:1:8 --reports theirs=theirs.csv": Row(
             f"{_SMALL}2",
