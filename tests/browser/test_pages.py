@@ -29,7 +29,16 @@ PAGES = {
 
 
 @pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [
+        (1440, 900),
+        (390, 844),
+        pytest.param(1024, 768, marks=pytest.mark.slow),
+        pytest.param(820, 1180, marks=pytest.mark.slow),
+        pytest.param(720, 450, marks=pytest.mark.slow),  # 1440 x 900 at 200 %
+    ],
+)
 def test_shows_no_error_and_nothing_sticks_out(
     browser: Browser, server: Server, path: str, width: int, height: int
 ) -> None:
