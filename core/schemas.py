@@ -349,11 +349,19 @@ class DetectionSystem(Content):
     mirrors: list[DetectionMirror]
 
 
+class RealFilms(Content):
+    """The real films that a finding was drawn into."""
+
+    title: Text
+    fingerprint: Text
+
+
 class Detection(Content):
     """detection.json."""
 
     films: Text
     fingerprint: Text
+    real_films: RealFilms | None = None
     extents: list[Number]
     seed: Count
     resamples: Count

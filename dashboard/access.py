@@ -15,18 +15,20 @@ import sys
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 import streamlit as st
 
 from core.reviews import local_key
-from core.reviews.database import Database, default_location
-from core.reviews.store import Actor, NotAllowedError, Role, being_read, enrol, first_admin, list_users, withdraw
 from core.types import CXRLensError
 from dashboard import invited, settings
 from dashboard.plain import plain, plain_message
 from dashboard.roles import AccessError, Roles, read_roles, same_address
+
+if TYPE_CHECKING:  # a database is opened for review pages and signed-in users; SQLAlchemy takes a while to come
+    from core.reviews.database import Database
+    from core.reviews.store import Actor, Role
 
 READER = "reader"
 """Parameter of the address: who reads, on one's own machine. On a server it is only compared."""
@@ -61,11 +63,15 @@ def database() -> Database:
     Raises:
         ReviewError: it cannot be opened.
     """
+    from core.reviews.database import default_location
+
     return _open(default_location())
 
 
-@st.cache_resource(max_entries=2, show_spinner=False, on_release=Database.close)
+@st.cache_resource(max_entries=2, show_spinner=False, on_release=lambda database: database.close())
 def _open(location: str) -> Database:
+    from core.reviews.database import Database
+
     return Database(location)
 
 
@@ -121,12 +127,12 @@ def _invited_or_known() -> Actor:
             st.toast("You are signed in: the invitation was not used.")
     elif invited.asks():
         raise NotSignedInError("Open the page Review to begin.", lambda: invited.ask_to_begin(database()))
-    elif of_this_tab and (who := invited.reader(database(), port())) is not None:
+    elif of_this_tab and (who := invited.reader(database, port())) is not None:
         return who
     try:
         return _server_user() if has_login() else _local_user()
     except AccessError:
-        if (who := invited.reader(database(), port())) is not None:
+        if (who := invited.reader(database, port())) is not None:
             return who
         raise
 
@@ -166,12 +172,18 @@ def kept_back() -> frozenset[str]:
         name = name or _invited_name()
     if not name:
         return frozenset()
+    from core.reviews.database import default_location
+
     return _kept_back(default_location(), name)
 
 
 def _invited_name() -> str:
+    if not invited.is_known(port()):
+        return ""
+    from core.reviews.store import NotAllowedError
+
     try:
-        who = invited.reader(database(), port())
+        who = invited.reader(database, port())
     except NotAllowedError:
         return ""
     return "" if who is None else who.name
@@ -179,6 +191,8 @@ def _invited_name() -> str:
 
 @st.cache_data(ttl=2, max_entries=1000, show_spinner=False)  # a page asks ten times while it draws
 def _kept_back(location: str, name: str) -> frozenset[str]:
+    from core.reviews.store import being_read
+
     return being_read(_open(location), name)
 
 
@@ -346,6 +360,8 @@ def _print_address(address: str) -> None:
 
 
 def _local_user() -> Actor:
+    from core.reviews.store import Actor, first_admin, list_users
+
     headers = {name.lower(): value for name, value in st.context.headers.items()}
     check_local(st.get_option("server.address"), headers, st.context.ip_address)
     _check_key()
@@ -389,6 +405,9 @@ def _choose(name: str | None) -> None:
 
 
 def _server_user() -> Actor:
+    from core.reviews.database import default_location
+    from core.reviews.store import enrol, withdraw
+
     if not st.user.is_logged_in:
         raise NotSignedInError("You are not signed in. Open the page Review and sign in.", _ask_to_sign_in)
     claims = st.user.to_dict()
@@ -411,6 +430,8 @@ def _server_user() -> Actor:
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _roles(path: str, stamp: int, location: str) -> Roles:
     """Read the roles, and enrol users named in them, so that they can be chosen as readers before they come."""
+    from core.reviews.store import enrol
+
     roles = read_roles(Path(path))
     for name, role in roles.users.items():
         enrol(database(), name, role)

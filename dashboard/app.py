@@ -77,7 +77,7 @@ page = st.navigation(
             title="Detection",
             icon=":material/visibility:",
             url_path="detection",
-            help="How small a finding the models still report, on synthetic films.",
+            help="How small a finding the models still report.",
         ),
         st.Page("app_pages/reading.py", title="Reading", url_path="reading", visibility="hidden"),
         st.Page(

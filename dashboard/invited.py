@@ -5,14 +5,18 @@ The browser keeps a sealed cookie afterwards; whether it still lets anybody in i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 from core.reviews import local_key
-from core.reviews.database import Database
-from core.reviews.invitations import ACCESS_DAYS, Guesses, invited, redeem
-from core.reviews.rubrics import ReviewError
-from core.reviews.store import Actor, NotAllowedError
 from dashboard.plain import plain_message
+
+if TYPE_CHECKING:  # every page asks whether somebody is invited; SQLAlchemy takes a while to come
+    from core.reviews.database import Database
+    from core.reviews.invitations import Guesses
+    from core.reviews.store import Actor
 
 CODE = "invite"
 """Parameter of the address that holds a code; it leaves the address at once."""
@@ -40,14 +44,27 @@ def asks() -> bool:
     return _WAITS in st.session_state or _PROBLEM in st.session_state
 
 
-def reader(database: Database, port: int) -> Actor | None:
+def is_known(port: int) -> bool:
+    """Whether this tab, or its browser before, brought an invitation; it may let nobody in any more."""
+    return bool(_invitation(port))
+
+
+def reader(database: Callable[[], Database], port: int) -> Actor | None:
     """Who is let in by an invitation that this tab, or its browser before, brought; None by none.
+
+    Args:
+        database: opens it; called only where there is an invitation.
+        port: of the server.
 
     Raises:
         NotAllowedError: it lets nobody in any more.
     """
     invitation = _invitation(port)
-    return invited(database, invitation) if invitation else None
+    if not invitation:
+        return None
+    from core.reviews.invitations import invited
+
+    return invited(database(), invitation)
 
 
 def is_of_this_tab() -> bool:
@@ -74,6 +91,8 @@ def leave() -> None:
 
 def ask_to_begin(database: Database) -> None:
     """Draw the way in."""
+    from core.reviews.invitations import ACCESS_DAYS
+
     problem = st.session_state.get(_PROBLEM)
     st.header("You are invited to read" if problem is None else "This invitation was not taken")
     if problem is not None:
@@ -91,12 +110,18 @@ def ask_to_begin(database: Database) -> None:
 
 @st.cache_resource(max_entries=1, show_spinner=False)
 def _guesses() -> Guesses:
+    from core.reviews.invitations import Guesses
+
     return Guesses()
 
 
 def _begin(database: Database) -> None:
     if _WAITS not in st.session_state:  # pressed twice
         return
+    from core.reviews.invitations import redeem
+    from core.reviews.rubrics import ReviewError
+    from core.reviews.store import NotAllowedError
+
     code = st.session_state[_WAITS]
     st.session_state.pop(_PROBLEM, None)
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from core.reviews.store import Role
+from core.reviews.role import Role
 from core.types import CXRLensError
 
 

@@ -166,6 +166,37 @@ def test_no_page_needs_torch_before_it_is_drawn() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=settings.REPOSITORY, check=True)
 
 
+def test_film_and_reference_come_before_what_takes_long_to_read() -> None:
+    # Of a server that has just started: what the Read page imports first, its sources' names, and a film.
+    first = ast.parse((settings.REPOSITORY / "dashboard" / "app_pages" / "read.py").read_text(encoding="utf-8")).body
+    lines = [ast.unparse(node) for node in first if isinstance(node, ast.Import | ast.ImportFrom)]
+    slow = {"torch", "pandas", "pyarrow", "pydicom", "sqlalchemy", "sklearn", "scipy.sparse"}
+    code = [
+        *lines,
+        "import sys",
+        "from core.studies.sources import Catalogue",
+        "catalogue = Catalogue(['phantom:2000:0', 'example'])",
+        "assert catalogue.titles()['example'] == 'Example radiographs'",
+        "source = catalogue.open('phantom')",
+        "source.original(source.ids('test')[0])",
+        f"sys.exit(' '.join({slow} & set(sys.modules)) or 0)",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)], cwd=settings.REPOSITORY, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-300:]
+
+
+def test_texts_of_the_first_page_are_read_before_a_reader_comes() -> None:
+    code = (
+        "from core.labels import rules; from core.studies.phantom import source; from dashboard import serve; "
+        "serve.read_first_studies(); kept = rules._remembered.cache_info(); study = source.PhantomSource(2000, 0); "
+        "rules.label_report(study.study(study.ids('test')[0]).findings); "
+        "assert source._script.cache_info().hits and rules._remembered.cache_info().misses == kept.misses"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=settings.REPOSITORY, check=True)
+
+
 @needs_bundles
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_runs(page: str) -> None:

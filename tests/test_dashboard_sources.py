@@ -367,6 +367,26 @@ def test_a_file_that_cannot_be_read_takes_the_last_picture_away() -> None:
     assert shown(app) == ""
 
 
+def test_two_views_of_one_study_stand_together() -> None:
+    one, two = "1.2.840.1", "1.2.840.2"
+    app = open_page("read", source="upload")
+    files = [
+        ("front", windowed(ViewPosition="PA", StudyInstanceUID=one)),
+        ("side", windowed(ViewPosition="LL", StudyInstanceUID=one)),
+        ("else", windowed(ViewPosition="PA", StudyInstanceUID=two)),
+        ("picture.png", png(1)),
+    ]
+    upload(app, *files)
+    assert "4 files are open: front, side, else, picture.png" in words_on(app)
+    (views,) = [each for each in app.button_group if each.label == "Image"]
+    assert views.options == ["PA view, read by the models", "lateral view"]
+    views.set_value("side").run()
+    assert "The models did not read this image" in words_on(app)
+    app.button(key="next").click().run()
+    app.button(key="next").click().run()
+    assert shown(app) == "else" and not [each for each in app.button_group if each.label == "Image"]
+
+
 def test_files_that_are_taken_away_are_gone() -> None:
     app = open_page("read", source="upload")
     upload(app, ("good.png", png(1)))

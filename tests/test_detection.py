@@ -197,7 +197,7 @@ def another_system(films: Path, path: Path) -> Mapping[str, str]:
 
 def test_any_system_by_films_out_and_reports_in(tmp_path: Path) -> None:
     design = ("--finding", "pneumothorax", "--extent", "0:1:4", "-n", "2", "--out", str(tmp_path / "out"))
-    assert cxr_lens("detect", *design, "--films", str(tmp_path / "films")).returncode == 0
+    assert cxr_lens("detect", *design, "--images", str(tmp_path / "films")).returncode == 0
     another_system(tmp_path / "films", tmp_path / "theirs.csv")
     first = cxr_lens("detect", *design, "--reports", f"theirs={tmp_path / 'theirs.csv'}", "--json")
     assert first.returncode == 0, first.stderr

@@ -16,7 +16,20 @@ from core.types import CXRLensError
 
 SCHEMA = 1
 FILE = "detection.json"
-RESEARCH = "Research only. Not a medical device. Synthetic films: they do not show what a system reports of a patient."
+RESEARCH = "Research only. Not a medical device. Drawn findings: they do not show what a system reports of a patient."
+
+
+@dataclass(frozen=True, slots=True)
+class RealFilms:
+    """The real films that a finding was drawn into.
+
+    Attributes:
+        title: of their source, for a reader.
+        fingerprint: of the images of their source.
+    """
+
+    title: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,7 @@ class DetectionResult:
         seed: of the intervals.
         resamples: for intervals.
         told: package versions, hashes of the reports and the command.
+        real: the real films that the finding was drawn into; None of synthetic chests.
     """
 
     design: GradedFilms
@@ -38,6 +52,12 @@ class DetectionResult:
     seed: int
     resamples: int
     told: Mapping[str, Any]
+    real: RealFilms | None = None
+
+    @property
+    def title(self) -> str:
+        """For a reader: "Pneumothorax", "Pneumothorax in real films (Open-i)"."""
+        return f"{self.design.finding} in real films ({self.real.title})" if self.real else self.design.finding
 
 
 def write_result(path: Path, result: DetectionResult) -> None:
@@ -47,6 +67,7 @@ def write_result(path: Path, result: DetectionResult) -> None:
         "intended_use": RESEARCH,
         "films": result.design.spec,
         "fingerprint": result.fingerprint,
+        **({"real_films": asdict(result.real)} if result.real else {}),
         "extents": list(result.design.extents),
         "seed": result.seed,
         "resamples": result.resamples,
@@ -73,9 +94,9 @@ def read_result(path: Path) -> DetectionResult:
         told = {key: content[key] for key in ("versions", "reports", "command") if key in content}
         systems = {name: _system(each) for name, each in content["systems"].items()}
         films = str(content["films"]).removeprefix("graded:")
-        return DetectionResult(
-            parse_films(films), content["fingerprint"], systems, int(content["seed"]), int(content["resamples"]), told
-        )
+        real = RealFilms(**content["real_films"]) if content.get("real_films") else None
+        seed, resamples = int(content["seed"]), int(content["resamples"])
+        return DetectionResult(parse_films(films), content["fingerprint"], systems, seed, resamples, told, real)
     except OSError as error:
         raise CXRLensError(f"{path} cannot be read ({error.strerror}). `cxr-lens detect` writes it.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from core.detection.curves import Curve, Threshold, threshold
 from core.detection.mentions import Mentioned, mentioned
-from core.studies.phantom.graded import BOTH, NORMAL, Film, GradedFilms, GradedSource
+from core.studies.phantom.graded import BOTH, NORMAL, DesignedSource, Film, GradedFilms
 from core.types import CXRLensError
 
 _FLIPS = 2000
@@ -88,7 +88,7 @@ class SystemDetection:
 
 
 def measure(
-    source: GradedSource, reports: Mapping[str, str], *, resamples: int = 400, seed: int = 0
+    source: DesignedSource, reports: Mapping[str, str], *, resamples: int = 400, seed: int = 0
 ) -> SystemDetection:
     """Read the reports that a system wrote of the films of a design.
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from core.evaluation.resampling import FloatArray, StudyStatistics, join
 from core.text import tokenize
@@ -288,6 +287,8 @@ def _count_ngrams(texts: Sequence[Report]) -> list[Any]:
     words = np.fromiter(
         (numbers.setdefault(word, len(numbers)) for text in texts for word in text), np.int64, int(lengths.sum())
     )
+    from scipy.sparse import csr_array  # takes a while to come; most ask for what was scored before
+
     text = np.repeat(np.arange(len(texts)), lengths)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(words))  # tokens from here to the end of the text
     grams, result = words.copy(), []

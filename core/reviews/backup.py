@@ -23,7 +23,8 @@ from core.reviews.database import Database
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import TABLES, screens
 from core.reviews.store.actors import Actor, require_role
-from core.reviews.verification import Verified, verified_in
+from core.reviews.verification import Verified as Verified
+from core.reviews.verification import verified_in
 from core.reviews.verification import verify as verify
 
 FORMAT = "cxr-lens-reviews"

@@ -10,8 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from core.studies.images import Radiograph, read_image
-from core.studies.images.dicom import dicom_uids
-from core.studies.source import DicomReference, Source, bare_study, hashed
+from core.studies.source import DicomReference, Source, StudyImage, bare_study, hashed
 from core.types import CXRLensError, Split, Study
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
@@ -82,6 +81,8 @@ class FolderSource(_Images):
         """As the file has it; see `Source.dicom_reference`."""
         if study_id not in self._files:
             raise self.unknown(study_id)
+        from core.studies.images.dicom import dicom_uids  # brings pydicom
+
         uids = dicom_uids(self._files[study_id], study_id)
         return DicomReference(*uids) if uids else None
 
@@ -126,16 +127,27 @@ class UploadSource(_Images):
         """A study of which its image, and perhaps its view, is known."""
         return bare_study(study_id, self.original(study_id).view)
 
+    def images(self, study_id: str) -> tuple[StudyImage, ...]:
+        """The image, and the others whose files say that they are of the same study."""
+        study = self.original(study_id).study
+        names = [name for name, image in self._images.items() if study and image.study == study] or [study_id]
+        return tuple(StudyImage(study_id, name, self._images[name].view, read=name == study_id) for name in names)
+
     def original(self, study_id: str, image_id: str = "") -> Radiograph:
-        """The image as it was read.
+        """The image as it was read, or another of its study.
 
         Raises:
             UnknownStudyError: there is none.
         """
         image = self._images.get(study_id)
-        if image is None or image_id not in ("", study_id):
-            raise self.unknown(study_id if image is None else image_id)
-        return image
+        if image is None:
+            raise self.unknown(study_id)
+        if image_id in ("", study_id):
+            return image
+        other = self._images.get(image_id)
+        if other is None or not image.study or other.study != image.study:
+            raise self.unknown(image_id)
+        return other
 
     @property
     def _ids(self) -> tuple[str, ...]:

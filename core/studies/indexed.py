@@ -19,7 +19,6 @@ from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.image_cache import ImageCache, open_image_cache, read_square, unreadable_images
 from core.studies.images import Radiograph, read_image
-from core.studies.images.dicom import dicom_uids
 from core.studies.index import INDEX_VERSION, ReleaseError, StudyIndex, open_index, read_parquet, sample_ids
 from core.studies.label_table import LabelTable, label_index, open_labels
 from core.studies.mimic_cxr import read_shipped_labels
@@ -65,6 +64,7 @@ class IndexedSource(Source):
         views = views or _natural_views(self.index)
         self.index.choice(views)
         told = self.index.told
+        self.written = self.index.folder / "index.json"
         self.name = self.index.source
         self.key = f"index:{views}:{folder.expanduser().absolute()}"
         self.title = told.title
@@ -229,6 +229,8 @@ class IndexedSource(Source):
 
     def dicom_reference(self, study_id: str) -> DicomReference | None:
         """As the image's file has it; see `Source.dicom_reference`."""
+        from core.studies.images.dicom import dicom_uids  # brings pydicom
+
         uids = dicom_uids(self.index.file(self._at("path", self._place(study_id))), study_id)
         return DicomReference(*uids) if uids else None
 

@@ -9,9 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from core.files import read_json_lines
 from core.studies.columns import Columns
 from core.tables import TableError, open_table, plain_id, read_rows
@@ -40,6 +37,9 @@ def read_records(path: Path, columns: Columns) -> tuple[Columns, Iterator[dict[s
         wanted = [name for name in dict.fromkeys((*chosen.columns(), columns.key)) if name in names]
         rows: Iterable[dict[str, Any]] = (dict(zip(wanted, row, strict=True)) for row in read_rows(path, wanted))
     elif kind == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         try:
             names = list(pq.read_schema(path).names)
             chosen = columns.chosen(path, [*names, *more[0]])

@@ -11,6 +11,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from core.observations import OBSERVATIONS, LabelState
@@ -124,6 +125,7 @@ class Source(ABC):
         credit: what must stand beside its images; "" where nothing must.
         caution: what must be said before a model reads any of its images; "" where nothing must.
         listed: whether `ids` names its studies; where not, they are found by `find` only.
+        written: the file that is written anew whenever the content changes; None where there is none.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Source(ABC):
     credit: str = ""
     caution: str = ""
     listed: bool = True
+    written: Path | None = None
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -1,8 +1,9 @@
 """The one place where studies are opened by a name: for pages, reviews, training, commands and the library.
 
 A name is what a person writes: ``phantom``, ``phantom:COUNT:SEED``, ``graded:FINDING`` for chests with one finding
-turned up step by step, ``example`` for the radiographs that come along, the folder of an index, a folder of images, or
-``dicomweb:URL``. Each source knows its whole name, its `key`, which never depends on where one stands.
+turned up step by step, ``drawn:...`` for the same in real films, ``example`` for the radiographs that come along, the
+folder of an index, a folder of images, or ``dicomweb:URL``. Each source knows its whole name, its `key`, which never
+depends on where one stands.
 
 What a page may open is a `Catalogue`: sources that whoever runs the server named. An address holds their short names,
 never a path, so that nobody opens other folders of the server by writing an address.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
@@ -22,13 +24,9 @@ from filelock import FileLock
 
 from core import paths
 from core.files import own_folder
-from core.studies.columns import release_columns
 from core.studies.folder import FolderSource
-from core.studies.index import INDEX_VERSION
-from core.studies.indexed import IndexedSource
-from core.studies.phantom import GradedSource, PhantomSource, parse_films
+from core.studies.phantom import GradedFilms, GradedSource, PhantomSource, parse_films
 from core.studies.source import Source
-from core.studies.table import index_table
 from core.types import CXRLensError
 
 KINDS = (
@@ -37,6 +35,7 @@ KINDS = (
 )
 """What a source can be, for messages."""
 
+EXAMPLE_TITLE = "Example radiographs"
 _PHANTOMS = (2000, 0)  # count and seed of the demo's
 
 
@@ -94,6 +93,8 @@ _MOST_PHANTOMS = 1_000_000  # their ids have six digits
 
 
 def _open_index(rest: str, findings_only: bool) -> Source:
+    from core.studies.indexed import IndexedSource  # brings pandas and pyarrow, which take a while
+
     views, _, where = rest.partition(":")
     return IndexedSource(Path(where).expanduser(), views, findings_only=findings_only)
 
@@ -104,13 +105,18 @@ def _open_images(rest: str, findings_only: bool) -> Source:
 
 def _open_example(rest: str, findings_only: bool) -> Source:
     """The radiographs that come with the code. Their index is made once for all, in the user's cache."""
+    from core.studies.columns import release_columns
+    from core.studies.index import INDEX_VERSION
+    from core.studies.indexed import IndexedSource
+    from core.studies.table import index_table
+
     if not paths.EXAMPLES.is_dir():
         raise SourceError(f"The example radiographs are not there. {paths.how_to_restore(paths.EXAMPLES)}")
     parts = [path.read_bytes() for path in sorted(paths.EXAMPLES.glob("*.csv"))]
     made = hashlib.sha256(b"".join(parts) + str(paths.EXAMPLES).encode()).hexdigest()[:12]
     folder = paths.cache() / f"example-{INDEX_VERSION}-{made}"
     if not (folder / "index.json").is_file():
-        columns = replace(release_columns("chestx-ray14"), title="Example radiographs")
+        columns = replace(release_columns("chestx-ray14"), title=EXAMPLE_TITLE)
         own_folder(folder.parent)
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "index.json").is_file():
@@ -130,9 +136,32 @@ def _open_graded(rest: str, findings_only: bool) -> Source:
     return GradedSource(parse_films(rest))
 
 
+def _open_drawn(rest: str, findings_only: bool) -> Source:
+    from core.studies.drawn.source import DrawnSource
+
+    design, films = parse_drawn(rest)
+    return DrawnSource(design, open_source(films))
+
+
+def parse_drawn(rest: str) -> tuple[GradedFilms, str]:
+    """Read what follows "drawn:" in a name: the design, and the name of the real films that it is drawn into.
+
+    Raises:
+        CXRLensError: it is no such name.
+    """
+    parts = rest.split(":", _DESIGN_PARTS)
+    design = parse_films(":".join(parts[:_DESIGN_PARTS]))
+    if len(parts) <= _DESIGN_PARTS:
+        raise SourceError(f"'drawn:{rest[:80]}' names no real films: {design.spec.replace('graded', 'drawn')}:SOURCE.")
+    return design, parts[_DESIGN_PARTS]
+
+
+_DESIGN_PARTS = 8  # of `GradedFilms.spec` without its kind
+
 _OPENERS: dict[str, Callable[[str, bool], Source]] = {
     "phantom": _open_phantom,
     "graded": _open_graded,
+    "drawn": _open_drawn,
     "example": _open_example,
     "index": _open_index,
     "images": _open_images,
@@ -194,14 +223,28 @@ class Catalogue:
         return self._open(self._specs[name])
 
     def titles(self) -> dict[str, str]:
-        """What a reader calls each source; of one that cannot be opened, its short name."""
+        """What a reader calls each source; of one that cannot be opened, its short name.
+
+        An index says it without being opened.
+        """
         found = {}
-        for name in self._specs:
+        for name, spec in self._specs.items():
             try:
-                found[name] = self.open(name).title
+                found[name] = _title_told(spec) or self.open(name).title
             except CXRLensError:
                 found[name] = name
         return found
+
+
+def _title_told(spec: str) -> str:
+    """The title of what can say it at once; "" of all else, and of what is damaged."""
+    if spec == "example":
+        return EXAMPLE_TITLE if paths.EXAMPLES.is_dir() else ""
+    try:
+        told = json.loads(Path(spec, "index.json").read_text(encoding="utf-8"))["told"]["title"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return told if isinstance(told, str) else ""
 
 
 _KEPT_OPEN = 8  # ours

@@ -22,7 +22,7 @@ from core.studies.boxes import Box, read_boxes, row_boxes, write_boxes
 from core.studies.census import Notes
 from core.studies.columns import Columns, read_split
 from core.studies.files import ImageTree, without_suffix
-from core.studies.images import dicom_view
+from core.studies.images.dicom import dicom_view
 from core.studies.index import (
     BOXES,
     ImageEntry,

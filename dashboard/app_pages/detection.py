@@ -16,9 +16,11 @@ from dashboard import figures, session
 from dashboard.components.film_strip import film_strip
 from dashboard.components.report import card, report_cards
 from dashboard.components.score_table import export
+from dashboard.components.source_choice import show_credit
 from dashboard.components.viewer import Overlay, viewer
 from dashboard.plain import plain_message
-from dashboard.services import bundles, detection, reports, stored, studies
+from dashboard.services import bundles, detection, reports, sources, stored, studies
+from dashboard.services.detection import Shown
 from dashboard.services.studies import Case
 
 COMMAND = "cxr-lens detect --finding pneumothorax"
@@ -34,7 +36,7 @@ def place_title(place: tuple[str, str]) -> str:
 def choose(results: Mapping[str, DetectionResult]) -> tuple[DetectionResult, tuple[str, str], list[str]]:
     """The finding, its place, and the systems whose curves and reports are shown."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        finding = st.selectbox("Finding", list(results), key=session.DETECTED, bind="query-params", width=220)
+        finding = st.selectbox("Finding", list(results), key=session.DETECTED, bind="query-params", width=280)
         result = results[str(finding)]
         places = {place_title(place): place for place in result.design.places}
         if st.session_state.get(session.DETECTED_AT) not in places:
@@ -51,7 +53,7 @@ def choose(results: Mapping[str, DetectionResult]) -> tuple[DetectionResult, tup
 def first_shown(names: Mapping[str, str]) -> list[str]:
     """The best-measured model of each encoder where there are such, else the first few."""
     found = {name: bundles.card_named(name) for name in names}
-    drawn = [each for each in found.values() if each is not None and bundles.synthetic(each.family)]
+    drawn = [each for each in found.values() if each is not None]
     one: dict[str, str] = {}
     for each in sorted(drawn, key=lambda each: -stored.measured(each.family).get(each.name, -1.0)):
         one.setdefault(each.encoder, names[each.name])
@@ -101,14 +103,16 @@ def show_table(result: DetectionResult, place: tuple[str, str], titles: Mapping[
         "the same chests without the finding that mention it. Right / left: share of all films with the finding whose "
         "reports mention it, same chests; p after Holm's correction for all models."
     )
-    export(table, f"Detection of {result.design.finding}, {place_title(place)}, {result.design.spec}", name="detection")
+    export(table, f"Detection of {result.title}, {place_title(place)}, {result.design.spec}", name="detection")
 
 
-def choose_film(result: DetectionResult, place: tuple[str, str]) -> tuple[int, int]:
-    """Which chest, from 0, and which step of the extent, 0 for none."""
+def choose_film(result: DetectionResult, chests: int) -> tuple[int, int]:
+    """Which chest, from 0, of so many, and which step of the extent, 0 for none."""
     extents = {"nothing": 0} | {f"{extent:.2f}": step for step, extent in enumerate(result.design.extents, start=1)}
     if st.session_state.get(session.DETECTED_EXTENT) not in extents:
         st.session_state[session.DETECTED_EXTENT] = list(extents)[min(len(extents) - 1, result.design.steps // 2)]
+    if not 1 <= st.session_state.get(session.DETECTED_CHEST, 1) <= chests:
+        st.session_state[session.DETECTED_CHEST] = 1
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         step = st.select_slider(
             f"Extent of {result.design.finding.lower()}",
@@ -117,29 +121,28 @@ def choose_film(result: DetectionResult, place: tuple[str, str]) -> tuple[int, i
             bind="query-params",
             help="The film and the reports below follow.",
         )
-        chest = st.number_input(
-            "Chest", 1, result.design.chests, 1, key=session.DETECTED_CHEST, bind="query-params", width=130
-        )
+        chest = st.number_input("Chest", 1, chests, 1, key=session.DETECTED_CHEST, bind="query-params", width=130)
     return int(chest) - 1, extents[str(step)]
 
 
-def show_film(result: DetectionResult, place: tuple[str, str], chest: int, step: int) -> Case:
+def show_film(result: DetectionResult, films: Shown, place: tuple[str, str], chest: int, step: int) -> Case:
     """The film, with the strip of its extents."""
-    spec = result.design.spec
     film = detection.film_at(result, chest, place, step)
-    case = studies.open_study(film.film_id, spec)
+    case = studies.open_study(film.film_id, films.name)
     masks = [Overlay(label=name, group="True findings", kind="mask", values=mask) for name, mask in case.masks.items()]
     viewer(case.pixels, study=case.title, bits=case.bits, overlays=masks, key="graded_film")
-    st.caption(":material/info: A synthetic X-ray: computed, no patient. The true place of the finding can be shown.")
+    note = films.note or "A synthetic X-ray: computed, no patient."
+    st.caption(f":material/info: {note} The true place of the finding can be shown.")
+    show_credit(sources.source(films.name).credit)
     steps = sorted({round(each * result.design.steps / (IN_STRIP - 1)) for each in range(IN_STRIP)})
     ids = [detection.film_at(result, chest, place, each).film_id for each in steps]
     names = ["nothing" if not each else f"{result.design.extents[each - 1]:.2f}" for each in steps]
-    film_strip(studies.thumbnails(ids, spec), names, current=names[steps.index(step)] if step in steps else "")
+    film_strip(studies.thumbnails(ids, films.name), names, current=names[steps.index(step)] if step in steps else "")
     st.page_link(
         "app_pages/read.py",
         label="Open this film on the Read page",
         icon=":material/radiology:",
-        query_params={session.SOURCE: spec, session.STUDY: film.film_id},
+        query_params={session.SOURCE: films.name, session.STUDY: film.film_id},
     )
     return case
 
@@ -170,13 +173,14 @@ def explain() -> None:
             "to as bad as it gets, on either side and at each site, and nothing else changes. The models write a "
             "report of every film, and the rule labeler says whether it mentions the finding, with or without doubt. "
             "A curve is fitted to the share that does. **These are computed films**: where models differ on them is a "
-            "question to ask of real ones, not an answer. "
+            "question to ask of real ones, not an answer. *In real films* means that the same finding is drawn into "
+            "normal films of patients, as bright as the film's own soft tissue; it is no patient's disease either. "
             f"Your own models and other systems: `{COMMAND}`, described in docs/detection.md."
         )
 
 
 st.header("How small a finding is still reported")
-st.caption("The same synthetic chest with one finding turned up step by step, and what the models write of each film.")
+st.caption("The same chest with one finding turned up step by step, and what the models write of each film.")
 results, damaged = detection.found()
 for message in damaged.values():
     st.error(plain_message(message), icon=":material/error:")
@@ -185,7 +189,12 @@ if not results:
     st.stop()
 result, place, chosen = choose(results)
 titles = detection.titles(result)
-chest, step = choose_film(result, place)
+try:
+    films = detection.films(result)
+    chest, step = choose_film(result, films.design.chests)
+except CXRLensError as error:
+    st.error(plain_message(error), icon=":material/error:")
+    st.stop()
 left, right = st.columns([5, 7], gap="medium")
 with right:
     extent = result.design.extents[step - 1] if step else 0.0
@@ -198,12 +207,12 @@ with right:
         st.info("No model is chosen. Choose some above.")
 with left:
     try:
-        case = show_film(result, place, chest, step)
+        case = show_film(result, films, place, chest, step)
     except CXRLensError as error:
         st.error(plain_message(error), icon=":material/error:")
         st.stop()
 with right:
     show_reports(result, case, chosen, titles)
-st.markdown(f"**{result.design.finding}, {place_title(place)}: all models**")
+st.markdown(f"**{result.title}, {place_title(place)}: all models**")
 show_table(result, place, titles)
 explain()

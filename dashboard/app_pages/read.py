@@ -20,7 +20,6 @@ from dashboard.components import picker
 from dashboard.components.filter_pictures import GREY_SCALE
 from dashboard.components.report import card, outside_card, overview, reference_card, report_cards
 from dashboard.components.source_choice import show_credit
-from dashboard.components.study_map import draw_map
 from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
 from dashboard.plain import plain, plain_message
@@ -412,6 +411,8 @@ def show_map(case: Case) -> None:
         "Where this study lies among the others", key="where", bind="query-params", icon=":material/scatter_plot:"
     )
     if place.open:
+        from dashboard.components.study_map import draw_map  # brings plotly
+
         with place:
             draw_map(case, height=360)
 

@@ -210,6 +210,8 @@ def _choose_file() -> Case | None:
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             _offer(ids, current, own)
             _step_buttons(ids, current)
+        if len(ids) > 1:
+            st.caption(f"{len(ids)} files are open: {', '.join(map(plain, ids))}. Images of one study stand together.")
     session.write_study("")  # an address cannot bring a file back
     return None if current is None else studies.open_study(current)
 

@@ -156,5 +156,6 @@ def report_cards(
         "finding" with the observation.
     """
     data = {"cards": list(cards), "reference": reference, "overview": table, "asked": asked, "folded": folded}
-    result = _COMPONENT(key=key, data=data, on_ask_change=on_ask)
+    # In a list: in a dictionary Streamlit looks for tables, and reads pandas to know them.
+    result = _COMPONENT(key=key, data=[data], on_ask_change=on_ask)
     return result.ask

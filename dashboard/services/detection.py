@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,18 @@ import streamlit as st
 from core.detection.results import FILE, DetectionResult, read_result
 from core.detection.study import Detection
 from core.files import is_unfinished
-from core.studies.phantom.graded import Film, GradedSource
+from core.studies.phantom.graded import Film, GradedFilms
 from core.types import CXRLensError
 from dashboard import figures, settings
 from dashboard.services import bundles, sources
 
+EXAMPLE = "example"
+_EXAMPLES = 2  # of the packaged films, those in which a finding can be drawn
 _CURVE = np.linspace(0, 1, 101)
 
 
 def found() -> tuple[Mapping[str, DetectionResult], Mapping[str, str]]:
-    """What was measured, by finding, one's own before ours; messages of damaged files, by their names."""
+    """What was measured, by its title, one's own before ours; messages of damaged files, by their names."""
     results: dict[str, DetectionResult] = {}
     damaged: dict[str, str] = {}
     for folder in settings.detections():
@@ -32,7 +35,7 @@ def found() -> tuple[Mapping[str, DetectionResult], Mapping[str, str]]:
             except (CXRLensError, OSError) as error:
                 damaged[path.parent.name] = str(error)
                 continue
-            results.setdefault(result.design.finding, result)
+            results.setdefault(result.title, result)
     return dict(sorted(results.items())), damaged
 
 
@@ -52,9 +55,42 @@ def titles(result: DetectionResult) -> Mapping[str, str]:
     }
 
 
-def films(result: DetectionResult) -> GradedSource:
-    """The films of a result."""
-    return sources.graded(result.design.spec)
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Films that a page shows with a result.
+
+    Attributes:
+        name: of their source, as an address has it.
+        design: which there are.
+        note: what is to be said of them; "" for synthetic chests.
+    """
+
+    name: str
+    design: GradedFilms
+    note: str
+
+
+def films(result: DetectionResult) -> Shown:
+    """The films of a result; where real films are not here, others with the same finding, and a note that says so.
+
+    Raises:
+        CXRLensError: there are none to show.
+    """
+    spec = result.design.spec
+    if result.real is None:
+        return Shown(spec, result.design, "")
+    rest = spec.removeprefix(sources.GRADED)
+    drawn = f"A {result.design.finding.lower()} drawn into a real normal film of {{}}: the patient had none."
+    where = sources.with_images(result.real.fingerprint)
+    if where is not None:
+        return Shown(f"{sources.DRAWN}{rest}:{where}", result.design, drawn.format(result.real.title))
+    if EXAMPLE not in sources.catalogue().specs:
+        raise CXRLensError(f"The films of {result.real.title} are not here; give their index with --source.")
+    one = replace(result.design, chests=_EXAMPLES)
+    note = (
+        f"{drawn.format('those that come along')} The films that were measured, of {result.real.title}, are not here."
+    )
+    return Shown(f"{sources.DRAWN}{one.spec.removeprefix(sources.GRADED)}:{EXAMPLE}", one, note)
 
 
 def film_at(result: DetectionResult, chest: int, place: tuple[str, str], step: int) -> Film:

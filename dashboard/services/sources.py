@@ -14,18 +14,19 @@ import streamlit as st
 from core import paths
 from core.studies.folder import UploadSource
 from core.studies.images import Radiograph
-from core.studies.indexed import IndexedSource
 from core.studies.phantom import GradedSource, parse_films
+from core.studies.phantom.graded import DesignedSource
 from core.studies.source import Source
-from core.studies.sources import Catalogue, SourceError
+from core.studies.sources import Catalogue, SourceError, parse_drawn
 from core.types import CXRLensError
 from dashboard import session, settings
 from dashboard.services import bundles
 
 UPLOAD = "upload"
 """Short name of the files that this session was given."""
-GRADED = "graded:"
-"""How the names of sources begin that are drawn by a design in their name, and hold nothing of the server's."""
+GRADED, DRAWN = "graded:", "drawn:"
+"""How the names of sources begin that are drawn by a design in their name: in synthetic chests, which hold nothing of
+the server's, and in the films of a source of the catalogue, whose short name is the last part."""
 _OWN = "Your own files"
 _FRESH = 60  # seconds for which the titles of sources are not read again
 
@@ -68,29 +69,47 @@ def source(name: str | None = None) -> Source:
         CXRLensError: there is none of this name, or it cannot be opened.
     """
     name = chosen() if name is None else name
-    if name.startswith(GRADED):
-        return graded(name)
+    if name.startswith((GRADED, DRAWN)):
+        return designed(name)
     return UploadSource(uploads(), _OWN) if name == UPLOAD else catalogue().open(name)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def graded(name: str) -> GradedSource:
+def designed(name: str) -> DesignedSource:
     """Chests with one finding turned up, by the whole name of their design.
 
     Raises:
-        CXRLensError: there is no such design.
+        CXRLensError: there is no such design, or no such source whose films it is drawn into.
     """
-    return GradedSource(parse_films(name.removeprefix(GRADED)))
+    if name.startswith(GRADED):
+        return GradedSource(parse_films(name.removeprefix(GRADED)))
+    from core.studies.drawn.source import DrawnSource  # brings the labeler
+
+    design, films = parse_drawn(name.removeprefix(DRAWN))
+    found = DrawnSource(design, catalogue().open(films))
+    found.film_of(0)  # says why where no film can be used
+    return found
 
 
 def _drawn(wanted: object) -> dict[str, str]:
     """Title of the chosen source by its name, where it is drawn by its name."""
-    if not isinstance(wanted, str) or not wanted.startswith(GRADED):
+    if not isinstance(wanted, str) or not wanted.startswith((GRADED, DRAWN)):
         return {}
     try:
-        return {wanted: graded(wanted).title}
+        return {wanted: designed(wanted).title}
     except CXRLensError:
         return {}
+
+
+def with_images(fingerprint: str) -> str | None:
+    """Short name of the source of real films whose images have a fingerprint; None where it is not here."""
+    for name in catalogue().specs:
+        try:
+            if not source(name).synthetic and source(name).images_fingerprint() == fingerprint:
+                return name
+        except CXRLensError:
+            continue
+    return None
 
 
 def of_family(family: str) -> str | None:
@@ -137,7 +156,7 @@ def phantom_numbers() -> tuple[int, int]:
 
 def content_key(source: Source) -> str:
     """Names a source and its content, for what is kept of it: another where its index was made anew or moved."""
-    return f"{source.key} {_written(source.index.folder / 'index.json') if isinstance(source, IndexedSource) else 0}"
+    return f"{source.key} {_written(source.written) if source.written else 0}"
 
 
 def _stamp(specs: tuple[str, ...]) -> tuple[int, ...]:

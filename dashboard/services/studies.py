@@ -278,7 +278,7 @@ def labels_of(source: Source, study: Study) -> Mapping[str, LabelState] | None:
 
 def images(case: Case) -> tuple[StudyImage, ...]:
     """The images that can be shown with a case: the one that models read, others, earlier ones."""
-    return () if case.source == sources.UPLOAD else sources.source(case.source).images(case.study.study_id)
+    return sources.source(case.source).images(case.study.study_id)
 
 
 def other_image(case: Case, image_id: str) -> Radiograph:
@@ -288,6 +288,8 @@ def other_image(case: Case, image_id: str) -> Radiograph:
         CXRLensError: it is gone, or cannot be read.
     """
     source = sources.source(case.source)
+    if isinstance(source, UploadSource):  # of one session: never kept for others
+        return source.original(case.study.study_id, image_id)
     return _other(sources.content_key(source), case.study.study_id, image_id, source)
 
 

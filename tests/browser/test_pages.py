@@ -28,14 +28,16 @@ PAGES = {
 }
 
 
-SIZES = ((1440, 900), (390, 844))
+SIZES = {"desk and phone": ((1440, 900), (390, 844)), "between": ((1024, 768), (820, 1180), (720, 450))}
+"""Widths and heights, each from the one before; the last is that of a desk at 200 %."""
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_shows_no_error_and_nothing_sticks_out(context: BrowserContext, server: Server, path: str) -> None:
-    watched = watch(context, server.url, *SIZES[0])
+@pytest.mark.parametrize("sizes", ["desk and phone", pytest.param("between", marks=pytest.mark.slow)])
+def test_shows_no_error_and_nothing_sticks_out(context: BrowserContext, server: Server, path: str, sizes: str) -> None:
+    watched = watch(context, server.url, *SIZES[sizes][0])
     (watched.open_review if path == "review" else watched.open)(path)
-    for width, height in SIZES:
+    for width, height in SIZES[sizes]:
         watched.resize(width, height)
         expect(watched.page.get_by_text(PAGES[path]).first).to_be_visible(timeout=30_000)
         expect(watched.page.get_by_role("note").filter(has_text="Research use only")).to_be_visible()

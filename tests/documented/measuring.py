@@ -11,7 +11,7 @@ from tests.documented.programs import Row, elsewhere
 
 _READING = {"reports.jsonl": lambda place: BUNDLES / "phantom-reports.jsonl"}
 _SMALL = " --extent 0:1:2 -n 2 --jobs 1 --out detected"
-_FILMS = "cxr-lens detect --finding pneumothorax -n 40 --extent 0:1:8 --films films"
+_FILMS = "cxr-lens detect --finding pneumothorax -n 40 --extent 0:1:8 --images films"
 _TRAIN = "cxr-lens train --preset phantom --set 'encoders=[\"ccve\"]'"
 _COPY = "it rewrites cards: tests/test_cards_command.py runs it on a copy"
 _HOURS = "hours of training: tests/test_filter_bank.py runs the parts"
@@ -62,6 +62,11 @@ def measuring_rows() -> dict[str, Row]:
         f"{detect} pneumothorax": Row(f"{_SMALL} --bundle phantom-fve-m2", says="Pneumothorax: 2 chests"),
         f"{detect} lung-lesion --site mid --extent 0:1:8 -n 40 --bundle phantom-fve-m2": Row(
             _SMALL, says="Lung Lesion: 2 chests"
+        ),
+        f"{detect} pleural-effusion --films data/openi --extent 0:1:7 -n 30": Row(
+            f"{_SMALL}3 --bundle phantom-fve-m2",
+            {"data/openi": lambda place: "example"},
+            says="Pleural Effusion in real films (Example radiographs): 2 chests",
         ),
         _FILMS: Row(" --extent 0:1:2 -n 2", says="10 films in films"),
         f"{detect} pneumothorax -n 40 --extent 0:1:8 --reports theirs=theirs.csv": Row(

@@ -15,7 +15,9 @@ from training.options import AsJson, BeamSize, BundleNames, Bundles, Device, Job
 
 if TYPE_CHECKING:
     from core.detection.results import DetectionResult
-    from core.studies.phantom import GradedFilms, GradedSource
+    from core.studies.drawn.source import DrawnSource
+    from core.studies.phantom import GradedFilms
+    from core.studies.phantom.graded import DesignedSource
     from core.systems.added import Reports
 
 _FILM_SIDE = 512  # pixels of the films that are written out
@@ -41,9 +43,20 @@ def detect(
         typer.Option(metavar="NAME=FILE", help="Reports of the films by another system; may come again."),
     ] = None,
     films: Annotated[
-        Path | None, typer.Option(help="Only write the films and their list, films.csv, into this folder.")
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Draw the finding into normal films of a source of real films instead, as the folder of an index.",
+            show_default="synthetic chests",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of results; files go into <out>/<finding>/.")] = NEW_DETECTIONS,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Only write the films and their list, films.csv, into this folder."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of results; files go into <out>/<finding>/, or <finding>-in-<films>/.")
+    ] = NEW_DETECTIONS,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 400,
     beam_size: BeamSize = None,
     jobs: Jobs = 0,
@@ -52,26 +65,35 @@ def detect(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Turn one finding up from nothing in healthy synthetic chests, and count the reports that mention it.
+    """Turn one finding up from nothing in healthy chests, synthetic or of real films, and count who mentions it.
 
     Systems that were measured on the same films before stay in the table. Interrupted, it goes on where it stopped.
     """
     from dataclasses import asdict
 
-    from core.detection.results import FILE, DetectionResult, write_result
+    from core.detection.results import FILE, DetectionResult, RealFilms, write_result
     from core.detection.study import measure
     from core.evaluation.writing import Work, write_source
     from core.files import hash_of, sha256_of
     from core.packages import versions
+    from core.studies.drawn.source import DrawnSource
     from core.studies.phantom import GradedSource
     from core.studies.phantom.graded import slug
+    from core.studies.sources import open_source
     from training.scores import read_files
 
-    source = GradedSource(_design(finding, extent, side, site, chests, seed))
-    if films is not None:
-        _write_films(source, films)
+    design = _design(finding, extent, side, site, chests, seed)
+    drawn = DrawnSource(design, open_source(films)) if films is not None else None
+    source = drawn or GradedSource(design)
+    folder = out / slug(design.finding)
+    real = None
+    if drawn is not None:
+        real = RealFilms(drawn.base.title, drawn.base.images_fingerprint())
+        folder = out / f"{slug(design.finding)}-in-{slug(drawn.base.name)}"
+        _look_through(drawn)
+    if images is not None:
+        _write_films(source, images)
         return
-    folder = out / slug(source.design.finding)
     hashes: dict[str, str] = {}
     names = _names(bundle, bundles, given=bool(reports))
     texts: dict[str, Mapping[str, str]] = {}
@@ -101,14 +123,28 @@ def detect(
         "reports": hashes,
         "versions": versions(("torch", "numpy", "scipy")),
     }
-    result = DetectionResult(source.design, source.fingerprint(), systems, seed, resamples, told)
+    result = DetectionResult(source.design, source.fingerprint(), systems, seed, resamples, told, real)
     write_result(folder / FILE, result)
     console.note(f"{folder / FILE} is written; the Detection page shows it.")
     printed = {"films": result.design.spec, "systems": {name: asdict(each) for name, each in systems.items()}}
     console.print_result(printed, as_json, lambda: detection_markdown(result))
 
 
-def _measured_before(path: Path, source: GradedSource, resamples: int, seed: int) -> DetectionResult | None:
+def _look_through(source: DrawnSource) -> None:
+    """Find the real films, and say which cannot be used.
+
+    Raises:
+        CXRLensError: there are too few.
+    """
+    with console.progress_bar("film", "finding the lungs") as progress:
+        for chest in range(source.design.chests):
+            source.film_of(chest)
+            progress(chest + 1, source.design.chests)
+    for reason, count in source.refused.items():
+        console.note(f"Passed over, {count} normal films: {reason}.")
+
+
+def _measured_before(path: Path, source: DesignedSource, resamples: int, seed: int) -> DetectionResult | None:
     """What is there already of the same films, with the same numbers."""
     from core.detection.results import read_result
 
@@ -154,7 +190,7 @@ def _names(bundle: list[str] | None, bundles: Path, *, given: bool) -> tuple[str
     return names
 
 
-def _write_films(source: GradedSource, folder: Path) -> None:
+def _write_films(source: DesignedSource, folder: Path) -> None:
     """Write every film as PNG of 8 bits, and their list; films that are there are kept."""
     import csv
     import io
@@ -182,7 +218,7 @@ def _write_films(source: GradedSource, folder: Path) -> None:
     write_whole(folder / "films.csv", text.getvalue())
     console.print_text(
         f"{len(ids):,} films in {folder}. Let the system write a report of each, as a CSV with the columns study_id "
-        "and report, then give the same command --reports NAME=FILE instead of --films."
+        "and report, then give the same command --reports NAME=FILE instead of --images."
     )
 
 
@@ -193,7 +229,7 @@ def _read_written(path: Path, names: tuple[str, ...]) -> dict[str, Mapping[str, 
     return {name: {row["study_id"]: row[name] for row in rows} for name in names}
 
 
-def _of_films(system: Reports, source: GradedSource) -> Mapping[str, str]:
+def _of_films(system: Reports, source: DesignedSource) -> Mapping[str, str]:
     """Reports of another system by film id.
 
     Raises:
@@ -211,7 +247,7 @@ def _of_films(system: Reports, source: GradedSource) -> Mapping[str, str]:
         shown = ", ".join(list(texts)[:3]) or "none"
         raise CXRLensError(
             f"{system.title} has no report of these films. Its ids: {shown}; those of films: "
-            f"{next(iter(source.films))}, ... The design must be the one of --films."
+            f"{next(iter(source.films))}, ... The design must be the one of --images."
         )
     console.note(
         f"{system.title}: {len(matched):,} of {len(known):,} films have a report; "
@@ -224,7 +260,7 @@ def detection_markdown(result: DetectionResult) -> str:
     """Tables of a result, for a reader."""
     design = result.design
     lines = [
-        f"{design.finding}: {design.chests} chests, {design.steps} extents from {design.low:g} to {design.high:g}, "
+        f"{result.title}: {design.chests} chests, {design.steps} extents from {design.low:g} to {design.high:g}, "
         f"seed {design.seed}",
         "",
         "| system | side | site | false alarms | reported half the time at | of the largest | other side | mirror |",

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from core.reviews.database import Database, check_text
+from core.reviews.role import Role
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import users
 
-Role = Literal["reader", "researcher", "admin"]
 NO_ROLE = "none"
 """Of a user whose role was taken away: may do and see nothing, and what was marked before stays."""
 

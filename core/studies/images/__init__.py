@@ -6,7 +6,6 @@ completeness are not known. How a file is read, and what is said about it, is de
 """
 
 from core.studies.images.borders import trim_borders
-from core.studies.images.dicom import dicom_view
 from core.studies.images.geometry import fit_square, to_original, to_square
 from core.studies.images.radiograph import (
     MAX_ASPECT,
@@ -27,7 +26,6 @@ __all__ = [
     "Grey",
     "ImageError",
     "Radiograph",
-    "dicom_view",
     "fit_square",
     "read_image",
     "to_original",

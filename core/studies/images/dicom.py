@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +63,17 @@ def read_dicom(data: bytes, name: str) -> Radiograph:
     except DamagedPictureError as error:
         raise damaged(name, error) from None
     spacing = _pixel_spacing(header)
-    return finish(pixels, name, bits=bits, kind="DICOM", notes=notes, pixel_spacing=spacing, view=view, grey=grey)
+    film = finish(pixels, name, bits=bits, kind="DICOM", notes=notes, pixel_spacing=spacing, view=view, grey=grey)
+    return replace(film, study=_study_of(data))
+
+
+def _study_of(data: bytes) -> str:
+    """A hash of the Study Instance UID; "" of a file that has none."""
+    try:
+        uid = next(iter(read_reference(data).values()))
+    except (DamagedHeaderError, NotDicomError):
+        return ""
+    return hashlib.sha256(uid.encode()).hexdigest()[:16] if uid else ""
 
 
 def dicom_view(path: Path) -> str:

@@ -63,6 +63,7 @@ class Radiograph:
         view: "PA", "AP" or "LATERAL" if the file says so, otherwise "".
         grey: the file's own values; None where ``pixels`` are all there is, as of a PNG or JPEG file, or where the file
             maps them by a curve.
+        study: what the images of one study have in common, a hash of what their files call it; "" if they do not.
     """
 
     pixels: FloatImage
@@ -72,6 +73,7 @@ class Radiograph:
     warnings: tuple[str, ...]
     view: str
     grey: Grey | None = None
+    study: str = ""
 
     @cached_property
     def sha256(self) -> str:

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from core.studies.images import dicom, dicom_header, jpeg, picture, png
+from core.studies.images import dicom_header, jpeg, picture, png
 from core.studies.images.radiograph import ACCEPTED, MAX_FILE_BYTES, ImageError, Radiograph
 
 _OTHER_KINDS = {
@@ -44,6 +44,8 @@ def read_image(data: bytes | Path, *, name: str = "image") -> Radiograph:
     if data.startswith(jpeg.START):
         return picture.read_jpeg(data, name)
     if dicom_header.looks_like_dicom(data):
+        from core.studies.images import dicom  # brings pydicom, which takes a while
+
         try:
             return dicom.read_dicom(data, name)
         except dicom_header.NotDicomError:

@@ -209,19 +209,14 @@ def _patient(seed: int, chest: int) -> tuple[Anatomy, Exposure]:
     )
 
 
-class GradedSource(Source):
-    """The films of a design. Any is made from its name alone; all are held-out studies, in no model's training."""
+class DesignedSource(Source):
+    """Films of a design, chest by chest: all are held-out studies, in no model's training.
 
-    name = "graded"
-    synthetic = True
-    labelled_by = "the phantom's known truth of the findings"
-    truth = "outlines of what was drawn"
+    Attributes:
+        design: which films there are.
+    """
 
-    def __init__(self, films: GradedFilms) -> None:
-        """Name the films; nothing is drawn yet."""
-        self.design = films
-        self.key = films.spec
-        self.title = f"Synthetic chests with graded {films.finding.lower()}"
+    design: GradedFilms
 
     @cached_property
     def films(self) -> dict[str, Film]:
@@ -233,10 +228,6 @@ class GradedSource(Source):
                 each += [Film(chest, step, side, site) for step in range(1, self.design.steps + 1)]
             found |= {film.film_id: film for film in each}
         return found
-
-    def fingerprint(self) -> str:
-        """Hash of version and design."""
-        return hashlib.sha256(f"graded {PHANTOM_VERSION} {self.design.spec}".encode()).hexdigest()[:16]
 
     def ids(self, split: Split) -> tuple[str, ...]:
         """All films stand in the test split."""
@@ -258,6 +249,38 @@ class GradedSource(Source):
         seed = int(_rng(self.design.seed, "finding", film.chest).integers(2**63))
         name = slug(self.design.finding)
         return (Fact(name, self.design.finding, state, film.side, film.site, severity, "", extent, seed),)
+
+    def traits(self, study: Study) -> dict[str, str]:
+        """What films can be divided by: what the base says, side, site and severity."""
+        film = self._film(study.study_id)
+        severity = severity_of(self.design.finding, self.extent(film)) if film.step else "no finding"
+        told = {"Severity": severity, "Side": film.side, "Site": film.site}
+        return super().traits(study) | {name: value for name, value in told.items() if value}
+
+    def _film(self, study_id: str) -> Film:
+        film = self.films.get(study_id)
+        if film is None:
+            raise self.unknown(study_id)
+        return film
+
+
+class GradedSource(DesignedSource):
+    """Synthetic chests with one finding turned up. Any film is made from its name alone."""
+
+    name = "graded"
+    synthetic = True
+    labelled_by = "the phantom's known truth of the findings"
+    truth = "outlines of what was drawn"
+
+    def __init__(self, films: GradedFilms) -> None:
+        """Name the films; nothing is drawn yet."""
+        self.design = films
+        self.key = films.spec
+        self.title = f"Synthetic chests with graded {films.finding.lower()}"
+
+    def fingerprint(self) -> str:
+        """Hash of version and design."""
+        return hashlib.sha256(f"graded {PHANTOM_VERSION} {self.design.spec}".encode()).hexdigest()[:16]
 
     def study(self, study_id: str) -> Study:
         """A film's report and labels, as of any phantom."""
@@ -301,16 +324,3 @@ class GradedSource(Source):
         facts = self.facts(study_id)
         patient = _patient(self.design.seed, self._film(study_id).chest)
         return true_findings(facts, true_places(*patient, facts, shape[0]))
-
-    def traits(self, study: Study) -> dict[str, str]:
-        """What films can be divided by: what the base says, side, site and severity."""
-        film = self._film(study.study_id)
-        severity = severity_of(self.design.finding, self.extent(film)) if film.step else "no finding"
-        told = {"Severity": severity, "Side": film.side, "Site": film.site}
-        return super().traits(study) | {name: value for name, value in told.items() if value}
-
-    def _film(self, study_id: str) -> Film:
-        film = self.films.get(study_id)
-        if film is None:
-            raise self.unknown(study_id)
-        return film

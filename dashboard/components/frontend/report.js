@@ -443,7 +443,7 @@ export default function mount(component) {
     state = new Reports(parentElement.querySelector(".reports"))
     roots.set(parentElement, state)
   }
-  state.show(data, (asked) => setTriggerValue("ask", asked))
+  state.show(data[0], (asked) => setTriggerValue("ask", asked))
   return () => {
     state.close()
     roots.delete(parentElement)
