@@ -377,14 +377,14 @@ def test_two_views_of_one_study_stand_together() -> None:
         ("picture.png", png(1)),
     ]
     upload(app, *files)
-    assert "4 files are open: front, side, else, picture.png" in words_on(app)
+    assert "4 files are open: File 1, File 2, File 3, File 4. Images" in words_on(app)
     (views,) = [each for each in app.button_group if each.label == "Image"]
     assert views.options == ["PA view, read by the models", "lateral view"]
-    views.set_value("side").run()
+    views.set_value("File 2").run()
     assert "The models did not read this image" in words_on(app)
     app.button(key="next").click().run()
     app.button(key="next").click().run()
-    assert shown(app) == "else" and not [each for each in app.button_group if each.label == "Image"]
+    assert shown(app) == "File 3" and not [each for each in app.button_group if each.label == "Image"]
 
 
 def test_files_that_are_taken_away_are_gone() -> None:

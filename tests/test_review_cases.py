@@ -94,7 +94,7 @@ def write_lines(tmp_path: Path, *ids: str) -> str:
 @needs.BUNDLES.unless(REPORTS.is_file())
 def test_the_documented_design_and_command_make_a_session_whose_readers_see_the_image(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "reviews.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```toml\n(title = .*?)```", text, re.DOTALL)
+    block = re.findall(r"```toml\n(title = .*?)```", text, re.DOTALL)[0]
     design = tmp_path / "design.toml"
     design.write_text(block.replace("count = 20", "count = 5"), encoding="utf-8")
     (line,) = re.findall(r"^cxr-lens review (create design.toml --cases reports.jsonl --preset .*?)\s+#", text, re.M)

@@ -195,10 +195,12 @@ def test_what_is_no_database_is_named(tmp_path: Path, database: Database, trial:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CXRLensError, match="is a pipe or a device"):
         Database(tmp_path / "pipe")
+    screen = screens_of(database, "anna", trial)[0]
+    report = name_on(database, screen)
     with database.write() as connection:
         connection.exec_driver_sql("DROP TABLE marks")
     with pytest.raises(CXRLensError, match="has lost a table"):
-        save_mark(database, ANNA, screens_of(database, "anna", trial)[0], error("A"), key="1")
+        save_mark(database, ANNA, screen, error(report), key="1")
     with pytest.raises(CXRLensError, match="has lost its marks. Restore a backup"):
         Database(database.name)
 

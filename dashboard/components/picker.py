@@ -211,7 +211,8 @@ def _choose_file() -> Case | None:
             _offer(ids, current, own)
             _step_buttons(ids, current)
         if len(ids) > 1:
-            st.caption(f"{len(ids)} files are open: {', '.join(map(plain, ids))}. Images of one study stand together.")
+            named = ", ".join(plain(f"{each} ({own[each]})" if each in own else each) for each in ids)
+            st.caption(f"{len(ids)} files are open: {named}. Images of one study stand together.")
     session.write_study("")  # an address cannot bring a file back
     return None if current is None else studies.open_study(current)
 
