@@ -58,7 +58,8 @@ def reminders(about: SessionProgress, address: str) -> dict[str, str]:
         begun = "have not begun yet" if left == each.screens else "can go on where you stopped"
         found[each.reader] = (
             f"Dear {each.reader},\n"
-            f"in the session “{about.design.title}” {left} of {each.screens} screens are left for you{minutes}. You {begun}:\n"
+            f"in the session “{about.design.title}” {left} of {each.screens} screens are left for you{minutes}. "
+            f"You {begun}:\n"
             f"{link}\n"
             "Thank you for reading.\n"
         )
