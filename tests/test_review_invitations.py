@@ -223,7 +223,8 @@ def test_guesses_are_few_and_a_right_code_waits_too(database: Database) -> None:
 def test_two_who_bring_a_code_at_once_are_one(database: Database) -> None:
     trial = session(database)
     _, code = invite(database, RITA, trial, "anna")
-    begin, found = threading.Barrier(4), []
+    begin = threading.Barrier(4)
+    found: list[str] = []
 
     def bring() -> None:
         begin.wait()

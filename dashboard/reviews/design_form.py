@@ -43,7 +43,7 @@ def show_form(who: Actor) -> None:
     elif _TRIED in st.session_state:
         st.error(plain_message(problem), icon=":material/error:")
     left, right = st.columns([1, 1], vertical_alignment="center", width=520)
-    tried = {"on_click": _note_trying, "width": "stretch"}
+    tried: dict[str, Any] = {"on_click": _note_trying, "width": "stretch"}
     wants_preview = left.button("Preview the first case", icon=":material/visibility:", **tried)
     wants_session = right.button("Make the session", type="primary", icon=":material/add_task:", **tried)
     if design is None:
