@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.runtime.context import ContextProxy, StreamlitCookies
 from streamlit.testing.v1 import AppTest
 
-from core.reviews import local_key
+from core.reviews import invitations, local_key
 from core.reviews.backup import verify
 from core.reviews.database import Database
 from core.reviews.invitations import Guesses, invite, invited, list_invitations, redeem, withdraw_invitation
@@ -53,6 +53,15 @@ from tests.review_cases import (
     screens_of,
     session,
 )
+
+
+COST = dict(invitations.SCRYPT)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes that take no time: what they cost is looked at below."""
+    monkeypatch.setattr(invitations, "SCRYPT", {**COST, "n": 2})
 
 
 class Watch:
@@ -125,6 +134,7 @@ def test_only_a_hash_of_the_code_is_kept(database: Database) -> None:
     _, code = invite(database, RITA, trial, "anna")
     redeem(database, code, Guesses())
     secret = code.partition("-")[2]
+    assert COST["n"] >= 2**14 and COST["r"] >= 8
     assert len(secret) == 32 and secret not in repr(all_events(database))
     for file in Path(database.name).parent.glob("reviews.sqlite*"):
         assert secret.encode() not in file.read_bytes()
