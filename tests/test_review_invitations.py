@@ -54,7 +54,6 @@ from tests.review_cases import (
     session,
 )
 
-
 COST = dict(invitations.SCRYPT)
 
 
