@@ -121,12 +121,12 @@ def _invited_or_known() -> Actor:
             st.toast("You are signed in: the invitation was not used.")
     elif invited.asks():
         raise NotSignedInError("Open the page Review to begin.", lambda: invited.ask_to_begin(database()))
-    elif of_this_tab and (who := invited.reader(database(), port())) is not None:
+    elif of_this_tab and (who := invited.reader(database, port())) is not None:
         return who
     try:
         return _server_user() if has_login() else _local_user()
     except AccessError:
-        if (who := invited.reader(database(), port())) is not None:
+        if (who := invited.reader(database, port())) is not None:
             return who
         raise
 
@@ -171,7 +171,7 @@ def kept_back() -> frozenset[str]:
 
 def _invited_name() -> str:
     try:
-        who = invited.reader(database(), port())
+        who = invited.reader(database, port())
     except NotAllowedError:
         return ""
     return "" if who is None else who.name

@@ -5,6 +5,8 @@ The browser keeps a sealed cookie afterwards; whether it still lets anybody in i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from core.reviews import local_key
@@ -40,14 +42,18 @@ def asks() -> bool:
     return _WAITS in st.session_state or _PROBLEM in st.session_state
 
 
-def reader(database: Database, port: int) -> Actor | None:
+def reader(database: Callable[[], Database], port: int) -> Actor | None:
     """Who is let in by an invitation that this tab, or its browser before, brought; None by none.
+
+    Args:
+        database: opens it; where nobody brought anything it stays closed.
+        port: of this server.
 
     Raises:
         NotAllowedError: it lets nobody in any more.
     """
     invitation = _invitation(port)
-    return invited(database, invitation) if invitation else None
+    return invited(database(), invitation) if invitation else None
 
 
 def is_of_this_tab() -> bool:

@@ -372,3 +372,11 @@ def test_reminders_say_what_is_left_and_nothing_of_a_case(database: Database) ->
     for wrong in ("", "cxr.example", "ftp://x", "https://", "https://a b", "https://user@x"):
         with pytest.raises(CXRLensError, match="no address"):
             page_address(wrong)
+
+
+def test_who_brings_nothing_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_REVIEWS", str(tmp_path / "none.sqlite"))
+    monkeypatch.setattr(access, "_local_user", lambda: (_ for _ in ()).throw(access.AccessError("closed here")))
+    with_cookie(monkeypatch, "forged.0")
+    assert "closed here" in words_on(come())
+    assert not (tmp_path / "none.sqlite").exists()
