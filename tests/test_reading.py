@@ -266,8 +266,12 @@ def test_each_sentence_has_its_region_or_filter_and_a_changed_writer_is_not_name
         header = json.loads(packed[4 : 4 + int.from_bytes(packed[:4], "little")])
         assert [each["group"] for each in header["overlays"]] == [f"{blinded}/{at}" for at, _ in sentence_spans(text)]
         assert "phantom" not in json.dumps(header["overlays"])
-        kinds[by[blinded][0]] = {each["kind"] for each in header["overlays"]}
-    assert kinds == {"phantom-dve-m2": {"heat"}, "phantom-ccve-transformer": {"picture"}}
+        kinds[by[blinded][0]] = {(each["kind"], each["label"][:25]) for each in header["overlays"]}
+    assert kinds == {
+        "phantom-dve-m2": {("heat", "Word attention: yellow mo")},
+        # Where no filter stands out there is nothing to judge, and nothing is shown.
+        "phantom-ccve-transformer": {("picture", "The film through the filt"), ("heat", "No filter stands out here")},
+    }
     for changed, writer in (
         (replace(screen, reports=((blinded, text + " And more."),)), by),
         (screen, {blinded: (by[blinded][0], "0" * 64)}),  # another bundle of that name

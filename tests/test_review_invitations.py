@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.runtime.context import ContextProxy, StreamlitCookies
 from streamlit.testing.v1 import AppTest
 
-from core.reviews import local_key
+from core.reviews import invitations, local_key
 from core.reviews.backup import verify
 from core.reviews.database import Database
 from core.reviews.invitations import Guesses, invite, invited, list_invitations, redeem, withdraw_invitation
@@ -53,6 +53,14 @@ from tests.review_cases import (
     screens_of,
     session,
 )
+
+COST = dict(invitations.SCRYPT)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes that take no time: what they cost is looked at below."""
+    monkeypatch.setattr(invitations, "SCRYPT", {**COST, "n": 2})
 
 
 class Watch:
@@ -125,6 +133,7 @@ def test_only_a_hash_of_the_code_is_kept(database: Database) -> None:
     _, code = invite(database, RITA, trial, "anna")
     redeem(database, code, Guesses())
     secret = code.partition("-")[2]
+    assert COST["n"] >= 2**14 and COST["r"] >= 8
     assert len(secret) == 32 and secret not in repr(all_events(database))
     for file in Path(database.name).parent.glob("reviews.sqlite*"):
         assert secret.encode() not in file.read_bytes()
@@ -223,7 +232,8 @@ def test_guesses_are_few_and_a_right_code_waits_too(database: Database) -> None:
 def test_two_who_bring_a_code_at_once_are_one(database: Database) -> None:
     trial = session(database)
     _, code = invite(database, RITA, trial, "anna")
-    begin, found = threading.Barrier(4), []
+    begin = threading.Barrier(4)
+    found: list[str] = []
 
     def bring() -> None:
         begin.wait()
@@ -362,3 +372,11 @@ def test_reminders_say_what_is_left_and_nothing_of_a_case(database: Database) ->
     for wrong in ("", "cxr.example", "ftp://x", "https://", "https://a b", "https://user@x"):
         with pytest.raises(CXRLensError, match="no address"):
             page_address(wrong)
+
+
+def test_who_brings_nothing_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_REVIEWS", str(tmp_path / "none.sqlite"))
+    monkeypatch.setattr(access, "_local_user", lambda: (_ for _ in ()).throw(access.AccessError("closed here")))
+    with_cookie(monkeypatch, "forged.0")
+    assert "closed here" in words_on(come())
+    assert not (tmp_path / "none.sqlite").exists()

@@ -87,7 +87,7 @@ def amend(
             raise ReviewError("This session is closed; its design cannot be changed any more.")
         design = read_design(session.design)
         readers = (*design.readers, *add_readers)
-        wanted = {"title": title, "instructions": instructions, "minutes": minutes, "readers": readers}
+        wanted: dict[str, Any] = {"title": title, "instructions": instructions, "minutes": minutes, "readers": readers}
         changed = replace(design, **{name: value for name, value in wanted.items() if value is not None})
         check_text("instructions", changed.instructions, COMMENT_LIMIT)
         before, after = to_dict(design), to_dict(changed)

@@ -39,7 +39,8 @@ TRIES, TRIES_SECONDS = 20, 60.0
 """So many wrong codes a minute are looked at, of all who try together; then nobody's until a minute is over."""
 
 InvitationState = Literal["open", "used", "expired", "withdrawn"]
-_SCRYPT: Mapping[str, int] = {"n": 2**14, "r": 8, "p": 1, "maxmem": 2**26}
+SCRYPT: Mapping[str, int] = {"n": 2**14, "r": 8, "p": 1, "maxmem": 2**26}
+"""Cost of a hash: 16 MB and some 50 ms."""
 _CODE = re.compile(r"([a-z2-7]{13})-([a-z2-7]{32})")
 _EVENT = sa.select(events).where(events.c.key == sa.bindparam("key"))
 _NO = (
@@ -222,7 +223,7 @@ def _random(size: int) -> str:
 
 
 def _hash(secret: str, salt: bytes) -> str:
-    return hashlib.scrypt(secret.encode(), salt=salt, dklen=32, **_SCRYPT).hex()
+    return hashlib.scrypt(secret.encode(), salt=salt, dklen=32, **SCRYPT).hex()
 
 
 def _require_reader(connection: Connection, session_id: str, reader: str) -> None:

@@ -52,14 +52,14 @@ def reminders(about: SessionProgress, address: str) -> dict[str, str]:
         left = each.screens - each.done - each.skipped
         if not left:
             continue
-        of_all = f"{left} of {each.screens} screens" if left > 1 else f"1 of {each.screens} screens"
-        minutes = (
-            "" if each.pace is None else f", about {max(1, math.ceil(left * each.pace / 60))} minutes at your pace"
-        )
+        left_over = 0 if each.pace is None else max(1, math.ceil(left * each.pace / 60))
+        unit = "minute" if left_over == 1 else "minutes"
+        minutes = f", about {left_over} {unit} at your pace" if left_over else ""
         begun = "have not begun yet" if left == each.screens else "can go on where you stopped"
         found[each.reader] = (
             f"Dear {each.reader},\n"
-            f"in the session “{about.design.title}” {of_all} are left for you{minutes}. You {begun}:\n"
+            f"in the session “{about.design.title}” {left} of {each.screens} screens are left for you{minutes}. "
+            f"You {begun}:\n"
             f"{link}\n"
             "Thank you for reading.\n"
         )

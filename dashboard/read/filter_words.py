@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ NAMED = 3
 """Filters that the sentence names."""
 
 
-def stands_out(shares: npt.NDArray[np.float32]) -> bool:
+def stands_out(shares: npt.NDArray[np.floating[Any]]) -> bool:
     """Whether the largest of (K,) shares that sum to 1 is more than chance makes of even ones."""
     return bool(shares.max() >= 1.5 / len(shares))
 

@@ -45,10 +45,12 @@ def show_form(who: Actor) -> None:
     elif _TRIED in st.session_state:
         st.error(plain_message(problem), icon=":material/error:")
     left, right = st.columns([1, 1], vertical_alignment="center", width=520)
-    tried = {"on_click": _note_trying, "width": "stretch"}
+    tried: dict[str, Any] = {"on_click": _note_trying, "width": "stretch"}
     wants_preview = left.button("Preview the first case", icon=":material/visibility:", **tried)
     wants_session = right.button("Make the session", type="primary", icon=":material/add_task:", **tried)
     if design is None:
+        if wants_preview or wants_session:  # the page grew above the buttons: this is in sight wherever it is
+            st.toast(plain_message(problem), icon=":material/error:")
         return
     if wants_session:
         _make(who, design, pool_size)
@@ -123,7 +125,7 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
                 help="Each reader gets their own order of cases and their own names of reports (A, B, …).",
             )
         )
-        _fault(left, not values["readers"], "Choose one reader at least.")
+        _fault(st.container(), not values["readers"], "Choose one reader at least.")
     with st.container(border=True):
         named = pool.sources()
         left, middle, right = st.columns([2, 2, 1], gap="medium")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -128,9 +129,9 @@ def _show_changes(who: Actor, progress: SessionProgress) -> None:
         reason = st.text_input("Why", max_chars=1000, help="For the record")
         sent = st.form_submit_button("Change, on the record", icon=":material/edit:")
     if sent:
-        wanted = {"title": title, "minutes": int(minutes), "instructions": instructions, "reason": reason}
+        asked: dict[str, Any] = {"title": title, "minutes": int(minutes), "instructions": instructions}
         try:
-            changed = amend(access.database(), who, progress.id, **wanted)  # type: ignore[arg-type]
+            changed = amend(access.database(), who, progress.id, **asked, reason=reason)
         except CXRLensError as error:
             st.error(plain_message(error), icon=":material/error:")
         else:

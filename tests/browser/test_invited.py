@@ -162,7 +162,8 @@ def test_a_pencil_draws_a_region_and_a_hand_beside_it_does_nothing(browser: sync
           const box = canvas.getBoundingClientRect()
           const at = (x, y) => ({ clientX: box.left + box.width * x, clientY: box.top + box.height * y })
           const send = (name, pointerType, pointerId, x, y) => canvas.dispatchEvent(new PointerEvent(name, {
-            pointerType, pointerId, bubbles: true, composed: true, button: 0, buttons: name === "pointerup" ? 0 : 1, ...at(x, y) }))
+            pointerType, pointerId, bubbles: true, composed: true, button: 0,
+            buttons: name === "pointerup" ? 0 : 1, ...at(x, y) }))
           canvas.setPointerCapture = () => undefined // these pointers are not the browser's own
           send("pointerdown", "pen", 7, 0.4, 0.4)
           send("pointerdown", "touch", 8, 0.9, 0.9)
@@ -206,8 +207,8 @@ def test_the_owner_invites_and_what_a_design_lacks_is_in_sight(browser: sync_api
     expect(page.get_by_role("button", name="Make the session")).to_be_visible(timeout=WAIT)
     watched.settle()
     page.get_by_role("button", name="Make the session").click()
-    error = page.get_by_test_id("stAlert").filter(has_text="title")
-    expect(error).to_be_in_viewport(timeout=WAIT)
+    expect(page.get_by_test_id("stToast").filter(has_text="title")).to_be_in_viewport(timeout=WAIT)
+    expect(page.get_by_test_id("stAlert").filter(has_text="title")).to_have_count(1)
     expect(page.get_by_text("Give the session a title.")).to_have_count(1)
     picture(page, "design-lacks")
     page.set_viewport_size({"width": 390, "height": 844})
