@@ -298,17 +298,17 @@ def test_a_rehearsal_finds_what_is_true_in_it_and_sittings_are_fixed_effects(tmp
     database = Database(tmp_path / "r.sqlite", clock=clock)
     editing = Editing((NO_DRAFT, "system one"), planted=0.5)
     wanted = Design("T", "draft-editing", ("a", "b", "c"), ("reference", "system one"), editing=editing)
-    wanted = replace(wanted, studies=replace(wanted.studies, count=8))
+    wanted = replace(wanted, studies=replace(wanted.studies, count=4))
     trial, _ = rehearse(database, clock, wanted, invented_cases(wanted, 1), 3, 1)
     verify(database)
     results = load_results(database, first_admin(database, OWNER), trial)
     table = edits_of(results)
-    assert len(table) == 48 and table["caught"].notna().sum() == 12
+    assert len(table) == 24 and table["caught"].notna().sum() == 6
     named = {each.name: each for each in outcomes(results)}
     assert list(named) == ["seconds", "typing", "words-changed", "errors-left", "planted-left"]
     (typing,) = [row for row in differences(results) if row.outcome == "typing"]
     assert typing.first == NO_DRAFT and typing.estimate.value > 10
-    kept = named["typing"].table.drop(index=range(0, 48, 5))  # some cases were skipped
+    kept = named["typing"].table.drop(index=range(0, 24, 5))  # some cases were skipped
     slower = kept.assign(value=kept["value"] + 100 * (kept["sitting"] == 2))
     one, other = (fit_model(each, "scale").contrast(NO_DRAFT, "system one") for each in (kept, slower))
     assert one.value == pytest.approx(other.value) and one.error == pytest.approx(other.error, rel=1e-3)

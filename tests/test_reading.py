@@ -21,6 +21,7 @@ from core.reviews.adjudication import adjudicate
 from core.reviews.backup import verify
 from core.reviews.database import Database
 from core.reviews.design import Case, Choice, image_sha256
+from core.reviews.editing_design import Editing
 from core.reviews.rubrics import ReviewError
 from core.reviews.sources import name_phantoms, open_source, session_image, write_cases
 from core.reviews.store import (
@@ -45,6 +46,7 @@ from tests.review_cases import (
     TEXTS,
     at_a_pace,
     design,
+    fill,
     open_app_page,
     open_file,
     phantom_cases,
@@ -224,6 +226,29 @@ def test_twenty_readers_at_a_readers_pace_through_the_page(tmp_path: Path) -> No
     }
     sys.stdout.write(at_a_pace(20, 25, mark_and_look))
     assert verify(opened).marks == 500
+    opened.close()
+
+
+@pytest.mark.slow
+def test_twenty_readers_who_type_through_the_page(tmp_path: Path) -> None:
+    opened = open_file(tmp_path)
+    names = tuple(f"reader {number}" for number in range(20))
+    fill(opened, names)
+    trial = session(opened, readers=names, rubric="draft-editing", editing=Editing(("pair-two",)))
+    who = [Actor(name, "reader") for name in names]
+    own = [list_screens(opened, reader, trial)[0][0] for reader in who]
+
+    def type_on(reader: int, number: int) -> None:
+        text = " ".join([TEXTS["pair-two"]] * 8) + " No pleural effusion."[: number % 22]
+        said = {"kind": "answer", "report": "A", "value": {"question": "report", "answer": text}}
+        bout = {"id": "0" * 32, "before": 1, "seconds": number, "inserted": number, "deleted": 0, "pauses": []}
+        slot = "answer/report/A/" if number else ""
+        edit = change("edit", f"{number}", own[reader], mark=said, slot=slot, version=number, bout=bout)
+        assert respond(opened, who[reader], trial, edit)["ack"]["status"] == "saved"
+
+    sys.stdout.write(at_a_pace(20, 25, type_on, "a text"))
+    assert verify(opened).marks == 20
+    assert all(read_screen(opened, reader, own[at]).marks[0].version == 25 for at, reader in enumerate(who))
     opened.close()
 
 

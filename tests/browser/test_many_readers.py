@@ -189,7 +189,7 @@ def test_twenty_readers_type_on_one_server(tmp_path: Path) -> None:
             tabs[reader].edit(own[reader], "A", number)
 
         time.sleep(3)  # the first images are drawn meanwhile
-        sys.stdout.write(at_a_pace(READERS, EDITS, type_on, "a text"))
+        sys.stdout.write(at_a_pace(READERS, EDITS, type_on, "a text", 50))
         for tab in tabs:
             tab.socket.close()
         servers.close()
