@@ -81,11 +81,11 @@ def test_a_stored_report_is_shown_without_a_model_and_only_of_the_bundle_that_wr
     found = reports.written(case, [card])[card.name]
     assert isinstance(found, Reading)
     assert found.report.text == line[card.name]
-    assert stored.stored_report(case, card) is not None
+    assert stored.stored_reports(case, [card])
     other = replace(card, content={**card.content, "sha256": {"model.safetensors": "0" * 64}})
-    assert stored.stored_report(case, other) is None
-    assert stored.stored_report(replace(case, source="upload"), card) is None
-    assert stored.stored_report(replace(case, study=replace(case.study, study_id="P999999-1")), card) is None
+    assert not stored.stored_reports(case, [other])
+    assert not stored.stored_reports(replace(case, source="upload"), [card])
+    assert not stored.stored_reports(replace(case, study=replace(case.study, study_id="P999999-1")), [card])
 
 
 @needs_bundles

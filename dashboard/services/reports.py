@@ -51,8 +51,10 @@ def written(case: Case, chosen: Sequence[Card]) -> dict[str, Reading | str]:
 
     reports, broken = _written(), bundles.broken()
     found: dict[str, Reading | str] = {}
+    written = {card.name: reports.get((case.key, bundles.bundle_key(card))) for card in chosen}
+    kept = stored.stored_reports(case, [card for card in chosen if written[card.name] is None])
     for card in chosen:
-        report = reports.get((case.key, bundles.bundle_key(card))) or stored.stored_report(case, card)
+        report = written[card.name] or kept.get(card.name)
         if report is not None:
             found[card.name] = _reading(case, card, report)
         elif card.name in broken:

@@ -6,7 +6,7 @@ bundle writes while it has the content, and the studies the fingerprint, that th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -21,24 +21,27 @@ from dashboard.services.evaluations import ResultSet
 from dashboard.services.studies import Case
 
 
-def stored_report(case: Case, card: Card) -> Report | None:
-    """A bundle's report of a held-out study; None where none is kept of this content of both, or in this precision.
+def stored_reports(case: Case, cards: Sequence[Card]) -> dict[str, Report]:
+    """Bundles' reports of a held-out study, by name; those that are kept of this content of both, in this precision.
 
-    It has its words, and no attention: whoever asks where a word comes from needs the report that the model writes.
+    They have words and no attention: whoever asks where a word comes from needs the report that the model writes.
     """
-    if settings.precision() != "fp32":
-        return None
-    results = _results(card.family)
-    if results is None or results.content.get("made_of", {}).get(card.name) != hash_of(card.made_of):
-        return None
-    if case.source == sources.UPLOAD or evaluations.source_of(results) != case.source:
-        return None
-    if not results.reports.is_file():  # scores without the reports that they are of
-        return None
-    text = _texts(str(results.reports), results.reports.stat().st_mtime_ns).get(case.study.study_id, {}).get(card.name)
-    if not text:
-        return None
-    return Report(text, tuple(tokenize(text)), float("nan"), finished=text.endswith("."))
+    if settings.precision() != "fp32" or case.source == sources.UPLOAD:
+        return {}
+    found: dict[str, Report] = {}
+    for family in dict.fromkeys(card.family for card in cards):
+        results = _results(family)
+        if results is None or evaluations.source_of(results) != case.source:
+            continue
+        if not results.reports.is_file():  # scores without the reports that they are of
+            continue
+        texts = _texts(str(results.reports), results.reports.stat().st_mtime_ns).get(case.study.study_id, {})
+        made_of = results.content.get("made_of", {})
+        for card in cards:
+            text = texts.get(card.name)
+            if card.family == family and text and made_of.get(card.name) == hash_of(card.made_of):
+                found[card.name] = Report(text, tuple(tokenize(text)), float("nan"), finished=text.endswith("."))
+    return found
 
 
 def measured(family: str) -> Mapping[str, float]:

@@ -77,6 +77,7 @@ PAGES = {
     "results-seeds": "results?view=Runs+and+seeds",
     "results-trust": "results?view=Sentences+to+trust",
     "detection": "detection?place=right&extent=1.00",
+    "detection-real": "detection?detected=Pleural+Effusion+in+real+films+%28Open-i%29&place=left&extent=0.57",
     "about": "about",
 }
 SIZES = ((1440, 900), (390, 844))
