@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from core.reviews.database import Database, check_text
-from core.reviews.role import Role
+from core.reviews.role import Role as Role
 from core.reviews.rubrics import ReviewError
 from core.reviews.schema import users
 
