@@ -107,8 +107,31 @@ def junk(world: World) -> list[Any]:
     ]  # fmt: skip
 
 
+def well_formed(world: World, draw: random.Random, number: int) -> dict[str, Any]:
+    """A change as a reader makes it, of somebody else's screen."""
+    mark = {"kind": "error", "report": "A", "value": {"error": "omission", "significant": True}}
+    change = draw.choice(
+        [
+            {"do": "mark", "mark": mark, "slot": "", "version": 0},
+            {"do": "annotate", "version": 1, "fields": {"comment": "mine"}},
+            {"do": "time", "seconds": 30.0},
+            {"do": "undo"},
+            {"do": "open"},
+        ]
+    )
+    screen = draw.choice(world.others)
+    return {
+        "tick": "t",
+        "at": screen,
+        "want": world.others,
+        "change": {"key": f"w{number}", "screen": screen, **change},
+    }
+
+
 def forged(world: World, draw: random.Random, number: int) -> dict[str, Any]:
-    """A request as the reading page could send it, with anything in it."""
+    """A request as the reading page could send it: right but for whose screen it is, or with anything in it."""
+    if number % 3 == 0:
+        return well_formed(world, draw, number)
     odd, every = junk(world), [*world.own, *world.others]
     one = draw.choice
     value = {"error": "omission", "significant": True}
