@@ -27,7 +27,7 @@ from core.reviews.verification import verify
 from core.types import CXRLensError
 from dashboard.reviews.reading import respond
 from tests.attacks import Tally
-from tests.attacks.damage import HOSTILE
+from tests.attacks.damage import HOSTILE, spread
 from tests.conftest import ROOT
 from tests.review_cases import ANNA, BORIS, RITA, error, fill, name_on, screens_of, session
 from tests.served import serving
@@ -234,7 +234,7 @@ HEADERS: tuple[Mapping[str, str], ...] = (
 
 
 def over_http(port: int) -> Iterator[tuple[str, Callable[[], bool]]]:
-    """(name, request) of all paths, methods and headers, without end; the first have each path and each header."""
+    """(name, request) of all paths, each with all headers, by each method in turn."""
     for path, (method, headers) in itertools.product(PATHS, zip(itertools.cycle(METHODS), HEADERS * 4, strict=False)):
         name = f"{method} {path[:60]} {dict(headers)}"
 
@@ -378,8 +378,7 @@ def attack_server(tally: Tally, world: World, http_count: int, sockets: int, rea
     try:
         with serving(command, ROOT, log, **own) as (port, _):
             before = world.count()
-            every = list(over_http(port))
-            for name, ask in every[:: max(1, len(every) // http_count)][:http_count]:
+            for name, ask in spread(list(over_http(port)), http_count):
                 tally.attempt(name, ask)
             for name, ask in over_sockets(world, port, sockets):
                 tally.attempt(name, ask)
