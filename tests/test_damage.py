@@ -21,7 +21,7 @@ from core.rows import damaged, sums_of
 from core.types import VisualTokens
 from tests import needs
 from tests.app_pages import APP, words_on
-from tests.attacks import Tally, bundles, caches, files
+from tests.attacks import Tally, bundles, caches, files, kills, requests
 from tests.attacks.__main__ import KINDS
 from tests.attacks.damage import OF_ANY, OF_JSON
 from tests.conftest import BUNDLES
@@ -121,6 +121,20 @@ def test_damaged_maps_checkpoints_and_stages_are_made_anew(tmp_path: Path, monke
     caches.attack_maps(tally, tmp_path / "maps")
     caches.attack_checkpoints(tally, tmp_path / "checkpoints")
     caches.attack_stages(tally, tmp_path / "stages")
+    right(tally)
+
+
+def test_forged_requests_let_nobody_in(tmp_path: Path) -> None:
+    tally, world = Tally("requests"), requests.make(tmp_path)
+    requests.attack_pages(tally, world, 60)
+    world.database.close()
+    right(tally)
+
+
+def test_killed_writers_leave_what_is_whole(tmp_path: Path) -> None:
+    tally = Tally("kills")
+    for kind in ("files", "folders", "stages", "checkpoints"):
+        kills.attack(tally, kind, tmp_path / kind, 4)
     right(tally)
 
 

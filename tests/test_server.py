@@ -7,6 +7,7 @@ import hashlib
 import socket
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from core.reviews.local_key import local_address
 from core.types import CXRLensError
 from dashboard.guard import policy
 from dashboard.server import refusal_of
+from dashboard.services import bundles
 from tests.conftest import ROOT
 from tests.served import listens_elsewhere, messages, serving
 from training.commands.dashboard import command, review_address
@@ -198,3 +200,23 @@ def test_the_review_page_opens_by_the_address_that_is_printed(monkeypatch: pytes
     assert review_address([]).endswith(local_address(8800))
     monkeypatch.setenv("CXR_KEY", str(tmp_path / "key" / "inside a file"))
     assert "Name a file that you can write with CXR_KEY" in review_address([])
+
+
+def test_many_tabs_of_one_user_are_one_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    who, order = threading.local(), list[str]()
+    monkeypatch.setattr(bundles, "_user", lambda: who.name)
+
+    def ask(name: str) -> None:
+        who.name = name
+        with bundles.inference():
+            order.append(name)
+
+    who.name = "holder"
+    asking = [threading.Thread(target=ask, args=(name,)) for name in "aaaaaaaab"]
+    with bundles.inference():
+        for each in asking:
+            each.start()
+        time.sleep(0.2)  # all wait
+    for each in asking:
+        each.join()
+    assert sorted(order) == list("aaaaaaaab") and order.index("b") <= 2

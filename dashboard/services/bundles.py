@@ -10,6 +10,7 @@ import gc
 import hashlib
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -213,11 +214,24 @@ def _inference_lock() -> threading.Lock:
     return threading.Lock()
 
 
+@st.cache_resource(show_spinner=False)
+def _turns() -> defaultdict[str, threading.Lock]:
+    return defaultdict(threading.Lock)
+
+
 @contextmanager
 def inference() -> Iterator[None]:
-    """Hold the lock that guards the shared models."""
-    with _inference_lock():
+    """Hold the lock that guards the shared models.
+
+    What one user asks for at once, in many tabs, waits for its own turn first: all of it is one among the others.
+    """
+    with _turns()[_user()], _inference_lock():
         yield
+
+
+def _user() -> str:
+    """Who is signed in on a server; on one's own machine everybody is one."""
+    return str(st.user.get("email") or "")
 
 
 def helpers() -> Helpers:

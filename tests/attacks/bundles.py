@@ -132,6 +132,11 @@ OF_CARDS: dict[str, Damage] = {
 """Damage to a card that keeps its form."""
 
 
+def _with_a_space(path: Path) -> None:
+    """The same content, in another file: only its hash tells."""
+    path.write_bytes(path.read_bytes() + b" ")
+
+
 def attacks(most: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
     """(name, what it does to a folder of bundles): ``most`` changes of single values of a card, and all others."""
     for of, where in (("card", f"{NAME}/card.json"), ("card of a shared encoder", f"shared/{SHARED}/card.json")):
@@ -150,6 +155,7 @@ def attacks(most: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
                 reseal(folder / NAME)
 
             yield f"{file}, {name}, with its hash", sealed
+        yield f"{file}, a space more", lambda folder, file=file: _with_a_space(folder / NAME / file)  # type: ignore[misc]
     for name, damage in OF_WEIGHTS.items():
 
         def weights(folder: Path, damage: Damage = damage) -> None:
@@ -193,7 +199,13 @@ def use(folder: Path) -> bool:
         raise refused
     if problems:
         raise CXRLensError(next(iter(problems.values())))
-    return True
+    return all(_is_sealed(folder / name) for name in names)
+
+
+def _is_sealed(folder: Path) -> bool:
+    """Whether all files are those whose hashes the card has: what is another must not have come through."""
+    hashes = json.loads((folder / "card.json").read_text("utf-8"))["sha256"]
+    return all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == right for name, right in hashes.items())
 
 
 def run(folder: Path, most: int) -> Tally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -182,17 +182,17 @@ OF_CHAINS: Mapping[str, Edit] = {
 }
 
 
-def attack_rows(tally: Tally, location: str | Path, kept: tuple[str, ...], without: str = "") -> None:
+def attack_rows(tally: Tally, location: str | Path, kept: tuple[str, ...], without: Sequence[str] = ()) -> None:
     """Edit rows, each in a transaction that is taken back.
 
     Args:
-        without: edits that have this in their name are left out.
+        without: edits that have one of these in their name are left out.
     """
     database = Database(location)
     with database.read() as connection:
         expected = rows_in(connection)
         every = [*edits(connection), *OF_CHAINS.items()]
-    for name, edit in [each for each in every if not without or without not in each[0]]:
+    for name, edit in [each for each in every if not any(part in each[0] for part in without)]:
 
         def use(edit: Edit = edit) -> bool:
             with database.engine.connect() as connection:

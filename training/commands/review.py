@@ -28,10 +28,10 @@ from training.options import (
 )
 
 if TYPE_CHECKING:
-    from core.reviews.backup import Verified
     from core.reviews.database import Database
     from core.reviews.design import Case, Design
     from core.reviews.store import Actor
+    from core.reviews.verification import Verified
     from core.studies.source import Source
     from core.types import FloatImage
 
