@@ -47,27 +47,9 @@ def get_ready() -> None:
     """Read the modules of the first page, torch not among them, and the texts of its studies; then the rest."""
     for name in FIRST_PAGE:
         importlib.import_module(name)
-    read_first_studies()
+    importlib.import_module("dashboard.services.first_studies").read_them()
     for name in LATER:
         importlib.import_module(name)
-
-
-def read_first_studies() -> None:
-    """Write the texts of the studies that the first page lists, and mark some: what comes of both is kept."""
-    from core.labels.rules import label_report
-    from core.types import CXRLensError
-    from dashboard.services import sources
-
-    try:
-        source = sources.source(next(iter(sources.catalogue().specs)))
-        texts = [source.study(study_id).findings for study_id in source.ids("test")]
-    except CXRLensError:  # the page says it
-        return
-    for text in texts[:_MARKED]:
-        label_report(text)  # the expressions of rules are compiled when they are first used
-
-
-_MARKED = 12  # ours: reports; with them most of the rules that a report needs are there
 
 
 if __name__ == "__main__":
