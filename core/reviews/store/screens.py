@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from core.reviews.database import Database
+from core.reviews.role import Role
 from core.reviews.rubric_library import rubric_of
 from core.reviews.rubrics import Mark, ReviewError, Rubric
 from core.reviews.schema import AnyRow, cases, marks, screens, sessions
-from core.reviews.store.actors import Actor, Role, not_there, require_role
+from core.reviews.store.actors import Actor, not_there, require_role
 
 ScreenState = Literal["pending", "done", "skipped"]
 
