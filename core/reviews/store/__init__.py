@@ -3,11 +3,11 @@
 Each function takes an `Actor` and asks the database again what that actor may do; a reader reaches own screens only.
 """
 
+from core.reviews.role import Role
 from core.reviews.store.actors import (
     NO_ROLE,
     Actor,
     NotAllowedError,
-    Role,
     actor,
     enrol,
     first_admin,

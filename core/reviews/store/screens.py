@@ -13,10 +13,11 @@ from sqlalchemy.engine import Connection
 from core.config import from_dict
 from core.reviews.database import Database
 from core.reviews.practice import Feedback, Practice, feedback
+from core.reviews.role import Role
 from core.reviews.rubric_library import rubric_of
 from core.reviews.rubrics import Mark, ReviewError, Rubric
 from core.reviews.schema import AnyRow, cases, is_practice, marks, screens, sessions
-from core.reviews.store.actors import Actor, Role, not_there, require_role, require_session
+from core.reviews.store.actors import Actor, not_there, require_role, require_session
 from core.reviews.store.sittings import require_sitting, sittings_of
 
 ScreenState = Literal["pending", "done", "skipped"]

@@ -89,7 +89,8 @@ def prepare(film: FloatImage) -> Prepared:
     inside = space > 0.5
     tissue = _soft_tissue(chest, near)
     # The mean of lung around each place, without heart and diaphragm beside it.
-    lung = space * smoothstep((tissue - near) / np.float32(0.6 * max(tissue - np.median(near[inside]), 0.1)))
+    darker = max(tissue - float(np.median(near[inside])), 0.1)
+    lung: Values = space * smoothstep((tissue - near) / np.float32(0.6 * darker))
     mean = blurred(lung * logits, _LUNG) / np.maximum(blurred(lung, _LUNG), np.float32(1e-3))
     air = np.maximum(tissue - np.maximum(mean, blurred(logits, _EDGES)), 0) * space
     vessels = blurred(logits, _GRAIN) - blurred(logits, _VESSELS)
