@@ -190,7 +190,8 @@ def test_film_and_reference_come_before_what_takes_long_to_read() -> None:
 def test_texts_of_the_first_page_are_read_before_a_reader_comes() -> None:
     code = (
         "from core.labels import rules; from core.studies.phantom import source; "
-        "from dashboard.services import first_studies; first_studies.read_them(); kept = rules._remembered.cache_info(); study = source.PhantomSource(2000, 0); "
+        "from dashboard.services import first_studies; first_studies.read_them(); "
+        "kept = rules._remembered.cache_info(); study = source.PhantomSource(2000, 0); "
         "rules.label_report(study.study(study.ids('test')[0]).findings); "
         "assert source._script.cache_info().hits and rules._remembered.cache_info().misses == kept.misses"
     )
