@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import IntEnum, auto
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,8 +61,8 @@ class Rules:
         numbers: (V,) what is a number.
         point: (V,) the full stop, which after a number may be a decimal point.
         short: the short sentences that may be written, each as one number.
-        forbidden: (places, V), on the search's device: what is not written at each `Place`.
-        never: (V,), what is written at none.
+        costs: (places, V), on the search's device, taken from log-probabilities at each `Place`: infinity for what is
+            not written there, the penalty of END.
     """
 
     def __init__(
@@ -105,7 +106,16 @@ class Rules:
             places[Place.REPORT] |= ~self.words
             places[Place.SENTENCE] |= ~(self.words | end | planned)
             places[Place.PLANNED] |= ~(self.words | end)
-        self.never, self.forbidden = (torch.from_numpy(each).to(device) for each in (never, places))
+        costs = np.where(places, np.inf, np.where(ids == END, config.end_penalty, 0.0)).astype(np.float32)
+        self.costs = torch.from_numpy(costs).to(device)
+
+
+@lru_cache(maxsize=32)
+def rules_of(
+    config: GenerateConfig, vocabulary: Vocabulary | None, size: int, device: torch.device, *, plans: bool
+) -> Rules:
+    """`Rules`, whose tables are made once for all searches that have them in common."""
+    return Rules(config, vocabulary, size, device, plans=plans)
 
 
 def _number(ids: Sequence[int], size: int) -> int:
@@ -159,30 +169,28 @@ class Written:
         self.ids[row, -1 - words : -1] = PAD
 
     def forbid(self, log_probabilities: Tensor) -> Tensor:
-        """Log-probabilities (rows, V), with -inf for what a row may not write next."""
+        """Log-probabilities (rows, V) less what each word costs: all, for what a row may not write next. In place."""
         rules = self.rules
-        if not self.follows_sentences:
-            return log_probabilities.masked_fill(rules.never, -math.inf)
-        forbidden = rules.never
-        if rules.min_words:
-            forbidden = rules.forbidden[torch.from_numpy(self._places()).to(log_probabilities.device)]
-        ruled = log_probabilities.masked_fill(forbidden, -math.inf)
+        if not rules.min_words:
+            ruled = log_probabilities.sub_(rules.costs[Place.ANYWHERE])
+        else:
+            places = torch.from_numpy(self._places()).to(log_probabilities.device)
+            ruled = log_probabilities.sub_(rules.costs.index_select(0, places))
         rows, words = self._repeats()
         if len(rows):
             ruled[torch.from_numpy(rows), torch.from_numpy(words)] = -math.inf
-        elif not rules.min_words:
-            return ruled
-        stuck = ruled.amax(1).isneginf()
-        if stuck.any():
-            ruled[stuck] = log_probabilities[stuck].masked_fill(rules.never, -math.inf)
         return ruled
 
-    def follow(self, rows: Tensor, words: Tensor) -> None:
+    def give_way(self, log_probabilities: Tensor) -> Tensor:
+        """What is left where `forbid` leaves nothing: all but what is never written."""
+        return log_probabilities.sub_(self.rules.costs[Place.ANYWHERE])
+
+    def follow(self, rows: Ids, words: Ids) -> None:
         """Go on with hypotheses ``rows`` (R,), each of which wrote one of ``words`` (R,)."""
         if not self.follows_sentences:
             return
-        rules, step, written = self.rules, self.ids.shape[1], words.cpu().numpy()
-        self._go_on(rows.cpu().numpy())
+        rules, step, written = self.rules, self.ids.shape[1], words
+        self._go_on(rows)
         # A point after a number was a full stop if no number follows.
         over = rules.point[self.last] & rules.numbers[self.before] & ~rules.numbers[written]
         ends = rules.ends[written] & ~(rules.point[written] & rules.numbers[self.last])
