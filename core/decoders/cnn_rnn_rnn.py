@@ -304,7 +304,7 @@ class HierarchicalDecoder(Decoder):
 
     def step(self, ids: Tensor, state: HierarchicalState) -> tuple[Tensor, HierarchicalState]:
         """Read one more word or boundary (rows,); returns logits (rows, V) with the planner's decisions applied."""
-        weights, models, studies = state.weights, len(state.weights.embedding), len(state.image)
+        weights, models, studies = state.weights, state.weights.embedding.shape[0], state.image.shape[0]
         boundary = _is_boundary(ids)
         begins = boundary.unsqueeze(1)
         sentence = state.sentence + boundary
@@ -315,7 +315,7 @@ class HierarchicalDecoder(Decoder):
         plan = (plan + torch.arange(0, studies * most, most, device=plan.device).unsqueeze(1)).flatten()
         before = state.hidden.masked_fill(begins, 0.0).view(models, -1, state.hidden.shape[1])
         x = torch.cat([embedded(ids.masked_fill(boundary, START), weights.embedding), before], dim=2)
-        topic = state.planned.flatten(0, 1).index_select(0, plan).view(models, len(ids) // models, -1)
+        topic = state.planned.flatten(0, 1).index_select(0, plan).view(models, before.shape[1], -1)
         gates = torch.baddbmm(topic, x, weights.reads)
         width = before.shape[2]
         let_in, keep, let_out, look_away = gates[..., : 4 * width].sigmoid().chunk(4, dim=2)

@@ -38,7 +38,7 @@ class Norm(NamedTuple):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(models, rows, width) to the same shape."""
-        normed = functional.layer_norm(x, x.shape[-1:], eps=self.epsilon)
+        normed = torch.layer_norm(x, x.shape[-1:], None, None, self.epsilon)
         return torch.addcmul(self.shift, normed, self.scale)
 
 

@@ -276,16 +276,17 @@ class TransformerDecoder(Decoder):
         """Read one more word (rows,); returns logits (rows, V) and the new state."""
         words, weights = state.words.read(), state.weights
         studies, _, beams, _ = words.own.shape
-        heads = state.memory[0][0].shape[1]
+        heads, mask = state.memory[0][0].shape[1], words.mask
         x = self.embed.placed(embedded(ids, weights.embedding), words.length - 1)
         for index, layer in enumerate(weights.layers):
             joint = layer.words(x).view(studies, beams, 3, heads, -1).permute(2, 0, 3, 1, 4)
             keys, values = words.add(index, joint[1:])
-            mixed = functional.scaled_dot_product_attention(joint[0], keys, values, attn_mask=words.mask)
+            mixed = functional.scaled_dot_product_attention(joint[0], keys, values, attn_mask=mask)
             x = layer.words_norm(x + layer.words_out(mixed.transpose(1, 2).reshape(x.shape)))
             x = self.layer_type.joined(layer, x, _seen(layer, x, state.memory[index], state.missing, studies))
             x = layer.norm(x + layer.outer(layer.inner(x).relu_()))
-        return weights.output(x).flatten(0, 1), replace(state, words=words)
+        new = TransformerState(weights, words, state.memory, state.missing)
+        return weights.output(x).flatten(0, 1), new
 
     def _layers(self) -> list[CrossLayer]:
         return list(self.layers)  # type: ignore[arg-type]
@@ -299,7 +300,7 @@ def _seen(layer: LayerWeights, x: Tensor, memory: KeysValues, missing: Tensor | 
     """What rows x (models, rows, width) see at each level of the memory: (models, levels, rows, width), normed."""
     models, rows, width = x.shape
     keys, values = memory
-    heads, levels, of_model = keys.shape[1], len(keys) // studies, studies // models
+    heads, levels, of_model = keys.shape[1], keys.shape[0] // studies, studies // models
     query = layer.query(x).view(studies, 1, -1, heads, width // heads).expand(-1, levels, -1, -1, -1)
     query = query.flatten(0, 1).transpose(1, 2)
     mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=missing)
