@@ -57,6 +57,8 @@ def three(kind: str, vocabulary: Vocabulary) -> list[Decoder]:
         made = build_decoder(name, "tiny", token_width=width, vocabulary_size=len(vocabulary), **changes).eval()
         with torch.no_grad():
             made.output.weight.mul_(4)
+            if made.sentences:
+                made.to_stop.bias.fill_(9.0 if seed else -9.0)
         decoders.append(made)
     return decoders
 
