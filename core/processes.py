@@ -1,4 +1,4 @@
-"""In: a number of processes. Out: a pool of them that ends with the work, or with whoever asked, however that ends."""
+"""In: a number of processes. Out: a pool of them that ends with whoever asked, however that ends."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from typing import Any
+
+_LOOK = 1.0
+"""Seconds between two looks at whether the process that asked still runs."""
 
 
 @contextmanager
@@ -40,8 +45,42 @@ def worker_pool(
         pool.shutdown(cancel_futures=True)
 
 
+def lasting_pool(processes: int, *, idle: float, begin: tuple[Any, ...]) -> Any:
+    """A pool for a server, whose processes start when there is work, and end when there was none for a while.
+
+    Of loky, not of the standard library, whose processes would run the script that this one shows (Streamlit puts the
+    page that runs in the place of the main module) and never end before the pool does.
+
+    Args:
+        processes: at most.
+        idle: seconds without work after which a process ends.
+        begin: a function of a module and its arguments, called in each process before its first task.
+
+    Returns:
+        loky's ``ProcessPoolExecutor``, with ``submit`` and ``shutdown`` as the standard library's.
+    """
+    from joblib.externals.loky.process_executor import (  # type: ignore[import-untyped]
+        ProcessPoolExecutor as LokyExecutor,
+    )
+
+    return LokyExecutor(processes, timeout=idle, initializer=_begin_lasting, initargs=(os.getpid(), *begin))
+
+
 def _nothing() -> None:
     pass
+
+
+def _begin_lasting(parent: int, begin: Callable[..., None], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    begin(*arguments)
+
+
+def _leave_with(parent: int) -> None:
+    """As `_leave_with_parent`; of loky's processes Python does not know the parent."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os._exit(1)
 
 
 def _begin(begin: Callable[[], None]) -> None:

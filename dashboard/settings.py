@@ -34,6 +34,13 @@ def threads() -> int:
     return max(int(os.environ.get("CXR_THREADS") or 1), 1)
 
 
+def helpers() -> int:
+    """Processes that write reports beside the server's own: CXR_HELPERS, or as many as it leaves cores."""
+    if os.environ.get("CXR_HELPERS"):
+        return max(int(os.environ["CXR_HELPERS"]), 0)
+    return max((os.cpu_count() or 1) // threads() - 1, 0)
+
+
 def paper_tables() -> Path:
     """Folder of the paper's tables as CSV."""
     return paths.PAPER

@@ -132,8 +132,15 @@ def test_pack_puts_16_bit_pixels_and_overlays_where_the_browser_looks_for_them()
     assert (header["width"], header["height"], header["levels"]) == (3, 2, 4095)
     values = np.frombuffer(blob, "<u2", 6, 4 + length)
     assert values.tolist() == [0, 2048, 4095, 1024, 4095, 0]  # out of range is cut, not wrapped
-    assert list(blob[4 + length + 12 :]) == [255, 0]
+    assert list(blob[4 + length + 12 :]) == [0b10000000]  # a mask is bits
     assert header["overlays"][0]["place"] == [0, 0, 0.5, 1]
+
+
+def test_pack_puts_levels_that_fit_a_byte_into_one() -> None:
+    heat = Overlay("x", "Map", "heat", np.array([[0.5]]))
+    blob = pack(np.array([[0.0, 0.5, 1.0]], dtype=np.float32), study="a", bits=8, overlays=[heat])
+    length = int.from_bytes(blob[:4], "little")
+    assert list(blob[4 + length :]) == [0, 128, 255, 128]
 
 
 def test_pack_sends_the_files_own_values_and_window_where_there_are_more_than_are_seen() -> None:

@@ -83,3 +83,40 @@ def test_each_process_begins_as_it_is_told_and_results_come_in_order() -> None:
     with worker_pool(2, start=None, begin=begin) as pool:
         assert list(pool.map(os.getenv, ["BEGUN"] * 4)) == ["yes"] * 4
         assert list(pool.map(abs, [-3, 2, -1])) == [3, 2, 1]
+
+
+LASTING = """
+import sys, time
+from pathlib import Path
+from core.processes import lasting_pool
+from tests.test_processes import mark
+Path(sys.argv[1], "main").open("a").write("ran ")
+pool = lasting_pool(1, idle=float(sys.argv[2]), begin=(mark, sys.argv[1]))
+pool.submit(str).result()
+time.sleep(600)
+"""
+
+
+def mark(folder: str) -> None:
+    Path(folder, str(os.getpid())).touch()
+
+
+@pytest.mark.parametrize("idle", [600.0, 0.5])
+def test_a_lasting_process_ends_with_its_parent_or_without_work_and_never_runs_its_script(
+    tmp_path: Path, idle: float
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(LASTING)  # not guarded by __name__, as a page of Streamlit is not
+    (folder := tmp_path / "marks").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    server = subprocess.Popen([sys.executable, script, folder, str(idle)], env=environment)
+    try:
+        until(lambda: len(list(folder.glob("[0-9]*"))) == 1, "the process never began")
+        worker = psutil.Process(int(next(folder.glob("[0-9]*")).name))
+        if idle > 1:
+            server.kill()
+            server.wait()
+        until(lambda: not worker.is_running() or worker.status() == "zombie", "it works on")
+    finally:
+        server.kill()
+    assert (folder / "main").read_text() == "ran "

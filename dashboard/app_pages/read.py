@@ -37,7 +37,6 @@ from dashboard.read.others import (
     without_region,
 )
 from dashboard.read.questions import (
-    SLICE,
     Work,
     compute,
     cover_of,
@@ -47,7 +46,7 @@ from dashboard.read.questions import (
     show_region,
     write_without,
 )
-from dashboard.services import bundles, explanations, filters, reports, sources, studies
+from dashboard.services import bundles, explanations, filters, reports, sources, studies, turns
 from dashboard.services.explanations import Box
 from dashboard.services.reports import Reading
 from dashboard.services.studies import Case
@@ -369,8 +368,10 @@ def write_some(case: Case, waiting: Sequence[Card]) -> None:
         # Kept from run to run: begun anew, it would encode the image again.
         image, begun, writing, alone = case.key, names, reports.read(case, waiting), threading.Lock()
         st.session_state[session.WRITING] = image, begun, writing, alone
+    if told := turns.told(case):
+        st.caption(told)
     with alone:  # a run that a click has ended may still be at it
-        end = time.monotonic() + SLICE
+        end = time.monotonic() + turns.slice_of(case)
         for _ in writing:
             # Whoever asks the session lets a click, or what is typed, end this run: not a second later, after a report.
             if session.WRITING not in st.session_state or time.monotonic() > end:

@@ -24,6 +24,10 @@ _COMPONENT = st.components.v2.component(
 )
 
 
+_BYTE = 255
+"""The most that a byte holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Overlay:
     """Something to lay over the image.
@@ -57,8 +61,9 @@ def pack(
 ) -> bytes:
     """Pack image and overlays for the browser.
 
-    Layout: header length (uint32), header (JSON, padded with spaces to a multiple of 4), pixels (uint16), then each
-    overlay's values (uint8), all little-endian.
+    Layout: header length (uint32), header (JSON, padded with spaces to a multiple of 4), pixels (uint8 where "levels"
+    fit, else uint16), then each overlay's values, all little-endian: uint8, or for a mask bits, the first of a byte
+    its highest.
 
     Args:
         pixels: (H, W), values in [0, 1].
@@ -107,10 +112,17 @@ def pack(
     parts = [
         len(header).to_bytes(4, "little"),
         header,
-        sent.astype("<u2").tobytes(),
+        sent.astype(np.uint8 if levels <= _BYTE else "<u2").tobytes(),
+        *(_sent(overlay) for overlay in overlays),
     ]
-    parts += [np.round(np.clip(o.values.astype(np.float32), 0, 1) * 255).astype(np.uint8).tobytes() for o in overlays]
     return b"".join(parts)
+
+
+def _sent(overlay: Overlay) -> bytes:
+    if overlay.kind == "mask":
+        return np.packbits(overlay.values.astype(bool)).tobytes()
+    values: npt.NDArray[np.uint8] = np.round(np.clip(overlay.values.astype(np.float32), 0, 1) * _BYTE).astype(np.uint8)
+    return values.tobytes()
 
 
 def viewer(

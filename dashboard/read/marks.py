@@ -10,8 +10,7 @@ import streamlit as st
 
 from core.types import CXRLensError
 from dashboard.read.others import OutsideReading
-from dashboard.read.questions import SLICE
-from dashboard.services import bundles, sentence_trust
+from dashboard.services import bundles, sentence_trust, turns
 from dashboard.services.reports import Reading
 from dashboard.services.sentence_trust import Marks
 from dashboard.services.studies import Case
@@ -87,7 +86,7 @@ def _in_words(share: float) -> str:
 
 def measure_some(case: Case, waiting: Sequence[Reading]) -> None:
     """Measure sentences for a moment, then draw the page again with their marks."""
-    end = time.monotonic() + SLICE
+    end = time.monotonic() + turns.slice_of(case)
     for reading in waiting:
         try:
             sentence_trust.measure(case, reading)

@@ -19,7 +19,7 @@ from dashboard.components.trust import verdict
 from dashboard.components.viewer import Panel
 from dashboard.plain import plain, plain_message
 from dashboard.read.filter_words import strongest
-from dashboard.services import bundles, explanations, filters, systems
+from dashboard.services import bundles, explanations, filters, systems, turns
 from dashboard.services.explanations import Box, Choice, Question
 from dashboard.services.studies import Case
 
@@ -34,7 +34,6 @@ NO_PLACE = (
 WAYS = (
     "Attention: where the model looked. All others: what the words depend on. What was measured to point best is first."
 )
-SLICE = 1.0  # seconds of writing between two drawings
 
 
 # ------------------------------------------------------------------------------------------------------------- words
@@ -280,7 +279,7 @@ def show_region() -> None:
 
 def write_without(case: Case, unknown: Sequence[Card], region: Box, place: DeltaGenerator) -> None:
     """Write reports without the region for a moment, then draw the page again with them."""
-    end = time.monotonic() + SLICE
+    end = time.monotonic() + turns.slice_of(case)
     what = "Writing the reports with the area covered"
     bar = place.progress(0.0, text=what)
     try:

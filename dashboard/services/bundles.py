@@ -1,6 +1,7 @@
 """In: the folder of bundles. Out: their cards by family, loaded models, and the lock that guards them.
 
-Models are shared by all sessions, so one lock guards inference.
+Models are shared by all sessions, so one lock guards inference in this process. Where several readers wait, reports are
+also written by processes beside it (``helpers``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from core.bundles.card import Card, no_bundle
+from core.bundles.helpers import Helpers
 from core.bundles.library import BundleLibrary
 from core.devices import Precision
 from core.files import hash_of
@@ -46,8 +48,13 @@ class _Catalogue:
     library: BundleLibrary
     cards: Mapping[str, Mapping[tuple[str, str], Card]]  # by family
     problems: Mapping[str, str]
+    helpers: Helpers
     broken: dict[str, str] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
+
+    def release(self) -> None:
+        """Let its processes go."""
+        self.helpers.end()
 
 
 def _catalogue() -> _Catalogue:
@@ -62,7 +69,7 @@ def _stamp(folder: str) -> str:
     return hashlib.sha256(repr([(str(path), path.stat().st_mtime_ns) for path in files]).encode()).hexdigest()
 
 
-@st.cache_resource(max_entries=1, show_spinner=False)
+@st.cache_resource(max_entries=1, show_spinner=False, on_release=_Catalogue.release)
 def _read_catalogue(folder: str, stamp: str, device: str, precision: Precision) -> _Catalogue:
     library = BundleLibrary(Path(folder), device, precision)
     problems = {name: without_folder(message) for name, message in library.problems().items()}
@@ -76,7 +83,7 @@ def _read_catalogue(folder: str, stamp: str, device: str, precision: Precision) 
     }
     if not cards and not problems:
         problems["No bundles"] = without_folder(str(no_bundle(Path(folder))))
-    return _Catalogue(library, cards, problems)
+    return _Catalogue(library, cards, problems, Helpers(Path(folder), device, precision, settings.helpers()))
 
 
 def without_folder(message: str) -> str:
@@ -213,6 +220,11 @@ def inference() -> Iterator[None]:
         yield
 
 
+def helpers() -> Helpers:
+    """Processes that write reports beside this one, with the bundles of the folder as it is now."""
+    return _catalogue().helpers
+
+
 def load_models(names: Sequence[str]) -> list[ReportModel]:
     """Load bundles by name, in this order.
 
@@ -238,8 +250,13 @@ def open_model(card: Card) -> ReportModel:
     try:
         return catalogue.library.load(card.name)
     except CXRLensError as error:
-        catalogue.broken[card.name] = without_folder(str(error))
-        raise CXRLensError(catalogue.broken[card.name]) from error
+        raise CXRLensError(note_broken(card.name, error)) from error
+
+
+def note_broken(name: str, error: CXRLensError) -> str:
+    """Remember that a bundle cannot be loaded; returns what is said of it."""
+    told = _catalogue().broken[name] = without_folder(str(error))
+    return told
 
 
 def cluster_texts(card: Card) -> ClusterTexts | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import streamlit as st
@@ -14,7 +15,7 @@ from core.labels.compare import Outcome, compare
 from core.labels.rules import LabeledReport, label_report
 from core.text import is_removed, word_spans
 from core.types import CXRLensError, Report
-from dashboard.services import bundles, studies
+from dashboard.services import bundles, studies, turns
 from dashboard.services.studies import Case
 
 MAX_REPORTS = 5_000  # kept in memory; a few kilobytes each
@@ -75,21 +76,43 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
     if not missing:
         return
 
+    by_name = {card.name: card for card in missing}
+
+    def keep(name: str, report: Report) -> None:
+        kept.put((case.key, bundles.bundle_key(by_name[name])), report)
+
+    for name, report in _write(case, missing, keep):
+        if isinstance(report, Report):
+            keep(name, report)
+            yield name, _reading(case, by_name[name], report)
+        else:
+            yield name, bundles.note_broken(name, report)
+
+
+def _write(
+    case: Case, missing: Sequence[Card], keep: Callable[[str, Report], None]
+) -> Iterator[tuple[str, Report | CXRLensError]]:
+    """Write reports, one after another; what others wait for too may be left to a helper."""
     from core.bundles.inference import write_reports  # brings torch; pages without inference stay quick
 
-    by_name = {card.name: card for card in missing}
-    with bundles.inference():
-        models, broken = bundles.open_usable(missing)
-    yield from broken.items()
-    reports = write_reports(models, studies.pixels(case)) if models else iter(())
-    while True:
-        with bundles.inference():  # a step at a time: a reader who leaves the page must not keep the lock
-            step = next(reports, None)
-        if step is None:
-            return
-        name, report = step
-        kept.put((case.key, bundles.bundle_key(by_name[name])), report)
-        yield name, _reading(case, by_name[name], report)
+    line, waiting = turns.line(), {card.name: card for card in missing}
+    reports: Iterator[tuple[str, Report | CXRLensError]] | None = None
+    while waiting:
+        answer = turns.answer_beside(case, list(waiting.values()), keep)
+        written = None if answer is None else turns.hear(answer)
+        if written is not None:
+            yield from written.items()
+            break
+        with line.turn(case.key), bundles.inference():
+            # A step at a time: a reader who leaves the page must not keep the lock.
+            if reports is None:
+                models, broken = bundles.open_usable(list(waiting.values()))
+                told = [(name, CXRLensError(message)) for name, message in broken.items()]
+                reports = chain(told, write_reports(models, studies.pixels(case)) if models else ())
+            name, report = next(reports)
+        waiting.pop(name)
+        yield name, report
+    line.end(case.key)
 
 
 def report_of(case: Case, card: Card) -> Report:

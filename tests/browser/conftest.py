@@ -54,6 +54,12 @@ class Watched:
         """Go to a review page with the key of this machine."""
         self.open(with_key(self.url, path))
 
+    def resize(self, width: int, height: int) -> None:
+        """Make the window so large, as a visitor does or has it; what is drawn anew is there afterwards."""
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.wait_for_timeout(300)
+        self.settle()
+
     def close(self) -> None:
         """Close the page, on which nothing may have gone wrong."""
         self.page.close()
@@ -139,14 +145,11 @@ def guarded(opener: sync_api.Browser | sync_api.BrowserContext, server: Server) 
 
 
 @pytest.fixture
-def watched(browser: sync_api.Browser, server: Server) -> Iterator[Watched]:
-    """A desktop page of its own; the test fails if the console, the page or the server's log shows an error."""
-    yield from guarded(browser, server)
+def watched(context: sync_api.BrowserContext, server: Server) -> Iterator[Watched]:
+    """A desktop page, and what the browser keeps for the tests of its file.
 
-
-@pytest.fixture
-def shared(context: sync_api.BrowserContext, server: Server) -> Iterator[Watched]:
-    """The same, with what the browser keeps for the tests of the file."""
+    The test fails if the console, the page or the server's log shows an error.
+    """
     yield from guarded(context, server)
 
 

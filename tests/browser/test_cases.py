@@ -25,10 +25,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 def test_the_keyboard_goes_through_studies_and_pages_and_fills_a_figure(
-    shared: Watched, context: BrowserContext
+    watched: Watched, context: BrowserContext
 ) -> None:
-    shared.open("cases?case_observation=Pneumothorax")
-    page, rows = shared.page, shared.page.locator(".cases .row")
+    watched.open("cases?case_observation=Pneumothorax")
+    page, rows = watched.page, watched.page.locator(".cases .row")
     expect(rows).to_have_count(8, timeout=60_000)
     names = rows.evaluate_all("rows => rows.map(row => row.getAttribute('aria-label'))")
     rows.first.focus()
@@ -49,8 +49,8 @@ def test_the_keyboard_goes_through_studies_and_pages_and_fills_a_figure(
     expect(rows.last).to_be_focused(timeout=60_000)
     page.keyboard.press("PageDown")
     expect(page.get_by_text("page 2 of")).to_be_visible(timeout=60_000)
-    shared.settle()
-    other = watch(context, shared.url)
+    watched.settle()
+    other = watch(context, watched.url)
     other.page.goto(page.url)
     expect(other.page.get_by_text("page 2 of")).to_be_visible(timeout=60_000)
     expect(other.page.get_by_text("1 chosen")).to_be_visible(timeout=60_000)
@@ -63,16 +63,16 @@ def test_the_keyboard_goes_through_studies_and_pages_and_fills_a_figure(
     other.close()
 
 
-def test_from_a_table_of_results_to_the_reports_to_the_read_page(shared: Watched) -> None:
-    shared.page.goto(f"{shared.url}/results?view=By+observation&observation=Edema&of=FVE+%2B+M2&outcome=missed")
-    shared.page.get_by_role("link", name="All of them on the Cases page").click(timeout=120_000)
-    row = shared.page.locator(".cases .row").first
+def test_from_a_table_of_results_to_the_reports_to_the_read_page(watched: Watched) -> None:
+    watched.page.goto(f"{watched.url}/results?view=By+observation&observation=Edema&of=FVE+%2B+M2&outcome=missed")
+    watched.page.get_by_role("link", name="All of them on the Cases page").click(timeout=120_000)
+    row = watched.page.locator(".cases .row").first
     expect(row.locator("mark[data-outcome=missed]", has_text="Edema")).to_be_visible(timeout=120_000)
-    expect(shared.page.get_by_role("columnheader")).to_have_text(["Study", "Reference", "FVE + M2"])
+    expect(watched.page.get_by_role("columnheader")).to_have_text(["Study", "Reference", "FVE + M2"])
     study = row.locator("a").inner_text()
     row.focus()
-    shared.page.keyboard.press("Enter")
-    expect(shared.page.locator("[data-study]")).to_have_attribute("data-study", study, timeout=60_000)
+    watched.page.keyboard.press("Enter")
+    expect(watched.page.locator("[data-study]")).to_have_attribute("data-study", study, timeout=60_000)
 
 
 def turns(watched: Watched) -> list[float]:
@@ -99,9 +99,9 @@ def turns(watched: Watched) -> list[float]:
 
 
 @pytest.mark.slow  # a speed, not a behaviour: other work on the machine must not fail CI
-def test_a_page_turns_within_half_a_second(shared: Watched, record_property: Any) -> None:
-    shared.open("cases")
-    taken = turns(shared)
+def test_a_page_turns_within_half_a_second(watched: Watched, record_property: Any) -> None:
+    watched.open("cases")
+    taken = turns(watched)
     record_property("page_turn_seconds", taken)
     assert min(taken) <= 0.5, taken  # the best of five: other work may be going on
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import BrowserContext, Locator, expect
 
 from core.observations import CLUSTERS
 from tests.browser.conftest import WAIT, Server, Watched, watch
@@ -86,8 +86,10 @@ def test_a_tile_opens_its_filter_and_filters_that_are_off_are_marked(watched: Wa
     expect(page.get_by_label("Filter Fracture")).to_have_attribute("aria-pressed", "true", timeout=WAIT)
 
 
-def test_the_control_can_be_taken_away_and_a_phone_shows_no_sideways_scroll(browser: Browser, server: Server) -> None:
-    phone = watch(browser, server.url, 390, 844)
+def test_the_control_can_be_taken_away_and_a_phone_shows_no_sideways_scroll(
+    context: BrowserContext, server: Server
+) -> None:
+    phone = watch(context, server.url, 390, 844)
     opened(phone)
     expect(phone.page.locator(".player .bar.untrained")).to_have_count(len(CLUSTERS))
     phone.page.get_by_text("Show untrained filters beside them").click()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from dashboard.services.studies import visible_studies
 from tests.browser.conftest import WAIT, Server, Watched, watch
@@ -73,19 +73,19 @@ PAGES = {
 
 
 @pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
-def test_no_picture_is_distorted(browser: Browser, server: Server, path: str, width: int, height: int) -> None:
+def test_no_picture_is_distorted(context: BrowserContext, server: Server, path: str) -> None:
     ids = list(visible_studies())
-    watched = watch(browser, server.url, width, height)
+    watched = watch(context, server.url)
     watched.open(path.format(two=",".join(ids[:2])))
     page = watched.page
-    page.wait_for_function(f"() => ({MEASURE})().length >= {PAGES[path]}", timeout=WAIT)
-    watched.settle()
-    found = pictures(watched)
-    assert len(found) >= PAGES[path]
-    assert distorted(found) == []
-    page.close()
-    assert watched.errors == []
+    for width, height in ((1440, 900), (390, 844)):
+        watched.resize(width, height)
+        page.wait_for_function(f"() => ({MEASURE})().length >= {PAGES[path]}", timeout=WAIT)
+        watched.settle()
+        found = pictures(watched)
+        assert len(found) >= PAGES[path]
+        assert distorted(found) == []
+    watched.close()
 
 
 def test_a_stretched_picture_would_be_noticed(browser: Browser) -> None:
@@ -104,8 +104,8 @@ def test_a_stretched_picture_would_be_noticed(browser: Browser) -> None:
 
 
 @pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Watched]:
-    watched = watch(browser, server.url)
+def page(context: BrowserContext, server: Server) -> Iterator[Watched]:
+    watched = watch(context, server.url)
     yield watched
     watched.close()
 

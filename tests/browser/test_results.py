@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 
 from tests.browser.conftest import Server, Watched, overhang, watch
 
@@ -66,10 +66,10 @@ def test_slices_and_two_pairs_are_there_and_can_be_saved(watched: Watched) -> No
     expect(watched.page.get_by_text("Choose two different models.")).to_be_visible(timeout=60_000)
 
 
-@pytest.mark.parametrize("view", ["By observation", "Slices", "Two models", "Tables and studies", "Runs and seeds"])
-def test_on_a_phone_nothing_sticks_out(browser: Browser, server: Server, view: str) -> None:
-    watched = watch(browser, server.url, 390, 844)
-    watched.open(f"results?{urlencode({'view': view})}")
-    expect(watched.page.get_by_test_id("stDataFrame").first).to_be_visible(timeout=60_000)
-    assert overhang(watched.page) <= 0
+def test_on_a_phone_nothing_sticks_out(context: BrowserContext, server: Server) -> None:
+    watched = watch(context, server.url, 390, 844)
+    for view in ("By observation", "Slices", "Two models", "Tables and studies", "Runs and seeds"):
+        watched.open(f"results?{urlencode({'view': view})}")
+        expect(watched.page.get_by_test_id("stDataFrame").first).to_be_visible(timeout=60_000)
+        assert overhang(watched.page) <= 0, view
     watched.close()

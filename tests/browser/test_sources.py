@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 
 from tests.app_pages import linked_bundles, needs_bundles
 from tests.browser.conftest import WAIT, Server, Watched, overhang, start_server, watch
@@ -28,8 +28,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def page(browser: Browser, served: Server) -> Iterator[Watched]:
-    watched = watch(browser, served.url)
+def page(context: BrowserContext, served: Server) -> Iterator[Watched]:
+    watched = watch(context, served.url)
     yield watched
     watched.close()
     assert "Traceback" not in served.log.read_text()

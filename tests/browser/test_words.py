@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from dashboard import settings
 from tests import needs
@@ -30,9 +30,9 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def page(browser: Browser, few: Server) -> Iterator[Page]:
+def page(context: BrowserContext, few: Server) -> Iterator[Page]:
     """The Read page with both reports; no error in the end."""
-    watched = watch(browser, few.url)
+    watched = watch(context, few.url)
     watched.page.goto(few.url)
     expect(watched.page.locator("article.card:not(.waiting)")).to_have_count(2, timeout=240_000)
     yield watched.page
@@ -152,10 +152,10 @@ def out_of_sight(page: Page) -> list[str]:
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768), (820, 1180), (390, 844)])
 def test_title_verdict_and_map_stand_in_sight_of_the_word(
-    browser: Browser, few: Server, width: int, height: int
+    context: BrowserContext, few: Server, width: int, height: int
 ) -> None:
     """From a link, then from a click on the last word of the other report."""
-    watched = watch(browser, few.url, width, height)
+    watched = watch(context, few.url, width, height)
     page = watched.page
     page.goto(f"{few.url}/?asked={FVE}&word=4")
     maps(page, 1)
@@ -172,8 +172,8 @@ def test_title_verdict_and_map_stand_in_sight_of_the_word(
     watched.close()
 
 
-def test_one_question_is_one_step_back(browser: Browser, few: Server) -> None:
-    watched = watch(browser, few.url)
+def test_one_question_is_one_step_back(context: BrowserContext, few: Server) -> None:
+    watched = watch(context, few.url)
     page = watched.page
     watched.open()
     expect(page.locator("article.card:not(.waiting)")).to_have_count(2, timeout=240_000)
@@ -206,8 +206,8 @@ def test_a_map_that_points_beside_the_finding_is_drawn_only_when_asked_for(page:
     assert canvas.evaluate(LOOK) != told
 
 
-def test_works_on_a_phone(browser: Browser, few: Server) -> None:
-    watched = watch(browser, few.url, 390, 844)
+def test_works_on_a_phone(context: BrowserContext, few: Server) -> None:
+    watched = watch(context, few.url, 390, 844)
     watched.page.goto(f"{few.url}/?asked={FVE}&word=2")
     maps(watched.page, 1)
     assert overhang(watched.page) <= 0

@@ -229,20 +229,29 @@ describe("colours", () => {
   })
 })
 
-test("what the server packed is read as it was: header, pixels, overlays", () => {
-  const header = { width: 2, height: 2, overlays: [{ width: 1, height: 3 }, { width: 2, height: 1 }] }
+// As the server packs it, in the midst of a larger message: the browser gives a view into it, at any place.
+function packed(header, bytes) {
   let text = JSON.stringify(header)
   text += " ".repeat((4 - (text.length % 4)) % 4)
-  const packed = new Uint8Array(4 + text.length + 8 + 5)
-  const view = new DataView(packed.buffer)
-  view.setUint32(0, text.length, true)
-  packed.set(new TextEncoder().encode(text), 4)
-  ;[0, 1, 256, 65535].forEach((value, at) => view.setUint16(4 + text.length + 2 * at, value, true))
-  packed.set([1, 2, 3, 4, 5], 4 + text.length + 8)
-  // The browser gives a view into a larger message, at any place of it.
-  const message = new Uint8Array(packed.length + 5)
-  message.set(packed, 3)
-  const found = unpack(message.subarray(3, 3 + packed.length))
+  const message = new Uint8Array(3 + 4 + text.length + bytes.length + 2)
+  new DataView(message.buffer).setUint32(3, text.length, true)
+  message.set(new TextEncoder().encode(text), 7)
+  message.set(bytes, 7 + text.length)
+  return message.subarray(3, message.length - 2)
+}
+
+test("what the server packed is read as it was: header, pixels, overlays", () => {
+  const overlays = [{ kind: "heat", width: 1, height: 3 }, { kind: "picture", width: 2, height: 1 }]
+  const found = unpack(packed({ width: 2, height: 2, levels: 65535, overlays }, [0, 0, 1, 0, 0, 1, 255, 255, 1, 2, 3, 4, 5]))
   assert.deepEqual([...found.pixels], [0, 1, 256, 65535])
   assert.deepEqual(found.header.overlays.map(({ values }) => [...values]), [[1, 2, 3], [4, 5]])
+})
+
+test("few grey levels come as bytes, and masks as bits", () => {
+  const overlays = [{ kind: "mask", width: 5, height: 2 }, { kind: "heat", width: 1, height: 1 }]
+  const found = unpack(packed({ width: 3, height: 1, levels: 255, overlays }, [0, 7, 255, 0b10000001, 0b01000000, 9]))
+  assert.deepEqual([...found.pixels], [0, 7, 255])
+  const [mask, heat] = found.header.overlays
+  assert.deepEqual([...mask.values], [255, 0, 0, 0, 0, 0, 0, 255, 0, 255])
+  assert.deepEqual([...heat.values], [9])
 })
