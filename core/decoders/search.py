@@ -303,8 +303,9 @@ class _Search:
                 "The decoder gave NaN instead of word scores. Its weights are damaged or its input is not finite: "
                 "verify the bundle with 'cxr-lens bundles --verify'."
             )
-        if (stuck := np.isneginf(values[:, 0])).any():
-            rows = torch.from_numpy(stuck.nonzero()[0]).to(logits.device)
+        stuck: Bools = np.isneginf(values[:, 0])
+        if stuck.any():
+            rows = torch.from_numpy(np.flatnonzero(stuck)).to(logits.device)
             free = self.written.give_way(logits.index_select(0, rows).float().log_softmax(1))
             ruled[rows] = free
             values[stuck], ids[stuck] = (each.cpu().numpy() for each in free.topk(count, dim=1))
@@ -323,7 +324,7 @@ class _Search:
                 self.opening = self.opening.reshape(2, -1)[:, self.rows[-1]].reshape(2, *self.scores.shape)
                 self.omitted = self.omitted.ravel()[self.rows[-1]].reshape(self.scores.shape)
             closed = self.written.between.reshape(self.scores.shape)
-            for place in closed.any(1).nonzero()[0].tolist():
+            for place in np.unique(closed.nonzero()[0]).tolist():
                 finite = np.isfinite(self.scores[place]).tolist()
                 self._compare(place, [beam for beam, goes in enumerate(finite) if goes and closed[place, beam]])
 
@@ -402,9 +403,9 @@ class _Search:
 
     def _done(self) -> set[int]:
         """Places in the batch of studies whose pool is full, or that have nothing left to extend."""
-        alive = np.isfinite(self.scores).any(1).tolist()
-        full = (len(self.pools[study]) >= self.beams for study in self.going)
-        return {place for place, (goes, is_full) in enumerate(zip(alive, full, strict=True)) if is_full or not goes}
+        alive = set(np.isfinite(self.scores).nonzero()[0].tolist())
+        full = [len(self.pools[study]) >= self.beams for study in self.going]
+        return {place for place, is_full in enumerate(full) if is_full or place not in alive}
 
     def _let_compete(self) -> None:
         """At the length limit, put the beams of studies that are not done into their pools."""

@@ -50,7 +50,9 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
 def computed(weight: Tensor) -> Tensor:
     """A matrix in the type that products are computed in, so that it is not cast at every word."""
     kind = weight.device.type
-    return weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return weight
+    return weight.to(torch.get_autocast_dtype(kind))
 
 
 def affine(*parts: Sequence[nn.Linear]) -> Affine:

@@ -144,7 +144,7 @@ def together() -> Iterator[tuple[str, float, float]]:
             return [written[name].ids for name in sorted(written)]
 
         def at_once(groups: dict[Any, list[ReportModel]] = groups, seen: dict[int, VisualTokens] = seen) -> list[Any]:
-            written = {}
+            written = dict[str, Any]()
             for group in groups.values():
                 reports = write_together(group, [seen[id(model)] for model in group], group[0].write)
                 written.update(zip([model.card.name for model in group], reports, strict=True))
