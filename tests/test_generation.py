@@ -134,6 +134,16 @@ def test_long_reports_equal_those_without_a_cache(beams: int, decoder: Decoder, 
         assert found.log_probability == pytest.approx(other.log_probability, abs=2e-3)
 
 
+def test_weights_that_change_between_two_searches_count(decoder: Decoder, visual: VisualTokens) -> None:
+    config = GenerateConfig(beam_size=2, max_words=10)  # as when reports are written in the midst of training
+    before = generate(decoder, visual, config)
+    with torch.no_grad():
+        for weights in decoder.parameters():
+            weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(7)) * 0.3)
+    after, plain = (generate(decoder, visual, config, cached=each) for each in (True, False))
+    assert [each.ids for each in after] == [each.ids for each in plain] != [each.ids for each in before]
+
+
 def test_attention_belongs_to_the_winning_beam() -> None:
     model = markov(4)
     found = generate(model, VISUAL, GenerateConfig(beam_size=5, max_words=9), return_attention=True)[0]

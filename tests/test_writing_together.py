@@ -193,6 +193,8 @@ def test_a_batch_of_images_and_other_ways_to_write_keep_models_apart(monkeypatch
     assert len(list(write_reports([first, longer], image))) == 2
     images = torch.rand(2, 1, first.image_size, first.image_size)
     assert len(list(write_batch([first, second], lambda *_: images))) == 2
+    coarse = [replace(model, precision="bf16") for model in (first, second)]  # whose digits may change words
+    assert len(list(write_reports(coarse, image))) == 2
 
 
 def test_a_decoder_that_gives_nan_spares_those_alike() -> None:

@@ -81,8 +81,11 @@ class ReportModel:
 
     @cached_property
     def writes_with(self) -> Hashable | None:
-        """What models have in common that can `write_together`; None where it writes alone."""
-        likeness = self.decoder.likeness()
+        """What models have in common that can `write_together`; None where it writes alone.
+
+        As in bfloat16, whose last digits are large enough to change words.
+        """
+        likeness = None if self.precision == "bf16" else self.decoder.likeness()
         return None if likeness is None else (likeness, self.vocabulary, self.precision, self.device)
 
     @property

@@ -238,10 +238,8 @@ class TransformerDecoder(Decoder):
             words = layer.words.keys_values(x)
             x, weights = layer(x, words, keys_values, return_weights=return_attention)
             attention.append(weights)
-        stacked = (
-            torch.stack([weights for weights in attention if weights is not None], 1) if return_attention else None
-        )
-        return DecoderOutput(self.output(x), stacked)
+        seen = [weights for weights in attention if weights is not None]
+        return DecoderOutput(self.output(x), torch.stack(seen, dim=1) if return_attention else None)
 
     def start(self, memory: Memory, beams: int = 1) -> TransformerState:
         """State before the first word; the memory's keys and values are computed here, once."""
