@@ -131,20 +131,40 @@ class Written:
 
     Attributes:
         ids: (rows, t) what each has written, START left out; PAD for words that are left out.
-        begin: (rows,) step at which its sentence began.
-        count: (rows,) words in it; 0 where sentences may be of any length.
-        number: (rows,) its ids as one number, while it is short; likewise.
-        last: (rows,) id of its last word.
-        before: (rows,) id of the word before.
+        marks: (5, rows), as the properties name them.
     """
 
     def __init__(self, rules: Rules, rows: int) -> None:
         """Nothing is written yet."""
         self.rules = rules
         self.follows_sentences = rules.ngram > 0 or rules.min_words > 0 or not rules.say_again
-        none = np.zeros(rows, dtype=np.int64)
         self.ids: Ids = np.zeros((rows, 0), dtype=np.int64)
-        self.begin, self.count, self.number, self.last, self.before = none, none, none, none + START, none + START
+        self.marks: Ids = np.array([[0], [0], [0], [START], [START]]).repeat(rows, axis=1)
+
+    @property
+    def begin(self) -> Ids:
+        """(rows,) step at which its sentence began."""
+        return self.marks[0]
+
+    @property
+    def count(self) -> Ids:
+        """(rows,) words in it; 0 where sentences may be of any length."""
+        return self.marks[1]
+
+    @property
+    def number(self) -> Ids:
+        """(rows,) its ids as one number, while it is short; likewise."""
+        return self.marks[2]
+
+    @property
+    def last(self) -> Ids:
+        """(rows,) id of its last word."""
+        return self.marks[3]
+
+    @property
+    def before(self) -> Ids:
+        """(rows,) id of the word before."""
+        return self.marks[4]
 
     @property
     def fresh(self) -> Bools:
@@ -178,7 +198,8 @@ class Written:
             ruled = log_probabilities.sub_(rules.costs.index_select(0, places))
         rows, words = self._repeats()
         if len(rows):
-            ruled[torch.from_numpy(rows), torch.from_numpy(words)] = -math.inf
+            places = torch.from_numpy(rows * ruled.shape[1] + words).to(ruled.device)
+            ruled.view(-1).index_fill_(0, places, -math.inf)
         return ruled
 
     def give_way(self, log_probabilities: Tensor) -> Tensor:
@@ -189,24 +210,27 @@ class Written:
         """Go on with hypotheses ``rows`` (R,), each of which wrote one of ``words`` (R,)."""
         if not self.follows_sentences:
             return
-        rules, step, written = self.rules, self.ids.shape[1], words
+        rules, step = self.rules, self.ids.shape[1]
         self._go_on(rows)
-        # A point after a number was a full stop if no number follows.
-        over = rules.point[self.last] & rules.numbers[self.before] & ~rules.numbers[written]
-        ends = rules.ends[written] & ~(rules.point[written] & rules.numbers[self.last])
-        begin = np.where(over, step, self.begin)
+        begin, count, number, last, before = self.marks
+        ends = None
+        if rules.ends[words].any() or rules.point[last].any():
+            # A point after a number was a full stop if no number follows.
+            over = rules.point[last] & rules.numbers[before] & ~rules.numbers[words]
+            ends = rules.ends[words] & ~(rules.point[words] & rules.numbers[last])
+            begin[over] = step
+            count[over] = number[over] = 0
         if rules.min_words:
-            number = np.where(step - begin < MOST_SHORT, np.where(over, 0, self.number) * rules.size + written, -1)
-            self.count = np.where(ends, 0, np.where(over, 0, self.count) + rules.words[written])
-            self.number = np.where(ends, 0, number)
-        self.begin = np.where(ends, step + 1, begin)
-        self.before, self.last = self.last, written
-        self.ids = np.concatenate([self.ids, written[:, None]], axis=1)
+            number[:] = np.where(step - begin < MOST_SHORT, number * rules.size + words, -1)
+            count += rules.words[words]
+        if ends is not None:
+            begin[ends] = step + 1
+            count[ends] = number[ends] = 0
+        before[:], last[:] = last, words
+        self.ids = np.concatenate([self.ids, words[:, None]], axis=1)
 
     def _go_on(self, rows: npt.NDArray[Any]) -> None:
-        self.ids, self.begin, self.count, self.number, self.last, self.before = (
-            each[rows] for each in (self.ids, self.begin, self.count, self.number, self.last, self.before)
-        )
+        self.ids, self.marks = self.ids[rows], self.marks[:, rows]
 
     def _places(self) -> Ids:
         """The `Place` of each row, (rows,)."""
