@@ -48,7 +48,14 @@ class Attention(nn.Module):
         return self.split(key), self.split(value)
 
     def attend(
-        self, x: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, return_weights: bool = False
+        self,
+        x: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        causal: bool = False,
+        mask: Tensor | None = None,
+        return_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from x (B, T, width) to keys and values (B, A, M, width / A).
 
@@ -57,6 +64,7 @@ class Attention(nn.Module):
             key: from :meth:`keys_values`.
             value: from :meth:`keys_values`.
             causal: position t sees only positions up to t; then M = T.
+            mask: (B, 1, T, M), added to the scores; where the weights are not asked for.
             return_weights: also return the weights, taken before dropout.
 
         Returns:
@@ -73,7 +81,9 @@ class Attention(nn.Module):
             weights = scores.softmax(dim=3)
             mixed = functional.dropout(weights, dropout, self.training) @ value
         else:
-            mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
+            mixed = functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
+            )
         return self.out(mixed.transpose(1, 2).flatten(2)), weights
 
 
@@ -159,7 +169,13 @@ class WordInput(nn.Module):
 
     def forward(self, ids: Tensor, first: int = 0) -> Tensor:
         """Embed ids (B, T) that stand at positions ``first`` and after; returns (B, T, width)."""
-        if first + ids.shape[1] > len(self.positions):
+        return self.dropout(self.embedding(ids) * self.scale + self._positions(first, ids.shape[1]))
+
+    def placed(self, words: Tensor, position: int) -> Tensor:
+        """Embeddings (..., width) of words that all stand at one position, with it; without dropout."""
+        return torch.add(self._positions(position, 1), words, alpha=self.scale)
+
+    def _positions(self, first: int, count: int) -> Tensor:
+        if first + count > len(self.positions):
             raise ValueError(f"This decoder reads at most {len(self.positions)} words.")
-        positions = self.positions[first : first + ids.shape[1]]
-        return self.dropout(self.embedding(ids) * self.scale + positions)
+        return self.positions[first : first + count]

@@ -13,7 +13,7 @@ import torch
 
 from core.bundles.inference import decoder_states, pooled_embedding
 from core.bundles.library import BundleLibrary
-from core.bundles.pair import ReportModel, encode_images, write_from_tokens
+from core.bundles.pair import ReportModel, encode_images, write_from_tokens, write_together
 from core.decoders import m2
 from core.decoders.search import GenerateConfig
 from core.devices import computing, open_device
@@ -27,7 +27,7 @@ from core.observations import CLUSTERS, OBSERVATIONS
 from core.projection import embeddings
 from core.studies import model_image
 from core.text import Vocabulary
-from core.types import Attribution, CXRLensError
+from core.types import Attribution, CXRLensError, Report, VisualTokens
 from tests import needs
 from tests.conftest import BUNDLES
 from tests.elsewhere import DEVICE, Elsewhere, Seen, elsewhere
@@ -140,12 +140,27 @@ def test_reports_are_written_on_the_device(encoder: str, decoder: str, how: str,
     with on_its_device():
         away = moved(model)
         there = write_from_tokens(away, encode_images(away, images), HOW[how])
+    all_same(here, there)
+
+
+def all_same(here: Sequence[Report], there: Sequence[Report]) -> None:
     for one, other in zip(here, there, strict=True):
         assert one.ids == other.ids
         same(other.log_probability, one.log_probability)
         same(other.word_attention, one.word_attention)
         if one.cls_attention is not None:
             same(other.cls_attention, one.cls_attention)
+
+
+@pytest.mark.parametrize("decoder", ["m2", "cnn_rnn_rnn"])
+def test_pairs_that_are_alike_write_together_on_the_device(decoder: str, vocabulary: Vocabulary) -> None:
+    models = [tiny_pair("dve", decoder, vocabulary, seed=seed) for seed in range(2)]
+    seen = [encode_images(model, [random_image()]) for model in models]
+    seen[0] = VisualTokens(seen[0].tokens[:, 3:], (), seen[0].sources[3:])
+    here = write_together(models, seen, HOW["beam"])
+    with on_its_device():
+        there = [replace(each, tokens=each.tokens.to(DEVICE)) for each in seen]
+        all_same(here, write_together([moved(model) for model in models], there, HOW["beam"]))
 
 
 @pytest.mark.parametrize(("encoder", "decoder"), PAIRS)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from core.decoders import Decoder, Memory
+from core.decoders.base import DecoderOutput
 from core.decoders.search import GenerateConfig, generate
 from core.text import END, SENTENCE_END, START, Vocabulary, split_sentences
 from core.types import CXRLensError, VisualTokens
@@ -31,20 +32,21 @@ class Markov(Decoder):
     def predict(self, memory: Memory, ids: Tensor) -> Tensor:
         return self.table[ids[:, -1]]
 
+    def decode(self, memory: Memory, ids: Tensor, *, return_attention: bool = False) -> DecoderOutput:
+        # The attention spells the word that was read.
+        spelled = ids.float()[:, None, None, :, None].expand(-1, -1, -1, -1, memory.levels.shape[2])
+        return DecoderOutput(self.table[ids], spelled)
+
     def start(self, memory: Memory, beams: int = 1) -> Step:
-        return Step(torch.zeros(len(memory.levels) * beams, 1, 1, memory.levels.shape[2]))
+        return Step()
 
     def step(self, ids: Tensor, state: Step) -> tuple[Tensor, Step]:
-        # The attention spells the word that was read, so that a mix-up of beams shows.
-        return self.table[ids], Step(ids.float()[:, None, None, None].expand_as(state.attention))
+        return self.table[ids], state
 
 
 class Step:
-    def __init__(self, attention: Tensor) -> None:
-        self.attention = attention
-
     def reorder(self, rows: Tensor) -> Step:
-        return Step(self.attention[rows])
+        return self
 
 
 def markov(seed: int, size: int = 8) -> Markov:
@@ -108,6 +110,38 @@ def test_greedy_takes_the_best_word_each_time() -> None:
     found = generate(model, VISUAL, GenerateConfig(beam_size=1, max_words=12))[0]
     assert found.ids == tuple(ids)
     assert found.finished == (ids[-1] == END)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_attention_is_that_of_reading_the_report(beams: int, decoder: Decoder, visual: VisualTokens) -> None:
+    memory = decoder.encode(visual)
+    for study, found in enumerate(
+        generate(decoder, memory, GenerateConfig(beam_size=beams, max_words=20), return_attention=True)
+    ):
+        alone = Memory(memory.levels[study : study + 1], memory.visual)
+        read = decoder.decode(alone, torch.tensor([[START, *found.ids[:-1]]]), return_attention=True)
+        torch.testing.assert_close(found.attention, read.attention[0].permute(2, 0, 1, 3), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_long_reports_equal_those_without_a_cache(beams: int, decoder: Decoder, visual: VisualTokens) -> None:
+    config = GenerateConfig(beam_size=beams, max_words=70, end_penalty=30.0)  # longer than there is room at first
+    one = replace(visual, tokens=visual.tokens[:1])
+    cached, plain = (generate(decoder, one, config, cached=each) for each in (True, False))
+    assert [each.ids for each in cached] == [each.ids for each in plain]
+    assert max(len(each.ids) for each in cached) == 70
+    for found, other in zip(cached, plain, strict=True):
+        assert found.log_probability == pytest.approx(other.log_probability, abs=2e-3)
+
+
+def test_weights_that_change_between_two_searches_count(decoder: Decoder, visual: VisualTokens) -> None:
+    config = GenerateConfig(beam_size=2, max_words=10)  # as when reports are written in the midst of training
+    before = generate(decoder, visual, config)
+    with torch.no_grad():
+        for weights in decoder.parameters():
+            weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(7)) * 0.3)
+    after, plain = (generate(decoder, visual, config, cached=each) for each in (True, False))
+    assert [each.ids for each in after] == [each.ids for each in plain] != [each.ids for each in before]
 
 
 def test_attention_belongs_to_the_winning_beam() -> None:
@@ -193,11 +227,14 @@ class Ending(Markov):
         logits[:, END] = torch.where(state.lengths == state.step, 40.0, -40.0)
         return logits, Lengths(state.lengths, state.step + 1)
 
+    def decode(self, memory: Memory, ids: Tensor, *, return_attention: bool = False) -> DecoderOutput:
+        lengths = memory.levels[:, 0, 0, 0][:, None, None, None, None]
+        return DecoderOutput(torch.zeros(*ids.shape, 1), lengths.expand(-1, 1, 1, ids.shape[1], 3))
+
 
 class Lengths:
     def __init__(self, lengths: Tensor, step: int) -> None:
         self.lengths, self.step = lengths, step
-        self.attention = lengths[:, None, None, None].expand(-1, 1, 1, 3)
 
     def reorder(self, rows: Tensor) -> Lengths:
         return Lengths(self.lengths[rows], self.step)

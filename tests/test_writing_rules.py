@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.decoders import Decoder, Memory
+from core.decoders.base import DecoderOutput
 from core.decoders.rules import Rules, Written
 from core.decoders.search import GenerateConfig, Hypothesis, generate
 from core.text import END, PAD, SENTENCE_END, SPECIAL_TOKENS, START, UNKNOWN, Vocabulary, count_words, split_sentences
@@ -51,6 +53,11 @@ class Wish(Decoder):
         logits = torch.stack([self.logits(prefix) for prefix in prefixes])
         return logits, Prefixes(prefixes)
 
+    def decode(self, memory: Memory, ids: Tensor, *, return_attention: bool = False) -> DecoderOutput:
+        # The attention counts the words that were read.
+        count = torch.arange(1.0, ids.shape[1] + 1)[None, None, None, :, None]
+        return DecoderOutput(torch.zeros(*ids.shape, 1), count.expand(len(ids), 1, 1, -1, 3))
+
     def logits(self, prefix: tuple[int, ...]) -> Tensor:
         words = tuple(VOCABULARY.words[index] for index in prefix if index != START)
         logits = torch.full((len(VOCABULARY),), -50.0)
@@ -76,8 +83,6 @@ class Wish(Decoder):
 class Prefixes:
     def __init__(self, prefixes: list[tuple[int, ...]]) -> None:
         self.prefixes = prefixes
-        spelled = torch.tensor([float(len(each)) for each in prefixes])
-        self.attention = spelled[:, None, None, None].expand(-1, 1, 1, 3)
 
     def reorder(self, rows: Tensor) -> Prefixes:
         return Prefixes([self.prefixes[row] for row in rows.tolist()])
@@ -245,7 +250,7 @@ def test_what_would_repeat_an_n_gram_is_what_a_search_through_each_sentence_find
     written = Written(Rules(config, VOCABULARY, len(VOCABULARY), torch.device("cpu"), plans=False), rows)
     ids = st.integers(len(SPECIAL_TOKENS), len(SPECIAL_TOKENS) + 5)
     for words in data.draw(st.lists(st.lists(ids, min_size=rows, max_size=rows), max_size=12)):
-        written.follow(torch.arange(rows), torch.tensor(words))
+        written.follow(np.arange(rows), np.array(words))
     expected = set()
     for row, whole in enumerate(written.ids.tolist()):
         sentence = whole[len(whole) - whole[::-1].index(STOP) :] if STOP in whole else whole

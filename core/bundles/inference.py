@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from core.bundles.pair import ReportModel, encode_batch, encode_images, to_batch, write_from_tokens
+from core.bundles.pair import ReportModel, encode_batch, encode_images, to_batch, write_from_tokens, write_together
 from core.decoders.search import GenerateConfig
 from core.studies.model_image import Pixels
 from core.text import PAD, START
@@ -46,7 +46,9 @@ def write_batch(
 ) -> Iterator[tuple[str, list[Report]]]:
     """Write the reports of a batch with each model, one after another; an encoder that models share runs once.
 
-    A report does not depend on its batch, but for the last digits of a library's sums, which may settle a tie.
+    A report does not depend on its batch, but for the last digits of a library's sums, which may settle a tie. Nor
+    does it depend on the other models: of one image, those that are alike write in one search, which is begun when
+    the first of them is asked for.
 
     Args:
         images: of a side in pixels and a fit, (B, 1, side, side), as `model_image` makes them.
@@ -57,15 +59,25 @@ def write_batch(
         written for want of finite numbers is empty, and its warning says so.
     """
     seen: dict[tuple[int, Fit], tuple[VisualTokens, list[tuple[str, ...]]]] = {}
-    for model in models:
+
+    def look(model: ReportModel) -> tuple[VisualTokens, list[tuple[str, ...]]]:
         key = id(model.encoder), model.fit
         if key not in seen:
-            batch = images(model.image_size, model.fit)
-            seen[key] = _look(model, batch)
-        visual, warnings = seen[key]
-        how = model.write if beam_size is None else replace(model.write, beam_size=beam_size)
-        written = _write(model, visual, how)
-        yield model.card.name, [_with(*each) for each in zip(written, warnings, strict=True)]
+            seen[key] = _look(model, images(model.image_size, model.fit))
+        return seen[key]
+
+    hows = [model.write if beam_size is None else replace(model.write, beam_size=beam_size) for model in models]
+    alike = [(model.writes_with or index, how) for index, (model, how) in enumerate(zip(models, hows, strict=True))]
+    written: dict[int, list[Report]] = {}
+    for index, model in enumerate(models):
+        visual, warnings = look(model)
+        if index not in written:
+            of_one = len(visual.tokens) == 1
+            group = [place for place, each in enumerate(alike) if each == alike[index]] if of_one else [index]
+            together = [models[place] for place in group]
+            reports = _write(together, [look(each)[0] for each in together], hows[index])
+            written.update(zip(group, reports, strict=True))
+        yield model.card.name, [_with(*each) for each in zip(written.pop(index), warnings, strict=True)]
 
 
 def _look(model: ReportModel, images: torch.Tensor) -> tuple[VisualTokens, list[tuple[str, ...]]]:
@@ -78,12 +90,17 @@ def _look(model: ReportModel, images: torch.Tensor) -> tuple[VisualTokens, list[
     return replace(visual, tokens=usable), warnings
 
 
-def _write(model: ReportModel, visual: VisualTokens, how: GenerateConfig) -> list[Report]:
-    """Reports of tokens; where the decoder gives no numbers, none, and the reason beside each: others still write."""
+def _write(models: Sequence[ReportModel], visuals: Sequence[VisualTokens], how: GenerateConfig) -> list[list[Report]]:
+    """Reports of tokens by each model; where a decoder gives no numbers, none, and the reason: others still write."""
     try:
-        return write_from_tokens(model, visual, how)
+        if len(models) > 1:
+            return [[report] for report in write_together(models, visuals, how)]
+        return [write_from_tokens(models[0], visuals[0], how)]
     except CXRLensError as error:
-        return [Report("", (), 0.0, finished=True, warnings=(str(error),))] * len(visual.tokens)
+        if len(models) > 1:
+            parts = zip(models, visuals, strict=True)
+            return [reports for model, visual in parts for reports in _write([model], [visual], how)]
+        return [[Report("", (), 0.0, finished=True, warnings=(str(error),))] * len(visuals[0].tokens)]
 
 
 def _with(report: Report, warnings: tuple[str, ...]) -> Report:

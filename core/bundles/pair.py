@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from core.decoders import Decoder, Memory
 from core.decoders.attention_shares import rollout, word_attention
-from core.decoders.search import GenerateConfig, Hypothesis, generate
+from core.decoders.search import GenerateConfig, Hypothesis, generate, generate_together
 from core.devices import Precision, computing
 from core.encoders import Encoder
 from core.gate.gate import UNCHECKED, Check
@@ -77,6 +79,15 @@ class ReportModel:
         """An image as this pair reads it, of its side and fitted in its way: (side, side)."""
         return image(self.image_size, self.fit)
 
+    @cached_property
+    def writes_with(self) -> Hashable | None:
+        """What models have in common that can `write_together`; None where it writes alone.
+
+        As in bfloat16, whose last digits are large enough to change words.
+        """
+        likeness = None if self.precision == "bf16" else self.decoder.likeness()
+        return None if likeness is None else (likeness, self.vocabulary, self.precision, self.device)
+
     @property
     def write(self) -> GenerateConfig:
         """How its reports are written, as its card says."""
@@ -107,6 +118,34 @@ def write_from_tokens(model: ReportModel, visual: VisualTokens, config: Generate
     with model.computing():
         memory = model.decoder.encode(visual, return_attention=True)
         hypotheses = generate(model.decoder, memory, config, model.vocabulary, return_attention=True)
+    return _to_reports(model, memory, hypotheses)
+
+
+@torch.inference_mode()
+def write_together(
+    models: Sequence[ReportModel], visuals: Sequence[VisualTokens], config: GenerateConfig
+) -> list[Report]:
+    """The report of one image by each of several models that write together, as `write_from_tokens` writes it alone.
+
+    Args:
+        models: of one `ReportModel.writes_with`.
+        visuals: tokens (1, N, D) of each, by its encoder; N may differ.
+        config: how to write, the same for all.
+
+    Raises:
+        CXRLensError: one of the decoders gives NaN; alone, the others may write.
+    """
+    first, decoders = models[0], [model.decoder for model in models]
+    with first.computing():
+        memories = [
+            decoder.encode(visual, return_attention=True) for decoder, visual in zip(decoders, visuals, strict=True)
+        ]
+        found = generate_together(decoders, memories, config, first.vocabulary, return_attention=True)
+    parts = zip(models, memories, found, strict=True)
+    return [_to_reports(model, memory, [hypothesis])[0] for model, memory, hypothesis in parts]
+
+
+def _to_reports(model: ReportModel, memory: Memory, hypotheses: Sequence[Hypothesis]) -> list[Report]:
     cls = rollout(memory) if memory.attention and memory.visual.start else None
     return [
         to_report(model.vocabulary, hypothesis, memory, None if cls is None else cls[index])

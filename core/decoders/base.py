@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -51,13 +52,9 @@ class DecoderOutput:
 class DecoderState(Protocol):
     """What one decoding run remembers between words; belongs to the caller.
 
-    A row is one hypothesis; rows of one study are neighbours.
+    A row is one hypothesis; rows of one study are neighbours. A step may write into the memory of its state, so of a
+    run only the newest state is of use.
     """
-
-    @property
-    def attention(self) -> Tensor:
-        """Weights of the last word (rows, L, A, M), as in ``DecoderOutput``."""
-        ...
 
     def reorder(self, rows: Tensor) -> Self:
         """Keep hypotheses ``rows`` (rows,); each comes from its own study's rows.
@@ -95,6 +92,18 @@ class Decoder(nn.Module):
     def start(self, memory: Memory, beams: int = 1) -> DecoderState:
         """State before the first word, for ``beams`` hypotheses a study: B * beams rows."""
         raise NotImplementedError
+
+    @classmethod
+    def begin(cls, decoders: Sequence[Self], memories: Sequence[Memory], beams: int = 1) -> DecoderState:
+        """State of several decoders of one `likeness`, each before the first word about a study of its own.
+
+        Any of them takes the steps of all. The rows of a decoder are neighbours, those of a study are.
+        """
+        raise NotImplementedError
+
+    def likeness(self) -> Hashable | None:
+        """What decoders have in common that can `begin` together; None where it writes alone."""
+        return None
 
     def step(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Read one more word (rows,); returns logits (rows, V) of the next one and the new state."""

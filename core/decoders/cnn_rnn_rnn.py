@@ -9,18 +9,41 @@ boundaries: each begins a sentence, asks the planner for a topic and whether to 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from core.decoders.base import Decoder, DecoderOutput, Memory
+from core.decoders.side_by_side import Affine, affine, computed, embedded, kept, likeness, padded, stacked
 from core.text import END, PAD, SENTENCE_END, START
 from core.types import VisualTokens
 
 Cell = tuple[Tensor, Tensor]
+
+
+class StepWeights(NamedTuple):
+    """All that a word needs, of each model: see `core.decoders.side_by_side`.
+
+    Attributes:
+        embedding: (models, V, width).
+        reads: (models, 2 * width, 5 * width), from a word and the hidden of the one before to four gates (what is let
+            in, kept, let out, and the sentinel's) and what is new.
+        to_attention: from hidden to what the tokens are weighed by.
+        sentinel: likewise of the sentinel.
+        score: (models, attention width, 1).
+        output: to the words.
+    """
+
+    embedding: Tensor
+    reads: Tensor
+    to_attention: Affine
+    sentinel: Affine
+    score: Tensor
+    output: Affine
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,50 +51,47 @@ class HierarchicalState:
     """Where each row stands in its report.
 
     Attributes:
+        weights: of one model, or of as many as there are studies.
         image: (studies, N, width) projected tokens; all rows of a study look at the same.
-        keys: (studies, N, attention width), their part of the attention score.
-        summary: (rows, width), the mean of the tokens.
-        planner: hidden and cell of the sentence LSTM, (rows, width) each.
-        topic: (rows, width) of the current sentence.
-        writer: hidden and cell of the word LSTM, (rows, width) each.
-        sentence: (rows,) sentences begun.
+        keys: (studies, 1, N, attention width), their part of the attention score.
+        missing: (studies, 1, N + 1), added to scores: -inf where a study has fewer tokens; None where none has.
+        planned: (studies, S, 5 * width), what each sentence's topic adds to the gates: planned before the first word.
+        stops: (studies, S), whether the report ends before each sentence.
+        forbidden: (4, V), see `_forbidden`.
+        hidden: (rows, width), of the word LSTM.
+        cell: (rows, width), likewise.
+        sentence: (rows,) sentences begun, less one.
         word: (rows,) words read in the current sentence.
-        attention: (rows, 1, 1, N) of the last word; what is missing to 1 went to the sentinel.
     """
 
+    weights: StepWeights
     image: Tensor
     keys: Tensor
-    summary: Tensor
-    planner: Cell
-    topic: Tensor
-    writer: Cell
+    missing: Tensor | None
+    planned: Tensor
+    stops: Tensor
+    forbidden: Tensor
+    hidden: Tensor
+    cell: Tensor
     sentence: Tensor
     word: Tensor
-    attention: Tensor
 
     def reorder(self, rows: Tensor) -> Self:
         """Keep hypotheses ``rows``. The image of studies that go on stays: a hypothesis never changes its study."""
-        image, keys, summary, before = self.image, self.keys, self.summary, len(self.word)
+        state, before, studies = self, len(self.word), len(self.image)
         if len(rows) < before:
-            beams = before // len(image)
-            studies = rows[::beams] // beams
-            image, keys, summary = (
-                image.index_select(0, studies),
-                keys.index_select(0, studies),
-                summary.index_select(0, rows),
+            going = rows[:: before // studies] // (before // studies)
+            state = replace(
+                self,
+                weights=kept(self.weights, going) if len(self.weights.embedding) > 1 else self.weights,
+                image=self.image.index_select(0, going),
+                keys=self.keys.index_select(0, going),
+                missing=None if self.missing is None else self.missing.index_select(0, going),
+                planned=self.planned.index_select(0, going),
+                stops=self.stops.index_select(0, going),
             )
-        return replace(
-            self,
-            image=image,
-            keys=keys,
-            summary=summary,
-            planner=(self.planner[0].index_select(0, rows), self.planner[1].index_select(0, rows)),
-            topic=self.topic.index_select(0, rows),
-            writer=(self.writer[0].index_select(0, rows), self.writer[1].index_select(0, rows)),
-            sentence=self.sentence.index_select(0, rows),
-            word=self.word.index_select(0, rows),
-            attention=self.attention.index_select(0, rows),
-        )
+        by_row = {name: getattr(self, name).index_select(0, rows) for name in ("hidden", "cell", "sentence", "word")}
+        return replace(state, **by_row)
 
 
 class AdaptiveAttention(nn.Module):
@@ -236,61 +256,129 @@ class HierarchicalDecoder(Decoder):
         sentence, word = _positions(ids)
         at = sentence[:, -1].clamp(max=output.stop_logits.shape[1] - 1)
         stop = output.stop_logits.gather(1, at.unsqueeze(1)).squeeze(1)
-        return self._decide(output.logits[:, -1], ids[:, -1], stop, sentence[:, -1], word[:, -1])
+        places = _places(ids[:, -1], stop >= 0, sentence[:, -1], word[:, -1], self)  # sigmoid(0) = 0.5
+        return output.logits[:, -1].masked_fill(_forbidden(output.logits)[places], -math.inf)
 
     def start(self, memory: Memory, beams: int = 1) -> HierarchicalState:
-        """State before the first sentence."""
-        image = memory.levels[:, 0]
-        summary = self.dropout(image.mean(1)).repeat_interleave(beams, 0)
-        zeros = torch.zeros_like(summary)
-        none = torch.zeros(len(summary), dtype=torch.long, device=image.device)
-        weights = image.new_zeros(len(summary), 1, 1, image.shape[1])
-        keys = self.attention.from_image(image)
-        return HierarchicalState(image, keys, summary, (zeros, zeros), zeros, (zeros, zeros), none - 1, none, weights)
+        """State before the first sentence; all sentences are planned here, for they depend on the image alone."""
+        return self.begin([self], [memory], beams)
+
+    @classmethod
+    def begin(cls, decoders: Sequence[Self], memories: Sequence[Memory], beams: int = 1) -> HierarchicalState:
+        """State of decoders of one likeness, each with its memory: of one study, where there are several."""
+        images = [memory.levels[:, 0] for memory in memories]
+        pairs = list(zip(decoders, images, strict=True))
+        keys, missing = padded([decoder.attention.from_image(image) for decoder, image in pairs], dim=1)
+        image, _ = padded(images, dim=1)
+        plans = [decoder._plans(image) for decoder, image in pairs]
+        planned, stops = (torch.cat(each) for each in zip(*plans, strict=True))
+        weights = StepWeights(
+            stacked([decoder.embedding.weight for decoder in decoders]),
+            computed(stacked([decoder._reads() for decoder in decoders])),
+            affine([decoder.attention.from_word for decoder in decoders]),
+            affine([decoder.attention.from_sentinel for decoder in decoders]),
+            affine([decoder.attention.score for decoder in decoders]).weight,
+            affine([decoder.output for decoder in decoders]),
+        )
+        if missing is not None:
+            missing = functional.pad(missing, (0, 1)).unsqueeze(1)  # the sentinel is always there
+        zeros = image.new_zeros(len(image) * beams, image.shape[2])
+        none = torch.zeros(len(zeros), dtype=torch.long, device=image.device)
+        return HierarchicalState(
+            weights=weights,
+            image=image,
+            keys=keys.unsqueeze(1),
+            missing=missing,
+            planned=planned,
+            stops=stops,
+            forbidden=_forbidden(weights.embedding[0, :, 0]),
+            hidden=zeros,
+            cell=zeros,
+            sentence=none - 1,
+            word=none,
+        )
+
+    def likeness(self) -> Hashable | None:
+        """What decoders have in common that can begin together: all but what reads the image."""
+        return likeness(self, ("input",))
 
     def step(self, ids: Tensor, state: HierarchicalState) -> tuple[Tensor, HierarchicalState]:
         """Read one more word or boundary (rows,); returns logits (rows, V) with the planner's decisions applied."""
+        weights, models, studies = state.weights, state.weights.embedding.shape[0], state.image.shape[0]
         boundary = _is_boundary(ids)
         begins = boundary.unsqueeze(1)
-        topic, stop, planner = self.plan(state.summary, state.planner)
-        planner = (torch.where(begins, planner[0], state.planner[0]), torch.where(begins, planner[1], state.planner[1]))
-        topic = torch.where(begins, topic, state.topic)
-        before = state.writer[0].masked_fill(begins, 0.0)
-        words = torch.where(boundary, START, ids)
-        x = torch.cat([state.summary, topic, self.embedding(words)], dim=1)
-        gates = functional.linear(x, self.writer.weight_ih, self.writer.bias_ih)
-        cell = self.read(gates, (before, state.writer[1].masked_fill(begins, 0.0)))
+        sentence = state.sentence + boundary
+        word = (state.word + 1).masked_fill(boundary, 0)
+        # The gates of each row: what its sentence's topic, its word and the word before say.
+        most = state.stops.shape[1]
+        plan = sentence.clamp(max=most - 1).view(studies, -1)
+        plan = (plan + torch.arange(0, studies * most, most, device=plan.device).unsqueeze(1)).flatten()
+        before = state.hidden.masked_fill(begins, 0.0).view(models, -1, state.hidden.shape[1])
+        x = torch.cat([embedded(ids.masked_fill(boundary, START), weights.embedding), before], dim=2)
+        topic = state.planned.flatten(0, 1).index_select(0, plan).view(models, before.shape[1], -1)
+        gates = torch.baddbmm(topic, x, weights.reads)
+        width = before.shape[2]
+        let_in, keep, let_out, look_away = gates[..., : 4 * width].sigmoid().chunk(4, dim=2)
+        cell = keep * state.cell.masked_fill(begins, 0.0).view_as(before)
+        cell = torch.addcmul(cell, let_in, gates[..., 4 * width :].tanh())
+        said = cell.tanh()
+        hidden, sentinel = let_out * said, look_away * said
         # To the image, the rows of a study are so many words.
-        parts = (self.sentinel_input(x), cell[0], before, cell[1])
-        together = [each.view(len(state.image), -1, each.shape[1]) for each in parts]
-        features, weights = self.look(state.image, state.keys, *together)
-        sentence = state.sentence + boundary.long()
-        word = torch.where(boundary, 0, state.word + 1)
-        logits = self._decide(self.output(features.flatten(0, 1)), ids, stop, sentence, word)
-        new = replace(
-            state,
-            planner=planner,
-            topic=topic,
-            writer=cell,
-            sentence=sentence,
-            word=word,
-            attention=weights.flatten(0, 1)[:, None, None],
-        )
-        return logits, new
+        by_word = weights.to_attention(hidden)
+        asked = weights.to_attention(before) if self.looks_before else by_word
+        away = (weights.sentinel(sentinel) + by_word).view(studies, -1, 1, by_word.shape[2])
+        both = torch.cat([state.keys + asked.view_as(away), away], dim=2).tanh()
+        scores = torch.bmm(both.view(models, -1, by_word.shape[2]), weights.score).view(both.shape[:3])
+        if state.missing is not None:
+            scores = scores + state.missing
+        share = scores.softmax(dim=2)
+        seen = torch.bmm(share[..., :-1], state.image).view_as(hidden)
+        features = torch.addcmul(seen + hidden, share[..., -1:].reshape(models, -1, 1), sentinel)
+        logits = weights.output(features).flatten(0, 1)
+        places = _places(ids, state.stops.flatten().index_select(0, plan), sentence, word, self)
+        logits = logits.masked_fill(state.forbidden.index_select(0, places), -math.inf)
+        hidden, cell = hidden.flatten(0, 1), cell.flatten(0, 1)
+        return logits, replace(state, hidden=hidden, cell=cell, sentence=sentence, word=word)
 
-    def _decide(self, logits: Tensor, ids: Tensor, stop: Tensor, sentence: Tensor, word: Tensor) -> Tensor:
-        """Allow only what can follow: the end where the planner stops, the end of a sentence that is too long."""
-        boundary = _is_boundary(ids)
-        ends = boundary & (sentence > 0) & ((stop >= 0) | (sentence >= self.max_sentences))  # sigmoid(0) = 0.5
-        too_long = word >= self.max_sentence_words
-        allowed = torch.ones_like(logits, dtype=torch.bool)
-        allowed[:, [PAD, START, END]] = False
-        allowed[:, SENTENCE_END] = ~boundary
-        allowed[too_long] = False
-        allowed[too_long, SENTENCE_END] = True
-        allowed[ends] = False
-        allowed[ends, END] = True
-        return logits.masked_fill(~allowed, -math.inf)
+    def _plans(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """All sentences of images (B, N, width): what each adds to the gates, and whether the report ends before it."""
+        summary = self.dropout(image.mean(1))
+        cell = (torch.zeros_like(summary), torch.zeros_like(summary))
+        topics, stops = [], []
+        for _ in range(self.max_sentences):
+            topic, stop, cell = self.plan(summary, cell)
+            topics.append(topic)
+            stops.append(stop >= 0)  # sigmoid(0) = 0.5
+        topic, width = torch.stack(topics, dim=1), summary.shape[1]
+        x = torch.cat([summary.unsqueeze(1).expand_as(topic), topic], dim=2)
+        gates = functional.linear(x, self.writer.weight_ih[:, : 2 * width], self.writer.bias_ih + self.writer.bias_hh)
+        sentinel = functional.linear(x, self.sentinel_input.weight[:, : 2 * width])
+        let_in, keep, new, let_out = gates.chunk(4, dim=2)
+        return torch.cat([let_in, keep, let_out, sentinel, new], dim=2), torch.stack(stops, dim=1)
+
+    def _reads(self) -> Tensor:
+        """From a word and the hidden of the one before to the gates, (2 * width, 5 * width); see `StepWeights`."""
+        word = self.writer.weight_ih[:, -self.embedding.embedding_dim :]
+        let_in, keep, new, let_out = torch.cat([word, self.writer.weight_hh], dim=1).chunk(4)
+        sentinel = torch.cat([self.sentinel_input.weight[:, -word.shape[1] :], self.sentinel_hidden.weight], dim=1)
+        return torch.cat([let_in, keep, let_out, sentinel, new]).t()
+
+
+def _forbidden(like: Tensor) -> Tensor:
+    """What cannot follow, (4, V): in a sentence, after a boundary, where a sentence is too long, and at the end."""
+    forbidden = torch.zeros(4, like.shape[-1], dtype=torch.bool, device=like.device)
+    forbidden[:, [PAD, START, END]] = True
+    forbidden[1, SENTENCE_END] = True
+    forbidden[2:] = True
+    forbidden[2, SENTENCE_END] = forbidden[3, END] = False
+    return forbidden
+
+
+def _places(ids: Tensor, stops: Tensor, sentence: Tensor, word: Tensor, decoder: HierarchicalDecoder) -> Tensor:
+    """Row of `_forbidden` for each of ids (rows,): the end where the planner stops, before what is too long."""
+    boundary = _is_boundary(ids)
+    ends = boundary & (sentence > 0) & (stops | (sentence >= decoder.max_sentences))
+    return boundary.long().masked_fill(word >= decoder.max_sentence_words, 2).masked_fill(ends, 3)
 
 
 def _is_boundary(ids: Tensor) -> Tensor:

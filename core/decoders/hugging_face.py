@@ -28,22 +28,19 @@ class CachedState:
         memory: L pairs of (rows, A, M, width / A).
         tokens: (rows, M, width), of which the memory's keys and values were made.
         length: t, pieces read so far.
-        attention: (rows, L, A, M) of the last piece.
     """
 
     words: tuple[KeysValues, ...]
     memory: tuple[KeysValues, ...]
     tokens: Tensor
     length: int
-    attention: Tensor
 
     def reorder(self, rows: Tensor) -> Self:
         """Keep hypotheses ``rows``. While all studies go on the memory stays: a row never changes its study."""
         memory, tokens = self.memory, self.tokens
         if len(rows) < len(tokens):
             memory, tokens = chosen(memory, rows), tokens.index_select(0, rows)
-        attention = self.attention.index_select(0, rows)
-        return replace(self, words=chosen(self.words, rows), memory=memory, tokens=tokens, attention=attention)
+        return replace(self, words=chosen(self.words, rows), memory=memory, tokens=tokens)
 
 
 class HuggingFaceDecoder(Decoder):
@@ -98,9 +95,7 @@ class HuggingFaceDecoder(Decoder):
         self.language(input_ids=first, encoder_hidden_states=tokens, past_key_values=cache, use_cache=True)
         keys = [(each.keys, each.values) for each in cache.cross_attention_cache.layers]
         repeated = tuple((key.repeat_interleave(beams, 0), value.repeat_interleave(beams, 0)) for key, value in keys)
-        rows = tokens.repeat_interleave(beams, 0)
-        none = rows.new_zeros(len(rows), len(repeated), repeated[0][0].shape[1], rows.shape[1])
-        return CachedState((), repeated, rows, 0, none)
+        return CachedState((), repeated, tokens.repeat_interleave(beams, 0), 0)
 
     def step(self, ids: Tensor, state: CachedState) -> tuple[Tensor, CachedState]:
         """Read one more piece (rows,); returns logits (rows, V) and the new state; the old one stays as it is.
@@ -115,11 +110,9 @@ class HuggingFaceDecoder(Decoder):
             encoder_hidden_states=state.tokens,
             past_key_values=module("transformers.cache_utils").EncoderDecoderCache(words, _cache(state.memory)),
             use_cache=True,
-            output_attentions=True,
         )
         seen = tuple((each.keys, each.values) for each in words.layers)
-        attention = torch.stack([weights[:, :, 0] for weights in found.cross_attentions], dim=1)
-        new = CachedState(seen, state.memory, state.tokens, state.length + 1, attention)
+        new = CachedState(seen, state.memory, state.tokens, state.length + 1)
         return self._logits(found.logits[:, 0]), new
 
     def _logits(self, logits: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from core.decoders.transformer import CrossLayer, KeysValues, TransformerDecoder
+from core.decoders.side_by_side import Affine, affine
+from core.decoders.transformer import CrossLayer, KeysValues, LayerWeights, TransformerDecoder
 
 
 class MeshedLayer(CrossLayer):
@@ -36,6 +38,24 @@ class MeshedLayer(CrossLayer):
             share = share / share.sum(0)
             joined = (share[:, :, None, :, None] * torch.stack(seen)).sum(0)  # (B, A, T, M)
         return total / math.sqrt(len(memory)), joined
+
+    @staticmethod
+    def weights(layers: Sequence[CrossLayer]) -> LayerWeights:
+        """A layer of each model, with its gates."""
+        gates = [affine(list(each)) for each in zip(*(layer.gates for layer in layers), strict=True)]
+        weight = torch.stack([each.weight for each in gates], dim=1)
+        bias = torch.stack([each.bias for each in gates if each.bias is not None], dim=1)
+        return CrossLayer.weights(layers)._replace(gates=Affine(weight, bias))
+
+    @staticmethod
+    def joined(layer: LayerWeights, x: Tensor, seen: Tensor) -> Tensor:
+        """Weigh what was seen at each level (models, levels, rows, width) by its gate."""
+        assert layer.gates is not None
+        assert layer.gates.bias is not None
+        both = torch.cat([x.unsqueeze(1).expand_as(seen), seen], dim=3)
+        gates = Affine(layer.gates.weight.flatten(0, 1), layer.gates.bias.flatten(0, 1))
+        alpha = torch.sigmoid(gates(both.flatten(0, 1))).view_as(seen)
+        return (alpha * seen).sum(1) / math.sqrt(seen.shape[1])
 
 
 class MeshedMemoryDecoder(TransformerDecoder):

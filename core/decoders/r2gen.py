@@ -7,6 +7,7 @@ memory begins as an identity, and positions are added to the words, not to the i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,10 +17,12 @@ from torch.nn import functional
 
 from core.attention import Attention, WordInput
 from core.decoders.base import Decoder, DecoderOutput, Memory
-from core.decoders.transformer import KeysValues, TransformerState, by_study
+from core.decoders.transformer import KeysValues, chosen
+from core.decoders.word_cache import WordCache
 from core.types import VisualTokens
 
 EPSILON = 1e-6
+Keep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +30,21 @@ class RelationalState:
     """What one decoding run has read, and what it remembers of it.
 
     Attributes:
-        read: keys and values, as of any Transformer.
+        words: keys and values of the hypotheses' words.
+        image: L pairs of (studies, A, N, width / A); all rows of a study read the same.
         relations: (rows, slots, width), the relational memory after the last word.
     """
 
-    read: TransformerState
+    words: WordCache
+    image: tuple[KeysValues, ...]
     relations: Tensor
-
-    @property
-    def attention(self) -> Tensor:
-        """Weights of the last word (rows, L, A, M)."""
-        return self.read.attention
 
     def reorder(self, rows: Tensor) -> Self:
         """Keep hypotheses ``rows``."""
-        return type(self)(self.read.reorder(rows), self.relations.index_select(0, rows))
+        image, (studies, _, beams, _) = self.image, self.words.own.shape
+        if len(rows) < studies * beams:
+            image = chosen(image, rows[::beams] // beams)
+        return type(self)(self.words.reorder(rows), image, self.relations.index_select(0, rows))
 
 
 class RelationalMemory(nn.Module):
@@ -156,33 +159,29 @@ class MemoryDrivenLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, relations: Tensor, image: KeysValues, before: KeysValues | None, *, return_weights: bool
-    ) -> tuple[Tensor, Tensor | None, KeysValues]:
+        self, x: Tensor, relations: Tensor, image: KeysValues, *, return_weights: bool = False, keep: Keep | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Read words (B, T, width).
 
         Args:
             x: the words.
             relations: the relational memory after each of them, (B, T, slots * width).
-            image: keys and values; of fewer studies than rows, see `by_study`.
-            before: keys and values of the words before, for T = 1; None where x begins the text.
+            image: keys and values.
             return_weights: also return the weights over the image, (B, A, T, M).
+            keep: from keys and values of x to those of all words that it sees, and the mask that says which; None
+                where x is a text from its beginning.
 
         Returns:
-            (B, T, width), the weights or None, and keys and values of all words so far.
+            (B, T, width), and the weights or None.
         """
         normed = self.words_norm(x, relations)
-        words = self.words.keys_values(normed)
-        if before is not None:
-            words = (torch.cat([before[0], words[0]], dim=2), torch.cat([before[1], words[1]], dim=2))
-        mixed, _ = self.words.attend(normed, *words, causal=before is None)
+        key, value = self.words.keys_values(normed)
+        key, value, mask = (key, value, None) if keep is None else keep(key, value)
+        mixed, _ = self.words.attend(normed, key, value, causal=keep is None, mask=mask)
         x = x + self.dropout(mixed)
-        mixed, weights = by_study(
-            lambda rows: self.cross.attend(rows, *image, return_weights=return_weights),
-            self.cross_norm(x, relations),
-            len(image[0]),
-        )
+        mixed, weights = self.cross.attend(self.cross_norm(x, relations), *image, return_weights=return_weights)
         x = x + self.dropout(mixed)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x, relations))), weights, words
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x, relations))), weights
 
 
 class MemoryDrivenDecoder(Decoder):
@@ -248,32 +247,33 @@ class MemoryDrivenDecoder(Decoder):
         relations = self.relations(x)
         attention = []
         for layer, image in zip(self.layers, self._image(memory), strict=True):
-            x, weights, _ = layer(x, relations, image, None, return_weights=return_attention)
+            x, weights = layer(x, relations, image, return_weights=return_attention)
             attention.append(weights)
         return DecoderOutput(self.output(self.norm(x)), torch.stack(attention, dim=1) if return_attention else None)
 
     def start(self, memory: Memory, beams: int = 1) -> RelationalState:
         """State before the first word; the image's keys and values are computed here, once."""
         levels, image = memory.levels, self._image(memory)
-        rows, heads, size, channels = len(levels) * beams, *image[0][0].shape[1:]
-        empty = levels.new_zeros(rows, heads, 0, channels)
-        weights = levels.new_zeros(rows, len(self.layers), heads, size)
-        read = TransformerState(((empty, empty),) * len(self.layers), tuple((each,) for each in image), 0, weights)
-        return RelationalState(read, self.relations.start(levels.new_zeros(rows, levels.shape[3])))
+        words = WordCache.empty(len(image), len(levels), beams, image[0][0])
+        return RelationalState(
+            words, tuple(image), self.relations.start(levels.new_zeros(len(levels) * beams, levels.shape[3]))
+        )
 
     def step(self, ids: Tensor, state: RelationalState) -> tuple[Tensor, RelationalState]:
         """Read one more word (rows,); returns logits (rows, V) and the new state."""
-        read = state.read
-        x = self.embed(ids.unsqueeze(1), read.length)
+        words = state.words.read()
+        studies, mask = len(words.own), words.mask
+        x = self.embed(ids.unsqueeze(1), words.length - 1)
         memory = self.relations.read(x[:, 0], state.relations)
-        relations = memory.flatten(1).unsqueeze(1)
-        words, attention = [], []
-        for layer, before, (image,) in zip(self.layers, read.words, read.memory, strict=True):
-            x, weights, seen = layer(x, relations, image, before, return_weights=True)
-            words.append(seen)
-            attention.append(weights[:, :, 0])
-        new = TransformerState(tuple(words), read.memory, read.length + 1, torch.stack(attention, dim=1))
-        return self.output(self.norm(x[:, 0])), RelationalState(new, memory)
+        # The hypotheses of a study stand side by side, as the words of a text do.
+        x, relations = x.view(studies, -1, x.shape[2]), memory.view(studies, -1, memory.shape[1] * memory.shape[2])
+        for index, (layer, image) in enumerate(zip(self.layers, state.image, strict=True)):
+
+            def keep(key: Tensor, value: Tensor, index: int = index) -> tuple[Tensor, Tensor, Tensor | None]:
+                return *words.add(index, torch.stack([key, value])), mask
+
+            x, _ = layer(x, relations, image, keep=keep)
+        return self.output(self.norm(x.flatten(0, 1))), RelationalState(words, state.image, memory)
 
     def _image(self, memory: Memory) -> list[KeysValues]:
         """Keys and values of the image, by layer."""

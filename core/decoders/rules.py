@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import IntEnum, auto
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,8 +61,8 @@ class Rules:
         numbers: (V,) what is a number.
         point: (V,) the full stop, which after a number may be a decimal point.
         short: the short sentences that may be written, each as one number.
-        forbidden: (places, V), on the search's device: what is not written at each `Place`.
-        never: (V,), what is written at none.
+        costs: (places, V), on the search's device, taken from log-probabilities at each `Place`: infinity for what is
+            not written there, the penalty of END.
     """
 
     def __init__(
@@ -105,7 +106,16 @@ class Rules:
             places[Place.REPORT] |= ~self.words
             places[Place.SENTENCE] |= ~(self.words | end | planned)
             places[Place.PLANNED] |= ~(self.words | end)
-        self.never, self.forbidden = (torch.from_numpy(each).to(device) for each in (never, places))
+        costs = np.where(places, np.inf, np.where(ids == END, config.end_penalty, 0.0)).astype(np.float32)
+        self.costs = torch.from_numpy(costs).to(device)
+
+
+@lru_cache(maxsize=32)
+def rules_of(
+    config: GenerateConfig, vocabulary: Vocabulary | None, size: int, device: torch.device, *, plans: bool
+) -> Rules:
+    """`Rules`, whose tables are made once for all searches that have them in common."""
+    return Rules(config, vocabulary, size, device, plans=plans)
 
 
 def _number(ids: Sequence[int], size: int) -> int:
@@ -121,20 +131,40 @@ class Written:
 
     Attributes:
         ids: (rows, t) what each has written, START left out; PAD for words that are left out.
-        begin: (rows,) step at which its sentence began.
-        count: (rows,) words in it; 0 where sentences may be of any length.
-        number: (rows,) its ids as one number, while it is short; likewise.
-        last: (rows,) id of its last word.
-        before: (rows,) id of the word before.
+        marks: (5, rows), as the properties name them.
     """
 
     def __init__(self, rules: Rules, rows: int) -> None:
         """Nothing is written yet."""
         self.rules = rules
         self.follows_sentences = rules.ngram > 0 or rules.min_words > 0 or not rules.say_again
-        none = np.zeros(rows, dtype=np.int64)
         self.ids: Ids = np.zeros((rows, 0), dtype=np.int64)
-        self.begin, self.count, self.number, self.last, self.before = none, none, none, none + START, none + START
+        self.marks: Ids = np.array([[0], [0], [0], [START], [START]]).repeat(rows, axis=1)
+
+    @property
+    def begin(self) -> Ids:
+        """(rows,) step at which its sentence began."""
+        return self.marks[0]
+
+    @property
+    def count(self) -> Ids:
+        """(rows,) words in it; 0 where sentences may be of any length."""
+        return self.marks[1]
+
+    @property
+    def number(self) -> Ids:
+        """(rows,) its ids as one number, while it is short; likewise."""
+        return self.marks[2]
+
+    @property
+    def last(self) -> Ids:
+        """(rows,) id of its last word."""
+        return self.marks[3]
+
+    @property
+    def before(self) -> Ids:
+        """(rows,) id of the word before."""
+        return self.marks[4]
 
     @property
     def fresh(self) -> Bools:
@@ -159,46 +189,48 @@ class Written:
         self.ids[row, -1 - words : -1] = PAD
 
     def forbid(self, log_probabilities: Tensor) -> Tensor:
-        """Log-probabilities (rows, V), with -inf for what a row may not write next."""
+        """Log-probabilities (rows, V) less what each word costs: all, for what a row may not write next. In place."""
         rules = self.rules
-        if not self.follows_sentences:
-            return log_probabilities.masked_fill(rules.never, -math.inf)
-        forbidden = rules.never
-        if rules.min_words:
-            forbidden = rules.forbidden[torch.from_numpy(self._places()).to(log_probabilities.device)]
-        ruled = log_probabilities.masked_fill(forbidden, -math.inf)
+        if not rules.min_words:
+            ruled = log_probabilities.sub_(rules.costs[Place.ANYWHERE])
+        else:
+            places = torch.from_numpy(self._places()).to(log_probabilities.device)
+            ruled = log_probabilities.sub_(rules.costs.index_select(0, places))
         rows, words = self._repeats()
         if len(rows):
-            ruled[torch.from_numpy(rows), torch.from_numpy(words)] = -math.inf
-        elif not rules.min_words:
-            return ruled
-        stuck = ruled.amax(1).isneginf()
-        if stuck.any():
-            ruled[stuck] = log_probabilities[stuck].masked_fill(rules.never, -math.inf)
+            places = torch.from_numpy(rows * ruled.shape[1] + words).to(ruled.device)
+            ruled.view(-1).index_fill_(0, places, -math.inf)
         return ruled
 
-    def follow(self, rows: Tensor, words: Tensor) -> None:
+    def give_way(self, log_probabilities: Tensor) -> Tensor:
+        """What is left where `forbid` leaves nothing: all but what is never written."""
+        return log_probabilities.sub_(self.rules.costs[Place.ANYWHERE])
+
+    def follow(self, rows: Ids, words: Ids) -> None:
         """Go on with hypotheses ``rows`` (R,), each of which wrote one of ``words`` (R,)."""
         if not self.follows_sentences:
             return
-        rules, step, written = self.rules, self.ids.shape[1], words.cpu().numpy()
-        self._go_on(rows.cpu().numpy())
-        # A point after a number was a full stop if no number follows.
-        over = rules.point[self.last] & rules.numbers[self.before] & ~rules.numbers[written]
-        ends = rules.ends[written] & ~(rules.point[written] & rules.numbers[self.last])
-        begin = np.where(over, step, self.begin)
+        rules, step = self.rules, self.ids.shape[1]
+        self._go_on(rows)
+        begin, count, number, last, before = self.marks
+        ends = None
+        if rules.ends[words].any() or rules.point[last].any():
+            # A point after a number was a full stop if no number follows.
+            over = rules.point[last] & rules.numbers[before] & ~rules.numbers[words]
+            ends = rules.ends[words] & ~(rules.point[words] & rules.numbers[last])
+            begin[over] = step
+            count[over] = number[over] = 0
         if rules.min_words:
-            number = np.where(step - begin < MOST_SHORT, np.where(over, 0, self.number) * rules.size + written, -1)
-            self.count = np.where(ends, 0, np.where(over, 0, self.count) + rules.words[written])
-            self.number = np.where(ends, 0, number)
-        self.begin = np.where(ends, step + 1, begin)
-        self.before, self.last = self.last, written
-        self.ids = np.concatenate([self.ids, written[:, None]], axis=1)
+            number[:] = np.where(step - begin < MOST_SHORT, number * rules.size + words, -1)
+            count += rules.words[words]
+        if ends is not None:
+            begin[ends] = step + 1
+            count[ends] = number[ends] = 0
+        before[:], last[:] = last, words
+        self.ids = np.concatenate([self.ids, words[:, None]], axis=1)
 
     def _go_on(self, rows: npt.NDArray[Any]) -> None:
-        self.ids, self.begin, self.count, self.number, self.last, self.before = (
-            each[rows] for each in (self.ids, self.begin, self.count, self.number, self.last, self.before)
-        )
+        self.ids, self.marks = self.ids[rows], self.marks[:, rows]
 
     def _places(self) -> Ids:
         """The `Place` of each row, (rows,)."""

@@ -6,20 +6,25 @@ It knows ids and log-probabilities, nothing of words or images.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from core.decoders.base import Decoder, Memory
-from core.decoders.rules import Rules, Written
+from core.decoders.rules import Bools, Ids, Written, rules_of
 from core.labels.repeats import last_says_again
-from core.text import END, SENTENCE_END, START, Vocabulary, split_sentences
+from core.text import END, PAD, SENTENCE_END, START, Vocabulary, split_sentences
 from core.types import CXRLensError, VisualTokens
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,7 @@ def generate(
         config: how to write.
         vocabulary: which ids are which words; without it no id is known to stand for a removed word, and
             SENTENCE_END alone ends a sentence.
-        return_attention: keep the winning beam's weights; needs the cache.
+        return_attention: with the winner's weights, which one more pass over its words gives.
         cached: False recomputes every prefix; the reference for tests and benchmarks.
 
     Returns:
@@ -113,23 +118,96 @@ def generate(
     Raises:
         CXRLensError: the decoder gives NaN.
     """
-    if return_attention and not cached:
-        raise ValueError("Attention is returned by cached generation only.")
     memory = visual if isinstance(visual, Memory) else decoder.encode(visual)
-    studies, beams = memory.levels.shape[0], config.beam_size
-    device = memory.levels.device
-    search = _Search(studies, config, vocabulary, device, plans=decoder.sentences)
-    state: Any = decoder.start(memory, beams) if cached else _Prefixes(memory, beams)
-    last = torch.full((studies * beams,), START, device=device)
+    state: Any = decoder.start(memory, config.beam_size) if cached else _Prefixes(memory, config.beam_size)
+    step = decoder.step if cached else partial(_Prefixes.step, decoder)
+    winners = _write(decoder, step, state, memory.levels, config, vocabulary)
+    return _with_attention(decoder, memory, winners) if return_attention else [each.hypothesis for each in winners]
+
+
+@torch.inference_mode()
+def generate_together(
+    decoders: Sequence[Decoder],
+    memories: Sequence[Memory],
+    config: GenerateConfig,
+    vocabulary: Vocabulary | None = None,
+    *,
+    return_attention: bool = False,
+) -> list[Hypothesis]:
+    """Write a report with each of several decoders of one likeness, each about a study of its own, in one search.
+
+    Args:
+        decoders: of one `Decoder.likeness`, in evaluation mode.
+        memories: of each, of one study.
+        config: as of `generate`.
+        vocabulary: likewise; it is that of all.
+        return_attention: likewise.
+
+    Returns:
+        One hypothesis a decoder: what `generate` gives of it alone, but for the last digits of sums.
+
+    Raises:
+        CXRLensError: one of the decoders gives NaN.
+    """
+    first = decoders[0]
+    state = type(first).begin(decoders, memories, config.beam_size)
+    levels = [memory.levels for memory in memories]
+    winners = _write(first, first.step, state, levels, config, vocabulary)
+    if not return_attention:
+        return [each.hypothesis for each in winners]
+    parts = zip(decoders, memories, winners, strict=True)
+    return [_with_attention(decoder, memory, [winner])[0] for decoder, memory, winner in parts]
+
+
+def _write(
+    decoder: Decoder,
+    step: Callable[[Tensor, Any], tuple[Tensor, Any]],
+    state: Any,
+    levels: Sequence[Tensor] | Tensor,
+    config: GenerateConfig,
+    vocabulary: Vocabulary | None,
+) -> list[_Winner]:
+    """The best hypothesis of each study, whose memories' ``levels`` are given."""
+    studies, device = len(levels), levels[0].device
+    search = _Search(studies, config, vocabulary, plans=decoder.sentences)
+    last = torch.full((studies * config.beam_size,), START, device=device)
     for _ in range(config.max_words):
-        logits, state = decoder.step(last, state) if cached else state.step(decoder, last)
-        rows = search.advance(logits, state.attention if return_attention else None)
+        logits, state = step(last, state)
+        rows = search.advance(logits)
         if not len(rows):
             break
-        if beams > 1 or len(rows) < len(last):  # greedy rows go on as they are
-            state = state.reorder(rows)
-        last = search.words[-1]
+        if config.beam_size > 1 or len(rows) < len(last):  # greedy rows go on as they are
+            state = state.reorder(torch.from_numpy(rows).to(device))
+        last = torch.from_numpy(search.words[-1]).to(device)
     return [search.best(study) for study in range(studies)]
+
+
+def _with_attention(decoder: Decoder, memory: Memory, winners: Sequence[_Winner]) -> list[Hypothesis]:
+    """Hypotheses of all studies of a memory with their attention, by one pass over all that was written for them."""
+    device = memory.levels.device
+    read = [torch.tensor([START, *winner.written[:-1]], device=device) for winner in winners]
+    output = decoder.decode(memory, pad_sequence(read, batch_first=True, padding_value=PAD), return_attention=True)
+    assert output.attention is not None
+    by_word = output.attention.permute(0, 3, 1, 2, 4)  # (B, T, L, A, M)
+    return [
+        replace(winner.hypothesis, attention=weights[torch.tensor(winner.reported, device=device)])
+        for winner, weights in zip(winners, by_word, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Winner:
+    """The best hypothesis of a study.
+
+    Attributes:
+        hypothesis: without its attention.
+        written: all ids that the search wrote for it, those that its report leaves out too.
+        reported: places in ``written`` of the ids of the report.
+    """
+
+    hypothesis: Hypothesis
+    written: Sequence[int]
+    reported: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,77 +240,92 @@ class _Search:
         studies: int,
         config: GenerateConfig,
         vocabulary: Vocabulary | None,
-        device: torch.device,
         *,
         plans: bool,
     ) -> None:
         self.config, self.vocabulary, self.beams, self.plans = config, vocabulary, config.beam_size, plans
         self.going = list(range(studies))
-        self.scores = torch.full((studies, self.beams), -math.inf, device=device)
+        self.scores: Floats = np.full((studies, self.beams), -math.inf, dtype=np.float32)
         self.scores[:, 0] = 0.0  # all beams start alike: let only the first branch
-        self.words: list[Tensor] = []
+        self.words: list[Ids] = []
         """By step, the word that each row of the next batch wrote."""
-        self.rows: list[Tensor] = []
+        self.rows: list[Ids] = []
         """By step, the row of this batch from which each row of the next one comes."""
-        self.attention: list[Tensor] = []
         self.written: Written | None = None
         self.pools: list[list[_Candidate]] = [[] for _ in range(studies)]
         self.cut_short: list[list[_Candidate]] = [[] for _ in range(studies)]
         """Hypotheses that ended because they would have said something again."""
         self.compares = vocabulary is not None and not config.say_again
-        self.opening = torch.zeros(2, studies, self.beams, device=device)
+        self.opening: Floats = np.zeros((2, studies, self.beams), dtype=np.float32)
         """Where what sentences say is compared: score when the sentence began, and END's log-probability there."""
-        self.omitted = torch.zeros(studies, self.beams, device=device)
+        self.omitted: Floats = np.zeros((studies, self.beams), dtype=np.float32)
         """Log-probability of the words that each beam leaves out; the search goes on counting them."""
         self.left_out: list[dict[int, int]] = []
         """By step, rows of the next batch before whose last word so many others are left out."""
 
-    def advance(self, logits: Tensor, attention: Tensor | None) -> Tensor:
+    def advance(self, logits: Tensor) -> Ids:
         """Extend every beam by its best words; returns the rows that go on, none once all studies are done."""
-        vocabulary, device = logits.shape[1], logits.device
-        if torch.isnan(logits).any():
-            raise CXRLensError(
-                "The decoder gave NaN instead of word scores. Its weights are damaged or its input is not finite: "
-                "verify the bundle with 'cxr-lens bundles --verify'."
-            )
         if self.written is None:
-            rules = Rules(self.config, self.vocabulary, vocabulary, device, plans=self.plans)
+            rules = rules_of(self.config, self.vocabulary, logits.shape[1], logits.device, plans=self.plans)
             self.written = Written(rules, len(logits))
-        log_probabilities = self.written.forbid(logits.float().log_softmax(1))
-        if self.compares:
-            now = torch.stack([self.scores, log_probabilities[:, END].view_as(self.scores)])
-            between = torch.from_numpy(self.written.between).to(device).view_as(self.scores)
-            self.opening = torch.where(between, now, self.opening)
-        log_probabilities[:, END] -= self.config.end_penalty
-        total = (self.scores.unsqueeze(2) + log_probabilities.unflatten(0, self.scores.shape)).flatten(1)
-        best, flat = total.topk(min(2 * self.beams, total.shape[1]), dim=1, sorted=True)
-        beam, word = flat // vocabulary, flat % vocabulary
-        if attention is not None:
-            self.attention.append(attention)
-        self._finish(best, beam, word)
+        ruled = self.written.forbid(logits.float().log_softmax(1))
+        values, ids = self._likeliest(logits, ruled)
+        if self.compares and (between := self.written.between).any():
+            ends = ruled[:, END].cpu().numpy() + np.float32(self.config.end_penalty)
+            now = np.stack([self.scores, ends.reshape(self.scores.shape)])
+            self.opening = np.where(between.reshape(self.scores.shape), now, self.opening)
+        studies, each = len(self.going), values.shape[1]
+        total = (self.scores[:, :, None] + values.reshape(studies, self.beams, each)).reshape(studies, -1)
+        flat = (-total).argsort(axis=1, kind="stable")[:, : 2 * self.beams]
+        study = np.arange(studies)[:, None]
+        best, beam, word = total[study, flat], flat // each, ids.reshape(studies, -1)[study, flat]
+        ended = word == END
+        if ended[:, : self.beams].any():
+            self._finish(best, beam, ended)
         # END leaves the search; the best of the others go on.
-        self.scores, order = best.masked_fill(word == END, -math.inf).topk(self.beams, dim=1, sorted=True)
-        self._follow(beam.gather(1, order), word.gather(1, order))
+        rest = np.where(ended, -np.inf, best)
+        order = (-rest).argsort(axis=1, kind="stable")[:, : self.beams]
+        self.scores = rest[study, order]
+        self._follow(beam[study, order], word[study, order])
         if len(self.words) == self.config.max_words:
             self._let_compete()
         elif done := self._done():
             self._leave(done)
         return self.rows[-1]
 
-    def _follow(self, beam: Tensor, word: Tensor) -> None:
+    def _likeliest(self, logits: Tensor, ruled: Tensor) -> tuple[Floats, Ids]:
+        """Each row's likeliest words by log-probabilities (rows, V) under the rules: (rows, up to 2 * beams) each."""
+        assert self.written is not None
+        count = min(2 * self.beams, ruled.shape[1])
+        values, ids = (each.cpu().numpy() for each in ruled.topk(count, dim=1))
+        if np.isnan(values[:, 0]).any():  # which one NaN among a row's logits makes of all
+            raise CXRLensError(
+                "The decoder gave NaN instead of word scores. Its weights are damaged or its input is not finite: "
+                "verify the bundle with 'cxr-lens bundles --verify'."
+            )
+        stuck: Bools = np.isneginf(values[:, 0])
+        if stuck.any():
+            rows = torch.from_numpy(np.flatnonzero(stuck)).to(logits.device)
+            free = self.written.give_way(logits.index_select(0, rows).float().log_softmax(1))
+            ruled[rows] = free
+            values[stuck], ids[stuck] = (each.cpu().numpy() for each in free.topk(count, dim=1))
+        return values, ids
+
+    def _follow(self, beam: Ids, word: Ids) -> None:
         """Go on with each study's ``beam`` (studies, beams), which wrote ``word``."""
         assert self.written is not None
-        first = torch.arange(len(self.going), device=beam.device).unsqueeze(1) * self.beams
-        self.rows.append((beam + first).flatten())
-        self.words.append(word.flatten())
+        first = np.arange(0, len(self.going) * self.beams, self.beams)[:, None]
+        self.rows.append((beam + first).ravel())
+        self.words.append(word.ravel())
         self.left_out.append({})
         self.written.follow(self.rows[-1], self.words[-1])
         if self.compares:
-            self.opening = self.opening.flatten(1)[:, self.rows[-1]].view(2, *self.scores.shape)
-            self.omitted = self.omitted.flatten()[self.rows[-1]].view_as(self.scores)
+            if self.beams > 1:
+                self.opening = self.opening.reshape(2, -1)[:, self.rows[-1]].reshape(2, *self.scores.shape)
+                self.omitted = self.omitted.ravel()[self.rows[-1]].reshape(self.scores.shape)
             closed = self.written.between.reshape(self.scores.shape)
-            for place in np.flatnonzero(closed.any(1)).tolist():
-                finite = torch.isfinite(self.scores[place]).tolist()
+            for place in np.unique(closed.nonzero()[0]).tolist():
+                finite = np.isfinite(self.scores[place]).tolist()
                 self._compare(place, [beam for beam, goes in enumerate(finite) if goes and closed[place, beam]])
 
     def _leave(self, done: set[int]) -> None:
@@ -242,10 +335,8 @@ class _Search:
         rows = [place * self.beams + beam for place in kept for beam in range(self.beams)]
         new = {row: index for index, row in enumerate(rows)}
         self.going = [self.going[place] for place in kept]
-        places = torch.tensor(kept, dtype=torch.long, device=self.scores.device)
-        self.scores, self.opening, self.omitted = self.scores[places], self.opening[:, places], self.omitted[places]
-        chosen = torch.tensor(rows, dtype=torch.long, device=self.scores.device)
-        self.rows[-1], self.words[-1] = self.rows[-1][chosen], self.words[-1][chosen]
+        self.scores, self.opening, self.omitted = self.scores[kept], self.opening[:, kept], self.omitted[kept]
+        self.rows[-1], self.words[-1] = self.rows[-1][rows], self.words[-1][rows]
         self.left_out[-1] = {new[row]: count for row, count in self.left_out[-1].items() if row in new}
         self.written.keep(rows)
 
@@ -299,11 +390,10 @@ class _Search:
         """By what a log-probability of so many words is divided."""
         return float(words**self.config.length_penalty)
 
-    def _finish(self, best: Tensor, beam: Tensor, word: Tensor) -> None:
+    def _finish(self, best: Floats, beam: Ids, ended: Bools) -> None:
         """Put hypotheses that END among the best ``beam_size`` into their study's pool."""
-        ended = (word[:, : self.beams] == END) & torch.isfinite(best[:, : self.beams])
-        step = len(self.words)
-        for place, rank in ended.nonzero().tolist():
+        step, first = len(self.words), slice(self.beams)
+        for place, rank in np.argwhere(ended[:, first] & np.isfinite(best[:, first])).tolist():
             pool = self.pools[self.going[place]]
             if len(pool) < self.beams:
                 score, from_beam = float(best[place, rank]), int(beam[place, rank])
@@ -313,9 +403,9 @@ class _Search:
 
     def _done(self) -> set[int]:
         """Places in the batch of studies whose pool is full, or that have nothing left to extend."""
-        alive = torch.isfinite(self.scores).any(1).tolist()
-        full = (len(self.pools[study]) >= self.beams for study in self.going)
-        return {place for place, (goes, is_full) in enumerate(zip(alive, full, strict=True)) if is_full or not goes}
+        alive = set(np.isfinite(self.scores).nonzero()[0].tolist())
+        full = [len(self.pools[study]) >= self.beams for study in self.going]
+        return {place for place, is_full in enumerate(full) if is_full or place not in alive}
 
     def _let_compete(self) -> None:
         """At the length limit, put the beams of studies that are not done into their pools."""
@@ -328,7 +418,7 @@ class _Search:
                         _Candidate(score / self._length(step), reported, step, row, finished=False)
                     )
 
-    def best(self, study: int) -> Hypothesis:
+    def best(self, study: int) -> _Winner:
         """The best hypothesis of a study, read back from its last row."""
         pool = self.pools[study] + self.cut_short[study]
         if not pool:
@@ -337,22 +427,20 @@ class _Search:
                 "'cxr-lens bundles --verify'."
             )
         found = max(pool, key=lambda each: each.normalised)
-        ids: list[int] = [END] if found.finished else []
-        seen = [(found.step, found.row)] if found.finished else []
+        written, reported = ([END], [found.step]) if found.finished else ([], [])
         row, omit = found.row, 0
         for step in range(found.step - 1, -1, -1):
-            word, before = int(self.words[step][row]), int(self.rows[step][row])
+            written.append(int(self.words[step][row]))
             if omit:
                 omit -= 1
             else:
-                ids.append(word)
-                seen.append((step, before))
+                reported.append(step)
                 omit = self.left_out[step].get(row, 0)
-            row = before
-        weights = None
-        if self.attention:
-            weights = torch.stack([self.attention[step][row] for step, row in reversed(seen)])
-        return Hypothesis(tuple(reversed(ids)), found.score, found.finished, weights)
+            row = int(self.rows[step][row])
+        written.reverse()
+        reported.reverse()
+        ids = tuple(written[place] for place in reported)
+        return _Winner(Hypothesis(ids, found.score, found.finished), written, reported)
 
 
 class _Prefixes:
@@ -361,11 +449,11 @@ class _Prefixes:
     def __init__(self, memory: Memory, beams: int) -> None:
         self.memory = Memory(memory.levels.repeat_interleave(beams, 0), memory.visual)
         self.ids = torch.zeros(len(self.memory.levels), 0, dtype=torch.long, device=memory.levels.device)
-        self.attention = self.ids
 
-    def step(self, decoder: Decoder, last: Tensor) -> tuple[Tensor, _Prefixes]:
-        self.ids = torch.cat([self.ids, last.unsqueeze(1)], dim=1)
-        return decoder.predict(self.memory, self.ids), self
+    @staticmethod
+    def step(decoder: Decoder, last: Tensor, state: _Prefixes) -> tuple[Tensor, _Prefixes]:
+        state.ids = torch.cat([state.ids, last.unsqueeze(1)], dim=1)
+        return decoder.predict(state.memory, state.ids), state
 
     def reorder(self, rows: Tensor) -> _Prefixes:
         if len(rows) < len(self.ids):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from core.attention import Attention, EncoderLayer, FeedForward, MemoryInput, WordInput
 from core.decoders.base import Decoder, DecoderOutput, Memory
+from core.decoders.side_by_side import Affine, Norm, affine, embedded, kept, likeness, norm, padded, stacked
+from core.decoders.word_cache import WordCache
 from core.types import VisualTokens
 
 if TYPE_CHECKING:
@@ -25,52 +28,65 @@ def chosen(pairs: tuple[KeysValues, ...], rows: Tensor) -> tuple[KeysValues, ...
     return tuple((key.index_select(0, rows), value.index_select(0, rows)) for key, value in pairs)
 
 
-@dataclass(frozen=True, slots=True)
-class TransformerState:
-    """Keys and values of the words so far, and of the memory, by layer.
+class LayerWeights(NamedTuple):
+    """A decoder layer of each model, as a word needs it: see `core.decoders.side_by_side`.
 
     Attributes:
-        words: L pairs of (rows, A, t, width / A).
-        memory: L pairs of (studies, A, M, width / A) for each level; all rows of a study read the same.
-        length: t, words read so far.
-        attention: (rows, L, A, M) of the last word.
+        words: query, key and value of the words.
+        absent: (models, 1, width), what a memory of zeros gives; None where images are never absent.
+        gates: of M2, weight (models, levels, 2 * width, width) and bias (models, levels, 1, width).
     """
 
-    words: tuple[KeysValues, ...]
-    memory: tuple[tuple[KeysValues, ...], ...]
-    length: int
-    attention: Tensor
+    words: Affine
+    words_out: Affine
+    words_norm: Norm
+    query: Affine
+    cross_out: Affine
+    cross_norm: Norm
+    inner: Affine
+    outer: Affine
+    norm: Norm
+    absent: Tensor | None
+    gates: Affine | None
+
+
+class StepWeights(NamedTuple):
+    """All that a word needs; embedding (models, V, width)."""
+
+    embedding: Tensor
+    layers: tuple[LayerWeights, ...]
+    output: Affine
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerState:
+    """What was read, and the memory, by layer; with the weights, made when the run began.
+
+    Attributes:
+        weights: of one model, or of as many as there are studies.
+        words: of the hypotheses.
+        memory: L pairs of (studies * levels, A, M, width / A); all rows of a study read the same.
+        missing: (studies * levels, 1, 1, M), added to scores: -inf where a memory is shorter; None where none is.
+    """
+
+    weights: StepWeights
+    words: WordCache
+    memory: tuple[KeysValues, ...]
+    missing: Tensor | None
 
     def reorder(self, rows: Tensor) -> Self:
         """Keep hypotheses ``rows``. The memory of studies that go on stays: a hypothesis never changes its study."""
-        memory, before = self.memory, len(self.attention)
-        if len(rows) < before:
-            beams = before // len(memory[0][0][0])
-            studies = rows[::beams] // beams
-            memory = tuple(chosen(levels, studies) for levels in memory)
-        attention = self.attention.index_select(0, rows)
-        return replace(self, words=chosen(self.words, rows), memory=memory, attention=attention)
-
-
-def by_study(
-    look: Callable[[Tensor], tuple[Tensor, Tensor | None]], x: Tensor, studies: int
-) -> tuple[Tensor, Tensor | None]:
-    """Let rows look at the memory of their study.
-
-    Args:
-        look: from rows (B, T, width) to what they saw, and weights (B, A, T, M) or None.
-        x: (rows, T, width).
-        studies: whose memories there are. Where they are fewer than the rows, the rows of a study are neighbours, with
-            T = 1, and to its memory they are so many words.
-
-    Returns:
-        as ``look``, by row.
-    """
-    if studies == len(x):
-        return look(x)
-    seen, weights = look(x.view(studies, -1, x.shape[2]))
-    together = None if weights is None else weights.transpose(1, 2).flatten(0, 1).unsqueeze(2)
-    return seen.reshape(-1, 1, seen.shape[2]), together
+        weights, memory, missing = self.weights, self.memory, self.missing
+        studies, _, beams, _ = self.words.own.shape
+        if len(rows) < studies * beams:
+            going = rows[::beams] // beams
+            if len(weights.embedding) > 1:
+                weights = kept(weights, going)
+            levels = len(memory[0][0]) // studies
+            each = (going.unsqueeze(1) * levels + torch.arange(levels, device=going.device)).flatten()
+            memory = chosen(memory, each)
+            missing = None if missing is None else missing.index_select(0, each)
+        return replace(self, weights=weights, words=self.words.reorder(rows), memory=memory, missing=missing)
 
 
 class CrossLayer(nn.Module):
@@ -92,15 +108,12 @@ class CrossLayer(nn.Module):
         self.feed_forward = FeedForward(width, feed_forward, dropout)
 
     def forward(
-        self, x: Tensor, words: KeysValues, memory: tuple[KeysValues, ...], *, causal: bool, return_weights: bool
+        self, x: Tensor, words: KeysValues, memory: tuple[KeysValues, ...], *, return_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, width) to the same shape; weights over the memory (B, A, T, M) or None.
-
-        Where the memory is of fewer studies, B / studies rows that are neighbours read the same one, with T = 1.
-        """
-        mixed, _ = self.words.attend(x, *words, causal=causal)
+        """(B, T, width) to the same shape; weights over the memory (B, A, T, M) or None."""
+        mixed, _ = self.words.attend(x, *words, causal=True)
         x = self.words_norm(x + self.dropout(mixed))
-        x, weights = by_study(lambda rows: self.look(rows, memory, return_weights=return_weights), x, len(memory[0][0]))
+        x, weights = self.look(x, memory, return_weights=return_weights)
         return self.feed_forward(x), weights
 
     def look(self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool) -> tuple[Tensor, Tensor | None]:
@@ -113,6 +126,30 @@ class CrossLayer(nn.Module):
         if self.absent_images:
             mixed = torch.maximum(mixed, self.cross.out(self.cross.value.bias))  # what a memory of zeros gives
         return self.cross_norm(x + self.dropout(mixed)), weights
+
+    @staticmethod
+    def weights(layers: Sequence[CrossLayer]) -> LayerWeights:
+        """A layer of each model, as a word needs it."""
+        cross = [layer.cross for layer in layers]
+        absent = [each.out(each.value.bias) for each in cross] if layers[0].absent_images else []
+        return LayerWeights(
+            words=affine(*([getattr(each.words, name) for each in layers] for name in ("query", "key", "value"))),
+            words_out=affine([layer.words.out for layer in layers]),
+            words_norm=norm([layer.words_norm for layer in layers]),
+            query=affine([each.query for each in cross]),
+            cross_out=affine([each.out for each in cross]),
+            cross_norm=norm([layer.cross_norm for layer in layers]),
+            inner=affine([layer.feed_forward.inner for layer in layers]),
+            outer=affine([layer.feed_forward.outer for layer in layers]),
+            norm=norm([layer.feed_forward.norm for layer in layers]),
+            absent=stacked(absent).unsqueeze(1) if absent else None,
+            gates=None,
+        )
+
+    @staticmethod
+    def joined(layer: LayerWeights, x: Tensor, seen: Tensor) -> Tensor:
+        """What rows x (models, rows, width) saw at each level, (models, levels, rows, width), as one."""
+        return seen[:, 0]
 
 
 class TransformerDecoder(Decoder):
@@ -199,35 +236,55 @@ class TransformerDecoder(Decoder):
         attention = []
         for layer, keys_values in zip(self._layers(), self._memory_keys_values(memory), strict=True):
             words = layer.words.keys_values(x)
-            x, weights = layer(x, words, keys_values, causal=True, return_weights=return_attention)
+            x, weights = layer(x, words, keys_values, return_weights=return_attention)
             attention.append(weights)
-        stacked = (
-            torch.stack([weights for weights in attention if weights is not None], 1) if return_attention else None
-        )
-        return DecoderOutput(self.output(x), stacked)
+        seen = [weights for weights in attention if weights is not None]
+        return DecoderOutput(self.output(x), torch.stack(seen, dim=1) if return_attention else None)
 
     def start(self, memory: Memory, beams: int = 1) -> TransformerState:
         """State before the first word; the memory's keys and values are computed here, once."""
-        rows, _, size, _ = memory.levels.shape
-        attention = self._layers()[0].words
-        empty = memory.levels.new_zeros(rows * beams, attention.heads, 0, attention.head_width)
-        weights = memory.levels.new_zeros(rows * beams, len(self.layers), attention.heads, size)
-        return TransformerState(
-            ((empty, empty),) * len(self.layers), tuple(self._memory_keys_values(memory)), 0, weights
+        return self.begin([self], [memory], beams)
+
+    @classmethod
+    def begin(cls, decoders: Sequence[Self], memories: Sequence[Memory], beams: int = 1) -> TransformerState:
+        """State of decoders of one likeness, each with its memory: of one study, where there are several."""
+        by_decoder = [decoder._memory_keys_values(memory) for decoder, memory in zip(decoders, memories, strict=True)]
+        pairs, missing = [], None
+        for layers in zip(*by_decoder, strict=True):
+            # (studies, levels, A, M, width / A) of each decoder
+            sides = [[torch.stack(side, dim=1) for side in zip(*levels, strict=True)] for levels in layers]
+            (keys, missing), (values, _) = (padded(each, dim=3) for each in zip(*sides, strict=True))
+            pairs.append((keys.flatten(0, 1), values.flatten(0, 1)))
+        studies, levels = sum(len(memory.levels) for memory in memories), memories[0].levels.shape[1]
+        if missing is not None:
+            missing = missing.repeat_interleave(levels, 0)[:, None, None]
+        weights = StepWeights(
+            stacked([decoder.embed.embedding.weight for decoder in decoders]),
+            tuple(layers[0].weights(layers) for layers in zip(*(each._layers() for each in decoders), strict=True)),
+            affine([decoder.output for decoder in decoders]),
         )
+        words = WordCache.empty(len(pairs), studies, beams, pairs[0][0])
+        return TransformerState(weights, words, tuple(pairs), missing)
+
+    def likeness(self) -> Hashable | None:
+        """What decoders have in common that can begin together: all but what reads the image."""
+        return likeness(self, ("input", "encoder"))
 
     def step(self, ids: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         """Read one more word (rows,); returns logits (rows, V) and the new state."""
-        x = self.embed(ids.unsqueeze(1), state.length)
-        words, attention = [], []
-        for layer, (keys, values), memory in zip(self._layers(), state.words, state.memory, strict=True):
-            key, value = layer.words.keys_values(x)
-            seen = (torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2))
-            x, weights = layer(x, seen, memory, causal=False, return_weights=True)
-            words.append(seen)
-            attention.append(weights[:, :, 0])
-        logits = self.output(x[:, 0])
-        return logits, TransformerState(tuple(words), state.memory, state.length + 1, torch.stack(attention, dim=1))
+        words, weights = state.words.read(), state.weights
+        studies, _, beams, _ = words.own.shape
+        heads, mask = state.memory[0][0].shape[1], words.mask
+        x = self.embed.placed(embedded(ids, weights.embedding), words.length - 1)
+        for index, layer in enumerate(weights.layers):
+            joint = layer.words(x).view(studies, beams, 3, heads, -1).permute(2, 0, 3, 1, 4)
+            keys, values = words.add(index, joint[1:])
+            mixed = functional.scaled_dot_product_attention(joint[0], keys, values, attn_mask=mask)
+            x = layer.words_norm(x + layer.words_out(mixed.transpose(1, 2).reshape(x.shape)))
+            x = self.layer_type.joined(layer, x, _seen(layer, x, state.memory[index], state.missing, studies))
+            x = layer.norm(x + layer.outer(layer.inner(x).relu_()))
+        new = TransformerState(weights, words, state.memory, state.missing)
+        return weights.output(x).flatten(0, 1), new
 
     def _layers(self) -> list[CrossLayer]:
         return list(self.layers)  # type: ignore[arg-type]
@@ -235,3 +292,19 @@ class TransformerDecoder(Decoder):
     def _memory_keys_values(self, memory: Memory) -> list[tuple[KeysValues, ...]]:
         levels = memory.levels.unbind(1)
         return [tuple(layer.cross.keys_values(level) for level in levels) for layer in self._layers()]
+
+
+def _seen(layer: LayerWeights, x: Tensor, memory: KeysValues, missing: Tensor | None, studies: int) -> Tensor:
+    """What rows x (models, rows, width) see at each level of the memory: (models, levels, rows, width), normed."""
+    models, rows, width = x.shape
+    keys, values = memory
+    heads, levels, of_model = keys.shape[1], keys.shape[0] // studies, studies // models
+    query = layer.query(x).view(studies, 1, -1, heads, width // heads).expand(-1, levels, -1, -1, -1)
+    query = query.flatten(0, 1).transpose(1, 2)
+    mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=missing)
+    by_level = mixed.view(models, of_model, levels, heads, -1, width // heads).permute(0, 2, 1, 4, 3, 5)
+    out = layer.cross_out(by_level.reshape(models, levels * rows, width))
+    if layer.absent is not None:
+        out = torch.maximum(out, layer.absent)
+    whole = (out.view(models, levels, rows, width) + x.unsqueeze(1)).flatten(1, 2)
+    return layer.cross_norm(whole).view(models, levels, rows, width)

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import io
 import json
-import operator
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from csv import DictReader
-from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 from unittest.mock import patch
 
@@ -24,8 +20,6 @@ from PIL import Image
 
 from core.bundles.card import encoder_weights
 from core.bundles.library import BundleLibrary
-from core.decoders import build_decoder
-from core.decoders.search import GenerateConfig, generate
 from core.encoders import Encoder
 from core.encoders.base import build_encoder
 from core.encoders.engines import TOLERANCE, Look, choose
@@ -35,37 +29,18 @@ from core.projection.methods import ProjectionConfig, fit_pca, place
 from core.studies.images import fit_square
 from core.studies.images.picture import read_jpeg
 from core.studies.model_image import grey_levels
-from core.text import SPECIAL_TOKENS, TERMINATORS, Vocabulary
-from core.types import Projection, VisualTokens
+from core.types import Projection
+from training.bench import searches
+from training.bench.turns import in_turns
 
 OPENI = Path(__file__).resolve().parents[3] / "shared" / "data" / "openi" / "indiana_reports.csv"
 """Open-i's reports beside the clone; without them its row is left out."""
-TURNS = 5
 ENDS = re.compile(
     r"(?<!\bvs)(?<!\d )\.(?=[\s.a-z]|$)|(?<=\d )\.(?! ?\d)|!(?=\s|$)|(?<=[\w)\"'])\?(?=\s|$)|\n"
     r"|(?<=\s)(?=#?\d{1,2}\)\s)|(?<=\s)(?=\([1-9]\)\s*[a-z])|(?<=\s)(?=#\d{1,2}\s)|(?=\u2022)"
     r"|(?<=\s)(?=(?:[a-e]|[ivx]{1,4})\)\s)|(?<=\s)(?=\*\s)|\|"
 )
 """Where statements end, in one expression, which tries every alternative at every character."""
-
-
-def in_turns(
-    plain: Callable[[], Any], ours: Callable[[], Any], same: Callable[[Any, Any], bool] = operator.eq
-) -> tuple[float, float]:
-    """Seconds of CPU of two ways to do the same, medians of runs that take turns, so that both meet the same machine.
-
-    Raises:
-        RuntimeError: they do not give the same.
-    """
-    if not same(plain(), ours()):
-        raise RuntimeError("Both ways must give the same result.")
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(TURNS):
-        for work, found in zip((plain, ours), times, strict=True):
-            began = time.process_time()
-            work()
-            found.append(time.process_time() - began)
-    return median(times[0]), median(times[1])
 
 
 def _openi() -> list[str]:
@@ -163,29 +138,9 @@ def engines() -> Iterator[tuple[str, float, float]]:
         yield f"{name}, by torch and by {engine.name}", *times
 
 
-def n_grams() -> Iterator[tuple[str, float, float]]:
-    """Search that follows n-grams, against one that does not; every report has 60 words."""
-    torch.manual_seed(0)
-    vocabulary = Vocabulary((*SPECIAL_TOKENS, *TERMINATORS, *(f"w{number}" for number in range(1000))))
-    decoder = build_decoder("transformer", "small", token_width=512, vocabulary_size=len(vocabulary)).eval()
-    how = GenerateConfig(max_words=60, end_penalty=1e4, min_sentence_words=3)
-    for studies in (1, 8):
-        visual = VisualTokens(torch.randn(studies, 49, 512), ((7, 7),), ("x",) * 49)
-
-        def write(config: GenerateConfig, visual: VisualTokens = visual) -> object:
-            return generate(decoder, visual, config, vocabulary)
-
-        times = in_turns(
-            lambda write=write: write(how),  # type: ignore[misc]
-            lambda write=write: write(replace(how, no_repeat_ngram=3)),  # type: ignore[misc]
-            lambda one, other: len(one) == len(other),
-        )
-        yield f"beam 4, {studies} studies, small decoder: n-grams that may come twice, and may not", *times
-
-
 def report() -> Iterator[str]:
     """A table: seconds of CPU without a shortcut and with it, and how many times faster."""
     yield "| what | without, s | with, s | times faster |\n|---|---:|---:|---:|"
-    for rows in (labels(), [one_point()], n_grams(), [large_film()], engines()):
+    for rows in (labels(), [one_point()], searches.rows(), [large_film()], engines()):
         for name, plain, ours in rows:
             yield f"| {name} | {plain:.3f} | {ours:.3f} | {plain / ours:.2f} |"
