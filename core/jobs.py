@@ -50,6 +50,7 @@ class Job:
         self.began = time.monotonic()
         self.cancelled = False
         self._what, self._advice = what, advice
+        (folder / "log.txt").touch(mode=0o600)
         with (folder / "log.txt").open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, str(folder)],

@@ -21,8 +21,9 @@ from core.reviews.database import Database
 from core.reviews.export import export
 from core.reviews.record import load_record
 from core.reviews.rubrics import StorageError
-from core.reviews.schema import TABLES, cases, events, screens, sessions
+from core.reviews.schema import TABLES, cases, events, marks, screens, sessions
 from core.reviews.store import close_session, list_sessions, save_mark
+from core.reviews.store.changes import Change, write_change
 from core.reviews.verification import check_session, verify
 from core.types import CXRLensError
 from tests.attacks import Tally, databases, dumps
@@ -116,6 +117,19 @@ def _hash(database: Database, columns: list[str]) -> str:
 
     with database.read() as connection:
         return row_hash(connection.execute(sa.select(sessions)).one(), columns)
+
+
+def test_a_change_of_a_new_kind_is_told_by_its_event(database: Database, screen: str) -> None:
+    mark = {"kind": "error", "report": "A", "value": {}, "version": 1, "deleted": False}
+    with database.write() as connection:
+        row = connection.execute(sa.select(screens).where(screens.c.id == screen)).one()
+        asked = {"key": "1", "action": "rewrite", "request": "0" * 64, "content": {}}
+        write_change(database, connection, ANNA, row, Change("a slot", None, mark), **asked)  # type: ignore[arg-type]
+    assert verify(database).marks == 1
+    with database.write() as connection:
+        connection.execute(marks.update().values(report="B"))
+    with pytest.raises(CXRLensError, match="report differs"):
+        verify(database)
 
 
 # -------------------------------------------------------------------------------------------------------------- seals

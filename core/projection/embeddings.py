@@ -26,7 +26,7 @@ from core.bundles.card import encoder_weights
 from core.bundles.library import BundleLibrary
 from core.bundles.rounding import SCALE, restored, rounded
 from core.devices import Precision
-from core.files import hash_of, open_plain, remove_forgotten, whole_file
+from core.files import hash_of, open_plain, remove_forgotten, whole_file, write_whole
 from core.jobs import Job, Progress
 from core.jobs import work as be_the_process
 from core.observations import CLUSTERS
@@ -463,7 +463,7 @@ class EmbeddingJob(Job):
             CXRLensError: the cache folder cannot be written.
         """
         folder = writable(embeddings_folder() / f"{os.getpid()}-{time.monotonic_ns()}.job")
-        (folder / "work.json").write_text(json.dumps(asdict(work), default=str), encoding="utf-8")
+        write_whole(folder / "work.json", json.dumps(asdict(work), default=str), synced=False)
         super().__init__("core.projection.embeddings", folder, "Looking at the studies", "It goes on where it stopped.")
 
 

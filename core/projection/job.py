@@ -155,7 +155,8 @@ class ProjectionJob(Job):
         tensors = {"features": np.ascontiguousarray(features, dtype=np.float32)}
         if new is not None:
             tensors["new"] = np.ascontiguousarray(new, dtype=np.float32)
-        save_file(tensors, folder / "input.safetensors", {"config": json.dumps(asdict(config))})
+        with whole_file(folder / "input.safetensors", synced=False) as fresh:
+            save_file(tensors, fresh, {"config": json.dumps(asdict(config))})
         super().__init__("core.projection.job", folder, "The map", "Try PCA, or again.")
 
     def result(self) -> Projection:

@@ -17,9 +17,8 @@ from sqlalchemy.engine import Connection
 from core.reviews.cover import ROWS, fixed, key_of, row_hash, told
 from core.reviews.database import Database, event_hash, migrate
 from core.reviews.rubrics import ReviewError
-from core.reviews.schema import TABLES, AnyRow, events, marks, screens, sessions, users
+from core.reviews.schema import TABLES, AnyRow, cases, events, marks, screens, sessions, users
 
-_OF_MARKS = ("mark", "unmark", "edit", "undo", "import")
 _SHORTEST_SEAL = 16
 """Signs of a seal that are enough."""
 
@@ -121,7 +120,7 @@ class _Replay:
         if action == "user":
             self._tell(users, [after["name"]], after, None)
         elif event["slot"] is not None:
-            if action in _OF_MARKS:
+            if told(marks).keys() <= after.keys():  # whatever the change is called
                 self._tell(marks, [event["screen_id"], event["slot"]], after, session_id)
         elif event["screen_id"] is not None:
             self._tell(screens, [event["screen_id"]], after, session_id)
@@ -144,7 +143,7 @@ class _Replay:
             for key, value in part["rows"].items():
                 self.of[key] = session_id
                 self.covered[by_name[name]][key] = (list(part["columns"]), value)
-        if sessions.name in rows:
+        if cases.name in rows:  # all of the session
             self.without_cover.discard(str(session_id))
 
 

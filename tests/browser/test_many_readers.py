@@ -147,7 +147,7 @@ def test_twenty_readers_mark_two_thousand_times_on_one_server(
         time.sleep(3)  # the first images are drawn meanwhile
         uploads = None if beside == "nothing" else Uploads(browser, server)
         if uploads is not None:
-            uploads.next(120)  # the models are loaded
+            uploads.next(240)  # the models are loaded
         with ThreadPoolExecutor(1) as pool_of_one:
             told = pool_of_one.submit(at_a_pace, READERS, MARKS, mark)
             while uploads is not None and not told.done():

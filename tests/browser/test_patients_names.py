@@ -97,7 +97,7 @@ def test_a_patients_name_goes_nowhere(kind: str, browser: Browser, server: Serve
 
     watched.open("?source=upload")
     page.locator('[data-testid="stFileUploader"] input[type="file"]').set_input_files(path)
-    expect(cards(watched)).to_have_count(12, timeout=WAIT)
+    expect(cards(watched)).to_have_count(12, timeout=4 * WAIT)  # the models are loaded first
     expect(viewer(watched)).to_have_attribute("data-study", "File 1")
     looked_at()
     page.locator("article.card .word").first.click()  # an explanation
