@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from core.reviews.amendments import amend
 from core.reviews.answers import load_results
 from core.reviews.backup import backup, restore
 from core.reviews.cover import ROWS, fixed, seal_of, told
 from core.reviews.database import Database
 from core.reviews.export import export
 from core.reviews.record import load_record
-from core.reviews.rubrics import StorageError
+from core.reviews.rubrics import ReviewError, StorageError
 from core.reviews.schema import TABLES, cases, events, marks, screens, sessions
 from core.reviews.store import close_session, list_sessions, save_mark
 from core.reviews.store.changes import Change, write_change
@@ -280,3 +281,12 @@ def test_every_value_of_every_table_is_covered_on_postgres(on_postgres: str, tmp
     copied = backup(opened, ROOT_USER, tmp_path / "copy.jsonl.gz")
     opened.close()
     assert restore(tmp_path / "moved.sqlite", tmp_path / "copy.jsonl.gz", kept) == copied
+
+
+def test_what_is_amended_is_bound_anew_and_what_was_edited_is_not_amended(database: Database, trial: str) -> None:
+    assert amend(database, RITA, trial, title="Another", reason="a better name") == ["Title"]
+    verify(database)
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE sessions SET title = 'A third'")
+    with pytest.raises(ReviewError, match="sessions.*is not as it was written"):
+        amend(database, RITA, trial, title="Another still")

@@ -14,13 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from core.config import to_dict
-from core.reviews.cover import cover
+from core.reviews.cover import cover_of
 from core.reviews.database import Database, check_text
 from core.reviews.design import Case, Design, plan, practice_screens, read_design
 from core.reviews.rubrics import COMMENT_LIMIT, ReviewError
 from core.reviews.schema import AnyRow, cases, events, screens, sessions, users
 from core.reviews.store.actors import NO_ROLE, Actor
 from core.reviews.store.sessions import insert_screens, owned_session
+from core.reviews.verification import check_session
 
 CHANGEABLE: Mapping[str, str] = {
     "title": "Title",
@@ -78,9 +79,11 @@ def amend(
 
     Raises:
         NotAllowedError: it is not the actor's session.
-        ReviewError: the session is closed, the new design contradicts itself, or a reader is no user or reads already.
+        ReviewError: the session is closed or not what its events say, the new design contradicts itself, or a reader is
+            no user or reads already.
     """
     check_text("reason", reason, COMMENT_LIMIT)
+    check_session(database, session_id)  # what was edited beside the events must not be bound to them now
     with database.write() as connection:
         session = owned_session(connection, who, session_id)
         if session.state != "open":
@@ -99,6 +102,8 @@ def amend(
         connection.execute(
             sessions.update().where(sessions.c.id == session_id).values(design=after, title=changed.title)
         )
+        of_added = (screens.c.session_id == session_id) & screens.c.reader.in_(add_readers)
+        covered = cover_of(connection, (sessions, sessions.c.id == session_id), (screens, of_added))
         database.record(
             connection,
             who.name,
@@ -106,7 +111,7 @@ def amend(
             "amend",
             session_id=session_id,
             before={name: before[name] for name in names},
-            after={**{name: after[name] for name in names}, "reason": reason, **cover(connection, session_id)},
+            after={**{name: after[name] for name in names}, "reason": reason, **covered},
         )
     return [CHANGEABLE[name] for name in names]
 
