@@ -210,6 +210,7 @@ def test_every_command_that_prints_a_table_has_json() -> None:
         "data labels",
         "data move",
         "review key",
+        "review sheet",
         "rexrank",
         "systems add",
         "systems remove",

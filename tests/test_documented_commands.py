@@ -91,6 +91,7 @@ PYTEST = {
         "tests/browser/test_review.py",
         "tests/test_review_store.py tests/test_review_database.py tests/test_review_analysis.py "
         "tests/test_review_design.py tests/test_rubrics.py tests/test_answer_marks.py tests/test_rubric_sessions.py",
+        "tests/test_editing_design.py tests/test_planted_errors.py tests/test_edits.py tests/browser/test_editing.py",
         "tests/test_reading.py tests/test_review_doors.py tests/test_review_blinding.py tests/browser/test_reading.py "
         "tests/browser/test_review.py tests/browser/test_doors.py tests/browser/test_rubrics.py",
         "-m slow -n 2 --dist loadfile",

@@ -242,14 +242,10 @@ def test_a_turned_film_and_noise_have_a_warning_and_their_report(turned_film: Pa
 def test_the_page_warns_above_the_reports_that_it_still_shows(
     turned_film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dashboard.services import studies
-    from tests.test_dashboard import PAGES  # noqa: F401 - its fixtures make pages quiet
-
     folder = linked_bundles(tmp_path / "bundles", NAME, "shared", "phantom-gate.safetensors")
     monkeypatch.setenv("CXR_BUNDLES", str(folder))
-    case = studies.open_upload(turned_film.read_bytes(), "turned.png")
-    monkeypatch.setattr("dashboard.components.picker.choose_case", lambda: case)
-    page = open_page("read")
+    page = open_page("read", source="upload")
+    page.file_uploader[0].upload("turned.png", turned_film.read_bytes()).run()
     assert not page.exception
     assert any("seems to be turned by 90 degrees" in each.value for each in page.warning)
     assert "Reports" in words_on(page)

@@ -36,6 +36,9 @@ OWN = {
     "--readers": "of a rehearsal, or of the studies that are planned",
     "--cases": "of a rehearsal, or of the studies that are planned",
     "--margin": "of a comparison, or of the studies that are planned",
+    "--of": "of a comparison, of the studies that are planned, or of a sheet's pilot",
+    "--change": "what is planned for, or of a sheet's pilot",
+    "--simulations": "of studies that are planned, or of a sheet's pilot",
     "--split": "how a release is split, a column, or the studies that are chosen",
 }
 """Options whose help must differ, and why."""

@@ -27,6 +27,7 @@ from core.reviews.store import close_session, list_sessions, save_mark
 from core.reviews.store.changes import Change, write_change
 from core.reviews.verification import check_session, verify
 from core.types import CXRLensError
+from tests import needs
 from tests.attacks import Tally, databases, dumps
 from tests.attacks.reviews import world
 from tests.commands import refused, run
@@ -252,7 +253,7 @@ except CXRLensError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@needs.ROOT.unless(hasattr(os, "geteuid") and os.geteuid() == 0)
 def test_a_file_of_another_user_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
     import tempfile
 

@@ -82,7 +82,7 @@ def test_several_files_are_read_one_after_another(page: Watched) -> None:
     files = [{"name": f"{name}.png", "mimeType": "image/png", "buffer": png(n)} for n, name in enumerate("ab")]
     page.page.locator('[data-testid="stFileUploader"] input[type="file"]').set_input_files(files)
     viewer = page.page.locator(".viewer")
-    expect(viewer).to_have_attribute("data-study", "a.png", timeout=WAIT)
+    expect(viewer).to_have_attribute("data-study", "File 1", timeout=WAIT)
     page.page.get_by_role("button", name="Next").click()
-    expect(viewer).to_have_attribute("data-study", "b.png", timeout=WAIT)
+    expect(viewer).to_have_attribute("data-study", "File 2", timeout=WAIT)
     assert "a.png" not in page.page.url and "b.png" not in page.page.url

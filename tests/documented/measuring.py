@@ -42,7 +42,19 @@ def measuring_rows() -> dict[str, Row]:
     detect = "cxr-lens detect --finding"
     attacks = {
         f"python -m tests.attacks{kind}": Row(instead=elsewhere, as_far="minutes: tests/test_damage.py runs a part")
-        for kind in ("", " caches", " bundles", " files")
+        for kind in (
+            "",
+            " caches",
+            " runs",
+            " bundles",
+            " files",
+            " databases",
+            " dumps",
+            " requests",
+            " kills",
+            " texts",
+            ".faults",
+        )
     }
     return attacks | {
         "python -m tests.browser.screenshots systems": Row(

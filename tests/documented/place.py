@@ -57,9 +57,10 @@ class Place:
         self._write_session_files()
 
     def _write_session_files(self) -> None:
-        (design,) = [each for each in documented.blocks("docs/reviews.md", "toml") if "rubric" in each]
+        blocks = documented.blocks("docs/reviews.md", "toml")
+        (design,) = [each for each in blocks if "stratified" in each]
         (self.folder / "design.toml").write_text(design)
-        (own,) = [each for each in documented.blocks("docs/reviews.md", "toml") if "[[questions]]" in each]
+        (own,) = [each for each in blocks if "[[questions]]" in each]
         (self.folder / "own.toml").write_text(own)
         (self.folder / "random.toml").write_text(design.replace('how = "stratified"', 'how = "random"'))
         models = tomllib.loads(design)["models"]

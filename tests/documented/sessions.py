@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.documented.place import Place
-from tests.documented.programs import Row, process
+from tests.documented.programs import Row, elsewhere, process
 
 _SIMULATED = "cxr-lens review simulate design.toml --readers 3 --seed 1 --out rehearsal"
 _PLACE = " --database rehearsal/rehearsal.sqlite --as rehearsal"
@@ -40,6 +40,9 @@ def session_rows(created: str) -> dict[str, Row]:
             **of_session, says="Time limit"
         ),
         "cxr-lens review verify": Row(says="checked", after=created),
+        "cxr-lens review verify --seal SEAL": Row(
+            instead=elsewhere, as_far="a closed session has one: tests/test_review_evidence.py gives it"
+        ),
         _SIMULATED: Row(slow=True, says="rehearsal/report.html"),
         "cxr-lens review simulate SESSION --out rehearsed": Row(
             given={"SESSION": lambda place: place.session}, after=created, slow=True, says="rehearsed/codebook.md"
