@@ -372,6 +372,7 @@ ROWS: dict[str, Row] = {
     "cxr-lens review list": Row(says="Pilot: five pairs", after=CREATED),
     "cxr-lens review import-marks SESSION marks.csv": Row(given=SESSION, says="1 marks added", after=CREATED),
     "cxr-lens review adjudicate SESSION carla": Row(given=READ, says="screens for carla", after=CREATED),
+    **session_rows(CREATED),
     "cxr-lens review close SESSION": Row(given=READ, says="is closed", after=CREATED),
     "cxr-lens review export SESSION --out results --metrics scores.csv --preset phantom": Row(
         " --out exported --resamples 100", READ, says="report.html", after="cxr-lens review close SESSION"
@@ -379,7 +380,6 @@ ROWS: dict[str, Row] = {
     "cxr-lens review role NAME reader": Row(
         given=_words(NAME=lambda place: "dora"), says="dora is reader", after=CREATED
     ),
-    **session_rows(CREATED),
     # the dashboard, benchmarks, tests
     "cxr-lens dashboard --theme.base light": Row(instead=streamlit, slow=True, says="ok"),
     "cxr-lens dashboard --device cpu --precision bf16": Row(instead=streamlit, slow=True, says="ok"),

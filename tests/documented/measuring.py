@@ -31,8 +31,10 @@ def _their_reports(place: Place) -> Path:
 DAMAGE_TESTS = (
     "tests/test_damage.py -m slow -s -k checksums",
     "tests/test_damage.py -m slow -k neighbours",
-    "tests/test_plain.py -m slow",
     "tests/browser/test_hostile.py",
+    "tests/browser/test_patients_names.py",
+    "tests/browser/test_many_readers.py -n0 -s",
+    "tests/test_review_evidence.py -m slow -k postgres",
 )
 """Arguments of pytest in the document on damage."""
 
@@ -78,7 +80,7 @@ def measuring_rows() -> dict[str, Row]:
         f"{detect} pleural-effusion --films data/openi --extent 0:1:7 -n 30": Row(
             f"{_SMALL}3 --bundle phantom-fve-m2",
             {"data/openi": lambda place: "example"},
-            says="Pleural Effusion in real films (Example radiographs): 2 chests",
+            says=r"Pleural Effusion in real films \(Example radiographs\): 2 chests",
         ),
         _FILMS: Row(" --extent 0:1:2 -n 2", says="10 films in films"),
         f"{detect} pneumothorax -n 40 --extent 0:1:8 --reports theirs=theirs.csv": Row(

@@ -39,7 +39,6 @@ def session_rows(created: str) -> dict[str, Row]:
         'cxr-lens review amend SESSION --minutes 60 --reason "The pilot was too slow"': Row(
             **of_session, says="Time limit"
         ),
-        "cxr-lens review verify": Row(says="checked", after=created),
         "cxr-lens review verify --seal SEAL": Row(
             instead=elsewhere, as_far="a closed session has one: tests/test_review_evidence.py gives it"
         ),
