@@ -124,6 +124,11 @@ def add(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += "\n" + described(modules(name))
 
 
+def read_again(app: Sphinx, *changes: object) -> list[str]:
+    """Pages that are read at each build: what stands below README changes with the folders, and not with its file."""
+    return [app.config.root_doc]
+
+
 def front_page(app: Sphinx, failed: Exception | None) -> None:
     """README is also what a browser shows of the folder."""
     if failed is None:
@@ -132,6 +137,7 @@ def front_page(app: Sphinx, failed: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("env-get-outdated", read_again)
     app.connect("source-read", add)
     app.connect("autodoc-process-docstring", fences)
     app.connect("build-finished", front_page)
