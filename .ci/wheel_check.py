@@ -126,8 +126,9 @@ with (
 
 def drawn(page: AppTest, name: str) -> dict[str, Any]:
     """What a component of a page was given; nothing where it is not there."""
-    found = [each.proto.json for each in page.get("bidi_component") if each.proto.component_name == name]
-    return dict(json.loads(found[0])) if found else {}
+    found = [json.loads(each.proto.json) for each in page.get("bidi_component") if each.proto.component_name == name]
+    (given,) = found[0] if found and isinstance(found[0], list) else (found or [{}])[:1]
+    return dict(given)
 
 
 def cases_of_mine() -> AppTest:

@@ -45,7 +45,8 @@ def read(server: Server, study: str) -> tuple[float, int]:
             element = told.delta.new_element.bidi_component
             if told.WhichOneof("type") != "delta" or not element.component_name.endswith("cxr_reports"):
                 continue
-            cards = json.loads(element.json)["cards"]
+            (given,) = json.loads(element.json)
+            cards = given["cards"]
             if len(cards) == FAMILY_SIZE and not any(card.get("waiting") for card in cards):
                 broken = [card["error"] for card in cards if card.get("error")]
                 assert not broken, broken
