@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +132,15 @@ def forget() -> None:
     reports._written.clear()
 
 
-def wait_for(image: str) -> None:
-    with turns.line().turn(image):
-        pass
+@contextmanager
+def another_waits(monkeypatch: pytest.MonkeyPatch, *readers: str) -> Iterator[None]:
+    """Other readers wait for this process, each in a session of their own."""
+    with ExitStack() as waiting:
+        for reader in readers or ("another",):
+            with monkeypatch.context() as other:
+                other.setattr(turns, "_reader", lambda reader=reader: reader)
+                waiting.enter_context(turns.line().turn())
+        yield
 
 
 def read(index: int) -> dict[str, str]:
@@ -145,12 +151,14 @@ def read(index: int) -> dict[str, str]:
     return {name: each if isinstance(each, str) else each.report.text for name, each in found.items()}
 
 
-def test_one_reader_is_served_here_and_the_second_by_a_helper_that_is_ready(fake: Fake) -> None:
+def test_one_reader_is_served_here_and_the_second_by_a_helper_that_is_ready(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = read(0)
     assert not fake.answers
-    wait_for("another image")
     fake.is_ready = False
-    assert read(1)  # written here, while helpers load
+    with another_waits(monkeypatch):
+        assert read(1)  # written here, while helpers load
     assert (fake.started, len(fake.answers)) == (1, 0)
     fake.is_ready = True
     reports._written.clear()
@@ -161,44 +169,45 @@ def test_one_reader_is_served_here_and_the_second_by_a_helper_that_is_ready(fake
         return done
 
     fake.write = answer  # type: ignore[method-assign]
-    assert read(0) == {NAMES[0]: "From a helper."}
-    fake.write = lambda names, images: pytest.fail("a report that is kept was asked for again")  # type: ignore[method-assign]
-    assert read(0) == {NAMES[0]: "From a helper."} != own
+    with another_waits(monkeypatch):
+        assert read(0) == {NAMES[0]: "From a helper."}
+        fake.write = lambda *given: pytest.fail("a report that is kept was asked for again")  # type: ignore[method-assign]
+        assert read(0) == {NAMES[0]: "From a helper."} != own
 
 
-def test_a_helper_with_as_much_to_do_as_this_process_is_not_asked(fake: Fake) -> None:
-    wait_for("another image")
+def test_who_looks_through_studies_alone_starts_no_helper(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    with turns.line().turn():  # the study before, which is being written when the next one is asked for
+        assert read(1)
+    with another_waits(monkeypatch):
+        pass  # somebody who has left
+    assert read(2)
+    assert (fake.started, len(fake.answers)) == (0, 0)
+
+
+def test_a_helper_with_as_much_to_do_as_this_process_is_not_asked(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     fake._asked.add(Future())
-    assert NAMES[0] in read(0)
+    with another_waits(monkeypatch):
+        assert NAMES[0] in read(0)
     assert not fake.answers
 
 
-def test_where_helpers_break_for_good_this_process_writes(fake: Fake) -> None:
-    wait_for("another image")
-
+def test_where_helpers_break_for_good_this_process_writes(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(names: Any, images: Any) -> Future[Written]:
         answer: Future[Written] = Future()
         answer.set_exception(BrokenProcessPool("killed"))
         return answer
 
     fake.write = broken  # type: ignore[method-assign]
-    assert read(0)[NAMES[0]].endswith(".")
+    with another_waits(monkeypatch):
+        assert read(0)[NAMES[0]].endswith(".")
 
 
-def test_a_reader_who_left_is_no_longer_in_line_and_those_who_wait_are_told(
-    fake: Fake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    case = studies.open_study(studies.visible_ids("phantom")[0], "phantom")
-    line, now = turns.line(), time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    for other in ("a", "b", "c"):
-        wait_for(other)
-    assert turns.told(case).startswith("Reports of 3 other X-rays are being written at the same time.")
-    now += 4
-    line.end("a")
-    assert line.seconds == pytest.approx(4)
-    with line.turn("b"):
-        assert turns.slice_of(case) == pytest.approx(2 * turns.SLICE)  # c has left
-        now += 60
-        assert line.others(case.key) == 1  # who is inside waits, however long
-    assert turns.told(case) == ""
+def test_who_waits_with_others_is_told_and_drawn_less_often(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert turns.told() == "" and turns.slice_of() == turns.SLICE
+    turns.line().took(12.0, others=2)
+    assert turns.line().seconds == 4
+    with another_waits(monkeypatch, "a", "b", "c"):
+        assert turns.told().startswith("Reports of 3 other X-rays are being written at the same time.")
+        assert "about 8 s" in turns.told()  # four images of 4 s, two processes
+        assert turns.slice_of() == 4 * turns.SLICE
+    assert turns.told() == ""

@@ -367,10 +367,10 @@ def write_some(case: Case, waiting: Sequence[Card]) -> None:
         # Kept from run to run: begun anew, it would encode the image again.
         image, begun, writing, alone = case.key, names, reports.read(case, waiting), threading.Lock()
         st.session_state[session.WRITING] = image, begun, writing, alone
-    if told := turns.told(case):
+    if told := turns.told():
         st.caption(told)
     with alone:  # a run that a click has ended may still be at it
-        end = time.monotonic() + turns.slice_of(case)
+        end = time.monotonic() + turns.slice_of()
         for _ in writing:
             # Whoever asks the session lets a click, or what is typed, end this run: not a second later, after a report.
             if session.WRITING not in st.session_state or time.monotonic() > end:

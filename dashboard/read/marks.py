@@ -86,7 +86,7 @@ def _in_words(share: float) -> str:
 
 def measure_some(case: Case, waiting: Sequence[Reading]) -> None:
     """Measure sentences for a moment, then draw the page again with their marks."""
-    end = time.monotonic() + turns.slice_of(case)
+    end = time.monotonic() + turns.slice_of()
     for reading in waiting:
         try:
             sentence_trust.measure(case, reading)

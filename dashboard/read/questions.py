@@ -279,7 +279,7 @@ def show_region() -> None:
 
 def write_without(case: Case, unknown: Sequence[Card], region: Box, place: DeltaGenerator) -> None:
     """Write reports without the region for a moment, then draw the page again with them."""
-    end = time.monotonic() + turns.slice_of(case)
+    end = time.monotonic() + turns.slice_of()
     what = "Writing the reports with the area covered"
     bar = place.progress(0.0, text=what)
     try:

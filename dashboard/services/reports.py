@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -98,6 +99,7 @@ def _write(
     from core.bundles.inference import write_reports  # brings torch; pages without inference stay quick
 
     line, waiting = turns.line(), {card.name: card for card in missing}
+    began, others = time.monotonic(), line.others()
     reports: Iterator[tuple[str, Report | CXRLensError]] | None = None
     while waiting:
         answer = turns.answer_beside(case, list(waiting.values()), keep)
@@ -105,7 +107,7 @@ def _write(
         if written is not None:
             yield from written.items()
             break
-        with line.turn(case.key), bundles.inference():
+        with line.turn(), bundles.inference():
             # A step at a time: a reader who leaves the page must not keep the lock.
             if reports is None:
                 models, broken = bundles.open_usable(list(waiting.values()))
@@ -114,7 +116,7 @@ def _write(
             name, report = next(reports)
         waiting.pop(name)
         yield name, report
-    line.end(case.key)
+    line.took(time.monotonic() - began, others)
 
 
 def report_of(case: Case, card: Card) -> Report:

@@ -6,14 +6,15 @@ this one load the models too, and take what this one would come to later.
 
 from __future__ import annotations
 
-import time
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from core.bundles.card import Card
 from core.bundles.helpers import Written, images_for
@@ -26,59 +27,50 @@ from dashboard.services.studies import Case
 
 SLICE = 1.0
 """Seconds of writing between two drawings of a page, where nobody else waits; ours."""
-MOMENT = 2.0
-"""Seconds after which somebody who did not ask again has left the page; ours."""
 LISTEN = 0.1
 """Seconds between two moments at which a click can end a run that waits for a helper."""
 TOLD_FROM = 2
 """Others that wait, from which a reader is told of them; ours."""
 
 
-@dataclass
-class _Request:
-    """An image whose reports this process writes."""
-
-    began: float
-    seen: float
-    others: int
-    inside: int = 0
-
-
 class Line:
-    """The images whose reports this process writes now, a report of each in turn."""
+    """Readers who wait for this process to write a report, each for one at a time."""
 
     def __init__(self) -> None:
         """Nobody waits."""
-        self._requests: dict[str, _Request] = {}
+        self._waiting: Counter[str] = Counter()
+        self._changed = threading.Lock()
         self.seconds = 0.0
-        """What the reports of one image took lately, had it been alone; 0 before the first."""
+        """What the reports of one image took lately, had its reader been alone; 0 before the first."""
 
     @contextmanager
-    def turn(self, image: str) -> Iterator[None]:
-        """Somebody waits for a report of an image, and gets it meanwhile."""
-        now = time.monotonic()
-        request = self._requests.setdefault(image, _Request(now, now, self.others(image)))
-        request.inside += 1
+    def turn(self) -> Iterator[None]:
+        """This page's reader waits for a report, and gets it meanwhile."""
+        reader = _reader()
+        with self._changed:
+            self._waiting[reader] += 1
         try:
             yield
         finally:
-            request.inside -= 1
-            request.seen = time.monotonic()
+            with self._changed:
+                self._waiting[reader] -= 1
 
-    def end(self, image: str) -> None:
-        """All that were asked for are written."""
-        request = self._requests.pop(image, None)
-        if request is not None:
-            alone = (time.monotonic() - request.began) / (request.others + 1)
-            self.seconds = alone if not self.seconds else 0.8 * self.seconds + 0.2 * alone
+    def others(self) -> int:
+        """How many other readers wait at this moment."""
+        me = _reader()
+        with self._changed:
+            return sum(count > 0 and reader != me for reader, count in self._waiting.items())
 
-    def others(self, image: str) -> int:
-        """How many other images somebody asked for a moment ago: who leaves the page does not come back to say so."""
-        now = time.monotonic()
-        return sum(
-            each != image and (request.inside > 0 or now - request.seen < MOMENT)
-            for each, request in list(self._requests.items())
-        )
+    def took(self, seconds: float, others: int) -> None:
+        """Note how long the reports of an image took beside so many other readers."""
+        alone = seconds / (others + 1)
+        self.seconds = alone if not self.seconds else 0.8 * self.seconds + 0.2 * alone
+
+
+def _reader() -> str:
+    """The session of the page that runs; "" outside of one."""
+    context = get_script_run_ctx(suppress_warning=True)
+    return "" if context is None else context.session_id
 
 
 @st.cache_resource(show_spinner=False)
@@ -93,14 +85,14 @@ def _answers() -> BoundedCache[tuple[str, ...], Future[Written]]:
     return BoundedCache(200)
 
 
-def slice_of(case: Case) -> float:
+def slice_of() -> float:
     """Seconds of writing between two drawings of a page: each takes the time of a report, and all wait for it."""
-    return SLICE * (1 + line().others(case.key))
+    return SLICE * (1 + line().others())
 
 
-def told(case: Case) -> str:
+def told() -> str:
     """What to say to a reader who waits with others; "" where there are few."""
-    others = line().others(case.key) + bundles.helpers().asked
+    others = line().others() + bundles.helpers().asked
     if others < TOLD_FROM:
         return ""
     wait = line().seconds * (others + 1) / (bundles.helpers().count + 1)
@@ -120,7 +112,7 @@ def answer_beside(case: Case, chosen: Sequence[Card], keep: Callable[[str, Repor
     key = (case.key, *map(bundles.bundle_key, chosen))
     if (asked := _answers().get(key)) is not None and not asked.done():
         return asked
-    here = line().others(case.key)
+    here = line().others()
     if not here or not helpers.count or _on_gpu():
         return None
     if not helpers.ready:
