@@ -399,9 +399,7 @@ ROWS: dict[str, Row] = {
         instead=labels_anew, slow=True, says="phantom-labels"
     ),
     **{
-        f"python -m tests.images.{each}": Row(
-            instead=there, as_far="minutes; tests/test_image_corpus.py runs its parts"
-        )
+        f"python -m tests.images.{each}": Row(instead=there, as_far="minutes: test_image_corpus.py runs its parts")
         for each in ("inversion", "run", "peers")
     },
     "python -m tests.browser.screenshots": Row(
