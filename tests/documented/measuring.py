@@ -39,6 +39,9 @@ DAMAGE_TESTS = (
 """Arguments of pytest in the document on damage."""
 
 
+_QUICK = ("attention", "cls-attention", "grad-cam", "integrated-gradients", "smoothgrad")
+
+
 def measuring_rows() -> dict[str, Row]:
     """A row a command."""
     detect = "cxr-lens detect --finding"
@@ -58,40 +61,53 @@ def measuring_rows() -> dict[str, Row]:
             ".faults",
         )
     }
-    return attacks | {
-        "python -m tests.browser.screenshots systems": Row(
-            instead=elsewhere, as_far="it trains a model: tests/test_systems_pages.py has pages with such systems"
-        ),
-        "pip install --no-deps openvino": Row(instead=elsewhere, as_far="installed packages stay as they are"),
-        "cxr-lens reading reports.jsonl": Row(given=_READING, says="reports with"),
-        "cxr-lens reading FILE": Row(
-            given={"FILE": lambda place: BUNDLES / "phantom-reports.jsonl"}, says="reports with"
-        ),
-        "cxr-lens rewrite-cards --preset openi": Row(instead=elsewhere, as_far=_COPY),
-        "cxr-lens rewrite-cards --preset openi --bundles FOLDER": Row(instead=elsewhere, as_far=_COPY),
-        "cxr-lens bundles": Row(says="phantom-fve-m2"),
-        "cxr-lens study filters": Row(instead=elsewhere, as_far=_HOURS),
-        "cxr-lens study filters --preset phantom": Row(instead=elsewhere, as_far=_HOURS),
-        _TRAIN: Row(instead=elsewhere, as_far=_HOURS),
-        f"{detect} pneumothorax": Row(f"{_SMALL} --bundle phantom-fve-m2", says="Pneumothorax: 2 chests"),
-        f"{detect} lung-lesion --site mid --extent 0:1:8 -n 40 --bundle phantom-fve-m2": Row(
-            _SMALL, says="Lung Lesion: 2 chests"
-        ),
-        f"{detect} pleural-effusion --films data/openi --extent 0:1:7 -n 30": Row(
-            f"{_SMALL}3 --bundle phantom-fve-m2",
-            {"data/openi": lambda place: "example"},
-            says=r"Pleural Effusion in real films \(Example radiographs\): 2 chests",
-        ),
-        _FILMS: Row(" --extent 0:1:2 -n 2", says="10 films in films"),
-        f"{detect} pneumothorax -n 40 --extent 0:1:8 --reports theirs=theirs.csv": Row(
-            f"{_SMALL}2",
-            {"theirs=theirs.csv": lambda place: f"theirs={_their_reports(place)}"},
-            after=_FILMS,
-            says="theirs",
-        ),
-        "cxr-lens write graded:pneumothorax --out graded.jsonl": Row(
-            " --bundle phantom-fve-m2 --jobs 1",
-            {"graded:pneumothorax": lambda place: "graded:pneumothorax:0:1:2:right:none:2:0"},
-            says="6 of 6 studies",
-        ),
+    films = "cxr-lens explain-benchmark --preset openi --films data/nih --studies 40 --checked 3 --bundle openi-"
+    quick = " ".join(f"--method {each}" for each in _QUICK)
+    explained = {
+        f"{films}{pair}": Row(instead=elsewhere, as_far="an hour: the command for all films is run with two of them")
+        for pair in ("dve-transformer", f"fve-m2 {quick}")
     }
+    return (
+        attacks
+        | explained
+        | {
+            "python -m tests.browser.reports_at_once": Row(
+                instead=elsewhere, as_far="minutes of a machine of its own: tests/test_helpers.py has its parts"
+            ),
+            "python -m tests.browser.screenshots systems": Row(
+                instead=elsewhere, as_far="it trains a model: tests/test_systems_pages.py has pages with such systems"
+            ),
+            "pip install --no-deps openvino": Row(instead=elsewhere, as_far="installed packages stay as they are"),
+            "cxr-lens reading reports.jsonl": Row(given=_READING, says="reports with"),
+            "cxr-lens reading FILE": Row(
+                given={"FILE": lambda place: BUNDLES / "phantom-reports.jsonl"}, says="reports with"
+            ),
+            "cxr-lens rewrite-cards --preset openi": Row(instead=elsewhere, as_far=_COPY),
+            "cxr-lens rewrite-cards --preset openi --bundles FOLDER": Row(instead=elsewhere, as_far=_COPY),
+            "cxr-lens bundles": Row(says="phantom-fve-m2"),
+            "cxr-lens study filters": Row(instead=elsewhere, as_far=_HOURS),
+            "cxr-lens study filters --preset phantom": Row(instead=elsewhere, as_far=_HOURS),
+            _TRAIN: Row(instead=elsewhere, as_far=_HOURS),
+            f"{detect} pneumothorax": Row(f"{_SMALL} --bundle phantom-fve-m2", says="Pneumothorax: 2 chests"),
+            f"{detect} lung-lesion --site mid --extent 0:1:8 -n 40 --bundle phantom-fve-m2": Row(
+                _SMALL, says="Lung Lesion: 2 chests"
+            ),
+            f"{detect} pleural-effusion --films data/openi --extent 0:1:7 -n 30": Row(
+                f"{_SMALL}3 --bundle phantom-fve-m2",
+                {"data/openi": lambda place: "example"},
+                says=r"Pleural Effusion in real films \(Example radiographs\): 2 chests",
+            ),
+            _FILMS: Row(" --extent 0:1:2 -n 2", says="10 films in films"),
+            f"{detect} pneumothorax -n 40 --extent 0:1:8 --reports theirs=theirs.csv": Row(
+                f"{_SMALL}2",
+                {"theirs=theirs.csv": lambda place: f"theirs={_their_reports(place)}"},
+                after=_FILMS,
+                says="theirs",
+            ),
+            "cxr-lens write graded:pneumothorax --out graded.jsonl": Row(
+                " --bundle phantom-fve-m2 --jobs 1",
+                {"graded:pneumothorax": lambda place: "graded:pneumothorax:0:1:2:right:none:2:0"},
+                says="6 of 6 studies",
+            ),
+        }
+    )
