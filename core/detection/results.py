@@ -11,7 +11,7 @@ from typing import Any
 from core.detection.curves import Curve, Threshold
 from core.detection.study import Detection, Mirror, Point, SystemDetection
 from core.files import write_whole
-from core.studies.phantom.graded import GradedFilms, parse_films
+from core.studies.phantom.graded import GRADED, GradedFilms, parse_films
 from core.types import CXRLensError
 
 SCHEMA = 1
@@ -93,7 +93,7 @@ def read_result(path: Path) -> DetectionResult:
         schemas.check(content, schemas.Detection)
         told = {key: content[key] for key in ("versions", "reports", "command") if key in content}
         systems = {name: _system(each) for name, each in content["systems"].items()}
-        films = str(content["films"]).removeprefix("graded:")
+        films = str(content["films"]).removeprefix(GRADED)
         real = RealFilms(**content["real_films"]) if content.get("real_films") else None
         seed, resamples = int(content["seed"]), int(content["resamples"])
         return DetectionResult(parse_films(films), content["fingerprint"], systems, seed, resamples, told, real)

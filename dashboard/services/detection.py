@@ -12,7 +12,8 @@ import streamlit as st
 from core.detection.results import FILE, DetectionResult, read_result
 from core.detection.study import Detection
 from core.files import is_unfinished
-from core.studies.phantom.graded import Film, GradedFilms
+from core.studies.phantom.graded import DRAWN, GRADED, Film, GradedFilms
+from core.studies.sources import EXAMPLE_TITLE
 from core.types import CXRLensError
 from dashboard import figures, settings
 from dashboard.services import bundles, sources
@@ -76,21 +77,25 @@ def films(result: DetectionResult) -> Shown:
     Raises:
         CXRLensError: there are none to show.
     """
-    spec = result.design.spec
     if result.real is None:
-        return Shown(spec, result.design, "")
-    rest = spec.removeprefix(sources.GRADED)
+        return Shown(result.design.spec, result.design, "")
     drawn = f"A {result.design.finding.lower()} drawn into a real normal film of {{}}: the patient had none."
     where = sources.with_images(result.real.fingerprint)
     if where is not None:
-        return Shown(f"{sources.DRAWN}{rest}:{where}", result.design, drawn.format(result.real.title))
+        return Shown(_drawn_into(where, result.design), result.design, drawn.format(result.real.title))
     if EXAMPLE not in sources.catalogue().specs:
         raise CXRLensError(f"The films of {result.real.title} are not here; give their index with --source.")
     one = replace(result.design, chests=_EXAMPLES)
     note = (
-        f"{drawn.format('those that come along')} The films that were measured, of {result.real.title}, are not here."
+        f"{drawn.format(f'the {EXAMPLE_TITLE.lower()}')} The films that were measured, of {result.real.title}, are not "
+        "here."
     )
-    return Shown(f"{sources.DRAWN}{one.spec.removeprefix(sources.GRADED)}:{EXAMPLE}", one, note)
+    return Shown(_drawn_into(EXAMPLE, one), one, note)
+
+
+def _drawn_into(source: str, design: GradedFilms) -> str:
+    """Name of the source that a design makes of the films of another."""
+    return f"{DRAWN}{design.spec.removeprefix(GRADED)}:{source}"
 
 
 def film_at(result: DetectionResult, chest: int, place: tuple[str, str], step: int) -> Film:

@@ -6,7 +6,7 @@ An address holds a source's short name, never a path. Files that a user gave are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import streamlit as st
@@ -15,7 +15,7 @@ from core import paths
 from core.studies.folder import UploadSource
 from core.studies.images import Radiograph
 from core.studies.phantom import GradedSource, parse_films
-from core.studies.phantom.graded import DesignedSource
+from core.studies.phantom.graded import DRAWN, GRADED, DesignedSource
 from core.studies.source import Source
 from core.studies.sources import Catalogue, SourceError, parse_drawn
 from core.types import CXRLensError
@@ -24,9 +24,6 @@ from dashboard.services import bundles
 
 UPLOAD = "upload"
 """Short name of the files that this session was given."""
-GRADED, DRAWN = "graded:", "drawn:"
-"""How the names of sources begin that are drawn by a design in their name: in synthetic chests, which hold nothing of
-the server's, and in the films of a source of the catalogue, whose short name is the last part."""
 _OWN = "Your own files"
 _FRESH = 60  # seconds for which the titles of sources are not read again
 
@@ -103,31 +100,23 @@ def _drawn(wanted: object) -> dict[str, str]:
 
 def with_images(fingerprint: str) -> str | None:
     """Short name of the source of real films whose images have a fingerprint; None where it is not here."""
-    for name in catalogue().specs:
-        try:
-            if not source(name).synthetic and source(name).images_fingerprint() == fingerprint:
-                return name
-        except CXRLensError:
-            continue
-    return None
+    return _first(lambda found: not found.synthetic and found.images_fingerprint() == fingerprint)
 
 
 def of_family(family: str) -> str | None:
     """Short name of the first source that the models of a family learned from; None where it is not here."""
-    for name in catalogue().specs:
-        try:
-            if bundles.learned_from(family, source(name)):
-                return name
-        except CXRLensError:
-            continue
-    return None
+    return _first(lambda found: bundles.learned_from(family, found))
 
 
 def with_key(key: str) -> str | None:
     """Short name of the source that has a whole name; None where it is not here."""
+    return _first(lambda found: found.key == key)
+
+
+def _first(fits: Callable[[Source], bool]) -> str | None:
     for name in catalogue().specs:
         try:
-            if source(name).key == key:
+            if fits(source(name)):
                 return name
         except CXRLensError:
             continue

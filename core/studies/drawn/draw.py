@@ -35,7 +35,7 @@ _DEPTH = 8.4  # cm: half the inner depth of the standard chest
 _LEAST = 1 / 510  # of the display values, so that black and white have a logit
 _PLEURA = 0.16  # line integral of the visceral pleura seen edge on, as of the phantom
 _CHANGED = 1 / 1020
-"""A change of the display value that counts as one: half of a grey level of 8 bits."""
+"""A change of the display value that counts as one: a quarter of a grey level of 8 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def draw_into(prepared: Prepared, fact: Fact) -> FloatImage:
 
 
 def place_of(prepared: Prepared, fact: Fact, shape: tuple[int, int]) -> Mask:
-    """Where a finding changes a film by half a grey level or more, (H, W)."""
+    """Where a finding changes a film by a quarter of a grey level or more, (H, W)."""
     changed = np.abs(draw_into(prepared, fact) - prepared.film) > _CHANGED
     if changed.shape == shape:
         return changed
@@ -140,7 +140,7 @@ def _change(prepared: Prepared, fact: Fact) -> Values | None:
     if fact.extent <= 0:
         return None
     drawn = _gas(prepared, fact) if fact.observation == "Pneumothorax" else _water(prepared, fact)
-    # Below a hundredth of a grey level it is nothing, so that the film stays as it is around the finding.
+    # Below an eighth of a grey level of 8 bits it is nothing, so that the film stays as it is around the finding.
     return np.where(np.abs(drawn) > 0.002, drawn, 0).astype(np.float32)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -11,16 +13,14 @@ import numpy as np
 from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.drawn.chest import NoChestError
-from core.studies.drawn.draw import FINDINGS, Prepared, draw_into, place_of, prepare
+from core.studies.drawn.draw import FINDINGS, draw_into, place_of, prepare
 from core.studies.images import Radiograph
 from core.studies.model_image import model_image
-from core.studies.phantom.graded import DesignedSource, GradedFilms, slug
+from core.studies.phantom.graded import DRAWN, GRADED, DesignedSource, GradedFilms, slug
 from core.studies.phantom.source import true_findings
 from core.studies.source import Source, TrueFinding, bare_study, hashed
 from core.types import PAD, CXRLensError, Fit, FloatImage, Study
 
-DRAWN = "drawn:"
-"""How the names of these sources begin: the design as of `GradedFilms.spec`, then the name of the real films."""
 DRAWN_VERSION = "1"
 
 _ABNORMAL = (LabelState.POSITIVE, LabelState.UNCERTAIN)
@@ -58,7 +58,7 @@ class DrawnSource(DesignedSource):
             raise CXRLensError(f"{base.title} are no real films. For synthetic chests, leave the films out.")
         self.design = films
         self.base = base
-        self.key = f"{DRAWN}{films.spec.removeprefix('graded:')}:{base.key}"
+        self.key = f"{DRAWN}{films.spec.removeprefix(GRADED)}:{base.key}"
         self.title = f"{base.title}: normal films with a drawn {films.finding.lower()}"
         self.credit = base.credit
         told = f"A {films.finding.lower()} is drawn into real films of patients who had none."
@@ -67,7 +67,8 @@ class DrawnSource(DesignedSource):
         """Why films that were looked at cannot be used, and how many."""
         self._chests: list[str] = []
         self._walk = self._usable()
-        self._prepared = lru_cache(maxsize=_KEPT)(self._prepare)
+        self._walking = threading.Lock()  # sessions share a source
+        self._prepared = lru_cache(maxsize=_KEPT)(lambda study_id: prepare(base.for_model(study_id, 0)))
 
     def fingerprint(self) -> str:
         """Hash of version, design and real films."""
@@ -79,17 +80,18 @@ class DrawnSource(DesignedSource):
         Raises:
             CXRLensError: there are not so many normal films that can be used.
         """
-        while len(self._chests) <= chest:
-            found = next(self._walk, None)
-            if found is None:
-                why = "; ".join(f"{count}: {reason}" for reason, count in self.refused.items())
-                raise CXRLensError(
-                    f"Of {self.design.chests} normal films that are asked for, {self.base.title} has "
-                    f"{len(self._chests)} that can be used, of {len(self._normal)} normal ones"
-                    f"{f' ({why})' if why else ''}. Ask for fewer with -n."
-                )
-            self._chests.append(found)
-        return self._chests[chest]
+        with self._walking:
+            while len(self._chests) <= chest:
+                found = next(self._walk, None)
+                if found is None:
+                    why = "; ".join(f"{count}: {reason}" for reason, count in self.refused.items())
+                    raise CXRLensError(
+                        f"Of {self.design.chests} normal films that are asked for, {self.base.title} has "
+                        f"{len(self._chests)} that can be used, of {len(self._normal)} normal ones"
+                        f"{f' ({why})' if why else ''}. Ask for fewer with -n."
+                    )
+                self._chests.append(found)
+            return self._chests[chest]
 
     def study(self, study_id: str) -> Study:
         """A film, of which only its image and the drawn finding are known; the patient is a number."""
@@ -111,7 +113,7 @@ class DrawnSource(DesignedSource):
         film, facts = self._film(study_id), self.facts(study_id)
         if not facts:
             return self.base.for_model(self.film_of(film.chest), size)
-        return draw_into(self._prepared(film.chest), facts[0])
+        return draw_into(self._prepared(self.film_of(film.chest)), facts[0])
 
     def original(self, study_id: str, image_id: str = "") -> Radiograph:
         """A film as its file has it, with the finding drawn into what is shown."""
@@ -121,16 +123,16 @@ class DrawnSource(DesignedSource):
         real = self.base.original(self.film_of(film.chest))
         if not facts:
             return real
-        pixels = draw_into(self._prepared(film.chest), facts[0])
+        pixels = draw_into(self._prepared(self.film_of(film.chest)), facts[0])
         pixels.flags.writeable = False
-        return Radiograph(pixels, real.pixel_spacing, real.bits, real.format, real.warnings, real.view)
+        return replace(real, pixels=pixels, grey=None, study="")
 
     def masks(self, study_id: str, shape: tuple[int, int]) -> tuple[TrueFinding, ...]:
         """Where the finding changes the film."""
         facts = self.facts(study_id)
         if not facts:
             return ()
-        prepared = self._prepared(self._film(study_id).chest)
+        prepared = self._prepared(self.film_of(self._film(study_id).chest))
         return true_findings(facts, {facts[0].id: place_of(prepared, facts[0], shape)})
 
     @cached_property
@@ -149,14 +151,11 @@ class DrawnSource(DesignedSource):
     def _usable(self) -> Iterator[str]:
         for study_id in self._normal:
             try:
-                prepare(self.base.for_model(study_id, 0))
+                self._prepared(study_id)
             except NoChestError as error:
                 self.refused[str(error).rstrip(".")] += 1
                 continue
             yield study_id
-
-    def _prepare(self, chest: int) -> Prepared:
-        return prepare(self.base.for_model(self.film_of(chest), 0))
 
 
 def is_normal(study: Study) -> bool:

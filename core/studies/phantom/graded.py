@@ -31,6 +31,8 @@ from core.studies.phantom.source import (
 from core.studies.source import Source, TrueFinding
 from core.types import PAD, CXRLensError, Fit, FloatImage, Split, Study
 
+GRADED, DRAWN = "graded:", "drawn:"
+"""How the names of sources begin that are drawn by a design in their name: in synthetic chests, and in real films."""
 NORMAL = 0
 """The step at which a chest has no finding."""
 BOTH: tuple[Side, ...] = ("right", "left")
