@@ -97,7 +97,7 @@ class Decoder(nn.Module):
     def begin(cls, decoders: Sequence[Self], memories: Sequence[Memory], beams: int = 1) -> DecoderState:
         """State of several decoders of one `likeness`, each before the first word about a study of its own.
 
-        Any of them takes the steps of all. The rows of a decoder are neighbours, those of a study are.
+        Any of them takes the steps of all. The rows of a decoder are neighbours, those of a study too.
         """
         raise NotImplementedError
 

@@ -108,10 +108,10 @@ class CrossLayer(nn.Module):
         self.feed_forward = FeedForward(width, feed_forward, dropout)
 
     def forward(
-        self, x: Tensor, words: KeysValues, memory: tuple[KeysValues, ...], *, return_weights: bool
+        self, x: Tensor, memory: tuple[KeysValues, ...], *, return_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, width) to the same shape; weights over the memory (B, A, T, M) or None."""
-        mixed, _ = self.words.attend(x, *words, causal=True)
+        mixed, _ = self.words.attend(x, *self.words.keys_values(x), causal=True)
         x = self.words_norm(x + self.dropout(mixed))
         x, weights = self.look(x, memory, return_weights=return_weights)
         return self.feed_forward(x), weights
@@ -235,8 +235,7 @@ class TransformerDecoder(Decoder):
         x = self.embed(ids)
         attention = []
         for layer, keys_values in zip(self._layers(), self._memory_keys_values(memory), strict=True):
-            words = layer.words.keys_values(x)
-            x, weights = layer(x, words, keys_values, return_weights=return_attention)
+            x, weights = layer(x, keys_values, return_weights=return_attention)
             attention.append(weights)
         seen = [weights for weights in attention if weights is not None]
         return DecoderOutput(self.output(x), torch.stack(seen, dim=1) if return_attention else None)

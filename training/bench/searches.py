@@ -30,16 +30,15 @@ ENDLESS = GenerateConfig(max_words=WORDS, end_penalty=1e4)
 
 @dataclass(frozen=True, slots=True)
 class PlainState:
-    """Keys and values by layer, of each hypothesis's words and of the memory, and the last word's attention."""
+    """Keys and values by layer, of each hypothesis's words and of the memory."""
 
     words: tuple[KeysValues, ...]
     memory: list[tuple[KeysValues, ...]]
     length: int
-    attention: Tensor
 
     def reorder(self, rows: Tensor) -> Self:
         """Keep hypotheses ``rows``, all of whose words move."""
-        return replace(self, words=chosen(self.words, rows), attention=self.attention.index_select(0, rows))
+        return replace(self, words=chosen(self.words, rows))
 
 
 class PlainSteps(Decoder):
@@ -63,21 +62,19 @@ class PlainSteps(Decoder):
         layers, rows = self.whole._layers(), len(memory.levels) * beams
         empty = memory.levels.new_zeros(rows, layers[0].words.heads, 0, layers[0].words.head_width)
         levels = self.whole._memory_keys_values(memory)
-        return PlainState(((empty, empty),) * len(layers), levels, 0, empty)
+        return PlainState(((empty, empty),) * len(layers), levels, 0)
 
     def step(self, ids: Tensor, state: PlainState) -> tuple[Tensor, PlainState]:
         """Read one more word."""
-        x, words, attention = self.whole.embed(ids.unsqueeze(1), state.length), [], []
+        x, words = self.whole.embed(ids.unsqueeze(1), state.length), []
         for layer, (keys, values), memory in zip(self.whole._layers(), state.words, state.memory, strict=True):
             key, value = layer.words.keys_values(x)
             words.append((torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)))
             mixed, _ = layer.words.attend(x, *words[-1])
             x = layer.words_norm(x + layer.dropout(mixed))
-            seen, weights = layer.look(x.view(len(memory[0][0]), -1, x.shape[2]), memory, return_weights=True)
-            assert weights is not None
-            attention.append(weights.transpose(1, 2).flatten(0, 1))
+            seen, _ = layer.look(x.view(len(memory[0][0]), -1, x.shape[2]), memory, return_weights=False)
             x = layer.feed_forward(seen.reshape(x.shape))
-        new = PlainState(tuple(words), state.memory, state.length + 1, torch.stack(attention, dim=1))
+        new = PlainState(tuple(words), state.memory, state.length + 1)
         return self.whole.output(x[:, 0]), new
 
 
