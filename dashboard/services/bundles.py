@@ -215,7 +215,7 @@ def _inference_lock() -> threading.Lock:
 
 
 @st.cache_resource(show_spinner=False)
-def _turns() -> defaultdict[str, threading.Lock]:
+def _locks_of_users() -> defaultdict[str, threading.Lock]:
     return defaultdict(threading.Lock)
 
 
@@ -223,9 +223,9 @@ def _turns() -> defaultdict[str, threading.Lock]:
 def inference() -> Iterator[None]:
     """Hold the lock that guards the shared models.
 
-    What one user asks for at once, in many tabs, waits for its own turn first: all of it is one among the others.
+    What one user asks for in many tabs waits for that user's own lock first, so that these tabs count as one waiter.
     """
-    with _turns()[_user()], _inference_lock():
+    with _locks_of_users()[_user()], _inference_lock():
         yield
 
 

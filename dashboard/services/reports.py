@@ -86,7 +86,7 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
 
     for name, report in _write(case, missing, keep):
         if isinstance(report, Report):
-            keep(name, report)
+            keep(name, report)  # now: who waits for a helper is told before its callbacks are
             yield name, _reading(case, by_name[name], report)
         else:
             yield name, bundles.note_broken(name, report)
@@ -99,14 +99,18 @@ def _write(
     from core.bundles.inference import write_reports  # brings torch; pages without inference stay quick
 
     line, waiting = turns.line(), {card.name: card for card in missing}
-    began, others = time.monotonic(), line.others()
+    others, spent, helped = line.others(), 0.0, True
     reports: Iterator[tuple[str, Report | CXRLensError]] | None = None
     while waiting:
-        answer = turns.answer_beside(case, list(waiting.values()), keep)
-        written = None if answer is None else turns.hear(answer)
-        if written is not None:
-            yield from written.items()
-            break
+        began = time.monotonic()  # at each step: between two the reader may be away
+        answer = turns.answer_beside(case, list(waiting.values()), keep) if helped else None
+        if answer is not None:
+            written = turns.hear(answer)
+            if written is not None:
+                spent += time.monotonic() - began
+                yield from written.items()
+                break
+            helped = False  # what broke helpers twice would break the next ones too
         with line.turn(), bundles.inference():
             # A step at a time: a reader who leaves the page must not keep the lock.
             if reports is None:
@@ -114,9 +118,10 @@ def _write(
                 told = [(name, CXRLensError(message)) for name, message in broken.items()]
                 reports = chain(told, write_reports(models, studies.pixels(case)) if models else ())
             name, report = next(reports)
+        spent += time.monotonic() - began
         waiting.pop(name)
         yield name, report
-    line.took(time.monotonic() - began, others)
+    line.took(spent, others)
 
 
 def report_of(case: Case, card: Card) -> Report:

@@ -7,7 +7,6 @@ this one load the models too, and take what this one would come to later.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -38,7 +37,7 @@ class Line:
 
     def __init__(self) -> None:
         """Nobody waits."""
-        self._waiting: Counter[str] = Counter()
+        self._waiting: list[str] = []
         self._changed = threading.Lock()
         self.seconds = 0.0
         """What the reports of one image took lately, had its reader been alone; 0 before the first."""
@@ -48,21 +47,20 @@ class Line:
         """This page's reader waits for a report, and gets it meanwhile."""
         reader = _reader()
         with self._changed:
-            self._waiting[reader] += 1
+            self._waiting.append(reader)
         try:
             yield
         finally:
             with self._changed:
-                self._waiting[reader] -= 1
+                self._waiting.remove(reader)
 
     def others(self) -> int:
         """How many other readers wait at this moment."""
-        me = _reader()
         with self._changed:
-            return sum(count > 0 and reader != me for reader, count in self._waiting.items())
+            return len(set(self._waiting) - {_reader()})
 
     def took(self, seconds: float, others: int) -> None:
-        """Note how long the reports of an image took beside so many other readers."""
+        """Note how long a reader waited for the reports of an image beside so many others."""
         alone = seconds / (others + 1)
         self.seconds = alone if not self.seconds else 0.8 * self.seconds + 0.2 * alone
 
@@ -96,7 +94,7 @@ def told() -> str:
     if others < TOLD_FROM:
         return ""
     wait = line().seconds * (others + 1) / (bundles.helpers().count + 1)
-    about = f" These will take about {wait:.0f} s." if wait >= 1 else ""
+    about = f" Yours will take about {wait:.0f} s." if wait >= 1 else ""
     return f"Reports of {others} other X-rays are being written at the same time.{about}"
 
 
@@ -109,11 +107,13 @@ def answer_beside(case: Case, chosen: Sequence[Card], keep: Callable[[str, Repor
         keep: called with each bundle's name and report, also where whoever asked has left the page meanwhile.
     """
     helpers, names = bundles.helpers(), [card.name for card in chosen]
+    if not helpers.count:
+        return None
     key = (case.key, *map(bundles.bundle_key, chosen))
     if (asked := _answers().get(key)) is not None and not asked.done():
         return asked
     here = line().others()
-    if not here or not helpers.count or _on_gpu():
+    if not here or _on_gpu():
         return None
     if not helpers.ready:
         helpers.start(names)  # they are of use to those who come later

@@ -148,6 +148,6 @@ def write_results(
     out.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(out / "findings.csv", index=False)
     pd.DataFrame(results["rows"]).to_csv(out / "table.csv", index=False)
-    write_whole(out / "results.json", json.dumps(results, indent=1))
-    write_whole(out / "table.md", markdown)
+    write_whole(out / "results.json", json.dumps(results, indent=1), private=False)
+    write_whole(out / "table.md", markdown, private=False)
     write_whole(out / "measured.json", json.dumps(measured), private=False)

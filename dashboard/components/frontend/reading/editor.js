@@ -37,10 +37,6 @@ export class Editor {
     return Boolean(this.question) && this.page.data.open && !matchMedia("(pointer: coarse)").matches
   }
 
-  get unsaved() {
-    return Boolean(this.page.outbox?.changes.some(({ do: what }) => what === "edit"))
-  }
-
   markOn(view) {
     return view?.marks.find(({ value }) => value.question === this.question.id)
   }
