@@ -131,8 +131,19 @@ def _invited_or_known() -> Actor:
         return who
     try:
         return _server_user() if has_login() else _local_user()
-    except AccessError:
-        if (who := invited.reader(database, port())) is not None:
+    except AccessError as error:
+        if not invited.is_known(port()):
+            raise
+        from core.reviews.store import NotAllowedError
+
+        try:
+            who = invited.reader(database, port())
+        except NotAllowedError as refused:
+            if not isinstance(error, NotSignedInError):
+                raise
+            # It lets nobody in any more: signing in still may.
+            raise NotSignedInError(str(refused), invited.refused(str(refused), error.ask)) from refused
+        if who is not None:
             return who
         raise
 

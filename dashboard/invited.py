@@ -108,6 +108,16 @@ def ask_to_begin(database: Database) -> None:
         st.button("Not now", key="invited-not-now", on_click=_not_now)
 
 
+def refused(why: str, ask: Callable[[], None]) -> Callable[[], None]:
+    """What draws that an invitation lets nobody in any more, and then another way in."""
+
+    def draw() -> None:
+        st.error(plain_message(why), icon=":material/block:")
+        ask()
+
+    return draw
+
+
 @st.cache_resource(max_entries=1, show_spinner=False)
 def _guesses() -> Guesses:
     from core.reviews.invitations import Guesses

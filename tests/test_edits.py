@@ -283,7 +283,7 @@ def test_outcomes_are_those_worked_out_by_hand(database: Database, tmp_path: Pat
     assert "Planted errors caught" in page and "1 of 2" in page
     assert "words_changed" in (tmp_path / "out" / "codebook.md").read_text(encoding="utf-8")
     app = open_app_page("review", reader="root", session=trial)
-    assert not app.exception and "From the first key" not in words_on(app)
+    assert not app.exception and "from the first key to the" in words_on(app)
 
 
 def test_errors_are_observations_that_two_texts_say_differently() -> None:

@@ -325,10 +325,21 @@ def test_an_invited_reader_of_a_server_gets_nothing_else(database: Database, mon
     with_cookie(monkeypatch, local_key.seal(made.id, access.port()))
     monkeypatch.setattr(access, "has_login", lambda: True)
     monkeypatch.setattr(type(st.user), "is_logged_in", False, raising=False)
-    monkeypatch.setattr(access, "_server_user", lambda: (_ for _ in ()).throw(access.NotSignedInError("no", print)))
+
+    asked: list[str] = []
+
+    def nobody() -> None:
+        raise access.NotSignedInError("no", lambda: asked.append("sign in here"))
+
+    monkeypatch.setattr(access, "_server_user", nobody)
     access.admit("review")
     with pytest.raises(access.AccessError, match="one review session"):
         access.admit("cases")
+    withdraw_invitation(database, RITA, trial, "anna")  # whoever has this browser may still sign in
+    with pytest.raises(access.NotSignedInError, match="does not open a session") as refused:
+        access.identify()
+    refused.value.ask()
+    assert asked == ["sign in here"]
 
 
 def test_the_owner_makes_a_link_that_is_shown_once(database: Database) -> None:

@@ -152,7 +152,9 @@ TABLES: Mapping[str, tuple[str, Mapping[str, Column]]] = {
             "paused": Column("number", "Seconds of these pauses; they are part of typing."),
             "inserted": Column("whole number", "Characters typed, dictated or pasted."),
             "deleted": Column("whole number", "Characters taken out."),
-            "not_counted": Column("whole number", "Times of typing that could not be, as a clock had jumped."),
+            "not_counted": Column(
+                "whole number", "Stretches of typing left out, as their times were impossible (a clock had jumped)."
+            ),
             "draft_words": Column("whole number", "Of the draft."),
             "words": Column("whole number", "Of the report."),
             "words_changed": Column("whole number", "Fewest words to insert, delete or replace between the two."),

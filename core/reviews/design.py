@@ -19,7 +19,7 @@ from core.config import from_dict
 from core.files import hash_of
 from core.observations import OBSERVATIONS, LabelState
 from core.reviews.editing_design import NO_EDITING, Editing, check_arms, check_balance
-from core.reviews.practice import LETTERS, Practice, check_practice
+from core.reviews.practice import Practice, check_practice
 from core.reviews.questions import ReviewError, Rubric
 from core.reviews.rubric_library import kept_rubric
 from core.types import FloatImage
@@ -29,6 +29,7 @@ REFERENCE = "reference"
 
 MAX_SCREENS = 100_000
 """Of all readers together; more is a typing error."""
+_PRACTICE = 15  # P: names of reports on practice screens are others than later, and tell nothing of those
 
 Item = TypeVar("Item")
 
@@ -280,7 +281,10 @@ def plan(design: Design, cases: Sequence[Case], secret: str = "") -> dict[str, l
 
 def practice_screens(design: Design) -> list[Screen]:
     """What every reader sees first, in the order of the design."""
-    return [Screen(each.study, tuple(zip(LETTERS, each.models, strict=False))) for each in design.practice]
+    return [
+        Screen(each.study, tuple((letters(_PRACTICE + number), model) for number, model in enumerate(each.models)))
+        for each in design.practice
+    ]
 
 
 def models_of(design: Design, cases: Sequence[Case]) -> tuple[str, ...]:

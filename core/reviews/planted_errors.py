@@ -15,14 +15,11 @@ from dataclasses import dataclass, replace
 from core.files import hash_of
 from core.labels.fine_terms import KIND_OF, MODIFIERS
 from core.labels.rules import LabeledReport, Mention, label_report
-from core.observations import NO_FINDING, LabelState
+from core.observations import ASSERTED, NO_FINDING, LabelState
 from core.reviews.design import REFERENCE, Case
 from core.reviews.editing_design import PlantedError, PlantedKind
 from core.reviews.questions import ReviewError
 from core.text import sentence_spans
-
-CLAIMED = (LabelState.POSITIVE, LabelState.UNCERTAIN)
-"""States of an observation that is said to be there, or perhaps."""
 
 _SAID: Mapping[str, str] = {
     "Cardiomegaly": "The heart is enlarged.",
@@ -77,7 +74,7 @@ _KINDS: Mapping[str, str] = {"side": "side", "severity": "severity"}
 
 def claimed(labeled: LabeledReport) -> dict[str, bool]:
     """Whether each observation but No Finding is said to be there, or perhaps."""
-    return {name: state in CLAIMED for name, state in labeled.states.items() if name != NO_FINDING}
+    return {name: state in ASSERTED for name, state in labeled.states.items() if name != NO_FINDING}
 
 
 def is_caught(error: PlantedError, text: str) -> bool:
@@ -97,7 +94,7 @@ def _nearest(text: str, labeled: LabeledReport, observation: str, kind: str) -> 
     """The modifiers of a kind that stand nearest to the claims of an observation, each in its sentence."""
     found = set()
     for mention in labeled.mentions:
-        if mention.observation == observation and mention.state in CLAIMED:
+        if mention.observation == observation and mention.state in ASSERTED:
             near = [
                 (max(start - mention.end, mention.start - end, 0), modifiers[0])
                 for start, end, modifiers in _modifiers(text, mention.sentence_start, mention.sentence_end, kind)
@@ -221,7 +218,7 @@ class _Read:
 
 def _negated(read: _Read, salt: Sequence[str]) -> Iterator[PlantedError]:
     for start, end, name, mentions in read.sentences():
-        stated = any(each.state in CLAIMED for each in mentions)
+        stated = any(each.state in ASSERTED for each in mentions)
         if read.agrees(name, stated):
             said = _DENIED[name] if stated else _SAID[name].format(side=_side(salt))
             yield PlantedError("", "", "negated", name, read.text[start:end], said, start, stated)
@@ -231,7 +228,7 @@ def _omitted(read: _Read, salt: Sequence[str]) -> Iterator[PlantedError]:
     if len(sentence_spans(read.text)) < 2:
         return
     for start, end, name, mentions in read.sentences():
-        if any(each.state in CLAIMED for each in mentions) and read.agrees(name, True):
+        if any(each.state in ASSERTED for each in mentions) and read.agrees(name, True):
             yield PlantedError("", "", "omitted", name, read.text[start:end], "", start, True)
 
 
@@ -267,7 +264,7 @@ def _modified(read: _Read, kind: str) -> Iterator[tuple[int, int, str, tuple[int
     """Sentences that claim one observation with one modifier of a kind, which the reference has too, if it has any."""
     for start, end, name, mentions in read.sentences():
         found = _modifiers(read.text, start, end, kind)
-        if len(found) != 1 or not all(each.state in CLAIMED for each in mentions) or not read.agrees(name, True):
+        if len(found) != 1 or not all(each.state in ASSERTED for each in mentions) or not read.agrees(name, True):
             continue
         theirs = set() if read.reference is None else _nearest(read.reference_text, read.reference, name, kind)
         if not theirs or theirs == {found[0][2][0]}:

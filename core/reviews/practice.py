@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 ALL_ERRORS = "all kinds"
 PREFER = "prefer"
 """Names of what is expected, where a rubric has no questions of its own."""
-LETTERS = ("P", "Q", "R", "S", "T", "U", "V", "W", "X", "Y", "Z")
-"""Names of reports on practice screens: other ones than later, which tell nothing of those."""
 
 
 @dataclass(frozen=True, slots=True)

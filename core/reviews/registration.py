@@ -195,6 +195,14 @@ def _analysis(design: Design) -> list[str]:
         ", and a reader's leaning to a system" if len(design.readers) >= 3 else ""
     )
     lines = []
+    if design.editing.arms:
+        sitting = ", sittings fixed too" if design.editing.sittings > 1 else ""
+        lines.append(
+            f"- Words changed and errors left: Poisson mixed model (Laplace), arms fixed{sitting}, {random}; ratio of "
+            "means."
+        )
+        quantities = "Typing" + (" and the share of planted errors left" if design.editing.planted else "")
+        lines.append(f"- {quantities}: linear mixed model (REML), arms fixed{sitting}, {random}.")
     if kinds & {"scale", "confidence"} or rubric.mark == "helpfulness":
         lines.append(
             f"- Scales, mean per report: linear mixed model (REML), systems fixed, {random}; Satterthwaite's "

@@ -40,15 +40,14 @@ def screens_each(design: Design, studies: int, models: int) -> int:
 
 def usual_seconds(database: Database, who: Actor, rubric: str) -> float | None:
     """Median of active seconds of a screen in the actor's sessions with a rubric; None where few were read."""
-    query = (
-        sa.select(screens.c.seconds, sessions.c.design)
-        .join(sessions, sessions.c.id == screens.c.session_id)
-        .where(screens.c.state == "done", screens.c.seconds > 0, screens.c.disputed.is_(None), ~is_practice)
-    )
+    own = sa.select(sessions.c.id, sessions.c.design)
     if who.role != "admin":
-        query = query.where(sessions.c.owner == who.name)
-    with database.read() as connection:
-        found = [row.seconds for row in connection.execute(query) if row.design["rubric"] == rubric]
+        own = own.where(sessions.c.owner == who.name)
+    read = (screens.c.state == "done", screens.c.seconds > 0, screens.c.disputed.is_(None), ~is_practice)
+    with database.read() as connection:  # a design is large: once a session, not once a screen
+        ids = [row.id for row in connection.execute(own) if row.design["rubric"] == rubric]
+        query = sa.select(screens.c.seconds).where(*read, screens.c.session_id.in_(ids))
+        found = list(connection.scalars(query))
     return median(found) if len(found) >= FEWEST else None
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from core.files import hash_of
 from core.labels.rules import label_report
-from core.observations import NO_FINDING
+from core.observations import ASSERTED, NO_FINDING
 from core.reviews.editing_design import PlantedError
-from core.reviews.planted_errors import CLAIMED, mend
+from core.reviews.planted_errors import mend
 from core.text import count_words, sentence_spans, tokenize
 
 _READ, _PER_WORD, _LOOK = 14.0, 0.9, 12.0
@@ -86,7 +86,7 @@ def _towards(text: str, reference: str, share: float, random: np.random.Generato
     mine, theirs = label_report(text), label_report(reference)
 
     def wrong(observation: str) -> bool:
-        states = mine.states[observation] in CLAIMED, theirs.states[observation] in CLAIMED
+        states = mine.states[observation] in ASSERTED, theirs.states[observation] in ASSERTED
         return states[0] is not states[1] and observation not in (NO_FINDING, *spared)
 
     kept = [
@@ -99,7 +99,7 @@ def _towards(text: str, reference: str, share: float, random: np.random.Generato
         reference[start:end]
         for start, end in sentence_spans(reference)
         if any(
-            start <= each.start < end and each.state in CLAIMED and wrong(each.observation) for each in theirs.mentions
+            start <= each.start < end and each.state in ASSERTED and wrong(each.observation) for each in theirs.mentions
         )
         and random.random() < share
     ]

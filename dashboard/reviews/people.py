@@ -124,7 +124,9 @@ def _show_changes(who: Actor, progress: SessionProgress) -> None:
     with st.form(f"amend-{progress.id}", border=False):
         left, right = st.columns([3, 1])
         title = left.text_input("Title", design.title, max_chars=200)
-        minutes = right.number_input("Time limit, minutes", 0, 600, design.minutes, help="0: no limit")
+        minutes = right.number_input(
+            "Time limit, minutes", 0, max(600, design.minutes), design.minutes, help="0: no limit"
+        )
         instructions = st.text_area("Instructions to readers", design.instructions, max_chars=10_000)
         reason = st.text_input("Why", max_chars=1000, help="For the record")
         sent = st.form_submit_button("Change, on the record", icon=":material/edit:")

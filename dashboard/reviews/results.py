@@ -54,7 +54,9 @@ def show_results(who: Actor, session_id: str) -> None:
     _show_drift(results, analysis)
     analysis = _show_metrics(results, analysis)
     _show_names(who, session_id)
-    st.caption(f"Seal of this session: `{seal}`. Kept elsewhere, it shows whether anybody writes the record anew.")
+    st.caption(
+        f"Seal of this session: `{seal}`. Keep it outside of this server: it shows if the record is rewritten later."
+    )
     _show_files(who, results, analysis)
 
 

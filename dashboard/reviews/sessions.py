@@ -281,7 +281,7 @@ def _offer_closing(who: Actor, progress: SessionProgress) -> None:
             seal = close_session(access.database(), who, progress.id)
             st.session_state[NOTE] = (
                 f"The session is closed. The names of the models are shown below. Its seal is `{seal}`: print it or "
-                "keep it elsewhere. It shows whether anybody writes the record anew."
+                "keep it outside of this server. It shows if the record is rewritten later."
             )
             st.rerun()
 

@@ -48,7 +48,7 @@ Location = Annotated[
 ]
 User = Annotated[str | None, typer.Option("--as", help="Name of the acting user.", show_default="your login name")]
 Seals = Annotated[
-    list[str] | None, typer.Option("--seal", help="Of a session, as its closing told it, and report.html does.")
+    list[str] | None, typer.Option("--seal", help="Seal of a closed session, as `close` or report.html printed it.")
 ]
 Session = Annotated[str, typer.Argument(help="Id of a session; its first letters will do.")]
 

@@ -64,7 +64,7 @@ def save_edit(
 
     Args:
         mark: answer to a question of kind edit; the text as it is now, whole.
-        key: of this change; the same key again changes nothing and returns the same.
+        key: of this change; the same key again changes nothing, and returns the same but for what was not counted.
         slot: of the text that is there; empty for the first.
         version: of it as the caller last saw it; 0 for the first.
         bout: of typing: "id", 32 hexadecimal digits; "before": seconds from opening the editor to its first key;

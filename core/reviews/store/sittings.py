@@ -63,7 +63,7 @@ class Sittings:
         if sitting == self.open:
             return ""
         if sitting < self.open:
-            return f"Sitting {sitting + 1} is over. Its cases are shut, as you edit them again from another beginning."
+            return f"Sitting {sitting + 1} is over. Its cases are shut, as you edit them again from another draft."
         about = f"This case is of sitting {sitting + 1} of {len(self.screens)}"
         if sitting == self.open + 1 and self.next is not None:
             return f"{about}. {self.following}"
