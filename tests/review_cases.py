@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +247,33 @@ def open_app_page(name: str, **address: str) -> AppTest:
     app = AppTest.from_function(page, args=(str(ROOT / "dashboard" / "app_pages" / f"{name}.py"),), default_timeout=120)
     app.query_params.update(address)
     return app.run()
+
+
+def killed(
+    write: Callable[..., None], arguments: Callable[[int], tuple[Any, ...]], waits: Iterable[float], start: str
+) -> Iterator[set[str]]:
+    """Let a writer of changes be killed again and again; yields the keys that it acknowledged, all so far.
+
+    Args:
+        write: in a process of its own, writes changes with the keys k0, k1, ... from the last but one of its arguments
+            on, and sends each number down the last one once it is stored.
+        arguments: of ``write`` before these two, by turn.
+        waits: seconds that each writer has from its first change on.
+        start: how its process is started.
+    """
+    acknowledged: set[str] = set()
+    for turn, wait in enumerate(waits):
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        given = (*arguments(turn), turn * 1_000_000, sender)
+        process = multiprocessing.get_context(start).Process(target=write, args=given)  # type: ignore[attr-defined]
+        process.start()
+        sender.close()
+        acknowledged.add(f"k{receiver.recv()}")  # it is at work
+        process.join(wait)
+        process.kill()
+        process.join()
+        with suppress(EOFError):
+            while True:
+                acknowledged.add(f"k{receiver.recv()}")
+        receiver.close()
+        yield acknowledged

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import multiprocessing.connection
 import os
 import shutil
@@ -46,6 +45,7 @@ from tests.review_cases import (
     at_a_pace,
     error,
     fill,
+    killed,
     name_on,
     open_file,
     screens_of,
@@ -167,22 +167,7 @@ def kill_ten_times(location: str, write: Callable[..., None] = _write_until_kill
     trial = session(database, **changes)
     database.close()
     waits = [0.05, 0.31, 0.12, 0.44, 0.2, 0.08, 0.37, 0.16, 0.27, 0.5]
-    acknowledged: set[str] = set()
-    for turn, wait in enumerate(waits):
-        receiver, sender = multiprocessing.Pipe(duplex=False)
-        arguments = (location, trial, turn * 1_000_000, sender)
-        process = multiprocessing.get_context("spawn").Process(target=write, args=arguments)
-        process.start()
-        sender.close()
-        acknowledged.add(f"k{receiver.recv()}")  # it is at work
-        process.join(wait)
-        process.kill()
-        process.join()
-        try:
-            while True:
-                acknowledged.add(f"k{receiver.recv()}")
-        except EOFError:
-            pass
+    acknowledged = set[str]().union(*killed(write, lambda turn: (location, trial), waits, "spawn"))
     database = Database(location)
     with database.write():
         pass  # waits for a server that still ends what the killed program asked for

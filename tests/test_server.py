@@ -25,6 +25,7 @@ from dashboard.server import refusal_of
 from dashboard.services import bundles
 from tests.conftest import ROOT
 from tests.served import listens_elsewhere, messages, serving
+from tests.test_processes import until
 from training.commands.dashboard import command, review_address
 
 APP = ROOT / "dashboard" / "app.py"
@@ -203,8 +204,13 @@ def test_the_review_page_opens_by_the_address_that_is_printed(monkeypatch: pytes
 
 
 def test_many_tabs_of_one_user_are_one_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    who, order = threading.local(), list[str]()
-    monkeypatch.setattr(bundles, "_user", lambda: who.name)
+    who, order, came = threading.local(), list[str](), list[str]()
+
+    def user() -> str:
+        came.append(who.name)
+        return str(who.name)
+
+    monkeypatch.setattr(bundles, "_user", user)
 
     def ask(name: str) -> None:
         who.name = name
@@ -216,7 +222,8 @@ def test_many_tabs_of_one_user_are_one_among_all(monkeypatch: pytest.MonkeyPatch
     with bundles.inference():
         for each in asking:
             each.start()
-        time.sleep(0.2)  # all wait
+        until(lambda: len(came) == 1 + len(asking), "not all ask")
+        time.sleep(0.2)  # from there to the lock is one step
     for each in asking:
         each.join()
     assert sorted(order) == list("aaaaaaaab") and order.index("b") <= 2

@@ -7,13 +7,11 @@ one each time; writers of review sessions are killed by another process, at any 
 from __future__ import annotations
 
 import io
-import multiprocessing
 import multiprocessing.connection
 import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -34,7 +32,7 @@ from core.reviews.store import Actor, read_screen, save_mark
 from core.types import CXRLensError
 from tests.attacks import Tally
 from tests.attacks.caches import STUDIES, write_tokens
-from tests.review_cases import ANNA, ROOT_USER, all_events, error, fill, name_on, screens_of, session
+from tests.review_cases import ANNA, ROOT_USER, all_events, error, fill, killed, name_on, screens_of, session
 from training import checkpoints
 from training.run_folder import part_of, run_stage, save_weights
 
@@ -340,25 +338,11 @@ def attack_writers(tally: Tally, folder: Path, kills: int) -> None:
     screen = screens_of(database, "anna", session(database, count=2))[0]
     blinded = name_on(database, screen)
     database.close()
-    acknowledged: set[str] = set()
-    draw = np.random.default_rng(0)
-    for turn in range(kills):
-        receiver, sender = multiprocessing.Pipe(duplex=False)
-        arguments = (location, screen, blinded, turn * 1_000_000, sender)
-        process = multiprocessing.get_context("fork").Process(target=_write, args=arguments)
-        process.start()
-        sender.close()
-        acknowledged.add(f"k{receiver.recv()}")  # it is at work
-        time.sleep(float(draw.uniform(0, 0.05)))
-        process.kill()
-        process.join()
-        try:
-            while True:
-                acknowledged.add(f"k{receiver.recv()}")
-        except EOFError:
-            receiver.close()
+    waits = np.random.default_rng(0).uniform(0, 0.05, kills)
+    told = killed(_write, lambda turn: (location, screen, blinded), waits.tolist(), "fork")
+    for turn, acknowledged in enumerate(told):
 
-        def use() -> bool:
+        def use(acknowledged: set[str] = acknowledged) -> bool:
             opened = Database(location)
             try:
                 written = [each.key.removeprefix("anna/") for each in all_events(opened) if each.action == "mark"]
