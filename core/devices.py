@@ -14,14 +14,17 @@ from core.types import CXRLensError
 if TYPE_CHECKING:
     import torch
 
-Precision: TypeAlias = Literal["fp32", "bf16", "openvino", "auto"]
+Precision: TypeAlias = Literal["fp32", "bf16", "openvino", "openvino-bf16", "auto"]
 """How a pair computes.
 
 bf16: torch computes in bfloat16 where it is safe (autocast); weights and sums stay in fp32. openvino: its encoder is
-run by OpenVINO in fp32, where that gives what torch gives, else by torch in fp32. auto: likewise, but that OpenVINO
-may be missing, or a GPU compute, without a word (`core.encoders.engines`).
+run by OpenVINO in fp32, where that gives what torch gives, else by torch in fp32. openvino-bf16: likewise in bfloat16,
+where the tokens are alike enough and the processor has it, else in fp32. auto: as openvino, but that OpenVINO may be
+missing, or a GPU compute, without a word (`core.encoders.engines`).
 """
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+BY_TORCH: frozenset[Precision] = frozenset({"fp32", "bf16"})
+"""Those in which torch runs encoders too; in the others an engine is chosen for them. Decoders are always torch's."""
 
 
 def named_device() -> str:

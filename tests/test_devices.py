@@ -347,7 +347,7 @@ def test_what_is_written_again_is_written_in_the_precision_of_the_report(vocabul
 def test_an_unknown_device_or_precision_is_told_when_a_pair_is_loaded() -> None:
     with pytest.raises(CXRLensError, match="device 'cuda:77' cannot be used here.* Use cpu"):
         BundleLibrary(BUNDLES, "cuda:77").load("phantom-fve-m2")
-    with pytest.raises(CXRLensError, match="fp32, bf16, openvino or auto, not 'fp8'"):
+    with pytest.raises(CXRLensError, match="fp32, bf16, openvino, openvino-bf16 or auto, not 'fp8'"):
         BundleLibrary(BUNDLES, precision="fp8").load("phantom-fve-m2")  # type: ignore[arg-type]
-    with pytest.raises(CXRLensError, match="fp32, bf16, openvino or auto"):
+    with pytest.raises(CXRLensError, match="fp32, bf16, openvino, openvino-bf16 or auto"):
         computing(open_device("cpu"), "fp8")  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import torch
 from core.bundles.pair import ReportModel, encode_images, write_from_tokens
 from core.decoders.search import GenerateConfig
 from core.encoders import engines
-from core.encoders.engines import TOLERANCE, choose
+from core.encoders.engines import ALIKE, TOLERANCE, choose
 from core.explain import targets
 from core.explain.methods import explain
 from core.explain.subject import open_subject
@@ -49,6 +49,39 @@ def test_openvino_gives_the_tokens_and_reports_of_torch(encoder: str, vocabulary
     assert (found.grids, found.sources, found.summaries) == (expected.grids, expected.sources, expected.summaries)
     here, there = write_from_tokens(model, expected, how), write_from_tokens(fast, found, how)
     assert [each.ids for each in there] == [each.ids for each in here]
+
+
+@WITH
+def test_in_bfloat16_tokens_are_alike_and_decoders_compute_as_before(vocabulary: Vocabulary) -> None:
+    model = tiny_pair("fve", "m2", vocabulary)
+    engine = choose(model.encoder, ["a"], "openvino-bf16", CPU)
+    if engine.name == "openvino":  # a processor without it; the next test has that
+        return
+    assert engine.name == "openvino-bf16", engine.why
+    coarse, images = replace(model, precision="openvino-bf16", engine=engine), [random_image(seed) for seed in range(5)]
+    expected, found = (encode_images(each, images).tokens for each in (model, coarse))
+    assert torch.nn.functional.cosine_similarity(expected, found, dim=-1).min() > ALIKE
+    assert (found - expected).abs().max() > TOLERANCE * expected.abs().max()  # it was bfloat16
+    assert coarse.writes_with == replace(model, precision="openvino-bf16").writes_with is not None
+
+
+@WITH
+@pytest.mark.parametrize("why", ["a cosine of", "does not compute in bfloat16"])
+def test_where_bfloat16_is_not_alike_or_not_there_fp32_runs(
+    why: str, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import openvino
+
+    if "cosine" in why:
+        monkeypatch.setattr(engines, "ALIKE", 1.1)
+        monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "BF16"])
+    else:
+        monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
+    encoder = tiny_pair("dve", "transformer", vocabulary).encoder
+    with caplog.at_level(logging.WARNING):
+        assert choose(encoder, ["a"], "openvino-bf16", CPU).name == "openvino"
+    (line,) = caplog.messages
+    assert why in line
 
 
 @WITH

@@ -159,7 +159,7 @@ def test_bf16_computes_in_bfloat16_and_an_unknown_precision_is_refused() -> None
         assert (one @ one).dtype == torch.bfloat16
     with computing(device, "fp32"):
         assert (one @ one).dtype == torch.float32
-    with pytest.raises(CXRLensError, match="fp32, bf16, openvino or auto, not 'fp8'"):
+    with pytest.raises(CXRLensError, match="fp32, bf16, openvino, openvino-bf16 or auto, not 'fp8'"):
         computing(device, "fp8")  # type: ignore[arg-type]
 
 

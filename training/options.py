@@ -79,10 +79,11 @@ Nodes = Annotated[
     int | None, typer.Option("--num-nodes", min=1, help="Machines; start the command on each: docs/scale.md.")
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16", "openvino", "auto"],
+    Literal["fp32", "bf16", "openvino", "openvino-bf16", "auto"],
     typer.Option(
         help="bf16 writes and embeds in bfloat16 where that is safe; reports may differ. openvino runs encoders by "
-        "OpenVINO where it gives what torch gives; auto does where it is installed.",
+        "OpenVINO where it gives what torch gives, openvino-bf16 in bfloat16 where that is alike enough; auto as "
+        "openvino where it is installed.",
         envvar="CXR_PRECISION",
     ),
 ]

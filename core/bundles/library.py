@@ -45,7 +45,7 @@ from core.bundles.card import (
 )
 from core.bundles.rounding import SCALE, all_restored
 from core.cache import BoundedCache
-from core.devices import Precision, check_precision, open_device
+from core.devices import BY_TORCH, Precision, check_precision, open_device
 from core.files import is_unfinished, remove_forgotten, sha256_of, whole_folder
 from core.observations import CLUSTERS
 from core.paths import how_to_restore
@@ -181,7 +181,7 @@ class BundleLibrary:
         card = read_card(folder)
         with _fits_its_card(folder):
             model = lookup(_OPENERS, card.kind, "kind of bundle")(self, folder, card, device, precision)
-        if precision in ("fp32", "bf16"):
+        if precision in BY_TORCH:
             return model
         return replace(model, engine=self._engine(model))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from core.decoders import Decoder, Memory
 from core.decoders.attention_shares import rollout, word_attention
 from core.decoders.search import GenerateConfig, Hypothesis, generate, generate_together
-from core.devices import Precision, computing
+from core.devices import BY_TORCH, Precision, computing
 from core.encoders import Encoder
 from core.gate.gate import UNCHECKED, Check
 from core.studies.model_image import Pixels, model_image
@@ -63,7 +63,7 @@ class ReportModel:
     @property
     def look(self) -> Look:
         """How its encoder is run in its precision."""
-        by_torch = self.engine is None or self.precision in ("fp32", "bf16")
+        by_torch = self.engine is None or self.precision in BY_TORCH
         return self.encoder if by_torch else self.engine.look  # type: ignore[union-attr]
 
     def computing(self) -> AbstractContextManager[Any]:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from core import paths
-from core.devices import Precision
+from core.devices import BY_TORCH, Precision
 from core.files import hash_of, own_folder, remove_forgotten
 from core.packages import module, versions
 from core.types import VisualTokens
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3
 """Largest difference of a token from torch's that counts as the same, as a share of the largest token."""
+ALIKE = 0.995
+"""Least cosine of a token in bfloat16 with torch's in single precision that counts as alike; ours."""
 _VERSION = 1  # raise it when encoders are converted in another way
 _LIBRARIES = ("torch", "openvino")
-_CPU = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 _log = logging.getLogger(__name__)
 
 Look = Callable[[Tensor], VisualTokens]
@@ -45,7 +47,7 @@ class Engine:
     """How an encoder is run.
 
     Attributes:
-        name: "torch" or "openvino".
+        name: "torch", "openvino" or "openvino-bf16".
         why: one line, why it is this one.
         look: runs the encoder; safe from several threads.
     """
@@ -61,11 +63,12 @@ def choose(encoder: Encoder, weights: list[str], asked: Precision, device: torch
     Args:
         encoder: frozen, on its device.
         weights: what decides its output, as `core.bundles.card.encoder_weights` tells.
-        asked: "fp32" and "bf16" are torch's own, "openvino" is OpenVINO in single precision, "auto" the fastest that
-            gives the same as torch in single precision.
+        asked: "fp32" and "bf16" are torch's own, "openvino" is OpenVINO in single precision, "openvino-bf16" in
+            bfloat16 where the processor has it and tokens stay alike, else in single precision; "auto" the fastest
+            that gives the same as torch in single precision.
         device: where torch computes.
     """
-    if asked in ("fp32", "bf16"):
+    if asked in BY_TORCH:
         return Engine("torch", f"{asked} is torch's", encoder)
     if device.type != "cpu":
         return _torch(encoder, f"torch computes on {device.type}, where it is the fastest", told=asked != "auto")
@@ -75,13 +78,30 @@ def choose(encoder: Encoder, weights: list[str], asked: Precision, device: torch
         why = "OpenVINO is not installed (pip install --no-deps openvino)"
         return _torch(encoder, why, told=asked != "auto")
     try:
-        look, difference = _opened(encoder, weights)
+        if asked == "openvino-bf16" and (coarse := _in_bfloat16(encoder, weights)):
+            return coarse
+        look, expected, found = _opened(encoder, weights, "f32")
     except Exception as error:  # a converter can raise anything, and reports are written all the same
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return _torch(encoder, f"OpenVINO cannot run it ({lines[-1][:200]})")
+    difference = float((found - expected).abs().max() / expected.abs().max())
     if not difference <= TOLERANCE:  # also NaN
         return _torch(encoder, f"OpenVINO's tokens differ from torch's by {difference:.1g} of the largest")
     return Engine("openvino", f"OpenVINO gives torch's tokens to {difference:.1g} of the largest", look)
+
+
+def _in_bfloat16(encoder: Encoder, weights: list[str]) -> Engine | None:
+    """OpenVINO in bfloat16; None, with a line that says why, where single precision is the way."""
+    name = type(encoder).__name__
+    if "BF16" not in module("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        _log.warning("%s is run in fp32: this processor does not compute in bfloat16.", name)
+        return None
+    look, expected, found = _opened(encoder, weights, "bf16")
+    least = float(functional.cosine_similarity(found, expected, dim=-1).min())
+    if not least >= ALIKE:  # also NaN
+        _log.warning("%s is run in fp32: in bfloat16 a token has a cosine of %.3f with torch's.", name, least)
+        return None
+    return Engine("openvino-bf16", f"OpenVINO in bfloat16: tokens have a cosine of {least:.4f} or more", look)
 
 
 def _torch(encoder: Encoder, why: str, *, told: bool = True) -> Engine:
@@ -116,8 +136,8 @@ class _Run(nn.Module):
 
 
 @torch.inference_mode()
-def _opened(encoder: Encoder, weights: list[str]) -> tuple[Look, float]:
-    """An encoder as OpenVINO runs it, and by how much of the largest token it differs from torch."""
+def _opened(encoder: Encoder, weights: list[str], precision: str) -> tuple[Look, Tensor, Tensor]:
+    """An encoder as OpenVINO runs it; tokens (3, N, D) of three random images by torch and by it."""
     side: int = encoder.normalize.image_size  # type: ignore[assignment]
     probe = torch.rand(3, 1, side, side, generator=torch.Generator().manual_seed(0))
     part, seen = encoder.get_submodule(encoder.costly), list[Tensor]()
@@ -127,7 +147,11 @@ def _opened(encoder: Encoder, weights: list[str]) -> tuple[Look, float]:
     finally:
         hook.remove()
     core = module("openvino").Core()
-    settings = {**_CPU, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
     content = [_VERSION, side, encoder.costly, versions(_LIBRARIES), *weights]
     folder = paths.cache() / "engines" / hash_of(content, 32)
     run = _Run(core.compile_model(_converted(core, part, seen[0][:2], folder), "CPU", settings))
@@ -137,7 +161,7 @@ def _opened(encoder: Encoder, weights: list[str]) -> tuple[Look, float]:
         return replace(expected, tokens=run(images)) if twin is None else twin(images)
 
     found = torch.cat([look(probe[:1]).tokens, look(probe[1:]).tokens])  # batches of two sizes
-    return look, float((found - expected.tokens).abs().max() / expected.tokens.abs().max())
+    return look, expected.tokens, found
 
 
 def _with(whole: nn.Module, path: str, part: nn.Module) -> nn.Module:
