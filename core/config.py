@@ -219,6 +219,8 @@ class ReportConfig(StepConfig):
             it (paper-notes 3.0).
         drifting_norms: the published code's fault, to measure it: batch norms of "frozen" encoders normalise by the
             decoder's batches and go on learning their statistics (paper-notes 1.5). Images are encoded at every step.
+        precision: "bf16" computes its steps in bfloat16 where that is safe, for speed; weights, the loss and what
+            validation writes stay in fp32.
     """
 
     epochs: Positive
@@ -239,6 +241,7 @@ class ReportConfig(StepConfig):
     cls_token: bool = True
     word_scale: Literal["width", "max_words"] = "width"
     drifting_norms: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,12 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam, AdamW
 
-from core.config import ClipConfig, load_config
+from core.config import ClipConfig, identity, load_config
+from core.decoders import build_decoder
 from core.encoders.clip import ContrastiveEncoder
+from core.text import PAD, SPECIAL_TOKENS, Vocabulary
+from core.types import VisualTokens
 from training.fit import fit
-from training.loaders import EpochSampler, loaders
+from training.loaders import EpochSampler, loaders, pad
 from training.modules.clip import ClipModule
 from training.modules.optimizers import adam
+from training.modules.report import ReportModule
 from training.options import PRESETS
 
 pytestmark = pytest.mark.numeric
@@ -172,3 +177,37 @@ def test_the_temperature_learns_as_in_open_clip(tmp_path: Path) -> None:
         torch.testing.assert_close(value, peer[key].detach(), atol=1e-5, rtol=1e-5)
     assert scales[0] > math.log(100) >= max(scales[1:])
     assert min(module.scales) < math.log(100) - 0.01
+
+
+@pytest.mark.parametrize("name", ["transformer", "cnn_rnn_rnn"])
+def test_a_decoder_learns_the_same_in_bfloat16_and_its_weights_and_validation_stay_exact(
+    name: str, tmp_path: Path
+) -> None:
+    words = Vocabulary(
+        (*SPECIAL_TOKENS, *["the", "heart", "is", "large", "lungs", "are", "clear", "no", "effusion", "."])
+    )
+    tokens = torch.randn(24, 4, 6, generator=torch.Generator().manual_seed(2))
+    texts = [["the heart is large .", "no effusion . the lungs are clear ."][int(each[0, 0] > 0)] for each in tokens]
+    ids = [words.encode(text, 20, sentences=name == "cnn_rnn_rnn") for text in texts]
+    losses, steps = {}, {"epochs": 8, "monitor": "val_loss", "mode": "min", "patience": 9, "seed": 3}
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(1)
+        decoder = build_decoder(name, "tiny", token_width=6, vocabulary_size=len(words), dropout=0.0)
+        settings = replace(SETTINGS, precision=precision)
+        module = ReportModule(None, [VisualTokens(tokens[:0], ((2, 2),), ("x",) * 4)], decoder, words, settings)
+        seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+        last = [layer for layer in decoder.modules() if isinstance(layer, nn.Linear)][-1]
+        last.register_forward_hook(lambda layer, _, out, seen=seen: seen[layer.training].add(out.dtype))
+        batch = lambda rows: {"tokens": [tokens[rows]], "ids": pad([ids[row] for row in rows], PAD)}  # noqa: E731
+        fit(tmp_path / precision, module, loaders((24, 24), (batch, batch), 8, 3), **steps)  # type: ignore[arg-type]
+        assert seen[True] == {torch.bfloat16 if precision == "bf16" else torch.float32}
+        assert seen[False] == {torch.float32}
+        assert {weight.dtype for weight in module.parameters()} == {torch.float32}
+        losses[precision] = json.loads((tmp_path / precision / "summary.json").read_text())["best"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.1)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_a_training_in_fp32_is_named_as_before_the_precision_could_be_chosen() -> None:
+    assert "precision" not in identity(SETTINGS)
+    assert identity(replace(SETTINGS, precision="bf16"))["precision"] == "bf16"

@@ -101,7 +101,7 @@ def report_loss(
     UNKNOWN as a next word does not count: no search writes it.
 
     Args:
-        output: of teacher forcing on ids[:, :-1].
+        output: of teacher forcing on ids[:, :-1]; in whatever precision, the loss is in fp32.
         ids: (B, T), START first, END, then PAD.
         stop_weight: of the stop decision (5.0 in the published code, paper-notes 3.3).
         weigh: given the number of words, a factor of their mean (`core.ranks.weight`).
@@ -116,9 +116,9 @@ def report_loss(
         return {"loss": words, "words": words}
     targets = targets.masked_fill(targets == END, PAD)  # ending is the planner's decision, not a word
     words = _word_loss(output.logits, targets) * weigh((targets != PAD).sum())
-    stop = functional.binary_cross_entropy_with_logits(output.stop_logits, output.stop_targets)
+    stop = functional.binary_cross_entropy_with_logits(output.stop_logits.float(), output.stop_targets)
     return {"loss": words + stop_weight * stop, "words": words, "stop": stop}
 
 
 def _word_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
+    return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD)
