@@ -65,7 +65,7 @@ orthanc: install ## find a DICOMweb server for the tests, or bring one
 	@$(BIN)/python -m tests.orthanc
 
 test: browser ## run the tests (under 12 minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-cpus: install ## run the numeric tests as six other processors compute; CPUS="OMP_NUM_THREADS=2" runs only this
 	$(BIN)/python -m tests.cpus $(CPUS)
@@ -88,8 +88,8 @@ docs: install ## build the documentation as a site: build/docs/index.html
 notebook: install ## run docs/notebook.ipynb and keep what it shows
 	$(BIN)/python -m tests.notebook
 
-bench: install ## measure speeds, as ratios against a baseline of the same run; PARTS="rates one_image" measures only these
-	$(BIN)/python -m training.bench.speeds $(PARTS)
+bench: install ## measure speeds, as ratios against a baseline of the same run; PARTS="rates one_image" measures only these; KEEP=1 renews docs/speeds.md
+	$(BIN)/python -m training.bench.speeds $(PARTS) $(if $(KEEP),--keep)
 
 demo: install ## train the demo bundles anew into assets/bundles (about an hour on two cores)
 	$(BIN)/python -m training.cli train --preset phantom --bundles assets/bundles

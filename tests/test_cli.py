@@ -21,7 +21,6 @@ from tests.commands import cxr_lens, in_its_own_process
 from tests.conftest import BUNDLES
 from tests.images import making
 from tests.images.ramps import windowed
-from training.bench import speeds as bench
 
 pytestmark = pytest.mark.numeric
 needs_bundles = needs.BUNDLES.unless(BUNDLES.is_dir())
@@ -156,19 +155,6 @@ def test_phantom_writes_studies(tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(images[0].read_bytes())).size == (64, 64)
     about = json.loads((tmp_path / "set" / "dataset.json").read_text())
     assert about["seed"] == 3
-
-
-def test_a_part_of_the_benchmark_is_measured_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        bench.main(["rate"])
-    assert "no such part: rate; choose from ratios, rates, one_image, maps, scale" in capsys.readouterr().err
-    monkeypatch.setattr(bench, "PARTS", {"fast": lambda: iter(["1 s", "2 s"]), "slow": lambda: iter(["9 s"])})
-    bench.main(["slow"])
-    assert capsys.readouterr().out == "9 s\n\n"
-    bench.main([])
-    assert capsys.readouterr().out == "1 s\n2 s\n\n9 s\n\n"
 
 
 def test_commands_are_listed_in_the_order_in_which_a_person_needs_them() -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from core.paths import EXAMPLES
 from tests import documented, needs
 from tests.documented import UnknownError, words_of
+from tests.documented.benches import bench_rows
 from tests.documented.measuring import DAMAGE_TESTS, measuring_rows
 from tests.documented.place import STUDIES, Place
 from tests.documented.programs import (
@@ -52,7 +53,6 @@ WHEEL = "make test-wheel builds the wheel and installs it"
 LOCK = "it asks PyPI for every release: make -n says what would be done"
 PIP = "installing is what make install does: whether the extra and the constraints are there"
 MAKE = "this suite runs inside of it: make -n says what would be done"
-LONG_BENCH = "minutes on an idle machine: make -n, and whether the part is there"
 TESTS = "tests inside of tests: files and names are looked for, and the suite runs them"
 SESSION = _words(SESSION=lambda place: place.session)
 READ = _words(SESSION=lambda place: place.read_session)
@@ -105,7 +105,6 @@ PYTEST = {
 
 TRUSTED = " ".join(f"--bundle phantom-{each}" for each in ("fve-m2", "fve-transformer", "dve-m2", "cve-m2"))
 TRUSTED_FILMS = " ".join(f"--bundle openi-{each}" for each in ("fve-m2", "fve-transformer", "dve-m2"))
-BENCHES = ("one_image", "ratios", "scale", "hugging_face", "shortcuts")
 EXTRAS = ("hf", "reference", "metrics", "dicom-export")
 TRAINING = "cxr-lens train --preset phantom"
 INDEX = "cxr-lens data openi --from FOLDER --out data/openi"
@@ -141,7 +140,6 @@ ROWS: dict[str, Row] = {
     "make docs": Row(instead=make, says="sphinx .*build/docs", as_far="tests/test_site.py builds it"),
     "make notebook": Row(instead=make, says="tests.notebook", as_far="tests/test_notebook.py runs it"),
     "make demo": Row(instead=make, says="train --preset phantom --bundles assets/bundles", as_far="an hour"),
-    "make bench": Row(instead=make, says="training.bench.speeds", as_far=LONG_BENCH),
     "pip install -e . -c constraints.txt": Row(instead=pip, as_far=PIP),
     "make run CPU=1": Row(instead=make, as_far=MAKE),
     "streamlit run dashboard/app.py": Row(instead=streamlit, says="ok"),
@@ -239,14 +237,15 @@ ROWS: dict[str, Row] = {
     ),
     "cxr-lens data labels data/openi": Row(" --processes 1", says=f"{STUDIES} studies labelled", after=INDEX),
     "cxr-lens data census data/openi": Row(says=f"{STUDIES} kept", after=INDEX),
-    "cxr-lens train --preset openi": Row(REAL + RUNS + ONE, says="constant report", after=INDEX),
+    "cxr-lens train --preset openi": Row(REAL + RUNS + ONE, slow=True, says="constant report", after=INDEX),
     "cxr-lens evaluate --preset openi": Row(
         REAL + RUNS + " --bundles runs/openi/bundles" + ONE,
+        slow=True,
         says="constant report",
         after="cxr-lens train --preset openi",
     ),
     "cxr-lens train --preset paper": Row(
-        REAL + RUNS + ONE, says="constant report", after="cxr-lens data mimic --from FOLDER --out data/mimic"
+        REAL + RUNS + ONE, slow=True, says="constant report", after="cxr-lens data mimic --from FOLDER --out data/mimic"
     ),
     "cxr-lens paper --preset phantom": Row(PHANTOM + RUNS + OUT + ONE, slow=True, says="left out"),
     "cxr-lens plan --preset paper": Row(slow=True, says="hours"),
@@ -405,17 +404,11 @@ ROWS: dict[str, Row] = {
     "python -m tests.browser.screenshots": Row(
         " none-of-them", instead=process, slow=True, as_far="writes into docs/screenshots: no picture is chosen"
     ),
-    "python -m training.bench.systems": Row(" --studies 20", instead=process, slow=True, says="in all"),
     "python -m tests.browser.speeds": Row(
         " typing --studies 700", instead=process, slow=True, says="a study of 700 by its id"
     ),
     "make orthanc": Row(instead=make, says="tests.orthanc", as_far=MAKE),
-    "python -m training.bench.sources": Row(" --studies 400", instead=process, says="memory at most"),
-    "python -m training.bench.intervals": Row(" --sets 2 --resamples 20", instead=process, says="BCa bootstrap"),
-    "python -m training.bench.maps": Row(" --studies 60", instead=process, slow=True, says="UMAP, 60 x"),
-    "python -m training.bench.maps PCA": Row(" --studies 60", instead=process, slow=True, says="PCA, 60 x"),
-    **{f"make bench PARTS={each}": Row(instead=make, as_far=LONG_BENCH) for each in BENCHES},
-    'make bench PARTS="rates ratios"': Row(instead=make, as_far=LONG_BENCH),
+    **bench_rows(),
     **{
         f"{program} {each}": Row(instead=pytest_files, as_far=TESTS)
         for program, arguments in PYTEST.items()

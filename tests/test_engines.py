@@ -70,8 +70,7 @@ def test_in_bfloat16_tokens_are_alike_and_decoders_compute_as_before(vocabulary:
 def test_where_bfloat16_is_not_alike_or_not_there_fp32_runs(
     why: str, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import openvino
-
+    openvino = needs.OPENVINO.package("openvino")
     if "cosine" in why:
         monkeypatch.setattr(engines, "ALIKE", 1.1)
         monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "BF16"])

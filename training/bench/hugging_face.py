@@ -19,9 +19,12 @@ from core.bundles.hugging_face import import_folder
 from core.bundles.library import BundleLibrary
 from core.bundles.pair import encode_batch, to_batch, write_from_tokens
 from core.decoders.search import GenerateConfig
-from training.bench.scale import fastest
+from training.bench.record import Line
+from training.bench.turns import in_turns
 
-SIDE, PIECES, STUDIES, BEAMS = 224, 60, 4, 4
+SIDE, PIECES = 224, 60
+WORKS = ((1, 1, 5), (1, 4, 5), (4, 4, 3), (24, 4, 2))
+"""Studies, beams, turns."""
 VOCABULARY = 8_000
 
 
@@ -57,8 +60,8 @@ def _folder(path: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def report() -> Iterator[str]:
-    """A table: seconds of ``generate``, ours, and how many times faster."""
+def report() -> Iterator[Line]:
+    """Reports by ``generate``, and by ours."""
     from transformers.utils import logging as said
 
     said.set_verbosity(logging.ERROR)
@@ -68,24 +71,21 @@ def report() -> Iterator[str]:
         import_folder(Path(place, "model"), "bench", Path(place, "bundles"))
         ours = BundleLibrary(Path(place, "bundles")).load("bench")
         rng = np.random.default_rng(0)
-        images = to_batch([rng.random((SIDE, SIDE)).astype(np.float32) for _ in range(STUDIES)], SIDE, ours.fit)
-        pixels = ours.encoder.normalize(images)
         weights = sum(each.numel() for each in theirs.parameters()) / 1e6
-        yield f"ViT and GPT-2, {weights:.0f} million random weights, {STUDIES} studies, {PIECES} pieces of words each"
-        yield "| what | generate, s | ours, s | times faster |\n|---|---:|---:|---:|"
-        for beams in (1, BEAMS):
+        yield f"ViT and GPT-2, {weights:.0f} million random weights, {PIECES} pieces of words each; from pixels."
+        for studies, beams, turns in WORKS:
+            images = to_batch([rng.random((SIDE, SIDE)).astype(np.float32) for _ in range(studies)], SIDE, ours.fit)
+            pixels = ours.encoder.normalize(images)
             own = {"num_beams": beams, "early_stopping": beams > 1, "do_sample": False}
             how = GenerateConfig(beam_size=beams, max_words=PIECES, end_penalty=1e4, removed_words=True)
 
-            def generated(own: dict[str, Any] = own) -> Any:
-                return theirs.generate(pixels, min_new_tokens=PIECES, max_new_tokens=PIECES, **own)
+            def generated(pixels: Any = pixels, own: dict[str, Any] = own) -> list[str]:
+                ids = theirs.generate(pixels, min_new_tokens=PIECES, max_new_tokens=PIECES, **own)
+                return [tokenizer.decode(each, skip_special_tokens=True).strip() for each in ids]
 
-            def written(how: GenerateConfig = how) -> Any:
-                return write_from_tokens(ours, encode_batch(ours, images), how)
+            def written(images: Any = images, how: GenerateConfig = how) -> list[str]:
+                return [each.text for each in write_from_tokens(ours, encode_batch(ours, images), how)]
 
-            texts = [each.text for each in written()]
-            wanted = [tokenizer.decode(ids, skip_special_tokens=True) for ids in generated()]
-            same = sum(a == b.strip() for a, b in zip(texts, wanted, strict=True))
-            baseline, fast = fastest(generated), fastest(written)
-            what = f"{'greedy' if beams == 1 else f'beam {beams}'}, {same} of {STUDIES} texts the same"
-            yield f"| {what} | {baseline:.3f} | {fast:.3f} | {baseline / fast:.2f} |"
+            same = sum(one == other for one, other in zip(generated(), written(), strict=True))
+            what = f"{'greedy' if beams == 1 else f'beam {beams}'}, {studies} studies, {same} texts the same"
+            yield in_turns(what, "transformers' generate", generated, written, None, clock=True, turns=turns)

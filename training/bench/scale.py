@@ -1,18 +1,14 @@
-"""Speeds at scale: decoders from the token cache, encoders at paper size. ``python -m training.bench.scale``."""
+"""Speeds at scale: decoders from the token cache, encoders at paper size: ``make bench PARTS=scale``."""
 
 from __future__ import annotations
 
-import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,10 +19,12 @@ from core.encoders.ccve import ClusterClipEncoder
 from core.encoders.token_cache import TokenCache, write_token_cache
 from core.registry import ENCODERS, Size
 from core.text import END, PAD, SPECIAL_TOKENS, START, Vocabulary
+from training.bench.ceilings import fastest, matrix_rates
+from training.bench.record import Line
+from training.bench.turns import Row, in_turns
 from training.modules.report import ReportModule
 from training.options import read_preset
 
-Row = tuple[str, float, float]
 WORDS = 60
 CASES: tuple[tuple[str, str, Size, int, int | None], ...] = (
     ("fve", "transformer", "tiny", 32, None),
@@ -38,17 +36,6 @@ CASES: tuple[tuple[str, str, Size, int, int | None], ...] = (
     ("ccve", "transformer", "paper", 2, None),
 )
 """Encoder, decoder, size, batch, layers where they are not the size's."""
-
-
-def fastest(work: Callable[[], object], repeats: int = 3) -> float:
-    """Seconds of the fastest of some runs, after one that warms up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times)
 
 
 def _encoder(name: str, size: Size) -> Encoder:
@@ -85,34 +72,16 @@ def cached_training(name: str, decoder_name: str, size: Size, batch: int, layers
             module.training_step({"tokens": [tokens], "ids": ids}, 0).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
-        cached = fastest(lambda: step(cache.tokens(list(range(batch)))))
-        encoding = fastest(lambda: step(encoder(images).tokens), 1)
-    depth = "" if layers is None else f", {layers} layer{'s' * (layers != 1)}"
-    return f"training {name} + {decoder_name}, size {size}{depth}, batch {batch}, from the cache", encoding, cached
-
-
-def matrix_rates(side: int = 3072) -> dict[str, float]:
-    """Operations a second of one large matrix product in float32, by the library whose kernel did it.
-
-    No single one is the machine's peak: on one processor torch's own product is the fastest, on another it is half of
-    what oneDNN does, which torch takes for convolutions.
-
-    Args:
-        side: of the matrices; a multiple of 64.
-
-    Returns:
-        Rates of torch's product, of the same product as a convolution, and of NumPy's, each with torch's threads.
-    """
-    a, b = torch.rand(side, side), torch.rand(side, side)
-    blas = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
-    works: dict[str, Callable[[], object]] = {f"torch's product ({blas[1] if blas else 'BLAS'})": lambda: a @ b}
-    if torch.backends.mkldnn.is_available():
-        pixels, kernel = b.view(1, side, 64, side // 64), a.view(side, side, 1, 1)
-        works["torch's convolution (oneDNN)"] = lambda: torch.nn.functional.conv2d(pixels, kernel)
-    library = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]  # type: ignore[index, call-overload]
-    works[f"NumPy's product ({library})"] = lambda: np.matmul(a.numpy(), b.numpy())
-    with threadpool_limits(torch.get_num_threads(), user_api="blas"), torch.no_grad():
-        return {name: 2 * side**3 / fastest(work, 3) for name, work in works.items()}
+        depth = "" if layers is None else f", {layers} layer{'s' * (layers != 1)}"
+        return in_turns(
+            f"training {name} + {decoder_name}, size {size}{depth}, batch {batch}, from the cache",
+            "encoding at each step",
+            lambda: step(encoder(images).tokens),
+            lambda: step(cache.tokens(list(range(batch)))),
+            None,
+            turns=3,
+            plain_turns=1,
+        )
 
 
 def encoder_rates(size: Size = "paper", batch: int = 2) -> Iterator[str]:
@@ -154,25 +123,12 @@ def _once(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def report() -> Iterator[str]:
-    """Everything, as lines of Markdown, each when it is measured."""
-    yield "| what | encoding each time, s | from the cache, s | times faster |\n|---|---:|---:|---:|"
+def report() -> Iterator[Line]:
+    """Everything."""
     for case in CASES:
-        what, slow, fast = cached_training(*case)
-        yield f"| {what} | {slow:.3f} | {fast:.3f} | {slow / fast:.1f} |"
-    yield "\n| paper size | images/s | GFLOPs an image | GFLOPS | fastest matrix product | share |"
+        yield cached_training(*case)
+    yield "| paper size | images/s | GFLOPs an image | GFLOPS | fastest matrix product | share |"
     yield "|---|---:|---:|---:|---:|---:|"
     yield from encoder_rates()
     longer, more = thirteen_filters()
-    yield f"\n13 filters against one CLIP pass, paper size: {longer:.1f} times as long, {more:.2f} times the operations"
-
-
-def main() -> None:
-    """Print."""
-    for line in report():
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+    yield f"13 filters against one CLIP pass, paper size: {longer:.1f} times as long, {more:.2f} times the operations."

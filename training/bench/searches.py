@@ -20,7 +20,7 @@ from core.paths import BUNDLES
 from core.studies.phantom import PhantomSource
 from core.text import SPECIAL_TOKENS, TERMINATORS, Vocabulary
 from core.types import VisualTokens
-from training.bench.turns import in_turns
+from training.bench.turns import Row, in_turns
 
 WORDS = 60
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *TERMINATORS, *(f"w{number}" for number in range(1000))))
@@ -78,7 +78,7 @@ class PlainSteps(Decoder):
         return self.whole.output(x[:, 0]), new
 
 
-def words() -> Iterator[tuple[str, float, float]]:
+def words() -> Iterator[Row]:
     """What makes a word in few operators, against layers made for whole texts."""
     for name, size, studies, beams in (
         ("transformer", "small", 1, 1),
@@ -95,14 +95,16 @@ def words() -> Iterator[tuple[str, float, float]]:
             return generate(decoder, visual, how, VOCABULARY)
 
         plain = PlainSteps(decoder).eval()
-        times = in_turns(lambda: write(plain), lambda: write(decoder), _same_words)  # noqa: B023 - called at once
-        yield (
-            f"{name}, {size} size, {studies} studies, beam {beams}, {WORDS} words: layers of whole texts, and ours",
-            *times,
+        yield in_turns(
+            f"{name}, {size} size, {studies} studies, beam {beams}, {WORDS} words",
+            "layers made for whole texts",
+            lambda: write(plain),  # noqa: B023 - called at once
+            lambda: write(decoder),  # noqa: B023
+            _same_words,
         )
 
 
-def n_grams() -> Iterator[tuple[str, float, float]]:
+def n_grams() -> Iterator[Row]:
     """Search that follows n-grams, against one that does not; every report has 60 words."""
     decoder, _ = _random("transformer", "small", 1)
     for studies in (1, 8):
@@ -113,16 +115,17 @@ def n_grams() -> Iterator[tuple[str, float, float]]:
             def write(config: GenerateConfig, visual: VisualTokens = visual) -> Any:
                 return generate(decoder, visual, config, VOCABULARY)
 
-            times = in_turns(
+            rules = "with rules of sentences" if least else "without rules of sentences"
+            yield in_turns(
+                f"no 3-gram twice: beam 4, {studies} studies, small decoder {rules}",
+                "n-grams that may come twice",
                 lambda: write(how),  # noqa: B023 - called at once
                 lambda: write(replace(how, no_repeat_ngram=3)),  # noqa: B023
                 lambda one, other: len(one) == len(other),
             )
-            rules = "with rules of sentences" if least else "without"
-            yield f"beam 4, {studies} studies, small decoder {rules}: n-grams that may come twice, and may not", *times
 
 
-def together() -> Iterator[tuple[str, float, float]]:
+def together() -> Iterator[Row]:
     """The reports of one image by all pairs of a family: each alone after another, and those alike in one search."""
     library, source = BundleLibrary(BUNDLES), PhantomSource(400, 0)
     image = source.image(source.study_ids[0], 512)
@@ -147,10 +150,11 @@ def together() -> Iterator[tuple[str, float, float]]:
                 written.update(zip([model.card.name for model in group], reports, strict=True))
             return [written[name].ids for name in sorted(written)]
 
-        yield f"reports of one image by {len(models)} pairs of {family} from their tokens", *in_turns(alone, at_once)
+        what = f"reports of one image by {len(models)} pairs of {family}, from their tokens"
+        yield in_turns(what, "one pair after another", alone, at_once)
 
 
-def rows() -> Iterator[tuple[str, float, float]]:
+def rows() -> Iterator[Row]:
     """All of them."""
     yield from words()
     yield from n_grams()

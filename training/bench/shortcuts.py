@@ -1,7 +1,4 @@
-"""What is done once instead of again, against the way without it in the same run: ``make bench PARTS=shortcuts``.
-
-The results of both ways are compared before anything is measured. CPU time, medians of runs that take turns.
-"""
+"""What is done once instead of again, against the way without it: ``make bench PARTS=shortcuts``."""
 
 from __future__ import annotations
 
@@ -15,14 +12,8 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import torch
 from PIL import Image
 
-from core.bundles.card import encoder_weights
-from core.bundles.library import BundleLibrary
-from core.encoders import Encoder
-from core.encoders.base import build_encoder
-from core.encoders.engines import TOLERANCE, Look, choose
 from core.labels import report_text, rules
 from core.paths import BUNDLES
 from core.projection.methods import ProjectionConfig, fit_pca, place
@@ -31,7 +22,7 @@ from core.studies.images.picture import read_jpeg
 from core.studies.model_image import grey_levels
 from core.types import Projection
 from training.bench import searches
-from training.bench.turns import in_turns
+from training.bench.turns import Row, in_turns
 
 OPENI = Path(__file__).resolve().parents[3] / "shared" / "data" / "openi" / "indiana_reports.csv"
 """Open-i's reports beside the clone; without them its row is left out."""
@@ -53,7 +44,7 @@ def _generated() -> list[str]:
     return [text for line in lines for name, text in json.loads(line).items() if name.startswith("phantom-")]
 
 
-def labels() -> Iterator[tuple[str, float, float]]:
+def labels() -> Iterator[Row]:
     """The rule labeler, which remembers sentences, against every statement decided anew, its end sought everywhere."""
 
     def anew(texts: list[str]) -> list[rules.LabeledReport]:
@@ -66,11 +57,15 @@ def labels() -> Iterator[tuple[str, float, float]]:
 
     for what, texts in (("of Open-i", _openi() if OPENI.is_file() else []), ("that pairs wrote", _generated())):
         if texts:
-            name = f"rule labeler, {len(texts):,} reports {what}, nothing remembered"
-            yield name, *in_turns(lambda texts=texts: anew(texts), lambda texts=texts: first_time(texts))  # type: ignore[misc]
+            yield in_turns(
+                f"rule labeler, {len(texts):,} reports {what}, nothing remembered",
+                "every statement decided anew",
+                lambda texts=texts: anew(texts),  # type: ignore[misc]
+                lambda texts=texts: first_time(texts),  # type: ignore[misc]
+            )
 
 
-def one_point(count: int = 10_000, width: int = 640) -> tuple[str, float, float]:
+def one_point(count: int = 10_000, width: int = 640) -> Row:
     """One point placed into a t-SNE map by its neighbours, against openTSNE, which asks for those of all first."""
     import openTSNE
 
@@ -88,14 +83,16 @@ def one_point(count: int = 10_000, width: int = 640) -> tuple[str, float, float]
 
     placed = Projection(there, "t-SNE", {})
     near = 0.01 * float(np.ptp(there))
-    return f"one point into a t-SNE map of {count:,}", *in_turns(
+    return in_turns(
+        f"one point into a t-SNE map of {count:,}",
+        "openTSNE's transform",
         with_all,
         lambda: place(features, placed, new, config),
         lambda one, other: bool(np.abs(one - other).max() < near),
     )
 
 
-def large_film(height: int = 3056, width: int = 2544) -> tuple[str, float, float]:
+def large_film(height: int = 3056, width: int = 2544) -> Row:
     """A JPEG read for the image cache, which asks for no hash of its pixels, against hashing them too."""
     pixels = np.random.default_rng(0).normal(128, 40, (height // 4, width // 4)).clip(0, 255).astype(np.uint8)
     file = io.BytesIO()
@@ -108,39 +105,18 @@ def large_film(height: int = 3056, width: int = 2544) -> tuple[str, float, float
             film.sha256  # noqa: B018 - it is worked out here
         return grey_levels(fit_square(film.pixels, 256)[0])
 
-    return f"a JPEG of {height} x {width} into the cache, hashed and not", *in_turns(
-        lambda: read(hashed=True), lambda: read(hashed=False), np.array_equal
+    return in_turns(
+        f"a JPEG of {height} x {width} into the image cache",
+        "its pixels hashed too",
+        lambda: read(hashed=True),
+        lambda: read(hashed=False),
+        np.array_equal,
     )
 
 
-def engines() -> Iterator[tuple[str, float, float]]:
-    """Encoders run by OpenVINO, against torch; only those that it gives the same tokens. Two images, one thread."""
-    library, made = BundleLibrary(BUNDLES), dict[str, tuple[Encoder, list[str]]]()
-    for name in ("cve", "ccve", "dve", "fve"):
-        model = library.load(f"phantom-{name}-transformer")
-        made[f"{name.upper()}, demo size"] = model.encoder, encoder_weights(model.card)
-    for name in ("dve", "fve"):
-        torch.manual_seed(0)
-        made[f"{name.upper()}, paper size"] = build_encoder(name, "paper").freeze(), ["bench", name]
-    for name, (encoder, weights) in made.items():
-        side: int = encoder.normalize.image_size  # type: ignore[assignment]
-        images, engine = torch.rand(2, 1, side, side), choose(encoder, weights, "openvino", torch.device("cpu"))
-
-        def run(look: Look, images: torch.Tensor = images) -> torch.Tensor:
-            with torch.inference_mode():
-                return look(images).tokens
-
-        times = in_turns(
-            lambda run=run, encoder=encoder: run(encoder),  # type: ignore[misc]
-            lambda run=run, engine=engine: run(engine.look),  # type: ignore[misc]
-            lambda one, other: bool((one - other).abs().max() <= TOLERANCE * one.abs().max()),
-        )
-        yield f"{name}, by torch and by {engine.name}", *times
-
-
-def report() -> Iterator[str]:
-    """A table: seconds of CPU without a shortcut and with it, and how many times faster."""
-    yield "| what | without, s | with, s | times faster |\n|---|---:|---:|---:|"
-    for rows in (labels(), [one_point()], searches.rows(), [large_film()], engines()):
-        for name, plain, ours in rows:
-            yield f"| {name} | {plain:.3f} | {ours:.3f} | {plain / ours:.2f} |"
+def report() -> Iterator[Row]:
+    """All of them."""
+    yield from labels()
+    yield one_point()
+    yield from searches.rows()
+    yield large_film()

@@ -3,42 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from core.bundles.inference import write_reports
 from core.bundles.library import BundleLibrary
 from core.bundles.pair import encode_images
 from core.decoders.search import GenerateConfig, generate
 from core.encoders.ccve import ClusterClipEncoder
+from core.files import write_whole
 from core.labels.rules import label_reports
 from core.paths import BUNDLES
-from core.studies.model_image import of_image
+from core.studies.model_image import grey_levels, of_image
 from core.studies.phantom import PhantomSource
 from core.types import VisualTokens
-from training.bench import hugging_face as bench_hugging_face
-from training.bench import maps as bench_maps
-from training.bench import scale as bench_scale
-from training.bench import shortcuts as bench_shortcuts
-from training.bench.scale import fastest
+from training.bench import ceilings, engines, hugging_face, maps, scale, shortcuts
+from training.bench.record import Line, Part, changes, load, page, save, table
+from training.bench.turns import Row, in_turns
 from training.threads import use_threads_for
 
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = 60
 STUDIES = 8
 
 
-def generation(library: BundleLibrary) -> list[tuple[str, float, float]]:
+def generation(library: BundleLibrary) -> Iterator[Row]:
     """Cached and batched beam search against one that reads every prefix anew, one study after another.
 
     Reports end where they end; to compare equal work, END is forbidden and every report has 60 words.
     """
-    rows = []
     source = PhantomSource(200, 0)
     images = [source.image(study.study_id, 128) for study in source.studies("train")[:STUDIES]]
     config = GenerateConfig(beam_size=4, max_words=WORDS)
@@ -51,9 +54,14 @@ def generation(library: BundleLibrary) -> list[tuple[str, float, float]]:
             for row in visual.tokens.split(1):
                 generate(decoder, VisualTokens(row, visual.grids, visual.sources), config, cached=False)  # type: ignore[arg-type]
 
-        fast = fastest(lambda visual=visual, decoder=never_ends: generate(decoder, visual, config))  # type: ignore[misc]
-        rows.append((f"beam 4, {WORDS} words, {STUDIES} studies, {decoder}", fastest(one_by_one, 1), fast))
-    return rows
+        yield in_turns(
+            f"beam 4, {WORDS} words, {STUDIES} studies, {decoder}",
+            "every prefix read anew, study by study",
+            one_by_one,
+            lambda visual=visual, decoder=never_ends: generate(decoder, visual, config),  # type: ignore[misc]
+            None,
+            plain_turns=1,
+        )
 
 
 def _never_ending(decoder: torch.nn.Module) -> torch.nn.Module:
@@ -73,19 +81,23 @@ def _never_ending(decoder: torch.nn.Module) -> torch.nn.Module:
     return result
 
 
-def ccve(library: BundleLibrary) -> tuple[str, float, float]:
+def ccve(library: BundleLibrary) -> Row:
     """Thirteen filtered images through CLIP, against thirteen single passes of one."""
     model = library.load("phantom-ccve-transformer")
     encoder = model.encoder
     assert isinstance(encoder, ClusterClipEncoder)
     images = torch.rand(4, 1, model.image_size, model.image_size)
     with torch.inference_mode():
-        single = fastest(lambda: [encoder.clip.image(encoder.normalize(images)) for _ in range(13)])
-        whole = fastest(lambda: encoder(images))
-    return "CCVE, 4 images, against 13 CLIP passes", single, whole
+        return in_turns(
+            "CCVE, 4 images",
+            "13 CLIP passes",
+            lambda: [encoder.clip.image(encoder.normalize(images)) for _ in range(13)],
+            lambda: encoder(images),
+            None,
+        )
 
 
-def token_cache(library: BundleLibrary) -> tuple[str, float, float]:
+def token_cache(library: BundleLibrary) -> Row:
     """Reading FVE's tokens of 24 studies from a cache, against encoding them."""
     from core.encoders.token_cache import TokenCache, write_token_cache
 
@@ -93,21 +105,25 @@ def token_cache(library: BundleLibrary) -> tuple[str, float, float]:
     images = torch.rand(24, 1, 128, 128)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         write_token_cache(Path(folder), "bench", encoder, lambda start, end: images[start:end], 24)
-        cache = TokenCache.open(Path(folder), "bench")
-        return (
-            "tokens of 24 studies, cache",
-            fastest(lambda: encoder(images)),
-            fastest(lambda: cache.tokens(list(range(24)))),
+        cache, rows = TokenCache.open(Path(folder), "bench"), list(range(24))
+        return in_turns(
+            "tokens of 24 studies, cache", "encoding", lambda: encoder(images), lambda: cache.tokens(rows), None
         )
 
 
-def labeler(reports: list[str]) -> tuple[str, float, float]:
+def labeler(reports: list[str]) -> Row:
     """Label reports in two processes, against one."""
-    two = fastest(lambda: label_reports(reports, processes=2))
-    return f"rule labeler, {len(reports)} reports, two processes", fastest(lambda: label_reports(reports)), two
+    return in_turns(
+        f"rule labeler, {len(reports)} reports, two processes",
+        "one process",
+        lambda: label_reports(reports),
+        lambda: label_reports(reports, processes=2),
+        clock=True,
+        turns=3,
+    )
 
 
-def metrics(findings: list[str]) -> list[tuple[str, float, float]]:
+def metrics(findings: list[str]) -> Iterator[Row]:
     """Language scores against pycocoevalcap's, intervals and tests of all pairs' BLEU against sacrebleu's bootstrap."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
@@ -130,7 +146,6 @@ def metrics(findings: list[str]) -> list[tuple[str, float, float]]:
         Rouge().compute_score(theirs, guess)
         Cider().compute_score(theirs, guess)
 
-    ours = fastest(lambda: language_statistics(texts, texts[1:] + texts[:1]).scores())
     systems = [bleu_statistics(references, reports) for reports in pairs]
 
     def paired_bootstrap() -> None:
@@ -144,17 +159,28 @@ def metrics(findings: list[str]) -> list[tuple[str, float, float]]:
         for system in systems[1:]:
             compare(system, systems[0])
 
-    return [
-        (f"BLEU, ROUGE-L and CIDEr of {len(texts)} reports, pycocoevalcap", fastest(reference_scores, 1), ours),
-        (
-            "1,000 resamples of 12 pairs' BLEU, sacrebleu (ours permutes too)",
-            fastest(paired_bootstrap, 1),
-            fastest(all_intervals, 1),
-        ),
-    ]
+    yield in_turns(
+        f"BLEU, ROUGE-L and CIDEr of {len(texts)} reports",
+        "pycocoevalcap",
+        reference_scores,
+        lambda: language_statistics(texts, texts[1:] + texts[:1]).scores(),
+        None,
+        turns=3,
+        plain_turns=1,
+    )
+    yield in_turns(
+        "1,000 resamples of 12 pairs' BLEU (ours permutes too)",
+        "sacrebleu",
+        paired_bootstrap,
+        all_intervals,
+        None,
+        clock=True,
+        turns=1,
+        plain_turns=1,
+    )
 
 
-def explanations(library: BundleLibrary) -> list[tuple[str, float, float]]:
+def explanations(library: BundleLibrary) -> Iterator[Row]:
     """Explanations of one word of FVE and M2, against one pass at a time, and Grad-CAM through the whole encoder."""
     from captum.attr import LayerGradCam
 
@@ -181,28 +207,28 @@ def explanations(library: BundleLibrary) -> list[tuple[str, float, float]]:
             score: Callable[[Any], Any] = lambda images: target.of_images(subject, images)  # noqa: E731
             LayerGradCam(score, tower.model.layer4).attribute(subject.square.clone().requires_grad_())  # type: ignore[union-attr]
 
-    pairs: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
-        ("attention of every word, word by word", word_by_word, lambda: attention(subject, whole)),
-        ("Grad-CAM of a word, through the encoder", through_the_encoder, lambda: grad_cam(subject, target)),
+    pairs: list[tuple[str, str, Callable[[], object], Callable[[], object]]] = [
+        ("attention of every word", "word by word", word_by_word, lambda: attention(subject, whole)),
+        ("Grad-CAM of a word", "through the encoder", through_the_encoder, lambda: grad_cam(subject, target)),
         (
-            "integrated gradients, 32 steps, step by step",
+            "integrated gradients, 32 steps",
+            "step by step",
             lambda: integrated_gradients(subject, target, batch=1),
             lambda: integrated_gradients(subject, target),
         ),
         (
-            "occlusion 14 x 14, one by one",
+            "occlusion 14 x 14",
+            "cell by cell",
             lambda: occlusion(subject, target, batch=1),
             lambda: occlusion(subject, target),
         ),
     ]
-    return [(name, fastest(naive, 1), fastest(ours)) for name, naive, ours in pairs]
+    for name, way, naive, ours in pairs:
+        yield in_turns(name, way, naive, ours, None, turns=3)
 
 
-def one_image() -> Iterator[str]:
-    """A line for each family of bundles: the reports of one image by all its pairs, as an upload waits for them.
-
-    Written as the cards say; the first time bundles are read from disk, the second time they are in memory.
-    """
+def one_image() -> Iterator[Line]:
+    """The reports of one image by all pairs of each family, as an upload waits for them; written as the cards say."""
     source = PhantomSource(400, 0)
     image = source.image(source.study_ids[0], 512)
     cards = BundleLibrary(BUNDLES).cards()
@@ -211,29 +237,56 @@ def one_image() -> Iterator[str]:
         use_threads_for(next(card.size for card in cards if card.family == family))
         library = BundleLibrary(BUNDLES)
 
-        def read(names: list[str] = names, library: BundleLibrary = library) -> None:
-            list(write_reports([library.load(name) for name in names], of_image(image)))
+        def texts(parts: Sequence[Sequence[str]], library: BundleLibrary = library) -> dict[str, str]:
+            seen = of_image(image)  # what is encoded is kept with it, for these pairs
+            return {
+                name: report.text
+                for part in parts
+                for name, report in write_reports([library.load(each) for each in part], seen)
+            }
 
         began = time.perf_counter()
-        read()
-        first, again = time.perf_counter() - began, fastest(read)
-        yield f"one image, {len(names)} pairs of {family}: {first:.1f} s the first time, then {again:.2f} s"
+        texts([names])
+        yield f"One image, {len(names)} pairs of {family}, the first time: {time.perf_counter() - began:.1f} s."
+        yield in_turns(
+            f"one image, {len(names)} pairs of {family}, in memory",
+            "one pair after another",
+            lambda texts=texts, names=names: texts([[name] for name in names]),  # type: ignore[misc]
+            lambda texts=texts, names=names: texts([names]),  # type: ignore[misc]
+        )
     use_threads_for("tiny")
 
 
-def ratios() -> Iterator[str]:
-    """One table: a baseline's seconds, ours, and how many times faster."""
+def cold() -> Iterator[Row]:
+    """The report of one image by one pair, in a process of its own; nothing can be faster than the import of torch."""
+    source = PhantomSource(40, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.png"
+        Image.fromarray(grey_levels(source.image(source.study_ids[0], 512))).save(path)
+        report = ["-m", "training.cli", "report", str(path), "--bundle", "phantom-fve-m2"]
+        ways = [partial(_processor_time_of, words) for words in (["-c", "import torch"], report)]
+        times = [[way() for way in ways] for _ in range(4)][1:]  # the first reads files from the disk
+    theirs, ours = zip(*times, strict=True)
+    yield Row("cxr-lens report IMAGE, one pair, a new process", "import torch alone", theirs, ours, "s of CPU")
+
+
+def _processor_time_of(words: Sequence[str]) -> float:
+    before = os.times()
+    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def ratios() -> Iterator[Row]:
+    """What was made fast once, against plain ways and peers."""
     library = BundleLibrary(BUNDLES)
     findings = _findings()
-    yield "| what | baseline, s | ours, s | times faster |\n|---|---:|---:|---:|"
-    for rows in (
-        generation(library),
-        [ccve(library), token_cache(library), labeler(findings)],
-        metrics(findings),
-        explanations(library),
-    ):
-        for name, baseline, ours in rows:
-            yield f"| {name} | {baseline:.3f} | {ours:.3f} | {baseline / ours:.1f} |"
+    yield from generation(library)
+    yield ccve(library)
+    yield token_cache(library)
+    yield labeler(findings)
+    yield from metrics(findings)
+    yield from explanations(library)
 
 
 def rates() -> Iterator[str]:
@@ -243,44 +296,72 @@ def rates() -> Iterator[str]:
     began = time.process_time()
     for study_id in ids:
         source.image(study_id, 128)
-    yield f"phantom: {len(ids) / (time.process_time() - began):.0f} studies a second and core at 128 px"
+    yield f"- Phantoms: {len(ids) / (time.process_time() - began):.0f} studies a second and core at 128 px."
     findings = _findings()
     began = time.process_time()
     label_reports(findings)
     rate = len(findings) / (time.process_time() - began)
     words = sum(len(text.split()) for text in findings) / len(findings)
-    yield f"rule labeler: {rate:,.0f} reports of {words:.0f} words a second and core"
+    yield f"- Rule labeler: {rate:,.0f} reports of {words:.0f} words a second and core."
 
 
 def _findings() -> list[str]:
     return [study.findings for study in PhantomSource(3000, 0).studies("train")]
 
 
-PARTS: Mapping[str, Callable[[], Iterator[str]]] = {
-    "ratios": ratios,
-    "rates": rates,
-    "one_image": one_image,
-    "maps": bench_maps.rows,
-    "scale": bench_scale.report,
-    "hugging_face": bench_hugging_face.report,
-    "shortcuts": bench_shortcuts.report,
+PARTS: Mapping[str, tuple[str, Callable[[], Iterator[Line]]]] = {
+    "ceilings": ("What this machine can do", ceilings.report),
+    "one_image": ("Reports of one image", one_image),
+    "cold": ("From a cold start", cold),
+    "engines": ("Other precisions and engines", engines.report),
+    "hugging_face": ("Beside transformers", hugging_face.report),
+    "shortcuts": ("What is done once", shortcuts.report),
+    "ratios": ("Against plain ways and peers", ratios),
+    "rates": ("Rates of one core", rates),
+    "scale": ("At the paper's size", scale.report),
+    "maps": ("Maps of embeddings", maps.rows),
 }
-"""What can be measured alone -> its lines, each as soon as it is measured."""
+"""What can be measured alone -> its title, and its lines, each as soon as it is measured."""
+KEPT = ROOT / "docs" / "speeds"
+"""Of the page that ships, and of its numbers: without ending."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the parts that are named, or all; times are of this machine, ratios are what to compare."""
+    """Measure the parts that are named, or all; print them, and compare their ratios with those that were kept."""
     parser = argparse.ArgumentParser(prog="python -m training.bench.speeds", description=main.__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
-    chosen = parser.parse_args(arguments).parts
-    if unknown := [part for part in chosen if part not in PARTS]:
+    parser.add_argument("--keep", action="store_true", help="renew docs/speeds.md and docs/speeds.json in these parts")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder of what is not kept")
+    asked = parser.parse_args(arguments)
+    if unknown := [part for part in asked.parts if part not in PARTS]:
         parser.error(f"no such part: {', '.join(unknown)}; choose from {', '.join(PARTS)}.")
+    kept, measured = load(KEPT.with_suffix(".json")), dict[str, Part]()
+    place = KEPT if asked.keep else asked.out / "speeds"
     use_threads_for("tiny")
-    for part in chosen or PARTS:
-        for line in PARTS[part]():
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
-        sys.stdout.write("\n")
+    for name in asked.parts or PARTS:
+        title, part = PARTS[name]
+        lines: list[Line] = []
+
+        def told(part: Callable[[], Iterator[Line]] = part, lines: list[Line] = lines) -> Iterator[Line]:
+            for line in part():
+                lines.append(line)
+                yield line
+
+        _say(f"## {title}\n")
+        for line in table(told()):
+            _say(line)
+        _say("")
+        measured[name] = Part.of_now(lines)
+        shown = {**kept, **measured} if asked.keep else measured  # after each part: an interruption keeps those before
+        save(place.with_suffix(".json"), shown)
+        write_whole(place.with_suffix(".md"), page(shown, {name: title for name, (title, _) in PARTS.items()}))
+    found = list(changes(kept, measured))
+    _say("\n".join(found) if found else "Nothing changed by more than the spread, where there was something before.")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
