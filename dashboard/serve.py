@@ -44,7 +44,12 @@ LATER = (
 
 
 def get_ready() -> None:
-    """Read the modules of the first page, torch not among them, and the texts of its studies; then the rest."""
+    """Read the modules of the first page, torch not among them, and the texts of its studies; then the rest.
+
+    Nothing where the environment cannot be used: the page says so, and asks for none of them.
+    """
+    if importlib.import_module("dashboard.settings").fault():
+        return
     for name in FIRST_PAGE:
         importlib.import_module(name)
     importlib.import_module("dashboard.services.first_studies").read_them()

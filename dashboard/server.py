@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from streamlit import config
 
-from dashboard import guard
+from dashboard import guard, settings
 
 _TELLING = ("server.address", "client.showErrorDetails", "browser.gatherUsageStats")
 """Settings of ours that reach beyond this machine; nobody chose where they are at Streamlit's own defaults."""
@@ -20,6 +20,8 @@ _TELLING = ("server.address", "client.showErrorDetails", "browser.gatherUsageSta
 
 def refusal() -> str:
     """Why nothing may be served here, and what to do; "" where all is well."""
+    if fault := settings.fault():
+        return fault
     if config.get_option("global.appTest"):  # no server at all
         return ""
     lost = [name for name in _TELLING if config.get_where_defined(name) == config.ConfigOption.DEFAULT_DEFINITION]

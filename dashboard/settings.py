@@ -10,6 +10,7 @@ import streamlit as st
 from core import devices, paths
 from core.devices import Precision
 from core.studies.sources import local_indexes
+from core.types import CXRLensError
 
 REPOSITORY = paths.CODE
 DICOMWEB = "CXR_DICOMWEB"  # as `core.studies.dicomweb.ADDRESS`, which brings requests
@@ -30,15 +31,43 @@ def threads() -> int:
 
     One is right for tiny models, whose threads would mostly wait for each other. Give paper-size bundles as many as
     there are cores.
+
+    Raises:
+        CXRLensError: it is no such number.
     """
-    return max(int(os.environ.get("CXR_THREADS") or 1), 1)
+    return _number("CXR_THREADS", 1, 1)
 
 
 def helpers() -> int:
-    """Processes that write reports beside the server's own: CXR_HELPERS, or as many as it leaves cores."""
-    if os.environ.get("CXR_HELPERS"):
-        return max(int(os.environ["CXR_HELPERS"]), 0)
-    return max((os.cpu_count() or 1) // threads() - 1, 0)
+    """Processes that write reports beside the server's own: CXR_HELPERS, or as many as it leaves cores.
+
+    Raises:
+        CXRLensError: it is no such number.
+    """
+    return _number("CXR_HELPERS", 0, max((os.cpu_count() or 1) // threads() - 1, 0))
+
+
+def fault() -> str:
+    """What cannot be used of the environment, so that nothing is served; "" where all can."""
+    try:
+        threads()
+        helpers()
+        devices.check_precision(precision())
+    except CXRLensError as error:
+        return f"{error} The dashboard was started with it in its environment: correct it there and start again."
+    return ""
+
+
+_MOST = 256  # processes or threads; more is a slip of the finger
+
+
+def _number(name: str, least: int, otherwise: int) -> int:
+    given = os.environ.get(name, "").strip()
+    if not given:
+        return otherwise
+    if not (given.isdecimal() and given.isascii() and least <= int(given) <= _MOST):
+        raise CXRLensError(f"{name} is '{given[:40]}': expected a whole number from {least} to {_MOST}.")
+    return int(given)
 
 
 def paper_tables() -> Path:

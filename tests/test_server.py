@@ -16,10 +16,12 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 from websockets.exceptions import InvalidStatus
 
 from core.reviews.local_key import local_address
 from core.types import CXRLensError
+from dashboard import settings
 from dashboard.guard import policy
 from dashboard.server import refusal_of
 from dashboard.services import bundles
@@ -81,6 +83,38 @@ def test_a_server_without_the_settings_serves_nothing_but_why(tmp_path: Path) ->
     assert [each.WhichOneof("type") for each in elements] == ["alert"]
     assert "Nothing is shown. Start it with `cxr-lens dashboard`" in elements[0].alert.body
     assert not any(each.WhichOneof("type") == "navigation" for each in served)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("CXR_THREADS", "two", "CXR_THREADS is 'two': expected a whole number from 1 to 256."),
+        ("CXR_THREADS", "0", "from 1 to 256"),
+        ("CXR_HELPERS", "-1", "CXR_HELPERS is '-1': expected a whole number from 0 to 256."),
+        ("CXR_HELPERS", "1e3", "from 0 to 256"),
+        ("CXR_PRECISION", "fp8", "A precision is fp32, bf16"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_told_on_every_page(
+    name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    found = AppTest.from_file(str(APP), default_timeout=30).run()
+    assert not found.exception
+    (told,) = found.error
+    assert says in told.value
+    assert "correct it there and start again" in told.value
+    assert not found.title
+
+
+def test_numbers_of_the_environment_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, asked in (("CXR_THREADS", settings.threads), ("CXR_HELPERS", settings.helpers)):
+        monkeypatch.setenv(name, " 3 ")
+        assert asked() == 3
+        monkeypatch.setenv(name, "")
+        assert asked() >= 0
+    monkeypatch.setenv("CXR_HELPERS", "0")
+    assert settings.helpers() == 0
 
 
 @pytest.mark.parametrize(
