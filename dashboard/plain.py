@@ -42,8 +42,12 @@ def plain_message(message: object) -> str:
 
 
 def without_folders(message: str) -> str:
-    """A message with the last names of paths on this server: a page says what is wrong, not where a disk has it."""
-    return _PATH.sub(lambda found: Path(found[0]).name if Path(found[1]).is_dir() else found[0], message)
+    """A message with the last names of paths on this server: a page says what is wrong, not where a disk has it.
+
+    From the name of a command on it stays as it is: with parts of its paths the command would not work.
+    """
+    told, command, rest = message.partition("cxr-lens ")
+    return _PATH.sub(lambda found: Path(found[0]).name if Path(found[1]).is_dir() else found[0], told) + command + rest
 
 
 def code(command: object) -> str:

@@ -38,6 +38,7 @@ def test_messages_keep_the_names_of_files_and_not_where_they_lie(tmp_path: Path)
     assert shown(plain_message("12/05/2020, and/or /nowhere/at/all; `cxr-lens x /tmp/y`")).startswith(
         "12/05/2020, and/or"
     )
+    assert plain_message("It moved: cxr-lens data move x --to /tmp/y").endswith("--to /tmp/y")
     assert "/nowhere/at/all" in plain_message("/nowhere/at/all") and "`x /tmp/y`" in plain_message("`x /tmp/y`")
 
 
