@@ -65,7 +65,7 @@ class Cancelling:
                     )
                 told(done, total)
 
-            few = {"steps": 4, "batch": 1} if method == NAME else {}
+            few: dict[str, Any] = {"steps": 4, "batch": 1} if method == NAME else {}
             return explain(subject, target, method, progress=progress, **few, **more)
 
         def drawn(**given: Any) -> Any:
@@ -167,7 +167,9 @@ def test_who_waits_for_anothers_answer_can_be_called_away() -> None:
         with pytest.raises(ClickError):
             cache.get_or_make("word", lambda: 2, waiting=click)
         waited: list[int] = []
-        waiter = threading.Thread(target=lambda: waited.append(cache.get_or_make("word", lambda: 3, waiting=list)))
+        waiter = threading.Thread(
+            target=lambda: waited.append(cache.get_or_make("word", lambda: 3, waiting=lambda: None))
+        )
         waiter.start()
     finally:
         end.set()
