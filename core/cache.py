@@ -10,6 +10,9 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+LISTEN = 0.1
+"""Seconds between two moments at which whoever waits can be called away."""
+
 
 class BoundedCache(Generic[K, V]):
     """Keeps the values that were asked for last; the one that was not asked for longest goes first."""
@@ -42,20 +45,26 @@ class BoundedCache(Generic[K, V]):
             while len(self._values) > self.size:
                 self._values.popitem(last=False)
 
-    def get_or_make(self, key: K, make: Callable[[], V]) -> V:
+    def get_or_make(self, key: K, make: Callable[[], V], waiting: Callable[[], None] | None = None) -> V:
         """The value of a key, made now if none is kept. Values of other keys can be made and read meanwhile.
 
         Args:
             make: called by one thread at a time for a key; others wait for its value. If it raises, nothing is kept,
                 and the next thread that waits makes the value itself. It must not ask for its own key.
+            waiting: called every tenth of a second while another thread makes the value; what it raises ends the wait.
         """
-        with self._changed:
-            while key in self._making:
-                self._changed.wait()
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-            self._making.add(key)
+        while True:
+            with self._changed:
+                if key in self._making:
+                    self._changed.wait(None if waiting is None else LISTEN)
+                if key not in self._making:
+                    if key in self._values:
+                        self._values.move_to_end(key)
+                        return self._values[key]
+                    self._making.add(key)
+                    break
+            if waiting is not None:
+                waiting()
         try:
             value = make()
             self.put(key, value)

@@ -7,6 +7,7 @@ Whatever a page shows of a card, a study, an address, a file's name, a session o
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 _JOINER = "\u2060"
 """Word joiner: has no width, and parts what else would be taken for an address, an icon or a colour."""
@@ -14,6 +15,7 @@ _ANYWHERE = re.compile(r"[\\`*\[\]<>$~|{}]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
 _AT_START = re.compile(r"^(?=[#+=-])|^(\d+)(?=[.)])")
 _COLON = re.compile(r":(?=//|[\w+-]+(?:/\w+)?:|[\w-]+\\[\[{])")
 _ADDRESS = re.compile(r"(\bwww)(?=\.)|(@)(?=\w)", re.IGNORECASE)
+_PATH = re.compile(r"(?<![\w:/.~])(/[\w.+@-]+)(?:/[\w.+@-]+)+/?")
 _CODE = re.compile(r"(`[^`]+`)")
 
 
@@ -30,10 +32,22 @@ def plain_message(message: object) -> str:
     """A message as Markdown: commands between backticks stay code, all else is shown as it is.
 
     Args:
-        message: in which names and values of others may stand. Code is never more than code.
+        message: in which names and values of others may stand. Code is never more than code;
+            of paths on this server the last name is shown.
     """
     parts = _CODE.split(" ".join(str(message).split()))
-    return _at_start("".join(part if index % 2 else _escaped(part) for index, part in enumerate(parts)))
+    return _at_start(
+        "".join(part if index % 2 else _escaped(without_folders(part)) for index, part in enumerate(parts))
+    )
+
+
+def without_folders(message: str) -> str:
+    """A message with the last names of paths on this server: a page says what is wrong, not where a disk has it.
+
+    From the name of a command on it stays as it is: with parts of its paths the command would not work.
+    """
+    told, command, rest = message.partition("cxr-lens ")
+    return _PATH.sub(lambda found: Path(found[0]).name if Path(found[1]).is_dir() else found[0], told) + command + rest
 
 
 def code(command: object) -> str:

@@ -134,8 +134,18 @@ def write(name: str, value: str) -> None:
 
 def read_number(name: str, first: int, last: int) -> int | None:
     """A number in the address counted from ``first``, as an index from 0; None where it is none, or beyond ``last``."""
-    text = st.query_params.get(name, "")
-    return int(text) - first if text.isdecimal() and first <= int(text) <= last else None
+    number = whole(st.query_params.get(name, ""))
+    return number - first if number is not None and first <= number <= last else None
+
+
+def whole(text: str) -> int | None:
+    """A whole number from 0 that an address has; None where it is none, or has more than nine digits."""
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
+def listen() -> None:
+    """End this run here where the reader has clicked meanwhile: Streamlit does so when its state is asked."""
+    _ = WRITING in st.session_state
 
 
 def write_picked() -> None:

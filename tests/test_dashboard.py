@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -372,6 +373,16 @@ def test_a_broken_bundle_is_named_and_the_others_stay(tmp_path: Path, monkeypatc
     assert [broken.name in each.value for each in test.error] == [True]
     cards = test.selectbox(key="card")
     assert len(cards.options) == len(whole) - 1
-    (last,) = [card for card in whole if cards.options[-1].endswith(f" {card.name}")]
     cards.select(cards.options[-1]).run()
-    assert f"**Size** {last.size} · **Made** {last.created}" in words_on(test)
+    told = words_on(test)
+    (last,) = [card for card in whole if f"**Name in commands** `{card.name}`" in told]
+    assert f"**Size** {last.size} · **Made** {last.created}" in told
+    assert cards.options[-1] == f"{last.title} · real X-rays (Open-i)"
+    assert "Studies: train 2,063, validate 294, test 590." in told and "on validation studies" in told
+    assert not re.search(r"validation_|[{}]|name: |phantom-…", told)
+
+
+def test_recorded_sentences_name_pairs_as_the_pages_do() -> None:
+    told = "Do not trust it. (Studies: phantom-ccve-cnn_rnn_rnn 7, openi-dve-m2 13.) Not of a-b-m2, fve-m2."
+    wanted = "Do not trust it. (Studies: CCVE + CNN-RNN-RNN: 7, DVE + M2: 13.) Not of a-b-m2, fve-m2."
+    assert bundles.in_words(told) == wanted

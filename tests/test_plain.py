@@ -32,6 +32,16 @@ def test_commands_in_messages_stay_code_and_nothing_else_does() -> None:
     assert code("a ` b\n\nc") == "`a ' b c`"
 
 
+def test_messages_keep_the_names_of_files_and_not_where_they_lie(tmp_path: Path) -> None:
+    said = plain_message(f"{tmp_path}/a/card.json is damaged, and so is '{tmp_path}/b-c.txt'. See https://x.org/tmp/y")
+    assert shown(said) == "card.json is damaged, and so is 'b-c.txt'. See https://x.org/tmp/y"
+    assert shown(plain_message("12/05/2020, and/or /nowhere/at/all; `cxr-lens x /tmp/y`")).startswith(
+        "12/05/2020, and/or"
+    )
+    assert plain_message("It moved: cxr-lens data move x --to /tmp/y").endswith("--to /tmp/y")
+    assert "/nowhere/at/all" in plain_message("/nowhere/at/all") and "`x /tmp/y`" in plain_message("`x /tmp/y`")
+
+
 @given(st.text().map(lambda text: text.replace("\u2060", "")))
 def test_any_text_is_read_again(text: str) -> None:
     assert shown(plain(text)) == " ".join(text.split())

@@ -11,6 +11,7 @@ import streamlit as st
 from core.evaluation.reports import Evaluation
 from core.registry import DECODERS
 from dashboard import session
+from dashboard.components.asked import tell_unknown
 from dashboard.components.case_table import case_table
 from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source, show_credit
@@ -38,8 +39,7 @@ def remember() -> None:
     state, address = st.session_state, st.query_params
     if FIGURE not in state:
         state[FIGURE] = tuple(dict.fromkeys(filter(None, address.get(FIGURE, "").split(","))))
-        number = address.get(PAGE, "1")
-        state[PAGE] = int(number) - 1 if number.isdigit() and int(number) else 0
+        state[PAGE] = max((session.whole(address.get(PAGE, "1")) or 1) - 1, 0)
 
 
 def write_address() -> None:
@@ -109,6 +109,8 @@ def ask(found: Evaluation, results: ResultSet) -> tuple[cases.Question, str, dic
     groups = evaluations.groups_of(results, systems)
     titles = {name: title for group in groups.values() for name, title in group.items()}
     chosen = choose_systems(groups, first_shown(results, systems), cases.KEYS["pairs"])
+    tell_unknown(cases.KEYS["observation"], "observation", cases.OBSERVATION_CHOICES)
+    tell_unknown(cases.KEYS["outcome"], "outcome", cases.OUTCOME_CHOICES)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         observation = st.selectbox(
             "Observation", cases.OBSERVATION_CHOICES, key=cases.KEYS["observation"], bind="query-params", width=230

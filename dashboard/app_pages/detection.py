@@ -13,6 +13,7 @@ from core.evaluation.resampling import holm
 from core.registry import all_pairs
 from core.types import CXRLensError
 from dashboard import figures, session
+from dashboard.components.asked import tell_unknown
 from dashboard.components.film_strip import film_strip
 from dashboard.components.report import card, report_cards
 from dashboard.components.score_table import export
@@ -35,14 +36,19 @@ def place_title(place: tuple[str, str]) -> str:
 
 def choose(results: Mapping[str, DetectionResult]) -> tuple[DetectionResult, tuple[str, str], list[str]]:
     """The finding, its place, and the systems whose curves and reports are shown."""
+    place_of = st.container()
+    tell_unknown(session.DETECTED, "finding", results)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         finding = st.selectbox("Finding", list(results), key=session.DETECTED, bind="query-params", width=280)
         result = results[str(finding)]
         places = {place_title(place): place for place in result.design.places}
+        names = detection.titles(result)
+        with place_of:
+            tell_unknown(session.DETECTED_AT, "place", places)
+            tell_unknown(session.DETECTED_BY, "model", names.values())
         if st.session_state.get(session.DETECTED_AT) not in places:
             st.session_state[session.DETECTED_AT] = next(iter(places))
         at = st.selectbox("Where", list(places), key=session.DETECTED_AT, bind="query-params", width=180)
-        names = detection.titles(result)
         known = [each for each in st.session_state.get(session.DETECTED_BY, ()) if each in names.values()]
         st.session_state[session.DETECTED_BY] = known or first_shown(names)
         shown = st.multiselect("Models", list(names.values()), key=session.DETECTED_BY, bind="query-params")
@@ -109,6 +115,8 @@ def show_table(result: DetectionResult, place: tuple[str, str], titles: Mapping[
 def choose_film(result: DetectionResult, chests: int) -> tuple[int, int]:
     """Which chest, from 0, of so many, and which step of the extent, 0 for none."""
     extents = {"nothing": 0} | {f"{extent:.2f}": step for step, extent in enumerate(result.design.extents, start=1)}
+    tell_unknown(session.DETECTED_EXTENT, "extent", extents)
+    tell_unknown(session.DETECTED_CHEST, "chest", map(str, range(1, chests + 1)))
     if st.session_state.get(session.DETECTED_EXTENT) not in extents:
         st.session_state[session.DETECTED_EXTENT] = list(extents)[min(len(extents) - 1, result.design.steps // 2)]
     if not 1 <= st.session_state.get(session.DETECTED_CHEST, 1) <= chests:

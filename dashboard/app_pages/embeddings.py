@@ -12,11 +12,22 @@ from dashboard.components.embedding_job import offer_map, show_left_out
 from dashboard.components.source_choice import show_credit
 from dashboard.components.study_map import choose_encoder
 from dashboard.maps.chart import show_difference, show_map
-from dashboard.maps.chosen import show_hovered, show_neighbours, show_picked
+from dashboard.maps.chosen import ANCHOR, show_hovered, show_neighbours, show_picked
 from dashboard.maps.controls import choose_colouring, choose_config, choose_kind, choose_second, choose_source
 from dashboard.plain import plain, plain_message
 from dashboard.services import bundles, embeddings, sources
 from dashboard.services.studies import Case
+
+# While the map fills the window, what was chosen on it is said at the window's foot, above the notice there.
+_IN_SIGHT = """
+<style>
+[data-testid="stLayoutWrapper"]:has(> .st-key-chosen-below) { position: sticky; bottom: 2.1rem; z-index: 4; }
+.st-key-chosen-below {
+  padding: 0.35rem 0.7rem; border-radius: 6px; border: 1px solid var(--st-border-color, #29313a);
+  background: var(--st-secondary-background-color, #14181d);
+}
+</style>
+"""
 
 
 def show_points(name: str, encoder: str, method: ProjectionConfig, case: Case | None) -> None:
@@ -53,7 +64,10 @@ def show_points(name: str, encoder: str, method: ProjectionConfig, case: Case | 
             "under the two maps. The line joins the points of the open study."
         )
     if count := len(st.session_state[session.PICKED]):
-        st.caption(f":material/south: {count} chosen {'study is' if count == 1 else 'studies are'} listed below.")
+        told = "1 chosen study is" if count == 1 else f"{count:,} chosen studies are"
+        with st.container(key="chosen-below"):
+            st.html(_IN_SIGHT)
+            st.markdown(f":material/south: **{told} listed below the map**: [show the table](#{ANCHOR})")
     explain()
     show_picked(points, colouring, groups)
     if case is not None:

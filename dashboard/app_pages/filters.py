@@ -13,6 +13,7 @@ from core.bundles.card import Card
 from core.observations import CLUSTERS
 from dashboard import figures, session
 from dashboard.components import picker
+from dashboard.components.asked import tell_unknown
 from dashboard.components.filter_bars import Kind, filter_bars
 from dashboard.components.filter_pictures import CHANGE_SCALE, GREY_SCALE, Values, change_picture, grey_picture
 from dashboard.components.filter_player import Side, filter_player
@@ -43,6 +44,7 @@ def choose_pair(case: Case | None) -> Card | None:
     if not pairs:
         st.error("No model with the CCVE encoder can be read. The Read page names the damaged ones and what to do.")
         return None
+    tell_unknown(session.MAP_PAIR, "model", pairs)
     if st.session_state.get(session.MAP_PAIR) not in pairs:  # the Embeddings page has other pairs under this name
         st.session_state[session.MAP_PAIR] = next(iter(pairs))
     title = st.segmented_control("Model", list(pairs), required=True, key=session.MAP_PAIR, bind="query-params")

@@ -17,6 +17,7 @@ from core.types import CXRLensError
 from core.views import view_in_words
 from dashboard import session
 from dashboard.components import picker
+from dashboard.components.asked import tell_unknown
 from dashboard.components.filter_pictures import GREY_SCALE
 from dashboard.components.report import card, outside_card, overview, reference_card, report_cards
 from dashboard.components.source_choice import show_credit
@@ -199,14 +200,17 @@ def choose_families(case: Case) -> list[str]:
     fitting = studies.family_for(case)
     if len(families) < 2:
         return [fitting]
+    titles = {family: f"Models for {plain(bundles.family_title(family))}" for family in families}
+    key = session.FAMILY if case.synthetic else session.REAL_FAMILY
+    tell_unknown(key, "models", titles.values())
     chosen = st.segmented_control(
         "Models for",
         families,
         default=fitting,
         selection_mode="multi",
-        format_func=lambda family: f"Models for {plain(bundles.family_title(family))}",
+        format_func=titles.__getitem__,
         label_visibility="collapsed",  # the options say it, in one row less
-        key=session.FAMILY if case.synthetic else session.REAL_FAMILY,
+        key=key,
         bind="query-params",
         width="content",
     )

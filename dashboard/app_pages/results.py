@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from dashboard.components.asked import tell_unknown
 from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source
 from dashboard.plain import code, plain, plain_message
@@ -39,6 +40,7 @@ chosen = choose_source()
 found, damaged = evaluations.result_sets()
 sources_of = {name: evaluations.source_of(results) for name, results in found.items()}
 of_source = [name for name, source_name in sources_of.items() if source_name == chosen]
+tell_unknown("view", "view", [*VIEWS, RUNS])
 with st.container(horizontal=True, vertical_alignment="bottom"):
     view = st.segmented_control(
         "View",
@@ -79,7 +81,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
 if strange := evaluations.strange_bundles(results):
     st.warning(plain_message(strange), icon=":material/warning:")
 if not results.rows:
-    for each in results.content.get("told", ()):
+    for each in results.told:
         st.info(plain_message(each))
     if results.own is not None:
         cases_link("Their reports are on the Cases page", results, list(results.own.names))

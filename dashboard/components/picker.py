@@ -12,6 +12,7 @@ from core.observations import OBSERVATIONS
 from core.studies.images import Radiograph, read_image
 from core.types import CXRLensError
 from dashboard import session
+from dashboard.components.asked import tell_unknown
 from dashboard.components.source_choice import choose_source
 from dashboard.plain import plain, plain_message
 from dashboard.services import sources, studies
@@ -72,6 +73,7 @@ def _choose_study() -> Case | None:
 
 
 def _choose_finding() -> str:
+    tell_unknown(session.FINDING, "finding", [session.ANY_FINDING, *OBSERVATIONS])
     return st.selectbox(
         "Finding in the reference",
         [session.ANY_FINDING, *OBSERVATIONS],

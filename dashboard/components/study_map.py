@@ -9,6 +9,7 @@ import streamlit as st
 from core.observations import OBSERVATIONS, LabelState
 from core.types import CXRLensError
 from dashboard import figures, session
+from dashboard.components.asked import tell_unknown
 from dashboard.components.embedding_job import offer_map, show_left_out
 from dashboard.plain import plain, plain_message
 from dashboard.services import embeddings, projections, sources
@@ -21,6 +22,7 @@ UNKNOWN, EVERY = "no report", "studies"
 def choose_encoder(source_name: str) -> str:
     """Whose embeddings are shown; first one of which they are there."""
     able = embeddings.encoders(source_name)
+    tell_unknown(session.MAP_ENCODER, "encoder", map(embeddings.title_of, able))
     return st.segmented_control(
         "Encoder",
         able,

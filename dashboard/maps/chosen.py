@@ -20,6 +20,8 @@ from dashboard.services import embeddings, sources, studies
 from dashboard.services.embeddings import Embeddings
 from dashboard.services.studies import Case
 
+ANCHOR = "chosen-studies"
+"""Of the heading above the table, for links on the page."""
 NEAREST = 6
 CARDS = 24  # pictures shown at first, and more at each click
 
@@ -91,7 +93,7 @@ def show_picked(points: Embeddings, colouring: Colouring, groups: dict[str, list
     name, source = points.source, sources.source(points.source)
     known = studies.visible_studies(name)
     picked = [each for each in st.session_state[session.PICKED] if each in known]
-    st.header(f"Chosen studies: {len(picked)}" if picked else "Chosen studies")
+    st.header(f"Chosen studies: {len(picked)}" if picked else "Chosen studies", anchor=ANCHOR)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
             "Choose a whole group",

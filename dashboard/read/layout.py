@@ -2,8 +2,8 @@
 
 On a screen of at least 641 pixels the image stands left and stays while the reports scroll. On a narrower one it stands
 above the reports; while something is asked, it is small and stays above them, so that map, words and verdict are seen
-together. Custom properties reach into the viewer: ``--stage-most`` is the most height of its picture, ``--viewer-bar``
-whether its tools are shown.
+together. Several maps side by side take the screen themselves. Custom properties reach into the viewer:
+``--stage-most`` is the most height of its picture, ``--viewer-bar`` whether its tools are shown.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import streamlit as st
 
 ANSWER = "answer"
 """Key of the container with the answer's title, method and verdict; it is there while something is asked."""
+BESIDE = "answer-beside"
+"""Key of the container that is there while maps stand side by side."""
 FACTS = "facts"
 """Key of the container with what is known of the study."""
 
@@ -29,7 +31,7 @@ _STYLE = """
 }
 @media (max-width: 640px) {
   .st-key-rail:has(.st-key-answer) { --stage-most: 30vh; --viewer-bar: none; }
-  [data-testid="stColumn"]:has(.st-key-rail .st-key-answer) {
+  [data-testid="stColumn"]:has(.st-key-rail .st-key-answer):not(:has(.st-key-answer-beside)) {
     position: sticky; top: 3.8rem; z-index: 5; max-height: 66vh; overflow-y: auto; padding-bottom: 0.4rem;
     background: var(--st-background-color, #0b0e11); border-bottom: 1px solid #8886;
   }

@@ -15,6 +15,7 @@ from core.observations import LabelState
 from core.systems.system import Ability, System
 from core.types import CXRLensError
 from dashboard import session
+from dashboard.components.asked import tell_unknown
 from dashboard.components.viewer import Panel
 from dashboard.plain import plain, plain_message
 from dashboard.read.questions import choose_how, show_title
@@ -26,6 +27,7 @@ from dashboard.services.studies import Case
 def choose_others(case: Case) -> list[System]:
     """Systems that are no pairs of ours, and have a report of this case or can write it."""
     known = systems.of_case(case)
+    tell_unknown(session.BESIDE, "system", known)
     if not known:
         return []
     chosen = st.multiselect(

@@ -14,11 +14,13 @@ from core.observations import CLUSTERS
 from core.registry import token_names
 from core.types import Attribution, CXRLensError
 from dashboard import session
+from dashboard.components.asked import tell_unknown
 from dashboard.components.filter_bars import filter_bars
 from dashboard.components.trust import verdict
 from dashboard.components.viewer import Panel
 from dashboard.plain import plain, plain_message
 from dashboard.read.filter_words import strongest
+from dashboard.read.layout import BESIDE
 from dashboard.services import bundles, explanations, filters, systems, turns
 from dashboard.services.explanations import Box, Choice, Question
 from dashboard.services.studies import Case
@@ -47,13 +49,15 @@ def question_of(cards: Sequence[Card]) -> tuple[Card, Question] | None:
         return None
     card = next((card for card in cards if card.name == name), None)
     if card is None:
-        st.warning(f"The address asks about '{plain(name)}', which is not among these models.", icon=":material/info:")
+        known = bundles.card_named(name)
+        told = f"'{name}'" if known is None else f"{bundles.title_of(known)}, {bundles.family_title(known.family)}"
+        st.warning(f"The address asks about {plain(told)}, which is not among these models.", icon=":material/info:")
         return None
     which: int | str = st.query_params[kind]
     if kind == "mention":
         return card, Question("finding", which)
-    if str(which).isdecimal():
-        which = int(which) - 1
+    if (number := session.whole(str(which))) is not None:
+        which = number - 1
     return card, Question("sentence" if kind == "sentence" else "word", which)
 
 
@@ -86,11 +90,9 @@ def show_answer(
                 st.error(plain_message(error), icon=":material/error:")
                 st.button("Close", on_click=session.close_question, key="close")
             return Work(st.empty(), []), []
-        show_title(words, bundles.title_of(card))
+        title = st.container()
         how, compare = _choose_method(options)
-        untrusted = _show_trust(card, how, question)
-        work = Work(st.empty(), [])
-    st.caption(options[how].about)
+    about_method = st.container()
     asked = [(card, question, how, options[how])]
     if compare == METHODS:
         asked += [
@@ -100,14 +102,19 @@ def show_answer(
         ]
     elif compare == MODELS:
         asked += _other_models(case, card, question, how, words, chosen)
+    # All that takes time comes before the new title: until then the old one stands above the old picture.
+    answers = [(*each, _quick_answer(case, *each)) for each in asked]
+    with title:
+        show_title(words, bundles.title_of(card))
+    with head:
+        untrusted = _show_trust(card, how, question)
+        work = Work(st.empty(), [])
+        st.container(key=BESIDE if compare else None)
+    about_method.caption(options[how].about)
     panels = []
-    for each, about, key, option in asked:
-        try:
-            found = explanations.known(case, each, about, key)
-            if found is None and option.quick:
-                found = explanations.answer(case, each, about, key)
-        except CXRLensError as error:
-            st.error(plain_message(error), icon=":material/error:")
+    for each, about, key, option, found in answers:
+        if isinstance(found, str):
+            st.error(plain_message(found), icon=":material/error:")
             continue
         if found is None:
             work.jobs.append((each, about, key))
@@ -135,6 +142,20 @@ def show_answer(
     return work, panels
 
 
+def _quick_answer(
+    case: Case, card: Card, question: Question, how: str, option: Choice
+) -> tuple[Attribution, ...] | str | None:
+    """What is known, or soon is; a message where it cannot be; None where it takes longer."""
+    try:
+        found = explanations.known(case, card, question, how)
+        if found is None and option.quick:
+            found = explanations.answer(case, card, question, how, lambda done, total: session.listen())
+    except CXRLensError as error:
+        return str(error)
+    session.listen()
+    return found
+
+
 def show_title(words: str, title: str) -> None:
     """What is asked about and of whom, with a way to close it."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -149,6 +170,7 @@ def choose_how(titles: Mapping[str, str], about: str | None = None) -> str:
         titles: key by title, which the address shows.
         about: help beside the choice.
     """
+    tell_unknown(session.HOW, "method", titles)
     if st.session_state.get(session.HOW, st.query_params.get(session.HOW)) not in titles:
         st.session_state[session.HOW] = next(iter(titles))
     return titles[st.selectbox("Method", list(titles), key=session.HOW, bind="query-params", width=220, help=about)]
@@ -233,7 +255,7 @@ def compute(case: Case, work: Work) -> None:
     try:
         explanations.answer(case, card, question, how, progress)
     except CXRLensError as error:
-        work.place.error(str(error), icon=":material/error:")
+        work.place.error(plain_message(error), icon=":material/error:")
         return
     st.rerun()
 
@@ -289,6 +311,6 @@ def write_without(case: Case, unknown: Sequence[Card], region: Box, place: Delta
             if time.monotonic() > end:
                 break
     except CXRLensError as error:
-        place.error(str(error), icon=":material/error:")
+        place.error(plain_message(error), icon=":material/error:")
         return
     st.rerun()

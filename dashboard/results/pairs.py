@@ -245,7 +245,7 @@ def _show_how(results: ResultSet) -> None:
         st.caption(plain_message(" ".join(part for part in about if part)))
         command = results.content.get("command", "an unnamed command")
         by = "on this machine, with the button on the Cases page" if results.own is not None else f"by {code(command)}"
-        told = plain_message(" ".join(results.content.get("told", ())))
+        told = plain_message(" ".join(results.told))
         st.caption(f"Written {by}. Random seed: {plain(results.seed)}. {told}".rstrip())
         if warnings:
             st.markdown("\n".join(f"- {plain_message(each)}" for each in warnings))

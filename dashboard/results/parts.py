@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +16,7 @@ from core.paper.tables import PRINTED
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
 from dashboard import session
+from dashboard.components.asked import tell_unknown
 from dashboard.components.study_cards import StudyCard, study_cards
 from dashboard.plain import plain
 from dashboard.services import bundles, cases, evaluations, sources, studies
@@ -35,6 +36,8 @@ _SHADES = ((27, 58, 92), (32, 98, 134), (64, 140, 142), (146, 178, 116), (236, 2
 
 def pick(label: str, options: Sequence[str], key: str, default: str, **more: Any) -> str:
     """A choice that stands in the address."""
+    shown: Callable[[str], str] = more.get("format_func", str)
+    tell_unknown(key, label.lower(), map(shown, options))
     if (
         key in st.session_state and st.session_state[key] not in options
     ):  # of another evaluation, or another way to divide

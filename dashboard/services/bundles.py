@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from core.bundles.helpers import Helpers
 from core.bundles.library import BundleLibrary
 from core.devices import Precision
 from core.files import hash_of
-from core.registry import all_pairs
+from core.registry import DECODERS, ENCODERS, all_pairs, pair_title
 from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import settings
@@ -165,6 +166,15 @@ def how_many() -> int:
 def title_of(card: Card) -> str:
     """Of a pair, for the reader."""
     return card.title
+
+
+_NAME = re.compile(rf"\b[a-z0-9-]+-({'|'.join(ENCODERS)})-({'|'.join(DECODERS)})\b(?= (\d))?")
+"""A bundle's name in a sentence, and whether a number of it follows."""
+
+
+def in_words(message: str) -> str:
+    """A recorded sentence with the titles of pairs in place of the names of their bundles."""
+    return _NAME.sub(lambda found: pair_title(found[1], found[2]) + ":" * (found[3] is not None), message)
 
 
 def training_of(chosen: Sequence[Card]) -> str:

@@ -51,8 +51,8 @@ def titles(result: DetectionResult) -> Mapping[str, str]:
     named = {name: name if card is None else bundles.title_of(card) for name, card in cards.items()}
     often = list(named.values())
     return {
-        name: title if often.count(title) == 1 or cards[name] is None else f"{title} ({cards[name].family})"  # type: ignore[union-attr]
-        for name, title in named.items()
+        name: title if card is None or often.count(title) == 1 else f"{title}, {bundles.family_title(card.family)}"
+        for (name, title), card in zip(named.items(), cards.values(), strict=True)
     }
 
 

@@ -95,6 +95,11 @@ class ResultSet:
         return {name: title for group in groups_of(self, self.rows).values() for name, title in group.items()}
 
     @property
+    def told(self) -> list[str]:
+        """Sentences on what it leaves out, with the models' titles."""
+        return [bundles.in_words(str(each)) for each in self.content.get("told", ())]
+
+    @property
     def data(self) -> tuple[str, int]:
         """Names the held-out studies: scores of evaluations that differ in it are of different studies."""
         return str(self.content.get("fingerprint", "")), int(self.content.get("studies", 0))
@@ -221,7 +226,7 @@ def with_reports(source_name: str) -> tuple[list[ResultSet], list[ResultSet]]:
 
 def told_of(results: ResultSet, found: Evaluation) -> list[str]:
     """What is to be said of an evaluation: what it leaves out, and why."""
-    told = [str(each) for each in results.content.get("told", ())]
+    told = results.told
     if found.left_out:
         all_studies = found.left_out + len(found.study_ids)
         told.append(

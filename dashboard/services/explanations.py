@@ -15,8 +15,9 @@ from core.cache import BoundedCache
 from core.explain.measured import SMOOTHING, Measured, best_first, measured
 from core.explain.measured import shows_a_place as measured_places
 from core.registry import token_names
+from core.text import split_sentences
 from core.types import Attribution, CXRLensError, FloatImage
-from dashboard import settings
+from dashboard import session, settings
 from dashboard.services import bundles
 from dashboard.services.studies import Case
 from dashboard.services.subjects import subject
@@ -91,6 +92,12 @@ class HeatMap:
 def _target(opened: Subject, question: Question) -> WordTarget:
     from core.explain import targets
 
+    if isinstance(question.which, int) or question.kind == "sentence":
+        words = opened.report.words
+        count = len(split_sentences(words) if question.kind == "sentence" else words)
+        if not isinstance(question.which, int) or not 0 <= question.which < count:
+            told = question.which + 1 if isinstance(question.which, int) else f"'{question.which}'"
+            raise CXRLensError(f"The report has no {question.kind} {told}: it has {count}. Click one in the report.")
     if question.kind == "sentence":
         return targets.sentence(opened, int(question.which))
     if question.kind == "finding":
@@ -180,7 +187,8 @@ def answer(
         over = None if method not in METHODS else "tokens" if how != method else METHODS[method].over[0]
         return explain(opened, target, method, over=over, progress=progress)
 
-    return _answers().get_or_make((bundles.bundle_key(card), case.key, question, how), make)
+    key = (bundles.bundle_key(card), case.key, question, how)
+    return _answers().get_or_make(key, make, waiting=session.listen)
 
 
 def heat_map(found: tuple[Attribution, ...]) -> HeatMap | None:
@@ -293,7 +301,7 @@ def without(case: Case, card: Card, box: Box, cover: Literal["blank", "blur"]) -
         opened = subject(case, card)
         return without_region(opened, region_mask(box, opened.image), how=cover, reference=case.reference)
 
-    return _without().get_or_make((bundles.bundle_key(card), case.key, box, cover), make)
+    return _without().get_or_make((bundles.bundle_key(card), case.key, box, cover), make, waiting=session.listen)
 
 
 def for_card(changed: Counterfactual) -> Mapping[str, object]:

@@ -44,7 +44,8 @@ def why_not_add(results: ResultSet) -> str:
     """Why a table cannot be put beside an evaluation here; "" where it can."""
     if results.own is None:
         return (
-            f"To see scores of other programs here, put their table at {place(results)}, or name it with "
+            "To see scores of other programs here, put their table into the folder of these scores, as "
+            f"{place(results).name}, or name it with "
             "`cxr-lens evaluate --scores FILE --out DIR`."
         )
     if access.has_login() and access.identify().role == "reader":

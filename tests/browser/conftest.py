@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import psutil
 import pytest
 from playwright import sync_api
 
+from core.registry import ENCODERS
 from core.reviews import local_key
 from dashboard import settings
 from tests import needs
@@ -19,6 +21,7 @@ from tests.browser.find import NoBrowserError, start
 from tests.served import serving
 
 WAIT = 60_000  # milliseconds: other work may be going on
+_TOPS = [each.name for each in Path(Path.home().anchor).iterdir() if each.is_dir()]
 
 
 @dataclass
@@ -163,6 +166,25 @@ def at(watched: Watched, position: int) -> None:
 def saved(watched: Watched) -> None:
     """Wait until the reading page says that all is saved."""
     sync_api.expect(watched.page.locator(".saved")).to_have_attribute("data-state", "saved", timeout=WAIT)
+
+
+DEEP = """() => {
+  const texts = []
+  const read = (node) => {
+    if (node.nodeType === Node.TEXT_NODE) return texts.push(node.textContent.trim())
+    if (["SCRIPT", "STYLE", "CODE"].includes(node.tagName)) return
+    if (node.getAttribute) for (const name of ["title", "aria-label", "alt"]) texts.push(node.getAttribute(name))
+    for (const each of [...(node.shadowRoot?.childNodes ?? []), ...node.childNodes]) read(each)
+  }
+  read(document.body)
+  return texts.filter(Boolean)
+}"""
+_STRANGE = re.compile(rf"\b[a-z-]+-(?:{'|'.join(ENCODERS)})-\w+|\{{'|\['|(?<![\w:/.])/(?:{'|'.join(_TOPS)})/\w+")
+
+
+def strange_to_readers(page: sync_api.Page) -> list[str]:
+    """Texts on a page, but commands, with names of bundles, paths of the server or what Python prints of a value."""
+    return [text for text in page.evaluate(DEEP) if _STRANGE.search(text)]
 
 
 def overhang(page: sync_api.Page) -> int:

@@ -65,6 +65,12 @@ def test_a_lasso_fills_table_pictures_and_address_which_restores_it(watched: Wat
     drag(watched, maps(watched).first, LASSO)
     count = chosen(watched)
     assert 10 < count < 400
+    told = watched.page.get_by_text(f"{count} chosen studies are listed below the map")
+    expect(told).to_be_in_viewport(ratio=1)  # while the map fills the window
+    heading = watched.page.get_by_role("heading", name=f"Chosen studies: {count}")
+    expect(heading).not_to_be_in_viewport()
+    watched.page.get_by_role("link", name="show the table").click()
+    expect(heading).to_be_in_viewport()
     assert dimmed(watched, 0) > 10
     expect(watched.page.locator(".cxr-cards a").first).to_be_visible()
     address = watched.page.url

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from tests.browser.conftest import Server, Watched, overhang, watch
+from tests.browser.conftest import Server, Watched, overhang, strange_to_readers, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -68,8 +68,20 @@ def test_slices_and_two_pairs_are_there_and_can_be_saved(watched: Watched) -> No
 
 def test_on_a_phone_nothing_sticks_out(context: BrowserContext, server: Server) -> None:
     watched = watch(context, server.url, 390, 844)
-    for view in ("By observation", "Slices", "Two models", "Tables and studies", "Runs and seeds"):
+    tables = (
+        "By observation",
+        "Slices",
+        "Two models",
+        "Tables and studies",
+        "Runs and seeds",
+        "Finds and false alarms",
+    )
+    for view in (*tables, "Sentences to trust", "Other metrics"):
         watched.open(f"results?{urlencode({'view': view})}")
-        expect(watched.page.get_by_test_id("stDataFrame").first).to_be_visible(timeout=60_000)
+        shown = watched.page.get_by_text("Add scores of other programs").or_(
+            watched.page.get_by_text("scores of other programs here")
+        )
+        expect(shown.or_(watched.page.get_by_test_id("stDataFrame")).first).to_be_visible(timeout=60_000)
         assert overhang(watched.page) <= 0, view
+        assert strange_to_readers(watched.page) == [], view
     watched.close()

@@ -16,6 +16,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
 FVE, CCVE = "phantom-fve-transformer", "phantom-ccve-transformer"
 LOOK = "canvas => canvas.toDataURL()"
+CUT = """viewer => {
+  const edge = viewer.getBoundingClientRect()
+  const all = [...viewer.querySelectorAll("button, select, canvas, span, label")]
+  return all.filter(each => each.getBoundingClientRect().right > edge.right + 0.5).map(each => each.outerHTML)
+}"""
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 
 
@@ -87,6 +92,13 @@ def test_methods_stand_side_by_side_on_one_scale(page: Page) -> None:
     maps(page, 5)  # the one that was measured best, and the four it is compared with
     expect(page.locator(".viewer .scale")).to_have_count(1)
     expect(page.locator(".viewer .scale")).to_contain_text("against")
+    for width, height in ((1440, 900), (1440, 768), (1024, 768), (820, 1180), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(300)
+        across, down = map(int, (page.locator(".viewer").get_attribute("data-panel") or "").split(" x "))
+        assert min(across, down) >= (160 if width == 1440 else 150), (width, across, down)
+        assert overhang(page) <= 0, width
+        assert page.locator(".viewer").evaluate(CUT) == [], width
 
 
 def test_a_region_marks_the_words_that_depend_on_it(page: Page) -> None:
@@ -170,6 +182,25 @@ def test_title_verdict_and_map_stand_in_sight_of_the_word(
     assert out_of_sight(page) == []
     assert overhang(page) <= 0
     watched.close()
+
+
+def test_a_question_in_the_middle_of_another_is_answered_and_a_page_opens_in_the_middle_of_it(page: Page) -> None:
+    slow = "explain=Random+masks+%28RISE%29"
+    page.goto(f"{page.url.partition('?')[0]}?asked={FVE}&word=21&{slow}")
+    bar, computing = page.get_by_role("progressbar"), page.get_by_text("Computing")
+    expect(computing).to_be_visible(timeout=60_000)
+    words(page, FVE).nth(22).click()
+    page.wait_for_url("**word=23**")
+    expect(page.locator(".st-key-answer strong")).to_have_text(words(page, FVE).nth(22).inner_text().lower())
+    maps(page, 1)
+    expect(bar.or_(computing)).to_have_count(0)
+    words(page, FVE).nth(24).click()
+    expect(computing).to_be_visible(timeout=60_000)
+    maps(page, 0)  # the old picture is gone
+    page.get_by_role("link", name="About").click()
+    expect(page.get_by_role("heading", name="Limits")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(computing).to_have_count(0)
 
 
 def test_one_question_is_one_step_back(context: BrowserContext, few: Server) -> None:

@@ -81,11 +81,23 @@ describe("geometry", () => {
   const image = { width: 200, height: 100 }
 
   test("panels: one, two by two, then three across", () => {
-    assert.deepEqual(panelsOf(0, 600, 400), { count: 1, columns: 1, across: 600, down: 400 })
-    assert.deepEqual(panelsOf(2, 600, 400), { count: 2, columns: 2, across: 300, down: 400 })
-    assert.deepEqual(panelsOf(4, 600, 400), { count: 4, columns: 2, across: 300, down: 200 })
-    assert.deepEqual(panelsOf(5, 600, 400), { count: 5, columns: 3, across: 200, down: 200 })
+    assert.deepEqual(panelsOf(0, 600, 400), { count: 1, columns: 1, rows: 1, across: 600, down: 400 })
+    assert.deepEqual(panelsOf(2, 600, 400), { count: 2, columns: 2, rows: 1, across: 300, down: 400 })
+    assert.deepEqual(panelsOf(4, 600, 400), { count: 4, columns: 2, rows: 2, across: 300, down: 200 })
+    assert.deepEqual(panelsOf(5, 600, 400), { count: 5, columns: 3, rows: 2, across: 200, down: 200 })
     assert.deepEqual(panelsOf(7, 600, 600).down, 200)
+  })
+
+  test("panels: as many across as are wide enough on the screen, whatever its pixels", () => {
+    for (const ratio of [1, 1.5, 2]) {
+      for (let width = 60; width < 900; width += 7) {
+        for (const count of [2, 3, 4, 5, 6, 9]) {
+          const { columns, rows, across } = panelsOf(count, width * ratio, 300, ratio)
+          assert.ok(columns === 1 || across / ratio >= 130, `${count} panels of ${across / ratio} on ${width}`)
+          assert.ok(columns * rows >= count && columns * (rows - 1) < count)
+        }
+      }
+    }
   })
 
   test("at zoom 1 the whole image is in the middle of its panel", () => {

@@ -59,10 +59,7 @@ function drawPanel(viewer, context, map, ratio) {
   context.restore()
   const told = [viewer.maps.length > 1 ? map?.label : "", viewer.heatShown ? "" : map?.untrusted].filter(Boolean)
   drawWords(context, told.join(". "), viewer.panels.across, ratio)
-  if (map && viewer.heatShown && !map.filled) {
-    const below = viewer.panels.down - 20 * OUTLINED.length * ratio
-    OUTLINED.forEach((line, index) => drawText(context, line, below + 20 * index * ratio, ratio))
-  }
+  if (map && viewer.heatShown && !map.filled) drawWords(context, OUTLINED, viewer.panels.across, ratio, viewer.panels.down)
   /** @param {number[]} line @param {string} words */
   const drawLine = ([x, y, endX, endY], words) => {
     const [startAt, endAt] = [[x, y], [endX, endY]].map(([across, down]) =>
@@ -76,9 +73,9 @@ function drawPanel(viewer, context, map, ratio) {
   })
 }
 
-// Words at the upper edge of a panel, in as many lines as they need.
-/** @param {CanvasRenderingContext2D} context @param {string} words @param {number} across @param {number} ratio */
-function drawWords(context, words, across, ratio) {
+// Words at the upper edge of a panel, in as many lines as they need; above its lower edge where that is given.
+/** @param {CanvasRenderingContext2D} context @param {string} words @param {number} across @param {number} ratio @param {number} [down] */
+function drawWords(context, words, across, ratio, down) {
   if (!words) return
   context.font = `${12 * ratio}px sans-serif`
   const lines = [""]
@@ -88,22 +85,15 @@ function drawWords(context, words, across, ratio) {
     else lines[lines.length - 1] = longer
   }
   const widest = Math.max(...lines.map((line) => context.measureText(line).width))
+  const high = (6 + 15 * lines.length) * ratio
+  const top = down === undefined ? 0 : down - high
   context.fillStyle = "rgb(0 0 0 / 70%)"
-  context.fillRect(0, 0, widest + 12 * ratio, (6 + 15 * lines.length) * ratio)
+  context.fillRect(0, top, widest + 12 * ratio, high)
   context.fillStyle = "#e8edf2"
-  lines.forEach((line, at) => context.fillText(line, 6 * ratio, (14 + 15 * at) * ratio))
+  lines.forEach((line, at) => context.fillText(line, 6 * ratio, top + (14 + 15 * at) * ratio))
 }
 
-const OUTLINED = ["Outline only: no method was", "shown to mark the finding"]
-
-/** @param {CanvasRenderingContext2D} context @param {string} text @param {number} top @param {number} ratio */
-function drawText(context, text, top, ratio) {
-  context.font = `${12 * ratio}px sans-serif`
-  context.fillStyle = "rgb(0 0 0 / 65%)"
-  context.fillRect(0, top, context.measureText(text).width + 12 * ratio, 20 * ratio)
-  context.fillStyle = "#e8edf2"
-  context.fillText(text, 6 * ratio, top + 14 * ratio)
-}
+const OUTLINED = "Outline only: no method was shown to mark the finding"
 
 /** @param {any} viewer @param {CanvasRenderingContext2D} context @param {any} map @param {number[]} box @param {number} ratio */
 function drawHeat(viewer, context, map, [left, top, width, height], ratio) {

@@ -7,11 +7,15 @@ const MOST_ZOOM = 20
 const CLICK = 0.015 // of the image: a drag that is shorter is a click
 const CLICKED = 0.125 // side of the region that a click takes
 
-// How many panels across, and the size of each.
-export function panelsOf(count, width, height) {
+const NARROWEST = 130 // pixels of the screen, of a panel beside others
+
+// How many panels across and down, and the size of each; ``ratio`` is device pixels in one of the screen.
+export function panelsOf(count, width, height, ratio = 1) {
   const panels = Math.max(count, 1)
-  const columns = panels === 1 ? 1 : panels <= 4 ? 2 : 3
-  return { count: panels, columns, across: width / columns, down: height / Math.ceil(panels / columns) }
+  const most = panels === 1 ? 1 : panels <= 4 ? 2 : 3
+  const columns = Math.max(Math.min(most, Math.floor(width / ratio / NARROWEST)), 1)
+  const rows = Math.ceil(panels / columns)
+  return { count: panels, columns, rows, across: width / columns, down: height / rows }
 }
 
 // Scale of the image in a panel, its middle there, and its left upper corner while it is upright; ``fit`` is the scale at

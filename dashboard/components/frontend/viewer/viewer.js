@@ -103,7 +103,7 @@ export class Viewer {
   // ------------------------------------------------------------------------------------------------- what is looked at
 
   get panels() {
-    return panelsOf(this.maps.length, this.canvas.width, this.canvas.height)
+    return panelsOf(this.maps.length, this.canvas.width, this.canvas.height, window.devicePixelRatio || 1)
   }
 
   get placed() {
@@ -154,6 +154,7 @@ export class Viewer {
   draw() {
     if (!this.header) return
     const ratio = window.devicePixelRatio || 1
+    this.makeRoom(ratio)
     const box = this.canvas.getBoundingClientRect()
     const [across, down] = [Math.round(box.width * ratio), Math.round(box.height * ratio)]
     if (!across || !down) return
@@ -162,10 +163,18 @@ export class Viewer {
       this.canvas.height = down
     }
     drawAll(this, this.canvas.getContext("2d"), ratio)
-    this.report()
+    this.report(ratio)
   }
 
-  report() {
+  // Panels side by side need more height the fewer of them fit across: the style sheet gives it.
+  makeRoom(ratio) {
+    const { columns, rows } = panelsOf(this.maps.length, this.canvas.getBoundingClientRect().width * ratio, 1, ratio)
+    this.root.style.setProperty("--columns", String(columns))
+    this.root.style.setProperty("--rows", String(rows))
+    this.root.toggleAttribute("data-beside", this.maps.length > 1)
+  }
+
+  report(ratio) {
     const times = this.zoom.toFixed(this.zoom < 10 ? 1 : 0)
     const { grey } = this.header
     const [window, level] = [wideInUnits(this.window, grey), inUnits(this.level, grey)].map(Math.round)
@@ -175,6 +184,7 @@ export class Viewer {
     this.root.querySelector(".presets").value = chosen < 0 ? "" : String(chosen)
     Object.assign(this.root.dataset, {
       window, level, zoom: this.zoom.toFixed(3), turns: this.turns, mirrored: this.mirrored,
+      panel: `${Math.round(this.panels.across / ratio)} x ${Math.round(this.panels.down / ratio)}`,
       measured: this.lines.length ? measuredInWords(this.lineTool, this.lines, this.header) : "",
       inverted: this.inverted, tool: this.tool, study: this.header.study,
       ruler: this.ruler ? this.distance : "", overlay: [...this.shown].join(" "),
