@@ -41,7 +41,18 @@ from core.reviews.rubrics import RUBRICS
 from core.reviews.store import Actor, close_session, first_admin
 from core.types import CXRLensError
 from tests.commands import refused, run
-from tests.review_cases import ANNA, RITA, ROOT_USER, all_events, cases, design, finish, screens_of, session
+from tests.review_cases import (
+    ANNA,
+    RITA,
+    ROOT_USER,
+    all_events,
+    cases,
+    design,
+    finish,
+    screens_of,
+    session,
+    statements,
+)
 
 SIZES = {"report-quality": 5, "preference": 4, "explanation-helpfulness": 3, "observation-labels": 3}
 SIZES |= dict.fromkeys(("acceptability", "preference-by-finding"), 3)
@@ -338,6 +349,20 @@ def test_a_time_limit_leaves_screens_unread(tmp_path: Path) -> None:
         database.close()
     assert 0 < (results.screens["state"] == "pending").sum() < len(results.screens)
     assert "were not finished" in results.warnings[0]
+
+
+def test_screens_that_are_read_already_are_not_asked_for_one_by_one(tmp_path: Path) -> None:
+    def asked(size: int) -> int:
+        clock = Clock()
+        database = Database(tmp_path / f"{size}.sqlite", clock=clock)
+        pool = cases(size, ("pair-one", "pair-two"))
+        made, world = rehearse(database, clock, design(rubric="preference"), pool, 1, 0)
+        with statements(database) as found:
+            read_session(database, first_admin(database, OWNER), made, world, clock)
+        database.close()
+        return len(found)
+
+    assert asked(1) == asked(20)
 
 
 def test_nothing_is_written_into_a_session_of_people(database: Database, trial: str) -> None:

@@ -8,7 +8,7 @@ in how strict and how fast they are, and systems in how good they are.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ from core.reviews.editing_design import PlantedError
 from core.reviews.planted import NOTHING_PLANTED, Planted
 from core.reviews.progress import session_progress
 from core.reviews.rubrics import ERROR_KINDS, SUPPORT, Mark, MarkKind, ReviewError
-from core.reviews.schema import cases, screens
+from core.reviews.schema import AnyRow, cases, screens
 from core.reviews.store import (
     Actor,
     ReaderScreen,
@@ -35,14 +35,12 @@ from core.reviews.store import (
     close_session,
     create_session,
     first_admin,
-    list_screens,
     open_screen,
     read_screen,
     save_edit,
     save_mark,
     set_role,
     spend,
-    writers,
 )
 from core.reviews.store import progress as reading_progress
 from core.reviews.store.changes import MAX_SECONDS
@@ -301,32 +299,39 @@ def read_session(
         )
     total = sum(each.screens - each.done - each.skipped for each in about.readers)
     read = 0
-    drafts = _drafts(database, session_id, about.design)
+    drafts, laid_out = _drafts(database, session_id, about.design), _laid_out(database, session_id)
     for each in about.readers:
-        who, seen = Actor(each.reader, "reader"), Counter[tuple[str, ...]]()
-        for screen_id, state, _ in list_screens(database, who, session_id):
-            if about.design.editing.sittings > 1:
-                if state != "pending":
-                    continue
-                here = reading_progress(database, who, session_id).screens
-                if all(screen_id != each for each, _, _ in here):  # the sitting before is read
-                    clock.pass_by(about.design.editing.washout_days * 24 * 3600)
-            screen = read_screen(database, who, screen_id)
-            models = {name: model for name, (model, _) in writers(database, who, screen_id).items()}
-            again = (
-                seen.update([(screen.study_id, *sorted(models.values()))])
-                or seen[(screen.study_id, *sorted(models.values()))]
-            )
-            if state != "pending":
+        who, seen, sitting = Actor(each.reader, "reader"), Counter[tuple[str, ...]](), set[str]()
+        for row in laid_out[each.reader]:
+            models = dict(row.shown)
+            what = (row.study_id, *sorted(models.values()))
+            seen[what] += 1
+            if row.state != "pending":
                 continue
+            # A sitting that has a screen to read stays open: it is looked up where another begins.
+            if about.design.editing.sittings > 1 and row.id not in sitting:
+                sitting = {screen_id for screen_id, _, _ in reading_progress(database, who, session_id).screens}
+                if row.id not in sitting:  # the sitting before is read
+                    clock.pass_by(about.design.editing.washout_days * 24 * 3600)
+            screen = read_screen(database, who, row.id)
             if screen.seconds_left is not None and screen.seconds_left <= 0:
                 break
             if drafts is None:
-                _read(database, who, screen, models, again, world, clock)
+                _read(database, who, screen, models, seen[what], world, clock)
             else:
                 _edit(database, who, screen, next(iter(models.values())), drafts, world, clock)
             read += 1
             progress(read, total)
+
+
+def _laid_out(database: Database, session_id: str) -> Mapping[str, Sequence[AnyRow]]:
+    """By reader: what each screen shows and where it stands, in order."""
+    found = defaultdict[str, list[AnyRow]](list)
+    query = sa.select(screens.c.id, screens.c.reader, screens.c.study_id, screens.c.shown, screens.c.state)
+    with database.read() as connection:
+        for row in connection.execute(query.where(screens.c.session_id == session_id).order_by(screens.c.position)):
+            found[row.reader].append(row)
+    return found
 
 
 def _read(
