@@ -39,6 +39,7 @@ from core.reviews.rehearsal import (
 )
 from core.reviews.rubrics import RUBRICS
 from core.reviews.store import Actor, close_session, first_admin
+from core.reviews.study_tables import tables_as_markdown
 from core.types import CXRLensError
 from tests.commands import refused, run
 from tests.review_cases import (
@@ -276,16 +277,24 @@ def test_the_page_calls_systems_by_their_titles(tmp_path: Path, database: Databa
     assert page.count("phantom-fve-m2") == 1  # nowhere else
 
 
-def test_readers_who_always_mark_the_same_have_files_too(database: Database, tmp_path: Path) -> None:
+def test_readers_who_always_mark_the_same_have_files_too(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trial = session(database, 2)
     for who, errors in ((ANNA, 1), (Actor("boris", "reader"), 2)):
         for screen in screens_of(database, who.name, trial):
             finish(database, who, screen, errors)
     close_session(database, RITA, trial)
     results = load_results(database, RITA, trial)
-    assert export(results, analyse(results, resamples=100), tmp_path)
-    ratios = [row.estimate.value for row in differences(results)]
+    analysis, compared = analyse(results, resamples=100), differences(results)
+    files = export(results, analysis, tmp_path / "fitted")
+    ratios = [row.estimate.value for row in compared]
     assert ratios == pytest.approx([1, 1, 1], abs=1e-3)  # no system has more errors than another
+    monkeypatch.setattr("core.reviews.effects.model_of", lambda outcome: pytest.fail("fitted once more"))
+    again = export(results, analysis, tmp_path / "given", compared=compared)
+    assert {each.name: each.read_bytes() for each in again} == {each.name: each.read_bytes() for each in files}
+    tables = tables_as_markdown(results, analysis, compared, Record())
+    assert all(row.first in tables and "Tests between systems" in tables for row in compared)
 
 
 # --------------------------------------------------------------------------------------------------------- rehearsal
