@@ -26,7 +26,7 @@ from core.reviews.editing_design import PlantedError
 from core.reviews.planted import NOTHING_PLANTED, Planted
 from core.reviews.progress import session_progress
 from core.reviews.rubrics import ERROR_KINDS, SUPPORT, Mark, MarkKind, ReviewError
-from core.reviews.schema import AnyRow, cases, screens
+from core.reviews.schema import AnyRow, screens
 from core.reviews.store import (
     Actor,
     ReaderScreen,
@@ -45,7 +45,7 @@ from core.reviews.store import (
 from core.reviews.store import progress as reading_progress
 from core.reviews.store.changes import MAX_SECONDS
 from core.reviews.store.edits import edited_question
-from core.reviews.store.sessions import owned_session
+from core.reviews.store.sessions import owned_session, stored_cases
 from core.reviews.synthetic_answers import answer_questions, settle_screen
 from core.reviews.synthetic_edits import edit_as_reader
 from core.text import sentence_spans
@@ -183,25 +183,12 @@ def copied(database: Database, who: Actor, session_id: str) -> tuple[Design, lis
     """
     with database.read() as connection:
         session = owned_session(connection, who, session_id)
-        rows = connection.execute(sa.select(cases).where(cases.c.session_id == session_id)).all()
-        shown = connection.execute(
-            sa.select(screens.c.study_id, screens.c.image_sha256, screens.c.bundles).where(
-                screens.c.session_id == session_id
-            )
-        ).all()
-    if {row.study_id for row in rows} & being_read(database, who.name):
+        found = stored_cases(connection, session_id)
+    if {case.study_id for case in found} & being_read(database, who.name):
         raise ReviewError(
             "You read these studies in a session that is open, and a rehearsal tells who wrote which report. Let "
             "somebody else rehearse it, or rehearse the design: cxr-lens review simulate DESIGN.toml."
         )
-    image = {row.study_id: row.image_sha256 for row in shown}
-    bundles: dict[str, dict[str, str]] = {}
-    for row in shown:
-        bundles.setdefault(row.study_id, {}).update(row.bundles)
-    found = [
-        Case(row.study_id, image.get(row.study_id, ""), row.reports, bundles.get(row.study_id, {}), {}, row.context)
-        for row in rows
-    ]
     design = read_design(session.design)
     if design.editing.arms:
         design, found = without_drafts(design, found)
@@ -388,8 +375,8 @@ def _drafts(database: Database, session_id: str, design: Design) -> _Drafts | No
     if question is None:
         return None
     with database.read() as connection:
-        rows = connection.execute(sa.select(cases).where(cases.c.session_id == session_id)).all()
-    references = {row.study_id: row.reports.get(REFERENCE, "") for row in rows}
+        stored = stored_cases(connection, session_id)
+    references = {case.study_id: case.reports.get(REFERENCE, "") for case in stored}
     return _Drafts(question.id, references, {(each.study, each.arm): each for each in design.editing.planted_errors})
 
 
