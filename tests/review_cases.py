@@ -6,7 +6,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,21 @@ def name_on(database: Database, screen: str, who: Actor = ANNA) -> str:
 def all_events(database: Database) -> list[sa.Row]:
     with database.read() as connection:
         return list(connection.execute(sa.select(events).order_by(events.c.sequence)))
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[str]]:
+    """What the database is asked meanwhile."""
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        sa.event.remove(database.engine, "before_cursor_execute", note)
 
 
 def csv_of_marks(database: Database, rows: list[list[str]], columns: str = "screen,report,kind,value") -> Path:

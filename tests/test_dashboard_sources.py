@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from core.studies.columns import Columns
+from core.studies.folder import FolderSource
 from core.studies.index import ImageEntry, Notes, StudyEntry, Told, move_index, write_index
 from core.studies.indexed import IndexedSource
 from core.studies.table import index_table
@@ -481,3 +482,15 @@ def test_settings_name_each_folder_once(ward: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("CXR_SOURCES", f" {tmp_path}/./ward , phantom:5:1 ,")
     found: Sequence[str] = settings.sources()
     assert found == [str(tmp_path / "ward"), "phantom:5:1", str(tmp_path / "data" / "other")]
+
+
+def test_the_films_of_a_result_are_not_looked_for_at_each_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "S1.png").write_bytes(png(0))
+    hashed: list[FolderSource] = []
+    fingerprint, original = FolderSource(tmp_path / "films").fingerprint(), FolderSource.fingerprint
+    monkeypatch.setattr(FolderSource, "fingerprint", lambda self: (hashed.append(self), original(self))[1])
+    assert sources.with_images(fingerprint) is None
+    monkeypatch.setenv("CXR_SOURCES", str(tmp_path / "films"))
+    assert [sources.with_images(fingerprint) for _ in range(3)] == ["films"] * 3
+    assert len(hashed) == 1

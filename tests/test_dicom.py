@@ -1,6 +1,8 @@
 """DICOM files are read to known numbers; what they may say beyond that is in the corpus of test_image_corpus."""
 
+import hashlib
 import io
+import struct
 
 import numpy as np
 import pydicom
@@ -214,3 +216,15 @@ def test_nothing_of_the_patient_is_kept_or_repeated(caplog) -> None:
     assert "Secret" not in repr(radiograph)
     assert "Secret" not in caplog.text
     assert radiograph.view == ""
+
+
+def test_a_study_uid_that_is_a_damaged_sequence_leaves_the_picture() -> None:
+    data = windowed(StudyInstanceUID="1.2.3")
+    whole = read_image(data, name="chest")
+    assert whole.study == hashlib.sha256(b"1.2.3").hexdigest()[:16]
+    uid = b"\x20\x00\x0d\x00UI\x06\x001.2.3\0"
+    item = b"\xfe\xff\x00\xe0" + struct.pack("<I", 8) + b"\x08\x00\x60\x00CS\xff\x7f"
+    sequence = b"\x20\x00\x0d\x00SQ\0\0\xff\xff\xff\xff" + item + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    assert data.count(uid) == 1
+    spoiled = read_image(data.replace(uid, sequence), name="chest")
+    assert spoiled.study == "" and np.array_equal(spoiled.pixels, whole.pixels)

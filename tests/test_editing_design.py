@@ -35,7 +35,7 @@ from core.reviews.store import (
     save_edit,
 )
 from core.types import CXRLensError
-from tests.review_cases import ANNA, RITA, cases, fill
+from tests.review_cases import ANNA, RITA, cases, fill, statements
 
 ARMS = (NO_DRAFT, TEMPLATE, "one", "two", "three")
 
@@ -237,3 +237,27 @@ def test_each_reader_has_sittings_of_their_own(tmp_path: Path) -> None:
     assert progress(database, ANNA, trial).sitting == "Sitting 2 of 2"  # no day of washout
     assert progress(database, Actor("boris", "reader"), trial).sitting == "Sitting 1 of 2"
     database.close()
+
+
+def test_a_long_sitting_asks_no_more_of_the_database_than_a_short_one(tmp_path: Path) -> None:
+    def asked(size: int) -> tuple[int, ...]:
+        database = Database(tmp_path / f"{size}.sqlite")
+        fill(database)
+        editing = Editing((NO_DRAFT, "pair-one"), washout_days=0)
+        trial = create_session(database, RITA, Design("T", "draft-editing", ("anna",), editing=editing), cases(size))
+        ids = [screen for screen, _, _ in list_screens(database, ANNA, trial)]
+        for number, screen in enumerate(ids[:size]):
+            annotate(database, ANNA, screen, key=f"{number}", version=1, state="skipped", skip_reason="blurred")
+        with statements(database) as of_progress:
+            assert progress(database, ANNA, trial).sitting == "Sitting 2 of 2"
+        with statements(database) as first:
+            open_screen(database, ANNA, ids[size])
+        with statements(database) as again:
+            opened = open_screen(database, ANNA, ids[size])
+        with statements(database) as read:
+            assert read_screen(database, ANNA, ids[size]) == opened
+        database.close()
+        assert len(again) == len(read)
+        return len(of_progress), len(first), len(again)
+
+    assert asked(2) == asked(20)

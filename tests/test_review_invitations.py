@@ -52,6 +52,7 @@ from tests.review_cases import (
     page,
     screens_of,
     session,
+    statements,
 )
 
 COST = dict(invitations.SCRYPT)
@@ -212,6 +213,26 @@ def test_invitations_are_made_by_the_owner_for_readers_of_the_session(database: 
     close_session(database, RITA, trial)
     with pytest.raises(ReviewError, match="closed"):
         invite(database, RITA, trial, "anna")
+
+
+def test_many_invitations_ask_no_more_of_the_database_than_one(database: Database) -> None:
+    def asked(count: int) -> int:
+        names = [f"reader {number}" for number in range(count)]
+        fill(database, names)
+        trial = session(database, 2, readers=tuple(names))
+        for name in names:
+            _, code = invite(database, RITA, trial, name)
+            redeem(database, code, Guesses())
+        withdraw_invitation(database, RITA, trial, names[0])
+        with statements(database) as found:
+            told = list_invitations(database, RITA, trial)
+        assert [(each.reader, each.state) for each in told] == [
+            (name, "used" if number else "withdrawn") for number, name in enumerate(names)
+        ]
+        assert all(each.used for each in told)
+        return len(found)
+
+    assert asked(1) == asked(20)
 
 
 def test_guesses_are_few_and_a_right_code_waits_too(database: Database) -> None:

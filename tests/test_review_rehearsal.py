@@ -39,9 +39,21 @@ from core.reviews.rehearsal import (
 )
 from core.reviews.rubrics import RUBRICS
 from core.reviews.store import Actor, close_session, first_admin
+from core.reviews.study_tables import tables_as_markdown
 from core.types import CXRLensError
 from tests.commands import refused, run
-from tests.review_cases import ANNA, RITA, ROOT_USER, all_events, cases, design, finish, screens_of, session
+from tests.review_cases import (
+    ANNA,
+    RITA,
+    ROOT_USER,
+    all_events,
+    cases,
+    design,
+    finish,
+    screens_of,
+    session,
+    statements,
+)
 
 SIZES = {"report-quality": 5, "preference": 4, "explanation-helpfulness": 3, "observation-labels": 3}
 SIZES |= dict.fromkeys(("acceptability", "preference-by-finding"), 3)
@@ -265,16 +277,24 @@ def test_the_page_calls_systems_by_their_titles(tmp_path: Path, database: Databa
     assert page.count("phantom-fve-m2") == 1  # nowhere else
 
 
-def test_readers_who_always_mark_the_same_have_files_too(database: Database, tmp_path: Path) -> None:
+def test_readers_who_always_mark_the_same_have_files_too(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trial = session(database, 2)
     for who, errors in ((ANNA, 1), (Actor("boris", "reader"), 2)):
         for screen in screens_of(database, who.name, trial):
             finish(database, who, screen, errors)
     close_session(database, RITA, trial)
     results = load_results(database, RITA, trial)
-    assert export(results, analyse(results, resamples=100), tmp_path)
-    ratios = [row.estimate.value for row in differences(results)]
+    analysis, compared = analyse(results, resamples=100), differences(results)
+    files = export(results, analysis, tmp_path / "fitted")
+    ratios = [row.estimate.value for row in compared]
     assert ratios == pytest.approx([1, 1, 1], abs=1e-3)  # no system has more errors than another
+    monkeypatch.setattr("core.reviews.effects.model_of", lambda outcome: pytest.fail("fitted once more"))
+    again = export(results, analysis, tmp_path / "given", compared=compared)
+    assert {each.name: each.read_bytes() for each in again} == {each.name: each.read_bytes() for each in files}
+    tables = tables_as_markdown(results, analysis, compared, Record())
+    assert all(row.first in tables and "Tests between systems" in tables for row in compared)
 
 
 # --------------------------------------------------------------------------------------------------------- rehearsal
@@ -338,6 +358,20 @@ def test_a_time_limit_leaves_screens_unread(tmp_path: Path) -> None:
         database.close()
     assert 0 < (results.screens["state"] == "pending").sum() < len(results.screens)
     assert "were not finished" in results.warnings[0]
+
+
+def test_screens_that_are_read_already_are_not_asked_for_one_by_one(tmp_path: Path) -> None:
+    def asked(size: int) -> int:
+        clock = Clock()
+        database = Database(tmp_path / f"{size}.sqlite", clock=clock)
+        pool = cases(size, ("pair-one", "pair-two"))
+        made, world = rehearse(database, clock, design(rubric="preference"), pool, 1, 0)
+        with statements(database) as found:
+            read_session(database, first_admin(database, OWNER), made, world, clock)
+        database.close()
+        return len(found)
+
+    assert asked(1) == asked(20)
 
 
 def test_nothing_is_written_into_a_session_of_people(database: Database, trial: str) -> None:

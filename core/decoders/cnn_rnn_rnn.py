@@ -170,10 +170,15 @@ class HierarchicalDecoder(Decoder):
         """Project the tokens; there is no memory encoder, hence no CLS token and no self-attention to return."""
         return Memory(self.input(visual.tokens).unsqueeze(1), slice(0, visual.tokens.shape[1]))
 
-    def plan(self, summary: Tensor, cell: Cell) -> tuple[Tensor, Tensor, Cell]:
-        """Go to the next sentence: topic (rows, width), stop logit (rows,), new cell."""
-        hidden, state = self.planner(summary, cell)
-        return functional.relu(self.to_topic(hidden)), self.to_stop(hidden).squeeze(1), (hidden, state)
+    def plan(self, summary: Tensor, sentences: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Plan the first sentences of images (B, width): of each the topic (B, width) and the stop logit (B,)."""
+        cell = (torch.zeros_like(summary), torch.zeros_like(summary))
+        topics, stops = [], []
+        for _ in range(sentences):
+            hidden, _ = cell = self.planner(summary, cell)
+            topics.append(functional.relu(self.to_topic(hidden)))
+            stops.append(self.to_stop(hidden).squeeze(1))
+        return topics, stops
 
     def read(self, x: Tensor, cell: Cell) -> Cell:
         """Read one word: x (rows, 4 * width) is its part of the word LSTM's gates; returns the new cell."""
@@ -206,12 +211,7 @@ class HierarchicalDecoder(Decoder):
         sentence, word = _positions(ids)  # (B, T) each
         count = int(sentence.max()) + 1
 
-        cell = (torch.zeros_like(summary), torch.zeros_like(summary))
-        topics, stops = [], []
-        for _ in range(max(count, self.max_sentences)):
-            topic, stop, cell = self.plan(summary, cell)
-            topics.append(topic)
-            stops.append(stop)
+        topics, stops = self.plan(summary, max(count, self.max_sentences))
         stop_logits = torch.stack(stops[: self.max_sentences], dim=1)
         written = (ids == SENTENCE_END).sum(1, keepdim=True)
         slots = torch.arange(stop_logits.shape[1], device=ids.device)
@@ -343,18 +343,15 @@ class HierarchicalDecoder(Decoder):
     def _plans(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """All sentences of images (B, N, width): what each adds to the gates, and whether the report ends before it."""
         summary = self.dropout(image.mean(1))
-        cell = (torch.zeros_like(summary), torch.zeros_like(summary))
-        topics, stops = [], []
-        for _ in range(self.max_sentences):
-            topic, stop, cell = self.plan(summary, cell)
-            topics.append(topic)
-            stops.append(stop >= 0)  # sigmoid(0) = 0.5
+        topics, stops = self.plan(summary, self.max_sentences)
         topic, width = torch.stack(topics, dim=1), summary.shape[1]
         x = torch.cat([summary.unsqueeze(1).expand_as(topic), topic], dim=2)
         gates = functional.linear(x, self.writer.weight_ih[:, : 2 * width], self.writer.bias_ih + self.writer.bias_hh)
         sentinel = functional.linear(x, self.sentinel_input.weight[:, : 2 * width])
         let_in, keep, new, let_out = gates.chunk(4, dim=2)
-        return torch.cat([let_in, keep, let_out, sentinel, new], dim=2), torch.stack(stops, dim=1)
+        return torch.cat([let_in, keep, let_out, sentinel, new], dim=2), torch.stack(
+            stops, dim=1
+        ) >= 0  # sigmoid(0) = 0.5
 
     def _reads(self) -> Tensor:
         """From a word and the hidden of the one before to the gates, (2 * width, 5 * width); see `StepWeights`."""

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from core.encoders.token_cache import Progress
+from core.explain.methods import METHODS as METHODS_OF_PAIRS
 from core.explain.perturbations import regressed, smooth_masks
 from core.types import FloatImage
 
@@ -126,13 +127,13 @@ class TextMethod:
 
 METHODS: Mapping[str, TextMethod] = {
     "occlusion": TextMethod(
-        title="Occlusion",
+        title=METHODS_OF_PAIRS["occlusion"].title,
         summary="How often the report loses the finding when a window over a place is covered.",
         reports=(CELLS - 1) ** 2,
         run=occlusion,
     ),
     "random-masks": TextMethod(
-        title="Random masks (RISE)",
+        title=METHODS_OF_PAIRS["random-masks"].title,
         summary="How much more often the report has the finding when a place is visible and a random half is covered.",
         reports=MASKS,
         run=random_masks,

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from core.reviews.answers import ANSWER_COLUMNS, ANY_ERROR, answers_of, rows_of
 from core.reviews.cover import cover
 from core.reviews.database import Database
-from core.reviews.design import Case, models_of, plan, read_design
+from core.reviews.design import models_of, plan, read_design
 from core.reviews.rubrics import ReviewError, Rubric
-from core.reviews.schema import cases, screens, users
+from core.reviews.schema import screens, users
 from core.reviews.store.actors import NO_ROLE, Actor
-from core.reviews.store.sessions import owned_session, screen_row
+from core.reviews.store.sessions import owned_session, screen_row, stored_cases
 
 Dispute = dict[str, Any]
 
@@ -50,16 +50,9 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
         screen_rows, mark_rows = rows_of(connection, session_id)
         first = [row for row in screen_rows if row.repeats is None and row.disputed is None]
         disputes = _disputes(answers_of(design.questions, first, mark_rows))
-        texts = connection.execute(sa.select(cases).where(cases.c.session_id == session_id)).all()
-        image = {row.study_id: row.image_sha256 for row in screen_rows}
-        bundles: dict[str, dict[str, str]] = defaultdict(dict)
-        for row in screen_rows:
-            bundles[row.study_id].update(row.bundles)
-        stored = [
-            Case(row.study_id, image[row.study_id], row.reports, bundles[row.study_id])
-            for row in texts
-            if row.study_id in image  # no practice
-        ]
+        all_cases = stored_cases(connection, session_id)
+        stored = [case for case in all_cases if case.study_id not in design.practice_studies]
+        by_id = {case.study_id: case for case in stored}
         # The models that took part first; the others' stored reports are not read.
         own = replace(design, readers=(adjudicator,), repeats=0, models=models_of(design, stored))
         settled = [row for row in screen_rows if row.reader == adjudicator]
@@ -80,8 +73,8 @@ def adjudicate(database: Database, who: Actor, session_id: str, adjudicator: str
                         shown=[list(pair) for pair in screen.shown],
                         repeats=None,
                         disputed=asked,
-                        image_sha256=image[screen.study_id],
-                        bundles={model: bundles[screen.study_id].get(model, "") for model in models},
+                        image_sha256=by_id[screen.study_id].image_sha256,
+                        bundles={model: by_id[screen.study_id].bundles.get(model, "") for model in models},
                     )
                 )
         if not added:

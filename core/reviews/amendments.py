@@ -16,11 +16,11 @@ from sqlalchemy.engine import Connection
 from core.config import to_dict
 from core.reviews.cover import cover_of
 from core.reviews.database import Database, check_text
-from core.reviews.design import Case, Design, plan, practice_screens, read_design
+from core.reviews.design import Design, plan, practice_screens, read_design
 from core.reviews.rubrics import COMMENT_LIMIT, ReviewError
-from core.reviews.schema import AnyRow, cases, events, screens, sessions, users
+from core.reviews.schema import AnyRow, events, screens, sessions, users
 from core.reviews.store.actors import NO_ROLE, Actor
-from core.reviews.store.sessions import insert_screens, owned_session
+from core.reviews.store.sessions import insert_screens, owned_session, stored_cases
 from core.reviews.verification import check_session
 
 CHANGEABLE: Mapping[str, str] = {
@@ -121,15 +121,10 @@ def _add_readers(connection: Connection, session: AnyRow, design: Design, added:
     known = set(connection.scalars(sa.select(users.c.name).where(may_read)))
     if missing := [name for name in added if name not in known]:
         raise ReviewError(f"readers: {', '.join(missing)} are no users. An admin can add them.")
-    rows = list(connection.execute(sa.select(screens).where(screens.c.session_id == session.id)))
-    if there := sorted({row.reader for row in rows} & set(added)):
+    has_screens = (screens.c.session_id == session.id) & screens.c.reader.in_(added)
+    if there := sorted(set(connection.scalars(sa.select(screens.c.reader).where(has_screens)))):
         raise ReviewError(f"readers: {', '.join(there)} has screens in this session already.")
-    image = {row.study_id: row.image_sha256 for row in rows}
-    bundles: dict[str, dict[str, str]] = {}
-    for row in rows:
-        bundles.setdefault(row.study_id, {}).update(row.bundles)
-    texts = connection.execute(sa.select(cases).where(cases.c.session_id == session.id).order_by(cases.c.study_id))
-    stored = [Case(row.study_id, image[row.study_id], row.reports, bundles[row.study_id]) for row in texts]
+    stored = stored_cases(connection, session.id)
     own = replace(design, readers=tuple(added))
     by_id = {case.study_id: case for case in stored}
     read = [case for case in stored if case.study_id not in design.practice_studies]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from core.reviews import codebook
 from core.reviews.analysis import Analysis, settle
 from core.reviews.answers import Results
 from core.reviews.editing import edits_of
-from core.reviews.effects import differences
+from core.reviews.effects import Difference, differences
 from core.reviews.long_table import number
 from core.reviews.record import Record
 from core.reviews.reliability import scale_agreement
@@ -39,6 +39,7 @@ def export(
     picture: Callable[[str], FloatImage] | None = None,
     *,
     record: Record | None = None,
+    compared: Sequence[Difference] | None = None,
 ) -> list[Path]:
     """Write all files of a session, each of which can be read alone.
 
@@ -50,6 +51,7 @@ def export(
         folder: made if missing; files of the same names are replaced.
         picture: study -> image (H, W) in [0, 1] for the HTML page; without it the page has no pictures.
         record: of the same session; without it the files have no dates.
+        compared: `effects.differences` of the results, where they are there already; fitting them takes a while.
 
     Returns:
         The files.
@@ -59,7 +61,7 @@ def export(
     """
     record = record or Record()
     titles = titles_of(sorted({model for texts in results.reports.values() for model in texts}))
-    compared, scales = differences(results), scale_agreement(results)
+    compared, scales = differences(results) if compared is None else compared, scale_agreement(results)
     tables = tables_of(results, record, titles)
     contents: dict[str, bytes] = {}
     for name, table in tables.items():

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -42,7 +42,12 @@ InvitationState = Literal["open", "used", "expired", "withdrawn"]
 SCRYPT: Mapping[str, int] = {"n": 2**14, "r": 8, "p": 1, "maxmem": 2**26}
 """Cost of a hash: 16 MB and some 50 ms."""
 _CODE = re.compile(r"([a-z2-7]{13})-([a-z2-7]{32})")
-_EVENT = sa.select(events).where(events.c.key == sa.bindparam("key"))
+_EVENTS = sa.select(events).where(events.c.key.in_(sa.bindparam("keys", expanding=True)))
+_OF_SESSION = (
+    sa.select(events)
+    .where(events.c.session_id == sa.bindparam("session"), events.c.action.in_(("invite", "redeem", "uninvite")))
+    .order_by(events.c.sequence)
+)
 _NO = (
     "This invitation does not open a session: it was used, has expired or was withdrawn, or the code is not complete. "
     "Ask whoever invited you for a new one."
@@ -185,7 +190,7 @@ def redeem(database: Database, code: str, guesses: Guesses) -> Invitation:
     parts = _CODE.fullmatch(code.strip()[:200])
     name, secret = parts.groups() if parts else ("", "")
     with database.read() as connection:
-        event = _event(connection, "invite", name)
+        event = connection.execute(_EVENTS, {"keys": [_key("invite", name)]}).first()
     kept = event.after if event is not None else {"salt": "00" * 16, "hash": ""}
     # Of a code that nobody made the same is worked out, so that the time tells nothing.
     if not guesses.attempt(lambda: hmac.compare_digest(_hash(secret, bytes.fromhex(kept["salt"])), kept["hash"])):
@@ -252,8 +257,7 @@ def _append(
     session_id: str,
     after: Mapping[str, Any],
 ) -> None:
-    # Keys that a caller makes up begin with a user's name, and those of `Database.record` with one slash.
-    key, request = f"//{action}/{invitation_id}", hash_of([action, dict(after)])
+    key, request = _key(action, invitation_id), hash_of([action, dict(after)])
     database.append(
         connection, actor=by, action=action, key=key, request=request, session_id=session_id, after=dict(after)
     )
@@ -264,28 +268,36 @@ def _take_back(database: Database, connection: Connection, who: Actor, invitatio
     _append(database, connection, who.name, "uninvite", invitation.id, invitation.session_id, after)
 
 
-def _event(connection: Connection, action: str, invitation_id: str) -> AnyRow | None:
-    return connection.execute(_EVENT, {"key": f"//{action}/{invitation_id}"}).first()
+def _key(action: str, invitation_id: str) -> str:
+    """Keys that a caller makes up begin with a user's name, and those of `Database.record` with one slash."""
+    return f"//{action}/{invitation_id}"
 
 
 def _read(connection: Connection, invitation_id: str, now: datetime) -> Invitation | None:
-    made = _event(connection, "invite", invitation_id)
-    if made is None:
-        return None
-    used, back = (_event(connection, action, invitation_id) for action in ("redeem", "uninvite"))
-    state: InvitationState = "open"
-    if back is not None:
-        state = "withdrawn"
-    elif used is not None:
-        state = "used"
-    elif now >= datetime.fromisoformat(made.after["expires"]):
-        state = "expired"
-    about = (invitation_id, made.session_id, made.after["reader"], made.actor, made.at, made.after["expires"])
-    return Invitation(*about, "" if used is None else used.at, state)
+    keys = [_key(action, invitation_id) for action in ("invite", "redeem", "uninvite")]
+    return next(iter(_told(connection.execute(_EVENTS, {"keys": keys}).all(), now)), None)
 
 
 def _of_session(connection: Connection, session_id: str, now: datetime) -> list[Invitation]:
-    query = sa.select(events.c.key).where(events.c.session_id == session_id, events.c.action == "invite")
-    keys = connection.scalars(query.order_by(events.c.sequence)).all()
-    found = (_read(connection, key.rpartition("/")[2], now) for key in keys)
-    return [each for each in found if each is not None]
+    return _told(connection.execute(_OF_SESSION, {"session": session_id}).all(), now)
+
+
+def _told(rows: Sequence[AnyRow], now: datetime) -> list[Invitation]:
+    """The invitations that events tell of, in the order in which they were made."""
+    by_key = {row.key: row for row in rows}
+    found = []
+    for key, made in by_key.items():
+        if made.action != "invite":
+            continue
+        invitation_id = key.rpartition("/")[2]
+        used, back = (by_key.get(_key(action, invitation_id)) for action in ("redeem", "uninvite"))
+        state: InvitationState = "open"
+        if back is not None:
+            state = "withdrawn"
+        elif used is not None:
+            state = "used"
+        elif now >= datetime.fromisoformat(made.after["expires"]):
+            state = "expired"
+        about = (invitation_id, made.session_id, made.after["reader"], made.actor, made.at, made.after["expires"])
+        found.append(Invitation(*about, "" if used is None else used.at, state))
+    return found

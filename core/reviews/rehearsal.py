@@ -8,7 +8,7 @@ in how strict and how fast they are, and systems in how good they are.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ from core.reviews.editing_design import PlantedError
 from core.reviews.planted import NOTHING_PLANTED, Planted
 from core.reviews.progress import session_progress
 from core.reviews.rubrics import ERROR_KINDS, SUPPORT, Mark, MarkKind, ReviewError
-from core.reviews.schema import cases, screens
+from core.reviews.schema import AnyRow, screens
 from core.reviews.store import (
     Actor,
     ReaderScreen,
@@ -35,19 +35,17 @@ from core.reviews.store import (
     close_session,
     create_session,
     first_admin,
-    list_screens,
     open_screen,
     read_screen,
     save_edit,
     save_mark,
     set_role,
     spend,
-    writers,
 )
 from core.reviews.store import progress as reading_progress
 from core.reviews.store.changes import MAX_SECONDS
 from core.reviews.store.edits import edited_question
-from core.reviews.store.sessions import owned_session
+from core.reviews.store.sessions import owned_session, stored_cases
 from core.reviews.synthetic_answers import answer_questions, settle_screen
 from core.reviews.synthetic_edits import edit_as_reader
 from core.text import sentence_spans
@@ -185,25 +183,12 @@ def copied(database: Database, who: Actor, session_id: str) -> tuple[Design, lis
     """
     with database.read() as connection:
         session = owned_session(connection, who, session_id)
-        rows = connection.execute(sa.select(cases).where(cases.c.session_id == session_id)).all()
-        shown = connection.execute(
-            sa.select(screens.c.study_id, screens.c.image_sha256, screens.c.bundles).where(
-                screens.c.session_id == session_id
-            )
-        ).all()
-    if {row.study_id for row in rows} & being_read(database, who.name):
+        found = stored_cases(connection, session_id)
+    if {case.study_id for case in found} & being_read(database, who.name):
         raise ReviewError(
             "You read these studies in a session that is open, and a rehearsal tells who wrote which report. Let "
             "somebody else rehearse it, or rehearse the design: cxr-lens review simulate DESIGN.toml."
         )
-    image = {row.study_id: row.image_sha256 for row in shown}
-    bundles: dict[str, dict[str, str]] = {}
-    for row in shown:
-        bundles.setdefault(row.study_id, {}).update(row.bundles)
-    found = [
-        Case(row.study_id, image.get(row.study_id, ""), row.reports, bundles.get(row.study_id, {}), {}, row.context)
-        for row in rows
-    ]
     design = read_design(session.design)
     if design.editing.arms:
         design, found = without_drafts(design, found)
@@ -301,32 +286,39 @@ def read_session(
         )
     total = sum(each.screens - each.done - each.skipped for each in about.readers)
     read = 0
-    drafts = _drafts(database, session_id, about.design)
+    drafts, laid_out = _drafts(database, session_id, about.design), _laid_out(database, session_id)
     for each in about.readers:
-        who, seen = Actor(each.reader, "reader"), Counter[tuple[str, ...]]()
-        for screen_id, state, _ in list_screens(database, who, session_id):
-            if about.design.editing.sittings > 1:
-                if state != "pending":
-                    continue
-                here = reading_progress(database, who, session_id).screens
-                if all(screen_id != each for each, _, _ in here):  # the sitting before is read
-                    clock.pass_by(about.design.editing.washout_days * 24 * 3600)
-            screen = read_screen(database, who, screen_id)
-            models = {name: model for name, (model, _) in writers(database, who, screen_id).items()}
-            again = (
-                seen.update([(screen.study_id, *sorted(models.values()))])
-                or seen[(screen.study_id, *sorted(models.values()))]
-            )
-            if state != "pending":
+        who, seen, sitting = Actor(each.reader, "reader"), Counter[tuple[str, ...]](), set[str]()
+        for row in laid_out[each.reader]:
+            models = dict(row.shown)
+            what = (row.study_id, *sorted(models.values()))
+            seen[what] += 1
+            if row.state != "pending":
                 continue
+            # A sitting that has a screen to read stays open: it is looked up where another begins.
+            if about.design.editing.sittings > 1 and row.id not in sitting:
+                sitting = {screen_id for screen_id, _, _ in reading_progress(database, who, session_id).screens}
+                if row.id not in sitting:  # the sitting before is read
+                    clock.pass_by(about.design.editing.washout_days * 24 * 3600)
+            screen = read_screen(database, who, row.id)
             if screen.seconds_left is not None and screen.seconds_left <= 0:
                 break
             if drafts is None:
-                _read(database, who, screen, models, again, world, clock)
+                _read(database, who, screen, models, seen[what], world, clock)
             else:
                 _edit(database, who, screen, next(iter(models.values())), drafts, world, clock)
             read += 1
             progress(read, total)
+
+
+def _laid_out(database: Database, session_id: str) -> Mapping[str, Sequence[AnyRow]]:
+    """By reader: what each screen shows and where it stands, in order."""
+    found = defaultdict[str, list[AnyRow]](list)
+    query = sa.select(screens.c.id, screens.c.reader, screens.c.study_id, screens.c.shown, screens.c.state)
+    with database.read() as connection:
+        for row in connection.execute(query.where(screens.c.session_id == session_id).order_by(screens.c.position)):
+            found[row.reader].append(row)
+    return found
 
 
 def _read(
@@ -383,8 +375,8 @@ def _drafts(database: Database, session_id: str, design: Design) -> _Drafts | No
     if question is None:
         return None
     with database.read() as connection:
-        rows = connection.execute(sa.select(cases).where(cases.c.session_id == session_id)).all()
-    references = {row.study_id: row.reports.get(REFERENCE, "") for row in rows}
+        stored = stored_cases(connection, session_id)
+    references = {case.study_id: case.reports.get(REFERENCE, "") for case in stored}
     return _Drafts(question.id, references, {(each.study, each.arm): each for each in design.editing.planted_errors})
 
 

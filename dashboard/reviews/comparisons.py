@@ -11,14 +11,14 @@ from core.reviews.report_page import estimate, probability
 
 
 @st.cache_resource(max_entries=8, show_spinner="Comparing the models …")
-def _compared(session_id: str, _results: Results) -> tuple[Difference, ...]:
-    """A closed session does not change any more, so its id is key enough."""
+def compared(session_id: str, _results: Results) -> tuple[Difference, ...]:
+    """Tests between systems of a closed session, which does not change any more: its id is key enough."""
     return differences(_results)
 
 
 def show_differences(session_id: str, results: Results) -> None:
     """Draw a table for each quantity by which the models can be compared; nothing where there is none."""
-    rows = _compared(session_id, results)
+    rows = compared(session_id, results)
     if not rows:
         return
     st.header("Tests between models")

@@ -28,7 +28,7 @@ from core.types import CXRLensError
 from dashboard import access
 from dashboard.plain import plain_message
 from dashboard.reviews import figures, pool
-from dashboard.reviews.comparisons import show_differences
+from dashboard.reviews.comparisons import compared, show_differences
 from dashboard.reviews.editing import show_editing
 
 RESAMPLES = 1000
@@ -371,8 +371,8 @@ def files_of(results: Results, analysis: Analysis, source: str, record: Record) 
         record: of the same session: when it happened.
     """
     with tempfile.TemporaryDirectory() as folder:
-        picture = pool.picture(source) if source else None
-        paths = export(results, analysis, Path(folder), picture, record=record)
+        picture, tests = pool.picture(source) if source else None, compared(results.session_id, results)
+        paths = export(results, analysis, Path(folder), picture, record=record, compared=tests)
         return {path.name: path.read_bytes() for path in paths}
 
 

@@ -100,6 +100,13 @@ def _drawn(wanted: object) -> dict[str, str]:
 
 def with_images(fingerprint: str) -> str | None:
     """Short name of the source of real films whose images have a fingerprint; None where it is not here."""
+    specs = _specs()
+    return _with_images(fingerprint, specs, _stamp(specs))
+
+
+@st.cache_data(max_entries=8, ttl=_FRESH, show_spinner=False)
+def _with_images(fingerprint: str, specs: tuple[str, ...], stamp: tuple[int, ...]) -> str | None:
+    """Kept: of a folder of images the fingerprint is a hash of all its files."""
     return _first(lambda found: not found.synthetic and found.images_fingerprint() == fingerprint)
 
 

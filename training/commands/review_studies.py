@@ -67,6 +67,7 @@ def simulate(
     from core.reviews.analysis import analyse
     from core.reviews.answers import load_results
     from core.reviews.database import Database
+    from core.reviews.effects import differences
     from core.reviews.export import export
     from core.reviews.metrics import automatic_metrics
     from core.reviews.record import load_record
@@ -106,9 +107,10 @@ def simulate(
         warn(f"note: {warning}")
     table = automatic_metrics(results) if results.rubric.mark == "error" else None
     analysis = analyse(results, table if table is not None and len(table) > 2 else None, seed=seed)
-    files = export(results, analysis, out, record=record)
+    compared = differences(results)
+    files = export(results, analysis, out, record=record, compared=compared)
     tables = out / "tables.md"
-    write_whole(tables, tables_as_markdown(results, analysis, record, rehearsed.notes()))
+    write_whole(tables, tables_as_markdown(results, analysis, compared, record, rehearsed.notes()))
     truth = out / "rehearsal.json"
     write_whole(truth, json.dumps({"session": session_id, **asdict(world)}, indent=1) + "\n")
     note("All of it was answered by synthetic readers: it says how the tables look, and nothing of the reports.")

@@ -210,9 +210,14 @@ def read_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
     with database.read() as connection:
         screen, session = own_screen(connection, who, screen_id)
         require_sitting(database, connection, screen, session)
-        case = case_of(connection, screen)
-        rows = connection.execute(_SHOWN_MARKS, {"screen": screen_id}).all()
-        total, left = _count_and_seconds_left(connection, screen, session)
+        return _as_shown(connection, screen, session)
+
+
+def _as_shown(connection: Connection, screen: AnyRow, session: AnyRow) -> ReaderScreen:
+    """A screen as its reader sees it."""
+    case = case_of(connection, screen)
+    rows = connection.execute(_SHOWN_MARKS, {"screen": screen.id}).all()
+    total, left = _count_and_seconds_left(connection, screen, session)
     told, why = _feedback(screen, session, rows)
     return ReaderScreen(
         id=screen.id,
@@ -262,10 +267,10 @@ def open_screen(database: Database, who: Actor, screen_id: str) -> ReaderScreen:
     """
     with database.write() as connection:
         screen, session = own_screen(connection, who, screen_id)
+        require_sitting(database, connection, screen, session)  # of a closed session nothing is shut
         if session.state == "open":
-            require_sitting(database, connection, screen, session)
             open_first(database, connection, who, screen, session)
-    return read_screen(database, who, screen_id)
+        return _as_shown(connection, screen, session)
 
 
 def open_first(database: Database, connection: Connection, who: Actor, screen: AnyRow, session: AnyRow) -> None:

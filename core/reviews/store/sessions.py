@@ -150,6 +150,27 @@ def insert_screens(
         connection.execute(screens.insert(), rows)
 
 
+def stored_cases(connection: Connection, session_id: str) -> list[Case]:
+    """The cases of a session as they were when it was made, practice too, by id; without their labels."""
+    images: dict[str, str] = {}
+    bundles: dict[str, dict[str, str]] = {}
+    shown = sa.select(screens.c.study_id, screens.c.image_sha256, screens.c.bundles)
+    for row in connection.execute(shown.where(screens.c.session_id == session_id)):
+        images[row.study_id] = row.image_sha256
+        bundles.setdefault(row.study_id, {}).update(row.bundles)
+    texts = sa.select(cases).where(cases.c.session_id == session_id).order_by(cases.c.study_id)
+    return [
+        Case(
+            row.study_id,
+            images.get(row.study_id, ""),
+            row.reports,
+            bundles.get(row.study_id, {}),
+            context=row.context,
+        )
+        for row in connection.execute(texts)
+    ]
+
+
 def screen_row(session_id: str, reader: str, position: int, study_id: str, **fields: Any) -> dict[str, Any]:
     """Make the row of a fresh screen."""
     fresh = {"state": "pending", "skip_reason": "", "flagged": False, "comment": "", "version": 1, "opened": False}

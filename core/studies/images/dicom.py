@@ -15,12 +15,13 @@ from PIL import Image
 from core.studies.images import dicom_pixels, display
 from core.studies.images.dicom_header import (
     REFERENCE,
+    WITH_REFERENCE,
     DamagedHeaderError,
     Header,
     NotDicomError,
     looks_like_dicom,
     read_header,
-    read_reference,
+    reference_of,
 )
 from core.studies.images.picture import damaged, gray_of_deep_colours, grayscale
 from core.studies.images.png import DamagedPictureError
@@ -51,7 +52,7 @@ def read_dicom(data: bytes, name: str) -> Radiograph:
     """
     notes: list[str] = []
     try:
-        header, syntax = read_header(data)
+        header, syntax = read_header(data, WITH_REFERENCE)
         _check_kind(header, name, notes)
         view = _view(header, notes)
         layout = dicom_pixels.read_layout(header, name, notes)
@@ -64,15 +65,12 @@ def read_dicom(data: bytes, name: str) -> Radiograph:
         raise damaged(name, error) from None
     spacing = _pixel_spacing(header)
     film = finish(pixels, name, bits=bits, kind="DICOM", notes=notes, pixel_spacing=spacing, view=view, grey=grey)
-    return replace(film, study=_study_of(data))
+    return replace(film, study=_study_of(header))
 
 
-def _study_of(data: bytes) -> str:
+def _study_of(header: Header) -> str:
     """A hash of the Study Instance UID; "" of a file that has none."""
-    try:
-        uid = next(iter(read_reference(data).values()))
-    except (DamagedHeaderError, NotDicomError):
-        return ""
+    uid = next(iter(reference_of(header).values()))
     return hashlib.sha256(uid.encode()).hexdigest()[:16] if uid else ""
 
 
@@ -95,7 +93,7 @@ def dicom_uids(path: Path, name: str) -> tuple[str, str, str, str] | None:
         ImageError: it cannot be read, or lacks one of them.
     """
     try:
-        uids = tuple(read_reference(header_bytes(path)).values())
+        uids = tuple(reference_of(read_header(header_bytes(path), WITH_REFERENCE)[0]).values())
     except NotDicomError:
         return None
     except (OSError, DamagedHeaderError) as error:

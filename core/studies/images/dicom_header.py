@@ -88,6 +88,8 @@ REFERENCE: dict[str, tuple[int, str]] = {
     "SOPInstanceUID": (0x00080018, "UI"),
 }
 """Tags by which another DICOM object refers to an image; they tell nothing else."""
+WITH_REFERENCE: Mapping[int, str] = {**_KEPT_TAGS, **dict(REFERENCE.values())}
+"""What `read_header` keeps for `reference_of` beside the tags of `KEPT`."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FORMATS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 
@@ -189,16 +191,15 @@ def read_identity(data: bytes) -> dict[str, str]:
     Raises:
         NotDicomError, DamagedHeaderError: as `read_header`.
     """
-    return _texts(data, IDENTITY)
+    return _texts(read_header(data, {**_KEPT_TAGS, **dict(IDENTITY.values())})[0], IDENTITY)
 
 
-def read_reference(data: bytes) -> dict[str, str]:
-    """Read the tags of `REFERENCE`, as `read_identity` does those of `IDENTITY`."""
-    return _texts(data, REFERENCE)
+def reference_of(header: Header) -> dict[str, str]:
+    """The tags of `REFERENCE`, as `read_identity` gives those of `IDENTITY`, of a header that kept them."""
+    return _texts(header, REFERENCE)
 
 
-def _texts(data: bytes, tags: Mapping[str, tuple[int, str]]) -> dict[str, str]:
-    header, _ = read_header(data, {**_KEPT_TAGS, **dict(tags.values())})
+def _texts(header: Header, tags: Mapping[str, tuple[int, str]]) -> dict[str, str]:
     found = {name: header.elements.get(tag) for name, (tag, _) in tags.items()}
     return {
         name: bytes(element.value[:256]).decode("latin-1").strip(" \0\r\n\t") if element else ""
@@ -298,10 +299,9 @@ def _walk(
                 header.elements.setdefault(tag, Element("OB", view[start:end], sized=False))
                 return end
             # A sequence; without a known kind its items are implicit (PS3.5 6.2.2).
-            items, at = _items(
-                view, start, end, header.little, explicit and vr != "UN", budget, depth + 1, keep and tag in header.kept
-            )
-            if keep and tag in header.kept:
+            wanted = keep and header.kept.get(tag, "UI") != "UI"  # a UID has no items
+            items, at = _items(view, start, end, header.little, explicit and vr != "UN", budget, depth + 1, wanted)
+            if wanted:
                 header.elements.setdefault(tag, Element("SQ", view[:0], items=items))
             continue
         stop = start + length
