@@ -112,10 +112,9 @@ def _measured(signs: Sequence[filters.Sign]) -> str:
             f"**Nothing that this page shows of a filter was found to tell whether its finding is there.** Best is "
             f"{_lower(filters.SIGNS[best.name])}: AUC {_auc(best)} over {best.studies} held-out studies; 0.5 is chance."
         )
-    if others:
-        told += f" Beside it: {'; '.join(f'{_lower(filters.SIGNS[each.name])} {_auc(each)}' for each in others)}."
-    notes = dict.fromkeys(each.note for each in signs if each.note)
-    return told + (f"  \n{' '.join(notes)}" if notes else "")
+    told += f" {best.note}" if best.note else ""
+    beside = (f"- {filters.SIGNS[each.name]}: {_auc(each)}. {each.note}".rstrip() for each in others)
+    return "\n".join((told, "", *beside)) if others else told
 
 
 def _auc(sign: filters.Sign) -> str:
