@@ -54,7 +54,15 @@ python_use_unqualified_type_names = True
 CONTENTS = {
     "Use it": ("install", "notebook", "dashboard", "commands", "systems", "reviews", "review-statistics", "deploy"),
     "Your data": ("bring-your-own", "data", "images", "labels", "fine-labels", "chexbert"),
-    "How good it is": ("results", "metrics", "explanations", "explanations-measured", "explanations-films", "detection", "experiments"),
+    "How good it is": (
+        "results",
+        "metrics",
+        "explanations",
+        "explanations-measured",
+        "explanations-films",
+        "detection",
+        "experiments",
+    ),
     "How it works": ("architecture", "training", "scale", "trust", "paper-notes", "dependencies"),
 }
 """The pages of `docs/` by what a reader wants. One that is missing here is a warning, and so an error."""
