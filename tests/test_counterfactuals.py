@@ -10,10 +10,12 @@ from core.bundles.pair import ReportModel
 from core.encoders.ccve import ClusterClipEncoder
 from core.explain import targets
 from core.explain.counterfactuals import differences, polygon, without_filters, without_region
-from core.explain.subject import Subject, open_subject
+from core.explain.passes import baseline_image
+from core.explain.subject import Subject, open_subject, with_image
 from core.observations import CLUSTERS
-from core.text import Vocabulary, tokenize
-from core.types import CXRLensError
+from core.studies.images import to_square
+from core.text import END, SENTENCE_END, Vocabulary, tokenize
+from core.types import CXRLensError, Report
 from tests.tiny_models import random_image, snapshot, tiny_pair
 
 pytestmark = pytest.mark.numeric
@@ -137,3 +139,23 @@ def test_filters_of_a_joint_pair(vocabulary: Vocabulary) -> None:
     assert all(np.isfinite(changes))
     assert 0 not in changes
     assert changes[0] != changes[1]
+
+
+def test_changes_stand_at_their_words_where_a_planner_left_sentences_out(vocabulary: Vocabulary) -> None:
+    """Each word's change is that of its own log-probability, asked for alone."""
+    model = tiny_pair("fve", "cnn_rnn_rnn", vocabulary, seed=3)
+    first, second = (vocabulary.encode(word, 9)[1:-1] for word in vocabulary.words[-2:])
+    ids = (*first, SENTENCE_END, SENTENCE_END, *second, SENTENCE_END, SENTENCE_END, END)
+    words = tuple(vocabulary.decode(ids))
+    subject = open_subject(model, random_image(), report=Report(" ".join(words), words, 0.0, True, ids=ids))
+    region = np.zeros(subject.image.shape, dtype=np.bool_)
+    region[: len(region) // 2] = True
+    found = without_region(subject, region, how="blur")
+    assert found.word_changes.shape == (len(words),)
+    inside = torch.from_numpy(to_square(region.astype(np.float32), subject.geometry))[None, None]
+    changed = with_image(subject, subject.square * (1 - inside) + baseline_image(subject, "blur") * inside)
+    for place, change in enumerate(found.word_changes):
+        asked = targets.word(subject, place)
+        with torch.no_grad():
+            before, after = (float(asked.of_tokens(each, each.visual.tokens)) for each in (subject, changed))
+        assert change == pytest.approx(after - before, abs=1e-5)

@@ -182,6 +182,9 @@ def test_an_evaluation_says_all_of_it(results: dict[str, Any]) -> None:
 
 def test_an_older_evaluation_is_printed_without_what_it_lacks() -> None:
     older = json.loads((BUNDLES / "openi-results.json").read_text(encoding="utf-8"))
+    for row in (*older["rows"], *older["baselines"]):
+        for later in ("finds", "false_alarms"):
+            row.pop(later, None)
     text = evaluation_markdown(older)
     assert "| fve | m2 |" in text and "Cardiomegaly (27)" in text
     assert "normal studies called abnormal" not in finds_csv(older)

@@ -27,7 +27,6 @@ from core.reviews.long_table import outcomes
 from core.reviews.record import Record, load_record
 from core.reviews.rehearsal import (
     OWNER,
-    STUDIES,
     SYNTHETIC,
     Clock,
     World,
@@ -498,9 +497,3 @@ def test_a_design_that_does_not_fit_leaves_nothing_behind(here: Path) -> None:
     said = refused("review", "simulate", write_design(here, repeats=9, models=["a"]), "--out", "out")
     assert "repeats: 9 are asked" in said
     assert not list((here / "out").iterdir())
-
-
-def test_invented_studies_are_as_many_as_the_design_says() -> None:
-    assert len(invented_cases(design(), 0)) == STUDIES
-    named = replace(design().studies, how="listed", ids=("s1", "s2"))
-    assert [case.study_id for case in invented_cases(replace(design(), studies=named), 0)] == ["s1", "s2"]

@@ -202,7 +202,10 @@ def _compare(
             before = target.by_word(subject, subject.visual.tokens)
             return (target.by_word(changed, changed.visual.tokens) - before)[0]
 
-    own = likelihood_change(whole_report(subject))
+    asked = whole_report(subject)
+    own = likelihood_change(asked)
+    by_id = own.new_zeros(len(subject.report.ids))  # what a planner left out, and its END, are no words: they have 0
+    by_id[list(asked.positions)] = own
     theirs = None
     if reference is not None:
         with suppress(CXRLensError):  # empty, or longer than this decoder reads: the rest is told all the same
@@ -212,7 +215,7 @@ def _compare(
         before=subject.report,
         after=after,
         difference=differences(subject.report.words, after.words),
-        word_changes=as_array(subject.by_word(own)),
+        word_changes=as_array(subject.by_word(by_id)),
         report_change=float(own.sum()),
         reference_change=theirs,
     )
