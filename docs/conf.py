@@ -63,7 +63,7 @@ CONTENTS = {
         "detection",
         "experiments",
     ),
-    "How it works": ("architecture", "training", "scale", "trust", "paper-notes", "dependencies"),
+    "How it works": ("architecture", "training", "scale", "speeds", "trust", "paper-notes", "dependencies"),
 }
 """The pages of `docs/` by what a reader wants. One that is missing here is a warning, and so an error."""
 

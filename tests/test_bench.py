@@ -132,3 +132,10 @@ def test_an_interruption_keeps_the_parts_before(
     with pytest.raises(KeyboardInterrupt):
         speeds.main(["--out", str(tmp_path / "now")])
     assert set(load(tmp_path / "now" / "speeds.json")) == {"fast"}
+
+
+def test_the_page_that_ships_is_the_one_of_its_numbers() -> None:
+    found = load(speeds.KEPT.with_suffix(".json"))
+    assert found.keys() <= speeds.PARTS.keys() and len(found) > 5
+    titles = {name: title for name, (title, _) in speeds.PARTS.items()}
+    assert speeds.KEPT.with_suffix(".md").read_text(encoding="utf-8") == page(found, titles)
