@@ -89,11 +89,11 @@ describe("geometry", () => {
   })
 
   test("panels: as many across as are wide enough on the screen, whatever its pixels", () => {
-    for (const ratio of [1, 1.5, 2]) {
+    for (const density of [1, 1.5, 2]) {
       for (let width = 60; width < 900; width += 7) {
         for (const count of [2, 3, 4, 5, 6, 9]) {
-          const { columns, rows, across } = panelsOf(count, width * ratio, 300, ratio)
-          assert.ok(columns === 1 || across / ratio >= 130, `${count} panels of ${across / ratio} on ${width}`)
+          const { columns, rows, across } = panelsOf(count, width * density, 300, density)
+          assert.ok(columns === 1 || across / density >= 130, `${count} panels of ${across / density} on ${width}`)
           assert.ok(columns * rows >= count && columns * (rows - 1) < count)
         }
       }
