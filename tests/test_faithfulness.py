@@ -254,11 +254,11 @@ def test_the_centre_prior_is_highest_in_the_middle() -> None:
 def test_a_faithful_map_beats_a_reversed_one_on_a_real_pair() -> None:
     """What a map calls important must hurt when it goes, and what it calls least important must not."""
     source = PhantomSource(400, 0)
-    subject = open_subject(BundleLibrary(BUNDLES).load("phantom-dve-m2"), source.image(source.study_ids[7], 128))
+    subject = open_subject(BundleLibrary(BUNDLES).load("phantom-dve-m2"), source.image(source.study_ids[9], 128))
     target = targets.whole_report(subject)
     (found,) = occlusion(subject, target, over="tokens")
     values = token_values(subject, [found])
     assert values is not None
     faithful, reverse = (erasure(subject, target, each).comprehensiveness for each in (values, -values))
-    assert faithful > 0.01  # 0.023 on the machine that this was written on
-    assert faithful > reverse + 0.01
+    assert faithful > 0.04  # 0.104 on the machine that this was written on, and -0.001
+    assert reverse < 0.02

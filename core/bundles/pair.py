@@ -77,7 +77,7 @@ class ReportModel:
 
     def reads(self, image: Pixels) -> FloatImage:
         """An image as this pair reads it, of its side and fitted in its way: (side, side)."""
-        return image(self.image_size, self.fit)
+        return model_image(image(self.image_size, self.fit), self.image_size, self.fit)[0]
 
     @cached_property
     def writes_with(self) -> Hashable | None:

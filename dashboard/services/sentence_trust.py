@@ -91,14 +91,16 @@ def measure(case: Case, reading: Reading) -> None:
     Raises:
         CXRLensError: the bundle is broken, or the films to compare with cannot be read.
     """
-    from core.bundles.pair import encode_batch, to_batch
+    import torch
+
+    from core.bundles.pair import encode_batch
     from core.evaluation.trust_scores import measure as measure_reports
 
     family = of_family(reading.card.family)
     assert family is not None, "only what can be marked is measured"
     with bundles.inference():
         model = bundles.open_model(reading.card)
-        image = to_batch([studies.pixels(case)(model.image_size, model.fit)], model.image_size, model.fit)
+        image = torch.from_numpy(model.reads(studies.pixels(case)))[None, None]
         others = _other_tokens(family.others, family.other_films, bundles.bundle_key(reading.card), reading.card)
         (found,) = measure_reports(model, image, encode_batch(model, image), [reading.report], others)
     _measured().put(_key(case, reading), found)
