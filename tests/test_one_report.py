@@ -198,6 +198,7 @@ def test_all_that_a_model_reads_is_the_model_image(pair: ReportModel, films: Stu
     assert film.shape[0] != film.shape[1]
     subject = open_subject(pair, film)
     assert torch.equal(subject.square, training)
+    np.testing.assert_array_equal(pair.reads(of_image(film)), training[0, 0].numpy())  # as an upload comes
     assert (subject.geometry.height, subject.geometry.width) == film.shape
 
 

@@ -349,9 +349,8 @@ class HierarchicalDecoder(Decoder):
         gates = functional.linear(x, self.writer.weight_ih[:, : 2 * width], self.writer.bias_ih + self.writer.bias_hh)
         sentinel = functional.linear(x, self.sentinel_input.weight[:, : 2 * width])
         let_in, keep, new, let_out = gates.chunk(4, dim=2)
-        return torch.cat([let_in, keep, let_out, sentinel, new], dim=2), torch.stack(
-            stops, dim=1
-        ) >= 0  # sigmoid(0) = 0.5
+        ends = torch.stack(stops, dim=1) >= 0  # sigmoid(0) = 0.5
+        return torch.cat([let_in, keep, let_out, sentinel, new], dim=2), ends
 
     def _reads(self) -> Tensor:
         """From a word and the hidden of the one before to the gates, (2 * width, 5 * width); see `StepWeights`."""
