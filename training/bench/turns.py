@@ -65,16 +65,14 @@ def in_turns(
         same: whether both gave the same; None where they need not.
         clock: by the clock, where several processes work; else by the processor time of this one.
         turns: of each.
-        plain_turns: of the other way, where it takes long; without a warming up then.
+        plain_turns: of the other way, where it takes long: it warms up only to be compared then.
 
     Raises:
         RuntimeError: they do not give the same.
     """
-    first = plain() if same or plain_turns is None else None
-    if same and not same(first, ours()):
+    theirs, mine = plain() if same or plain_turns is None else None, ours()
+    if same and not same(theirs, mine):
         raise RuntimeError(f"{what}: both ways must give the same result.")
-    if not same:
-        ours()
     now = time.perf_counter if clock else time.process_time
     times: tuple[list[float], list[float]] = ([], [])
     wanted = (turns if plain_turns is None else plain_turns, turns)
