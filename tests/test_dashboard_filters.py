@@ -154,7 +154,7 @@ def test_what_was_measured_to_say_most_comes_first(tmp_path: Path, monkeypatch: 
     said = words_on(open_page("filters", pair="CCVE + M2"))
     assert "**Attention of the words** is shown first" in said
     assert "AUC of **0.70 [0.65, 0.75]** over 520 held-out studies" in said
-    assert "- Attention before the first word: 0.47 [0.42, 0.52]. Note of cls-attention." in said
+    assert "- Attention before the first word: AUC 0.47 [0.42, 0.52]. Note of cls-attention." in said
     assert "Note of attention." in said
     assert "an even share, 7.7%" in said
     write_signs(tmp_path, learned=0.52, cls_attention=0.47, attention=0.51, occlusion=0.5)

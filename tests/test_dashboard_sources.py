@@ -179,6 +179,7 @@ def test_example_radiographs_come_with_credit_boxes_and_labels() -> None:
     assert not said(app)
     assert "NIH Clinical Center" in words_on(app)
     assert "There is no radiologist's report, but labels" in words_on(app)
+    assert "\\*" not in words_on(app)  # a mark of Markdown that is shown as it is
     boxed = [name for name in studies.visible_ids("example") if studies.open_study(name, "example").masks]
     assert boxed
     assert "True findings: " in words_on(open_page("read", source="example", study=boxed[0]))

@@ -113,7 +113,7 @@ def _measured(signs: Sequence[filters.Sign]) -> str:
             f"{_lower(filters.SIGNS[best.name])}: AUC {_auc(best)} over {best.studies} held-out studies; 0.5 is chance."
         )
     told += f" {best.note}" if best.note else ""
-    beside = (f"- {filters.SIGNS[each.name]}: {_auc(each)}. {each.note}".rstrip() for each in others)
+    beside = (f"- {filters.SIGNS[each.name]}: AUC {_auc(each)}. {each.note}".rstrip() for each in others)
     return "\n".join((told, "", *beside)) if others else told
 
 

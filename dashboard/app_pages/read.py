@@ -360,7 +360,7 @@ def without_reference(case: Case) -> str:
     if case.labels is None:
         return "There is no radiologist's report to compare with. Marks show what each report claims; none is checked."
     known = ", ".join(findings(case.labels)) or NO_FINDING
-    return f"There is no radiologist's report, but labels: **{known}**. Marks compare with them."
+    return f"There is no radiologist's report, but labels: {known}. Marks compare with them."
 
 
 def write_some(case: Case, waiting: Sequence[Card]) -> None:

@@ -179,11 +179,11 @@ DEEP = """() => {
   read(document.body)
   return texts.filter(Boolean)
 }"""
-_STRANGE = re.compile(rf"\b[a-z-]+-(?:{'|'.join(ENCODERS)})-\w+|\{{'|\['|(?<![\w:/.])/(?:{'|'.join(_TOPS)})/\w+")
+_STRANGE = re.compile(rf"\*\*|\b[a-z-]+-(?:{'|'.join(ENCODERS)})-\w+|\{{'|\['|(?<![\w:/.])/(?:{'|'.join(_TOPS)})/\w+")
 
 
 def strange_to_readers(page: sync_api.Page) -> list[str]:
-    """Texts on a page, but commands, with names of bundles, paths of the server or what Python prints of a value."""
+    """Texts on a page, but commands, with names of bundles, paths of the server, what Python prints, or Markdown."""
     return [text for text in page.evaluate(DEEP) if _STRANGE.search(text)]
 
 
