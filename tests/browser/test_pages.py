@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, expect
 
-from tests.browser.conftest import Server, overhang, strange_to_readers, watch
-from tests.served import serving
+from tests.browser.conftest import Server, overhang, start_server, strange_to_readers, watch
 from training.commands.dashboard import command
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -59,10 +57,8 @@ def test_shows_no_error_and_nothing_sticks_out(context: BrowserContext, server: 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a dashboard with the light theme."""
-    folder = tmp_path_factory.mktemp("light")
-    started = [sys.executable, "dashboard/serve.py", *command(["--theme.base", "light"])]
-    with serving(started, folder, folder / "log") as (port, _):
-        yield f"http://127.0.0.1:{port}"
+    for server in start_server(tmp_path_factory.mktemp("light"), *command(["--theme.base", "light"])):
+        yield server.url
 
 
 @pytest.mark.slow
