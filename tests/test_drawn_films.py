@@ -116,7 +116,7 @@ def test_films_of_a_design_are_a_source(finding: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "walls", "domes"),
-    [("00000227_000", (0.23, 0.81), (0.79, 0.82)), ("00000259_000", (0.18, 0.90), (0.66, 0.69))],
+    [("00000262_000", (0.17, 0.83), (0.60, 0.66)), ("00000319_000", (0.15, 0.92), (0.65, 0.70))],
 )
 def test_the_lungs_are_found_where_they_are(name: str, walls: tuple[float, float], domes: tuple[float, float]) -> None:
     """Walls at half height and tops of the diaphragm, as a person reads them off the film."""

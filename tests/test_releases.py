@@ -11,6 +11,7 @@ import pytest
 
 from core.observations import LabelState
 from core.studies.columns import release_columns, releases
+from core.studies.index import draw_split
 from core.studies.indexed import IndexedSource
 from core.studies.sources import open_source
 from core.studies.table import index_table
@@ -253,6 +254,8 @@ def test_example_radiographs_come_along(tmp_path: Path, monkeypatch: pytest.Monk
     source = open_source("example")
     assert (source.key, len(source.ids("test")), source.splits()) == ("example", 16, ("test",))
     assert not source.synthetic and "NIH Clinical Center" in source.credit
+    # The Open-i models learned labels of this release's training split, drawn with the command's own seed.
+    assert {draw_split(source.study(each).subject_id or "", 0) for each in source.ids("test")} == {"test"}
     boxed = [each for each in source.ids("test") if source.masks(each, (64, 64))]
     assert len(boxed) == 11
     for study_id in boxed:
