@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
+from tests.conftest import BUNDLES
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"cxr_lens", "core", "training", "dashboard"}
 MAY_IMPORT = {
@@ -121,6 +124,28 @@ def test_a_wrong_import_would_be_seen(tmp_path: Path) -> None:
 def test_cheap_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["phantom-fve-m2", "phantom-ccve-cnn_rnn_rnn"])
+def test_a_report_is_written_without_what_takes_long_to_import(name: str) -> None:
+    needs.BUNDLES.unless(BUNDLES.is_dir())
+    film = next((ROOT / "assets" / "examples" / "images").glob("*.jpg"))
+    code = f"""
+import contextlib, io, sys
+from training.cli import main
+sys.argv = ["cxr-lens", "report", {str(film)!r}, "--bundle", {name!r}]
+said = io.StringIO()
+with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+    main()
+assert {name!r} in said.getvalue(), said.getvalue()
+loaded = {{"torch._dynamo", "pandas", "sklearn", "scipy"}} & set(sys.modules)
+import torch, torchvision
+assert float(torchvision.ops.roi_align(torch.ones(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 4, 4]]), 1)) == 1
+assert torch._dynamo.__file__ and not torch.compiler.is_compiling()  # the compiler is there for whoever asks for it
+sys.exit(" ".join(loaded) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-300:]
 
 
 def test_dashboard_files_do_not_shadow_the_standard_library() -> None:

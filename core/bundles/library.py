@@ -48,6 +48,7 @@ from core.cache import BoundedCache
 from core.devices import BY_TORCH, Precision, check_precision, open_device
 from core.files import is_unfinished, remove_forgotten, sha256_of, whole_folder
 from core.observations import CLUSTERS
+from core.packages import without_compiler
 from core.paths import how_to_restore
 from core.registry import lookup
 from core.types import CXRLensError
@@ -401,7 +402,7 @@ def _filled(build: Callable[[], Any], weights: Mapping[str, Tensor], prefix: str
     import torch
 
     found = {key.removeprefix(prefix): value.shape for key, value in weights.items() if not key.endswith(SCALE)}
-    with torch.device("meta"):
+    with torch.device("meta"), without_compiler():
         try:
             shapes = {key: value.shape for key, value in build().state_dict().items()}
         except (NotImplementedError, RuntimeError):  # what computes when it is built cannot be built without memory

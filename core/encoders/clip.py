@@ -11,10 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import open_clip
 import torch
-from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
-from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,8 +19,13 @@ from torch.nn import functional
 from core.cache import BoundedCache
 from core.encoders.base import Encoder
 from core.encoders.pretrained import timm_backbone
-from core.packages import WeightsError, module, package_file
+from core.packages import WeightsError, module, package_file, without_compiler
 from core.text import END, PAD, Vocabulary
+
+with without_compiler():
+    import open_clip
+    from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
+    from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer
 
 CONTEXT_LENGTH = 77  # src: CLIP
 HEAD_WIDTH = 64  # src: CLIP, channels of one head of the attention pool

