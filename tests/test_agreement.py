@@ -40,7 +40,7 @@ def test_agreement_counts_who_says_a_finding_and_who_does_not() -> None:
     texts = [EFFUSION] * 3 + [NORMAL]
     told = agreement.in_words([reading(text) for text in texts], None)
     assert told == "**3 of 4** say **Pleural Effusion**, 1 does not."
-    assert agreement.votes([reading(text) for text in texts]) == {"Pleural Effusion": 3}
+    assert agreement.votes([reading(text) for text in texts]) == {"Pleural Effusion": 3, "No Finding": 1}
     assert agreement.in_words([reading(EFFUSION)] * 2, None) == "All 2 say **Pleural Effusion**."
     assert agreement.in_words([reading(EFFUSION)], None) == ""
 
@@ -62,10 +62,10 @@ def test_the_best_measured_comes_first_and_what_was_not_measured_last(monkeypatc
 
 
 def test_the_table_has_a_column_of_votes() -> None:
-    rows = [{"observation": "Pleural Effusion"}, {"observation": "Edema"}]
+    rows = [{"observation": "Pleural Effusion"}, {"observation": "Edema"}, {"observation": "No Finding"}]
     table = {"rows": rows, "columns": [{"name": "DVE"}, {"name": "DVE"}], "compared": False}
     found = agreement.with_votes(table, [reading(EFFUSION), reading(NORMAL)])
-    assert [row["votes"] for row in found["rows"]] == ["1 of 2", "0 of 2"]
+    assert [row["votes"] for row in found["rows"]] == ["1 of 2", "0 of 2", "1 of 2"]
     assert all(len(column["about"]) > 20 and len(column["group_about"]) > 20 for column in found["columns"])
 
 

@@ -32,11 +32,11 @@ def measured_in_words(family: str, name: str) -> str:
 
 
 def votes(readings: Sequence[Reading | OutsideReading]) -> dict[str, int]:
-    """How many reports say each finding, as present or uncertain; findings that none says are left out."""
+    """How many reports say each observation, as present or uncertain; those that none says are left out."""
     found: dict[str, int] = {}
     for reading in readings:
         for name, state in reading.labels.states.items():
-            if state in (LabelState.POSITIVE, LabelState.UNCERTAIN) and name != NO_FINDING:
+            if state in ASSERTED:
                 found[name] = found.get(name, 0) + 1
     return found
 
@@ -50,7 +50,7 @@ def in_words(readings: Sequence[Reading | OutsideReading], reference: Mapping[st
     count = len(readings)
     if count < 2:
         return ""
-    said = votes(readings)
+    said = {name: number for name, number in votes(readings).items() if name != NO_FINDING}
     parts = [
         f"all {count} say **{name}**"
         if number == count
