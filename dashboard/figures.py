@@ -292,7 +292,9 @@ def detection_curves(rises: Sequence[Rise], *, here: float | None, height: int) 
         )
     figure.add_hline(y=0.5, line={"dash": "dot", "width": 1, "color": "#8a8f98"})
     if here is not None:
-        figure.add_vline(x=here, line={"dash": "dash", "width": 1, "color": _HERE}, annotation_text="this film")
+        side = "top left" if here > 0.5 else "top right"  # of the line, so that the words stay within the frame
+        line = {"dash": "dash", "width": 1, "color": _HERE}
+        figure.add_vline(x=here, line=line, annotation_text="this film", annotation_position=side)
     axis = {"fixedrange": True, "gridcolor": "#29313a"}
     figure.update_layout(
         height=height,

@@ -249,7 +249,7 @@ def test_two_pairs_are_said_to_differ_where_they_do(folder: Path) -> None:
     put(folder / "a", results(), REPORTS)
     test = open_page("results", view="Two models", first="CVE + M2", second="DVE + Transformer")
     assert "CVE + M2 has fewer errors than DVE + Transformer in 2 studies" in words_on(test)
-    assert "DVE + Transformer has fewer errors than CVE + M2 in 1 studies" in words_on(test)
+    assert "DVE + Transformer has fewer errors than CVE + M2 in 1 study" in words_on(test)
     assert "METEOR" not in test.dataframe[0].value["Score"].tolist()
 
 

@@ -100,7 +100,7 @@ def test_json_lines_are_known_by_what_they_hold_and_bytes_that_are_no_utf8_are_t
     (here / "latin.csv").write_bytes("id,report\ns1,Zürich.\ns2,Clear.\n".encode("latin-1"))
     found = read_report_file(here / "latin.csv")
     assert [row.text for row in found.rows] == ["Z\N{REPLACEMENT CHARACTER}rich.", "Clear."]
-    assert "1 reports of latin.csv have signs that are not UTF-8" in found.problems[0]
+    assert "1 report of latin.csv has signs that are not UTF-8" in found.problems[0]
 
 
 def test_no_text_is_never_the_word_none(here: Path) -> None:
@@ -265,7 +265,7 @@ def test_reports_of_images_find_their_study_and_the_image_that_models_read_wins(
 
 def test_systems_are_kept_listed_and_removed_and_only_their_owner_reads_them(here: Path) -> None:
     write_csv(here / "a.csv", ("id", "report"), [["s1", CLEAR]])
-    assert "Mine: 1 reports in 'report', by 'id'" in run("systems", "add", "Mine", "a.csv", "--group", "Ours")
+    assert "Mine: 1 report in 'report', by 'id'" in run("systems", "add", "Mine", "a.csv", "--group", "Ours")
     run("systems", "add", "Prog", "--command", program(here))
     folder = added.home() / "Mine"
     assert stat.S_IMODE(added.home().stat().st_mode) & 0o077 == 0

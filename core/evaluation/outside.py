@@ -16,9 +16,10 @@ import numpy as np
 from core.evaluation.resampling import Comparison, FloatArray, Interval, StudyStatistics, compare, intervals
 from core.registry import did_you_mean
 from core.studies.records import csv_header
-from core.systems.matching import counted, id_variants
+from core.systems.matching import id_variants
 from core.tables import read_rows, says_nothing
 from core.types import CXRLensError
+from core.wording import counted
 
 STUDY, SYSTEM = ("study", "study_id"), ("system", "model")
 """Names of the columns that say of which report a row is."""

@@ -59,6 +59,7 @@ from core.studies.sources import open_source
 from core.systems.added import system
 from core.systems.system import System
 from core.types import CXRLensError, Split, Study
+from core.wording import counted
 
 if TYPE_CHECKING:
     from core.bundles.pair import ReportModel
@@ -293,7 +294,9 @@ def _score(
     places = [place for place, study in enumerate(studies) if study.findings.strip()]
     referenced = bool(places)
     if referenced and len(places) < len(studies):
-        told.append(f"{len(studies) - len(places)} studies have no findings in their report; they are left out.")
+        told.append(
+            f"{counted(len(studies) - len(places), 'study has', 'studies have')} no findings in the report: left out."
+        )
     places = places or list(range(len(studies)))
     studies = [studies[place] for place in places]
     _write_facts(asked.folder / "studies.jsonl", source, studies)

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from core.studies.source import Source
 from core.systems.report_files import ReportRow
+from core.wording import counted
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".dcm", ".dicom", ".gz", ".tif", ".tiff")
 _STUDY = re.compile(r"(?:^|[/_])s(\d+)$")  # MIMIC-CXR's folders: p10/p10000032/s50414267
@@ -152,11 +153,6 @@ def id_variants(ids: Sequence[str]) -> Iterator[str]:
         elif number := _STUDY.search(last):
             yield f"s{number[1]}"
             yield number[1]
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """A number with its noun, "1 study" or "2 studies"."""
-    return f"{number:,} {one if number == 1 else many}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from core.registry import did_you_mean
 from core.studies.records import csv_header
 from core.tables import is_broken, plain_id, read_rows, says_nothing
 from core.types import CXRLensError
+from core.wording import counted
 
 LONGEST = 100_000  # ours: characters; no report is so long, a file read wrongly has such cells
 IDS = ("study_id", "study", "studyid", "dicom_id", "image_id", "id", "case_id", "uid", "image_path", "image", "path")
@@ -140,7 +141,8 @@ def _from_table(path: Path, id_column: str, text_column: str) -> ReportFile:
         found.append(ReportRow(named, cleaned))
     if broken:
         problems.append(
-            f"{broken:,} reports of {path.name} have signs that are not UTF-8, read as �. Save it as UTF-8."
+            f"{counted(broken, 'report', 'reports')} of {path.name} {'has' if broken == 1 else 'have'} signs that "
+            "are not UTF-8, read as �. Save it as UTF-8."
         )
     return _whole(found, id_column, text_column, problems, path.name)
 

@@ -15,6 +15,7 @@ from core.registry import DECODERS, ENCODERS, table_order
 from core.systems.system import Ability, System
 from core.types import CXRLensError
 from core.views import view_in_words
+from core.wording import counted
 from dashboard import session
 from dashboard.components import picker
 from dashboard.components.asked import tell_unknown
@@ -190,7 +191,7 @@ def choose_pairs(families: Sequence[str]) -> list[Card]:
                     on_click=session.choose_one_decoder,
                     help="Reports that differ only in how the image is encoded.",
                 )
-        st.caption(f"{len(shown)} of {len(there)} models", width="content")
+        st.caption(f"{len(shown)} of {counted(len(there), 'model', 'models')}", width="content")
     return shown + others
 
 
@@ -349,7 +350,11 @@ def show_warnings(readings: Sequence[Reading]) -> None:
         for warning in reading.report.warnings[:1]:  # what was measured follows, on the model's own card
             said.setdefault(warning, []).append(bundles.title_of(reading.card))
     for warning, who in said.items():
-        by = "" if len(who) == len(readings) else f" ({len(who)} of {len(readings)} models: {', '.join(who)})"
+        by = (
+            ""
+            if len(who) == len(readings)
+            else f" ({len(who)} of {counted(len(readings), 'model', 'models')}: {', '.join(who)})"
+        )
         st.warning(plain_message(warning + by), icon=":material/warning:")
 
 

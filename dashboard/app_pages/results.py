@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from core.wording import counted
 from dashboard.components.asked import tell_unknown
 from dashboard.components.own_evaluation import offer_evaluation
 from dashboard.components.source_choice import choose_source
@@ -76,7 +77,9 @@ if not found:
 results = found[name]
 told = f"Evaluated on **{plain(evaluations.source_title(results))}**"
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.markdown(f"{told}: {results.data[1]:,} studies." if results.data[1] else f"{told}.", width="content")
+    st.markdown(
+        f"{told}: {counted(results.data[1], 'study', 'studies')}." if results.data[1] else f"{told}.", width="content"
+    )
     offer_export(results)
 if strange := evaluations.strange_bundles(results):
     st.warning(plain_message(strange), icon=":material/warning:")

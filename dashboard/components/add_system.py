@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from core.types import CXRLensError
+from core.wording import counted
 from dashboard.plain import plain_message
 from dashboard.services import systems
 
@@ -57,7 +58,9 @@ def _add(name: str, file_name: str, content: bytes, id_column: str, text_column:
     """Callback: add it, and say on the next run what was found, or what is wrong."""
     try:
         system, found = systems.add_upload(name, file_name, content, id_column, text_column)
-        told = [f"{name} is added: {len(found.rows):,} reports, in the column '{found.text_column}'."]
+        told = [
+            f"{name} is added: {counted(len(found.rows), 'report', 'reports')}, in the column '{found.text_column}'."
+        ]
         told += found.problems[:3]
         if source_name is not None:
             told += systems.reports_of(system, source_name).told

@@ -48,7 +48,10 @@ def offer_map(encoder: str, source_name: str) -> None:
     many = embeddings.how_many(source_name)
     some = min(many, embeddings.MOST)
     if some < FEWEST:
-        st.info(f"{plain(title)}: a map needs at least {FEWEST} studies; there are {many}.", icon=":material/info:")
+        st.info(
+            f"{plain(title)}: a map needs at least {FEWEST} studies; here {'is' if many == 1 else 'are'} {many}.",
+            icon=":material/info:",
+        )
         return
     what = f"these {many:,} studies" if some == many else f"{some:,} of {many:,} studies, drawn at random"
     split = f" --split {work.split}" if work.split else ""

@@ -8,6 +8,7 @@ import streamlit as st
 
 from core.observations import OBSERVATIONS, LabelState
 from core.types import CXRLensError
+from core.wording import counted
 from dashboard import figures, session
 from dashboard.components.asked import tell_unknown
 from dashboard.components.embedding_job import offer_map, show_left_out
@@ -89,8 +90,9 @@ def draw_map(case: Case, *, height: int) -> None:
     figure.update_layout(dragmode="pan")
     st.plotly_chart(figure, key="map", config={"displaylogo": False, "scrollZoom": True})
     st.caption(
-        f"{len(rows):,} studies of {plain(source.title)} as {embeddings.title_of(encoder)} sees them (first two "
-        "principal components). Dots that lie close look alike to this encoder; that need not mean the same findings."
+        f"{counted(len(rows), 'study', 'studies')} of {plain(source.title)} as {embeddings.title_of(encoder)} sees "
+        "them (first two principal components). Dots that lie close look alike to this encoder; that need not mean the "
+        "same findings."
     )
     show_left_out(encoder, name)
     if unlike := embeddings.unlike(case, name):

@@ -9,6 +9,7 @@ from core.labels.compare import Outcome
 from core.observations import OBSERVATIONS
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
+from core.wording import counted
 from dashboard.components.score_table import export
 from dashboard.plain import code, plain, plain_message
 from dashboard.results.parts import by_f1, cases_link, pick, pick_pair, score_table, show_studies
@@ -90,7 +91,7 @@ def show_observations(results: ResultSet) -> None:
     counts = {each: len(found.where(pair, observation, each)) for each in Outcome}
     study_ids = set(found.where(pair, observation, Outcome(outcome)))
     indices = [index for index, study_id in enumerate(found.study_ids) if study_id in study_ids]
-    st.markdown(f"**{observation}, {outcome} by {plain(titles[pair])}: {len(indices)} studies**")
+    st.markdown(f"**{observation}, {outcome} by {plain(titles[pair])}: {counted(len(indices), 'study', 'studies')}**")
     st.caption(" · ".join(f"{name.value} {count}" for name, count in counts.items()))
     if indices:
         cases_link("All of them on the Cases page", results, [pair], observation=observation, outcome=outcome)

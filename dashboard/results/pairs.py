@@ -14,6 +14,7 @@ from core.evaluation.results import NEAREST
 from core.paper.tables import paper_numbers
 from core.registry import DECODERS, ENCODERS
 from core.types import CXRLensError
+from core.wording import counted
 from dashboard import figures, settings
 from dashboard.components.score_table import export
 from dashboard.plain import code, plain, plain_message
@@ -129,8 +130,10 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
     if baselines:
         strongest = max(baselines, key=lambda each: float(each[score]))
         below = [row["Model"] for row in rows if row["Ours"] <= strongest[score]]
+        who = "no model has" if len(below) == len(rows) else plain(", ".join(below))
+        verb = "" if len(below) == len(rows) else " has no" if len(below) == 1 else " have no"
         told += f" The highest baseline, *{plain(strongest['name'])}*, has {strongest[score]:.3f}" + (
-            f"; {plain(', '.join(below))} {'has' if len(below) == 1 else 'have'} no more." if below else "."
+            f"; {who}{verb} more." if below else "."
         )
     st.markdown(f"{told} {_claim(results, score)}")
     frequent = results.content.get("frequent", ())
@@ -195,7 +198,7 @@ def _show_studies(results: ResultSet) -> None:
     errors = found.errors[name]
     indices = [int(index) for index in np.argsort(-errors, kind="stable") if errors[index]]
     st.markdown(f"**Where {plain(results.titles[name])} makes most errors**")
-    notes = [f"{errors[index]} errors" for index in indices]
+    notes = [counted(int(errors[index]), "error", "errors") for index in indices]
     show_studies(results, found, indices, notes, [name], "No report has an error.")
 
 

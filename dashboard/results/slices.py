@@ -8,6 +8,7 @@ import streamlit as st
 
 from core.evaluation.metrics import METRICS, titles
 from core.observations import OBSERVATIONS
+from core.wording import counted
 from dashboard import figures
 from dashboard.components.score_table import export
 from dashboard.results.parts import by_f1, cases_link, pick, pick_pair, score_table, show_studies
@@ -54,7 +55,8 @@ def show_slices(results: ResultSet) -> None:
     )
     drawn = [(name, each) for name, (_, each) in zip(names, parts, strict=True)][:MOST_DRAWN]
     st.markdown(
-        f"Worst for {results.titles[pair]}: **{names[0]}** ({parts[0][1].score:.3f}, {parts[0][1].count} studies); "
+        f"Worst for {results.titles[pair]}: **{names[0]}** ({parts[0][1].score:.3f}, "
+        f"{counted(parts[0][1].count, 'study', 'studies')}); "
         f"all {len(found.study_ids)} studies: **{whole:.3f}**."
     )
     labels = [name for name, _ in drawn]
@@ -103,7 +105,7 @@ def show_slices(results: ResultSet) -> None:
     errors = found.errors[pair]
     indices = [int(index) for index in np.flatnonzero(ways[way][group]) if errors[index]]
     indices.sort(key=lambda index: -errors[index])
-    notes = [f"{errors[index]} errors" for index in indices]
+    notes = [counted(int(errors[index]), "error", "errors") for index in indices]
     show_studies(results, found, indices, notes, [pair], "No report of these studies has an error.")
 
 

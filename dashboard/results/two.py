@@ -11,6 +11,7 @@ import streamlit as st
 
 from core.evaluation.metrics import FREQUENT, METRICS, titles
 from core.evaluation.resampling import Comparison, holm
+from core.wording import counted
 from dashboard import figures
 from dashboard.components.score_table import export
 from dashboard.results.parts import by_f1, cases_link, pick_pair, score_table, show_studies
@@ -86,9 +87,13 @@ def show_two(results: ResultSet) -> None:
         order = np.argsort(-sign * gap, kind="stable")
         indices = [int(index) for index in order if sign * gap[index] > 0]
         st.markdown(
-            f"**{results.titles[better]} has fewer errors than {results.titles[worse]} in {len(indices)} studies**"
+            f"**{results.titles[better]} has fewer errors than {results.titles[worse]} in "
+            f"{counted(len(indices), 'study', 'studies')}**"
         )
-        notes = [f"{found.errors[better][index]} against {found.errors[worse][index]} errors" for index in indices]
+        notes = [
+            f"{found.errors[better][index]} against {counted(int(found.errors[worse][index]), 'error', 'errors')}"
+            for index in indices
+        ]
         empty = "There is no such study."
         show_studies(results, found, indices, notes, [first, second], empty, key=f"fewer_errors_{better}")
 

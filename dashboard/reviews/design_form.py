@@ -17,6 +17,7 @@ from core.reviews.size import size_in_words, usual_seconds
 from core.reviews.store import Actor, create_session, list_users, set_role
 from core.systems.system import System
 from core.types import CXRLensError
+from core.wording import counted
 from dashboard import access, session
 from dashboard.components.add_system import offer_upload
 from dashboard.plain import plain, plain_message
@@ -143,7 +144,10 @@ def _ask(who: Actor) -> tuple[Design | None, int, str]:
                 help="Separated by spaces, commas or lines. Those chosen on the Embeddings page are filled in.",
             )
             ids = tuple(dict.fromkeys(re.split(r"[\s,;]+", text.strip()))) if text.strip() else ()
-            st.caption(f"{len(ids)} studies listed. Studies that you lasso on the Embeddings page are filled in here.")
+            st.caption(
+                f"{counted(len(ids), 'study', 'studies')} listed. Studies that you lasso on the Embeddings page are "
+                "filled in here."
+            )
             _fault(st.container(), not ids, "List one study at least, or choose them in another way.")
         elif how == "disagreement":
             pool_size = st.number_input(
@@ -285,7 +289,9 @@ def _make(who: Actor, design: Design, pool_size: int) -> None:
 
 
 def _step(done: int, total: int) -> str:
-    return f"Reports of {done} of {total} studies. Leaving this page stops it, and makes no session."
+    return (
+        f"Reports of {done} of {counted(total, 'study', 'studies')}. Leaving this page stops it, and makes no session."
+    )
 
 
 def _show_preview(design: Design, study: Any, image: Any, reports: list[tuple[str, str]]) -> None:

@@ -25,6 +25,7 @@ from core.reviews.rubrics import SUPPORT, answer_in_words, question_in_words
 from core.reviews.store import Actor, unblind
 from core.reviews.verification import check_session
 from core.types import CXRLensError
+from core.wording import counted
 from dashboard import access
 from dashboard.plain import plain_message
 from dashboard.reviews import figures, pool
@@ -237,7 +238,8 @@ def _show_settled(results: Results, analysis: Analysis) -> None:
         return
     st.header("Disagreements")
     st.markdown(
-        f"{analysis.disputed} questions were answered differently; {analysis.settled} were settled by a third reader."
+        f"{counted(analysis.disputed, 'question was', 'questions were')} answered differently; "
+        f"{counted(analysis.settled, 'was', 'were')} settled by a third reader."
     )
     table = settle(results)
     with st.expander("The questions"):

@@ -28,6 +28,7 @@ from core.reviews.store import (
     unblind,
 )
 from core.types import CXRLensError
+from core.wording import counted
 from dashboard import access
 from dashboard.plain import plain, plain_message
 from dashboard.reviews import people
@@ -68,7 +69,7 @@ def show_waiting(who: Actor) -> None:
     if closed and who.role == "reader":
         st.header("Closed")
         for info in closed:
-            with st.expander(f"{plain(info.title)} · {info.done} of {info.screens} screens"):
+            with st.expander(f"{plain(info.title)} · {info.done} of {counted(info.screens, 'screen', 'screens')}"):
                 try:
                     names = unblind(access.database(), who, info.id).get(who.name, {})
                 except ReviewError as error:
@@ -91,7 +92,7 @@ def _show_task(who: Actor, info: SessionInfo) -> None:
         with left:
             st.markdown(f"**{plain(info.title)}**")
             st.caption("Other readers disagreed: decide who is right." if settling else plain(info.question))
-            st.progress(info.done / max(info.screens, 1), f"{info.done} of {info.screens} cases")
+            st.progress(info.done / max(info.screens, 1), f"{info.done} of {counted(info.screens, 'case', 'cases')}")
         verb = "Read again" if screen_id is None else "Go on" if info.done else "Settle" if settling else "Begin"
         with right:
             st.button(
@@ -234,7 +235,7 @@ def _show_design(progress: SessionProgress) -> None:
         "From": design.source or "a file of cases",
         "Models": ", ".join(design.models) or "all there are",
         "Random seed": design.seed,
-        "Hidden repeats": f"{design.repeats}, after at least {design.washout} other cases"
+        "Hidden repeats": f"{design.repeats}, after at least {counted(design.washout, 'other case', 'other cases')}"
         if design.repeats
         else "none",
         "Time limit": f"{design.minutes} min" if design.minutes else "none",
@@ -262,7 +263,7 @@ def _offer_adjudication(who: Actor, progress: SessionProgress) -> None:
             except CXRLensError as error:
                 st.error(plain_message(error), icon=":material/error:")
             else:
-                st.session_state[NOTE] = f"{plain(reader)} has {added} screens to settle."
+                st.session_state[NOTE] = f"{plain(reader)} has {counted(added, 'screen', 'screens')} to settle."
                 st.rerun()
 
 
@@ -275,7 +276,8 @@ def _offer_closing(who: Actor, progress: SessionProgress) -> None:
         )
         left = sum(each.screens - each.done - each.skipped for each in progress.readers)
         sure = st.checkbox(
-            f"Close it, with {left} cases unread" if left else "Close it; all cases are read", key="close-sure"
+            f"Close it, with {counted(left, 'case', 'cases')} unread" if left else "Close it; all cases are read",
+            key="close-sure",
         )
         if st.button("Close and unblind", icon=":material/lock:", disabled=not sure, key="close"):
             seal = close_session(access.database(), who, progress.id)
@@ -339,7 +341,10 @@ def show_keeping(who: Actor) -> None:
             except CXRLensError as error:
                 st.error(plain_message(error), icon=":material/error:")
             else:
-                st.success(f"Checked: {checked.sessions} sessions, {checked.marks} marks, {checked.events} events.")
+                st.success(
+                    f"Checked: {counted(checked.sessions, 'session', 'sessions')}, "
+                    f"{counted(checked.marks, 'mark', 'marks')}, {counted(checked.events, 'event', 'events')}."
+                )
         if st.session_state.get(_BACKUP):
             st.download_button("Download the backup", st.session_state[_BACKUP], "reviews.jsonl.gz", key="backup-file")
 

@@ -29,6 +29,7 @@ from core.projection.job import cache_folder
 from core.registry import DECODERS, ENCODERS, pair_title, table_order
 from core.studies.source import Source
 from core.types import CXRLensError
+from core.wording import counted
 from dashboard import settings
 from dashboard.services import bundles, sources, systems
 
@@ -230,8 +231,8 @@ def told_of(results: ResultSet, found: Evaluation) -> list[str]:
     if found.left_out:
         all_studies = found.left_out + len(found.study_ids)
         told.append(
-            f"{found.left_out} of the {all_studies} studies in these reports are not among {source_title(results)}: "
-            "they are left out."
+            f"{found.left_out} of the {counted(all_studies, 'study', 'studies')} in these reports "
+            f"{'is' if found.left_out == 1 else 'are'} not among {source_title(results)}, and left out."
         )
     return told
 

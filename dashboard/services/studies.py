@@ -19,6 +19,7 @@ from core.studies.model_image import Pixels, grey_levels, of_image
 from core.studies.source import ByStudy, Source, StudyImage
 from core.types import PAD, SPLITS, CXRLensError, FloatImage, Mask, Split, Study
 from core.views import lateral_note
+from core.wording import counted
 from dashboard import access
 from dashboard.roles import AccessError
 from dashboard.services import bundles, sources
@@ -96,7 +97,11 @@ def about(source_name: str) -> list[str]:
     source = sources.source(source_name)
     sizes = _sizes(sources.content_key(source), source) if source.listed else {}
     splits = ", ".join(f"{count:,} {split}" for split, count in sizes.items() if count)
-    total = f"{sum(sizes.values()):,} studies ({splits})" if source.listed else "studies that its server is asked for"
+    total = (
+        f"{counted(sum(sizes.values()), 'study', 'studies')} ({splits})"
+        if source.listed
+        else "studies that its server is asked for"
+    )
     known = ["reports" if source.has_reports else "labels" if source.has_labels else "images only"]
     known += [source.truth] if source.truth else []
     return [total, ", ".join(known), *([source.credit] if source.credit else [])]

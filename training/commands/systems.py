@@ -9,6 +9,7 @@ import typer
 
 from core.paths import BUNDLES
 from core.types import CXRLensError
+from core.wording import counted
 from training.console import note, print_result, print_text, progress_bar, warn
 from training.options import AsJson, BeamSize, BundleNames, Bundles, ReplaceSystem, SystemTitle
 
@@ -71,7 +72,9 @@ def add(
         replace=replace,
         others=taken,
     )
-    print_text(f"{name}: {len(found.rows):,} reports in '{found.text_column}', by '{found.id_column}'")
+    print_text(
+        f"{name}: {counted(len(found.rows), 'report', 'reports')} in '{found.text_column}', by '{found.id_column}'"
+    )
     for problem in found.problems[:_SHOWN]:
         warn(f"note: {problem}")
     if len(found.problems) > _SHOWN:

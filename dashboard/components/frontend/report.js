@@ -300,7 +300,7 @@ class Reports {
   }
 
   fold(count) {
-    const text = this.unfolded ? "Show the best report only" : `Show the other ${count - 1} reports`
+    const text = this.unfolded ? "Show the best report only" : count === 2 ? "Show the other report" : `Show the other ${count - 1} reports`
     return make("button", { type: "button", className: "fold", text, "aria-expanded": String(Boolean(this.unfolded)) })
   }
 

@@ -22,14 +22,16 @@ function help({ kind: of, data, editor }) {
 
 function instructions({ data }) {
   const minutes = Math.round(data.seconds_left / 60)
-  const limit = data.seconds_left === null ? "" : ` You have ${minutes} minutes of reading time; it runs only while you read.`
+  const left = minutes === 1 ? "1 minute" : `${minutes} minutes`
+  const cases = data.places.length - (data.practice ?? 0)
+  const limit = data.seconds_left === null ? "" : ` You have ${left} of reading time; it runs only while you read.`
   return [
     make("h2", { text: data.title }),
     make("p", { className: "instructions", text: data.instructions || "There are no special instructions." }),
     make("p", { text: data.question }),
     make("p", {
       text: `${data.sitting && `${data.sitting}: `}${data.practice ? `First ${data.practice} for practice: you are told what was expected. Then ` : ""}` +
-        `${data.places.length - (data.practice ?? 0)} cases.${limit} Every mark is saved at once; you can stop at any time and go on later, ` +
+        `${cases === 1 ? "1 case" : `${cases} cases`}.${limit} Every mark is saved at once; you can stop at any time and go on later, ` +
         "on another machine too. Press ? for the keys.",
     }),
   ]
