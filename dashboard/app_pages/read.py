@@ -26,7 +26,7 @@ from dashboard.components.tiles import tiles
 from dashboard.components.viewer import Overlay, Panel, heat_maps, viewer
 from dashboard.plain import plain, plain_message
 from dashboard.read import agreement
-from dashboard.read.layout import ANSWER, FACTS, lay_out
+from dashboard.read.layout import ANSWER, FACTS, INTRODUCTION, lay_out
 from dashboard.read.marks import Marked, mark, measure_some
 from dashboard.read.others import (
     OutsideReading,
@@ -427,10 +427,11 @@ def show_map(case: Case) -> None:
 
 
 lay_out()
-st.caption(
-    f"CXR Lens writes draft reports of chest X-rays with {bundles.how_many() or 'several'} models, and shows how they "
-    "differ from the radiologist's and what stands behind each word. Choose what to read:"
-)
+with st.container(key=INTRODUCTION):
+    st.caption(
+        f"CXR Lens writes draft reports of chest X-rays with {bundles.how_many() or 'several'} models, and shows how "
+        "they differ from the radiologist's and what stands behind each word. Choose what to read:"
+    )
 case = picker.choose_case()
 for name, message in bundles.problems().items():
     st.error(f"**{plain(name)}**: {plain_message(message)}", icon=":material/error:")

@@ -20,7 +20,7 @@ from dashboard.components.trust import verdict
 from dashboard.components.viewer import Panel
 from dashboard.plain import plain, plain_message
 from dashboard.read.filter_words import strongest
-from dashboard.read.layout import BESIDE
+from dashboard.read.layout import BESIDE, METHOD, TITLE
 from dashboard.services import bundles, explanations, filters, systems, turns
 from dashboard.services.explanations import Box, Choice, Question
 from dashboard.services.studies import Case
@@ -158,7 +158,7 @@ def _quick_answer(
 
 def show_title(words: str, title: str) -> None:
     """What is asked about and of whom, with a way to close it."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=TITLE):
         st.markdown(f"Where **{plain(words)}** comes from · {plain(title)}", width="stretch")
         st.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
 
@@ -178,7 +178,7 @@ def choose_how(titles: Mapping[str, str], about: str | None = None) -> str:
 
 def _choose_method(options: Mapping[str, Choice]) -> tuple[str, str | None]:
     """Controls of an answer: the method's key, and what stands beside it."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key=METHOD):
         how = choose_how({option.title: key for key, option in options.items()}, WAYS)
         compare = st.segmented_control(
             "Side by side", [METHODS, MODELS], key=session.COMPARE, bind="query-params", width="content"

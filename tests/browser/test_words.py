@@ -146,8 +146,17 @@ IN_SIGHT = """() => {
     const { top, bottom } = deep(query).getBoundingClientRect()
     return [Math.round(top), Math.round(bottom)]
   }
+  const cut = (element) => {
+    const { top, bottom } = element.getBoundingClientRect()
+    for (let each = element; each; each = each.parentElement ?? each.getRootNode().host) {
+      const edge = each.getBoundingClientRect()
+      if (getComputedStyle(each).overflowY !== "visible" && (bottom > edge.bottom + 1 || top < edge.top - 1)) return true
+    }
+    return false
+  }
   return {
-    title: box(".st-key-answer strong"), answer: box(".st-key-answer"), map: box(".stage > canvas"),
+    title: box(".st-key-answer strong"), answer: box(".st-key-answer"),
+    map: cut(deep(".stage > canvas")) ? [-1, -1] : box(".stage > canvas"),
     word: box(".word.asked"), notice: document.querySelector("[role=note]").getBoundingClientRect().top,
   }
 }"""
@@ -181,6 +190,19 @@ def test_title_verdict_and_map_stand_in_sight_of_the_word(
     page.wait_for_timeout(500)
     assert out_of_sight(page) == []
     assert overhang(page) <= 0
+    watched.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_the_whole_film_is_in_sight_under_a_long_answer(
+    context: BrowserContext, few: Server, width: int, height: int
+) -> None:
+    watched = watch(context, few.url, width, height)
+    watched.page.goto(f"{few.url}/?asked={CCVE}&word=1")
+    expect(watched.page.locator(".cxr-bars img")).to_have_count(13, timeout=120_000)
+    watched.settle()
+    watched.page.wait_for_timeout(500)
+    assert out_of_sight(watched.page) == []
     watched.close()
 
 
