@@ -150,7 +150,8 @@ IN_SIGHT = """() => {
     const { top, bottom } = element.getBoundingClientRect()
     for (let each = element; each; each = each.parentElement ?? each.getRootNode().host) {
       const edge = each.getBoundingClientRect()
-      if (getComputedStyle(each).overflowY !== "visible" && (bottom > edge.bottom + 1 || top < edge.top - 1)) return true
+      const cuts = getComputedStyle(each).overflowY !== "visible"
+      if (cuts && (bottom > edge.bottom + 1 || top < edge.top - 1)) return true
     }
     return false
   }
