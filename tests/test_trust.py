@@ -28,6 +28,7 @@ from core.evaluation.trust_scores import Sentence, measure, sentences_of
 from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from core.studies.phantom import PhantomSource
+from core.studies.sources import open_source
 from core.text import Vocabulary, tokenize
 from core.types import CXRLensError, Report, VisualTokens
 from tests import needs
@@ -320,6 +321,16 @@ def test_what_was_measured_comes_back_for_the_same_pairs_only(tmp_path: Path) ->
         read_trust(path, cards)
     with pytest.raises(FileNotFoundError):
         read_trust(tmp_path / "gone", cards)
+
+
+@needs_bundles
+def test_films_that_stand_in_for_a_films_own_come_along() -> None:
+    paths = sorted(BUNDLES.glob("*-trust.json"))
+    for path in paths:
+        cards = {card.name: card for card in BundleLibrary(BUNDLES).cards()}
+        found = read_trust(path, cards)
+        assert set(found.other_films) <= set(open_source(found.others).all_ids()), path.name
+    assert paths
 
 
 @needs_bundles
