@@ -102,4 +102,5 @@ def test_filters_that_count_most_are_named_and_an_even_share_is_no_answer() -> N
     told = strongest(names, np.array([0.1, 0.1, 0.6, 0.2], np.float32), signed=False)
     assert "Support Devices 60%, Lung Opacity 20%, Edema 10%" in told and "25.0%" in told
     assert "No filter stands out" in strongest(names, np.array([0.26, 0.25, 0.25, 0.24], np.float32), signed=False)
-    assert "Fracture -0.50, Edema +0.20" in strongest(names, np.array([0.2, -0.5, 0, 0], np.float32), signed=True)
+    assert "**Fracture -0.50, Edema +0.20**" in strongest(names, np.array([0.2, -0.5, 0, 0], np.float32), signed=True)
+    assert "No filter counts" in strongest(names, np.array([0.004, -0.001, 0, 0], np.float32), signed=True)

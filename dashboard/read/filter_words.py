@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 NAMED = 3
 """Filters that the sentence names."""
+LEAST = 0.005
+"""Changes of the log-likelihood below it are 0.00 on the page, and named as nothing."""
 
 
 def stands_out(shares: npt.NDArray[np.floating[Any]]) -> bool:
@@ -27,7 +29,9 @@ def strongest(names: Sequence[str], values: npt.NDArray[np.float32], *, signed: 
     """
     order = np.argsort(-np.abs(values), kind="stable")[:NAMED]
     if signed:
-        told = ", ".join(f"{names[at]} {values[at]:+.2f}" for at in order)
+        told = ", ".join(f"{names[at]} {values[at]:+.2f}" for at in order if abs(values[at]) >= LEAST)
+        if not told:
+            return "No map: this model reads filters, not places. No filter counts for or against these words."
         return f"No map: this model reads filters, not places. Most for (+) or against (−) these words: **{told}**."
     told = ", ".join(f"{names[at]} {values[at]:.0%}" for at in order)
     even = 1 / len(names)

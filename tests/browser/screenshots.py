@@ -55,7 +55,7 @@ PAGES = {
     "read": "",
     "read-word": "?asked=phantom-fve-m2&mention=Pleural+Effusion&finding=Pleural+Effusion&explain=Grad-CAM",
     "read-methods": "?asked=phantom-fve-m2&word=1&compare=methods",
-    "read-filters": "?asked=phantom-ccve-m2&word=1",
+    "read-filters": "?asked=phantom-ccve-m2&mention=Support+Devices&finding=Support+Devices",
     "read-region": "?region=0.55,0.5,0.9,0.9",
     "filters": "filters",
     "filters-difference": "filters?view=Difference+from+the+original&off=Support+Devices",

@@ -52,7 +52,7 @@ def machine() -> str:
     """This machine in words: processor, what it can do, cores, threads of torch, memory, packages."""
     found = ", ".join(f"{name} {version}" for name in PACKAGES if (version := _version(name)))
     return (
-        f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores, "
+        f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}{_matrix_unit()}, {os.cpu_count()} cores, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB; Python {platform.python_version()}, {found}"
     )
 
@@ -62,6 +62,11 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def _matrix_unit() -> str:
+    """Whether the processor multiplies matrices of bfloat16 in a unit of its own, which decides its ratios to fp32."""
+    return " and AMX" if torch.cpu.get_capabilities().get("amx_bf16") else ""
 
 
 def _processor() -> str:
