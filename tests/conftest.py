@@ -19,6 +19,9 @@ os.environ.setdefault("CXR_SYSTEMS", tempfile.mkdtemp(prefix="cxr-lens-tests-"))
 # Many sessions come and go; processes that load all models for one that waits would take the core of other tests.
 os.environ.setdefault("CXR_HELPERS", "0")
 
+# As `core` has it, which comes after torch below.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Tiny models lose time when threads wait for each other, and so do tiny matrices; read when NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
 

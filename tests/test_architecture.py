@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -124,6 +125,15 @@ def test_a_wrong_import_would_be_seen(tmp_path: Path) -> None:
 def test_cheap_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("chosen", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_give_their_core_away_unless_somebody_chose_otherwise(chosen: str | None, found: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if chosen is None else {"OMP_WAIT_POLICY": chosen}
+    code = "import os, core; print(os.environ['OMP_WAIT_POLICY'])"  # nothing of ours imports torch without core
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE)
+    assert done.stdout.decode().strip() == found
 
 
 @pytest.mark.parametrize("name", ["phantom-fve-m2", "phantom-ccve-cnn_rnn_rnn"])

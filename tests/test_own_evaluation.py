@@ -237,7 +237,7 @@ def test_reports_of_studies_that_the_source_lacks_are_counted(here: Path, monkey
     (here / "bundles" / "phantom-reports.jsonl").write_text(text, encoding="utf-8")
     (here / "bundles" / "phantom-results.json").write_text('{"family": "phantom", "rows": []}', encoding="utf-8")
     app = open_page("cases", source="phantom")
-    assert "1 of the 4 studies in these reports are not among Synthetic X-rays with known truth" in words_on(app)
+    assert "1 of the 4 studies in these reports is not among Synthetic X-rays with known truth" in words_on(app)
     assert "**3 studies**" in words_on(app)
 
 

@@ -277,6 +277,50 @@ def _processor_time_of(words: Sequence[str]) -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
+def beside() -> Iterator[Row]:
+    """Films written by two processes at once, each with a thread a core, which spins while it waits or does not."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def both(policy: str, place: Path = Path(folder)) -> None:
+            places = [tempfile.mkdtemp(dir=place) for _ in range(2)]
+            of_two = [word for name in ("phantom-fve-m2", "openi-cve-m2") for word in ("--bundle", name)]
+            words = [
+                "-m",
+                "training.cli",
+                "detect",
+                "--finding",
+                "cardiomegaly",
+                "--extent",
+                "0:1:3",
+                "-n",
+                "4",
+                *of_two,
+            ]
+            environment = {**os.environ, "OMP_WAIT_POLICY": policy}
+            running = [
+                subprocess.Popen(
+                    [sys.executable, *words, "--out", out],
+                    env=environment,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+                for out in places
+            ]
+            ends = [process.wait() for process in running]
+            if any(ends):
+                raise RuntimeError("A process that writes reports failed.")
+
+        yield in_turns(
+            "two processes that write reports at once",
+            "OpenMP's own way to wait",
+            partial(both, ""),
+            partial(both, os.environ["OMP_WAIT_POLICY"]),
+            None,
+            clock=True,
+            turns=3,
+        )
+
+
 def ratios() -> Iterator[Row]:
     """What was made fast once, against plain ways and peers."""
     library = BundleLibrary(BUNDLES)
@@ -313,6 +357,7 @@ PARTS: Mapping[str, tuple[str, Callable[[], Iterator[Line]]]] = {
     "ceilings": ("What this machine can do", ceilings.report),
     "one_image": ("Reports of one image", one_image),
     "cold": ("From a cold start", cold),
+    "beside": ("Beside other work", beside),
     "engines": ("Other precisions and engines", engines.report),
     "hugging_face": ("Beside transformers", hugging_face.report),
     "shortcuts": ("What is done once", shortcuts.report),
