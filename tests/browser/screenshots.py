@@ -81,6 +81,9 @@ PAGES = {
     "about": "about",
 }
 SIZES = ((1440, 900), (390, 844))
+BETWEEN = ((1024, 768), (820, 1180))
+"""Of a tablet and a small window: pictures of answers are taken at these too."""
+ANSWERS = ("read-word", "read-filters", "read-methods")
 RESEARCHER, READERS = "rita", ("anna", "boris")
 REVIEWS = ("review", "review-reader", "review-results", "reading", "reading-preference", "reading-editing")
 
@@ -167,9 +170,11 @@ def shrink(path: Path) -> None:
 
 
 def take(browser: Browser, server: Server, pages: Mapping[str, str]) -> None:
-    """Visit pages at both sizes."""
-    for width, height in SIZES:
-        for name, path in pages.items():
+    """Visit pages at both sizes, those with an answer at four."""
+    answers = {name: path for name, path in pages.items() if name in ANSWERS}
+    taken = [(size, pages) for size in SIZES] + [(size, answers) for size in BETWEEN]
+    for (width, height), chosen in taken:
+        for name, path in chosen.items():
             watched = watch(browser, server.url, width, height)
             (watched.open_review if path.startswith("re") and "reader" in path else watched.open)(path)
             page = watched.page
