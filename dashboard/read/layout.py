@@ -13,7 +13,7 @@ import streamlit as st
 ANSWER = "answer"
 """Key of the container with the answer's title, method and verdict; it is there while something is asked."""
 TITLE, METHOD = "answer-title", "answer-method"
-"""Keys of the answer's first two rows: on a phone each is one line, so that the whole map is in sight below them."""
+"""Keys of the answer's first two rows: on a phone and in a small window each is one line, so that the whole map is in sight below them."""
 BESIDE = "answer-beside"
 """Key of the container that is there while maps stand side by side."""
 INTRODUCTION, FACTS = "introduction", "facts"
@@ -25,16 +25,18 @@ _STYLE = """
 .st-key-rail:has(.st-key-answer) { --stage-most: max(13rem, calc(100vh - 37rem)); }
 .st-key-rail:has(.st-key-answer) .st-key-facts, .stMain:has(.st-key-answer) .st-key-introduction { display: none; }
 .st-key-answer { gap: 0.35rem; scroll-margin-top: 4.5rem; }
-@media (min-width: 641px) {
-  .st-key-rail > * { position: sticky; top: 4.2rem; max-height: calc(100vh - 6.2rem); overflow-y: auto; }
-}
-@media (max-width: 640px) {
-  .st-key-rail:has(.st-key-answer) { --stage-most: 30vh; --viewer-bar: none; }
+@media (max-width: 1200px) {
   .st-key-answer-title, .st-key-answer-method { flex-wrap: nowrap; }
   .st-key-answer-method [data-testid="stWidgetLabel"] {
     position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
   }
   .st-key-answer-method .st-key-explain { flex: 1 1 8rem; min-width: 0; width: auto !important; }
+}
+@media (min-width: 641px) {
+  .st-key-rail > * { position: sticky; top: 4.2rem; max-height: calc(100vh - 6.2rem); overflow-y: auto; }
+}
+@media (max-width: 640px) {
+  .st-key-rail:has(.st-key-answer) { --stage-most: 30vh; --viewer-bar: none; }
   [data-testid="stColumn"]:has(.st-key-rail .st-key-answer):not(:has(.st-key-answer-beside)) {
     position: sticky; top: 3.8rem; z-index: 5; max-height: 70vh; overflow-y: auto; padding-bottom: 0.4rem;
     background: var(--st-background-color, #0b0e11); border-bottom: 1px solid #8886;

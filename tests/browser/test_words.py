@@ -194,7 +194,7 @@ def test_title_verdict_and_map_stand_in_sight_of_the_word(
     watched.close()
 
 
-@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768), (820, 1180), (390, 844)])
 def test_the_whole_film_is_in_sight_under_a_long_answer(
     context: BrowserContext, few: Server, width: int, height: int
 ) -> None:
