@@ -13,8 +13,8 @@ import streamlit as st
 ANSWER = "answer"
 """Key of the container with the answer's title, method and verdict; it is there while something is asked."""
 TITLE, METHOD = "answer-title", "answer-method"
-"""Keys of the answer's first two rows: in a window of at most 1,200 pixels each is one line, so that the whole map is in
-sight below them."""
+"""Keys of the answer's first two rows: in a window of at most 1,200 pixels each is one line, so that the whole map is
+in sight below them."""
 BESIDE = "answer-beside"
 """Key of the container that is there while maps stand side by side."""
 INTRODUCTION, FACTS = "introduction", "facts"
