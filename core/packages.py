@@ -53,8 +53,8 @@ class _LoadedOnUse(ModuleType):
 def without_compiler() -> Iterator[None]:
     """Import packages, and build on the meta device, without torch's compiler, which nothing here runs.
 
-    timm, torchvision and torch itself import it to keep a few functions out of it: 1.7 s of CPU and 150 MB in each
-    process. Those functions compute the same without that, and the compiler is there for whoever asks for it.
+    timm, torchvision and torch itself import it to keep a few functions out of it; that takes more than a second in
+    each process. Those functions compute the same without that, and who asks for the compiler has it.
     """
     name = "torch._dynamo"
     if name in sys.modules:
@@ -62,7 +62,7 @@ def without_compiler() -> Iterator[None]:
         return
     stand_ins = [
         _LoadedOnUse(name, disable=lambda function=None, *_, **__: function),
-        _LoadedOnUse(f"{name}.utils", is_compile_supported=lambda device: _of_compiler(device)),
+        _LoadedOnUse(f"{name}.utils", is_compile_supported=_is_compile_supported),
     ]
     sys.modules.update({each.__name__: each for each in stand_ins})
     try:
@@ -73,7 +73,7 @@ def without_compiler() -> Iterator[None]:
                 del sys.modules[each.__name__]
 
 
-def _of_compiler(device: str) -> bool:
+def _is_compile_supported(device: str) -> bool:
     supported: bool = importlib.import_module("torch._dynamo.utils").is_compile_supported(device)
     return supported
 

@@ -326,8 +326,8 @@ def test_what_was_measured_comes_back_for_the_same_pairs_only(tmp_path: Path) ->
 @needs_bundles
 def test_films_that_stand_in_for_a_films_own_come_along() -> None:
     paths = sorted(BUNDLES.glob("*-trust.json"))
+    cards = {card.name: card for card in BundleLibrary(BUNDLES).cards()}
     for path in paths:
-        cards = {card.name: card for card in BundleLibrary(BUNDLES).cards()}
         found = read_trust(path, cards)
         assert set(found.other_films) <= set(open_source(found.others).all_ids()), path.name
     assert paths

@@ -350,11 +350,7 @@ def show_warnings(readings: Sequence[Reading]) -> None:
         for warning in reading.report.warnings[:1]:  # what was measured follows, on the model's own card
             said.setdefault(warning, []).append(bundles.title_of(reading.card))
     for warning, who in said.items():
-        by = (
-            ""
-            if len(who) == len(readings)
-            else f" ({len(who)} of {counted(len(readings), 'model', 'models')}: {', '.join(who)})"
-        )
+        by = "" if len(who) == len(readings) else f" ({len(who)} of {len(readings)} models: {', '.join(who)})"
         st.warning(plain_message(warning + by), icon=":material/warning:")
 
 

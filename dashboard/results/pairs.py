@@ -130,11 +130,11 @@ def _say(results: ResultSet, content: pd.DataFrame, score: str) -> None:
     if baselines:
         strongest = max(baselines, key=lambda each: float(each[score]))
         below = [row["Model"] for row in rows if row["Ours"] <= strongest[score]]
-        who = "no model has" if len(below) == len(rows) else plain(", ".join(below))
-        verb = "" if len(below) == len(rows) else " has no" if len(below) == 1 else " have no"
-        told += f" The highest baseline, *{plain(strongest['name'])}*, has {strongest[score]:.3f}" + (
-            f"; {who}{verb} more." if below else "."
-        )
+        told += f" The highest baseline, *{plain(strongest['name'])}*, has {strongest[score]:.3f}"
+        if len(below) == len(rows):
+            told += "; no model has more."
+        else:
+            told += f"; {plain(', '.join(below))} {'has' if len(below) == 1 else 'have'} no more." if below else "."
     st.markdown(f"{told} {_claim(results, score)}")
     frequent = results.content.get("frequent", ())
     if score == "f1_frequent" and frequent:

@@ -284,22 +284,11 @@ def beside() -> Iterator[Row]:
         def both(policy: str, place: Path = Path(folder)) -> None:
             places = [tempfile.mkdtemp(dir=place) for _ in range(2)]
             of_two = [word for name in ("phantom-fve-m2", "openi-cve-m2") for word in ("--bundle", name)]
-            words = [
-                "-m",
-                "training.cli",
-                "detect",
-                "--finding",
-                "cardiomegaly",
-                "--extent",
-                "0:1:3",
-                "-n",
-                "4",
-                *of_two,
-            ]
+            asked = ["--finding", "cardiomegaly", "--extent", "0:1:3", "-n", "4", *of_two]
             environment = {**os.environ, "OMP_WAIT_POLICY": policy}
             running = [
                 subprocess.Popen(
-                    [sys.executable, *words, "--out", out],
+                    [sys.executable, "-m", "training.cli", "detect", *asked, "--out", out],
                     env=environment,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
