@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,10 @@ class WeightsError(CXRLensError):
     """Pretrained weights cannot be had."""
 
 
+_IMPORTING = threading.RLock()
+"""Who has it imports optional packages, or hides one for a moment."""
+
+
 def module(name: str) -> Any:
     """A module of an optional package, whole even while another thread imports it.
 
@@ -31,7 +36,25 @@ def module(name: str) -> Any:
     Raises:
         ImportError: it is not installed.
     """
-    return importlib.import_module(name)
+    with _IMPORTING:
+        return importlib.import_module(name)
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """Import packages that use an optional one for what is not used here, and take long to import it.
+
+    They find that it is not installed. Who asks for it, by `module`, has it, and waits so long.
+    """
+    with _IMPORTING:
+        if name in sys.modules:
+            yield
+            return
+        sys.modules[name] = None  # type: ignore[assignment]  # how Python itself marks what must not be imported
+        try:
+            yield
+        finally:
+            del sys.modules[name]
 
 
 class _LoadedOnUse(ModuleType):

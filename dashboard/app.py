@@ -13,7 +13,7 @@ if str(HERE.parent) not in sys.path:
 import streamlit as st  # noqa: E402
 
 from core.types import CXRLensError  # noqa: E402
-from dashboard import access, server, session  # noqa: E402
+from dashboard import access, first_page, server, session  # noqa: E402
 from dashboard.components import look  # noqa: E402
 from dashboard.plain import plain_message  # noqa: E402
 
@@ -106,3 +106,5 @@ try:
     page.run()
 except CXRLensError as error:
     st.error(plain_message(error), icon=":material/error:")
+finally:
+    first_page.SHOWN.set()

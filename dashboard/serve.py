@@ -6,6 +6,7 @@ In: Streamlit's options. Out: a server whose first visitor does not wait for Pyt
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import threading
 from pathlib import Path
@@ -40,11 +41,13 @@ LATER = (
     "core.reviews.store",
     "dashboard.components.study_map",
 )
-"""What the next click needs: the film of the first page does not wait for it."""
+"""What the next click needs. Python runs one thread at a time: they would slow the first page, which comes first."""
+WAIT = 10
+"""Seconds after which they are read although nobody has come; ours."""
 
 
 def get_ready() -> None:
-    """Read the modules of the first page, torch not among them, and the texts of its studies; then the rest.
+    """Read what the first page needs, its modules, torch not among them, and its study; the rest after it was shown.
 
     Nothing where the environment cannot be used: the page says so, and asks for none of them.
     """
@@ -52,7 +55,11 @@ def get_ready() -> None:
         return
     for name in FIRST_PAGE:
         importlib.import_module(name)
-    importlib.import_module("dashboard.services.first_studies").read_them()
+    first_studies = importlib.import_module("dashboard.services.first_studies")
+    first_studies.open_first()
+    inspect.stack()  # Streamlit asks for it once, and it looks for the file of every module: 0.1 s of the first page
+    importlib.import_module("dashboard.first_page").SHOWN.wait(WAIT)
+    first_studies.label_more()
     for name in LATER:
         importlib.import_module(name)
 

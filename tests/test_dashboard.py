@@ -188,13 +188,27 @@ def test_film_and_reference_come_before_what_takes_long_to_read() -> None:
     assert done.returncode == 0, done.stderr[-300:]
 
 
-def test_texts_of_the_first_page_are_read_before_a_reader_comes() -> None:
+def test_what_the_first_page_shows_is_there_before_a_reader_comes() -> None:
     code = (
         "from core.labels import rules; from core.studies.phantom import source; "
-        "from dashboard.services import first_studies; first_studies.read_them(); "
-        "kept = rules._remembered.cache_info(); study = source.PhantomSource(2000, 0); "
-        "rules.label_report(study.study(study.ids('test')[0]).findings); "
-        "assert source._script.cache_info().hits and rules._remembered.cache_info().misses == kept.misses"
+        "from dashboard.services import first_studies, sources, studies; first_studies.open_first(); "
+        "kept = rules._remembered.cache_info(); name = next(iter(sources.catalogue().specs)); "
+        "found = sources.source(name); first = found.ids('test')[0]; rules.label_report(found.study(first).findings); "
+        "assert source._script.cache_info().hits and rules._remembered.cache_info().misses == kept.misses; "
+        "source.draw = source._image = source._masks = None; "  # drawn again, it would fail
+        "assert studies.open_case(found, name, first).title == first"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=settings.REPOSITORY, check=True)
+
+
+def test_what_the_first_page_does_not_need_is_read_after_it_was_shown() -> None:
+    code = (
+        "import sys, threading; from dashboard import first_page, serve; "
+        "arrived, asked = threading.Event(), first_page.SHOWN.wait; "
+        "first_page.SHOWN.wait = lambda seconds: (arrived.set(), asked(300)); "
+        "thread = threading.Thread(target=serve.get_ready, daemon=True); thread.start(); assert arrived.wait(300); "
+        "assert 'dashboard.services.first_studies' in sys.modules and not set(serve.LATER) & set(sys.modules); "
+        "first_page.SHOWN.set(); thread.join(300); assert set(serve.LATER) <= set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=settings.REPOSITORY, check=True)
 

@@ -19,10 +19,10 @@ from torch.nn import functional
 from core.cache import BoundedCache
 from core.encoders.base import Encoder
 from core.encoders.pretrained import timm_backbone
-from core.packages import WeightsError, module, package_file, without_compiler
+from core.packages import WeightsError, module, package_file, without, without_compiler
 from core.text import END, PAD, Vocabulary
 
-with without_compiler():
+with without_compiler(), without("transformers"):  # for text towers of open_clip's own that are not built here
     import open_clip
     from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
     from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer

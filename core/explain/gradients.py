@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Saliency
-from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from core.encoders.token_cache import Progress
@@ -150,11 +149,8 @@ def _stages(trunk: nn.Module | None) -> dict[str, nn.Module]:
     """A CNN's stages by name; none of an encoder that names no CNN."""
     if trunk is None:
         return {}
-    names = (
-        ["layer1", "layer2", "layer3", "layer4"]
-        if isinstance(trunk, ModifiedResNet)
-        else [stage["module"] for stage in trunk.feature_info]  # type: ignore[union-attr]
-    )
+    told = getattr(trunk, "feature_info", None)  # of timm's; CLIP's own ResNet has none
+    names = ["layer1", "layer2", "layer3", "layer4"] if told is None else [stage["module"] for stage in told]
     there = dict(trunk.named_modules())  # of a CNN that was cut short, timm still names the stages that are gone
     return {name: there[name] for name in names if name in there}
 

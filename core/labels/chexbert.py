@@ -127,8 +127,8 @@ def require_chexbert(checkpoint: Path) -> None:
         CheXbertError: the checkpoint is not there, or transformers is missing.
     """
     try:
-        import tokenizers  # noqa: F401
-        import transformers  # noqa: F401
+        module("tokenizers")
+        module("transformers")
     except ImportError as error:
         raise CheXbertError("CheXbert needs transformers. Install it: pip install 'cxr-lens[small]'.") from error
     if not checkpoint.is_file():

@@ -18,7 +18,6 @@ from dashboard.plain import plain, plain_message
 from dashboard.services import sources, studies
 from dashboard.services.studies import Case
 
-LISTED = 600  # studies that one list offers; where there are more, those that are typed for, or those around
 MATCHES = 20
 _PAUSE = "300ms"  # ours: after which what is typed is looked for
 MOST_FILES = 24  # given at a time: each is kept in memory
@@ -51,12 +50,12 @@ def _choose_study() -> Case | None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         finding = _choose_finding() if studies.can_filter() else session.ANY_FINDING
         ids = studies.visible_ids() if finding == session.ANY_FINDING else studies.with_finding(finding)
-        typed = _ask(source.listed) if len(ids) > LISTED or not source.listed else ""
+        typed = _ask(source.listed) if len(ids) > studies.LISTED or not source.listed else ""
         if typed:
             found = studies.find(typed, MATCHES)
             ids = [each for each in found if each in set(ids)] if finding != session.ANY_FINDING else found
         current = _current(ids, typed, source.listed)
-        offered = ids if source.listed and len(ids) <= LISTED else _around(ids, current)
+        offered = ids if source.listed and len(ids) <= studies.LISTED else _around(ids, current)
         _offer(offered, current)
         _step_buttons(ids, current)
     _say_unknown()

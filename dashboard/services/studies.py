@@ -24,6 +24,7 @@ from dashboard import access
 from dashboard.roles import AccessError
 from dashboard.services import bundles, sources
 
+LISTED = 600  # studies that one list offers; where there are more, those that are typed for, or those around
 MASK_SIZE = 640  # ours: pixels of the longer side of true findings
 THUMBNAIL = 112  # pixels
 SMALL = 5_000  # ours: studies of a source whose reports may all be read while somebody waits
@@ -243,7 +244,15 @@ def open_study(study_id: str, source_name: str | None = None) -> Case:
     if study_id in kept_back():
         raise CXRLensError(KEPT_BACK.format(study_id))
     name = sources.chosen() if source_name is None else source_name
-    source = sources.source(name)
+    return open_case(sources.source(name), name, study_id)
+
+
+def open_case(source: Source, name: str, study_id: str) -> Case:
+    """The same of a source that is open, whoever looks; what was given in one session is never kept for others.
+
+    Raises:
+        CXRLensError: it is not there, or its image cannot be read.
+    """
     if isinstance(source, UploadSource):
         return _open(source, name, study_id)
     return _case(sources.content_key(source), name, study_id, source)
