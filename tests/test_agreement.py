@@ -69,6 +69,44 @@ def test_the_table_has_a_column_of_votes() -> None:
     assert all(len(column["about"]) > 20 and len(column["group_about"]) > 20 for column in found["columns"])
 
 
+def counted(monkeypatch: pytest.MonkeyPatch, counts: Mapping[str, list[list[int]]], studies: int = 100) -> None:
+    monkeypatch.setattr(stored, "votes", lambda cards: (counts, studies))
+
+
+def test_beside_a_vote_stands_how_often_the_radiologist_said_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 0, 1, 2 and 3 of three models: studies, and those whose reference says it.
+    counted(monkeypatch, {"Pleural Effusion": [[60, 3], [20, 5], [5, 3], [15, 12]]})
+    two, three = ([reading(EFFUSION)] * each + [reading(NORMAL)] * (3 - each) for each in (2, 3))
+    assert agreement.in_words(three, None) == "All 3 say **Pleural Effusion** (the radiologist too in 80% of 15 tests)."
+    assert "test" not in agreement.in_words(two, None)  # five studies tell nothing
+    table = {"rows": [{"observation": "Pleural Effusion"}, {"observation": "Edema"}], "columns": [{"name": "x"}] * 3}
+    first, other = agreement.with_votes(table, three)["rows"]
+    assert first["too"] == "80% of 15"
+    assert all(part in first["too_about"] for part in ("100 held-out", "12 of these", "in 23% of all", "interval"))
+    assert "too" not in other  # not counted
+    assert agreement.with_votes(table, two)["rows"][0]["too"] == "too few"
+    none = agreement.worth("Pleural Effusion", 0, three)
+    assert none is not None
+    assert none.too == "5% of 60" and "none of the 3 models" in none.about
+
+
+@needs_bundles
+def test_votes_are_told_only_of_the_bundles_that_were_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = list(bundles.cards("phantom").values())
+    counts, studies_counted = stored.votes(cards)
+    assert set(counts) == set(OBSERVATIONS)
+    assert {sum(n for n, _ in each) for each in counts.values()} == {studies_counted}
+    assert stored.votes(cards[1:]) == ({}, 0)
+    changed = replace(cards[0], content={**cards[0].content, "sha256": {"model.safetensors": "0" * 64}})
+    assert stored.votes([changed, *cards[1:]]) == ({}, 0)
+    assert stored.votes([]) == ({}, 0)
+    results = evaluations.result_sets()[0]["phantom"]
+    for damage in ({"of": ["x"]}, {"of": ["x"], "counts": {"Edema": [[1, 0]]}}, [1], {"of": ["x"], "counts": {"a": 3}}):
+        broken = replace(results, content={**results.content, "votes": damage})
+        monkeypatch.setattr(stored, "_results", lambda family, broken=broken: broken)
+        assert stored.votes(cards) == ({}, 0)
+
+
 @needs_bundles
 def test_a_stored_report_is_shown_without_a_model_and_only_of_the_bundle_that_wrote_it() -> None:
     """Keys: the bundle's content, the studies' fingerprint, the study."""

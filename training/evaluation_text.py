@@ -10,6 +10,7 @@ from typing import Any
 from core.evaluation.finds import Share, false_alarms_of, finds_of
 from core.evaluation.language import PROTOCOLS
 from core.evaluation.metrics import FREQUENT, METRICS, READING
+from core.evaluation.votes import FEW, alike, right, votes_of
 from core.observations import OBSERVATIONS
 
 _NUMBERS = [metric.name for metric in METRICS.values() if metric.in_table]
@@ -24,7 +25,7 @@ def evaluation_markdown(results: Mapping[str, Any]) -> str:
         lines += [f"At least {FREQUENT} positives have {len(frequent)} observations: {', '.join(frequent)}."]
     for told in (results.get("told", ()), _matching(results)):
         lines += told
-    lines += ["", *_finds(results), ""]
+    lines += ["", *_finds(results), "", *_votes(results)]
     for name, systems in results.get("published", {}).items():
         lines += _published(PROTOCOLS[name].describe(), systems)
     if "references" in results:
@@ -130,6 +131,30 @@ def _share(share: Share) -> str:
         return ""
     low, high = share.interval
     return f"{share.value:.0%} ({low:.0%} to {high:.0%}; {share.count} of {share.among})"
+
+
+def _votes(results: Mapping[str, Any]) -> list[str]:
+    """How often the reference says what so many of the pairs say."""
+    names, counts = votes_of(results)
+    if len(names) < 2:
+        return []
+    bands = list(dict.fromkeys(alike(votes, len(names)) for votes in range(len(names) + 1)))
+    heads = [str(first) if first == last else f"{first} to {last}" for first, last in bands]
+    lines = [
+        f"How often the reference says a finding, by how many of the {len(names)} pairs say it, present or uncertain; "
+        f"of fewer than {FEW} studies no share is told. Intervals: Wilson's, over studies.",
+        "",
+        f"| finding | all studies | {' | '.join(f'{each} say it' for each in heads)} |",
+        "|---|---:|" + "---:|" * len(heads),
+    ]
+    for name, each in counts.items():
+        shares = [right(each, *band) for band in [(0, len(names)), *bands]]
+        lines.append(f"| {name} | {' | '.join(_of_votes(share) for share in shares)} |")
+    return [*lines, ""]
+
+
+def _of_votes(share: Share) -> str:
+    return _share(share) if share.among >= FEW else f"{share.count} of {share.among}"
 
 
 def _matching(results: Mapping[str, Any]) -> Sequence[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from core.bundles.card import Card
+from core.evaluation import votes as counted_votes
 from core.observations import ASSERTED, NO_FINDING, LabelState
 from core.registry import DECODERS, ENCODERS
 from dashboard.read.others import OutsideReading
@@ -41,9 +43,43 @@ def votes(readings: Sequence[Reading | OutsideReading]) -> dict[str, int]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What it was worth in tests that so many models say a finding.
+
+    Attributes:
+        too: how often the radiologist's report said it too, "61% of 36"; "" where too few studies tell.
+        about: the same in full, with its interval and how often the reference says it anyway.
+    """
+
+    too: str
+    about: str
+
+
+def worth(name: str, number: int, readings: Sequence[Reading | OutsideReading]) -> Worth | None:
+    """What it is worth that so many of these models say a finding; None where that was not counted."""
+    cards = [each.card for each in readings if isinstance(each, Reading)]
+    counts, studies = stored.votes(cards) if len(cards) == len(readings) else ({}, 0)
+    if name not in counts:
+        return None
+    first, last = counted_votes.alike(number, len(cards))
+    share, anyway = counted_votes.right(counts[name], first, last), counted_votes.right(counts[name], 0, len(cards))
+    as_many = "none" if last == 0 else str(first) if first == last else f"{first} to {last}"
+    where = f"Of {studies:,} held-out studies, in {share.among} {as_many} of the {len(cards)} models said {name}"
+    if share.among < counted_votes.FEW or share.interval is None:
+        return Worth("", f"{where}: too few to tell how often the radiologist does.")
+    low, high = share.interval
+    return Worth(
+        f"{share.value:.0%} of {share.among}",
+        f"{where}; the radiologist's report said it in {share.count} of these ({share.value:.0%}, 95 % interval "
+        f"{low:.0%} to {high:.0%}), and in {anyway.value:.0%} of all.",
+    )
+
+
 def in_words(readings: Sequence[Reading | OutsideReading], reference: Mapping[str, LabelState] | None) -> str:
     """What the models agree and differ in: "9 of 12 say Pleural Effusion, 3 do not"; "" for a single report.
 
+    With it stands how often the radiologist's report said so too, on held-out studies, where that was counted.
     Where they differ most comes last, so that it is not lost among what all say; what the reference says and none of
     them does is told too.
     """
@@ -51,12 +87,13 @@ def in_words(readings: Sequence[Reading | OutsideReading], reference: Mapping[st
     if count < 2:
         return ""
     said = {name: number for name, number in votes(readings).items() if name != NO_FINDING}
-    parts = [
-        f"all {count} say **{name}**"
-        if number == count
-        else f"**{number} of {count}** say **{name}**, {count - number} {'does' if count - number == 1 else 'do'} not"
-        for name, number in sorted(said.items(), key=lambda each: -each[1])[:MOST_SAID]
-    ]
+    parts = []
+    for name, number in sorted(said.items(), key=lambda each: -each[1])[:MOST_SAID]:
+        known = worth(name, number, readings)
+        tested = f" (the radiologist too in {known.too} tests)" if known and known.too else ""
+        rest = count - number
+        who = f"**{number} of {count}** say **{name}**, {rest} {'does' if rest == 1 else 'do'} not"
+        parts.append(f"{who if rest else f'all {count} say **{name}**'}{tested}")
     more = len(said) - MOST_SAID
     if more > 0:
         parts.append(f"{more} more {'finding is' if more == 1 else 'findings are'} said by fewer")
@@ -77,10 +114,16 @@ def in_words(readings: Sequence[Reading | OutsideReading], reference: Mapping[st
 def with_votes(table: dict[str, Any], readings: Sequence[Reading | OutsideReading]) -> dict[str, Any]:
     """The table of `components.report.overview`, a column a reading, with how many say each finding.
 
-    What the names of encoders and decoders stand for is told where they stand.
+    Beside it stands how often the radiologist's report said it too in tests. What the names of encoders and decoders
+    stand for is told where they stand.
     """
     said, count = votes(readings), len(readings)
-    rows = [{**row, "votes": f"{said.get(row['observation'], 0)} of {count}"} for row in table["rows"]]
+    rows = []
+    for row in table["rows"]:
+        number = said.get(row["observation"], 0)
+        known = worth(row["observation"], number, readings)
+        tested = {} if known is None else {"too": known.too or "too few", "too_about": known.about}
+        rows.append({**row, "votes": f"{number} of {count}", **tested})
     columns = [
         column
         if isinstance(each, OutsideReading) or each.card.pair is None

@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from core.bundles.card import Card
+from core.evaluation.votes import Counts, votes_of
 from core.files import hash_of, read_json_lines
 from core.text import tokenize
 from core.types import CXRLensError, Report
@@ -48,6 +49,26 @@ def measured(family: str) -> Mapping[str, float]:
     """F1 of a family's bundles, by name, on held-out studies; empty where it was not measured."""
     results = _results(family)
     return {} if results is None else {name: float(row["f1"]) for name, row in results.rows.items()}
+
+
+def votes(cards: Sequence[Card]) -> tuple[Counts, int]:
+    """What it was worth that so many of these bundles say a finding, and of how many held-out studies that is known.
+
+    Nothing unless they are the bundles that were counted together, with the content that they had then.
+    """
+    families = {card.family for card in cards}
+    results = _results(families.pop()) if len(families) == 1 and settings.precision() == "fp32" else None
+    if results is None:
+        return {}, 0
+    try:
+        names, counts = votes_of(results.content)
+    except CXRLensError:  # of a damaged file Results tells
+        return {}, 0
+    made_of = results.content.get("made_of", {})
+    same = all(made_of.get(each.name) == hash_of(each.made_of) for each in cards)
+    if same and names == {card.name for card in cards}:
+        return counts, int(results.content["studies"])
+    return {}, 0
 
 
 def _results(family: str) -> ResultSet | None:

@@ -170,6 +170,9 @@ function overview(data) {
   if (data.compared) top.append(make("th", { rowspan: 2, scope: "col", className: "edge", text: "Ref", title: "Reference report" }))
   const voted = data.rows.some(({ votes }) => votes)
   if (voted) top.append(make("th", { rowspan: 2, scope: "col", className: "edge", text: "Say it", title: "How many reports say it" }))
+  const tested = data.rows.some(({ too }) => too)
+  const meaning = "In how many held-out studies where about as many models said the finding the radiologist's report said it too"
+  if (tested) top.append(make("th", { rowspan: 2, scope: "col", text: "Radiologist too", title: meaning }))
   for (const { name, about, span } of groups) {
     top.append(make("th", { colspan: span, scope: "colgroup", className: "edge", text: name, title: about }))
   }
@@ -177,12 +180,13 @@ function overview(data) {
   const second = make("tr", {}, ...data.columns.map(({ name, about }, index) =>
     make("th", { scope: "col", className: edge(index), text: name, title: about ?? name })))
   const body = make("tbody")
-  for (const { observation, reference, cells, votes } of data.rows) {
+  for (const { observation, reference, cells, votes, too, too_about: told } of data.rows) {
     const row = make("tr", { "data-observation": observation, tabindex: 0 }, make("th", { scope: "row", text: observation }))
     if (data.compared) {
       row.append(make("td", { className: "edge", text: SIGNS[reference] ?? "", "aria-label": WORDS[reference] }))
     }
     if (voted) row.append(make("td", { className: "edge votes", text: votes }))
+    if (tested) row.append(make("td", { className: "votes", text: too, title: told, "aria-label": told }))
     cells.forEach((kind, index) => {
       const { group, name } = data.columns[index]
       const words = `${observation}, ${name} + ${group}: ${WORDS[kind] ?? "nothing to compare"}`
