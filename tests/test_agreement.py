@@ -73,12 +73,16 @@ def counted(monkeypatch: pytest.MonkeyPatch, counts: Mapping[str, list[list[int]
     monkeypatch.setattr(stored, "votes", lambda cards: (counts, studies))
 
 
-def test_beside_a_vote_stands_how_often_the_radiologist_said_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beside_a_vote_stands_how_often_the_reference_said_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
     # 0, 1, 2 and 3 of three models: studies, and those whose reference says it.
     counted(monkeypatch, {"Pleural Effusion": [[60, 3], [20, 5], [5, 3], [15, 12]]})
     two, three = ([reading(EFFUSION)] * each + [reading(NORMAL)] * (3 - each) for each in (2, 3))
-    assert agreement.in_words(three, None) == "All 3 say **Pleural Effusion** (the radiologist too in 80% of 15 tests)."
+    assert agreement.in_words(three, None) == "All 3 say **Pleural Effusion** (the reference too in 80% of tests)."
     assert "test" not in agreement.in_words(two, None)  # five studies tell nothing
+    counted(monkeypatch, {"Pleural Effusion": [[0, 0], [20, 5]], "Edema": [[0, 0], [90, 9]]})
+    told = agreement.in_words([reading(EFFUSION), reading("There is pulmonary edema.")], None)
+    assert (told.count("tests"), told.count("(")) == (1, 2) and "25% of tests" in told and "(10%)" in told
+    counted(monkeypatch, {"Pleural Effusion": [[60, 3], [20, 5], [5, 3], [15, 12]]})
     table = {"rows": [{"observation": "Pleural Effusion"}, {"observation": "Edema"}], "columns": [{"name": "x"}] * 3}
     first, other = agreement.with_votes(table, three)["rows"]
     assert first["too"] == "80% of 15"

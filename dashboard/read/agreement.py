@@ -19,6 +19,7 @@ FOLDED_FROM = 5
 """Reports; of fewer all are shown."""
 MOST_SAID = 4
 """Findings in the sentence above the table."""
+TESTED = " (the reference too in {} of tests)"
 
 
 def best_first(family: str, of: Sequence[T], name: Callable[[T], str]) -> list[T]:
@@ -48,10 +49,12 @@ class Worth:
     """What it was worth in tests that so many models say a finding.
 
     Attributes:
-        too: how often the radiologist's report said it too, "61% of 36"; "" where too few studies tell.
+        share: of how many the reference said it too, "61%"; "" where too few studies tell.
+        too: with their number, "61% of 36".
         about: the same in full, with its interval and how often the reference says it anyway.
     """
 
+    share: str
     too: str
     about: str
 
@@ -67,11 +70,12 @@ def worth(name: str, number: int, readings: Sequence[Reading | OutsideReading]) 
     as_many = "none" if last == 0 else str(first) if first == last else f"{first} to {last}"
     where = f"Of {studies:,} held-out studies, in {share.among} {as_many} of the {len(cards)} models said {name}"
     if share.among < counted_votes.FEW or share.interval is None:
-        return Worth("", f"{where}: too few to tell how often the radiologist does.")
+        return Worth("", "too few", f"{where}: too few to tell how often the reference does.")
     low, high = share.interval
     return Worth(
+        f"{share.value:.0%}",
         f"{share.value:.0%} of {share.among}",
-        f"{where}; the radiologist's report said it in {share.count} of these ({share.value:.0%}, 95 % interval "
+        f"{where}; the reference report said it in {share.count} of these ({share.value:.0%}, 95 % interval "
         f"{low:.0%} to {high:.0%}), and in {anyway.value:.0%} of all.",
     )
 
@@ -79,7 +83,7 @@ def worth(name: str, number: int, readings: Sequence[Reading | OutsideReading]) 
 def in_words(readings: Sequence[Reading | OutsideReading], reference: Mapping[str, LabelState] | None) -> str:
     """What the models agree and differ in: "9 of 12 say Pleural Effusion, 3 do not"; "" for a single report.
 
-    With it stands how often the radiologist's report said so too, on held-out studies, where that was counted.
+    With it stands in how many tests with such a vote the reference said the finding too, where that was counted.
     Where they differ most comes last, so that it is not lost among what all say; what the reference says and none of
     them does is told too.
     """
@@ -87,10 +91,12 @@ def in_words(readings: Sequence[Reading | OutsideReading], reference: Mapping[st
     if count < 2:
         return ""
     said = {name: number for name, number in votes(readings).items() if name != NO_FINDING}
-    parts = []
+    parts: list[str] = []
     for name, number in sorted(said.items(), key=lambda each: -each[1])[:MOST_SAID]:
         known = worth(name, number, readings)
-        tested = f" (the radiologist too in {known.too} tests)" if known and known.too else ""
+        tested = ""
+        if known and known.share:  # the first says what the others mean
+            tested = f" ({known.share})" if any(" tests)" in part for part in parts) else TESTED.format(known.share)
         rest = count - number
         who = f"**{number} of {count}** say **{name}**, {rest} {'does' if rest == 1 else 'do'} not"
         parts.append(f"{who if rest else f'all {count} say **{name}**'}{tested}")
@@ -114,15 +120,15 @@ def in_words(readings: Sequence[Reading | OutsideReading], reference: Mapping[st
 def with_votes(table: dict[str, Any], readings: Sequence[Reading | OutsideReading]) -> dict[str, Any]:
     """The table of `components.report.overview`, a column a reading, with how many say each finding.
 
-    Beside it stands how often the radiologist's report said it too in tests. What the names of encoders and decoders
-    stand for is told where they stand.
+    Beside it stands in how many tests with such a vote the reference said it too. What the names of encoders and
+    decoders stand for is told where they stand.
     """
     said, count = votes(readings), len(readings)
     rows = []
     for row in table["rows"]:
         number = said.get(row["observation"], 0)
         known = worth(row["observation"], number, readings)
-        tested = {} if known is None else {"too": known.too or "too few", "too_about": known.about}
+        tested = {} if known is None else {"too": known.too, "too_about": known.about}
         rows.append({**row, "votes": f"{number} of {count}", **tested})
     columns = [
         column

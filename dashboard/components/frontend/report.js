@@ -171,8 +171,8 @@ function overview(data) {
   const voted = data.rows.some(({ votes }) => votes)
   if (voted) top.append(make("th", { rowspan: 2, scope: "col", className: "edge", text: "Say it", title: "How many reports say it" }))
   const tested = data.rows.some(({ too }) => too)
-  const meaning = "In how many held-out studies where about as many models said the finding the radiologist's report said it too"
-  if (tested) top.append(make("th", { rowspan: 2, scope: "col", text: "Radiologist too", title: meaning }))
+  const meaning = "In how many held-out studies where about as many models said the finding the reference report said it too"
+  if (tested) top.append(make("th", { rowspan: 2, scope: "col", text: "Ref in tests", title: meaning }))
   for (const { name, about, span } of groups) {
     top.append(make("th", { colspan: span, scope: "colgroup", className: "edge", text: name, title: about }))
   }
