@@ -385,7 +385,7 @@ def test_a_session_by_command_line(tmp_path: Path) -> None:
     made = review("create", str(design_file), "--cases", str(cases_file), "--images", "phantom:1:0", *where)
     assert made.returncode == 0, made.stderr
     session_id = made.stdout[:32]
-    assert "2 screens for 1 readers" in made.stdout
+    assert "2 screens for 1 reader" in made.stdout
     database = Database(tmp_path / "r.sqlite")
     screen = screens_of(database, "anna", session_id)[0]
     name = read_screen(database, ANNA, screen).reports[0][0]
@@ -404,7 +404,7 @@ def test_a_session_by_command_line(tmp_path: Path) -> None:
     copy = str(tmp_path / "copy.jsonl.gz")
     assert "1 marks, " in review("backup", copy, *where).stdout
     restored = review("restore", copy, "--database", str(tmp_path / "again.sqlite"))
-    assert "1 sessions, 2 screens, 1 marks" in restored.stdout
+    assert "1 session, 2 screens, 1 mark" in restored.stdout
 
 
 @pytest.mark.parametrize(

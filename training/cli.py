@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from core import __version__, paths
 from core.paths import BUNDLES, PAPER, RUNS
 from core.types import CXRLensError, Split
+from core.wording import counted
 from training import console
 from training.commands import cards as cards_command
 from training.commands import dashboard as dashboard_command
@@ -424,7 +425,7 @@ def list_bundles(
         row |= {"studies": studies, "fit": asdict(card.fit), "fit_told": not card.fit_note}
         learned = f"trained on {row['trained_on']}" if card.trained_here else f"imported from {row['trained_on']}"
         line = f"{card.name:32} {card.size:6} {learned}"
-        line += "" if studies is None else f", {studies} studies"
+        line += "" if studies is None else f", {counted(studies, 'study', 'studies')}"
         if verify and card.name not in problems:
             try:
                 row["largest_difference"] = library.verify(card.name)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from core import ranks
 from core.files import write_whole
+from core.wording import counted
 from training import checkpoints
 from training.console import has_no_bars, note
 from training.launch import ONE, Placement
@@ -87,7 +88,9 @@ def fit(
     module.cpu().eval()
     score = best.best_model_score
     summary = {"monitor": monitor, "best": float(score) if score is not None else None, "epochs": trainer.current_epoch}
-    note(f"  {folder.name}: best {monitor} {summary['best']:.4f} in {trainer.current_epoch} epochs")
+    note(
+        f"  {folder.name}: best {monitor} {summary['best']:.4f} in {counted(trainer.current_epoch, 'epoch', 'epochs')}"
+    )
     ranks.wait()  # until all have read the checkpoint
     if not ranks.is_first():
         return

@@ -18,6 +18,7 @@ from core.exports.folder import LeftOut, as_json, need_some
 from core.exports.reports import NO_REPORT, Reports
 from core.exports.writers import RESEARCH, SOFTWARE, UNKNOWN, Writer
 from core.types import CXRLensError
+from core.wording import counted
 
 _OURS = "urn:cxr-lens"
 _SPACE = uuid.UUID("6ad0a4d0-3c3b-5d2a-9a55-0a4a3f1f6f0e")  # ours: names of resources are made in it
@@ -129,7 +130,7 @@ def _provenance(writer: Writer, device: dict[str, Any], written: Sequence[dict[s
         "resourceType": "Provenance",
         "id": _name("provenance", writer.name, writer.content, *(each["id"] for each in written)),
         "meta": _META,
-        "text": _narrative(f"{writer} wrote {len(written):,} reports.", RESEARCH),
+        "text": _narrative(f"{writer} wrote {counted(len(written), 'report', 'reports')}.", RESEARCH),
         "target": [{"reference": _url(each)} for each in written],
         "recorded": _now(),
         "agent": [{"type": {"coding": [author]}, "who": {"reference": _url(device)}}],

@@ -24,6 +24,7 @@ from core.labels.rules import LabeledReport
 from core.observations import OBSERVATIONS, LabelState
 from core.tables import is_broken, open_table, read_rows, says_nothing
 from core.types import CXRLensError
+from core.wording import counted
 
 Format = Literal["states", "chexpert", "chexbert"]
 Labeler = Callable[[Sequence[str]], list[LabeledReport]]
@@ -201,7 +202,7 @@ def take_census(reports: ReportFile) -> Census:
         census.long += len(text) > LONG
     if census.reports == census.empty:
         where = f"Column {', '.join(reports.columns)} of {reports.path}" if reports.columns else str(reports.path)
-        raise CXRLensError(f"{where} holds no report: {census.reports} rows, none with text.")
+        raise CXRLensError(f"{where} holds no report: {counted(census.reports, 'row', 'rows')}, none with text.")
     return census
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from core.bundles.card import INTENDED_USE
 from core.reviews.answers import Results
+from core.wording import counted
 
 ColumnType = Literal[
     "text", "number", "whole number", "yes or no", "yes or no or nothing", "date", "list", "table", "any"
@@ -233,7 +234,7 @@ def as_markdown(results: Results, tables: Mapping[str, pd.DataFrame]) -> str:
             f"| `{column}` | {about.type} | {_cell(about.meaning)} |"
             for column, about in columns_of(name, table).items()
         ]
-        lines += ["", f"{len(table):,} rows.", ""]
+        lines += ["", f"{counted(len(table), 'row', 'rows')}.", ""]
     lines += ["## analysis.json", "", "Under `analysis`:", "", "| part | what |", "|---|---|"]
     lines += [f"| `{part}` | {about} |" for part, about in FIGURES.items()]
     lines += [

@@ -151,7 +151,8 @@ def _whole(
     rows: Sequence[ReportRow], id_column: str, text_column: str, problems: Sequence[str], name: str
 ) -> ReportFile:
     if not any(row.text for row in rows):
-        what = f"{len(rows)} rows, none with text" if rows else problems[0] if problems else "it is empty"
+        empty = problems[0] if problems else "it is empty"
+        what = f"{counted(len(rows), 'row', 'rows')}, none with text" if rows else empty
         raise CXRLensError(f"{name} holds no report in its column '{text_column}' ({what}).")
     return ReportFile(tuple(rows), id_column, text_column, tuple(problems))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from core.types import CXRLensError
+from core.wording import counted
 from training.console import note, print_result, print_text, progress_bar
 from training.options import AsJson, Folder, Processes, Seed
 
@@ -95,7 +96,7 @@ def mimic(
         index = index_mimic_cxr(release, out, reports=reports, exceptions=exceptions, progress=progress)
     _finish(index, views, None if no_images else size or _SIZES, processes, as_json)
     count = write_annotation(index, views, out / "annotation.json")
-    note(f"{count:,} images in {out / 'annotation.json'}")
+    note(f"{counted(count, 'image', 'images')} in {out / 'annotation.json'}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -247,7 +248,7 @@ def labels(index: Index, processes: Processes = 0) -> None:
     with progress_bar("study", "labelling") as progress:
         table = label_index(opened, processes or os.cpu_count() or 1, progress)
     versions = ", ".join(f"{name} {version or 'none'}" for name, version in table.versions.items() if name != "index")
-    print_text(f"{table.rows.num_rows:,} studies labelled in {index} ({versions})")
+    print_text(f"{counted(table.rows.num_rows, 'study', 'studies')} labelled in {index} ({versions})")
 
 
 def _finish(index: StudyIndex, views: str, sizes: Sequence[int] | None, processes: int, as_json: bool) -> None:

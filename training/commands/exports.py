@@ -14,6 +14,7 @@ import typer
 
 from core.paths import BUNDLES
 from core.types import CXRLensError, Split
+from core.wording import counted
 from training.console import note, print_result, progress_bar
 from training.options import AsJson, Bundles
 
@@ -267,7 +268,7 @@ def _reports(asked: _Asked) -> Reports:
 
 
 def _tell(done: Exported, as_json: bool) -> None:
-    lines = [f"{done.files:,} files in {done.folder}"]
+    lines = [f"{counted(done.files, 'file', 'files')} in {done.folder}"]
     lines += [f"  {each}" for each in done.left_out.sentences()]
     content = {"out": done.folder, "files": done.files, "left_out": done.left_out.counts}
     print_result(content, as_json, lambda: "\n".join(lines))

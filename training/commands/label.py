@@ -14,6 +14,7 @@ import typer
 
 from core.observations import LabelState
 from core.types import CXRLensError
+from core.wording import counted
 from training.console import print_result, progress_bar, resumable, warn
 from training.options import (
     AsJson,
@@ -192,7 +193,7 @@ def _tell(outcome: Outcome, seconds: float, target: Path, as_json: bool) -> None
             lines.append(f"{number:,} {what}")
     earlier = f" ({outcome.resumed:,} by an earlier run)" if outcome.resumed else ""
     speed = f"{fresh / seconds:,.0f} reports a second" if fresh else "nothing was left to do"
-    lines.append(f"{census.reports:,} reports{earlier}, {speed}: {target}")
+    lines.append(f"{counted(census.reports, 'report', 'reports')}{earlier}, {speed}: {target}")
     plain = {
         "file": target,
         **{name: getattr(census, name) for name in ("reports", "empty", "broken", "long")},

@@ -14,6 +14,7 @@ import typer
 
 from core.paths import BUNDLES
 from core.types import CXRLensError
+from core.wording import counted
 from training.commands import rubrics
 from training.console import note, print_result, print_text, progress_bar, warn
 from training.options import (
@@ -108,7 +109,8 @@ def create(
                     set_role(opened, who, reader, "reader")
         session_id = create_session(opened, who, wanted, found)
         info = next(each for each in list_sessions(opened, who) if each.id == session_id)
-    print_text(f"{session_id}  {info.title}: {info.screens} screens for {len(wanted.readers)} readers")
+    screens, readers = counted(info.screens, "screen", "screens"), counted(len(wanted.readers), "reader", "readers")
+    print_text(f"{session_id}  {info.title}: {screens} for {readers}")
 
 
 @app.command(name="list")
@@ -314,13 +316,21 @@ def find_session(database: Database, who: Actor, prefix: str) -> str:
 
     found = [each.id for each in list_sessions(database, who) if each.id.startswith(prefix)]
     if len(found) != 1:
-        what = "No session begins" if not found else f"{len(found)} sessions begin"
+        what = "No session begins" if not found else f"{counted(len(found), 'session begins', 'sessions begin')}"
         raise CXRLensError(f"{what} with '{prefix}' for {who.name}. See: cxr-lens review list.")
     return found[0]
 
 
 def _in_words(verified: Verified) -> str:
-    return f"{verified.sessions} sessions, {verified.screens} screens, {verified.marks} marks, {verified.events} events"
+    return ", ".join(
+        counted(number, one, f"{one}s")
+        for number, one in (
+            (verified.sessions, "session"),
+            (verified.screens, "screen"),
+            (verified.marks, "mark"),
+            (verified.events, "event"),
+        )
+    )
 
 
 def read_toml(path: Path) -> dict[str, Any]:
