@@ -402,7 +402,7 @@ def test_a_session_by_command_line(tmp_path: Path) -> None:
     assert review("export", session_id, "--out", str(tmp_path / "out"), *where).returncode == 0
     assert (tmp_path / "out" / "report.html").is_file()
     copy = str(tmp_path / "copy.jsonl.gz")
-    assert "1 marks, " in review("backup", copy, *where).stdout
+    assert "1 mark, " in review("backup", copy, *where).stdout
     restored = review("restore", copy, "--database", str(tmp_path / "again.sqlite"))
     assert "1 session, 2 screens, 1 mark" in restored.stdout
 
