@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 from core.labels.rules import label_report
+from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard.services import sources, studies
 
@@ -12,25 +16,25 @@ MARKED = 12
 
 def open_first() -> None:
     """Read the texts of the studies that the first page lists, draw its film, and label its report."""
-    try:
-        name = next(iter(sources.catalogue().specs))
-        source = sources.source(name)
-        listed = source.ids("test")[: studies.LISTED]
-        texts = [source.study(study_id).findings for study_id in listed]
+    with suppress(CXRLensError):  # the page says it
+        name, source, listed = _first()
+        for study_id in listed:
+            source.study(study_id)
         for study_id in listed[:1]:
             studies.open_case(source, name, study_id)
-    except CXRLensError:  # the page says it
-        return
-    for text in texts[:1]:
-        label_report(text)
+            label_report(source.study(study_id).findings)
 
 
 def label_more() -> None:
     """Label the reports of the studies that may be opened next."""
-    try:
-        source = sources.source(next(iter(sources.catalogue().specs)))
-        texts = [source.study(study_id).findings for study_id in source.ids("test")[:MARKED]]
-    except CXRLensError:
-        return
-    for text in texts:
-        label_report(text)
+    with suppress(CXRLensError):
+        _, source, listed = _first()
+        for study_id in listed[:MARKED]:
+            label_report(source.study(study_id).findings)
+
+
+def _first() -> tuple[str, Source, Sequence[str]]:
+    """The first source, by its name, and its held-out studies, as many as a list offers."""
+    name = next(iter(sources.catalogue().specs))
+    source = sources.source(name)
+    return name, source, source.ids("test")[: studies.LISTED]
