@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from core.bundles.card import Card
+from core.evaluation.own import Asked
 from core.files import hash_of
 from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
@@ -19,6 +20,7 @@ from dashboard.read import agreement
 from dashboard.read.filter_words import strongest
 from dashboard.services import bundles, evaluations, reports, stored, studies
 from dashboard.services.reports import Reading
+from dashboard.services.stored import Votes
 from tests import needs
 from tests.app_pages import needs_bundles
 
@@ -69,46 +71,60 @@ def test_the_table_has_a_column_of_votes() -> None:
     assert all(len(column["about"]) > 20 and len(column["group_about"]) > 20 for column in found["columns"])
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, counts: Mapping[str, list[list[int]]], studies: int = 100) -> None:
-    monkeypatch.setattr(stored, "votes", lambda cards: (counts, studies))
-
-
-def test_beside_a_vote_stands_how_often_the_reference_said_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beside_a_vote_stands_how_often_the_reference_said_so_too() -> None:
     # 0, 1, 2 and 3 of three models: studies, and those whose reference says it.
-    counted(monkeypatch, {"Pleural Effusion": [[60, 3], [20, 5], [5, 3], [15, 12]]})
+    counted = Votes({"Pleural Effusion": [[60, 3], [20, 5], [5, 3], [15, 12]]}, "100 held-out studies")
     two, three = ([reading(EFFUSION)] * each + [reading(NORMAL)] * (3 - each) for each in (2, 3))
-    assert agreement.in_words(three, None) == "All 3 say **Pleural Effusion** (the reference too in 80% of tests)."
-    assert "test" not in agreement.in_words(two, None)  # five studies tell nothing
-    counted(monkeypatch, {"Pleural Effusion": [[0, 0], [20, 5]], "Edema": [[0, 0], [90, 9]]})
-    told = agreement.in_words([reading(EFFUSION), reading("There is pulmonary edema.")], None)
-    assert (told.count("tests"), told.count("(")) == (1, 2) and "25% of tests" in told and "(10%)" in told
-    counted(monkeypatch, {"Pleural Effusion": [[60, 3], [20, 5], [5, 3], [15, 12]]})
+    told = agreement.in_words(three, None, counted)
+    assert told == "All 3 say **Pleural Effusion** (the reference too in 80% of tests)."
+    assert "test" not in agreement.in_words(two, None, counted)  # five studies tell nothing
     table = {"rows": [{"observation": "Pleural Effusion"}, {"observation": "Edema"}], "columns": [{"name": "x"}] * 3}
-    first, other = agreement.with_votes(table, three)["rows"]
+    first, other = agreement.with_votes(table, three, counted)["rows"]
     assert first["too"] == "80% of 15"
-    assert all(part in first["too_about"] for part in ("100 held-out", "12 of these", "in 23% of all", "interval"))
+    assert all(part in first["too_about"] for part in ("Of 100 held-out", "12 of these", "in 23% of all", "interval"))
     assert "too" not in other  # not counted
-    assert agreement.with_votes(table, two)["rows"][0]["too"] == "too few"
-    none = agreement.worth("Pleural Effusion", 0, three)
+    assert agreement.with_votes(table, two, counted)["rows"][0]["too"] == "too few"
+    none = agreement.worth("Pleural Effusion", 0, counted)
     assert none is not None
     assert none.too == "5% of 60" and "none of the 3 models" in none.about
+    two_findings = Votes({"Pleural Effusion": [[0, 0], [20, 5], [0, 0]], "Edema": [[0, 0], [90, 9], [0, 0]]}, "")
+    told = agreement.in_words([reading(EFFUSION), reading("There is pulmonary edema.")], None, two_findings)
+    assert (told.count("tests"), told.count("(")) == (1, 2) and "25% of tests" in told and "(10%)" in told
 
 
 @needs_bundles
 def test_votes_are_told_only_of_the_bundles_that_were_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = list(bundles.cards("phantom").values())
-    counts, studies_counted = stored.votes(cards)
-    assert set(counts) == set(OBSERVATIONS)
-    assert {sum(n for n, _ in each) for each in counts.values()} == {studies_counted}
-    assert stored.votes(cards[1:]) == ({}, 0)
+    found = stored.votes(cards, "phantom")
+    assert found is not None
+    assert set(found.counts) == set(OBSERVATIONS)
+    assert {f"{sum(n for n, _ in each)} held-out studies" for each in found.counts.values()} == {found.studies}
+    assert stored.votes(cards[1:], "phantom") is None
     changed = replace(cards[0], content={**cards[0].content, "sha256": {"model.safetensors": "0" * 64}})
-    assert stored.votes([changed, *cards[1:]]) == ({}, 0)
-    assert stored.votes([]) == ({}, 0)
+    assert stored.votes([changed, *cards[1:]], "phantom") is None
+    assert stored.votes([], "phantom") is None
+    assert agreement.votes_counted([reading(EFFUSION)], "phantom") is None
     results = evaluations.result_sets()[0]["phantom"]
     for damage in ({"of": ["x"]}, {"of": ["x"], "counts": {"Edema": [[1, 0]]}}, [1], {"of": ["x"], "counts": {"a": 3}}):
-        broken = replace(results, content={**results.content, "votes": damage})
-        monkeypatch.setattr(stored, "_results", lambda family, broken=broken: broken)
-        assert stored.votes(cards) == ({}, 0)
+        broken = {"phantom": replace(results, content={**results.content, "votes": damage})}
+        monkeypatch.setattr(evaluations, "result_sets", lambda broken=broken: (broken, {}))
+        assert stored.votes(cards, "phantom") is None
+
+
+@needs_bundles
+def test_votes_on_studies_of_the_open_source_come_before_those_of_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = list(bundles.cards("phantom").values())
+    results = evaluations.result_sets()[0]["phantom"]
+    counts = {name: [[10, 1]] * (len(cards) + 1) for name in OBSERVATIONS}
+    asked = Asked("key", "Ours", None, "x", "phantom", {card.name: card.made_of for card in cards})
+    content = {**results.content, "studies": 130, "votes": {"of": [card.name for card in cards], "counts": counts}}
+    own = replace(results, own=asked, content=content)
+    monkeypatch.setattr(evaluations, "result_sets", lambda: ({"ours": own, "phantom": results}, {}))
+    monkeypatch.setattr(evaluations, "source_of", lambda each: "example" if each.own else "phantom")
+    there, elsewhere = stored.votes(cards, "example"), stored.votes(cards, "phantom")
+    assert there is not None and elsewhere is not None
+    assert there.studies.startswith("130 studies of ") and elsewhere.studies == "400 held-out studies"
+    assert there.counts["Edema"][0] == (10, 1)
 
 
 @needs_bundles

@@ -78,6 +78,34 @@ def test_older_evaluations_show_what_they_have(tmp_path: Path, monkeypatch: pyte
     assert edema["Sensitivity, from"] < recall < edema["Sensitivity, to"]
 
 
+def test_votes_of_models_stand_with_what_references_say() -> None:
+    app = open_page("results", view="Votes")
+    (table,) = [each.value for each in app.dataframe if "Models that say it" in each.value]
+    edema = table[table["Finding"] == "Edema"].set_index("Models that say it")
+    assert edema.index.tolist() == ["none", "1 to 4", "5 to 8", "9 to 12"]
+    assert edema["Studies"].sum() == shipped()["studies"]
+    assert edema["Share"].isna().tolist() == (edema["Studies"] < 10).tolist()
+    many = edema.loc["9 to 12"]
+    assert many["Share"] == pytest.approx(many["Reference too"] / many["Studies"])
+    assert many["from"] < many["Share"] <= many["to"]
+
+
+def test_votes_that_were_not_counted_or_are_damaged_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = linked_bundles(tmp_path / "bundles", without=["phantom-results.json"])
+    monkeypatch.setenv("CXR_BUNDLES", str(folder))
+    content = shipped()
+    counted = content.pop("votes")
+    for votes, said in (
+        (None, "This evaluation did not count votes. `cxr-lens evaluate --preset phantom` does."),
+        ({"of": counted["of"][:1], "counts": {}}, "One model alone has no votes."),
+        ({**counted, "of": counted["of"][1:]}, "are not of its systems. Evaluate again."),
+    ):
+        told = content if votes is None else {**content, "votes": votes}
+        (folder / "phantom-results.json").write_text(json.dumps(told), encoding="utf-8")
+        app = open_page("results", view="Votes")
+        assert said in " ".join([words_on(app), *(each.value for each in app.error)])
+
+
 def test_one_seed_claims_nothing() -> None:
     told = words_on(open_page("results"))
     assert "Highest Macro F1 of ours: **FVE + M2**" in told

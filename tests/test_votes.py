@@ -53,7 +53,7 @@ def test_each_study_is_counted_once(studies: list[tuple[str, str]]) -> None:
 def test_counts_that_are_not_of_their_systems_are_refused() -> None:
     assert votes_of({}) == (frozenset(), {})
     good = {"of": ["a", "b"], "counts": {"Edema": [[1, 0], [2, 1], [0, 0]]}}
-    assert votes_of({"votes": good}) == ({"a", "b"}, {"Edema": [(1, 0), (2, 1), (0, 0)]})
+    assert votes_of({"votes": good}) == (frozenset("ab"), {"Edema": [(1, 0), (2, 1), (0, 0)]})
     for damaged in ({"of": ["a"], "counts": good["counts"]}, {"of": 3}, {"of": [], "counts": {"Edema": [1]}}, "x"):
         with pytest.raises(CXRLensError, match="Evaluate again"):
             votes_of({"votes": damaged})

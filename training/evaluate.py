@@ -42,7 +42,6 @@ from core.evaluation.results import (
     truth_of,
 )
 from core.evaluation.scoring import LabeledReports, score_systems
-from core.evaluation.votes import count_votes
 from core.files import hash_of, write_whole
 from core.processes import worker_pool
 from core.registry import did_you_mean
@@ -93,7 +92,7 @@ def evaluate(
     Returns:
         As `core.evaluation.results.score_pairs`, with "family", "studies", "seed", "fingerprint", "command"; "made_of":
         bundle -> hash of what decides its reports; "told": sentences on what is left out; "matching": encoder with a
-        text tower -> see `training.matching`; "votes": of these bundles, see `core.evaluation.votes`.
+        text tower -> see `training.matching`.
 
     Raises:
         StageError: there is no bundle of this family.
@@ -142,10 +141,6 @@ def evaluate(
             *_told(warned),
         ],
         "matching": match_encoders(cards, bundles, data),
-        "votes": {
-            "of": [card.name for card in cards],
-            "counts": count_votes(references.states, [labelled[card.name].states for card in cards]),
-        },
         **scored,
     }
     if out is not None:

@@ -20,6 +20,7 @@ from core.evaluation.labelers import RULES, Labeler
 from core.evaluation.language import DEFAULT_PROTOCOL, PROTOCOLS
 from core.evaluation.metrics import FREQUENT
 from core.evaluation.scoring import LabeledReports, language_scores, reading, score_systems
+from core.evaluation.votes import count_votes
 from core.observations import OBSERVATIONS, LabelState
 from core.registry import ENCODERS, encoder_parts
 from core.studies.source import RULE_LABELER, Source
@@ -168,7 +169,8 @@ def score_pairs(
     Returns:
         {"version", "protocol", "frequent": observations with at least `FREQUENT` positive references, "references": how
         they read, "rows": one a system, "baselines": those given and `SHUFFLED`, "published": protocol -> system ->
-        scores}; rows as `core.evaluation.scoring.score_systems` gives them.
+        scores, "votes": of the pairs, of all where there is none, see `core.evaluation.votes`}; rows as
+        `core.evaluation.scoring.score_systems` gives them.
 
     Raises:
         CXRLensError: fewer than two studies or patients.
@@ -204,6 +206,8 @@ def score_pairs(
         }
         for head in heads
     ]
+    voters = [card.name for card in cards] or list(written)
+    votes = {"of": voters, "counts": count_votes(references.states, [written[name].states for name in voters])}
     clinical = ClinicalProtocol(truth, labeler.title)
     told = (clinical.describe(), FALSE_ALARM, DEFAULT_PROTOCOL.describe(), lacking, INTERVALS, PAIRED * bool(against))
     return {
@@ -214,6 +218,7 @@ def score_pairs(
         "references": {"reading": reading(references.texts)},
         "baselines": [{"name": name, "detail": detail, **scores[name]} for name, detail in details.items()],
         "published": elsewhere,
+        "votes": votes,
     }
 
 

@@ -321,7 +321,8 @@ def show_reports(
     marked = mark(case, readings) if finished else Marked()
     for data in drawn:
         data["reliable"] = list(marked.firsts.get(data["name"], ()))
-    if finished and (told := agreement.in_words(readings, case.labels)):
+    counted_votes = agreement.votes_counted(readings, case.source) if finished else None
+    if finished and (told := agreement.in_words(readings, case.labels, counted_votes)):
         st.markdown(told)
     reference = None
     if case.study.findings.strip() or case.study.impression.strip():
@@ -335,7 +336,7 @@ def show_reports(
     report_cards(
         drawn,
         reference=reference,
-        table=agreement.with_votes(table_of(case, readings), readings) if finished else None,
+        table=agreement.with_votes(table_of(case, readings), readings, counted_votes) if finished else None,
         folded=len(chosen) >= agreement.FOLDED_FROM,
         asked=asked,
         on_ask=hear_question,

@@ -22,12 +22,14 @@ from dashboard.results.slices import show_slices
 from dashboard.results.tables import show_tables
 from dashboard.results.trust import show_trust
 from dashboard.results.two import show_two
+from dashboard.results.votes import show_votes
 from dashboard.services import bundles, evaluations, own, systems
 
 VIEWS = {
     "Table 1": show_table_1,
     "By observation": show_observations,
     "Finds and false alarms": show_finds,
+    "Votes": show_votes,
     "Slices": show_slices,
     "Two models": show_two,
     "Sentences to trust": show_trust,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from core.bundles.card import Card
-from core.evaluation import votes as counted_votes
+from core.evaluation.votes import FEW, alike, right
 from core.observations import ASSERTED, NO_FINDING, LabelState
 from core.registry import DECODERS, ENCODERS
 from dashboard.read.others import OutsideReading
 from dashboard.services import stored
 from dashboard.services.reports import Reading
+from dashboard.services.stored import Votes
 
 T = TypeVar("T")
 FOLDED_FROM = 5
@@ -59,17 +60,17 @@ class Worth:
     about: str
 
 
-def worth(name: str, number: int, readings: Sequence[Reading | OutsideReading]) -> Worth | None:
-    """What it is worth that so many of these models say a finding; None where that was not counted."""
-    cards = [each.card for each in readings if isinstance(each, Reading)]
-    counts, studies = stored.votes(cards) if len(cards) == len(readings) else ({}, 0)
-    if name not in counts:
+def worth(name: str, number: int, counted: Votes | None) -> Worth | None:
+    """What it is worth that so many models say a finding, by what was counted of them; None where it was not."""
+    if counted is None or name not in counted.counts:
         return None
-    first, last = counted_votes.alike(number, len(cards))
-    share, anyway = counted_votes.right(counts[name], first, last), counted_votes.right(counts[name], 0, len(cards))
+    counts = counted.counts[name]
+    of = len(counts) - 1
+    first, last = alike(number, of)
+    share, anyway = right(counts, first, last), right(counts, 0, of)
     as_many = "none" if last == 0 else str(first) if first == last else f"{first} to {last}"
-    where = f"Of {studies:,} held-out studies, in {share.among} {as_many} of the {len(cards)} models said {name}"
-    if share.among < counted_votes.FEW or share.interval is None:
+    where = f"Of {counted.studies}, in {share.among} {as_many} of the {of} models said {name}"
+    if share.among < FEW or share.interval is None:
         return Worth("", "too few", f"{where}: too few to tell how often the reference does.")
     low, high = share.interval
     return Worth(
@@ -80,7 +81,17 @@ def worth(name: str, number: int, readings: Sequence[Reading | OutsideReading]) 
     )
 
 
-def in_words(readings: Sequence[Reading | OutsideReading], reference: Mapping[str, LabelState] | None) -> str:
+def votes_counted(readings: Sequence[Reading | OutsideReading], source: str) -> Votes | None:
+    """What was counted of exactly the models that are shown; None where that was never done."""
+    cards = [each.card for each in readings if isinstance(each, Reading)]
+    return stored.votes(cards, source) if len(cards) == len(readings) else None
+
+
+def in_words(
+    readings: Sequence[Reading | OutsideReading],
+    reference: Mapping[str, LabelState] | None,
+    counted: Votes | None = None,
+) -> str:
     """What the models agree and differ in: "9 of 12 say Pleural Effusion, 3 do not"; "" for a single report.
 
     With it stands in how many tests with such a vote the reference said the finding too, where that was counted.
@@ -93,7 +104,7 @@ def in_words(readings: Sequence[Reading | OutsideReading], reference: Mapping[st
     said = {name: number for name, number in votes(readings).items() if name != NO_FINDING}
     parts: list[str] = []
     for name, number in sorted(said.items(), key=lambda each: -each[1])[:MOST_SAID]:
-        known = worth(name, number, readings)
+        known = worth(name, number, counted)
         tested = ""
         if known and known.share:  # the first says what the others mean
             tested = f" ({known.share})" if any(" tests)" in part for part in parts) else TESTED.format(known.share)
@@ -117,7 +128,9 @@ def in_words(readings: Sequence[Reading | OutsideReading], reference: Mapping[st
     return f"{text} None says {' or '.join(silent)}, which the reference does." if silent else text
 
 
-def with_votes(table: dict[str, Any], readings: Sequence[Reading | OutsideReading]) -> dict[str, Any]:
+def with_votes(
+    table: dict[str, Any], readings: Sequence[Reading | OutsideReading], counted: Votes | None = None
+) -> dict[str, Any]:
     """The table of `components.report.overview`, a column a reading, with how many say each finding.
 
     Beside it stands in how many tests with such a vote the reference said it too. What the names of encoders and
@@ -127,7 +140,7 @@ def with_votes(table: dict[str, Any], readings: Sequence[Reading | OutsideReadin
     rows = []
     for row in table["rows"]:
         number = said.get(row["observation"], 0)
-        known = worth(row["observation"], number, readings)
+        known = worth(row["observation"], number, counted)
         tested = {} if known is None else {"too": known.too, "too_about": known.about}
         rows.append({**row, "votes": f"{number} of {count}", **tested})
     columns = [

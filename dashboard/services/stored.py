@@ -7,6 +7,7 @@ bundle writes while it has the content, and the studies the fingerprint, that th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
@@ -51,24 +52,51 @@ def measured(family: str) -> Mapping[str, float]:
     return {} if results is None else {name: float(row["f1"]) for name, row in results.rows.items()}
 
 
-def votes(cards: Sequence[Card]) -> tuple[Counts, int]:
-    """What it was worth that so many of these bundles say a finding, and of how many held-out studies that is known.
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """What was counted of how many models say a finding.
 
-    Nothing unless they are the bundles that were counted together, with the content that they had then.
+    Attributes:
+        counts: see `core.evaluation.votes`.
+        studies: what they were counted on, in words.
+    """
+
+    counts: Counts
+    studies: str
+
+
+def votes(cards: Sequence[Card], source: str) -> Votes | None:
+    """What it was worth that so many of these bundles say a finding: on studies of this source, else on held-out ones.
+
+    None unless they are the bundles that were counted together, with the content that they had then.
     """
     families = {card.family for card in cards}
-    results = _results(families.pop()) if len(families) == 1 and settings.precision() == "fp32" else None
-    if results is None:
-        return {}, 0
+    if len(families) != 1 or settings.precision() != "fp32":
+        return None
     try:
-        names, counts = votes_of(results.content)
-    except CXRLensError:  # of a damaged file Results tells
-        return {}, 0
+        found = evaluations.result_sets()[0]
+    except CXRLensError:
+        return None
+    own = [each for each in found.values() if each.own is not None and evaluations.source_of(each) == source]
+    family = found.get(families.pop())
+    for results in (*own, *([family] if family is not None and family.own is None else [])):
+        try:
+            names, counts = votes_of(results.content)
+        except CXRLensError:  # of a damaged file Results tells
+            continue
+        if names == {card.name for card in cards} and _of_these(results, cards):
+            count = int(results.content["studies"])
+            what = "held-out studies" if results.own is None else f"studies of {evaluations.source_title(results)}"
+            return Votes(counts, f"{count:,} {what}")
+    return None
+
+
+def _of_these(results: ResultSet, cards: Sequence[Card]) -> bool:
+    """Whether an evaluation is of bundles with this content."""
+    if results.own is not None:
+        return not evaluations.strange_bundles(results)
     made_of = results.content.get("made_of", {})
-    same = all(made_of.get(each.name) == hash_of(each.made_of) for each in cards)
-    if same and names == {card.name for card in cards}:
-        return counts, int(results.content["studies"])
-    return {}, 0
+    return all(made_of.get(each.name) == hash_of(each.made_of) for each in cards)
 
 
 def _results(family: str) -> ResultSet | None:

@@ -75,6 +75,7 @@ def test_on_a_phone_nothing_sticks_out(context: BrowserContext, server: Server) 
         "Tables and studies",
         "Runs and seeds",
         "Finds and false alarms",
+        "Votes",
     )
     for view in (*tables, "Sentences to trust", "Other metrics"):
         watched.open(f"results?{urlencode({'view': view})}")
