@@ -87,7 +87,7 @@ def test_votes_of_models_stand_with_what_references_say() -> None:
     assert edema["Share"].isna().tolist() == (edema["Studies"] < 10).tolist()
     many = edema.loc["9 to 12"]
     assert many["Share"] == pytest.approx(many["Reference too"] / many["Studies"])
-    assert many["from"] < many["Share"] <= many["to"]
+    assert many["Share, from"] < many["Share"] <= many["Share, to"]
 
 
 def test_votes_that_were_not_counted_or_are_damaged_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
