@@ -53,6 +53,7 @@ def show_votes(results: ResultSet) -> None:
     st.caption(
         f"Of {of} models, whose reports say a finding as present or uncertain. Share: of the studies with so many "
         f"votes, those whose reference says it too; of fewer than {FEW} studies none is told. Share, from and to: 95 % "
-        "interval (Wilson), over studies. On films of another hospital, or where a finding is rarer, a vote may be worth less."
+        "interval (Wilson), over studies. On films of another hospital, or where a finding is rarer, a vote may be "
+        "worth less."
     )
     export(content, f"{TITLE}, {results.title}", name="votes")
