@@ -76,6 +76,7 @@ PAGES = {
     "results-tables": "results?view=Tables+and+studies",
     "results-seeds": "results?view=Runs+and+seeds",
     "results-trust": "results?view=Sentences+to+trust",
+    "results-votes": "results?view=Votes",
     "detection": "detection?detected=Pneumothorax&place=right&extent=0.50",
     "detection-real": "detection?detected=Pleural+Effusion+in+real+films+%28Open-i%29&place=left&extent=0.57",
     "about": "about",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests import needs
+from tests.conftest import ROOT
 from tests.documented.programs import Row, make, process
 from training.bench.speeds import PARTS
 
@@ -18,7 +20,15 @@ def bench_rows() -> dict[str, Row]:
         "bench.maps": (" --studies 60", "UMAP, 60 x"),
         "bench.maps PCA": (" --studies 60", "PCA, 60 x"),
     }
+    kept = "assets/bundles/phantom-reports.jsonl"
     return {
+        f"python -m training.bench.consensus phantom {kept}": Row(
+            given={kept: lambda place: ROOT / kept},
+            instead=process,
+            slow=True,
+            says="report most like the vote",
+            needs=needs.BUNDLES.unless((ROOT / kept).is_file()),
+        ),
         **{f"make bench{each}": Row(instead=make, says="training.bench.speeds", as_far=_LONG) for each in chosen},
         **{
             f"python -m training.{name}": Row(more, instead=process, slow=True, says=says)
