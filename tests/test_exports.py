@@ -333,7 +333,7 @@ def test_what_cannot_be_exported_is_told_in_a_sentence(here: Path) -> None:
         told = run("export", *words, "--out", "out", code=1)
         assert re.search(message, told), (words, told)
         assert "\n" not in told and not (here / "out").exists()
-    assert "1 files" in run("export", "rexrank", "m.jsonl", "--out", "out")  # it needs no image
+    assert "1 file in out" in run("export", "rexrank", "m.jsonl", "--out", "out")  # it needs no image
     assert [each.name for each in here.iterdir() if each.name.endswith(".part")] == []
 
 

@@ -7,9 +7,9 @@ import hashlib
 import socket
 import sys
 import threading
-import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from email.message import Message
 from http.client import HTTPConnection
@@ -237,14 +237,29 @@ def test_the_review_page_opens_by_the_address_that_is_printed(monkeypatch: pytes
     assert "Name a file that you can write with CXR_KEY" in review_address([])
 
 
+class Watched:
+    """A lock that tells who waits for it: for each name how many now, and how many at most."""
+
+    def __init__(self, name: Callable[[], str]) -> None:
+        self.name, self.lock = name, threading.Lock()
+        self.waiting, self.most = Counter[str](), Counter[str]()
+
+    def __enter__(self) -> None:
+        name = self.name()
+        self.waiting[name] += 1
+        self.most[name] = max(self.most[name], self.waiting[name])
+        self.lock.acquire()
+        self.waiting[name] -= 1
+
+    def __exit__(self, *raised: object) -> None:
+        self.lock.release()
+
+
 def test_many_tabs_of_one_user_are_one_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    who, order, came = threading.local(), list[str](), list[str]()
-
-    def user() -> str:
-        came.append(who.name)
-        return str(who.name)
-
-    monkeypatch.setattr(bundles, "_user", user)
+    who, order = threading.local(), list[str]()
+    shared = Watched(lambda: str(who.name))
+    monkeypatch.setattr(bundles, "_user", lambda: str(who.name))
+    monkeypatch.setattr(bundles, "_inference_lock", lambda: shared)
 
     def ask(name: str) -> None:
         who.name = name
@@ -256,8 +271,8 @@ def test_many_tabs_of_one_user_are_one_among_all(monkeypatch: pytest.MonkeyPatch
     with bundles.inference():
         for each in asking:
             each.start()
-        until(lambda: len(came) == 1 + len(asking), "not all ask")
-        time.sleep(0.2)  # from there to the lock is one step
+        until(lambda: shared.waiting["a"] == shared.waiting["b"] == 1, "not both wait")
     for each in asking:
         each.join()
-    assert sorted(order) == list("aaaaaaaab") and order.index("b") <= 2
+    assert sorted(order) == list("aaaaaaaab")
+    assert shared.most == {"holder": 1, "a": 1, "b": 1}

@@ -75,13 +75,13 @@ def system_rows(
         ),
         "cxr-lens export radeval phantom --out radeval": Row(" --force", says="12 files in radeval"),
         "cxr-lens export rexrank reports.jsonl --system NAME --out rexrank": Row(
-            given=PHANTOMS | {"NAME": lambda place: "phantom-fve-m2"}, says="1 files in rexrank"
+            given=PHANTOMS | {"NAME": lambda place: "phantom-fve-m2"}, says="1 file in rexrank"
         ),
         "cxr-lens export label-studio reports.jsonl --source data/mine --out tasks": Row(
             " --study P000002-1", PHANTOMS, says="3 files in tasks"
         ),
         "cxr-lens export fhir --source data/mine --system openi-fve-m2 --out fhir": Row(
-            " --study P000002-1", PHANTOMS, slow=True, says="1 files in fhir"
+            " --study P000002-1", PHANTOMS, slow=True, says="1 file in fhir"
         ),
         "cxr-lens export hf openi-fve-m2 --out openi-fve-m2-hf": Row(says="5 files in openi-fve-m2-hf"),
         **{
