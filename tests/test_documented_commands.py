@@ -308,6 +308,9 @@ ROWS: dict[str, Row] = {
     """cxr-lens train --preset openi --set 'encoders=["fve","cve","ccve"]' --seeds 2""": Row(
         SET + TINY + """ --set 'decoders=["m2"]'""" + RUNS + ONE, slow=True, says="±", after=INDEX
     ),
+    """cxr-lens train --preset openi --set seed=2 --set 'encoders=["fve","cve","ccve"]'""": Row(
+        " --dry-run", says='"seed": 2', as_far="the row above trains these encoders with two seeds"
+    ),
     """cxr-lens study encoders --preset phantom --set 'decoders=["m2"]' --seeds 3""": Row(
         SET + " --seeds 1 --drifting none" + RUNS + OUT + ONE, slow=True, says="CCVE"
     ),
