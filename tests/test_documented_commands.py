@@ -306,7 +306,7 @@ ROWS: dict[str, Row] = {
         PHANTOM + ONE + " --seeds 2", _words(FOLDER=lambda place: "more-runs"), slow=True, says="±"
     ),
     """cxr-lens train --preset openi --set 'encoders=["fve","cve","ccve"]' --seeds 2""": Row(
-        SET + TINY + """ --set 'decoders=["m2"]'""" + RUNS + ONE, slow=True, says="±", after=INDEX
+        SET + TINY + """ --set 'decoders=["m2"]' --runs seeds""" + ONE, slow=True, says="±", after=INDEX
     ),
     """cxr-lens train --preset openi --set seed=2 --set 'encoders=["fve","cve","ccve"]'""": Row(
         " --dry-run", says='"seed": 2', as_far="the row above trains these encoders with two seeds"
