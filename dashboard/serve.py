@@ -57,7 +57,7 @@ def get_ready() -> None:
         importlib.import_module(name)
     first_studies = importlib.import_module("dashboard.services.first_studies")
     first_studies.open_first()
-    inspect.stack()  # Streamlit asks for it once, and it looks for the file of every module: 0.1 s of the first page
+    inspect.stack()  # Streamlit asks for it once, and it looks for the file of every module: not while somebody waits
     importlib.import_module("dashboard.first_page").SHOWN.wait(WAIT)
     first_studies.label_more()
     for name in LATER:

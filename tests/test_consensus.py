@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from core.evaluation.clinical import decision_statistics
 from core.observations import OBSERVATIONS
-from training.bench.consensus import ALIKE, BEST, VOTE, consensus, f1, statistics, votes_needed
+from training.bench.consensus import ALIKE, BEST, VOTE, consensus, f1, votes_needed
 
 COUNT = len(OBSERVATIONS)
 HALVES = np.arange(400) % 2 == 1
@@ -25,7 +26,7 @@ def test_f1_is_that_of_scikit_learn() -> None:
     written, references = drawn(0, 0.7)
     peer = f1_score(references, written[0], average=None, zero_division=0)
     assert f1(written[0], references) == pytest.approx(peer)
-    assert statistics(written[0], references).scores()["f1"] == pytest.approx(peer.mean())
+    assert decision_statistics(references, written[0]).scores()["f1"] == pytest.approx(peer.mean())
 
 
 def test_votes_needed_are_those_of_the_best_f1() -> None:

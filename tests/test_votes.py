@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as some
 
+from core.evaluation.finds import Share
 from core.evaluation.votes import alike, count_votes, right, votes_of
 from core.observations import OBSERVATIONS, LabelState
 from core.types import CXRLensError
+from tests.conftest import ROOT
 
 STATES = {"+": LabelState.POSITIVE, "?": LabelState.UNCERTAIN, "-": LabelState.NEGATIVE, " ": LabelState.BLANK}
 
@@ -57,3 +62,20 @@ def test_counts_that_are_not_of_their_systems_are_refused() -> None:
     for damaged in ({"of": ["a"], "counts": good["counts"]}, {"of": 3}, {"of": [], "counts": {"Edema": [1]}}, "x"):
         with pytest.raises(CXRLensError, match="Evaluate again"):
             votes_of({"votes": damaged})
+
+
+@given(some.integers(1, 5000), some.data())
+def test_the_interval_of_a_share_is_scipys(among: int, data: some.DataObject) -> None:
+    count = data.draw(some.integers(0, among))
+    peer = scipy.stats.binomtest(count, among).proportion_ci(method="wilson")
+    assert Share(count, among).interval == pytest.approx((peer.low, peer.high), abs=1e-12)
+    assert Share(0, 0).interval is None
+
+
+def test_no_reader_waits_for_scipys_statistics_to_see_what_a_vote_is_worth() -> None:
+    code = (
+        "import sys; from dashboard.read import agreement; from dashboard.services.stored import Votes; "
+        "found = agreement.worth('Edema', 1, Votes({'Edema': [[9, 1], [20, 5]]}, 'studies')); "
+        "assert found.too == '25% of 20' and '95 % interval' in found.about; sys.exit('scipy.stats' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -10,7 +10,7 @@ from typing import Any
 from core.evaluation.finds import Share, false_alarms_of, finds_of
 from core.evaluation.language import PROTOCOLS
 from core.evaluation.metrics import FREQUENT, METRICS, READING
-from core.evaluation.votes import FEW, alike, right, votes_of
+from core.evaluation.votes import FEW, bands, in_words, right, votes_of
 from core.observations import OBSERVATIONS
 
 _NUMBERS = [metric.name for metric in METRICS.values() if metric.in_table]
@@ -138,17 +138,16 @@ def _votes(results: Mapping[str, Any]) -> list[str]:
     names, counts = votes_of(results)
     if len(names) < 2:
         return []
-    bands = list(dict.fromkeys(alike(votes, len(names)) for votes in range(len(names) + 1)))
-    heads = [str(first) if first == last else f"{first} to {last}" for first, last in bands]
+    told = bands(len(names))
     lines = [
         f"How often the reference says a finding, by how many of the {len(names)} pairs say it, present or uncertain; "
         f"of fewer than {FEW} studies no share is told. Intervals: Wilson's, over studies.",
         "",
-        f"| finding | all studies | {' | '.join(f'{each} say it' for each in heads)} |",
-        "|---|---:|" + "---:|" * len(heads),
+        f"| finding | all studies | {' | '.join(f'{in_words(*band)} say it' for band in told)} |",
+        "|---|---:|" + "---:|" * len(told),
     ]
     for name, each in counts.items():
-        shares = [right(each, *band) for band in [(0, len(names)), *bands]]
+        shares = [right(each, *band) for band in [(0, len(names)), *told]]
         lines.append(f"| {name} | {' | '.join(_of_votes(share) for share in shares)} |")
     return [*lines, ""]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from core.evaluation.finds import Share
 from core.evaluation.trust import Flags, Judged, Kind, Rule, calibrate, numbers, wrong_by_patient
 from core.types import CXRLensError
 
@@ -104,11 +105,8 @@ def _interval(patients: npt.NDArray[Any], wrong: Flags, chosen: Flags) -> tuple[
     number = numbers(patients[chosen])
     right, count = np.bincount(number, ~wrong[chosen]), np.bincount(number)
     if right.sum() in (0, count.sum()):
-        from scipy import stats
-
         failed = len(count) if not right.any() else 0
-        ends = stats.binomtest(failed, len(count)).proportion_ci(method="wilson")
-        return float(ends.low), float(ends.high)
+        return Share(failed, len(count)).interval or (math.nan, math.nan)
     weights = np.random.default_rng(0).multinomial(len(count), np.full(len(count), 1 / len(count)), RESAMPLES)
     low, high = np.quantile(1 - (weights @ right) / (weights @ count), (0.025, 0.975))
     return float(low), float(high)

@@ -36,15 +36,25 @@ def count_votes(references: Labels, systems: Sequence[Labels]) -> dict[str, list
     return found
 
 
-def alike(votes: int, of: int) -> tuple[int, int]:
-    """The numbers of votes, first and last, that are told as one: none, and each third of the systems.
+def bands(of: int) -> list[tuple[int, int]]:
+    """Numbers of votes, first and last, that are told as one: none, and each third of the systems.
 
     A single number of votes is too rare to tell a share.
     """
-    if votes == 0:
-        return 0, 0
-    third = [each for each in range(1, of + 1) if (each - 1) * 3 // of == (votes - 1) * 3 // of]
-    return third[0], third[-1]
+    thirds: dict[int, list[int]] = {}
+    for votes in range(1, of + 1):
+        thirds.setdefault((votes - 1) * 3 // of, []).append(votes)
+    return [(0, 0), *((each[0], each[-1]) for each in thirds.values())]
+
+
+def alike(votes: int, of: int) -> tuple[int, int]:
+    """The band of a number of votes."""
+    return next(band for band in bands(of) if votes <= band[1])
+
+
+def in_words(first: int, last: int) -> str:
+    """A band: "none", "2" or "9 to 12"."""
+    return "none" if last == 0 else str(first) if first == last else f"{first} to {last}"
 
 
 def right(counts: Sequence[Sequence[int]], first: int, last: int) -> Share:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from core.bundles.card import Card
 from core.evaluation.votes import FEW, alike, right
+from core.evaluation.votes import in_words as band_in_words
 from core.observations import ASSERTED, NO_FINDING, LabelState
 from core.registry import DECODERS, ENCODERS
 from dashboard.read.others import OutsideReading
@@ -68,8 +69,7 @@ def worth(name: str, number: int, counted: Votes | None) -> Worth | None:
     of = len(counts) - 1
     first, last = alike(number, of)
     share, anyway = right(counts, first, last), right(counts, 0, of)
-    as_many = "none" if last == 0 else str(first) if first == last else f"{first} to {last}"
-    where = f"Of {counted.studies}, in {share.among} {as_many} of the {of} models said {name}"
+    where = f"Of {counted.studies}, in {share.among} {band_in_words(first, last)} of the {of} models said {name}"
     if share.among < FEW or share.interval is None:
         return Worth("", "too few", f"{where}: too few to tell how often the reference does.")
     low, high = share.interval

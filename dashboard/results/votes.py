@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.evaluation.votes import FEW, alike, right, votes_of
+from core.evaluation.votes import FEW, bands, in_words, right, votes_of
 from core.types import CXRLensError
 from dashboard.components.score_table import export
 from dashboard.plain import code, plain_message
@@ -28,17 +28,16 @@ def show_votes(results: ResultSet) -> None:
         what = "One model alone has no votes." if of else f"This evaluation did not count votes. {code(command)} does."
         st.info(what)
         return
-    bands = list(dict.fromkeys(alike(votes, of) for votes in range(of + 1)))
     shown = []
     for name, each in counts.items():
-        for first, last in bands:
+        for first, last in bands(of):
             share = right(each, first, last)
             low, high = share.interval or (None, None)
             told = share.among >= FEW
             shown.append(
                 {
                     "Finding": name,
-                    "Models that say it": f"{first} to {last}" if last > first else "none" if last == 0 else str(first),
+                    "Models that say it": in_words(first, last),
                     "Studies": share.among,
                     "Reference too": share.count,
                     "Share": share.value if told else None,

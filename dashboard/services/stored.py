@@ -38,10 +38,9 @@ def stored_reports(case: Case, cards: Sequence[Card]) -> dict[str, Report]:
         if not results.reports.is_file():  # scores without the reports that they are of
             continue
         texts = _texts(str(results.reports), results.reports.stat().st_mtime_ns).get(case.study.study_id, {})
-        made_of = results.content.get("made_of", {})
         for card in cards:
             text = texts.get(card.name)
-            if card.family == family and text and made_of.get(card.name) == hash_of(card.made_of):
+            if card.family == family and text and _is_of(results, card):
                 found[card.name] = Report(text, tuple(tokenize(text)), float("nan"), finished=text.endswith("."))
     return found
 
@@ -73,13 +72,9 @@ def votes(cards: Sequence[Card], source: str) -> Votes | None:
     families = {card.family for card in cards}
     if len(families) != 1 or settings.precision() != "fp32":
         return None
-    try:
-        found = evaluations.result_sets()[0]
-    except CXRLensError:
-        return None
-    own = [each for each in found.values() if each.own is not None and evaluations.source_of(each) == source]
-    family = found.get(families.pop())
-    for results in (*own, *([family] if family is not None and family.own is None else [])):
+    found = [each for each in _all().values() if each.own is not None and evaluations.source_of(each) == source]
+    family = _results(families.pop())
+    for results in (*found, *([] if family is None else [family])):
         try:
             names, counts = votes_of(results.content)
         except CXRLensError:  # of a damaged file Results tells
@@ -95,15 +90,22 @@ def _of_these(results: ResultSet, cards: Sequence[Card]) -> bool:
     """Whether an evaluation is of bundles with this content."""
     if results.own is not None:
         return not evaluations.strange_bundles(results)
-    made_of = results.content.get("made_of", {})
-    return all(made_of.get(each.name) == hash_of(each.made_of) for each in cards)
+    return all(_is_of(results, each) for each in cards)
+
+
+def _is_of(results: ResultSet, card: Card) -> bool:
+    return results.content.get("made_of", {}).get(card.name) == hash_of(card.made_of)
+
+
+def _all() -> Mapping[str, ResultSet]:
+    try:
+        return evaluations.result_sets()[0]
+    except CXRLensError:
+        return {}
 
 
 def _results(family: str) -> ResultSet | None:
-    try:
-        results = evaluations.result_sets()[0].get(family)
-    except CXRLensError:
-        return None
+    results = _all().get(family)
     return results if results is not None and results.own is None else None
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from core.evaluation.clinical import clinical_statistics
-from core.evaluation.resampling import StudyStatistics, compare
+from core.evaluation.clinical import decision_statistics
+from core.evaluation.resampling import compare
+from core.evaluation.results import label_texts
 from core.files import read_json_lines
-from core.labels.rules import label_report
 from core.observations import OBSERVATIONS, LabelState
 from training.options import read_preset
 from training.stages.run import Run
@@ -30,14 +30,14 @@ Said = npt.NDArray[np.bool_]
 
 def said_in(texts: Sequence[str]) -> Said:
     """Which findings reports state as present: (reports, observations)."""
-    states = [label_report(text).states for text in texts]
+    states = label_texts(texts).states
     return np.array([[each[name] is LabelState.POSITIVE for name in OBSERVATIONS] for each in states])
 
 
 def f1(written: Said, references: Said) -> npt.NDArray[np.float64]:
     """Of each observation, 0 where nobody says it."""
-    both, either = (written & references).sum(0), written.sum(0) + references.sum(0)
-    return np.where(either > 0, 2 * both / np.maximum(either, 1), 0.0)
+    scores = decision_statistics(references, written).scores()
+    return np.array([scores[f"f1[{name}]"] for name in OBSERVATIONS])
 
 
 def votes_needed(votes: npt.NDArray[np.int64], references: Said, of: int) -> npt.NDArray[np.int64]:
@@ -67,16 +67,6 @@ def consensus(written: Said, references: Said, second: npt.NDArray[np.bool_]) ->
     return found
 
 
-def statistics(said: Said, references: Said) -> StudyStatistics:
-    """What scores are computed from."""
-    return clinical_statistics(_states(references), _states(said))
-
-
-def _states(said: Said) -> list[Mapping[str, LabelState]]:
-    state = {True: LabelState.POSITIVE, False: LabelState.BLANK}
-    return [{name: state[bool(one)] for name, one in zip(OBSERVATIONS, each, strict=True)} for each in said]
-
-
 def table(preset: str, path: Path) -> list[str]:
     """Lines of Markdown for one seed."""
     rows = [row for _, row in read_json_lines(path)]
@@ -88,7 +78,7 @@ def table(preset: str, path: Path) -> list[str]:
     written = np.array([said_in([row[name] for row in rows]) for name in names])
     place = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
     found = consensus(written, references, np.array([place[patient] % 2 == 1 for patient in patients]))
-    counted = {name: statistics(said, references) for name, said in found.items()}
+    counted = {name: decision_statistics(references, said) for name, said in found.items()}
     lines = [f"{path}: {len(names)} pairs, {len(rows)} studies of {len(place)} patients", ""]
     lines += ["| what | macro F1 | less the best pair's | at least 10 positives | less the best pair's |"]
     lines += ["|---|---:|---:|---:|---:|"]

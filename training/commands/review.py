@@ -316,7 +316,7 @@ def find_session(database: Database, who: Actor, prefix: str) -> str:
 
     found = [each.id for each in list_sessions(database, who) if each.id.startswith(prefix)]
     if len(found) != 1:
-        what = "No session begins" if not found else f"{counted(len(found), 'session begins', 'sessions begin')}"
+        what = "No session begins" if not found else f"{len(found)} sessions begin"
         raise CXRLensError(f"{what} with '{prefix}' for {who.name}. See: cxr-lens review list.")
     return found[0]
 
