@@ -208,7 +208,8 @@ class ReportConfig(StepConfig):
         stop_weight: of the stop control loss.
         patience: epochs without a better validation score before stopping.
         augment: for DVE, as for the classifiers.
-        abnormal_first: teach decoders that plan sentences one order (``core.labels.order``), not the reader's.
+        abnormal_first: teach decoders that plan sentences, or read findings first, one order of the sentences
+            (``core.labels.order``), not the reader's.
         class_aware: every second study is a positive of an observation, all in turn, so that rare ones are learned.
         group_lengths: put reports of like length into a batch, for speed.
         monitor: the greedy validation reports' score whose best epoch is kept: BLEU-4, or clinical macro F1.
@@ -221,6 +222,10 @@ class ReportConfig(StepConfig):
             decoder's batches and go on learning their statistics (paper-notes 1.5). Images are encoded at every step.
         precision: "bf16" computes its steps in bfloat16 where that is safe, for speed; weights, the loss and what
             validation writes stay in fp32.
+        findings_first: a linear reading of a frozen encoder's tokens finds observations, and decoders read these with
+            the tokens (`core.decoders.findings`). Not for encoders that learn with their decoder, nor for joint ones,
+            whose tokens change while the decoder learns.
+        findings_penalty: of the weights of that reading: the inverse of scikit-learn's C, of standardised tokens.
     """
 
     epochs: Positive
@@ -242,6 +247,8 @@ class ReportConfig(StepConfig):
     word_scale: Literal["width", "max_words"] = "width"
     drifting_norms: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
+    findings_first: bool = False
+    findings_penalty: Rate = 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +280,8 @@ class ExperimentConfig:
         evaluate_studies: held-out studies that are scored, the first of the test split; 0 is all.
         image_size: side of the images that encoders read, pixels, a multiple of 32; 0 is that of the size.
         start: the weights that single encoders start from.
+        encoders_from: folder of bundles of this preset whose encoders are taken as they are, so that only decoders
+            learn; "" trains the encoders.
     """
 
     name: str
@@ -291,6 +300,7 @@ class ExperimentConfig:
     write: WriteConfig
     image_size: Count = 0
     start: StartConfig = AS_THE_PRESET_SAYS
+    encoders_from: str = ""
 
     def image_side(self, encoder: str) -> int:
         """Side of the images that an encoder, or several jointly, read, pixels."""
@@ -324,6 +334,8 @@ class ExperimentConfig:
                 f"image_size: {self.image_size} at size {self.size}: it is 0, or a multiple of 32 at sizes small and "
                 "tiny. The paper's encoders have sides of their own."
             )
+        if self.encoders_from and self.report.drifting_norms:
+            raise ConfigError("report.drifting_norms: encoders_from takes encoders as they are. Leave one of them out.")
         for name in ENCODERS:
             if self.start.of(name) == "published" and self.size == "tiny":
                 raise ConfigError(f"start.{name}: nobody has published weights of size tiny. Set it to random.")

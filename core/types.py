@@ -186,12 +186,15 @@ class VisualTokens:
         grids: (h, w) of each grid of tokens, in order; empty where tokens are not image cells (CCVE).
         sources: one name per token, the encoder or tower that made it ("dve", "fve.cdc", "ccve", ...).
         summaries: so many tokens, the first ones, stand for the whole image and for no cell of it (a ViT's CLS token).
+        findings: (B, 14), 1 where an observation is known to be there: for decoders that read findings first
+            (`core.decoders.findings`), in place of what they would find; None leaves it to them.
     """
 
     tokens: Tensor
     grids: tuple[tuple[int, int], ...]
     sources: tuple[str, ...]
     summaries: int = 0
+    findings: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Refuse tokens that contradict their description."""
@@ -215,6 +218,8 @@ class Report:
         ids: what the decoder wrote, special tokens too, START left out; explanations read it back.
         warnings: sentences on the image or the report that must stand beside it: the image is unlike what the pair
             learned from, nothing was written, a number is none.
+        found_first: observations that the pair found in the image before it wrote; None where it does not read them
+            first, or where the report is only a text that was kept.
     """
 
     text: str
@@ -225,6 +230,7 @@ class Report:
     cls_attention: npt.NDArray[np.float32] | None = None
     ids: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
+    found_first: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

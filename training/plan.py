@@ -42,6 +42,7 @@ from training.losses import contrastive_loss, report_loss
 from training.paper.tables import rows_of_table_2
 from training.stages.counts import MIMIC_CXR, Counts
 from training.stages.label_text import DECODER as LABEL_TEXT_DECODER
+from training.stages.models import decoder_arguments
 
 ADAM_BYTES = 16
 """A trained parameter in float32: itself, its gradient, Adam's two moments."""
@@ -266,7 +267,7 @@ def decoder_stage(encoder_name: str, decoder_name: str, config: ExperimentConfig
     frozen = all(ENCODERS[part].frozen for part in parts)
     tokens = sum(_tokens(part, config) for part in parts)
     width = token_width(encoder_name, config.size)
-    own = decoder_class(decoder_name).arguments(config)
+    own = decoder_arguments(config, encoder_name, decoder_name)
     decoder = build_decoder(decoder_name, config.size, token_width=width, vocabulary_size=counts.vocabulary, **own)
     if (
         frozen and not DECODERS[decoder_name].sentences

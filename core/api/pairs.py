@@ -73,6 +73,11 @@ class WrittenReport:
         return self.report.word_attention
 
     @property
+    def found_first(self) -> tuple[str, ...] | None:
+        """Observations that the pair found in the image before it wrote; None for a pair that reads none first."""
+        return self.report.found_first
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the image and its file, for instance that the view is lateral, or unlike what was learned."""
         return (*self.image.warnings, *self.report.warnings)

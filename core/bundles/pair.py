@@ -18,6 +18,7 @@ from core.decoders.search import GenerateConfig, Hypothesis, generate, generate_
 from core.devices import BY_TORCH, Precision, computing
 from core.encoders import Encoder
 from core.gate.gate import UNCHECKED, Check
+from core.observations import OBSERVATIONS
 from core.studies.model_image import Pixels, model_image
 from core.text import Vocabulary
 from core.types import PAD, Fit, FloatImage, Report, VisualTokens
@@ -148,13 +149,33 @@ def write_together(
 def _to_reports(model: ReportModel, memory: Memory, hypotheses: Sequence[Hypothesis]) -> list[Report]:
     cls = rollout(memory) if memory.attention and memory.visual.start else None
     return [
-        to_report(model.vocabulary, hypothesis, memory, None if cls is None else cls[index])
+        to_report(
+            model.vocabulary,
+            hypothesis,
+            memory,
+            None if cls is None else cls[index],
+            None if memory.found is None else memory.found[index],
+        )
         for index, hypothesis in enumerate(hypotheses)
     ]
 
 
-def to_report(vocabulary: Vocabulary, hypothesis: Hypothesis, memory: Memory, cls: Tensor | None = None) -> Report:
-    """A hypothesis as its reader sees it; a word has the mean attention of the pieces that it is made of."""
+def to_report(
+    vocabulary: Vocabulary,
+    hypothesis: Hypothesis,
+    memory: Memory,
+    cls: Tensor | None = None,
+    found: Tensor | None = None,
+) -> Report:
+    """A hypothesis as its reader sees it; a word has the mean attention of the pieces that it is made of.
+
+    Args:
+        vocabulary: of the decoder.
+        hypothesis: what it wrote.
+        memory: what it read.
+        cls: (N,), attention of the CLS token.
+        found: (14,), 1 where an observation was found first.
+    """
     read = vocabulary.read(hypothesis.ids)
     attention = None
     if hypothesis.attention is not None and read.words:
@@ -168,4 +189,10 @@ def to_report(vocabulary: Vocabulary, hypothesis: Hypothesis, memory: Memory, cl
         word_attention=attention,
         cls_attention=None if cls is None else cls.float().cpu().numpy(),
         ids=hypothesis.ids,
+        found_first=None if found is None else found_observations(found),
     )
+
+
+def found_observations(found: Tensor) -> tuple[str, ...]:
+    """Names of the observations of a row (14,) of `Memory.found`."""
+    return tuple(name for name, there in zip(OBSERVATIONS, found.tolist(), strict=True) if there)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from torch import Tensor, nn
 
+from core.decoders.findings import FindingsFirst
 from core.registry import DECODERS, Size, lookup
 from core.types import VisualTokens
 
@@ -24,11 +25,14 @@ class Memory:
         levels: (B, levels, M, width); M2 reads all levels of its encoder, the others have one.
         visual: columns of M that are visual tokens; the rest is the CLS token.
         attention: self-attention of each encoder layer, (B, A, M, M + slots), before dropout; empty unless asked for.
+        found: (B, 14), 1 where an observation was found before anything is written; None for a decoder that reads the
+            image alone.
     """
 
     levels: Tensor
     visual: slice
     attention: tuple[Tensor, ...] = ()
+    found: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,15 @@ class Decoder(nn.Module):
     longest = 512
     """Ids that it can read at most, START counted (`core.attention.WordInput`)."""
 
+    def __init__(self, findings: FindingsFirst | None = None) -> None:
+        """Build.
+
+        Args:
+            findings: finds observations in the tokens before they are read; None reads the tokens as they are.
+        """
+        super().__init__()
+        self.findings = findings
+
     @classmethod
     def arguments(cls, config: ExperimentConfig) -> dict[str, Any]:
         """Arguments that a preset decides, beside those of the registry's row; none where it leaves all as they are."""
@@ -80,6 +93,13 @@ class Decoder(nn.Module):
     def encode(self, visual: VisualTokens, *, return_attention: bool = False) -> Memory:
         """Read the image once."""
         raise NotImplementedError
+
+    def with_findings(self, visual: VisualTokens) -> tuple[Tensor, Tensor | None]:
+        """The tokens (B, N, D) to read, and what was found (B, 14) where this decoder reads findings first."""
+        if self.findings is None:
+            return visual.tokens, None
+        found = self.findings.found(visual)
+        return self.findings(visual.tokens, found), found
 
     def decode(self, memory: Memory, ids: Tensor, *, return_attention: bool = False) -> DecoderOutput:
         """Predict the word after each of ids (B, T), all at once; later words are never seen."""
@@ -138,4 +158,4 @@ def build_decoder(name: str, size: Size, *, token_width: int, vocabulary_size: i
         CXRLensError: unknown name or size.
     """
     arch = {**lookup(lookup(DECODERS, name, "decoder").sizes, size, "size"), **changes}
-    return decoder_class(name)(token_width, vocabulary_size, **arch)  # type: ignore[call-arg]
+    return decoder_class(name)(token_width, vocabulary_size, **arch)  # type: ignore[call-arg, arg-type]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.decoders.base import Decoder, DecoderOutput, Memory
+from core.decoders.findings import FindingsFirst
 from core.decoders.side_by_side import Affine, affine, computed, embedded, kept, likeness, padded, stacked
 from core.text import END, PAD, SENTENCE_END, START
 from core.types import VisualTokens
@@ -144,13 +145,15 @@ class HierarchicalDecoder(Decoder):
         max_sentences: int,
         max_sentence_words: int,
         looks_before: bool = False,
+        findings_first: bool = False,
     ) -> None:
         """Build; numbers come from the registry.
 
         With ``looks_before`` a word weighs the image's tokens before it is read, and only the sentinel after, as
-        IFCC's code does; Lu et al. 2017 do both after.
+        IFCC's code does; Lu et al. 2017 do both after. With ``findings_first`` it reads what a linear reading of the
+        tokens finds (`core.decoders.findings`).
         """
-        super().__init__()
+        super().__init__(FindingsFirst(token_width) if findings_first else None)
         self.looks_before = looks_before
         self.max_sentences = max_sentences
         self.max_sentence_words = max_sentence_words
@@ -168,7 +171,8 @@ class HierarchicalDecoder(Decoder):
 
     def encode(self, visual: VisualTokens, *, return_attention: bool = False) -> Memory:
         """Project the tokens; there is no memory encoder, hence no CLS token and no self-attention to return."""
-        return Memory(self.input(visual.tokens).unsqueeze(1), slice(0, visual.tokens.shape[1]))
+        tokens, found = self.with_findings(visual)
+        return Memory(self.input(tokens).unsqueeze(1), slice(0, tokens.shape[1]), found=found)
 
     def plan(self, summary: Tensor, sentences: int) -> tuple[list[Tensor], list[Tensor]]:
         """Plan the first sentences of images (B, width): of each the topic (B, width) and the stop logit (B,)."""
@@ -300,7 +304,7 @@ class HierarchicalDecoder(Decoder):
 
     def likeness(self) -> Hashable | None:
         """What decoders have in common that can begin together: all but what reads the image."""
-        return likeness(self, ("input",))
+        return likeness(self, ("input", "findings"))
 
     def step(self, ids: Tensor, state: HierarchicalState) -> tuple[Tensor, HierarchicalState]:
         """Read one more word or boundary (rows,); returns logits (rows, V) with the planner's decisions applied."""

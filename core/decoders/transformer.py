@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from core.attention import Attention, EncoderLayer, FeedForward, MemoryInput, WordInput
 from core.decoders.base import Decoder, DecoderOutput, Memory
+from core.decoders.findings import FindingsFirst
 from core.decoders.side_by_side import Affine, Norm, affine, embedded, kept, likeness, norm, padded, stacked
 from core.decoders.word_cache import WordCache
 from core.types import VisualTokens
@@ -187,6 +188,7 @@ class TransformerDecoder(Decoder):
         input_norm: bool = True,
         output_bias: bool = False,
         absent_images: bool = False,
+        findings_first: bool = False,
     ) -> None:
         """Build; numbers come from the registry, what follows ``word_scale`` from imported checkpoints (IFCC).
 
@@ -206,8 +208,9 @@ class TransformerDecoder(Decoder):
             output_bias: whether the logits have a bias.
             absent_images: it learned from several images a study, of which it saw the largest of what its attention
                 gave, and reads one: the others are absent, which for it is an image of zeros.
+            findings_first: whether it reads what a linear reading of the tokens finds (`core.decoders.findings`).
         """
-        super().__init__()
+        super().__init__(FindingsFirst(token_width) if findings_first else None)
         depth = encoder_layers or layers
         self.input = MemoryInput(token_width, width, dropout, cls_token, input_norm)
         self.encoder = nn.ModuleList(EncoderLayer(width, heads, feed_forward, dropout, slots) for _ in range(depth))
@@ -220,7 +223,8 @@ class TransformerDecoder(Decoder):
 
     def encode(self, visual: VisualTokens, *, return_attention: bool = False) -> Memory:
         """Read the image once; see ``Memory``."""
-        x, columns = self.input(visual.tokens)
+        tokens, found = self.with_findings(visual)
+        x, columns = self.input(tokens)
         levels, attention = [], []
         for layer in self.encoder:
             x, weights = layer(x, return_weights=return_attention)
@@ -228,7 +232,7 @@ class TransformerDecoder(Decoder):
             if weights is not None:
                 attention.append(weights)
         chosen = levels if self.all_levels else levels[-1:]
-        return Memory(torch.stack(chosen, dim=1), columns, tuple(attention))
+        return Memory(torch.stack(chosen, dim=1), columns, tuple(attention), found)
 
     def decode(self, memory: Memory, ids: Tensor, *, return_attention: bool = False) -> DecoderOutput:
         """Predict the word after each of ids (B, T); see ``DecoderOutput``."""
@@ -267,7 +271,7 @@ class TransformerDecoder(Decoder):
 
     def likeness(self) -> Hashable | None:
         """What decoders have in common that can begin together: all but what reads the image."""
-        return likeness(self, ("input", "encoder"))
+        return likeness(self, ("input", "encoder", "findings"))
 
     def step(self, ids: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         """Read one more word (rows,); returns logits (rows, V) and the new state."""

@@ -1,4 +1,4 @@
-"""The order of a report's sentences, for decoders that plan them."""
+"""The order of a report's sentences, for decoders that know what there is before they write of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ def abnormal_first(text: str) -> str:
     """Put sentences that call something present or possible first, then the others, each by observation.
 
     A planner that knows the image only cannot know which of several orders a reader chose: sentence 3 is then a
-    mixture of all that may stand there. In one order, the image alone decides what comes next.
+    mixture of all that may stand there. In one order, the image alone decides what comes next. A decoder that was told
+    of a finding need not choose at each sentence between the many wordings of it and the one usual normal sentence.
 
     Args:
         text: a section of a report; its sentences are kept word for word, in lower case or not.

@@ -13,7 +13,7 @@ import streamlit as st
 
 from core.labels.compare import Outcome
 from core.labels.rules import LabeledReport
-from core.observations import NO_FINDING, LabelState
+from core.observations import ASSERTED, NO_FINDING, LabelState
 from core.text import split_sentences
 from core.types import Report
 from dashboard.components.source import script, source
@@ -54,7 +54,16 @@ def card(
         "pieces": in_words(segments(report.text, labels, outcomes), report.words),
         "sentences": starts,
         "note": " ".join([*report.warnings, *([] if report.finished else ["Ends here: longest length reached."])]),
+        "found": found_in_words(report, labels),
     }
+
+
+def found_in_words(report: Report, labels: LabeledReport) -> str:
+    """What the pair found in the image before it wrote, and what of that it did not write; "" where it is not known."""
+    if report.found_first is None:
+        return ""
+    found = [name if labels.states[name] in ASSERTED else f"{name} (not written)" for name in report.found_first]
+    return ", ".join(found) or "nothing"
 
 
 def outside_card(

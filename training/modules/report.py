@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -66,14 +67,17 @@ class ReportModule(lightning.LightningModule):
         self._generated: list[tuple[list[str], list[str]]] = []
 
     def tokens(self, batch: dict[str, Any]) -> VisualTokens:
-        """Tokens of a batch with "images" (B, 1, H, H), "labels" (B, L), or "tokens", (B, N, D) of each cache."""
+        """Tokens of a batch with "images" (B, 1, H, H), "labels" (B, L), or "tokens", (B, N, D) of each cache.
+
+        Beside "tokens" may stand "findings" (B, 14), for decoders that read these first.
+        """
         if self._templates:
             parts = [
                 VisualTokens(tokens, template.grids, template.sources)
                 for tokens, template in zip(batch["tokens"], self._templates, strict=True)
             ]
             joined: VisualTokens = self.encoder(parts) if self.has_encoder else parts[0]
-            return joined
+            return replace(joined, findings=batch.get("findings"))
         if "labels" in batch:
             inputs = batch["labels"]
         else:

@@ -42,21 +42,21 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
             another on all cores. 1 shows progress bars, more shows a line an epoch.
     """
     config = run.config
-    frozen = frozen_parts(config)
+    frozen, taken = frozen_parts(config), bool(config.encoders_from)
     # The last rows of the registry take longest: they begin first.
-    encoders = [stage for name in reversed(frozen) for stage in objective_of(name).stages(name)]
+    encoders = [] if taken else [stage for name in reversed(frozen) for stage in objective_of(name).stages(name)]
     if ranks.count() > 1:
         jobs = 1  # its processes share each stage
-    if config.backbone.before != "none":
+    if config.backbone.before != "none" and not taken:
         _ = run.before_data.source  # missed now, not after hours
     with ranks.first_alone():
         run.data.fingerprint()  # labels an index's reports, once
-    if config.backbone.source != "none":
+    if config.backbone.source != "none" and not taken:
         side_by_side(run, [backbone], jobs)
     for split in SPLITS:
         for size in {config.image_side(name) for name in (*frozen, *config.encoders)}:
             run.data.images(split, size)
-    for size in {config.image_side(name) for name in frozen}:
+    for size in {config.image_side(name) for name in frozen if not taken}:
         for data in run.taught.more:
             data.images("train", size)
     pairs = [
@@ -64,7 +64,7 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
         for encoder in config.encoders
         for each in config.decoders
     ]
-    direct = [pair for encoder, pair in pairs if not ENCODERS[encoder_parts(encoder)[0]].frozen]
+    direct = [pair for encoder, pair in pairs if not (taken or ENCODERS[encoder_parts(encoder)[0]].frozen)]
     others = [pair for _, pair in pairs if pair not in direct]
     cached = [partial(tokens, name=name) for name in frozen if reads_cache(config, name)]
     # Each after what it needs: a worker that is free takes the next, and at worst waits for a stage that runs.

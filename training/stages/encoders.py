@@ -21,6 +21,7 @@ from training.stages.classifiers import classifier
 from training.stages.clip import clip, cluster_clip, matching_of
 from training.stages.models import build_arguments
 from training.stages.run import Run
+from training.stages.taken import taken_done, taken_encoder
 
 Stage = Callable[[Run], Done]
 """Does a stage of a run, or finds it done; its folder's name and key come back."""
@@ -70,17 +71,21 @@ def objective_of(name: str) -> Objective:
     return lookup(OBJECTIVES, ENCODERS[name].objective or "", f"objective of the encoder {name},")
 
 
-def train_encoder(run: Run, name: str) -> Done:
-    """Train an encoder by all its stages."""
+def train_encoder(run: Run, name: str, decoder_name: str = "") -> Done:
+    """Train an encoder by all its stages, unless it is taken from a bundle: of this decoder, where that matters."""
+    if run.config.encoders_from:
+        return taken_done(run, name, decoder_name)
     return {folder: key for stage in objective_of(name).stages(name) for folder, key in stage(run).items()}
 
 
-def trained_encoder(run: Run, name: str) -> Encoder:
-    """A frozen encoder with the weights of its stages.
+def trained_encoder(run: Run, name: str, decoder_name: str = "") -> Encoder:
+    """A frozen encoder with the weights of its stages, or of a bundle.
 
     Raises:
-        StageError: they have not been run.
+        CXRLensError: they have not been run; there is no such bundle, or it is damaged.
     """
+    if run.config.encoders_from:
+        return taken_encoder(run, name, decoder_name)
     torch.manual_seed(run.config.seed)
     encoder = build_encoder(name, run.config.size, **build_arguments(run, name))
     objective_of(name).load(run, name, encoder)

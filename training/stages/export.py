@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from core.bundles.card import INTENDED_USE
+from core.bundles.card import INTENDED_USE, hashes_of
 from core.bundles.inference import decoder_states
 from core.bundles.library import CLUSTER_FILE, BundleLibrary, compute_expected, specimen, write_bundle
 from core.bundles.rounding import rounded
 from core.config import to_dict
-from core.decoders import decoder_class
 from core.decoders.search import GenerateConfig
 from core.encoders import Encoder
 from core.encoders.ccve import ClusterClipEncoder, ClusterTexts
 from core.encoders.clip import ContrastiveEncoder
 from core.encoders.random_filters import with_random_filters
-from core.files import whole_file
+from core.files import whole_file, whole_folder
 from core.projection.embeddings import pooled_tokens, single_tokens
 from core.registry import ENCODERS, encoder_parts
 from core.types import VisualTokens
@@ -34,6 +34,7 @@ from training.stages.gate import write_gates_of
 from training.stages.models import (
     batches,
     build_arguments,
+    decoder_arguments,
     frozen_parts,
     new_decoder,
     new_encoder,
@@ -41,6 +42,7 @@ from training.stages.models import (
     reads_cache,
 )
 from training.stages.run import Run
+from training.stages.taken import taken_card, taken_encoder
 from training.stages.tokens import cache
 
 EMBEDDING_STUDIES = 400
@@ -87,6 +89,7 @@ def card(run: Run, name: str) -> dict[str, Any]:
     """What the card of a bundle says of the run that made it."""
     data, config = run.config.data, to_dict(run.config)
     config["data"]["folder"] = ""  # where an index lies is nobody's business
+    config["encoders_from"] = Path(config["encoders_from"]).name
     return {
         "name": name,
         "family": run.config.name,
@@ -116,6 +119,9 @@ def _saved_arguments(run: Run, name: str) -> dict[str, Any]:
 
 
 def _export_encoder(run: Run, name: str, out: Path) -> None:
+    if run.config.encoders_from:
+        _copy_shared(Path(run.config.encoders_from) / "shared" / _shared_name(run, name), out / "shared")
+        return
     encoder = trained_encoder(run, name)
     about = {"name": name, "changes": _saved_arguments(run, name), **objective_of(name).about(run, name)}
     write_bundle(
@@ -124,6 +130,17 @@ def _export_encoder(run: Run, name: str, out: Path) -> None:
         {"model.safetensors": rounded(encoder.state_dict(), "encoder."), **_cluster_file(run, name, encoder)},
         {},
     )
+
+
+def _copy_shared(folder: Path, out: Path) -> None:
+    """An encoder as it was, byte for byte, so that what was measured of it still holds."""
+    if (target := out / folder.name).resolve() == folder.resolve():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with whole_folder(target, private=False) as fresh:
+        for file in hashes_of(folder):
+            shutil.copyfile(folder / file, fresh / file)
+        shutil.copyfile(folder / "card.json", fresh / "card.json")
 
 
 def _cluster_file(run: Run, name: str, encoder: Encoder) -> dict[str, dict[str, Tensor]]:
@@ -143,16 +160,8 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
     decoder = new_decoder(run, encoder_name, decoder_name)
     load_weights(stage, "decoder", decoder)
     tensors = rounded(decoder.state_dict(), "decoder.")
-    parts = encoder_parts(encoder_name)
-    cached = reads_cache(run.config, encoder_name)
-    changes = {} if cached else _saved_arguments(run, encoder_name)
-    about: dict[str, Any] = {"name": encoder_name, "changes": changes, "shared": {}}
-    for shared in (_shared_name(run, part) for part in parts if cached):
-        content = json.loads((out / "shared" / shared / "card.json").read_text(encoding="utf-8"))
-        about["shared"][shared] = content["sha256"]["model.safetensors"]
-    own = new_join(run, encoder_name) if about["shared"] else new_encoder(run, encoder_name)
+    about, own = _encoder_of_pair(run, encoder_name, decoder_name, out)
     if own is not None:
-        load_weights(stage, "encoder", own)
         tensors |= rounded(own.state_dict(), "encoder.")
     name = f"{run.config.name}-{encoder_name}-{decoder_name}"
     side = run.config.image_side(encoder_name)
@@ -161,7 +170,7 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
     content = {
         **card(run, name),
         "encoder": about,
-        "decoder": {"name": decoder_name, "changes": decoder_class(decoder_name).arguments(run.config)},
+        "decoder": {"name": decoder_name, "changes": decoder_arguments(run.config, encoder_name, decoder_name)},
         "inputs": {"image": [1, side, side], "range": [0, 1], "normalization": "in the encoder"},
         "metrics": {watched: summary["best"], "epochs": summary["epochs"]},
         "write": run.data.write_settings(run.config.write),
@@ -172,6 +181,28 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
     write_bundle(folder, content, {"model.safetensors": tensors}, texts)
     expected = compute_expected(BundleLibrary(out).load(name), specimen(side))
     write_bundle(folder, content, {"model.safetensors": tensors, "expected.safetensors": expected}, texts)
+
+
+def _encoder_of_pair(
+    run: Run, encoder_name: str, decoder_name: str, out: Path
+) -> tuple[dict[str, Any], nn.Module | None]:
+    """What a pair's card says of its encoder, and what of it belongs to this pair alone."""
+    about: dict[str, Any] = {"name": encoder_name, "changes": {}, "shared": {}}
+    parts = encoder_parts(encoder_name)
+    if all(ENCODERS[part].frozen for part in parts) and reads_cache(run.config, encoder_name):
+        for shared in (_shared_name(run, part) for part in parts):
+            content = json.loads((out / "shared" / shared / "card.json").read_text(encoding="utf-8"))
+            about["shared"][shared] = content["sha256"]["model.safetensors"]
+        own: nn.Module | None = new_join(run, encoder_name)
+    elif run.config.encoders_from:
+        about["changes"] = dict(taken_card(run, encoder_name, decoder_name).content["encoder"]["changes"])
+        return about, taken_encoder(run, encoder_name, decoder_name)
+    else:
+        about["changes"] = _saved_arguments(run, encoder_name)
+        own = new_encoder(run, encoder_name)
+    if own is not None:
+        load_weights(run.folder / f"{encoder_name}-{decoder_name}", "encoder", own)
+    return about, own
 
 
 def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -> None:

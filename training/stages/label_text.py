@@ -44,7 +44,7 @@ def label_text_decoder(run: Run) -> Done:
         words = len(run.data.vocabulary)
         decoder = build_decoder(DECODER, config.size, token_width=width, vocabulary_size=words, **architecture)
         module = ReportModule(encoder, (), decoder, run.data.vocabulary, settings)
-        targets = {split: finding_ids(run, split, sentences=False) for split in LEARNING}
+        targets = {split: finding_ids(run, split, sentences=False, ordered=False) for split in LEARNING}
         read = {split: encoder.ids(labels[split]) for split in SPLITS}
 
         def worded(split: Split) -> Callable[[list[int]], dict[str, Tensor]]:

@@ -36,7 +36,15 @@ def frozen_parts(config: ExperimentConfig) -> list[str]:
 
 def reads_cache(config: ExperimentConfig, encoder_name: str) -> bool:
     """Whether an encoder's tokens are the same at every step of its decoder's training."""
-    return not config.report.drifting_norms and all(ENCODERS[part].frozen for part in encoder_parts(encoder_name))
+    still = all(ENCODERS[part].frozen for part in encoder_parts(encoder_name))
+    return bool(config.encoders_from) or (still and not config.report.drifting_norms)
+
+
+def decoder_arguments(config: ExperimentConfig, encoder_name: str, decoder_name: str) -> dict[str, Any]:
+    """Arguments of a decoder that the preset decides, beside those of the registry's row."""
+    alone = len(encoder_parts(encoder_name)) == 1
+    finds = config.report.findings_first and alone and reads_cache(config, encoder_name)
+    return {**decoder_class(decoder_name).arguments(config), **({"findings_first": True} if finds else {})}
 
 
 def build_arguments(run: Run, name: str) -> dict[str, Any]:
@@ -106,7 +114,7 @@ def new_decoder(run: Run, encoder_name: str, decoder_name: str) -> Decoder:
         run.config.size,
         token_width=token_width(encoder_name, run.config.size),
         vocabulary_size=len(run.data.vocabulary),
-        **decoder_class(decoder_name).arguments(run.config),
+        **decoder_arguments(run.config, encoder_name, decoder_name),
     )
 
 

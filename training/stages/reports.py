@@ -33,18 +33,28 @@ def report_loaders(
     )
 
 
-def finding_ids(run: Run, split: Split, sentences: bool) -> list[list[int]]:
-    """Ids of each study's findings; with ``sentences``, with the ends that a planner of sentences needs."""
-    in_order = abnormal_first if sentences and run.config.report.abnormal_first else str
+def finding_ids(run: Run, split: Split, *, sentences: bool, ordered: bool) -> list[list[int]]:
+    """Ids of each study's findings.
+
+    Args:
+        run: its studies.
+        split: which of them.
+        sentences: with the ends that a planner of sentences needs.
+        ordered: sentences in the order of `core.labels.order`, not the reader's.
+    """
+    in_order = abnormal_first if ordered else str
     texts = [in_order(run.data.learned(study.findings)) for study in run.data.studies[split]]
     return [run.data.vocabulary.encode(text, run.config.data.max_words, sentences=sentences) for text in texts]
 
 
-def with_tokens(caches: Sequence[TokenCache], ids: Sequence[Sequence[int]]) -> Callable[[list[int]], dict[str, Any]]:
-    """Batches of cached tokens and ids."""
+def with_tokens(
+    caches: Sequence[TokenCache], ids: Sequence[Sequence[int]], findings: Tensor | None = None
+) -> Callable[[list[int]], dict[str, Any]]:
+    """Batches of cached tokens and ids; with ``findings`` (studies, 14), of observations that are known to be there."""
     return lambda rows: {
         "tokens": [cache.tokens(rows) for cache in caches],
         "ids": pad([ids[each] for each in rows], PAD),
+        **({} if findings is None else {"findings": findings[rows]}),
     }
 
 

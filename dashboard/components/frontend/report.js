@@ -113,6 +113,10 @@ function card(data) {
     }
     article.append(list)
   }
+  if (data.found) {
+    const title = "This model first decides which findings it sees in the whole image, then writes the report with them."
+    article.append(make("p", { className: "note", title, text: `Found in the image before writing: ${data.found}` }))
+  }
   if (data.note) article.append(make("p", { className: "note", text: `⚠ ${data.note}` }))
   return article
 }
