@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import streamlit
 from streamlit import net_util
 
+from dashboard.first_paint import script
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,7 +57,7 @@ def headers() -> dict[str, str]:
     """What every answer says to the browser."""
     start_page = Path(streamlit.__file__).with_name("static") / "index.html"
     return {
-        "Content-Security-Policy": policy(start_page.read_text(encoding="utf-8")),
+        "Content-Security-Policy": policy(f"{start_page.read_text(encoding='utf-8')}<script>{script()}</script>"),
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
         "Referrer-Policy": "no-referrer",  # an address names the study

@@ -20,12 +20,13 @@ CODE = str(Path(__file__).resolve().parent.parent)
 if CODE not in sys.path:
     sys.path.insert(0, CODE)
 
+from dashboard import first_paint  # noqa: E402
 from dashboard.guard import Guard, stay_inside  # noqa: E402
 
 stay_inside()
 
 # Streamlit finds this by its name: it serves what it is.
-app = st.App(Path(__file__).with_name("app.py"), middleware=[Middleware(Guard)])
+app = st.App(Path(__file__).with_name("app.py"), middleware=[Middleware(Guard), Middleware(first_paint.FirstPaint)])
 
 FIRST_PAGE = (
     "dashboard.access",
@@ -52,10 +53,12 @@ def get_ready() -> None:
     Nothing where the environment cannot be used: the page says so, and asks for none of them.
     """
     if importlib.import_module("dashboard.settings").fault():
+        first_paint.keep(None)
         return
+    first_studies = importlib.import_module("dashboard.services.first_studies")
+    first_paint.keep(first_studies.open_film())
     for name in FIRST_PAGE:
         importlib.import_module(name)
-    first_studies = importlib.import_module("dashboard.services.first_studies")
     first_studies.open_first()
     inspect.stack()  # Streamlit asks for it once, and it looks for the file of every module: not while somebody waits
     importlib.import_module("dashboard.first_page").SHOWN.wait(WAIT)
@@ -65,5 +68,6 @@ def get_ready() -> None:
 
 
 if __name__ == "__main__":
+    first_paint.recall()
     threading.Thread(target=get_ready, daemon=True, name="ready").start()
     cli.main(["run", __file__, *sys.argv[1:]], prog_name="streamlit")

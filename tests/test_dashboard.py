@@ -191,7 +191,8 @@ def test_film_and_reference_come_before_what_takes_long_to_read() -> None:
 def test_what_the_first_page_shows_is_there_before_a_reader_comes() -> None:
     code = (
         "from core.labels import rules; from core.studies.phantom import source; "
-        "from dashboard.services import first_studies, sources, studies; first_studies.open_first(); "
+        "from dashboard.services import first_studies, sources, studies; "
+        "first_studies.open_film(); first_studies.open_first(); "
         "kept = rules._remembered.cache_info(); name = next(iter(sources.catalogue().specs)); "
         "found = sources.source(name); first = found.ids('test')[0]; rules.label_report(found.study(first).findings); "
         "assert source._script.cache_info().hits and rules._remembered.cache_info().misses == kept.misses; "

@@ -7,8 +7,8 @@ import html
 import streamlit as st
 
 from dashboard.components.source import script
+from dashboard.first_paint import NOTICE
 
-_NOTICE = "Research use only. Not for use in diagnostic procedures."
 # White on the theme's blue is 3.9 to 1, on this darker one 5.3 (WCAG 2.2 AA: 4.5); text in the theme's blue on the dark
 # page is 5 to 1, which a darker theme colour would not be.
 _STYLE = """
@@ -60,5 +60,5 @@ def dress(page_title: str) -> None:
         _HISTORY(key="history")
     st.html(
         f"{_STYLE}<h1 class='cxr-page-name'>{html.escape(page_title)}</h1>"
-        f"<div class='cxr-notice' role='note'>{_NOTICE}</div>"
+        f"<div class='cxr-notice' role='note'>{NOTICE}</div>"
     )

@@ -8,20 +8,32 @@ from contextlib import suppress
 from core.labels.rules import label_report
 from core.studies.source import Source
 from core.types import CXRLensError
+from dashboard import access
 from dashboard.services import sources, studies
+from dashboard.services.studies import Case
 
 MARKED = 12
 """Reports that are labelled: with them most of the rules that a report needs are compiled; ours."""
 
 
-def open_first() -> None:
-    """Read the texts of the studies that the first page lists, draw its film, and label its report."""
+def open_film() -> Case | None:
+    """Draw the film of the first study; None where there is none, or where nobody sees it before signing in."""
     with suppress(CXRLensError):  # the page says it
+        if access.has_login():
+            return None
         name, source, listed = _first()
+        for study_id in listed[:1]:
+            return studies.open_case(source, name, study_id)
+    return None
+
+
+def open_first() -> None:
+    """Read the texts of the studies that the first page lists, and label its report."""
+    with suppress(CXRLensError):  # the page says it
+        _, source, listed = _first()
         for study_id in listed:
             source.study(study_id)
         for study_id in listed[:1]:
-            studies.open_case(source, name, study_id)
             label_report(source.study(study_id).findings)
 
 
