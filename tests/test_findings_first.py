@@ -19,13 +19,17 @@ from core.decoders import Decoder, build_decoder
 from core.decoders.findings import FindingsFirst
 from core.decoders.search import GenerateConfig, generate, generate_together
 from core.encoders.token_cache import TokenCache
+from core.explain.found import without_each_found
+from core.explain.subject import open_subject, twin
+from core.explain.targets import whole_report
 from core.files import sha256_of
 from core.labels.rules import label_report
 from core.observations import OBSERVATIONS
 from core.registry import DECODERS
-from core.text import tokenize
+from core.text import START, tokenize
 from core.types import CXRLensError, Report, VisualTokens
 from dashboard.components.report import card
+from dashboard.services import explanations
 from tests.test_training import FEW
 from training.bench import readings
 from training.options import PRESETS
@@ -254,12 +258,59 @@ def test_a_pair_learns_with_findings_and_its_bundle_writes_with_them(trained: Ru
     (report,) = write_from_tokens(model, encode_images(model, [image]), model.write)
     logits = model.decoder.findings.logits(encode_images(model, [image]).tokens)[0]
     assert report.found_first == tuple(n for n, each in zip(OBSERVATIONS, logits.tolist(), strict=True) if each >= 0)
+    opened = open_subject(model, image)
+    asked = whole_report(opened)
+    changes = without_each_found(opened, asked)
+    assert changes is not None
+    assert tuple(changes) == opened.report.found_first
     told = json.loads((trained.folder / "fve-m2" / "findings.json").read_text(encoding="utf-8"))
     assert list(told) == list(OBSERVATIONS)
     labels = trained.data.coarse_targets("train").sum(0)
     assert [told[name]["studies"] for name in OBSERVATIONS] == labels.int().tolist()
     with_its_decoder = library.load("phantom-dve-m2")  # learned together: its tokens changed while the decoder learned
     assert with_its_decoder.decoder.findings is None
+
+
+def test_words_owe_what_they_owe_to_what_was_found(trained: Run, here: Path) -> None:
+    """With two findings made to be found, each change is that of the likelihood computed with the other alone."""
+    model = twin(BundleLibrary(here / "bundles").load("phantom-fve-m2"))
+    head = model.decoder.findings
+    assert head is not None
+    with torch.no_grad():
+        head.reading.bias.fill_(-1e4)
+        head.reading.bias[[CARDIOMEGALY, EFFUSION]] = 1e4
+        head.vectors.mul_(20)
+    image = np.random.default_rng(1).random((model.image_size, model.image_size), dtype=np.float32)
+    opened = open_subject(model, image)
+    assert opened.report.found_first == ("Cardiomegaly", "Pleural Effusion")
+    asked = whole_report(opened)
+    changes = without_each_found(opened, asked)
+    assert changes is not None
+
+    def likelihood(*found: int) -> float:
+        given = torch.zeros(1, len(OBSERVATIONS))
+        given[0, list(found)] = 1.0
+        with torch.no_grad():
+            memory = model.decoder.encode(replace(opened.visual, findings=given))
+            ids = torch.tensor([[START, *asked.ids[:-1]]])
+            logits = model.decoder.decode(memory, ids).logits[0].log_softmax(1)
+        return float(sum(logits[place, asked.ids[place]] for place in asked.positions))
+
+    both = likelihood(CARDIOMEGALY, EFFUSION)
+    assert changes["Cardiomegaly"] == pytest.approx(likelihood(EFFUSION) - both, abs=1e-3)
+    assert changes["Pleural Effusion"] == pytest.approx(likelihood(CARDIOMEGALY) - both, abs=1e-3)
+    assert min(map(abs, changes.values())) > 1e-3
+    without = BundleLibrary(here / "bundles").load("phantom-dve-m2")
+    of_other = open_subject(without, image)
+    assert without_each_found(of_other, whole_report(of_other)) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(0.5, "about as likely"), (-1.0, "2.7 times less likely"), (3.0, "20 times more likely"), (-9.0, "over 1000")],
+)
+def test_changes_are_told_in_words(change: float, words: str) -> None:
+    assert words in explanations._without_it(change)
 
 
 def test_encoders_of_bundles_are_taken_as_they_are(trained: Run, here: Path) -> None:

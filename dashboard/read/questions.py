@@ -85,6 +85,7 @@ def show_answer(
         try:
             words = explanations.words_of(case, card, question)
             options = explanations.choices(case, card, question)
+            found_first = explanations.found_first(case, card, question)
         except CXRLensError as error:
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 st.error(plain_message(error), icon=":material/error:")
@@ -110,6 +111,8 @@ def show_answer(
         untrusted = _show_trust(card, how, question)
         work = Work(st.empty(), [])
         st.container(key=BESIDE if compare else None)
+    if found_first:
+        about_method.caption(found_first)
     about_method.caption(options[how].about)
     panels = []
     for each, about, key, option, found in answers:

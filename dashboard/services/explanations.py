@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -232,6 +233,31 @@ def in_full(found: tuple[Attribution, ...]) -> str:
             f"this one, is {total - missing:.2f} ({share:.0%} off)."
         )
     return ""
+
+
+def found_first(case: Case, card: Card, question: Question) -> str:
+    """What the pair found in the whole image before it wrote, and what these words owe to it; "" of other pairs.
+
+    Raises:
+        CXRLensError: the bundle is broken, or the words are not there.
+    """
+    from core.explain.found import without_each_found
+
+    opened = subject(case, card)
+    changes = without_each_found(opened, _target(opened, question))
+    if changes is None:
+        return ""
+    told = [f"**{name}** ({_without_it(change)})" for name, change in changes.items()]
+    return f"Found in the whole image before writing: {', '.join(told) or 'nothing'}."
+
+
+def _without_it(change: float) -> str:
+    """How much less likely words are, or more; from a factor of two on, as on the cards."""
+    if abs(change) < math.log(2):
+        return "without it these words are about as likely"
+    factor = math.exp(min(abs(change), 20))
+    times = "over 1000" if factor >= 1000 else f"{factor:.0f}" if factor >= 10 else f"{factor:.1f}"
+    return f"without it these words are {times} times {'less' if change < 0 else 'more'} likely"
 
 
 def filter_values(found: tuple[Attribution, ...]) -> npt.NDArray[np.float32] | None:
