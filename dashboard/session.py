@@ -53,7 +53,7 @@ FILTER = "filter"
 
 # What is asked about on the Read page; in the address, written by `ask` and `ask_region`, the last by their widgets.
 ASKED = "asked"  # bundle whose report is asked about
-QUESTIONS = ("word", "sentence", "mention")  # one of them; they are counted from 1, a mention is an observation
+QUESTIONS = ("word", "sentence", "mention", "found")  # one of them, counted from 1; the last two are observations
 REGION = "region"  # left, top, right, bottom, fractions of the image
 _ASKED_OF = "asked_of"  # the case it was asked of
 HOW = "explain"
@@ -169,7 +169,7 @@ def _write_all(values: Mapping[str, str]) -> None:
 
 
 def ask(pair: str, kind: str, which: int | str) -> None:
-    """Ask about a word or sentence, by its index from 0, or about the mention of a finding. For callbacks."""
+    """Ask about a word or sentence, by its index from 0, a finding's mention, or where it was found. For callbacks."""
     key = "mention" if kind == "finding" else kind
     text = str(which + 1) if isinstance(which, int) else which
     _write_all({ASKED: pair, **dict.fromkeys(QUESTIONS, ""), key: text})

@@ -19,8 +19,10 @@ from core.decoders import Decoder, build_decoder
 from core.decoders.findings import FindingsFirst
 from core.decoders.search import GenerateConfig, generate, generate_together
 from core.encoders.token_cache import TokenCache
+from core.explain import targets
 from core.explain.found import without_each_found
-from core.explain.subject import open_subject, twin
+from core.explain.methods import explain, possible
+from core.explain.subject import open_subject, token_runs, twin
 from core.explain.targets import whole_report
 from core.files import sha256_of
 from core.labels.rules import label_report
@@ -139,15 +141,18 @@ def test_decoders_without_findings_have_the_weights_that_they_had() -> None:
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (None, ""),
-        ((), "nothing"),
-        (("Cardiomegaly", "Pleural Effusion"), "Cardiomegaly, Pleural Effusion (not written)"),
+        (None, None),
+        ((), {}),
+        (("Cardiomegaly", "Pleural Effusion"), {"Cardiomegaly": True, "Pleural Effusion": False}),
     ],
 )
-def test_a_report_says_what_was_found_and_is_not_written(found: tuple[str, ...] | None, words: str) -> None:
+def test_a_report_says_what_was_found_and_is_not_written(
+    found: tuple[str, ...] | None, words: dict[str, bool] | None
+) -> None:
     text = "The heart is enlarged. There is no pleural effusion."
     report = Report(text, tuple(tokenize(text)), -1.0, finished=True, found_first=found)
-    assert card("phantom-fve-m2", "FVE + M2", report, label_report(text), None)["found"] == words
+    told = card("phantom-fve-m2", "FVE + M2", report, label_report(text), None)["found"]
+    assert (None if told is None else {each["name"]: each["written"] for each in told}) == words
 
 
 # ------------------------------------------------------------------------------------------------------------- training
@@ -303,6 +308,36 @@ def test_words_owe_what_they_owe_to_what_was_found(trained: Run, here: Path) -> 
     without = BundleLibrary(here / "bundles").load("phantom-dve-m2")
     of_other = open_subject(without, image)
     assert without_each_found(of_other, whole_report(of_other)) is None
+
+
+def test_where_a_finding_was_found_is_a_sum_over_cells(trained: Run, here: Path) -> None:
+    """Grad-CAM of the logit is each cell's own part of it; more methods run, attention does not."""
+    model = twin(BundleLibrary(here / "bundles").load("phantom-fve-m2"))
+    head = model.decoder.findings
+    assert head is not None
+    known = head.known()
+    assert known
+    image = np.random.default_rng(2).random((model.image_size, model.image_size), dtype=np.float32)
+    opened = open_subject(model, image)
+    asked = targets.found(opened, known[0])
+    score = float(asked.of_tokens(opened, opened.visual.tokens))
+    row = OBSERVATIONS.index(known[0])
+    parts = opened.visual.tokens[0] @ head.reading.weight[row] / opened.visual.tokens.shape[1]
+    assert float(parts.sum() + head.reading.bias[row]) == pytest.approx(score, abs=1e-4)
+    assert float(asked.of_images(opened, opened.square)) == pytest.approx(score, abs=1e-4)
+    maps = explain(opened, asked, "grad-cam")
+    columns = [run.columns for run in token_runs(opened.visual)]
+    for found, run in zip(maps, columns, strict=True):
+        assert np.allclose(found.values.ravel(), parts[run].numpy(), atol=1e-5)
+    ways = possible(opened, asked)
+    assert "grad-cam" in ways
+    assert "occlusion" in ways
+    assert not {"attention", "cls-attention"} & set(ways)
+    with pytest.raises(CXRLensError, match="decides on no findings"):
+        targets.found(open_subject(BundleLibrary(here / "bundles").load("phantom-dve-m2"), image), "Cardiomegaly")
+    never = next(name for name in OBSERVATIONS if name not in known)
+    with pytest.raises(CXRLensError, match=f"never finds {never} first. It knows: {known[0]}"):
+        targets.found(opened, never)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,11 @@ class FindingsFirst(nn.Module):
             self.reading.bias.copy_(bias)
             self.vectors.mul_(spread)
 
+    def known(self) -> tuple[str, ...]:
+        """The observations that it can find."""
+        there = self.reading.weight.any(1).tolist()
+        return tuple(name for name, knows in zip(OBSERVATIONS, there, strict=True) if knows)
+
     def logits(self, tokens: Tensor) -> Tensor:
         """(B, 14) in the order of `core.observations.OBSERVATIONS`, of tokens (B, N, D); found where not below 0."""
         found: Tensor = self.reading(tokens.mean(1))

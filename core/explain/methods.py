@@ -18,7 +18,7 @@ from core.explain.gradients import grad_cam, integrated_gradients, smooth_grad
 from core.explain.passes import Over
 from core.explain.perturbations import occlusion, random_masks
 from core.explain.subject import Subject
-from core.explain.targets import Target, WordTarget
+from core.explain.targets import FoundTarget, Target, WordTarget
 from core.types import Attribution, CXRLensError
 
 
@@ -31,12 +31,14 @@ class Method:
         summary: one sentence for a radiologist.
         over: what it can run over; the first where the encoder has image cells.
         run: the function.
+        of_words: it explains written words only.
     """
 
     title: str
     summary: str
     over: tuple[Over, ...]
     run: Callable[..., tuple[Attribution, ...]]
+    of_words: bool = False
 
 
 METHODS: Mapping[str, Method] = {
@@ -45,12 +47,14 @@ METHODS: Mapping[str, Method] = {
         summary="Where the model looked while it wrote the words.",
         over=("tokens",),
         run=attention,
+        of_words=True,
     ),
     "cls-attention": Method(
         title="CLS attention",
         summary="What the decoder's summary token gathered from the image, the same for every word.",
         over=("tokens",),
         run=cls_attention,
+        of_words=True,
     ),
     "grad-cam": Method(
         title="Grad-CAM",
@@ -117,16 +121,20 @@ def explain(
 def possible(subject: Subject, target: Target) -> dict[str, tuple[Over, ...]]:
     """Which methods can explain a target of this pair, and over what; the default first.
 
-    Only words are read from tokens. Where tokens are filters, words are asked by filter first, and Grad-CAM has no map.
+    Only words, and what is found first, are read from tokens. Where tokens are filters, both are asked by filter first,
+    and Grad-CAM has no map of them.
     """
     words, cells = isinstance(target, WordTarget), bool(subject.visual.grids)
+    of_tokens = words or isinstance(target, FoundTarget)
     found: dict[str, tuple[Over, ...]] = {}
     for name, row in METHODS.items():
+        if row.of_words and not words:
+            continue
         if name == "grad-cam":
-            over = row.over if cells or not words else ()
+            over = row.over if cells or not of_tokens else ()
         else:
-            over = tuple(each for each in row.over if words or each == "pixels")
-        if words and not cells:
+            over = tuple(each for each in row.over if of_tokens or each == "pixels")
+        if of_tokens and not cells:
             over = tuple(sorted(over, reverse=True))  # tokens before pixels
         if over:
             found[name] = over

@@ -54,16 +54,15 @@ def card(
         "pieces": in_words(segments(report.text, labels, outcomes), report.words),
         "sentences": starts,
         "note": " ".join([*report.warnings, *([] if report.finished else ["Ends here: longest length reached."])]),
-        "found": found_in_words(report, labels),
+        "found": found_first(report, labels),
     }
 
 
-def found_in_words(report: Report, labels: LabeledReport) -> str:
-    """What the pair found in the image before it wrote, and what of that it did not write; "" where it is not known."""
+def found_first(report: Report, labels: LabeledReport) -> list[dict[str, Any]] | None:
+    """What the pair found in the image before it wrote, and whether the report says it; None where it is not known."""
     if report.found_first is None:
-        return ""
-    found = [name if labels.states[name] in ASSERTED else f"{name} (not written)" for name in report.found_first]
-    return ", ".join(found) or "nothing"
+        return None
+    return [{"name": name, "written": labels.states[name] in ASSERTED} for name in report.found_first]
 
 
 def outside_card(

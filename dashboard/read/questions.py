@@ -56,6 +56,8 @@ def question_of(cards: Sequence[Card]) -> tuple[Card, Question] | None:
     which: int | str = st.query_params[kind]
     if kind == "mention":
         return card, Question("finding", which)
+    if kind == "found":
+        return card, Question("found", which)
     if (number := session.whole(str(which))) is not None:
         which = number - 1
     return card, Question("sentence" if kind == "sentence" else "word", which)
@@ -106,7 +108,7 @@ def show_answer(
     # All that takes time comes before the new title: until then the old one stands above the old picture.
     answers = [(*each, _quick_answer(case, *each)) for each in asked]
     with title:
-        show_title(words, bundles.title_of(card))
+        show_title(words, bundles.title_of(card), "was found" if question.kind == "found" else "comes from")
     with head:
         untrusted = _show_trust(card, how, question)
         work = Work(st.empty(), [])
@@ -159,10 +161,10 @@ def _quick_answer(
     return found
 
 
-def show_title(words: str, title: str) -> None:
+def show_title(words: str, title: str, does: str = "comes from") -> None:
     """What is asked about and of whom, with a way to close it."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=TITLE):
-        st.markdown(f"Where **{plain(words)}** comes from · {plain(title)}", width="stretch")
+        st.markdown(f"Where **{plain(words)}** {does} · {plain(title)}", width="stretch")
         st.button("Close", on_click=session.close_question, key="close", icon=":material/close:")
 
 
@@ -226,7 +228,8 @@ def _other_models(
         if option is not None:
             found.append((other, same, how, option))
     if silent:
-        st.caption(f"Not in the reports of {plain(', '.join(silent))}.")
+        where = "not found first by" if question.kind == "found" else "not in the reports of"
+        st.caption(f"{where.capitalize()} {plain(', '.join(silent))}.")
     return found
 
 

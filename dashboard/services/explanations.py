@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from core.encoders.token_cache import Progress
     from core.explain.counterfactuals import Counterfactual
     from core.explain.subject import Subject
-    from core.explain.targets import WordTarget
+    from core.explain.targets import FoundTarget, WordTarget
 
 
 MOST_ANSWERS = 400
@@ -45,16 +45,27 @@ LIMITS = {
 }
 
 
+OF_FOUND = {
+    "grad-cam": "Which cells of the image speak for the finding. The model adds them up: nothing else decides.",
+    "integrated-gradients": "How much each pixel or filter adds to the finding on the way from an empty image.",
+    "smoothgrad": "To which pixels the finding is most sensitive, up or down.",
+    "occlusion": "How much less the finding is seen when a small window, or a filter, is covered.",
+    "random-masks": "How the finding moves when random parts of the image, or filters, are covered together.",
+}
+"""What a method tells of a finding that was found before the report was written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a reader asks about.
 
     Attributes:
-        kind: a word or a sentence of the report, or the mention of a finding.
+        kind: a word or a sentence of the report, the mention of a finding, or a finding that was found before the
+            report was written.
         which: the index, from 0; the observation's name for a finding; a word itself, for its first mention.
     """
 
-    kind: Literal["word", "sentence", "finding"]
+    kind: Literal["word", "sentence", "finding", "found"]
     which: int | str
 
 
@@ -90,9 +101,11 @@ class HeatMap:
     padding: float
 
 
-def _target(opened: Subject, question: Question) -> WordTarget:
+def _target(opened: Subject, question: Question) -> WordTarget | FoundTarget:
     from core.explain import targets
 
+    if question.kind == "found":
+        return targets.found(opened, str(question.which))
     if isinstance(question.which, int) or question.kind == "sentence":
         words = opened.report.words
         count = len(split_sentences(words) if question.kind == "sentence" else words)
@@ -131,7 +144,8 @@ def choices(case: Case, card: Card, question: Question) -> dict[str, Choice]:
             cells = "filters" if not opened.visual.grids else "cells"
             title = METHODS[name].title + (f" of {cells}" if over == "tokens" and pixels_too else "")
             key = name + (TOKENS if over == "tokens" and pixels_too else "")
-            found[key] = Choice(title, f"{METHODS[name].summary} {LIMITS[name]}", over == "tokens")
+            about = OF_FOUND[name] if question.kind == "found" else METHODS[name].summary
+            found[key] = Choice(title, f"{about} {LIMITS[name]}", over == "tokens")
     try:
         order = best_first({key: trust(card, key, question) for key in found})
     except CXRLensError:  # the page says so, beside the method
@@ -242,9 +256,11 @@ def found_first(case: Case, card: Card, question: Question) -> str:
         CXRLensError: the bundle is broken, or the words are not there.
     """
     from core.explain.found import without_each_found
+    from core.explain.targets import WordTarget
 
     opened = subject(case, card)
-    changes = without_each_found(opened, _target(opened, question))
+    asked = _target(opened, question)
+    changes = without_each_found(opened, asked) if isinstance(asked, WordTarget) else None
     if changes is None:
         return ""
     told = [f"**{name}** ({_without_it(change)})" for name, change in changes.items()]
@@ -273,7 +289,7 @@ def trust(card: Card, how: str, question: Question) -> Measured | None:
     """
     from core.explain.methods import METHODS
 
-    kind = "sentence" if question.kind == "sentence" else "mention"
+    kind = question.kind if question.kind in ("sentence", "found") else "mention"
     method, over_tokens = how.removesuffix(TOKENS), how.endswith(TOKENS)
     filters = bool(token_names(card.encoder))
     name = method if over_tokens == filters or method == how else f"{method}-cells"

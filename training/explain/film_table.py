@@ -16,6 +16,7 @@ KINDS = {
     "sentence": "the report's own sentence, where it names the finding",
     "given": 'a given sentence that names finding and side, as "there is a left pleural effusion"',
     "logit": "the logit of the encoder's classifier (FVE's CDC)",
+    "found": "the logit of the observation that the pair finds before it writes",
     "likeness": "the likeness of CLIP's image and the given sentence (CVE; CCVE through the finding's filter)",
 }
 """How a finding in a box was asked for."""

@@ -275,6 +275,8 @@ def questions(job: FilmJob, subject: Subject, study_id: str) -> Iterator[Questio
             yield Question("given", targets.given(subject, text), place, mask, sided)
         if name not in job.speak:
             continue
+        with contextlib.suppress(CXRLensError):  # a pair that finds nothing first, or never this
+            yield Question("found", targets.found(subject, observation), place, mask, sided=False)
         classes = _classes(job, name)
         if observation in classes:
             yield Question("logit", targets.logit(subject, "cdc", observation, classes), place, mask, sided=False)
@@ -368,7 +370,8 @@ def _options(job: FilmJob, subject: Subject, question: Question, method: str) ->
     """How a method is run so that it gives a map of places; None where it gives none."""
     variant = VARIANTS[method]
     over = possible(subject, question.target).get(variant.method, ())
-    words_by_filter = isinstance(question.target, targets.WordTarget) and not subject.visual.grids
+    of_tokens = isinstance(question.target, targets.WordTarget | targets.FoundTarget)
+    words_by_filter = of_tokens and not subject.visual.grids
     if words_by_filter:
         over = tuple(each for each in over if each == "pixels")
     wanted = variant.options.get("over", over[0] if over else None)

@@ -115,7 +115,14 @@ function card(data) {
   }
   if (data.found) {
     const title = "This model first decides which findings it sees in the whole image, then writes the report with them."
-    article.append(make("p", { className: "note", title, text: `Found in the image before writing: ${data.found}` }))
+    const line = make("p", { className: "note first", title, text: "Found in the image before writing: " })
+    data.found.forEach(({ name, written }, place) => {
+      const words = written ? name : `${name} (not written)`
+      const label = `${words}: ask where it was found`
+      line.append(place ? ", " : "", make("button", { type: "button", text: words, "data-found": name, "aria-label": label }))
+    })
+    if (!data.found.length) line.append("nothing")
+    article.append(line)
   }
   if (data.note) article.append(make("p", { className: "note", text: `⚠ ${data.note}` }))
   return article
@@ -284,7 +291,7 @@ class Reports {
     const bring = () => {
       if (signal.aborted) return
       document.querySelector(".st-key-answer")?.scrollIntoView({ block: "nearest" })
-      this.root.querySelector(".word.asked")?.scrollIntoView({ block: "nearest" })
+      this.root.querySelector(".asked")?.scrollIntoView({ block: "nearest" })
       if (performance.now() < until) setTimeout(bring, OFTEN)
       else ended.abort()
     }
@@ -328,6 +335,12 @@ class Reports {
     for (const article of this.grid.children) article.classList.toggle("open", article.dataset.name === asked?.pair)
     const data = this.cards.get(asked?.pair)
     if (!data?.pieces) return
+    if (asked.kind === "found") {
+      const found = this.root.querySelector(`article[data-name="${CSS.escape(asked.pair)}"] [data-found="${CSS.escape(asked.which)}"]`)
+      found?.classList.add("asked")
+      found?.setAttribute("aria-pressed", "true")
+      return
+    }
     for (const word of this.words(asked.pair)) {
       const at = Number(word.dataset.word)
       const chosen =
@@ -369,6 +382,7 @@ class Reports {
       return
     }
     const kind = event.target.closest("[data-kind]")?.dataset.kind
+    const found = event.target.closest("[data-found]")
     const word = event.target.closest(".word")
     const row = event.target.closest("[data-observation]")
     if (kind) {
@@ -376,6 +390,8 @@ class Reports {
       for (const button of this.root.querySelectorAll("[data-kind]")) {
         button.setAttribute("aria-pressed", String(button.dataset.kind === kind))
       }
+    } else if (found) {
+      this.asks({ pair: found.closest("article").dataset.name, kind: "found", which: found.dataset.found })
     } else if (word) {
       this.choose(word)
       this.question(word, event.shiftKey ? "sentence" : this.kind)
@@ -393,7 +409,10 @@ class Reports {
       if (observation) which = observation
       else kind = "word" // nothing is marked here
     }
-    const asked = { pair, kind, which }
+    this.asks({ pair, kind, which })
+  }
+
+  asks(asked) {
     this.mark(asked)
     this.ask(asked)
   }
