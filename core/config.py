@@ -263,6 +263,7 @@ class WriteConfig:
     removed_words: bool = False
     min_sentence_words: Count = 0
     say_again: bool = True
+    edge_numbers: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

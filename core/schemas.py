@@ -81,6 +81,7 @@ class Write(Content):
     end_penalty: Number = 0.0
     removed_words: bool = False
     say_again: bool = True
+    edge_numbers: bool = True
     short_sentences: list[Text] = []
 
 

@@ -104,6 +104,33 @@ def write(decoder: Decoder, beams: int = 1, **changes: object) -> Hypothesis:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        # after the decimal point come its digits, though a new sentence is likelier
+        (path("there is 1 .", "no", "5") | {"there is 1 . 5": ["cm"], "there is 1 . 5 cm": ["effusion"]},
+         "there is 1 . 5 cm effusion"),
+        # neither report nor sentence ends with a number
+        (path("there is 1", "<end>", "cm") | {"there is 1 cm": ["effusion"]}, "there is 1 cm effusion"),
+        (path("there is 1 . 5", ".", "cm") | {"there is 1 . 5 cm": ["effusion"]}, "there is 1 . 5 cm effusion"),
+        # nor does one begin with it, the first or another
+        (path("", "5", "no") | {"no": ["effusion"], "no effusion": ["seen"]}, "no effusion seen"),
+        (path("lungs are clear .", "5", "no") | {"lungs are clear . no": ["effusion"],
+         "lungs are clear . no effusion": ["seen"]}, "lungs are clear . no effusion seen"),
+        # others are as ever
+        (path("small 1 cm effusion . no effusion .", "<end>"), "small 1 cm effusion . no effusion ."),
+    ],
+)  # fmt: skip
+def test_no_sentence_begins_or_ends_with_a_number_where_that_is_asked_for(
+    wishes: dict[str, list[str]], expected: str, beams: int
+) -> None:
+    asked = {"min_sentence_words": 2, "edge_numbers": False}
+    assert text_of(write(Wish(wishes), beams, **asked)) == expected
+    if beams == 1 and "no" in wishes.get("there is 1 .", ()):
+        assert text_of(write(Wish(wishes), beams, min_sentence_words=2)).startswith("there is 1 . no")
+
+
+@pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("never", ["<unknown>", "<pad>", "<start>", "<sentence-end>", "xxxx", "___"])
 def test_some_words_are_never_written(never: str, beams: int) -> None:
     wishes = {"": ["the"], "the": [never, "lungs"], "the lungs": ["are"], "the lungs are": ["clear"]}

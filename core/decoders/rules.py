@@ -84,7 +84,7 @@ class Rules:
             plans: the decoder writes SENTENCE_END after each sentence.
         """
         self.size, self.ngram, self.min_words = size, config.no_repeat_ngram, config.min_sentence_words
-        self.say_again, self.plans = config.say_again, plans
+        self.say_again, self.plans, self.edge_numbers = config.say_again, plans, config.edge_numbers
         texts = list(vocabulary.words) if vocabulary is not None else ["word"] * size
         removed = vocabulary.removed if vocabulary is not None and not config.removed_words else ()
         ids = np.arange(size)
@@ -106,6 +106,8 @@ class Rules:
             places[Place.REPORT] |= ~self.words
             places[Place.SENTENCE] |= ~(self.words | end | planned)
             places[Place.PLANNED] |= ~(self.words | end)
+            if not config.edge_numbers:
+                places[[Place.REPORT, Place.SENTENCE, Place.PLANNED]] |= self.numbers
         costs = np.where(places, np.inf, np.where(ids == END, config.end_penalty, 0.0)).astype(np.float32)
         self.costs = torch.from_numpy(costs).to(device)
 
@@ -239,6 +241,8 @@ class Written:
         number, point = rules.numbers[last], rules.point[last]
         pointed = point & rules.numbers[self.before]
         decimal = number & ~(rules.point[self.before] & (self.count > 1))  # it has no decimal point yet
+        if not rules.edge_numbers:
+            short |= number | pointed  # too short to end: the noun is missing, or the digits after the point
         inside = np.where(
             short,
             np.where(pointed, Place.SHORT_POINT, np.where(decimal, Place.SHORT_NUMBER, Place.SHORT)),

@@ -45,6 +45,8 @@ class GenerateConfig:
         say_again: whether a sentence may say what the report has said already, and nothing else (a denial in other
             words, see `core.labels.repeats`). If not, a planner leaves such a sentence out and goes on to its next one,
             and a decoder that reads what it wrote ends its report before it.
+        edge_numbers: whether a sentence may begin or end with a number. If not, what was begun with "there is a 1."
+            goes on with the digits. Without effect where ``min_sentence_words`` is 0.
     """
 
     beam_size: int = 4
@@ -56,6 +58,7 @@ class GenerateConfig:
     min_sentence_words: int = 0
     short_sentences: Sequence[str] = ()
     say_again: bool = True
+    edge_numbers: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""

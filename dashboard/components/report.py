@@ -59,10 +59,16 @@ def card(
 
 
 def found_first(report: Report, labels: LabeledReport) -> list[dict[str, Any]] | None:
-    """What the pair found in the image before it wrote, and whether the report says it; None where it is not known."""
+    """What the pair found in the image before it wrote, whether the report says it, and whether it has a place.
+
+    None where it is not known.
+    """
     if report.found_first is None:
         return None
-    return [{"name": name, "written": labels.states[name] in ASSERTED} for name in report.found_first]
+    return [
+        {"name": name, "written": labels.states[name] in ASSERTED, "somewhere": name != NO_FINDING}
+        for name in report.found_first
+    ]
 
 
 def outside_card(

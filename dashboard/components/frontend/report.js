@@ -116,10 +116,10 @@ function card(data) {
   if (data.found) {
     const title = "This model first decides which findings it sees in the whole image, then writes the report with them."
     const line = make("p", { className: "note first", title, text: "Found in the image before writing: " })
-    data.found.forEach(({ name, written }, place) => {
+    data.found.forEach(({ name, written, somewhere }, place) => {
       const words = written ? name : `${name} (not written)`
-      const label = `${words}: ask where it was found`
-      line.append(place ? ", " : "", make("button", { type: "button", text: words, "data-found": name, "aria-label": label }))
+      const asks = { type: "button", text: words, "data-found": name, "aria-label": `${words}: ask where it was found` }
+      line.append(place ? ", " : "", somewhere ? make("button", asks) : words)
     })
     if (!data.found.length) line.append("nothing")
     article.append(line)

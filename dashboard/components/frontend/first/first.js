@@ -10,7 +10,7 @@
   const began = performance.now()
   let ran = false
   const look = () => {
-    const app = document.querySelector('[data-testid="stApp"]'), state = app?.dataset.testScriptState
+    const state = document.querySelector('[data-testid="stApp"]')?.getAttribute("data-test-script-state")
     ran ||= state === "running"
     const stands = document.querySelector(".st-key-rail") && inside(".viewer") && inside("article.reference")
     if (stands || (ran && state === "notRunning") || document.querySelector(".stAlert") || performance.now() - began > LONGEST) gone()
