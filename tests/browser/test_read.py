@@ -307,3 +307,29 @@ def test_missing_bundles_are_named_and_the_image_can_still_be_read(browser, tmp_
         expect(viewer(watched)).to_be_visible(timeout=30_000)
         assert watched.errors == []
         watched.page.close()
+
+
+def test_what_was_found_before_writing_can_be_asked_about(server: Server, watched: Watched) -> None:
+    """From a link, by a click, and by a link that asks for what was not found."""
+    study = "?source=example&study=00025228_007"
+    watched.open(f"{study}&asked=openi-fve-m2&found=Pleural+Effusion")
+    page = watched.page
+    title = page.locator(".st-key-answer-title")
+    expect(title).to_contain_text("Where Pleural Effusion was found · FVE + M2", timeout=60_000)
+    card = page.locator('article[data-name="openi-fve-m2"]')
+    asked = card.locator('[data-found="Pleural Effusion"]')
+    expect(asked).to_have_attribute("aria-pressed", "true")
+    expect(card.locator(".first")).to_contain_text("Found in the image before writing:")
+    watched.settle()
+    assert viewer(watched).evaluate("root => root.querySelectorAll('canvas').length") >= 1
+    expect(page.get_by_text("The model adds them up: nothing else decides.")).to_be_visible()
+    other = card.locator('[data-found="Lung Opacity"]')
+    other.click()
+    expect(title).to_contain_text("Where Lung Opacity was found", timeout=60_000)
+    assert "found=Lung+Opacity" in page.url or "found=Lung%20Opacity" in page.url
+    page.get_by_role("button", name="Close").click()
+    expect(title).to_have_count(0)
+    assert "found=" not in page.url
+    watched.open(f"{study}&asked=openi-fve-m2&found=Fracture+of+nothing")
+    expect(page.get_by_text("never finds Fracture of nothing first")).to_be_visible(timeout=60_000)
+    assert watched.errors == []
