@@ -15,6 +15,7 @@ _FILMS = "cxr-lens detect --finding pneumothorax -n 40 --extent 0:1:8 --images f
 _TRAIN = "cxr-lens train --preset phantom --set 'encoders=[\"ccve\"]'"
 _COPY = "it rewrites cards: tests/test_cards_command.py runs it on a copy"
 _MINUTES = "minutes of both cores: tests/test_filter_bank.py runs the parts"
+_TAKEN = "tests/test_findings_first.py trains pairs, and others on the encoders of their bundles"
 _HOURS = "hours of training: tests/test_filter_bank.py runs the parts"
 
 
@@ -93,6 +94,15 @@ def measuring_rows() -> dict[str, Row]:
                 instead=elsewhere, as_far=_MINUTES
             ),
             _TRAIN: Row(instead=elsewhere, as_far=_HOURS),
+            "cxr-lens train --preset openi --bundles runs/openi/first": Row(
+                " --dry-run", says='"findings_first": true', as_far=_TAKEN
+            ),
+            "cxr-lens train --preset openi --set encoders_from=runs/openi/first --runs runs/again": Row(
+                " --dry-run", says='"encoders_from": "runs/openi/first"', as_far=_TAKEN
+            ),
+            "python -m training.bench.readings openi BEFORE NOW": Row(
+                instead=elsewhere, as_far="minutes for each encoder: tests/test_findings_first.py runs it"
+            ),
             f"{detect} pneumothorax": Row(f"{_SMALL} --bundle phantom-fve-m2", says="Pneumothorax: 2 chests"),
             f"{detect} lung-lesion --site mid --extent 0:1:8 -n 40 --bundle phantom-fve-m2": Row(
                 _SMALL, says="Lung Lesion: 2 chests"
