@@ -21,6 +21,9 @@ KINDS = {
 }
 """How a finding in a box was asked for."""
 
+OF_ENCODER = ("logit", "found", "likeness")
+"""Kinds that are asked of one pair for its encoder; what was measured stands for all pairs with it."""
+
 METRICS = {
     "pointing": "pointing game",
     "energy": "energy inside",
@@ -148,7 +151,7 @@ def compact(results: Mapping[str, Any]) -> dict[str, Any]:
         entries.append(
             {
                 "encoder": row["encoder"],
-                "decoder": "" if row["kind"] in ("logit", "likeness") else row["decoder"],
+                "decoder": "" if row["kind"] in OF_ENCODER else row["decoder"],
                 "method": row["method"] + of_pixels,
                 "kind": row["kind"],
                 "n": row["n"],

@@ -79,7 +79,7 @@ class FilmJob:
         parts: where rows are kept.
         study_ids: the films.
         device: where it computes.
-        speak: pairs that also answer for their encoder (logit, likeness): one of each encoder, decoders share it.
+        speak: pairs that also answer for their encoder (logit, what is found first, likeness): one of each encoder.
     """
 
     source: str
