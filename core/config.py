@@ -208,8 +208,7 @@ class ReportConfig(StepConfig):
         stop_weight: of the stop control loss.
         patience: epochs without a better validation score before stopping.
         augment: for DVE, as for the classifiers.
-        abnormal_first: teach decoders that plan sentences, or read findings first, one order of the sentences
-            (``core.labels.order``), not the reader's.
+        abnormal_first: one order of sentences (``core.labels.order``) for decoders that plan them or read findings.
         class_aware: every second study is a positive of an observation, all in turn, so that rare ones are learned.
         group_lengths: put reports of like length into a batch, for speed.
         monitor: the greedy validation reports' score whose best epoch is kept: BLEU-4, or clinical macro F1.
@@ -222,10 +221,9 @@ class ReportConfig(StepConfig):
             decoder's batches and go on learning their statistics (paper-notes 1.5). Images are encoded at every step.
         precision: "bf16" computes its steps in bfloat16 where that is safe, for speed; weights, the loss and what
             validation writes stay in fp32.
-        findings_first: a linear reading of a frozen encoder's tokens finds observations, and decoders read these with
-            the tokens (`core.decoders.findings`). Not for encoders that learn with their decoder, nor for joint ones,
-            whose tokens change while the decoder learns.
-        findings_penalty: of the weights of that reading: the inverse of scikit-learn's C, of standardised tokens.
+        findings_first: a linear reading of a frozen encoder's tokens finds observations, and decoders read these too
+            (`core.decoders.findings`). Not where tokens change while the decoder learns: of DVE, and of joint encoders.
+        findings_penalty: of that reading's weights: the inverse of scikit-learn's C, of standardised tokens.
     """
 
     epochs: Positive
@@ -281,8 +279,7 @@ class ExperimentConfig:
         evaluate_studies: held-out studies that are scored, the first of the test split; 0 is all.
         image_size: side of the images that encoders read, pixels, a multiple of 32; 0 is that of the size.
         start: the weights that single encoders start from.
-        encoders_from: folder of bundles of this preset whose encoders are taken as they are, so that only decoders
-            learn; "" trains the encoders.
+        encoders_from: folder of this preset's bundles whose encoders are taken as they are; "" trains encoders.
     """
 
     name: str

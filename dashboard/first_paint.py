@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 import os
 import threading
@@ -30,16 +29,12 @@ from core.types import CXRLensError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from dashboard.services.studies import Case
-
 HERE = Path(__file__).parent
 FILES = HERE / "components" / "frontend" / "first"
 PAGES = ("Read", "Filters", "Embeddings", "Cases", "Results", "Detection", "Review", "About")
 """As the navigation has them; a test compares them with it."""
 NOTICE = "Research use only. Not for use in diagnostic procedures."
 TOLD = "/_cxr/first.json"
-SIDE = 720
-"""Longest side of the film, pixels."""
 WAIT = 15.0
 """Seconds that the film is waited for; the page itself has come by then."""
 _COLOURS = {
@@ -49,7 +44,7 @@ _COLOURS = {
     "border": ("theme.borderColor", "#29313a"),
     "accent": ("theme.primaryColor", "#3d86c6"),
 }
-_FILM = "data:image/jpeg;base64,"
+FILM = "data:image/jpeg;base64,"
 _READY = threading.Event()
 _told: list[bytes] = [b"null"]
 
@@ -58,15 +53,17 @@ def recall() -> None:
     """Tell what the last server of this user told, where nothing has changed since that decides it."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         kept = json.loads(_file().read_text(encoding="utf-8"))
-        if kept["key"] == _key() and kept["told"]["film"].startswith(_FILM):
+        if kept["key"] == _key() and kept["told"]["film"].startswith(FILM):
             _tell(kept["told"])
 
 
-def keep(case: Case | None) -> None:
-    """Tell of the first study, and keep it for the next server; None tells nothing."""
-    told = None
-    if case is not None and case.synthetic:
-        told = content(case)
+def keep(told: Mapping[str, Any] | None) -> None:
+    """Tell of the first study, and keep it for the next server; None tells nothing.
+
+    Args:
+        told: "title"; "film", a JPEG as a data URL; "sections" of the reference, (name, text) each.
+    """
+    if told is not None:
         with suppress(CXRLensError, OSError):  # it is drawn again then
             own_folder(paths.cache())
             write_whole(_file(), json.dumps({"key": _key(), "told": told}))
@@ -87,22 +84,6 @@ def _key() -> str:
     chosen = [os.environ.get(name) for name in ("CXR_BUNDLES", "CXR_SOURCES", "CXR_INDEX", "CXR_DICOMWEB")]
     code = [Path(__file__), *sorted((HERE.parent / "core" / "studies" / "phantom").glob("*.py"))]
     return hash_of([chosen, [sha256_of(each) for each in code]])
-
-
-def content(case: Case) -> dict[str, Any]:
-    """A film, small, with its reference report: "title", "film" as a data URL, "sections" of (name, text)."""
-    import numpy as np
-    from PIL import Image
-
-    picture, buffer = Image.fromarray(np.round(np.clip(case.pixels, 0, 1) * 255).astype(np.uint8)), io.BytesIO()
-    picture.thumbnail((SIDE, SIDE))
-    picture.save(buffer, "JPEG", quality=85)
-    sections = (("Findings", case.study.findings), ("Impression", case.study.impression))
-    return {
-        "title": case.title,
-        "film": f"{_FILM}{base64.b64encode(buffer.getvalue()).decode()}",
-        "sections": [pair for pair in sections if pair[1].strip()],
-    }
 
 
 def script() -> str:

@@ -130,9 +130,9 @@ def test_no_new_title_stands_above_the_old_picture(monkeypatch: pytest.MonkeyPat
     done: list[str] = []
     show_title, answer = questions.show_title, explanations.answer
 
-    def titled(words: str, title: str) -> None:
+    def titled(*given: str) -> None:
         done.append("title")
-        show_title(words, title)
+        show_title(*given)
 
     def answered(*given: Any, **more: Any) -> tuple[Attribution, ...]:
         done.append("answer")

@@ -19,7 +19,7 @@ from core.decoders import Decoder, build_decoder
 from core.decoders.findings import FindingsFirst
 from core.decoders.search import GenerateConfig, generate, generate_together
 from core.encoders.token_cache import TokenCache
-from core.explain import targets
+from core.explain.found import found as found_target
 from core.explain.found import without_each_found
 from core.explain.methods import explain, possible
 from core.explain.subject import open_subject, token_runs, twin
@@ -319,7 +319,7 @@ def test_where_a_finding_was_found_is_a_sum_over_cells(trained: Run, here: Path)
     assert known
     image = np.random.default_rng(2).random((model.image_size, model.image_size), dtype=np.float32)
     opened = open_subject(model, image)
-    asked = targets.found(opened, known[0])
+    asked = found_target(opened, known[0])
     score = float(asked.of_tokens(opened, opened.visual.tokens))
     row = OBSERVATIONS.index(known[0])
     parts = opened.visual.tokens[0] @ head.reading.weight[row] / opened.visual.tokens.shape[1]
@@ -334,10 +334,10 @@ def test_where_a_finding_was_found_is_a_sum_over_cells(trained: Run, here: Path)
     assert "occlusion" in ways
     assert not {"attention", "cls-attention"} & set(ways)
     with pytest.raises(CXRLensError, match="decides on no findings"):
-        targets.found(open_subject(BundleLibrary(here / "bundles").load("phantom-dve-m2"), image), "Cardiomegaly")
+        found_target(open_subject(BundleLibrary(here / "bundles").load("phantom-dve-m2"), image), "Cardiomegaly")
     never = next(name for name in OBSERVATIONS if name not in known)
     with pytest.raises(CXRLensError, match=f"never finds {never} first. It knows: {known[0]}"):
-        targets.found(opened, never)
+        found_target(opened, never)
 
 
 @pytest.mark.parametrize(

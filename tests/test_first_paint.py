@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def told_in(page: str) -> Any:
 
 
 def test_the_film_and_its_reference_stand_in_the_start_page(case: Case) -> None:
-    first_paint.keep(case)
+    first_paint.keep(first_studies.told_of(case))
     answer = client().get("/")
     assert answer.headers["content-type"].startswith("text/html")
     assert answer.headers["cache-control"] == "no-store"
@@ -73,7 +73,7 @@ def test_the_film_and_its_reference_stand_in_the_start_page(case: Case) -> None:
     assert told["title"] == case.title
     assert dict(told["sections"])["Findings"] == case.study.findings
     picture = Image.open(io.BytesIO(base64.b64decode(told["film"].partition(",")[2])))
-    assert max(picture.size) <= first_paint.SIDE
+    assert max(picture.size) <= first_studies.SIDE
     drawn = np.asarray(picture, dtype=np.float32) / 255
     whole = Image.fromarray((np.clip(case.pixels, 0, 1) * 255).astype(np.uint8)).resize(picture.size)
     assert np.abs(drawn - np.asarray(whole, dtype=np.float32) / 255).mean() < 0.02
@@ -83,19 +83,19 @@ def test_the_film_and_its_reference_stand_in_the_start_page(case: Case) -> None:
 def test_a_page_that_comes_before_the_film_asks_for_it(case: Case) -> None:
     assert told_in(client().get("/").text) is None
     assert client().get("/_cxr/first.json").json() is None  # waited for in vain
-    first_paint.keep(case)
+    first_paint.keep(first_studies.told_of(case))
     assert client().get("/_cxr/first.json").json()["title"] == case.title
 
 
 @pytest.mark.parametrize("path", ["/?source=example", "/filters", "/_stcore/health", "/read"])
 def test_other_requests_are_left_alone(path: str, case: Case) -> None:
-    first_paint.keep(case)
+    first_paint.keep(first_studies.told_of(case))
     assert client().get(path).text == "Streamlit"
     assert client().post("/").text == "Streamlit"
 
 
 def test_below_a_base_path(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    first_paint.keep(case)
+    first_paint.keep(first_studies.told_of(case))
     monkeypatch.setattr(
         first_paint.config, "get_option", lambda name: "lens/" if name == "server.baseUrlPath" else None
     )
@@ -106,7 +106,7 @@ def test_below_a_base_path(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_its_script_is_the_only_further_one_that_may_run(case: Case) -> None:
-    first_paint.keep(case)
+    first_paint.keep(first_studies.told_of(case))
     answer = client().get("/")
     allowed = guard.policy(answer.text)
     assert set(re.findall(r"'sha256-[^']+'", allowed)) == set(
@@ -117,16 +117,20 @@ def test_its_script_is_the_only_further_one_that_may_run(case: Case) -> None:
 def test_a_text_cannot_end_the_script_that_it_stands_in(case: Case) -> None:
     from dataclasses import replace
 
-    first_paint.keep(replace(case, study=replace(case.study, findings="</script><script>alert(1)</script>")))
+    first_paint.keep(
+        first_studies.told_of(replace(case, study=replace(case.study, findings="</script><script>alert(1)</script>")))
+    )
     page = client().get("/").text
     assert "<script>alert" not in page
     assert dict(told_in(page)["sections"])["Findings"].startswith("</script>")
 
 
-def test_a_patients_film_is_never_told(case: Case) -> None:
+def test_a_patients_film_is_never_told(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    first_paint.keep(replace(case, synthetic=False))
+    monkeypatch.setattr(first_studies.studies, "open_case", lambda *_: replace(case, synthetic=False))
+    assert first_studies.open_film() is None
+    first_paint.keep(first_studies.open_film())
     assert told_in(client().get("/").text) is None
     assert not list(Path(first_paint.paths.cache()).glob("first-page*"))
 
@@ -138,7 +142,7 @@ def test_nothing_is_told_where_people_sign_in(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_next_server_tells_at_once_what_this_one_told(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    first_paint.keep(case)
+    first_paint.keep(first_studies.told_of(case))
     told = client().get("/_cxr/first.json").json()
     next(as_new(monkeypatch))
     first_paint.recall()
@@ -149,7 +153,7 @@ def test_the_next_server_tells_at_once_what_this_one_told(case: Case, monkeypatc
 def test_what_is_kept_of_another_first_study_is_not_told(
     spoil: str, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_paint.keep(case)
+    first_paint.keep(first_studies.told_of(case))
     file = first_paint._file()
     content = file.read_text(encoding="utf-8")
     if spoil == "cut":
@@ -182,4 +186,4 @@ def test_the_first_study_is_the_one_that_the_page_opens() -> None:
     found = first_studies.open_film()
     name = next(iter(sources.catalogue().specs))
     assert found is not None
-    assert cast(Case, found).title == sources.source(name).ids("test")[0]
+    assert found["title"] == sources.source(name).ids("test")[0]

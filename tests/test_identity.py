@@ -203,6 +203,8 @@ READERS: Mapping[str, Callable[[str], bool]] = {
     "report.image_learning_rate": lambda name: name.startswith("dve"),
     "report.augment": lambda name: name.startswith("dve"),
     "report.abnormal_first": lambda name: name.endswith("-cnn_rnn_rnn"),
+    "report.findings_first": lambda name: name.startswith(("fve-", "cve-")),
+    "report.findings_penalty": lambda name: False,  # nothing is found first here
     "report.layers": lambda name: name.endswith("-m2") or name == "table3",
     "report.cls_token": lambda name: name.endswith("-m2") or name == "table3",
     "report.word_scale": lambda name: name.endswith("-m2") or name == "table3",
@@ -222,6 +224,7 @@ LEFT_OUT = {
     "backbone.source": "another set of stages",
     "report.drifting_norms": "another set of stages, and not for joint encoders",
     "classifier.pesg_momentum": "below 1",
+    "encoders_from": "it needs bundles: tests/test_findings_first.py",
     "image_size": "a multiple of 32: see the test below",
     **{f"start.{name}": "see the test below" for name in ENCODERS},
 }

@@ -440,9 +440,9 @@ def test_table_3_draws_studies_as_decoders_do(run: Run, monkeypatch: pytest.Monk
     config = replace(run.config, report=replace(run.config.report, class_aware=True, group_lengths=True))
     chosen = Run(config, tmp_path, shared=run.folder)
     monkeypatch.setattr(Run, "backbone", {"backbone": "made"})
-    monkeypatch.setattr("training.stages.decoder.tokens", lambda run, name: {f"tokens_{name}": "made"})
+    monkeypatch.setattr("training.stages.decoder.tokens", lambda run, name, of: {f"tokens_{name}": "made"})
     monkeypatch.setattr(
-        "training.stages.decoder.cache", lambda run, name, split: SimpleNamespace(template=lambda: None)
+        "training.stages.decoder.cache", lambda run, name, split, of: SimpleNamespace(template=lambda: None)
     )
     for stage in (lambda: train_decoder(chosen, "fve", "transformer"), lambda: label_text_decoder(chosen)):
         with pytest.raises(KeyboardInterrupt):

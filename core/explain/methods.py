@@ -14,11 +14,12 @@ from typing import Any
 
 from core.encoders.token_cache import Progress
 from core.explain.attention import attention, cls_attention
+from core.explain.found import FoundTarget
 from core.explain.gradients import grad_cam, integrated_gradients, smooth_grad
 from core.explain.passes import Over
 from core.explain.perturbations import occlusion, random_masks
 from core.explain.subject import Subject
-from core.explain.targets import FoundTarget, Target, WordTarget
+from core.explain.targets import Target, WordTarget
 from core.types import Attribution, CXRLensError
 
 

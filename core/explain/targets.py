@@ -1,4 +1,4 @@
-"""What is asked about: words, what is found first, a logit, the likeness of image and text. A number each."""
+"""What is asked about: words of a report, a classifier's logit, the likeness of image and text. A number each."""
 
 from __future__ import annotations
 
@@ -104,58 +104,19 @@ class WordTarget:
 
     def maps(self, subject: Subject) -> list[FeatureMap]:
         """The grids of tokens that the decoder reads; none with CCVE."""
-        return _token_maps(subject)
+        return token_maps(subject)
 
     def of_maps(self, subject: Subject, maps: Sequence[Tensor]) -> Tensor:
         """See ``Target``; tokens that are no cells stay as they are."""
-        return self.of_tokens(subject, _tokens_of_maps(subject, maps))
+        return self.of_tokens(subject, tokens_of_maps(subject, maps))
 
     def unit(self, scores: Tensor) -> Tensor:
         """Probability of a word: the geometric mean over the words asked about."""
         return (scores / len(self.positions)).exp()
 
 
-@dataclass(frozen=True, slots=True)
-class FoundTarget:
-    """The logit of an observation that a pair finds first (`core.decoders.findings`); found where it is not below 0.
-
-    It is the mean of what each token adds, so Grad-CAM of it is exact: the parts of the cells, without the bias.
-
-    Attributes:
-        observation: one of the 14.
-    """
-
-    observation: str
-
-    @property
-    def name(self) -> str:
-        """For the reader."""
-        return f"found first: {self.observation}"
-
-    def of_images(self, subject: Subject, images: Tensor) -> Tensor:
-        """See ``Target``."""
-        return self.of_tokens(subject, subject.model.encoder(images).tokens)
-
-    def of_tokens(self, subject: Subject, tokens: Tensor) -> Tensor:
-        """See ``Target``."""
-        head = subject.model.decoder.findings
-        assert head is not None, "only `found` makes such a target"
-        return head.logits(tokens)[:, OBSERVATIONS.index(self.observation)]
-
-    def maps(self, subject: Subject) -> list[FeatureMap]:
-        """The grids of tokens that are read; none with CCVE."""
-        return _token_maps(subject)
-
-    def of_maps(self, subject: Subject, maps: Sequence[Tensor]) -> Tensor:
-        """See ``Target``; tokens that are no cells stay as they are."""
-        return self.of_tokens(subject, _tokens_of_maps(subject, maps))
-
-    def unit(self, scores: Tensor) -> Tensor:
-        """The sigmoid of the logit: 0.5 where an observation is just found, no probability."""
-        return scores.sigmoid()
-
-
-def _token_maps(subject: Subject) -> list[FeatureMap]:
+def token_maps(subject: Subject) -> list[FeatureMap]:
+    """The grids of tokens that a decoder reads, as maps; none where tokens are filters."""
     trunks = subject.model.encoder.trunks()
     return [
         FeatureMap(run.source, _to_map(subject.visual.tokens[:, run.columns], run.grid), trunks.get(run.source))
@@ -164,7 +125,8 @@ def _token_maps(subject: Subject) -> list[FeatureMap]:
     ]
 
 
-def _tokens_of_maps(subject: Subject, maps: Sequence[Tensor]) -> Tensor:
+def tokens_of_maps(subject: Subject, maps: Sequence[Tensor]) -> Tensor:
+    """Tokens (B, N, D) of maps, as many as `token_maps` gives, (B, D, h, w) each; others are the subject's own."""
     left, whole = list(maps), subject.visual.tokens[:, : subject.visual.summaries]
     parts = [whole] + [
         left.pop(0).flatten(2).transpose(1, 2) if run.grid else subject.visual.tokens[:, run.columns]
@@ -443,20 +405,6 @@ def _touched(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[int
 
 
 # -------------------------------------------------------------------------------------------------- other numbers asked
-
-
-def found(subject: Subject, observation: str) -> FoundTarget:
-    """An observation that the pair finds before it writes.
-
-    Raises:
-        CXRLensError: the pair finds none first, or never this one: too few of its training studies had it.
-    """
-    head, name = subject.model.decoder.findings, subject.model.card.name
-    if head is None:
-        raise CXRLensError(f"{name} decides on no findings before it writes. Ask for a sentence instead.")
-    if observation not in head.known():
-        raise CXRLensError(f"{name} never finds {observation} first. It knows: {', '.join(head.known())}.")
-    return FoundTarget(observation)
 
 
 def logit(subject: Subject, tower: str, label: str, labels: Sequence[str] = OBSERVATIONS) -> LogitTarget:

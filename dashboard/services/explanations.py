@@ -26,8 +26,9 @@ from dashboard.services.subjects import subject
 if TYPE_CHECKING:
     from core.encoders.token_cache import Progress
     from core.explain.counterfactuals import Counterfactual
+    from core.explain.found import FoundTarget
     from core.explain.subject import Subject
-    from core.explain.targets import FoundTarget, WordTarget
+    from core.explain.targets import WordTarget
 
 
 MOST_ANSWERS = 400
@@ -102,10 +103,10 @@ class HeatMap:
 
 
 def _target(opened: Subject, question: Question) -> WordTarget | FoundTarget:
-    from core.explain import targets
+    from core.explain import found, targets
 
     if question.kind == "found":
-        return targets.found(opened, str(question.which))
+        return found.found(opened, str(question.which))
     if isinstance(question.which, int) or question.kind == "sentence":
         words = opened.report.words
         count = len(split_sentences(words) if question.kind == "sentence" else words)

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from core.labels.rules import label_report
 from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import access
+from dashboard.first_paint import FILM
 from dashboard.services import sources, studies
 from dashboard.services.studies import Case
 
+SIDE = 720
+"""Longest side of the start page's film, pixels."""
 MARKED = 12
 """Reports that are labelled: with them most of the rules that a report needs are compiled; ours."""
 
 
-def open_film() -> Case | None:
-    """Draw the film of the first study; None where there is none, or where nobody sees it before signing in."""
+def open_film() -> dict[str, Any] | None:
+    """Draw the film of the first study; what the start page tells of it, see `dashboard.first_paint.keep`.
+
+    None of a patient's film, where there is none, and where nobody sees it before signing in.
+    """
     with suppress(CXRLensError):  # the page says it
         if access.has_login():
             return None
         name, source, listed = _first()
         for study_id in listed[:1]:
-            return studies.open_case(source, name, study_id)
+            case = studies.open_case(source, name, study_id)
+            return told_of(case) if case.synthetic else None
     return None
+
+
+def told_of(case: Case) -> dict[str, Any]:
+    """A film, small, with its reference report, as the start page has it."""
+    import numpy as np
+    from PIL import Image
+
+    picture, buffer = Image.fromarray(np.round(np.clip(case.pixels, 0, 1) * 255).astype(np.uint8)), io.BytesIO()
+    picture.thumbnail((SIDE, SIDE))
+    picture.save(buffer, "JPEG", quality=85)
+    sections = (("Findings", case.study.findings), ("Impression", case.study.impression))
+    return {
+        "title": case.title,
+        "film": f"{FILM}{base64.b64encode(buffer.getvalue()).decode()}",
+        "sections": [pair for pair in sections if pair[1].strip()],
+    }
 
 
 def open_first() -> None:

@@ -78,7 +78,6 @@ PAGES = {
     "results-trust": "results?view=Sentences+to+trust",
     "results-votes": "results?view=Votes",
     "detection": "detection?detected=Pneumothorax&place=right&extent=0.50",
-    "detection-real": "detection?detected=Pleural+Effusion+in+real+films+%28Open-i%29&place=left&extent=0.57",
     "about": "about",
 }
 SIZES = ((1440, 900), (390, 844))

@@ -27,6 +27,8 @@ from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
 from core.explain import targets
 from core.explain.faithfulness import CELLS, sanity, stability
+from core.explain.found import FoundTarget
+from core.explain.found import found as found_first
 from core.explain.gradients import cam_layers
 from core.explain.localisation import centre_prior, localise
 from core.explain.measured import SMOOTHING
@@ -276,7 +278,7 @@ def questions(job: FilmJob, subject: Subject, study_id: str) -> Iterator[Questio
         if name not in job.speak:
             continue
         with contextlib.suppress(CXRLensError):  # a pair that finds nothing first, or never this
-            yield Question("found", targets.found(subject, observation), place, mask, sided=False)
+            yield Question("found", found_first(subject, observation), place, mask, sided=False)
         classes = _classes(job, name)
         if observation in classes:
             yield Question("logit", targets.logit(subject, "cdc", observation, classes), place, mask, sided=False)
@@ -370,7 +372,7 @@ def _options(job: FilmJob, subject: Subject, question: Question, method: str) ->
     """How a method is run so that it gives a map of places; None where it gives none."""
     variant = VARIANTS[method]
     over = possible(subject, question.target).get(variant.method, ())
-    of_tokens = isinstance(question.target, targets.WordTarget | targets.FoundTarget)
+    of_tokens = isinstance(question.target, targets.WordTarget | FoundTarget)
     words_by_filter = of_tokens and not subject.visual.grids
     if words_by_filter:
         over = tuple(each for each in over if each == "pixels")

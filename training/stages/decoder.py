@@ -88,7 +88,7 @@ def decoder(run: Run, encoder_name: str, decoder_name: str) -> Done:
     unused = {"epochs_direct", "image_learning_rate", "augment"} if frozen else {"epochs", "drifting_norms"}
     unused |= set() if can_order else {"abnormal_first"}
     unused |= {"findings_first"}  # is part of the architecture
-    unused |= set() if cached and len(parts) == 1 else {"findings_penalty"}
+    unused |= set() if "findings_first" in architecture else {"findings_penalty"}
     used = identity(settings, unused | {"layers", "cls_token", "word_scale"})
     own = run.augmentation(settings.augment and not frozen) | ({} if frozen else encoder_identity(run, encoder_name))
     if architecture:

@@ -75,7 +75,7 @@ def label_text_decoder(run: Run) -> Done:
         write_whole(folder / "reports.json", json.dumps(texts))
 
     unused = ("epochs_direct", "image_learning_rate", "augment", "abnormal_first", "drifting_norms")
-    used = identity(settings, (*unused, "layers", "cls_token", "word_scale"))
+    used = identity(settings, (*unused, "findings_first", "findings_penalty", "layers", "cls_token", "word_scale"))
     own = {"architecture": architecture} if architecture else {}
     made_of = run.identity("table_3", after={}, report=used, write=config.write, studies=config.evaluate_studies, **own)
     return run_stage(run.folder / "table3", made_of, work)
