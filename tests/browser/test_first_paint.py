@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import WAIT, start_server, sync_api, watch
+from tests.browser.conftest import WAIT, Watched, start_server, sync_api, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 FIRST = "#cxr-first"
@@ -14,12 +14,9 @@ FIRST = "#cxr-first"
 TOP = "() => document.elementFromPoint(innerWidth / 2, innerHeight / 2)?.closest('#cxr-first') !== null"
 
 
-@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
-def test_a_film_stands_before_the_page_and_gives_way_to_it(
-    size: tuple[int, int], browser: sync_api.Browser, tmp_path: Path
-) -> None:
+def test_a_film_stands_before_the_page_and_gives_way_to_it(browser: sync_api.Browser, tmp_path: Path) -> None:
     for server in start_server(tmp_path):
-        watched = watch(browser, server.url, *size)
+        watched = watch(browser, server.url, 1440, 900)
         page = watched.page
         page.add_init_script(
             "addEventListener('DOMContentLoaded', () => {"
@@ -34,22 +31,20 @@ def test_a_film_stands_before_the_page_and_gives_way_to_it(
         assert page.evaluate(TOP) is False
         watched.settle()
         watched.close()  # no error: its script and its picture are allowed
-        # The next server has the film in the page itself.
-        watched = watch(browser, server.url, *size)
+        # Now it is in the page itself, on a telephone too.
+        watched = watch(browser, server.url, 390, 844)
         watched.page.goto(f"{server.url}/", wait_until="commit")
         watched.page.locator(f"{FIRST}[data-shown]").wait_for(state="attached", timeout=WAIT)
         assert "cxr-told" in watched.page.content()
+        watched.page.locator(FIRST).wait_for(state="detached", timeout=WAIT)
         watched.close()
 
 
 @pytest.mark.parametrize("path", ["about", "?source=example", "results"])
-def test_other_pages_have_none(path: str, browser: sync_api.Browser, tmp_path: Path) -> None:
-    for server in start_server(tmp_path):
-        watched = watch(browser, server.url)
-        watched.page.goto(f"{server.url}/{path}", wait_until="domcontentloaded")
-        assert watched.page.locator(FIRST).count() == 0
-        watched.settle()
-        watched.close()
+def test_other_pages_have_none(path: str, watched: Watched) -> None:
+    watched.page.goto(f"{watched.url}/{path}", wait_until="domcontentloaded")
+    assert watched.page.locator(FIRST).count() == 0
+    watched.settle()
 
 
 def test_it_goes_where_the_page_has_something_else_to_say(browser: sync_api.Browser, tmp_path: Path) -> None:
