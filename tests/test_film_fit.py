@@ -293,6 +293,7 @@ def is_normal(text: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(reason="missed since findings are read first: 5 and 10 %, docs/images.md", strict=True)
 @needs_bundles
 @needs.OPENI.unless((needs.SHARED / "openi").is_dir())
 def test_a_normal_film_is_as_often_called_abnormal_squashed_and_padded() -> None:
@@ -315,7 +316,7 @@ def test_a_normal_film_is_as_often_called_abnormal_squashed_and_padded() -> None
         told = " | ".join(f"{share:.1%}" for share in called.values())
         sys.stdout.write(f"| {name} | {told} |\n")
         rates = [share for (how, _), share in called.items() if how == "stretch"]
-        assert max(rates) - min(rates) <= 0.06  # of 100 films; 0.03 was held before findings were read first
+        assert max(rates) - min(rates) <= 0.03
 
 
 class Asked:

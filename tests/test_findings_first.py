@@ -380,7 +380,7 @@ def test_encoders_are_compared_by_what_can_be_read_from_them(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(readings, "read_preset", lambda *_: config_of("data.count=120"))
     monkeypatch.setattr("sys.argv", ["readings", "phantom", str(here / "bundles"), str(here / "bundles")])
-    monkeypatch.setattr(readings, "FEWEST", 3)
+    monkeypatch.setattr(readings, "FREQUENT", 3)
     readings.main()
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if str(here) in line]
     assert [row[2].strip() for row in rows] == ["DVE + M2", "fve"]  # the same folder twice is one

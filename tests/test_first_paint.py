@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,6 @@ def test_its_script_is_the_only_further_one_that_may_run(case: Case) -> None:
 
 
 def test_a_text_cannot_end_the_script_that_it_stands_in(case: Case) -> None:
-    from dataclasses import replace
-
     first_paint.keep(
         first_studies.told_of(replace(case, study=replace(case.study, findings="</script><script>alert(1)</script>")))
     )
@@ -126,8 +125,6 @@ def test_a_text_cannot_end_the_script_that_it_stands_in(case: Case) -> None:
 
 
 def test_a_patients_film_is_never_told(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     monkeypatch.setattr(first_studies.studies, "open_case", lambda *_: replace(case, synthetic=False))
     assert first_studies.open_film() is None
     first_paint.keep(first_studies.open_film())

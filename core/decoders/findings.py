@@ -1,6 +1,6 @@
 """Findings first: what a linear reading of the image's tokens finds stands in every token before a decoder reads them.
 
-The second of two stages of writing: first which observations there are, then the words.
+Writing in two stages: first which observations there are, then the words.
 """
 
 from __future__ import annotations

@@ -119,14 +119,18 @@ def explain(
     return row.run(subject, target, over=over, progress=progress, **options)
 
 
+def is_read_from_tokens(target: Target) -> bool:
+    """Whether a target depends on the image through the decoder's tokens alone: words, and what is found first."""
+    return isinstance(target, WordTarget | FoundTarget)
+
+
 def possible(subject: Subject, target: Target) -> dict[str, tuple[Over, ...]]:
     """Which methods can explain a target of this pair, and over what; the default first.
 
     Only words, and what is found first, are read from tokens. Where tokens are filters, both are asked by filter first,
     and Grad-CAM has no map of them.
     """
-    words, cells = isinstance(target, WordTarget), bool(subject.visual.grids)
-    of_tokens = words or isinstance(target, FoundTarget)
+    words, cells, of_tokens = isinstance(target, WordTarget), bool(subject.visual.grids), is_read_from_tokens(target)
     found: dict[str, tuple[Over, ...]] = {}
     for name, row in METHODS.items():
         if row.of_words and not words:

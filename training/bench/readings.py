@@ -14,12 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from core.bundles.card import Card, encoder_weights
+from core.bundles.inference import pooled_embeddings
 from core.bundles.library import BundleLibrary
 from core.evaluation.auc import macro_aucs
 from core.evaluation.clinical import decision_statistics
+from core.evaluation.metrics import FREQUENT
 from core.observations import OBSERVATIONS
 from core.registry import pair_title
 from core.types import SPLITS, Split
@@ -29,7 +30,6 @@ from training.stages.findings import Floats, fitted
 from training.stages.models import batches
 from training.stages.run import Run
 
-FEWEST = 10
 BATCH = 64
 
 
@@ -44,13 +44,12 @@ def encoders_of(library: BundleLibrary, family: str) -> Iterator[tuple[str, Card
         yield (card.encoder if card.content["encoder"]["shared"] else pair_title(card.encoder, card.decoder)), card
 
 
-@torch.inference_mode()
 def mean_tokens(library: BundleLibrary, card: Card, run: Run, split: Split) -> Floats:
     """(studies, D), of images fitted as the card says."""
-    encoder, fit = library.load(card.name).encoder, card.fit
+    model, fit = library.load(card.name), card.fit
     config = replace(run.config.data, fit=fit.how, aspect=fit.aspect, trim=fit.trim)
     images = StudyData(config, run.folder / "images").images(split, card.image_side)
-    return np.concatenate([encoder(each).tokens.double().mean(1).numpy() for each in batches(images, BATCH)])
+    return np.concatenate([pooled_embeddings(model, each) for each in batches(images, BATCH)]).astype(np.float64)
 
 
 def main() -> None:
@@ -61,7 +60,7 @@ def main() -> None:
     asked = parser.parse_args()
     run = Run(read_preset(asked.preset, None), Path("runs") / asked.preset)
     truth = run.data.coarse_targets("test").numpy().astype(np.int64)
-    counted = np.flatnonzero((truth.sum(0) >= FEWEST) & (truth.sum(0) <= len(truth) - FEWEST))
+    counted = np.flatnonzero((truth.sum(0) >= FREQUENT) & (truth.sum(0) <= len(truth) - FREQUENT))
     subjects = [study.subject_id for study in run.data.studies["test"]]
     scores: dict[tuple[Path, str], Floats] = {}
     f1: dict[tuple[Path, str], float] = {}

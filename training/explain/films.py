@@ -27,12 +27,11 @@ from core.bundles.card import Card
 from core.bundles.library import BundleLibrary
 from core.explain import targets
 from core.explain.faithfulness import CELLS, sanity, stability
-from core.explain.found import FoundTarget
 from core.explain.found import found as found_first
 from core.explain.gradients import cam_layers
 from core.explain.localisation import centre_prior, localise
 from core.explain.measured import SMOOTHING
-from core.explain.methods import explain, possible
+from core.explain.methods import explain, is_read_from_tokens, possible
 from core.explain.on_image import on_square
 from core.explain.sentences import finding_sentence, says_side
 from core.explain.subject import Subject, open_subject
@@ -372,9 +371,7 @@ def _options(job: FilmJob, subject: Subject, question: Question, method: str) ->
     """How a method is run so that it gives a map of places; None where it gives none."""
     variant = VARIANTS[method]
     over = possible(subject, question.target).get(variant.method, ())
-    of_tokens = isinstance(question.target, targets.WordTarget | FoundTarget)
-    words_by_filter = of_tokens and not subject.visual.grids
-    if words_by_filter:
+    if is_read_from_tokens(question.target) and not subject.visual.grids:  # they would be asked by filter
         over = tuple(each for each in over if each == "pixels")
     wanted = variant.options.get("over", over[0] if over else None)
     if wanted not in over:
