@@ -35,6 +35,8 @@ PAGES = ("Read", "Filters", "Embeddings", "Cases", "Results", "Detection", "Revi
 """As the navigation has them; a test compares them with it."""
 NOTICE = "Research use only. Not for use in diagnostic procedures."
 TOLD = "/_cxr/first.json"
+SHIPPED = paths.ASSETS / "first-page.json"
+"""Of the demo's first study: `dashboard.services.first_studies` writes it anew."""
 WAIT = 15.0
 """Seconds that the film is waited for; the page itself has come by then."""
 _COLOURS = {
@@ -50,11 +52,12 @@ _told: list[bytes] = [b"null"]
 
 
 def recall() -> None:
-    """Tell what the last server of this user told, where nothing has changed since that decides it."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        kept = json.loads(_file().read_text(encoding="utf-8"))
-        if kept["key"] == _key() and kept["told"]["film"].startswith(FILM):
-            _tell(kept["told"])
+    """Tell what the last server of this user told, or what ships, where nothing has changed that decides it."""
+    for file in (SHIPPED, _file()):
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            if kept["key"] == _key() and kept["told"]["film"].startswith(FILM):
+                _tell(kept["told"])
 
 
 def keep(told: Mapping[str, Any] | None) -> None:
@@ -66,8 +69,13 @@ def keep(told: Mapping[str, Any] | None) -> None:
     if told is not None:
         with suppress(CXRLensError, OSError):  # it is drawn again then
             own_folder(paths.cache())
-            write_whole(_file(), json.dumps({"key": _key(), "told": told}))
+            write(_file(), told)
     _tell(told)
+
+
+def write(file: Path, told: Mapping[str, Any]) -> None:
+    """Write what is told, with what decides it."""
+    write_whole(file, json.dumps({"key": _key(), "told": told}))
 
 
 def _tell(told: Mapping[str, Any] | None) -> None:

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
@@ -20,6 +21,7 @@ CODE = str(Path(__file__).resolve().parent.parent)
 if CODE not in sys.path:
     sys.path.insert(0, CODE)
 
+from core.types import CXRLensError  # noqa: E402
 from dashboard import first_paint  # noqa: E402
 from dashboard.guard import Guard, stay_inside  # noqa: E402
 
@@ -55,6 +57,7 @@ def get_ready() -> None:
     if importlib.import_module("dashboard.settings").fault():
         first_paint.keep(None)
         return
+    tell_again()
     first_studies = importlib.import_module("dashboard.services.first_studies")
     first_paint.keep(first_studies.open_film())
     for name in FIRST_PAGE:
@@ -67,7 +70,13 @@ def get_ready() -> None:
         importlib.import_module(name)
 
 
+def tell_again() -> None:
+    """Tell what was told before, or what ships, where nobody signs in."""
+    with suppress(CXRLensError):  # nobody may come in: the page says why
+        if not importlib.import_module("dashboard.access").has_login():
+            first_paint.recall()
+
+
 if __name__ == "__main__":
-    first_paint.recall()
     threading.Thread(target=get_ready, daemon=True, name="ready").start()
     cli.main(["run", __file__, *sys.argv[1:]], prog_name="streamlit")

@@ -22,18 +22,19 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from core.studies.sources import open_source
-from dashboard import access, first_paint, guard
+from dashboard import access, first_paint, guard, serve
 from dashboard.first_paint import PAGES, FirstPaint
 from dashboard.services import first_studies, sources
 from dashboard.services.studies import Case, open_case
 
-NAMES = ("_READY", "_told")
+SHIPPED = first_paint.SHIPPED
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """As in a server that has just started, with an empty cache."""
+    """As in a server that has just started, with an empty cache, and where nothing ships."""
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(first_paint, "SHIPPED", tmp_path / "none.json")
     monkeypatch.setattr(first_paint, "WAIT", 0.05)
     yield from as_new(monkeypatch)
 
@@ -164,6 +165,34 @@ def test_what_is_kept_of_another_first_study_is_not_told(
     next(as_new(monkeypatch))
     first_paint.recall()
     assert told_in(client().get("/").text) is None
+
+
+def test_what_ships_is_told_at_once_and_is_what_would_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_paint, "SHIPPED", SHIPPED)
+    first_paint.recall()
+    told, drawn = told_in(client().get("/").text), first_studies.open_film()
+    assert told is not None, "it is of another code: python -m dashboard.services.first_studies"
+    assert drawn is not None
+    one, other = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(each.pop("film").partition(",")[2]))), dtype=np.float32)
+        for each in (told, drawn)
+    )
+    assert told == json.loads(json.dumps(drawn))
+    assert one.shape == other.shape
+    assert np.abs(one - other).mean() < 0.5  # of 255: processors round differently
+
+
+@pytest.mark.parametrize("login", [False, True, None], ids=["nobody", "people", "who knows"])
+def test_what_ships_is_not_told_where_people_sign_in(login: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_login() -> bool:
+        if login is None:
+            raise access.AccessError("secrets.toml cannot be read")
+        return login
+
+    monkeypatch.setattr(first_paint, "SHIPPED", SHIPPED)
+    monkeypatch.setattr(access, "has_login", has_login)
+    serve.tell_again()
+    assert (told_in(client().get("/").text) is None) is (login is not False)
 
 
 def test_its_links_are_the_navigation() -> None:

@@ -1,9 +1,13 @@
-"""In: a server to which nobody has come yet. Out: what its first page shows of its first source is there, and kept."""
+"""In: a server to which nobody has come yet. Out: what its first page shows of its first source is there, and kept.
+
+``python -m dashboard.services.first_studies`` draws the demo's first study anew for `first_paint.SHIPPED`.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,7 +16,7 @@ from core.labels.rules import label_report
 from core.studies.source import Source
 from core.types import CXRLensError
 from dashboard import access
-from dashboard.first_paint import FILM
+from dashboard.first_paint import FILM, SHIPPED, write
 from dashboard.services import sources, studies
 from dashboard.services.studies import Case
 
@@ -76,3 +80,10 @@ def _first() -> tuple[str, Source, Sequence[str]]:
     name = next(iter(sources.catalogue().specs))
     source = sources.source(name)
     return name, source, source.ids("test")[: studies.LISTED]
+
+
+if __name__ == "__main__":
+    drawn = open_film()
+    if drawn is None:
+        sys.exit("The first source has no computed film: run this without CXR_BUNDLES, and where nobody signs in.")
+    write(SHIPPED, drawn)
