@@ -14,6 +14,7 @@ from core.bundles.pair import ReportModel, encode_images, write_from_tokens
 from core.decoders.search import GenerateConfig
 from core.encoders import engines
 from core.encoders.engines import ALIKE, TOLERANCE, choose
+from core.encoders.folding import folded
 from core.explain import targets
 from core.explain.methods import explain
 from core.explain.subject import open_subject
@@ -123,7 +124,7 @@ def test_another_encoder_under_the_same_name_is_found_out(vocabulary: Vocabulary
     found = choose(pairs[1].encoder, ["a"], "openvino", CPU)
     assert found.name == "torch"
     assert "differ from torch's" in found.why
-    assert found.look is pairs[1].encoder
+    assert found.look is folded(pairs[1].encoder)
 
 
 @WITH
@@ -137,7 +138,7 @@ def test_a_converter_that_fails_leaves_torch_and_one_line(
     encoder = tiny_pair("dve", "transformer", vocabulary).encoder
     with caplog.at_level(logging.WARNING):
         found = choose(encoder, ["a"], "openvino", CPU)
-    assert found.look is encoder
+    assert found.look is folded(encoder)
     (line,) = caplog.messages
     assert "no such operation" in line
     assert "\n" not in line
@@ -155,7 +156,7 @@ def test_where_openvino_is_missing_torch_runs(
     encoder = tiny_pair("dve", "transformer", vocabulary).encoder
     with caplog.at_level(logging.WARNING):
         found = choose(encoder, ["a"], asked, CPU)
-    assert found.look is encoder
+    assert found.look is folded(encoder)
     assert "pip install --no-deps openvino" in found.why
     assert len(caplog.messages) == lines
 
@@ -163,6 +164,6 @@ def test_where_openvino_is_missing_torch_runs(
 def test_a_pair_that_asks_for_no_engine_is_run_by_torch(vocabulary: Vocabulary) -> None:
     model = tiny_pair("dve", "transformer", vocabulary)
     for precision in ("fp32", "bf16"):
-        assert choose(model.encoder, ["a"], precision, CPU).look is model.encoder  # type: ignore[arg-type]
+        assert choose(model.encoder, ["a"], precision, CPU).look is folded(model.encoder)  # type: ignore[arg-type]
     other = engines.Engine("openvino", "", lambda images: pytest.fail("it was asked"))
     encode_images(replace(model, engine=other), [random_image()])

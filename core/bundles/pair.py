@@ -17,6 +17,7 @@ from core.decoders.attention_shares import rollout, word_attention
 from core.decoders.search import GenerateConfig, Hypothesis, generate, generate_together
 from core.devices import BY_TORCH, Precision, computing
 from core.encoders import Encoder
+from core.encoders.folding import folded
 from core.gate.gate import UNCHECKED, Check
 from core.observations import OBSERVATIONS
 from core.studies.model_image import Pixels, model_image
@@ -65,7 +66,7 @@ class ReportModel:
     def look(self) -> Look:
         """How its encoder is run in its precision."""
         by_torch = self.engine is None or self.precision in BY_TORCH
-        return self.encoder if by_torch else self.engine.look  # type: ignore[union-attr]
+        return folded(self.encoder) if by_torch else self.engine.look  # type: ignore[union-attr]
 
     def computing(self) -> AbstractContextManager[Any]:
         """The context in which it computes in its precision."""

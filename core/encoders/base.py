@@ -65,6 +65,9 @@ class Encoder(nn.Module):
     normalize: Normalize
     reads_words: ClassVar[bool] = False
     """Whether it has a text tower, which is built with the vocabulary."""
+    norms_follow: ClassVar[bool] = False
+    """Whether a batch norm that stands right after a convolution, among the parts of one module, reads what that gives
+    and nothing else does: then the two can be one (`core.encoders.folding`)."""
     costly: ClassVar[str] = ""
     """The part that another engine can run (`core.encoders.engines`), as `get_submodule` finds it; "": all of it."""
 

@@ -284,6 +284,7 @@ class ContrastiveEncoder(Encoder):
     """An encoder that learned to match radiographs with texts. The text tower stays beside it."""
 
     reads_words = True
+    norms_follow = True
     source: ClassVar[str]
     """What its tokens say of where they come from."""
     clip: ClipModel

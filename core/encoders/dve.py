@@ -15,6 +15,8 @@ from core.types import VisualTokens
 class DirectEncoder(Encoder):
     """The feature map of one CNN, a token a cell."""
 
+    norms_follow = True
+
     def __init__(
         self,
         normalize: Normalize,

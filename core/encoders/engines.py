@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from core import paths
 from core.devices import BY_TORCH, Precision
+from core.encoders.folding import folded
 from core.files import hash_of, own_folder, remove_forgotten
 from core.packages import module, versions
 from core.types import VisualTokens
@@ -69,7 +70,7 @@ def choose(encoder: Encoder, weights: list[str], asked: Precision, device: torch
         device: where torch computes.
     """
     if asked in BY_TORCH:
-        return Engine("torch", f"{asked} is torch's", encoder)
+        return Engine("torch", f"{asked} is torch's", folded(encoder))
     if device.type != "cpu":
         return _torch(encoder, f"torch computes on {device.type}, where it is the fastest", told=asked != "auto")
     try:
@@ -108,7 +109,7 @@ def _torch(encoder: Encoder, why: str, *, told: bool = True) -> Engine:
     """Torch instead of what was asked for."""
     if told:
         _log.warning("%s is run by torch: %s.", type(encoder).__name__, why)
-    return Engine("torch", why, encoder)
+    return Engine("torch", why, folded(encoder))
 
 
 class _Plain(nn.Module):

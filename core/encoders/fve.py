@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class FineGrainedEncoder(Encoder):
     """Tokens of CDC (14 observations), then tokens of FGC (about 410 observations with modifiers)."""
 
+    norms_follow = True
+
     @classmethod
     def arguments(cls, config: ExperimentConfig, data: LearnedFrom) -> dict[str, Any]:
         """As many classes as the studies have labels."""

@@ -43,6 +43,8 @@ class JointProjection(nn.Module):
 class JointEncoder(Encoder):
     """Encoders side by side, joined. It takes images at the largest size of its parts."""
 
+    norms_follow = True
+
     def __init__(self, encoders: Sequence[Encoder], join: JointProjection) -> None:
         """Join ``encoders``, whose tokens have the widths that ``join`` was built for."""
         super().__init__()
