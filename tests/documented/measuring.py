@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 from core.paths import BUNDLES
@@ -27,6 +28,14 @@ def _their_reports(place: Place) -> Path:
         table = csv.writer(out)
         table.writerow(("study_id", "report"))
         table.writerows((row["study_id"], "No pneumothorax.") for row in csv.DictReader(file))
+    return path
+
+
+def _of_seed(place: Place, seed: int) -> Path:
+    """The demo's evaluation, as that of another training."""
+    path = place.folder / f"seed-{seed}.json"
+    told = json.loads((BUNDLES / "phantom-results.json").read_text(encoding="utf-8"))
+    path.write_text(json.dumps(told | {"seed": seed}), encoding="utf-8")
     return path
 
 
@@ -79,10 +88,17 @@ def measuring_rows() -> dict[str, Row]:
             "python -m tests.browser.screenshots systems": Row(
                 instead=elsewhere, as_far="it trains a model: tests/test_systems_pages.py has pages with such systems"
             ),
+            "python -m dashboard.services.first_studies": Row(
+                instead=elsewhere, as_far="it writes what ships: tests/test_first_paint.py draws it and compares"
+            ),
             "pip install --no-deps openvino": Row(instead=elsewhere, as_far="installed packages stay as they are"),
             "cxr-lens reading reports.jsonl": Row(given=_READING, says="reports with"),
             "cxr-lens reading FILE": Row(
                 given={"FILE": lambda place: BUNDLES / "phantom-reports.jsonl"}, says="reports with"
+            ),
+            "cxr-lens table seeds --results FIRST --results SECOND": Row(
+                given={"FIRST": lambda place: _of_seed(place, 1), "SECOND": lambda place: _of_seed(place, 2)},
+                says="FVE . Transformer",
             ),
             "cxr-lens rewrite-cards --preset openi": Row(instead=elsewhere, as_far=_COPY),
             "cxr-lens rewrite-cards --preset openi --bundles FOLDER": Row(instead=elsewhere, as_far=_COPY),

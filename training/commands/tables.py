@@ -61,6 +61,19 @@ def table_1(
     _finish(made.table_1([made.read_results(path) for path in paths], PAPER, command), out, as_json)
 
 
+@tables.command("seeds")
+def table_seeds(
+    results: Annotated[list[Path], typer.Option(help="results.json of an evaluation, one a seed.")],
+    as_json: AsJson = False,
+) -> None:
+    """Macro F1 of each pair over several trainings, and how far it is above the nearest training report's."""
+    from training.paper import seeds
+    from training.paper import tables as made
+
+    read = [made.read_results(path) for path in results]
+    print_result(seeds.as_json(read), as_json, lambda: seeds.as_table(read))
+
+
 def _run(preset: str, overrides: list[str] | None, runs: Path, accelerator: Literal["auto", "cpu", "gpu"]) -> Run:
     config = read_preset(preset, overrides)  # before torch comes, which takes seconds
     from training.launch import alone

@@ -1,0 +1,108 @@
+"""In: evaluations of trainings that differ in their seed. Out: each pair's scores over them, less the nearest report's.
+
+``cxr-lens table seeds`` prints it; the same as JSON is `as_json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from core.evaluation.claims import OverSeeds, over_seeds
+from core.evaluation.metrics import METRICS
+from core.evaluation.resampling import spread
+from core.registry import pair_title
+from training.run_folder import StageError
+
+AGAINST = {"differences": "the nearest report's", "differences_own": "the nearest report's by its own embeddings"}
+SCORES = ("f1", "f1_frequent")
+_SAME = ("family", "studies", "fingerprint")
+
+
+def read_seeds(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
+    """Rows of each evaluation by the system's name.
+
+    Raises:
+        StageError: fewer than two, not of the same family and studies, twice the same seed, or no system in common.
+    """
+    if len(results) < 2:
+        raise StageError("Seeds are compared of two evaluations or more: name each with --results.")
+    for key in _SAME:
+        if len(values := {str(each[key]) for each in results}) > 1:
+            raise StageError(f"Evaluations of several seeds must agree in '{key}', these have {', '.join(values)}.")
+    seeds = [each["seed"] for each in results if "seed" in each]
+    if len(set(seeds)) < len(seeds):
+        raise StageError(f"These evaluations are of the seeds {', '.join(map(str, seeds))}: name each seed once.")
+    rows = [{str(row["name"]): row for row in each["rows"]} for each in results]
+    if not set.intersection(*(set(each) for each in rows)):
+        raise StageError("These evaluations have no system in common. Score the same ones: cxr-lens evaluate.")
+    return rows
+
+
+def as_json(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Scores -> what they are compared with -> name of a system -> `OverSeeds`, as plain values.
+
+    Raises:
+        StageError: as `read_seeds`.
+    """
+    rows = read_seeds(results)
+    return {
+        score: {
+            against: {name: asdict(each) for name, each in over_seeds(rows, score, against).items()}
+            for against in AGAINST
+        }
+        for score in SCORES
+    }
+
+
+def as_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: a row a pair, the highest mean first.
+
+    Raises:
+        StageError: as `read_seeds`.
+    """
+    rows = read_seeds(results)
+    first, columns = SCORES[-1], {(score, kind): over_seeds(rows, score, kind) for score in SCORES for kind in AGAINST}
+    seeds = ", ".join(str(each.get("seed", "?")) for each in results)
+    heads = ["system"]
+    for score in SCORES:
+        heads += [f"{METRICS[score].title}, mean ± SD", f"seed {seeds}"]
+    heads += [f"{METRICS[first].title} less {words}" for words in AGAINST.values()]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    found = columns[SCORES[0], "differences"]
+    for name in sorted(found, key=lambda name: -_mean(found[name].values)):
+        cells = [_title(rows[0][name])]
+        for score in SCORES:
+            values = columns[score, "differences"][name].values
+            told = spread([{name: each} for each in values])[name]
+            cells += [f"{told.mean:.3f} ± {told.sd:.3f}", ", ".join(f"{each:.3f}" for each in values)]
+        cells += [
+            _less(columns[first, kind][name], [each[name].get(kind, {}).get(first) for each in rows])
+            for kind in AGAINST
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", NOTE])
+
+
+NOTE = (
+    "Differences: the mean over the seeds with a 95 % interval over patients, whose ends are the means of the seeds' "
+    "ends (never too narrow); after the colon those of each seed, * where that seed's permutation test has p < 0.05 "
+    "after Holm's correction."
+)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    return pair_title(row["encoder"], row["decoder"]) if "encoder" in row else str(row.get("title", row["name"]))
+
+
+def _less(found: OverSeeds, seeds: Sequence[Mapping[str, Any] | None]) -> str:
+    if found.difference is None:
+        return "not compared"
+    ends = "" if found.low is None or found.high is None else f" [{found.low:+.3f}, {found.high:+.3f}]"
+    each = [f"{seed['difference']:+.3f}{'*' * over}" for seed, over in zip(seeds, found.above, strict=True) if seed]
+    return f"{found.difference:+.3f}{ends}: {', '.join(each)}"
