@@ -327,7 +327,7 @@ def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: l
     card = json.loads((settings.REPOSITORY / "assets" / "bundles" / name / "card.json").read_text())
     card["data"]["fingerprint"] = "another"
     (folder / name / "card.json").write_text(json.dumps(card))
-    catalogue._stamp.clear()  # type: ignore[attr-defined]  # it looks at the folder every two seconds
+    catalogue._looked.clear()  # it looks at the folder every two seconds
     told = words_on(open_page("embeddings"))
     assert "None of the 3 stored studies is among those that are shown of Synthetic X-rays with known truth" in told
     assert "DVE's bundle makes embeddings of 128 features, the stored ones have 4: they are of another bundle." in told

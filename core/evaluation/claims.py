@@ -80,8 +80,17 @@ def over_seeds(seeds: Sequence[Mapping[str, Row]], score: str, against: str = "d
         if not all(name in each for each in seeds):
             continue
         differences = [each[name].get(against, {}).get(score) for each in seeds]
-        ends = [[None if each is None else each[end] for each in differences] for end in ("difference", "low", "high")]
-        means = (None if None in values else sum(values) / len(values) for values in ends)
-        values = tuple(float(each[name][score]) for each in seeds)
-        found[name] = OverSeeds(values, *means, tuple(map(is_above, differences)))
+        found[name] = OverSeeds(
+            values=tuple(float(each[name][score]) for each in seeds),
+            difference=_mean_of(differences, "difference"),
+            low=_mean_of(differences, "low"),
+            high=_mean_of(differences, "high"),
+            above=tuple(map(is_above, differences)),
+        )
     return found
+
+
+def _mean_of(differences: Sequence[Mapping[str, Any] | None], what: str) -> float | None:
+    values = [None if each is None else each[what] for each in differences]
+    known = [float(each) for each in values if each is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import os
 import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,18 +55,31 @@ class _Catalogue:
     helpers: Helpers
     broken: dict[str, str] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
+    released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:
         """Let its processes go."""
+        self.released.set()
         self.helpers.end()
 
 
+FRESH = 2.0
+"""Seconds for which a folder is not looked at again: a page asks a hundred times while it draws."""
+_looked: dict[tuple[str, str, Precision], tuple[float, _Catalogue]] = {}
+"""When it was last looked at, and what was there; Streamlit's caches take a tenth of a page's time for that."""
+
+
 def _catalogue() -> _Catalogue:
-    folder = str(settings.bundles())
-    return _read_catalogue(folder, _stamp(folder), settings.device(), settings.precision())
+    key = str(settings.bundles()), settings.device(), settings.precision()
+    looked, found = _looked.get(key, (-math.inf, None))
+    if found is None or found.released.is_set() or time.monotonic() - looked > FRESH:
+        folder, *others = key
+        found = _read_catalogue(folder, _stamp(folder), *others)
+        _looked.clear()
+        _looked[key] = time.monotonic(), found
+    return found
 
 
-@st.cache_data(ttl=2, max_entries=8, show_spinner=False)  # a page asks ten times while it draws
 def _stamp(folder: str) -> str:
     """Changes with any file of a folder."""
     files = sorted(path for path in Path(folder).glob("**/*") if path.is_file())
