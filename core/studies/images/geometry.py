@@ -88,7 +88,8 @@ def _fit_rows(band: FloatImage, side: float, out: FloatImage) -> None:
         first = max(0, int((margin - reach) / scale - 0.5))
         cut = max(0, int(x + (first + 0.5) * scale - reach) - 1)
     left, x, last = left - cut, x - cut, size - first
-    padded = np.pad(band, ((0, 0), (left, left)))
+    padded = np.zeros((height, width + 2 * left), np.float32)
+    padded[:, left : left + width] = band
     box = (x + first * scale, 0, x + last * scale, height)
     out[:, first:last] = _resize(padded, (last - first, height), box)
 
@@ -118,5 +119,7 @@ def to_original(values: npt.NDArray[Any], geometry: Geometry) -> FloatImage:
 
 def _resize(values: npt.NDArray[Any], size: tuple[int, int], box: tuple[float, float, float, float]) -> FloatImage:
     """Resize a part of an image: size is (width, height), box is (left, top, right, bottom)."""
-    picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    height, width = values.shape
+    whole = np.ascontiguousarray(values, dtype=np.float32)
+    picture = Image.frombuffer("F", (width, height), whole, "raw", "F", 0, 1)  # without a copy, unlike fromarray
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box), dtype=np.float32)

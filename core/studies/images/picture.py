@@ -89,9 +89,12 @@ def damaged(name: str, error: Exception) -> ImageError:
 
 def grayscale(picture: Image.Image, notes: list[str]) -> FloatImage:
     """Return (H, W) in [0, 1] of an 8-bit picture in any mode; what is transparent becomes black."""
+    if picture.mode == "L" and "transparency" not in picture.info:  # as most radiographs: nothing to convert
+        levels: FloatImage = np.divide(np.asarray(picture), np.float32(255), dtype=np.float32)
+        return levels
     width, height = picture.size
     gray = np.empty((height, width), np.float32)
-    plain = picture.mode in ("1", "L") and "transparency" not in picture.info
+    plain = picture.mode == "1" and "transparency" not in picture.info
     coloured = seen = 0
     for rows in row_bands(gray.shape):
         band = picture.crop((0, rows.start, width, rows.stop))
