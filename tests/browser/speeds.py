@@ -19,7 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import psutil
+from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from core import paths
@@ -29,6 +31,7 @@ from core.projection.embeddings import Embedding, embed
 from core.studies.census import Notes
 from core.studies.index import StudyEntry, write_index
 from core.studies.sources import open_source
+from dashboard.first_paint import PAGES
 from tests.browser.conftest import WAIT, Server, Watched, start_server, watch
 from tests.browser.find import start
 from tests.browser.test_cases import turns
@@ -166,6 +169,33 @@ def maps(browser: Browser, folder: Path, index: Path) -> Iterator[Row]:
     yield "Embeddings: another map of Open-i's 590 test studies, s", "2", then[1:]
 
 
+def memory(browser: Browser, folder: Path, index: Path) -> Iterator[Row]:
+    """What a server and its processes hold after all pages, then after four large films were given and reported."""
+    films = folder / "films"
+    films.mkdir(parents=True)
+    for number in range(4):
+        grey = np.random.default_rng(number).normal(128, 40, (764, 636)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(grey).resize((2544, 3056)).save(films / f"film-{number}.jpg")
+    with opened(browser, folder, str(index)) as (server, watched):
+        for page in PAGES:
+            watched.open(("" if page == PAGES[0] else page.lower()) + f"?source={name_of(index)}")
+            watched.settle()
+        after_pages = [held(server)]
+        watched.open("?source=upload")
+        watched.page.locator('[data-testid="stFileUploader"] input[type="file"]').set_input_files(
+            sorted(films.iterdir())
+        )
+        expect(watched.page.locator("article.card:not(.waiting)")).to_have_count(12, timeout=WAIT * 4)
+        watched.settle()
+        yield "memory of the server and its processes after all pages, MB", "", after_pages
+        yield "the same after four films of 3056 x 2544 were given, MB", "1500", [held(server)]
+
+
+def held(server: Server) -> float:
+    """Memory of a server and its processes, MB; what several share counts once."""
+    return sum(each.memory_full_info().pss for each in (server.process, *server.process.children(recursive=True))) / 1e6
+
+
 def drawn(watched: Watched) -> None:
     """Wait until a map and the numbers under it are there."""
     watched.page.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
@@ -268,6 +298,7 @@ PARTS: dict[str, Callable[..., Iterator[Row]]] = {
     "cases": cases,
     "maps": maps,
     "typing": typing,
+    "memory": memory,
 }
 
 
