@@ -9,6 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+def drawn(*shape: int, std: float = 1.0) -> nn.Parameter:
+    """A parameter that starts with normal random numbers; by ``nn.init``, as layers do (`core.bundles.unstarted`)."""
+    parameter = nn.Parameter(torch.empty(shape))
+    nn.init.normal_(parameter, std=std)
+    return parameter
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al. 2017, eq. 1), with optional memory slots.
 
@@ -30,9 +37,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
         if slots:
             # src: paper-notes 3.2; N(0, 1/head_width) scaled by sqrt(head_width), N(0, 1/slots) by sqrt(slots)
-            scale = math.sqrt(self.head_width)
-            self.slot_keys = nn.Parameter(torch.randn(1, slots, width) / self.head_width * scale)
-            self.slot_values = nn.Parameter(torch.randn(1, slots, width) / slots * math.sqrt(slots))
+            self.slot_keys = drawn(1, slots, width, std=1 / math.sqrt(self.head_width))
+            self.slot_values = drawn(1, slots, width, std=1 / math.sqrt(slots))
 
     def split(self, x: Tensor) -> Tensor:
         """(B, T, width) to (B, A, T, width / A)."""
@@ -132,7 +138,7 @@ class MemoryInput(nn.Module):
         self.linear = nn.Linear(token_width, width)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
-        self.cls = nn.Parameter(torch.randn(1, 1, width) * 0.02) if cls_token else None
+        self.cls = drawn(1, 1, width, std=0.02) if cls_token else None
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, slice]:
         """(B, N, D) to (B, M, width), and which of the M are visual tokens."""
@@ -160,9 +166,10 @@ class WordInput(nn.Module):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.scale = scale or math.sqrt(width)
         self.dropout = nn.Dropout(dropout)
-        position = torch.arange(max_words).unsqueeze(1)
-        rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
-        table = torch.zeros(max_words, width)
+        # Computed on the CPU also where the module is built on the meta device, which would import SymPy for it.
+        position = torch.arange(max_words, device="cpu").unsqueeze(1)
+        rate = torch.exp(torch.arange(0, width, 2, device="cpu") * (-math.log(10_000.0) / width))
+        table = torch.zeros(max_words, width, device="cpu")
         table[:, 0::2] = torch.sin(position * rate)
         table[:, 1::2] = torch.cos(position * rate)[:, : width // 2]
         self.register_buffer("positions", table, persistent=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import operator
 import sys
 import threading
 from collections.abc import Iterator
@@ -72,21 +73,36 @@ class _LoadedOnUse(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
+_OF_KNOWN_SIZES: dict[str, Any] = {
+    **dict.fromkeys(
+        ("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious", "statically_known_true"), bool
+    ),
+    "is_nested_int": lambda size: False,
+    "has_guarding_hint": lambda size: True,
+    "guarding_hint_or_throw": lambda size: size,
+    "sym_and": lambda *conditions: all(conditions),
+    "sym_or": lambda *conditions: any(conditions),
+    "sym_eq": operator.eq,
+}
+"""What torch asks of sizes and conditions where each is a number and none a symbol."""
+
+
 @contextmanager
 def without_compiler() -> Iterator[None]:
-    """Import packages, and build on the meta device, without torch's compiler, which nothing here runs.
+    """Import packages, and build on the meta device, without torch's compiler and SymPy, which nothing here runs.
 
-    timm, torchvision and torch itself import it to keep a few functions out of it; that takes more than a second in
-    each process. Those functions compute the same without that, and who asks for the compiler has it.
+    timm, torchvision and torch itself import the compiler to keep a few functions out of it, and SymPy to see that a
+    number is none of its symbols; that takes more than a second in each process. Those functions compute the same
+    without that, and who asks for either has it.
     """
-    name = "torch._dynamo"
-    if name in sys.modules:
-        yield
-        return
-    stand_ins = [
-        _LoadedOnUse(name, disable=lambda function=None, *_, **__: function),
-        _LoadedOnUse(f"{name}.utils", is_compile_supported=_is_compile_supported),
-    ]
+    compiler = "torch._dynamo"
+    known: dict[str, dict[str, Any]] = {
+        compiler: {"disable": lambda function=None, *_, **__: function},
+        f"{compiler}.utils": {"is_compile_supported": _is_compile_supported},
+        "sympy": {"Basic": type("Basic", (), {})},
+        "torch.fx.experimental.symbolic_shapes": _OF_KNOWN_SIZES,
+    }
+    stand_ins = [_LoadedOnUse(name, **names) for name, names in known.items() if name not in sys.modules]
     sys.modules.update({each.__name__: each for each in stand_ins})
     try:
         yield

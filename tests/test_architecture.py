@@ -148,7 +148,7 @@ said = io.StringIO()
 with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
     main()
 assert {name!r} in said.getvalue(), said.getvalue()
-loaded = {{"torch._dynamo", "pandas", "sklearn", "scipy", "transformers"}} & set(sys.modules)
+loaded = {{"torch._dynamo", "sympy", "pandas", "sklearn", "scipy", "transformers"}} & set(sys.modules)
 if {name == "phantom-fve-m2"}:  # what was not imported is there for whoever asks for it; once, for it takes long
     import torch, torchvision
     assert float(torchvision.ops.roi_align(torch.ones(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 4, 4]]), 1)) == 1

@@ -401,8 +401,10 @@ def _filled(build: Callable[[], Any], weights: Mapping[str, Tensor], prefix: str
     """A module with its weights; its shapes are compared before it takes memory, for a card may ask for any width."""
     import torch
 
+    from core.bundles.unstarted import Unstarted
+
     found = {key.removeprefix(prefix): value.shape for key, value in weights.items() if not key.endswith(SCALE)}
-    with torch.device("meta"), without_compiler():
+    with torch.device("meta"), Unstarted(), without_compiler():
         try:
             shapes = {key: value.shape for key, value in build().state_dict().items()}
         except (NotImplementedError, RuntimeError):  # what computes when it is built cannot be built without memory
@@ -412,7 +414,8 @@ def _filled(build: Callable[[], Any], weights: Mapping[str, Tensor], prefix: str
             f"Bundle {folder.name}: {WEIGHTS} does not fit its card. '{wrong[0]}' has the shape "
             f"{tuple(found[wrong[0]])}, by the card it is {tuple(shapes[wrong[0]])}."
         )
-    module = build()
+    with Unstarted():
+        module = build()
     _fill(module, weights, prefix, folder)
     return module
 

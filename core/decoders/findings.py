@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from core.attention import drawn
 from core.observations import OBSERVATIONS
 from core.types import VisualTokens
 
@@ -24,7 +25,7 @@ class FindingsFirst(nn.Module):
         self.reading = nn.Linear(width, len(OBSERVATIONS)).requires_grad_(False)
         nn.init.zeros_(self.reading.weight)
         nn.init.constant_(self.reading.bias, NEVER)
-        self.vectors = nn.Parameter(torch.randn(len(OBSERVATIONS), width))
+        self.vectors = drawn(len(OBSERVATIONS), width)
 
     def set(self, weight: Tensor, bias: Tensor, spread: float) -> None:
         """Take a reading that was fitted.

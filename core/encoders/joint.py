@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.attention import drawn
 from core.encoders.base import Encoder, Normalize
 from core.types import VisualTokens
 
@@ -23,7 +24,7 @@ class JointProjection(nn.Module):
         """Build one projection an encoder, from its width to the common one."""
         super().__init__()
         self.projections = nn.ModuleList(nn.Linear(each, width) for each in widths)
-        self.source = nn.Parameter(torch.randn(len(widths), width) * 0.02)
+        self.source = drawn(len(widths), width, std=0.02)
 
     def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:
         """Join tokens (B, N_i, D_i) to (B, sum of N_i, width)."""
