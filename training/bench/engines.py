@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from core.bundles.card import encoder_weights
 from core.bundles.library import BundleLibrary
 from core.decoders import build_decoder
-from core.devices import Precision, computing
+from core.devices import BY_TORCH, Precision, computing
 from core.encoders import Encoder
 from core.encoders.base import build_encoder
 from core.encoders.engines import ALIKE, TOLERANCE, Look, choose
@@ -24,7 +24,12 @@ from training.modules.report import ReportModule
 from training.options import read_preset
 
 CPU = torch.device("cpu")
-WAYS: tuple[Precision, ...] = ("bf16", "openvino", "openvino-bf16")
+WAYS: Mapping[Precision, str] = {
+    "fp32": "batch norms in its convolutions",
+    "bf16": "by torch in bf16",
+    "openvino": "by OpenVINO in fp32",
+    "openvino-bf16": "by OpenVINO in bf16",
+}
 WORDS = 60
 
 
@@ -41,9 +46,9 @@ def encoders() -> Iterator[Line]:
     for name, (encoder, weights) in made.items():
         side: int = encoder.normalize.image_size  # type: ignore[assignment]
         images = torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(1))
-        for way in WAYS:
+        for way, words in WAYS.items():
             engine = choose(encoder, weights, way, CPU)
-            if engine.name != way and way != "bf16":
+            if engine.name != way and way not in BY_TORCH:
                 yield f"{name}: no {way} here. It is run by {engine.name}: {engine.why}."
                 continue
 
@@ -54,8 +59,8 @@ def encoders() -> Iterator[Line]:
             fast: Callable[[], Tensor] = lambda run=run, look=engine.look, way=way: run(look, way)  # type: ignore[misc] # noqa: E731
             exact: Callable[[], Tensor] = lambda run=run, encoder=encoder: run(encoder, "fp32")  # type: ignore[misc] # noqa: E731
             least = float(torch.nn.functional.cosine_similarity(exact(), fast(), dim=-1).min())
-            what = f"{name}, by {'torch' if way == 'bf16' else 'OpenVINO'} in {'fp32' if way == 'openvino' else 'bf16'}"
-            yield in_turns(what, "torch in fp32", exact, fast, _same if way == "openvino" else None)
+            what = f"{name}, {words}"
+            yield in_turns(what, "torch in fp32", exact, fast, _same if way in ("fp32", "openvino") else None)
             if least < ALIKE:
                 yield f"{what}: tokens have a cosine of {least:.3f} or more with those of torch in fp32."
 
