@@ -10,27 +10,31 @@ import copy
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from core.encoders.base import Encoder
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-_FOLDED: WeakKeyDictionary[Encoder, Encoder | None] = WeakKeyDictionary()
-"""None where nothing was folded: a value must not keep its key."""
+_FOLDED: WeakKeyDictionary[Encoder, tuple[torch.device, Encoder | None]] = WeakKeyDictionary()
+"""Where it lay when it was folded; None where nothing was: a value must not keep its key."""
 
 
 def folded(encoder: Encoder) -> Encoder:
     """An encoder that shares all weights with this one but those of folded convolutions; itself where it has none.
 
-    Made once for an encoder, which must not change any more.
+    Made once for an encoder, which may move to another device, and must not change otherwise any more.
     """
-    if not encoder.is_frozen:
+    weights = next(encoder.parameters(), None)
+    if weights is None or not encoder.is_frozen:
         return encoder
-    if encoder not in _FOLDED:
+    device = weights.device
+    known = _FOLDED.get(encoder)
+    if known is None or known[0] != device:
         twin = _twin(encoder)
-        _FOLDED[encoder] = None if twin is encoder else twin
-    return _FOLDED[encoder] or encoder
+        known = _FOLDED[encoder] = device, None if twin is encoder else twin
+    return known[1] or encoder
 
 
 def _twin(module: ModuleT) -> ModuleT:
