@@ -166,13 +166,13 @@ class WordInput(nn.Module):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.scale = scale or math.sqrt(width)
         self.dropout = nn.Dropout(dropout)
-        # Computed on the CPU also where the module is built on the meta device, which would import SymPy for it.
+        # Computed on the CPU also where the module is built on the meta device, for which torch would import SymPy.
         position = torch.arange(max_words, device="cpu").unsqueeze(1)
         rate = torch.exp(torch.arange(0, width, 2, device="cpu") * (-math.log(10_000.0) / width))
         table = torch.zeros(max_words, width, device="cpu")
         table[:, 0::2] = torch.sin(position * rate)
         table[:, 1::2] = torch.cos(position * rate)[:, : width // 2]
-        self.register_buffer("positions", table, persistent=False)
+        self.register_buffer("positions", table.to(self.embedding.weight.device), persistent=False)
 
     def forward(self, ids: Tensor, first: int = 0) -> Tensor:
         """Embed ids (B, T) that stand at positions ``first`` and after; returns (B, T, width)."""

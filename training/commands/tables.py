@@ -36,6 +36,7 @@ tables = typer.Typer(no_args_is_help=True, help="The paper's tables, ours beside
 studies = typer.Typer(no_args_is_help=True, help="Studies of what encoders know.")
 
 RESULTS = new_tables()
+_EVALUATIONS = "results.json of an evaluation; several are seeds."
 
 
 @tables.command("1")
@@ -44,9 +45,7 @@ def table_1(
     overrides: Overrides = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="results.json of an evaluation; several are seeds.", show_default="the one beside the bundles"
-        ),
+        typer.Option(help=_EVALUATIONS, show_default="the one beside the bundles"),
     ] = None,
     bundles: Bundles = BUNDLES,
     out: Tables = RESULTS,
@@ -63,7 +62,7 @@ def table_1(
 
 @tables.command("seeds")
 def table_seeds(
-    results: Annotated[list[Path], typer.Option(help="results.json of an evaluation, one a seed.")],
+    results: Annotated[list[Path], typer.Option(help=_EVALUATIONS)],
     as_json: AsJson = False,
 ) -> None:
     """Macro F1 of each pair over several trainings, and how far it is above the nearest training report's."""
