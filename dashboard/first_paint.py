@@ -88,8 +88,8 @@ def _file() -> Path:
 
 
 def _key() -> str:
-    """What decides the first study: bundles and sources, and how phantoms are drawn."""
-    chosen = [os.environ.get(name) for name in ("CXR_BUNDLES", "CXR_SOURCES", "CXR_INDEX", "CXR_DICOMWEB")]
+    """What decides the first study: the bundles, whose phantoms come before other sources, and how they are drawn."""
+    chosen = os.environ.get("CXR_BUNDLES")
     code = [Path(__file__), *sorted((HERE.parent / "core" / "studies" / "phantom").glob("*.py"))]
     return hash_of([chosen, [sha256_of(each) for each in code]])
 

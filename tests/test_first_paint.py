@@ -147,7 +147,7 @@ def test_the_next_server_tells_at_once_what_this_one_told(case: Case, monkeypatc
     assert told_in(client().get("/").text) == told
 
 
-@pytest.mark.parametrize("spoil", ["cut", "other sources", "other code", "no film"])
+@pytest.mark.parametrize("spoil", ["cut", "other bundles", "other code", "no film"])
 def test_what_is_kept_of_another_first_study_is_not_told(
     spoil: str, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,8 +158,8 @@ def test_what_is_kept_of_another_first_study_is_not_told(
         file.write_text(content[: len(content) // 2], encoding="utf-8")
     elif spoil == "no film":
         file.write_text(json.dumps(json.loads(content) | {"told": {"film": "https://elsewhere"}}), encoding="utf-8")
-    elif spoil == "other sources":
-        monkeypatch.setenv("CXR_SOURCES", "/data/other")
+    elif spoil == "other bundles":
+        monkeypatch.setenv("CXR_BUNDLES", "/data/other")
     else:
         monkeypatch.setattr(first_paint, "sha256_of", lambda path: "another")
     next(as_new(monkeypatch))
