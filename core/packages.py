@@ -70,7 +70,9 @@ class _LoadedOnUse(ModuleType):
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
+        whole = importlib.import_module(self.__name__)
+        self.__dict__.update(vars(whole))  # who has imported this one has all of it from now on
+        return getattr(whole, name)
 
 
 _OF_KNOWN_SIZES: dict[str, Any] = {

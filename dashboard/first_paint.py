@@ -53,11 +53,13 @@ _told: list[bytes] = [b"null"]
 
 def recall() -> None:
     """Tell what the last server of this user told, or what ships, where nothing has changed that decides it."""
+    key = _key()
     for file in (SHIPPED, _file()):
         with suppress(OSError, ValueError, LookupError, TypeError):
             kept = json.loads(file.read_text(encoding="utf-8"))
-            if kept["key"] == _key() and kept["told"]["film"].startswith(FILM):
+            if kept["key"] == key and kept["told"]["film"].startswith(FILM):
                 _tell(kept["told"])
+                return
 
 
 def keep(told: Mapping[str, Any] | None) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +14,7 @@ from core.decoders import build_decoder
 from core.encoders import build_encoder
 from core.registry import ENCODERS
 from core.text import Vocabulary
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.numeric
 
@@ -44,3 +48,24 @@ def test_what_is_no_parameter_is_drawn() -> None:
         assert nn.init.uniform_(torch.zeros(100)).max() > 0.5
         weight = nn.init.kaiming_uniform_(nn.Parameter(torch.zeros(9, 9)))
     assert not weight.any()
+
+
+def test_what_stands_for_sympy_and_the_compiler_becomes_them_for_whoever_kept_it() -> None:
+    """In its own process: nothing there has imported them."""
+    code = """
+import sys
+from core.packages import without_compiler
+with without_compiler():
+    import sympy
+    assert not hasattr(sympy, "__file__")
+    assert str(sympy.Symbol("x") + 1) == "x + 1"  # more than the stand-in knows: it is imported
+assert sympy.Basic is sys.modules["sympy"].Basic
+assert isinstance(sympy.Symbol("x"), sympy.Basic)
+with without_compiler():
+    from torch.fx.experimental import symbolic_shapes
+    assert symbolic_shapes.guard_or_false(3 == 3) is True
+    assert symbolic_shapes.ShapeEnv is not None
+assert symbolic_shapes.expect_true is sys.modules["torch.fx.experimental.symbolic_shapes"].expect_true
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -261,7 +261,7 @@ class _ForeignError(Exception):
     """A results.json of something else, as of `cxr-lens explain-benchmark`."""
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)  # not its copy: of all scores one takes milliseconds
+@st.cache_resource(max_entries=64, show_spinner=False)  # shared: a copy of all scores takes milliseconds
 def _result_set(name: str, path: str, reports: str, stamp: int) -> ResultSet:
     try:
         content = schemas.read_json(Path(path))

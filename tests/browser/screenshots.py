@@ -188,11 +188,8 @@ def take(browser: Browser, server: Server, pages: Mapping[str, str]) -> None:
                 if page.locator(".sheet").is_visible():
                     page.keyboard.press("Enter")
             if name.startswith("read-place"):  # what a program is asked has a price, which somebody agrees to
-                asked, answer = (
-                    page.get_by_role("button", name="reports and compare"),
-                    page.locator(".viewer[data-maps='1']"),
-                )
-                asked.or_(answer).first.wait_for()
+                asked = page.get_by_role("button", name="reports and compare")
+                asked.or_(page.locator(".viewer[data-maps='1']")).first.wait_for()
                 if asked.is_visible():  # at the first size
                     asked.click()
                 expect(page.locator(".viewer")).to_have_attribute("data-maps", "1", timeout=240_000)

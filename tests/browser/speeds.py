@@ -193,7 +193,12 @@ def memory(browser: Browser, folder: Path, index: Path) -> Iterator[Row]:
 
 def held(server: Server) -> float:
     """Memory of a server and its processes, MB; what several share counts once."""
-    return sum(each.memory_full_info().pss for each in (server.process, *server.process.children(recursive=True))) / 1e6
+    return sum(each.memory_full_info().pss for each in processes(server)) / 1e6
+
+
+def processes(server: Server) -> list[psutil.Process]:
+    """Of a server: itself and those that it started."""
+    return [server.process, *server.process.children(recursive=True)]
 
 
 def drawn(watched: Watched) -> None:
@@ -263,7 +268,7 @@ def growth(server: Server) -> Iterator[list[float]]:
     ended, found = threading.Event(), [0.0]
 
     def resident() -> float:
-        return sum(each.memory_info().rss for each in (server.process, *server.process.children(recursive=True))) / 1e6
+        return sum(each.memory_info().rss for each in processes(server)) / 1e6
 
     before = resident()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import WAIT, start_server, sync_api, watch
+from tests.browser.conftest import WAIT, Watched, start_server, sync_api, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 FIRST = "#cxr-first"
@@ -38,6 +38,13 @@ def test_a_film_stands_before_the_page_and_gives_way_to_it(browser: sync_api.Bro
         assert "cxr-told" in watched.page.content()
         watched.page.locator(FIRST).wait_for(state="detached", timeout=WAIT)
         watched.close()
+
+
+@pytest.mark.parametrize("path", ["about", "?source=example", "results"])
+def test_other_pages_have_none(path: str, watched: Watched) -> None:
+    watched.page.goto(f"{watched.url}/{path}", wait_until="domcontentloaded")
+    assert watched.page.locator(FIRST).count() == 0
+    watched.settle()
 
 
 def test_it_goes_where_the_page_has_something_else_to_say(browser: sync_api.Browser, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from core.evaluation.claims import OverSeeds, over_seeds
 from core.evaluation.metrics import METRICS
 from core.evaluation.resampling import spread
 from core.registry import pair_title
+from training.paper.tables import refuse_other_studies
 from training.run_folder import StageError
 
 AGAINST = {"differences": "the nearest report's", "differences_own": "the nearest report's by its own embeddings"}
 SCORES = ("f1", "f1_frequent")
-_SAME = ("family", "studies", "fingerprint")
 
 
 def read_seeds(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
@@ -28,9 +28,7 @@ def read_seeds(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Mapping[s
     """
     if len(results) < 2:
         raise StageError("Seeds are compared of two evaluations or more: name each with --results.")
-    for key in _SAME:
-        if len(values := {str(each[key]) for each in results}) > 1:
-            raise StageError(f"Evaluations of several seeds must agree in '{key}', these have {', '.join(values)}.")
+    refuse_other_studies(results)
     seeds = [each["seed"] for each in results if "seed" in each]
     if len(set(seeds)) < len(seeds):
         raise StageError(f"These evaluations are of the seeds {', '.join(map(str, seeds))}: name each seed once.")
@@ -62,25 +60,26 @@ def as_table(results: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         StageError: as `read_seeds`.
     """
-    rows = read_seeds(results)
-    first, columns = SCORES[-1], {(score, kind): over_seeds(rows, score, kind) for score in SCORES for kind in AGAINST}
+    rows, compared = read_seeds(results), SCORES[-1]
+    values = {score: {name: each.values for name, each in over_seeds(rows, score).items()} for score in SCORES}
+    means = {
+        score: spread([{name: each[seed] for name, each in of.items()} for seed in range(len(rows))])
+        for score, of in values.items()
+    }
+    differences = {kind: over_seeds(rows, compared, kind) for kind in AGAINST}
     seeds = ", ".join(str(each.get("seed", "?")) for each in results)
     heads = ["system"]
     for score in SCORES:
         heads += [f"{METRICS[score].title}, mean ± SD", f"seed {seeds}"]
-    heads += [f"{METRICS[first].title} less {words}" for words in AGAINST.values()]
+    heads += [f"{METRICS[compared].title} less {words}" for words in AGAINST.values()]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    found = columns[SCORES[0], "differences"]
-    for name in sorted(found, key=lambda name: -_mean(found[name].values)):
+    for name in sorted(means[SCORES[0]], key=lambda name: -means[SCORES[0]][name].mean):
         cells = [_title(rows[0][name])]
         for score in SCORES:
-            values = columns[score, "differences"][name].values
-            told = spread([{name: each} for each in values])[name]
-            cells += [f"{told.mean:.3f} ± {told.sd:.3f}", ", ".join(f"{each:.3f}" for each in values)]
-        cells += [
-            _less(columns[first, kind][name], [each[name].get(kind, {}).get(first) for each in rows])
-            for kind in AGAINST
-        ]
+            told = means[score][name]
+            cells += [f"{told.mean:.3f} ± {told.sd:.3f}", ", ".join(f"{each:.3f}" for each in values[score][name])]
+        for kind, found in differences.items():
+            cells.append(_less(found[name], [each[name].get(kind, {}).get(compared) for each in rows]))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", NOTE])
 
@@ -90,10 +89,6 @@ NOTE = (
     "ends (never too narrow); after the colon those of each seed, * where that seed's permutation test has p < 0.05 "
     "after Holm's correction."
 )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _title(row: Mapping[str, Any]) -> str:

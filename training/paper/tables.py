@@ -55,6 +55,17 @@ def read_results(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def refuse_other_studies(results: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse evaluations that cannot be of several seeds of one training.
+
+    Raises:
+        StageError: they are not of the same family and studies.
+    """
+    for key in ("family", "studies", "fingerprint"):
+        if len(values := {str(each[key]) for each in results}) > 1:
+            raise StageError(f"Evaluations of several seeds must agree in '{key}', these have {', '.join(values)}.")
+
+
 def table_1(results: Sequence[Mapping[str, Any]], paper: Path, command: str) -> PaperTable:
     """Table 1 from the evaluations of one family: all pairs, then the baselines.
 
@@ -68,9 +79,7 @@ def table_1(results: Sequence[Mapping[str, Any]], paper: Path, command: str) -> 
         StageError: the evaluations are not of the same family, studies and pairs.
     """
     first = results[0]
-    for key in ("family", "studies", "fingerprint"):
-        if len(values := {str(each[key]) for each in results}) > 1:
-            raise StageError(f"Evaluations of several seeds must agree in '{key}', these have {', '.join(values)}.")
+    refuse_other_studies(results)
     printed = paper_numbers(paper, "1")
     pairs = [_by_name(each["rows"]) for each in results]
     baselines = [_by_name(each["baselines"]) for each in results]
