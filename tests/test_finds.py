@@ -151,9 +151,11 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         references,
         [each.subject_id for each in studies],
         written,
-        {NEAREST: ("by pixels", texts[2:] + texts[:2])},
+        scored.label_baselines({NEAREST: ("by pixels", texts[2:] + texts[:2])}),
         "known",
-        nearest={"fve": ("by FVE", texts[3:] + texts[:3]), "cve": ("by CVE", texts[1:] + texts[:1])},
+        nearest=scored.label_baselines(
+            {"fve": ("by FVE", texts[3:] + texts[:3]), "cve": ("by CVE", texts[1:] + texts[:1])}
+        ),
     )
     return json.loads(json.dumps({"studies": 100, **content}, allow_nan=False))  # type: ignore[no-any-return]
 

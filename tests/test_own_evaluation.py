@@ -17,6 +17,8 @@ from core.bundles.library import BundleLibrary
 from core.config import load_config
 from core.evaluation import own, results
 from core.evaluation.own import Asked, EvaluationJob, ask, evaluate_source, known_of, read_facts
+from core.evaluation.results import NEAREST
+from core.evaluation.scored import FILE, read_scored
 from core.observations import LabelState
 from core.studies.columns import Columns
 from core.studies.openi import index_openi
@@ -83,7 +85,12 @@ def ignore(share: float, what: str) -> None:
 
 def test_scores_are_those_of_the_command_and_facts_are_kept(here: Path) -> None:
     config = load_config(PRESETS, "phantom", ["data.count=40", "evaluate_studies=0"])
-    theirs = evaluate(config, StudyData(config.data, here / "images"), here / "bundles")
+    theirs = evaluate(config, StudyData(config.data, here / "images"), here / "bundles", here / "theirs")
+    labels = read_scored(here / "theirs" / FILE)
+    for each in [*theirs["rows"], *(each for each in theirs["baselines"] if each["name"] in labels.reports)]:
+        assert labels.statistics(each["name"]).scores()["f1"] == pytest.approx(each["f1"], abs=1e-12)
+    compared = {NEAREST, *(each["differences_own"]["from"] for each in theirs["rows"])}
+    assert compared <= set(labels.reports)
     mine = asked("phantom:40:0", "test")
     evaluate_source(mine, ignore)
     content = json.loads((mine.folder / "results.json").read_text(encoding="utf-8"))

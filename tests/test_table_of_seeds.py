@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t as student
 
-from core.evaluation.claims import over_seeds
+from core.evaluation.clinical import clinical_statistics, decision_statistics
+from core.evaluation.resampling import compare
+from core.evaluation.results import NEAREST, nearest_title
+from core.evaluation.scored import FILE, Scored, read_scored, scored, write_scored
+from core.evaluation.scoring import LabeledReports
+from core.evaluation.seeds import over_seeds
+from core.labels.rules import label_report
+from core.observations import OBSERVATIONS
+from core.types import CXRLensError
 from tests.commands import refused, run
 
 
@@ -97,3 +108,113 @@ def test_what_cannot_be_compared_is_refused(second: dict[str, Any] | None, messa
         second = dict(second)
         paths.append(results(tmp_path, second.pop("seed", 2), row("cve-m2", 0.2, 0.1, 0.02), **second))
     assert message in refused("table", "seeds", *(word for path in paths for word in ("--results", path)))
+
+
+# ------------------------------------------------------------------------------------------- with the labels themselves
+
+STUDIES = 120
+SYSTEMS = ("openi-cve-m2", "openi-fve-m2")
+
+
+def planted(path: Path, seed: int, *, shared: float, gain: float) -> tuple[Path, Scored]:
+    """An evaluation whose systems find more than the nearest report does, partly in the same studies in every seed."""
+    common, own = np.random.default_rng(0), np.random.default_rng(seed)
+    truth = common.random((STUDIES, len(OBSERVATIONS))) < 0.3
+
+    def reports(hit: float) -> npt.NDArray[np.bool_]:
+        drawn = [rng.random(truth.shape) for rng in (np.random.default_rng([1, round(hit * 100)]), own)]
+        same = np.random.default_rng(2).random(truth.shape) < shared
+        return np.asarray(truth ^ (np.where(same, *drawn) > hit))
+
+    ids, subjects = [f"s{at}" for at in range(STUDIES)], [f"p{at // 2}" for at in range(STUDIES)]
+    labels = {NEAREST: reports(0.6), nearest_title("cve"): reports(0.61), nearest_title("fve"): reports(0.6)}
+    labels |= {name: reports(0.6 + gain) for name in SYSTEMS}
+    content = Scored(tuple(ids), tuple(subjects), truth, labels)
+    rows = []
+    for name in SYSTEMS:
+        scores = content.statistics(name).scores()
+        made = row(name.removeprefix("openi-"), 0, 0, 0) | {key: scores[key] for key in ("f1", "f1_frequent")}
+        for kind, other in (("differences", NEAREST), ("differences_own", nearest_title(made["encoder"]))):
+            parts = [content.statistics(each).select("f1", "f1_frequent") for each in (name, other)]
+            found = compare(*parts, subjects=subjects)
+            made[kind] = {score: {**asdict(each), "p_holm": each.p_permutation} for score, each in found.items()}
+        rows.append(made | {"differences_own": {"from": nearest_title(made["encoder"]), **made["differences_own"]}})
+    path.mkdir()
+    file = results(path, seed, *rows)
+    write_scored(path / FILE, content)
+    return file, content
+
+
+def test_what_was_scored_is_read_as_it_was_written(tmp_path: Path) -> None:
+    states = [label_report(text).states for text in ("Cardiomegaly.", "Possible pneumonia.", "No effusion.")]
+    reports = LabeledReports(["a", "b", "c"], states)
+    content = scored(["x", "y", "ü"], ["p", "p", "q"], reports, {"A": reports.reordered([1, 2, 0]), "B": reports})
+    write_scored(tmp_path / FILE, content)
+    back = read_scored(tmp_path / FILE)
+    assert (back.study_ids, back.subjects, list(back.reports)) == (("x", "y", "ü"), ("p", "p", "q"), ["A", "B"])
+    np.testing.assert_array_equal(back.references, content.references)
+    np.testing.assert_array_equal(back.reports["A"], content.references[[1, 2, 0]])
+    assert back.statistics("A").scores() == pytest.approx(
+        clinical_statistics(states, [states[1], states[2], states[0]]).scores(), nan_ok=True
+    )
+    whole = (tmp_path / FILE).read_bytes()
+    for damaged in (whole[:100], b"", b"PK", whole.replace(b"subjects", b"subjectz")):
+        (tmp_path / FILE).write_bytes(damaged)
+        with pytest.raises(CXRLensError, match=r"scored\.npz is damaged"):
+            read_scored(tmp_path / FILE)
+
+
+def test_with_labels_patients_are_left_out_in_all_trainings_at_once(tmp_path: Path) -> None:
+    (one, first), (other, second) = (planted(tmp_path / str(seed), seed, shared=0.3, gain=0.1) for seed in (1, 2))
+    rows = [{each["name"]: each for each in json.loads(path.read_text())["rows"]} for path in (one, other)]
+    for against, nearest in (("differences", NEAREST), ("differences_own", nearest_title("cve"))):
+        found = over_seeds(rows, "f1_frequent", against, [first, second])["openi-cve-m2"]
+        by_ends = over_seeds(rows, "f1_frequent", against)["openi-cve-m2"]
+        assert found.difference == pytest.approx(by_ends.difference)
+        # by hand: the mean's difference without each patient
+        left = []
+        for patient in sorted(set(first.subjects)):
+            kept = np.array([subject != patient for subject in first.subjects])
+            means = []
+            for each in (first, second):
+                scores = [
+                    decision_statistics(each.references, each.reports[name]) for name in ("openi-cve-m2", nearest)
+                ]
+                ours, theirs = (part.from_sums(part.values[kept].sum(0)) for part in scores)
+                means.append((ours - theirs)[scores[0].names.index("f1_frequent")])
+            left.append(np.mean(means))
+        half = np.std(left) * (len(left) - 1) ** 0.5 * student.ppf(0.975, len(left) - 1)
+        assert (found.low, found.high) == pytest.approx((found.difference - half, found.difference + half))
+        assert by_ends.low < found.low < found.high < by_ends.high
+        assert found.p_holm is not None
+        assert found.p_holm < 0.05
+
+
+def test_the_same_training_twice_has_its_own_interval(tmp_path: Path) -> None:
+    file, content = planted(tmp_path / "1", 1, shared=0, gain=0.1)
+    rows = {each["name"]: each for each in json.loads(file.read_text())["rows"]}
+    for name, each in over_seeds([rows, rows], "f1_frequent", labels=[content, content]).items():
+        alone = rows[name]["differences"]["f1_frequent"]
+        assert (each.difference, each.low, each.high) == pytest.approx(
+            [alone[key] for key in ("difference", "low", "high")]
+        )
+
+
+def test_the_command_takes_labels_that_lie_beside_all_results(tmp_path: Path) -> None:
+    (one, _), (other, content) = (planted(tmp_path / str(seed), seed, shared=0.3, gain=0.2) for seed in (1, 2))
+    both = ("table", "seeds", "--results", one, "--results", other)
+    said = run(*both)
+    assert said.exit_code == 0, said.output
+    assert "each left out in all seeds at once" in said.output
+    assert "* [" in said.output.splitlines()[2]
+    wrong = dict.fromkeys(content.reports, content.references)
+    write_scored(other.parent / FILE, replace(content, reports=wrong))
+    assert "has not the labels of openi-" in refused(*both)
+    write_scored(other.parent / FILE, replace(content, study_ids=content.study_ids[::-1]))
+    assert "is of other studies than that of the first" in refused(*both)
+    write_scored(other.parent / FILE, replace(content, reports={name: content.reports[name] for name in SYSTEMS}))
+    assert "has no labels of the nearest training report" in refused(*both)
+    (other.parent / FILE).write_bytes(b"PK")
+    assert "is damaged" in refused(*both)
+    (other.parent / FILE).unlink()
+    assert "means of the seeds' ends" in run(*both).output

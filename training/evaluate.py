@@ -32,15 +32,18 @@ from core.evaluation.results import (
     comparable,
     constant_report,
     first_pairs,
+    label_baselines,
     label_texts,
     nearest_by_embedding,
     nearest_reports,
+    nearest_title,
     references_of,
     reports_of_all,
     row_of,
     score_pairs,
     truth_of,
 )
+from core.evaluation.scored import FILE, scored, write_scored
 from core.evaluation.scoring import LabeledReports, score_systems
 from core.files import hash_of, write_whole
 from core.processes import worker_pool
@@ -82,7 +85,7 @@ def evaluate(
         config: which studies; how reports are written stands in the bundles' cards.
         data: studies and images.
         bundles: folder of the bundles.
-        out: where results.json, table.md, finds.csv and the reports of all pairs go; None writes nothing.
+        out: where results.json, table.md, finds.csv, scored.npz and the reports of all pairs go; None writes nothing.
         jobs: pairs that write side by side, a process each.
         others: further systems.
         labeler: of the reports; CheXbert also reads the references, where our rules gave them their labels.
@@ -126,7 +129,8 @@ def evaluate(
     references, truth = labeler.read_again(references, truth_of(data.source))
     published = PUBLISHED.get(config.data.source, ())
     rows = [row_of(each) for each in others if each.name in given]
-    scored = score_pairs(cards, references, subjects, labelled, baselines, truth, published, nearest, rows, labeler)
+    plain, by_encoder = (label_baselines(each, labeler) for each in (baselines, nearest))
+    scores = score_pairs(cards, references, subjects, labelled, plain, truth, published, by_encoder, rows, labeler)
     results = {
         "family": config.name,
         "studies": len(studies),
@@ -141,9 +145,13 @@ def evaluate(
             *_told(warned),
         ],
         "matching": match_encoders(cards, bundles, data),
-        **scored,
+        **scores,
     }
     if out is not None:
+        named = {**plain, **{nearest_title(encoder): each for encoder, each in by_encoder.items()}}
+        compared = labelled | {name: reports for name, (_, reports) in named.items()}
+        ids = [study.study_id for study in studies]
+        write_scored(out / FILE, scored(ids, subjects, references, compared))
         write_whole(out / "results.json", json.dumps(results, indent=1))
         write_whole(out / "table.md", evaluation_markdown(results))
         write_whole(out / "finds.csv", finds_csv(results))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 SEEDS = 2
@@ -40,57 +39,3 @@ def above(seeds: Sequence[Mapping[str, Row]], score: str, against: str = "differ
     return [
         name for name in seeds[0] if all(is_above(each.get(name, {}).get(against, {}).get(score)) for each in seeds)
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class OverSeeds:
-    """A score of a system over trainings that differ in their seed, and how far it is above what it is compared with.
-
-    Attributes:
-        values: of each training.
-        difference: mean over the trainings; None where one of them was not compared.
-        low: lower end of its 95 % interval; None where a training has none.
-        high: upper end.
-        above: of each training, `is_above`.
-    """
-
-    values: tuple[float, ...]
-    difference: float | None
-    low: float | None
-    high: float | None
-    above: tuple[bool, ...]
-
-
-def over_seeds(seeds: Sequence[Mapping[str, Row]], score: str, against: str = "differences") -> dict[str, OverSeeds]:
-    """A score of every system that all trainings have; all on the same held-out studies.
-
-    The ends of the interval are the means of the trainings' ends. It is never too narrow: a mean of differences varies
-    at most as the mean of their standard deviations, however much the trainings have in common.
-
-    Args:
-        seeds: as of `above`.
-        score: likewise.
-        against: likewise.
-
-    Raises:
-        KeyError: a row does not have this score.
-    """
-    found = {}
-    for name in seeds[0]:
-        if not all(name in each for each in seeds):
-            continue
-        differences = [each[name].get(against, {}).get(score) for each in seeds]
-        found[name] = OverSeeds(
-            values=tuple(float(each[name][score]) for each in seeds),
-            difference=_mean_of(differences, "difference"),
-            low=_mean_of(differences, "low"),
-            high=_mean_of(differences, "high"),
-            above=tuple(map(is_above, differences)),
-        )
-    return found
-
-
-def _mean_of(differences: Sequence[Mapping[str, Any] | None], what: str) -> float | None:
-    values = [None if each is None else each[what] for each in differences]
-    known = [float(each) for each in values if each is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None

@@ -127,8 +127,8 @@ def clinical_statistics(
     if len(references) != len(generated) or not generated:
         raise ValueError(f"{len(references)} references for {len(generated)} generated reports.")
     return decision_statistics(
-        _positive(references, uncertain, observations, "reference"),
-        _positive(generated, uncertain, observations, "generated report"),
+        positives(references, uncertain, observations, "reference"),
+        positives(generated, uncertain, observations, "generated report"),
         observations,
     )
 
@@ -194,10 +194,23 @@ def clinical_scores(
     )
 
 
-def _positive(
-    studies: Sequence[Mapping[str, LabelState]], uncertain: Uncertain, observations: Sequence[str], what: str
+def positives(
+    studies: Sequence[Mapping[str, LabelState]],
+    uncertain: Uncertain = "negative",
+    observations: Sequence[str] = OBSERVATIONS,
+    what: str = "report",
 ) -> npt.NDArray[np.bool_]:
-    """(studies, observations) True where a state counts as positive."""
+    """(studies, observations), True where a state counts as positive.
+
+    Args:
+        studies: states by observation name, one mapping a study.
+        uncertain: whether an uncertain mention counts as positive.
+        observations: the columns.
+        what: what the studies' labels are of, for the message.
+
+    Raises:
+        CXRLensError: a study lacks the state of an observation.
+    """
     counted = {LabelState.POSITIVE} | ({LabelState.UNCERTAIN} if uncertain == "positive" else set())
     try:
         rows = [[states[name] in counted for name in observations] for states in studies]

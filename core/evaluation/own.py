@@ -39,6 +39,7 @@ from core.evaluation.results import (
     comparable,
     constant_report,
     first_pairs,
+    label_baselines,
     nearest_by_embedding,
     nearest_reports,
     references_of,
@@ -320,9 +321,9 @@ def _score(
             references,
             subjects,
             written,
-            baselines,
+            label_baselines(baselines),
             truth_of(source),
-            nearest=nearest,
+            nearest=label_baselines(nearest),
             others=[row_of(each) for each in others],
         )
     seeds = {str(card.content.get("config", {}).get("seed", "not recorded")) for card in cards}

@@ -51,6 +51,13 @@ PAIRED = (
 
 Baselines: TypeAlias = Mapping[str, tuple[str, Sequence[str]]]
 """Name -> what it is, and its reports, of baselines that need no model."""
+LabeledBaselines: TypeAlias = Mapping[str, tuple[str, LabeledReports]]
+"""The same, labelled."""
+
+
+def label_baselines(baselines: Baselines, labeler: Labeler = RULES) -> LabeledBaselines:
+    """Baselines with what a labeler reads in their reports."""
+    return {name: (detail, labeler.read(texts)) for name, (detail, texts) in baselines.items()}
 
 
 def label_texts(texts: Sequence[str]) -> LabeledReports:
@@ -144,10 +151,10 @@ def score_pairs(
     references: LabeledReports,
     subjects: Sequence[str],
     written: Mapping[str, LabeledReports],
-    baselines: Baselines,
+    baselines: LabeledBaselines,
     truth: str,
     published: Iterable[str] = (),
-    nearest: Mapping[str, tuple[str, Sequence[str]]] | None = None,
+    nearest: LabeledBaselines | None = None,
     others: Sequence[Mapping[str, str]] = (),
     labeler: Labeler = RULES,
 ) -> dict[str, Any]:
@@ -161,10 +168,10 @@ def score_pairs(
         baselines: without models; differences are taken from `NEAREST` where it is there.
         truth: where the references' labels come from, in words.
         published: names of protocols under which others publish on these studies.
-        nearest: name of an encoder -> what it is, and its reports, of `nearest_by_embedding`; the pairs of that
-            encoder are compared with it.
+        nearest: the same of `nearest_by_embedding`, by name of the encoder; the pairs of that encoder are compared
+            with it.
         others: of further systems, what `row_of` says.
-        labeler: that read the reports, and reads the baselines.
+        labeler: that read the reports.
 
     Returns:
         {"version", "protocol", "frequent": observations with at least `FREQUENT` positive references, "references": how
@@ -178,7 +185,7 @@ def score_pairs(
     by_encoder = {encoder: nearest_title(encoder) for encoder in nearest or {}}
     baselines = {**baselines, **{by_encoder[encoder]: found for encoder, found in (nearest or {}).items()}}
     own = {card.name: by_encoder[card.encoder] for card in cards if card.encoder in by_encoder}
-    systems = {name: labeler.read(texts) for name, (_, texts) in baselines.items()} | dict(written)
+    systems = {name: reports for name, (_, reports) in baselines.items()} | dict(written)
     details = {name: detail for name, (detail, _) in baselines.items()}
     order = _paired_with_another(len(references.texts))
     against = NEAREST if NEAREST in baselines else None

@@ -70,7 +70,8 @@ def table_seeds(
     from training.paper import tables as made
 
     read = [made.read_results(path) for path in results]
-    print_result(seeds.as_json(read), as_json, lambda: seeds.as_table(read))
+    labels = seeds.read_labels(results)
+    print_result(seeds.as_json(read, labels), as_json, lambda: seeds.as_table(read, labels))
 
 
 def _run(preset: str, overrides: list[str] | None, runs: Path, accelerator: Literal["auto", "cpu", "gpu"]) -> Run:

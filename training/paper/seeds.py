@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from core.evaluation.claims import OverSeeds, over_seeds
+from core.evaluation.claims import LEVEL
 from core.evaluation.metrics import METRICS
 from core.evaluation.resampling import spread
+from core.evaluation.scored import FILE, Scored, read_scored
+from core.evaluation.seeds import OverSeeds, over_seeds
 from core.registry import pair_title
 from training.paper.tables import refuse_other_studies
 from training.run_folder import StageError
@@ -38,27 +41,39 @@ def read_seeds(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Mapping[s
     return rows
 
 
-def as_json(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def read_labels(results: Sequence[Path]) -> list[Scored] | None:
+    """The labels beside each results.json; None where one has none.
+
+    Raises:
+        CXRLensError: a file is damaged.
+    """
+    beside = [path.parent / FILE for path in results]
+    return [read_scored(path) for path in beside] if all(path.is_file() for path in beside) else None
+
+
+def as_json(results: Sequence[Mapping[str, Any]], labels: Sequence[Scored] | None = None) -> dict[str, Any]:
     """Scores -> what they are compared with -> name of a system -> `OverSeeds`, as plain values.
 
     Raises:
         StageError: as `read_seeds`.
+        CXRLensError: the labels are not those of the results.
     """
     rows = read_seeds(results)
     return {
         score: {
-            against: {name: asdict(each) for name, each in over_seeds(rows, score, against).items()}
+            against: {name: asdict(each) for name, each in over_seeds(rows, score, against, labels).items()}
             for against in AGAINST
         }
         for score in SCORES
     }
 
 
-def as_table(results: Sequence[Mapping[str, Any]]) -> str:
+def as_table(results: Sequence[Mapping[str, Any]], labels: Sequence[Scored] | None = None) -> str:
     """Markdown: a row a pair, the highest mean first.
 
     Raises:
         StageError: as `read_seeds`.
+        CXRLensError: the labels are not those of the results.
     """
     rows, compared = read_seeds(results), SCORES[-1]
     values = {score: {name: each.values for name, each in over_seeds(rows, score).items()} for score in SCORES}
@@ -66,7 +81,7 @@ def as_table(results: Sequence[Mapping[str, Any]]) -> str:
         score: spread([{name: each[seed] for name, each in of.items()} for seed in range(len(rows))])
         for score, of in values.items()
     }
-    differences = {kind: over_seeds(rows, compared, kind) for kind in AGAINST}
+    differences = {kind: over_seeds(rows, compared, kind, labels) for kind in AGAINST}
     seeds = ", ".join(str(each.get("seed", "?")) for each in results)
     heads = ["system"]
     for score in SCORES:
@@ -81,14 +96,18 @@ def as_table(results: Sequence[Mapping[str, Any]]) -> str:
         for kind, found in differences.items():
             cells.append(_less(found[name], [each[name].get(kind, {}).get(compared) for each in rows]))
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", NOTE])
+    return "\n".join([*lines, "", BY_ENDS if labels is None else BY_STUDY, EACH])
 
 
-NOTE = (
-    "Differences: the mean over the seeds with a 95 % interval over patients, whose ends are the means of the seeds' "
-    "ends (never too narrow); after the colon those of each seed, * where that seed's permutation test has p < 0.05 "
-    "after Holm's correction."
+BY_STUDY = (
+    "Differences: the mean over the seeds with a 95 % interval by the jackknife over patients, each left out in all "
+    "seeds at once; * where the permutation test of the mean has p < 0.05 after Holm's correction."
 )
+BY_ENDS = (
+    "Differences: the mean over the seeds with a 95 % interval over patients, whose ends are the means of the seeds' "
+    f"ends (never too narrow). Results that have {FILE} beside them, as today's evaluations, get a narrower one."
+)
+EACH = "After the colon those of each seed, * where that seed's permutation test has p < 0.05 after Holm's correction."
 
 
 def _title(row: Mapping[str, Any]) -> str:
@@ -100,4 +119,5 @@ def _less(found: OverSeeds, seeds: Sequence[Mapping[str, Any] | None]) -> str:
         return "not compared"
     ends = "" if found.low is None or found.high is None else f" [{found.low:+.3f}, {found.high:+.3f}]"
     each = [f"{seed['difference']:+.3f}{'*' * over}" for seed, over in zip(seeds, found.above, strict=True) if seed]
-    return f"{found.difference:+.3f}{ends}: {', '.join(each)}"
+    over_all = "*" * (found.p_holm is not None and found.difference > 0 and found.p_holm < LEVEL)
+    return f"{found.difference:+.3f}{over_all}{ends}: {', '.join(each)}"
