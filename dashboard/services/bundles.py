@@ -250,11 +250,11 @@ def inference() -> Iterator[None]:
 
     What one user asks for in many tabs waits for that user's own lock first, so that these tabs count as one waiter.
     """
-    with _locks_of_users()[_user()], _inference_lock():
+    with _locks_of_users()[user()], _inference_lock():
         yield
 
 
-def _user() -> str:
+def user() -> str:
     """Who is signed in on a server; on one's own machine everybody is one."""
     return str(st.user.get("email") or "")
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import streamlit as st
 
 from core.bundles.card import Card
+from core.bundles.helpers import images_for
 from core.cache import BoundedCache
 from core.labels.compare import Outcome, compare
 from core.labels.rules import LabeledReport, label_report
 from core.text import is_removed, word_spans
 from core.types import CXRLensError, Report
-from dashboard.services import bundles, studies, turns
+from dashboard import session
+from dashboard.services import batches, bundles, studies, turns
 from dashboard.services.studies import Case
 
 MAX_REPORTS = 5_000  # kept in memory; a few kilobytes each
@@ -95,32 +96,24 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
 def _write(
     case: Case, missing: Sequence[Card], keep: Callable[[str, Report], None]
 ) -> Iterator[tuple[str, Report | CXRLensError]]:
-    """Write reports, one after another; what others wait for too may be left to a helper."""
-    from core.bundles.inference import write_reports  # brings torch; pages without inference stay quick
-
+    """Write reports, one after another; what others wait for too may be left to a helper, or written with theirs."""
     line, waiting = turns.line(), {card.name: card for card in missing}
-    others, spent, helped = line.others(), 0.0, True
-    reports: Iterator[tuple[str, Report | CXRLensError]] | None = None
-    while waiting:
-        began = time.monotonic()  # at each step: between two the reader may be away
-        answer = turns.answer_beside(case, list(waiting.values()), keep) if helped else None
-        if answer is not None:
-            written = turns.hear(answer)
-            if written is not None:
-                spent += time.monotonic() - began
-                yield from written.items()
-                break
-            helped = False  # what broke helpers twice would break the next ones too
-        with line.turn(), bundles.inference():
-            # A step at a time: a reader who leaves the page must not keep the lock.
-            if reports is None:
-                models, broken = bundles.open_usable(list(waiting.values()))
-                told = [(name, CXRLensError(message)) for name, message in broken.items()]
-                reports = chain(told, write_reports(models, studies.pixels(case)) if models else ())
-            name, report = next(reports)
-        spent += time.monotonic() - began
-        waiting.pop(name)
-        yield name, report
+    others, spent = line.others(), 0.0
+    inputs = [(card.image_side, card.fit) for card in missing]
+    images, all_batches = images_for(studies.pixels(case), inputs), batches.batches()
+    with all_batches.request(case.key, missing, images, keep) as request:
+        while waiting:
+            began = time.monotonic()  # at each step: between two the reader may be away
+            if not request.answered:
+                with line.turn():
+                    all_batches.wait(request)
+            spent += time.monotonic() - began
+            found = request.take()
+            for name, report in found.items():
+                waiting.pop(name)
+                yield name, report
+            if not found:  # others were served first; a click need not wait for them
+                session.listen()
     line.took(spent, others)
 
 
