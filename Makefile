@@ -65,7 +65,10 @@ orthanc: install ## find a DICOMweb server for the tests, or bring one
 	@$(BIN)/python -m tests.orthanc
 
 test: browser ## run the tests (under 12 minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: browser ## run those that take over three seconds each (tests/long.txt)
+	$(BIN)/python -m pytest -m "long and not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cpus: install ## run the numeric tests as six other processors compute; CPUS="OMP_NUM_THREADS=2" runs only this
 	$(BIN)/python -m tests.cpus $(CPUS)

@@ -37,6 +37,7 @@ from core.decoders import Decoder, build_decoder
 from core.registry import DECODERS
 from core.text import SPECIAL_TOKENS, Vocabulary
 from core.types import VisualTokens
+from tests.long import is_long
 
 # The client of Streamlit's `AppTest` is a mock, with mocks for its address and cookies, and review pages ask for both.
 # Without a client the answer is that of a new browser on this machine.
@@ -118,6 +119,12 @@ def decoder(request: pytest.FixtureRequest, vocabulary: Vocabulary) -> Decoder:
     with torch.no_grad():
         built.output.weight.mul_(4)
     return built
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_long(item.nodeid):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.hookimpl(optionalhook=True)
