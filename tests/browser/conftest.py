@@ -21,6 +21,7 @@ from tests.browser.find import NoBrowserError, start
 from tests.served import serving
 
 WAIT = 60_000  # milliseconds: other work may be going on
+sync_api.expect.set_options(timeout=WAIT)  # its own five seconds are too few then
 _TOPS = [each.name for each in Path(Path.home().anchor).iterdir() if each.is_dir()]
 
 
