@@ -172,6 +172,8 @@ def test_table_1_of_several_seeds_has_means_and_spread() -> None:
     assert table.seeds == (1, 2, 3)
     with pytest.raises(StageError, match="agree in 'fingerprint'"):
         table_1([evaluation(1), evaluation(2) | {"fingerprint": "other"}], PAPER, "again")
+    with pytest.raises(StageError, match="seeds 1, 1: name each seed once"):
+        table_1([evaluation(1), evaluation(1, 0.1)], PAPER, "again")
 
 
 def test_an_evaluation_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from core.evaluation.resampling import spread
 from core.evaluation.scored import FILE, Scored, read_scored
 from core.evaluation.seeds import OverSeeds, over_seeds
 from core.registry import pair_title
-from training.paper.tables import refuse_other_studies
+from training.paper.tables import refuse_other_trainings
 from training.run_folder import StageError
 
 AGAINST = {"differences": "the nearest report's", "differences_own": "the nearest report's by its own embeddings"}
@@ -31,10 +31,7 @@ def read_seeds(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Mapping[s
     """
     if len(results) < 2:
         raise StageError("Seeds are compared of two evaluations or more: name each with --results.")
-    refuse_other_studies(results)
-    seeds = [each["seed"] for each in results if "seed" in each]
-    if len(set(seeds)) < len(seeds):
-        raise StageError(f"These evaluations are of the seeds {', '.join(map(str, seeds))}: name each seed once.")
+    refuse_other_trainings(results)
     rows = [{str(row["name"]): row for row in each["rows"]} for each in results]
     if not set.intersection(*(set(each) for each in rows)):
         raise StageError("These evaluations have no system in common. Score the same ones: cxr-lens evaluate.")

@@ -55,15 +55,18 @@ def read_results(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def refuse_other_studies(results: Sequence[Mapping[str, Any]]) -> None:
+def refuse_other_trainings(results: Sequence[Mapping[str, Any]]) -> None:
     """Refuse evaluations that cannot be of several seeds of one training.
 
     Raises:
-        StageError: they are not of the same family and studies.
+        StageError: they are not of the same family and studies, or one seed is there twice.
     """
     for key in ("family", "studies", "fingerprint"):
         if len(values := {str(each[key]) for each in results}) > 1:
             raise StageError(f"Evaluations of several seeds must agree in '{key}', these have {', '.join(values)}.")
+    seeds = [each["seed"] for each in results if "seed" in each]
+    if len(set(seeds)) < len(seeds):
+        raise StageError(f"These evaluations are of the seeds {', '.join(map(str, seeds))}: name each seed once.")
 
 
 def table_1(results: Sequence[Mapping[str, Any]], paper: Path, command: str) -> PaperTable:
@@ -79,7 +82,7 @@ def table_1(results: Sequence[Mapping[str, Any]], paper: Path, command: str) -> 
         StageError: the evaluations are not of the same family, studies and pairs.
     """
     first = results[0]
-    refuse_other_studies(results)
+    refuse_other_trainings(results)
     printed = paper_numbers(paper, "1")
     pairs = [_by_name(each["rows"]) for each in results]
     baselines = [_by_name(each["baselines"]) for each in results]
