@@ -28,6 +28,10 @@ pytestmark = [needs_bundles, pytest.mark.numeric]
 NAMES = ["phantom-fve-m2", "phantom-fve-transformer"]
 
 
+def said(level: int) -> Report:
+    return Report(f"Grey {level}.", ("grey", str(level), "."), 0.0, finished=True)
+
+
 class Fake(Helpers):
     """Helpers whose answers the test gives."""
 
@@ -118,10 +122,6 @@ class Writing:
         for name in models:
             self.fails(levels)
             yield name, [said(level) for level in levels]
-
-
-def said(level: int) -> Report:
-    return Report(f"Grey {level}.", ("grey", str(level), "."), 0.0, finished=True)
 
 
 class Desk:
@@ -324,6 +324,30 @@ def test_where_helpers_break_for_good_this_process_writes(desk: Desk, fake: Fake
         desk.batches.step()
     assert writing.batches == [[1], [2]]
     assert desk.take(2) == [f"{name} Grey 2." for name in NAMES]
+
+
+@pytest.mark.parametrize("answer", [OSError("no memory for another process"), [{}], [{NAMES[0]: said(2)}]])
+def test_a_helper_that_cannot_be_asked_or_answers_amiss_keeps_nobody_waiting(
+    desk: Desk, fake: Fake, writing: Writing, answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(names: Any, images: Any) -> Future[list[Written]]:
+        if isinstance(answer, OSError):
+            raise answer
+        done: Future[list[Written]] = Future()
+        done.set_result(answer)
+        return done
+
+    fake.is_ready = True
+    monkeypatch.setattr(fake, "write", asked)
+    desk.ask(1)
+    desk.batches.step()
+    desk.ask(2)
+    desk.batches.hand_over()
+    taken = []
+    for _ in range(4):
+        desk.batches.wait(desk.requests[2])
+        taken += desk.take(2)
+    assert taken == [f"{name} Grey 2." for name in NAMES]
 
 
 @contextmanager

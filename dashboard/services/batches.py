@@ -120,12 +120,20 @@ class Batch:
         """Let a helper write; ``ended`` is called when it has, or has broken."""
 
         def heard(done: Future[list[Written]]) -> None:
-            if (error := done.exception()) is None:
-                for name in list(self.names):
+            error = done.exception()
+            try:
+                for name in list(self.names) if error is None else ():
                     self._tell(name, [each[name] for each in done.result()])
+            except Exception as failed:  # else its readers would wait for ever
+                error = failed
             ended(self, error)
 
-        helpers.write(self.names, list(self._images.values())).add_done_callback(heard)
+        try:
+            answer = helpers.write(self.names, list(self._images.values()))
+        except Exception as failed:
+            ended(self, failed)
+        else:
+            answer.add_done_callback(heard)
 
     def _tell(self, name: str, answers: Sequence[Report | CXRLensError]) -> None:
         with self._changed:  # nobody joins in between
@@ -213,8 +221,8 @@ class Batches:
         with self._changed:
             self._batches.remove(batch)
             for request in batch.requests if error is not None else ():
-                request.begun, request.here = False, True  # what broke helpers twice would break the next ones too
-                self._waiting.append(request)
+                request.here = True  # what broke helpers twice would break the next ones too
+                self._wait_again(request, batch)
         self.hand_over()
 
     def step(self) -> None:
@@ -279,9 +287,13 @@ class Batches:
             if alone and isinstance(error, Exception):
                 request.failed = error
                 continue
-            request.cards = [card for card in request.cards if card.name in batch.names]
-            request.begun, request.alone = False, True
-            self._waiting.append(request)
+            request.alone = True
+            self._wait_again(request, batch)
+
+    def _wait_again(self, request: Request, batch: Batch) -> None:
+        """For what its batch had not written."""
+        request.cards, request.begun = [card for card in request.cards if card.name in batch.names], False
+        self._waiting.append(request)
 
 
 @st.cache_resource(show_spinner=False)
