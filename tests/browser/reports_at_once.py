@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from statistics import median
+from threading import Timer
 from urllib.parse import urlencode
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -32,14 +33,21 @@ ALONE, WARM = 3, 3  # films that are read one after another, and before anything
 QUIET = 20.0  # seconds in which helpers load their models
 
 
-def read(server: Server, study: str) -> tuple[float, int]:
-    """Open a study on Read: seconds until its last report is there, and how many there are."""
+def read(server: Server, study: str, clicks: Sequence[float] = ()) -> tuple[float, int]:
+    """Open a study on Read: seconds until its last report is there, and how many there are.
+
+    Args:
+        study: of ``SOURCE``.
+        clicks: seconds after which the page is asked to run again, as a click on it does.
+    """
     began = time.perf_counter()
     address = server.url.replace("http", "ws") + "/_stcore/stream"
     with connect(address, subprotocols=["streamlit"], max_size=None, open_timeout=60) as socket:  # type: ignore[list-item]
         message = BackMsg()
         message.rerun_script.query_string = urlencode({"source": SOURCE, "study": study})
         socket.send(message.SerializeToString())
+        for seconds in clicks:
+            Timer(seconds, socket.send, [message.SerializeToString()]).start()
         while True:
             told = ForwardMsg.FromString(bytes(socket.recv(timeout=600)))  # type: ignore[arg-type]
             element = told.delta.new_element.bidi_component

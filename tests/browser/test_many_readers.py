@@ -25,7 +25,10 @@ from core.reviews.backup import verify
 from core.reviews.database import Database
 from core.reviews.editing_design import Editing
 from core.reviews.store import Actor, create_session, first_admin, read_screen, set_role
+from core.studies.sources import open_source
+from tests.app_pages import needs_bundles
 from tests.browser.conftest import Server, start_server, watch, with_key
+from tests.browser.reports_at_once import FAMILY_SIZE, SOURCE, read
 from tests.browser.test_read import cards, radiograph, viewer
 from tests.review_cases import at_a_pace, design, phantom_cases, screens_of
 from tests.test_review_at_once import on_postgres as on_postgres
@@ -166,6 +169,18 @@ def test_twenty_readers_mark_two_thousand_times_on_one_server(
         for name in names:
             who = Actor(name, "reader")
             assert sum(len(read_screen(database, who, screen).marks) for screen in own[name]) == MARKS
+
+
+@needs_bundles
+@pytest.mark.parametrize("helpers", [0, 1])
+def test_readers_who_click_while_they_wait_get_all_their_reports(helpers: int, tmp_path: Path) -> None:
+    studies = open_source(SOURCE).ids("test")[:5]
+    with closing(start_server(tmp_path, CXR_HELPERS=str(helpers))) as started, ThreadPoolExecutor(5) as readers:
+        server = next(started)
+        read(server, studies[0])  # the models are loaded
+        asked = [readers.submit(read, server, study, (0.2, 0.7, 1.1)) for study in studies[1:]]
+        assert [each.result(240)[1] for each in asked] == [FAMILY_SIZE] * 4
+        assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.slow
