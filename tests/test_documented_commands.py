@@ -122,7 +122,8 @@ ROWS: dict[str, Row] = {
     # README
     "make": Row(instead=make, says=r"(?s)install .*test-all .*screenshots "),
     "make run": Row(instead=make, says="training.cli dashboard", as_far=MAKE),
-    "make test": Row(instead=make, says='pytest -m "not slow"', as_far=MAKE),
+    "make test": Row(instead=make, says='pytest -m "not slow and not long"', as_far=MAKE),
+    "make test-long": Row(instead=make, says='pytest -m "long and not slow"', as_far=MAKE),
     "make test-all": Row(instead=make, says="pytest", as_far=MAKE),
     "make check": Row(instead=make, says="(?s)ruff.*mypy", as_far=MAKE),
     "make install": Row(instead=make, as_far=MAKE),

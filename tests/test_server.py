@@ -261,7 +261,7 @@ class InOrder:
 def test_many_tabs_of_one_user_are_one_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
     who, order = threading.local(), list[str]()
     shared = InOrder(lambda: str(who.name))
-    monkeypatch.setattr(bundles, "_user", lambda: str(who.name))
+    monkeypatch.setattr(bundles, "user", lambda: str(who.name))
     monkeypatch.setattr(bundles, "_inference_lock", lambda: shared)
 
     def ask(name: str) -> None:

@@ -83,10 +83,13 @@ def measuring_rows() -> dict[str, Row]:
         | explained
         | {
             "python -m tests.browser.reports_at_once": Row(
-                instead=elsewhere, as_far="minutes of a machine of its own: tests/test_helpers.py has its parts"
+                instead=elsewhere, as_far="minutes of a machine of its own: tests/test_batches.py has its parts"
             ),
             "python -m tests.browser.screenshots systems": Row(
                 instead=elsewhere, as_far="it trains a model: tests/test_systems_pages.py has pages with such systems"
+            ),
+            "python -m tests.long": Row(
+                instead=elsewhere, as_far="it writes the list that is committed: tests/test_long.py has its parts"
             ),
             "python -m dashboard.services.first_studies": Row(
                 instead=elsewhere, as_far="it writes what ships: tests/test_first_paint.py draws it and compares"
