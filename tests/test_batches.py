@@ -20,7 +20,7 @@ from core.bundles.helpers import Helpers, Images, Written
 from core.bundles.library import BundleLibrary
 from core.types import CXRLensError, Report
 from dashboard.services import batches, bundles, reports, studies, turns
-from dashboard.services.batches import Batches, Request
+from dashboard.services.batches import Batch, Batches, Request
 from tests.app_pages import needs_bundles
 from tests.conftest import BUNDLES
 
@@ -218,6 +218,23 @@ def test_what_is_left_behind_is_not_kept_for_ever(desk: Desk) -> None:
         desk.ask(level)
         desk.batches.step()
         desk.leave(level)
+    assert len(desk.batches._batches) <= batches.KEPT
+
+
+def test_a_batch_may_be_forgotten_while_it_is_written(desk: Desk, writing: Writing) -> None:
+    def leaves(levels: list[int]) -> None:
+        if 50 in levels:
+            desk.leave(50)
+            for level in range(1, batches.KEPT + 2):  # so many others have left since
+                desk.batches._batches.append(Batch([desk.requests[50]], desk.batches._changed))
+                desk.batches._batches[-1].requests.clear()
+                desk.ask(level)
+                desk.leave(level)
+            writing.fails = lambda levels: None
+
+    desk.ask(50, cards=cards()[:1])
+    writing.fails = leaves
+    desk.batches.step()
     assert len(desk.batches._batches) <= batches.KEPT
 
 

@@ -219,7 +219,7 @@ class Batches:
 
     def _ended(self, batch: Batch, error: BaseException | None) -> None:
         with self._changed:
-            self._batches.remove(batch)
+            self._drop(batch)
             for request in batch.requests if error is not None else ():
                 request.here = True  # what broke helpers twice would break the next ones too
                 self._wait_again(request, batch)
@@ -241,7 +241,7 @@ class Batches:
         else:
             if not batch.names:
                 with self._changed:
-                    self._batches.remove(batch)
+                    self._drop(batch)
 
     @staticmethod
     def _has(batch: Batch, request: Request) -> bool:
@@ -254,6 +254,10 @@ class Batches:
             if request in batch.requests:
                 batch.requests.remove(request)
         for batch in [each for each in self._batches if not each.requests and not each.away][:-KEPT]:
+            self._drop(batch)
+
+    def _drop(self, batch: Batch) -> None:
+        if batch in self._batches:  # its last reader may have left while it was written
             self._batches.remove(batch)
 
     def _gathered(self, *, away: bool = False) -> Batch | None:
@@ -281,7 +285,7 @@ class Batches:
 
     def _give_up(self, batch: Batch, error: BaseException) -> None:
         """What fails together is written one by one; what fails alone fails."""
-        self._batches.remove(batch)
+        self._drop(batch)
         alone = len(batch.requests) == 1
         for request in batch.requests:
             if alone and isinstance(error, Exception):
