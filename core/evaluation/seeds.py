@@ -98,8 +98,8 @@ def _refuse_other_labels(
         if not same or not np.array_equal(each.references, first.references):
             raise CXRLensError(f"{FILE} of evaluation {number} is of other studies than that of the first. {_AGAIN}")
         for name in names:
-            known = name in each.reports and each.statistics(name).scores()[score]
-            if known is False or not math.isclose(known, rows[name][score], abs_tol=1e-9):
+            known = each.statistics(name).scores()[score] if name in each.reports else math.nan
+            if not math.isclose(known, rows[name][score], abs_tol=1e-9):
                 raise CXRLensError(f"{FILE} of evaluation {number} has not the labels of {name}'s reports. {_AGAIN}")
 
 
