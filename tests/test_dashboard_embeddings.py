@@ -329,7 +329,7 @@ def test_embeddings_and_bundles_of_other_data_are_explained(folder: Path, ids: l
     (folder / name / "card.json").write_text(json.dumps(card))
     catalogue._looked.clear()  # it looks at the folder every two seconds
     told = words_on(open_page("embeddings"))
-    assert "None of the 3 stored studies is among those that are shown of Synthetic X-rays with known truth" in told
+    assert "Of 3 stored studies none is among those that are shown of Synthetic X-rays with known truth" in told
     assert "DVE's bundle makes embeddings of 128 features, the stored ones have 4: they are of another bundle." in told
     assert "These models learned from different studies" in told
     assert "CVE + M2 (data another)" in told

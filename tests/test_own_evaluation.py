@@ -292,7 +292,7 @@ def test_what_cannot_be_evaluated_is_said(here: Path, monkeypatch: pytest.Monkey
     index = films(here / "lost", 5)
     for path in (here / "lost" / "images").iterdir():
         path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(CXRLensError, match="None of the 5 studies has an image that can be read"):
+    with pytest.raises(CXRLensError, match="Of 5 studies none has an image that can be read"):
         evaluate_source(asked(str(index), pairs=PAIRS[:1]), ignore)
     (here / "file").write_text("x")
     monkeypatch.setenv("CXR_EVALUATIONS", str(here / "file" / "evaluations"))

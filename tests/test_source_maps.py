@@ -195,7 +195,7 @@ def test_images_that_cannot_be_read_are_left_out_and_told_and_read_when_they_are
     assert json.loads(done.stdout)[DVE]["unreadable"] == dict(found.unreadable)
     for name in "acd":
         (folder / f"{name}.png").write_bytes(b"no image")
-    with pytest.raises(CXRLensError, match="None of the 4 images can be read"):
+    with pytest.raises(CXRLensError, match="Of 4 images none can be read"):
         embed(work(str(folder)))
 
 
@@ -314,7 +314,7 @@ def test_an_encoder_without_a_bundle_and_a_job_that_fails_are_told(
     job = embedding_jobs.running("dve", "broken")
     assert job is not None
     job._process.wait(120)
-    with pytest.raises(CXRLensError, match="None of the 3 images can be read"):
+    with pytest.raises(CXRLensError, match="Of 3 images none can be read"):
         embedding_jobs.running("dve", "broken")
     shutil.rmtree(job.folder, ignore_errors=True)
 

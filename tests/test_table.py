@@ -216,7 +216,7 @@ def test_a_name_that_fits_two_files_is_neither(tmp_path: Path) -> None:
         (lambda here: (here / "table.csv").write_text(HEADER + "a1,p,t,o,maybe,w\n"),
          "Column edema is 'maybe' for study a1; a label is 1, 0, -1 or blank"),
         (lambda here: [path.rename(path.with_name("z" + path.name)) for path in (here / "images").iterdir()],
-         "None of the 3 studies in .* the first is 'a1', files there are called za1.png, .*; za1"),
+         "Of 3 studies in .* none has an image in .* the first is 'a1', files there are called za1.png, .*; za1"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, break_it: Any, said: str) -> None:

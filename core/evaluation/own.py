@@ -261,7 +261,8 @@ def _write_pairs(asked: Asked, source: Source, progress: Progress) -> tuple[str,
     rows = [row for _, row in read_json_lines(out)]
     if census.unreadable and not rows:
         name, why = next(iter(census.unreadable.items()))
-        raise CXRLensError(f"None of the {census.studies} studies has an image that can be read. {name}: {why}")
+        asked_for = counted(census.studies, "study", "studies")
+        raise CXRLensError(f"Of {asked_for} none has an image that can be read. {name}: {why}")
     told = list(census.told)
     if census.unreadable:
         first = "; ".join(f"{name}: {why}" for name, why in islice(census.unreadable.items(), _NAMED))

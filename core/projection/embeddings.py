@@ -38,6 +38,7 @@ from core.studies.model_image import of_study
 from core.studies.source import Source
 from core.studies.sources import open_source
 from core.types import PAD, CXRLensError, Split
+from core.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -442,7 +443,8 @@ def _join(files: Sequence[Path], path: Path) -> Embedded:
             parts.setdefault(key, []).append(values)
     if not kept:
         why = next(iter(unreadable.values()))
-        raise CXRLensError(f"None of the {len(unreadable):,} images can be read, so there is no map. The first: {why}")
+        images = counted(len(unreadable), "image", "images")
+        raise CXRLensError(f"Of {images} none can be read, so there is no map. The first: {why}")
     about = {"study_ids": json.dumps(kept), "unreadable": json.dumps(unreadable), "kept": str(len(kept))}
     tensors = {key: np.concatenate(values) for key, values in parts.items()}
     with whole_file(path) as fresh:

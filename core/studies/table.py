@@ -38,6 +38,7 @@ from core.studies.index import (
 from core.studies.records import cell_of, plain_text, read_records
 from core.tables import TableError, plain_id
 from core.views import plain_view
+from core.wording import counted
 
 _STATES = {
     **dict.fromkeys(("1", "1.0", "true", "yes", "positive"), LabelState.POSITIVE),
@@ -385,7 +386,8 @@ def _check_matched(entries: Sequence[StudyEntry], tree: ImageTree, images: Path,
     near = tree.look_like(written)
     looks = f"; {' and '.join(near)} look like it" if near else ""
     raise ReleaseError(
-        f"None of the {len(entries):,} studies in {reports} has an image in {images}: the first is {written!r}, files "
+        f"Of {counted(len(entries), 'study', 'studies')} in {reports} none has an image in {images}: the first is "
+        f"{written!r}, files "
         f"there are called {', '.join(tree.some())}{looks}. Name the column of the images with --image, or another "
         "folder."
     )

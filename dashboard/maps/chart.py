@@ -12,6 +12,7 @@ import streamlit as st
 from core.projection.job import ProjectionJob
 from core.projection.methods import ProjectionConfig
 from core.types import CXRLensError, Projection
+from core.wording import counted
 from dashboard import figures, session
 from dashboard.components.embedding_job import show_job
 from dashboard.maps.chosen import constant_choice, describe, pick
@@ -96,8 +97,8 @@ def show_map(
         return {}
     if not rows:
         st.info(
-            f"None of the {total} stored studies is among those that are shown of {title_of}: the stored embeddings of "
-            f"{embeddings.title_of(encoder)} are of other data. {embeddings.EXPORT}",
+            f"Of {counted(total, 'stored study', 'stored studies')} none is among those that are shown of {title_of}: "
+            f"the stored embeddings of {embeddings.title_of(encoder)} are of other data. {embeddings.EXPORT}",
             icon=":material/info:",
         )
         return {}

@@ -170,6 +170,8 @@ def rexrank(
                 warn(f"note: case {name} has no report: {error}")
             tell(number, len(found.images))
     if not texts:
-        raise CXRLensError(f"None of the {len(found.images)} cases of {cases} has an image that can be read.")
+        raise CXRLensError(
+            f"Of {counted(len(found.images), 'case', 'cases')} of {cases} none has an image that can be read."
+        )
     write_predictions(out, found, texts)
     note(f"written: {len(texts)} of {len(found.images)} reports in {out}")
