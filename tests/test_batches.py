@@ -38,7 +38,7 @@ class Fake(Helpers):
     def __init__(self) -> None:
         super().__init__(Path(), "cpu", "fp32", 1)
         self.is_ready, self.started = False, 0
-        self.answers: list[tuple[int, Future[list[Written]]]] = []
+        self.answers: list[Future[Written]] = []
 
     @property
     def ready(self) -> bool:
@@ -46,14 +46,14 @@ class Fake(Helpers):
 
     @property
     def free(self) -> bool:
-        return all(answer.done() for _, answer in self.answers)
+        return all(answer.done() for answer in self.answers)
 
     def start(self, names: Any) -> None:
         self.started += 1
 
-    def write(self, names: Any, images: Any) -> Future[list[Written]]:
-        self.answers.append((len(images), Future()))
-        return self.answers[-1][1]
+    def write(self, names: Any, images: Any) -> Future[Written]:
+        self.answers.append(Future())
+        return self.answers[-1]
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ class Desk:
     """Readers by the grey level of their image."""
 
     def __init__(self, batches: Batches) -> None:
-        self.batches, self.open = batches, ExitStack()
+        self.batches = batches
         self.requests: dict[int, Request] = {}
         self.leaving: dict[int, ExitStack] = {}
         self.kept: list[tuple[int, str]] = []
@@ -287,14 +287,14 @@ def test_the_second_image_is_a_helpers_and_the_third_waits_for_who_is_free(
     desk.batches.hand_over()
     assert len(fake.answers) == 1
     assert writing.batches == [[1]]
-    fake.answers[0][1].set_result([{name: said(2) for name in NAMES}])
+    fake.answers[0].set_result({name: said(2) for name in NAMES})
     assert len(fake.answers) == 2  # the third, at once
     assert desk.take(2) == [f"{name} Grey 2." for name in NAMES]
     assert {(2, name) for name in NAMES} <= set(desk.kept)
     for _ in range(2):
         desk.batches.wait(desk.requests[4])
     assert writing.batches == [[1], [4]]
-    assert [count for count, _ in fake.answers] == [1, 1]
+    assert len(fake.answers) == 2
 
 
 def test_who_comes_back_waits_for_what_a_helper_writes_already(desk: Desk, fake: Fake) -> None:
@@ -307,7 +307,7 @@ def test_who_comes_back_waits_for_what_a_helper_writes_already(desk: Desk, fake:
     desk.ask(2)
     desk.batches.hand_over()
     assert len(fake.answers) == 1
-    fake.answers[0][1].set_result([{name: said(2) for name in NAMES}])
+    fake.answers[0].set_result({name: said(2) for name in NAMES})
     assert desk.take(2) == [f"{name} Grey 2." for name in NAMES]
 
 
@@ -334,7 +334,7 @@ def test_where_helpers_break_for_good_this_process_writes(desk: Desk, fake: Fake
     desk.batches.step()
     desk.ask(2)
     desk.batches.hand_over()
-    fake.answers[0][1].set_exception(BrokenProcessPool("killed"))
+    fake.answers[0].set_exception(BrokenProcessPool("killed"))
     desk.batches.hand_over()
     assert len(fake.answers) == 1
     for _ in range(3):
@@ -343,14 +343,14 @@ def test_where_helpers_break_for_good_this_process_writes(desk: Desk, fake: Fake
     assert desk.take(2) == [f"{name} Grey 2." for name in NAMES]
 
 
-@pytest.mark.parametrize("answer", [OSError("no memory for another process"), [{}], [{NAMES[0]: said(2)}]])
+@pytest.mark.parametrize("answer", [OSError("no memory for another process"), {}, {NAMES[0]: said(2)}])
 def test_a_helper_that_cannot_be_asked_or_answers_amiss_keeps_nobody_waiting(
     desk: Desk, fake: Fake, writing: Writing, answer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked(names: Any, images: Any) -> Future[list[Written]]:
+    def asked(names: Any, images: Any) -> Future[Written]:
         if isinstance(answer, OSError):
             raise answer
-        done: Future[list[Written]] = Future()
+        done: Future[Written] = Future()
         done.set_result(answer)
         return done
 

@@ -319,7 +319,8 @@ def copies_of(film: FloatImage) -> dict[str, FloatImage]:
 def test_a_normal_film_is_as_often_called_abnormal_squashed_and_padded() -> None:
     """Prints the table of docs/images.md."""
     films = normal_films(FILMS)
-    copies = {kind: [copies_of(each)[kind] for each in films] for kind in KINDS}
+    of_each = [copies_of(each) for each in films]
+    copies = {kind: [each[kind] for each in of_each] for kind in KINDS}
     sys.stdout.write(f"\n| normal films called abnormal, of {len(films)} | {' | '.join(KINDS)} | padded, not known |\n")
     for name in PAIRS:
         model = BundleLibrary(BUNDLES).load(name)

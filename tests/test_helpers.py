@@ -55,29 +55,27 @@ def images(folder: Path, index: int) -> Images:
 
 def test_a_helper_writes_what_this_process_writes_and_tells_what_cannot_write(folder: Path, helpers: Helpers) -> None:
     assert not helpers.ready
-    several = helpers.write([*NAMES, "phantom-dve-m2"], [images(folder, 0), images(folder, 1)]).result(PATIENCE)
-    for index, written in enumerate(several):
-        own = dict(write_reports([BundleLibrary(folder).load(name) for name in NAMES], image(index)))
-        assert list(written) == [*NAMES, "phantom-dve-m2"]
-        for name in NAMES:
-            found = written[name]
-            assert isinstance(found, Report)
-            assert found.text == own[name].text
-            assert found.word_attention is not None
-            assert found.word_attention.shape == own[name].word_attention.shape  # type: ignore[union-attr]
-        assert isinstance(written["phantom-dve-m2"], CXRLensError)
-        assert "phantom-dve-m2" in str(written["phantom-dve-m2"])
-    assert len(several) == 2
+    written = helpers.write([*NAMES, "phantom-dve-m2"], images(folder, 0)).result(PATIENCE)
+    own = dict(write_reports([BundleLibrary(folder).load(name) for name in NAMES], image(0)))
+    assert list(written) == [*NAMES, "phantom-dve-m2"]
+    for name in NAMES:
+        found = written[name]
+        assert isinstance(found, Report)
+        assert found.text == own[name].text
+        assert found.word_attention is not None
+        assert found.word_attention.shape == own[name].word_attention.shape  # type: ignore[union-attr]
+    assert isinstance(written["phantom-dve-m2"], CXRLensError)
+    assert "phantom-dve-m2" in str(written["phantom-dve-m2"])
     assert helpers.ready
     assert helpers.asked == 0
 
 
 def test_what_a_killed_helper_was_asked_for_is_written_by_its_successor(folder: Path, helpers: Helpers) -> None:
-    helpers.write(NAMES, []).result(PATIENCE)
-    answers = [helpers.write(NAMES, [images(folder, index)]) for index in (1, 2)]
+    helpers.write(NAMES, {}).result(PATIENCE)
+    answers = [helpers.write(NAMES, images(folder, index)) for index in (1, 2)]
     for worker in helpers._pool._processes.values():
         os.kill(worker.pid, signal.SIGKILL)
-    texts = [{name: report.text for name, report in answer.result(PATIENCE)[0].items()} for answer in answers]  # type: ignore[union-attr]
+    texts = [{name: report.text for name, report in answer.result(PATIENCE).items()} for answer in answers]  # type: ignore[union-attr]
     models = [BundleLibrary(folder).load(name) for name in NAMES]
     assert texts == [{name: each.text for name, each in write_reports(models, image(index))} for index in (1, 2)]
     assert helpers.asked == 0
@@ -88,4 +86,4 @@ def test_without_helpers_nothing_is_started(folder: Path) -> None:
     none.start(NAMES)
     assert none.asked == 0
     with pytest.raises(ValueError, match="no helper"):
-        none.write(NAMES, [])
+        none.write(NAMES, {})

@@ -19,7 +19,7 @@ from core.bundles.library import BundleLibrary
 from core.devices import Precision
 from core.processes import lasting_pool
 from core.studies.model_image import Pixels
-from core.types import CXRLensError, Fit, FloatImage, Report
+from core.types import PAD, CXRLensError, Fit, FloatImage, Report
 
 Images: TypeAlias = Mapping[tuple[int, Fit], FloatImage]
 """Of one study: as a pair of this side and fit reads it, (side, side), or of any shape, to be fitted."""
@@ -54,17 +54,17 @@ class Helpers:
         self._changed = threading.Lock()
         self._pool: Any = None
         self._last = -math.inf  # when the processes that run now answered last
-        self._asked: dict[Future[list[Written]], int] = {}
+        self._asked: set[Future[Written]] = set()
 
     @property
     def asked(self) -> int:
-        """How many studies are not answered yet."""
-        return sum(self._asked.values())
+        """How many requests are not answered yet."""
+        return len(self._asked)
 
     @property
     def free(self) -> bool:
         """Whether a helper has nothing to do."""
-        return len(self._asked) < self.count
+        return self.asked < self.count
 
     @property
     def ready(self) -> bool:
@@ -73,29 +73,29 @@ class Helpers:
 
     def start(self, names: Sequence[str]) -> None:
         """Let a helper load these bundles, unless one has some, or is at it; returns at once."""
-        if not self.ready and len(self._asked) == 0 and self.count:
-            self.write(names, [])
+        if self.count and not self.ready and not self.asked:
+            self.write(names, {})
 
-    def write(self, names: Sequence[str], images: Sequence[Images]) -> Future[list[Written]]:
-        """Have reports of studies written, in one batch.
+    def write(self, names: Sequence[str], images: Images) -> Future[Written]:
+        """Have a study's reports written.
 
         Args:
             names: of bundles.
-            images: of each study, for the side and the fit of each of them; of none to load what would write.
+            images: for the side and the fit of each of them; none to load what would write.
 
         Returns:
-            what will be the reports of each study. A helper that dies is replaced, and the requests that it had are
-            begun again; `BrokenProcessPool` if that does not help either.
+            what will be the reports. A helper that dies is replaced, and the requests that it had are begun again;
+            `BrokenProcessPool` if that does not help either.
 
         Raises:
             ValueError: there are no helpers.
         """
         if not self.count:
             raise ValueError("There is no helper to ask.")
-        answer: Future[list[Written]] = Future()
+        answer: Future[Written] = Future()
         with self._changed:
-            self._asked[answer] = len(images)
-        self._give(answer, list(names), list(images), TRIES)
+            self._asked.add(answer)
+        self._give(answer, list(names), images, TRIES)
         return answer
 
     def end(self) -> None:
@@ -105,8 +105,8 @@ class Helpers:
         if pool is not None:
             pool.shutdown(wait=False, kill_workers=True)
 
-    def _give(self, answer: Future[list[Written]], names: list[str], images: list[Images], tries: int) -> None:
-        def told(done: Future[list[Written]]) -> None:
+    def _give(self, answer: Future[Written], names: list[str], images: Images, tries: int) -> None:
+        def told(done: Future[Written]) -> None:
             error = BrokenProcessPool("The helpers ended.") if done.cancelled() else done.exception()
             if isinstance(error, BrokenProcessPool) and tries > 1:
                 with self._changed:
@@ -116,7 +116,7 @@ class Helpers:
                 threading.Thread(target=self._give, args=(answer, names, images, tries - 1), daemon=True).start()
                 return
             with self._changed:
-                self._asked.pop(answer, None)
+                self._asked.discard(answer)
                 if error is None:
                     self._last = time.monotonic()
             if error is not None:
@@ -129,7 +129,7 @@ class Helpers:
                 self._pool = lasting_pool(self.count, idle=self._idle, begin=self._open)
             pool = self._pool
             try:
-                work: Future[list[Written]] = pool.submit(_write, names, images)
+                work: Future[Written] = pool.submit(_write, names, images)
             except RuntimeError as error:  # the pool broke, or was closed, in this moment
                 work = Future()
                 work.set_exception(error if isinstance(error, BrokenProcessPool) else BrokenProcessPool(str(error)))
@@ -151,27 +151,18 @@ def _open(folder: Path, device: str, precision: Precision) -> None:
     _library = BundleLibrary(folder, device, precision)
 
 
-def _write(names: list[str], images: list[Images]) -> list[Written]:
-    """Write the reports of studies; of none only load what would write them."""
-    import torch
-
-    from core.bundles.inference import write_batch
-    from core.bundles.pair import to_batch
+def _write(names: list[str], images: Images) -> Written:
+    """Write reports; without images only load what would write them."""
+    from core.bundles.inference import write_reports
 
     assert _library is not None
-    written: list[Written] = [{} for _ in images]
+    written: Written = {}
     models = []
     for name in names:
         try:
             models.append(_library.load(name))
         except CXRLensError as error:
-            for each in written:
-                each[name] = error
-
-    def batch(size: int, fit: Fit) -> torch.Tensor:
-        return to_batch([each[size, fit] for each in images], size, fit)
-
-    for name, reports in write_batch(models, batch) if images else ():
-        for each, report in zip(written, reports, strict=True):
-            each[name] = report
-    return [{name: each[name] for name in names} for each in written]
+            written[name] = error
+    if images:
+        written.update(write_reports(models, lambda size, fit=PAD: images[size, fit]))
+    return {name: written[name] for name in names if name in written}

@@ -1,4 +1,4 @@
-"""Readers who wait for reports in; out come their reports: who has waited longest is served first, and whole.
+"""Readers who wait for reports in; out come their reports, all of the reader who has waited longest first.
 
 Python computes on one core at a time. One reader's reports are written here; where a second one waits, processes beside
 this one load the models too, and take what this one would come to next. Where there are none, readers who wait for the
@@ -47,7 +47,6 @@ class Request:
         user: who asks.
         number: counts requests.
         found: what is written and not taken yet.
-        begun: whether a batch has it.
         alone: whether it is to be written alone, for a batch with it has failed.
         here: whether it is to be written by this process, for helpers broke.
         failed: why nothing more will come.
@@ -61,7 +60,6 @@ class Request:
     user: str
     number: int
     found: deque[tuple[str, Report | CXRLensError]] = field(default_factory=deque)
-    begun: bool = False
     alone: bool = False
     here: bool = False
     failed: Exception | None = None
@@ -99,10 +97,8 @@ class Batch:
     def __init__(self, requests: Sequence[Request], changed: threading.Lock) -> None:
         """Nothing is written yet; ``changed`` guards the readers and the names of all batches."""
         self.requests, self._changed = list(requests), changed
-        self._images = {request.image: request.images for request in requests}
+        self.images = {request.image: request.images for request in requests}
         self._keep = {request.image: request.keep for request in requests}
-        self.order = list(self._images)
-        """Names of the images."""
         self.names = requests[0].names
         """Of the bundles that have not written yet."""
         self._cards = requests[0].cards
@@ -117,19 +113,20 @@ class Batch:
         self._tell(*next(self._steps))
 
     def hand_over(self, helpers: Helpers, ended: Callable[[Batch, BaseException | None], None]) -> None:
-        """Let a helper write; ``ended`` is called when it has, or has broken."""
+        """Let a helper write for the one image; ``ended`` is called when it has, or has broken."""
 
-        def heard(done: Future[list[Written]]) -> None:
+        def heard(done: Future[Written]) -> None:
             error = done.exception()
             try:
                 for name in list(self.names) if error is None else ():
-                    self._tell(name, [each[name] for each in done.result()])
+                    self._tell(name, [done.result()[name]])
             except Exception as failed:  # else its readers would wait for ever
                 error = failed
             ended(self, error)
 
+        (images,) = self.images.values()
         try:
-            answer = helpers.write(self.names, list(self._images.values()))
+            answer = helpers.write(self.names, images)
         except Exception as failed:
             ended(self, failed)
         else:
@@ -139,7 +136,7 @@ class Batch:
         with self._changed:  # nobody joins in between
             self.names.remove(name)
             asking = [each for each in self.requests if name in each.names]
-        answer_of = dict(zip(self.order, answers, strict=True))
+        answer_of = dict(zip(self.images, answers, strict=True))
         for image, answer in answer_of.items():
             if isinstance(answer, Report):
                 self._keep[image](name, answer)
@@ -155,10 +152,10 @@ class Batch:
 
         models, broken = bundles.open_usable(self._cards)
         for name, message in broken.items():
-            yield name, [CXRLensError(message)] * len(self.order)
+            yield name, [CXRLensError(message)] * len(self.images)
 
         def images(size: int, fit: Fit) -> torch.Tensor:
-            return to_batch([each[size, fit] for each in self._images.values()], size, fit)
+            return to_batch([each[size, fit] for each in self.images.values()], size, fit)
 
         yield from write_batch(models, images)
 
@@ -183,7 +180,6 @@ class Batches:
                 self._waiting.append(request)
             else:
                 batch.requests.append(request)
-                request.begun = True
         try:
             yield request
         finally:
@@ -245,7 +241,7 @@ class Batches:
 
     @staticmethod
     def _has(batch: Batch, request: Request) -> bool:
-        return request.image in batch.order and set(request.names) <= set(batch.names)
+        return request.image in batch.images and set(request.names) <= set(batch.names)
 
     def _forget(self, request: Request) -> None:
         if request in self._waiting:
@@ -274,11 +270,10 @@ class Batches:
         keys = [bundles.bundle_key(card) for card in first.cards]
         alike = [each for each in order if [bundles.bundle_key(card) for card in each.cards] == keys]
         chosen = [first] if first.alone else [each for each in alike if not each.alone]
-        images = list(dict.fromkeys(each.image for each in chosen))[: 1 if _helped() else MOST]
+        images = list(dict.fromkeys(each.image for each in chosen))[: 1 if away or _helped() else MOST]
         batch = Batch([each for each in chosen if each.image in images], self._changed)
         for request in batch.requests:
             self._waiting.remove(request)
-            request.begun = True
         batch.away = away
         self._batches.append(batch)
         return batch
@@ -296,7 +291,7 @@ class Batches:
 
     def _wait_again(self, request: Request, batch: Batch) -> None:
         """For what its batch had not written."""
-        request.cards, request.begun = [card for card in request.cards if card.name in batch.names], False
+        request.cards = [card for card in request.cards if card.name in batch.names]
         self._waiting.append(request)
 
 

@@ -87,7 +87,6 @@ def read(case: Case, chosen: Sequence[Card]) -> Iterator[tuple[str, Reading | st
 
     for name, report in _write(case, missing, keep):
         if isinstance(report, Report):
-            keep(name, report)  # now: who waits for a helper is told before its callbacks are
             yield name, _reading(case, by_name[name], report)
         else:
             yield name, bundles.note_broken(name, report)
