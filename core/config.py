@@ -251,7 +251,7 @@ class ReportConfig(StepConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteConfig:
-    """How reports are written; see ``core.decoders.search.GenerateConfig``. Its short sentences come from the data."""
+    """How reports are written; see ``core.decoders.search.GenerateConfig``. Its sentences come from the data."""
 
     beam_size: Positive
     max_words: Positive
@@ -262,6 +262,7 @@ class WriteConfig:
     min_sentence_words: Count = 0
     say_again: bool = True
     edge_numbers: bool = True
+    say_found: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

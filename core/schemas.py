@@ -82,7 +82,9 @@ class Write(Content):
     removed_words: bool = False
     say_again: bool = True
     edge_numbers: bool = True
+    say_found: bool = False
     short_sentences: list[Text] = []
+    finding_sentences: dict[Text, list[Text]] = {}
 
 
 class FitContent(Content):

@@ -220,6 +220,7 @@ class Report:
             learned from, nothing was written, a number is none.
         found_first: observations that the pair found in the image before it wrote; None where it does not read them
             first, or where the report is only a text that was kept.
+        added: of these, those that it says only because they were found: its decoder had left them out.
     """
 
     text: str
@@ -231,6 +232,7 @@ class Report:
     ids: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     found_first: tuple[str, ...] | None = None
+    added: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

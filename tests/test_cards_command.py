@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.bundles.card import read_content
+from core.bundles.editing import edit_card
 from core.bundles.library import BundleLibrary
 from core.evaluation.own import ask
 from core.studies.phantom import PhantomSource
@@ -29,6 +30,8 @@ def copy(tmp_path: Path) -> Path:
 
 @needs.BUNDLES.unless(BUNDLES.is_dir())
 def test_cards_get_the_presets_settings_and_keep_the_rest(copy: Path) -> None:
+    sentences = {"Cardiomegaly": ["Mild cardiomegaly.", "The heart is enlarged."]}
+    edit_card(copy / NAME, {"write": {"finding_sentences": sentences}})  # of what it learned from
     before, asked = read_content(copy / NAME), ask(PhantomSource(5, 0), BundleLibrary(copy).cards(), copy)
     assert run("rewrite-cards", "--preset", "phantom", *setting(CHANGES), "--bundles", copy).exit_code == 0
     after = read_content(copy / NAME)
@@ -37,6 +40,7 @@ def test_cards_get_the_presets_settings_and_keep_the_rest(copy: Path) -> None:
         "beam_size": 2, "min_sentence_words": 3, "say_again": False,
     }  # fmt: skip
     assert all(len(text.split()) < 3 for text in write["short_sentences"])
+    assert (write["finding_sentences"], write["say_found"]) == (sentences, False)
     before.pop("write")
     assert after == before
     assert BundleLibrary(copy).card(NAME).write == write

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from core.bundles.library import BundleLibrary
-from core.bundles.pair import encode_images, found_observations, write_from_tokens
+from core.bundles.pair import encode_images, write_from_tokens
 from core.config import ConfigError, ExperimentConfig, load_config
 from core.decoders import Decoder, build_decoder
-from core.decoders.findings import FindingsFirst
+from core.decoders.findings import FindingsFirst, found_observations
 from core.decoders.search import GenerateConfig, generate, generate_together
 from core.encoders.token_cache import TokenCache
 from core.explain.found import found as found_target
@@ -26,7 +26,7 @@ from core.explain.subject import open_subject, token_runs, twin
 from core.explain.targets import whole_report
 from core.files import sha256_of
 from core.labels.rules import label_report
-from core.observations import OBSERVATIONS
+from core.observations import OBSERVATIONS, LabelState
 from core.registry import DECODERS
 from core.text import START, tokenize
 from core.types import CXRLensError, Report, VisualTokens
@@ -37,7 +37,7 @@ from training.bench import readings
 from training.options import PRESETS
 from training.stages.decoder import decoder as train_decoder
 from training.stages.export import export
-from training.stages.findings import fit_findings
+from training.stages.findings import WORTH_SAYING, fit_findings, worth_saying
 from training.stages.run import Run
 
 pytestmark = pytest.mark.numeric
@@ -247,11 +247,18 @@ def config_of(*more: str) -> ExperimentConfig:
 @pytest.fixture(scope="module")
 def trained(here: Path) -> Run:
     """Both pairs, their encoders trained here; bundles in ``here / bundles``."""
-    run = Run(config_of("report.findings_first=true"), here / "run")
+    run = Run(config_of("report.findings_first=true", "write.say_found=true"), here / "run")
     for encoder in run.config.encoders:
         train_decoder(run, encoder, "m2")
-    export(run, here / "bundles")
+    with pytest.MonkeyPatch.context() as patch:  # so few studies tell of no reading how good it is
+        patch.setattr("training.stages.export.worth_saying", lambda found: ["Cardiomegaly", "No Finding"])
+        export(run, here / "bundles")
     return run
+
+
+def test_reports_may_say_what_is_found_well_enough_in_other_studies() -> None:
+    f1 = {"Cardiomegaly": WORTH_SAYING, "Lung Lesion": WORTH_SAYING - 0.01, "Edema": 0.0, "Pneumonia": 1.0}
+    assert worth_saying({name: {"f1": each} for name, each in f1.items()}) == ["Cardiomegaly", "Pneumonia"]
 
 
 def test_a_pair_learns_with_findings_and_its_bundle_writes_with_them(trained: Run, here: Path) -> None:
@@ -272,8 +279,14 @@ def test_a_pair_learns_with_findings_and_its_bundle_writes_with_them(trained: Ru
     assert list(told) == list(OBSERVATIONS)
     labels = trained.data.coarse_targets("train").sum(0)
     assert [told[name]["studies"] for name in OBSERVATIONS] == labels.int().tolist()
+    can_say = model.card.write["finding_sentences"]
+    assert list(can_say) == ["Cardiomegaly"]
+    assert can_say["Cardiomegaly"]
+    assert all(label_report(text).states["Cardiomegaly"] is LabelState.POSITIVE for text in can_say["Cardiomegaly"])
+    assert model.write.say_found
     with_its_decoder = library.load("phantom-dve-m2")  # learned together: its tokens changed while the decoder learned
     assert with_its_decoder.decoder.findings is None
+    assert "finding_sentences" not in with_its_decoder.card.write
 
 
 def test_words_owe_what_they_owe_to_what_was_found(trained: Run, here: Path) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from core.decoders import Decoder, Memory
 from core.decoders.base import DecoderOutput
+from core.decoders.beams import Hypothesis
 from core.decoders.rules import Rules, Written
-from core.decoders.search import GenerateConfig, Hypothesis, generate
+from core.decoders.search import GenerateConfig, generate
 from core.text import END, PAD, SENTENCE_END, SPECIAL_TOKENS, START, UNKNOWN, Vocabulary, count_words, split_sentences
 from core.types import CXRLensError, VisualTokens
 

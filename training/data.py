@@ -35,6 +35,7 @@ from core.text import Vocabulary, count_words, split_sentences, tokenize, withou
 from core.types import PAD, SPLITS, Fit, Split, Study
 from core.views import view_choices
 from training.console import note
+from training.finding_sentences import plain_sentences
 from training.identity import content_hash
 from training.run_folder import StageError
 
@@ -108,11 +109,19 @@ class StudyData:
         """A text of a report as models learn from it: without removed words, unless they are to be learned."""
         return text if self.config.removed_words else without_removed(text)
 
-    def write_settings(self, write: WriteConfig) -> dict[str, Any]:
-        """How pairs of these studies write, as their cards say it: the preset, and its readers' short sentences."""
+    def write_settings(self, write: WriteConfig, worth_saying: Sequence[str] = ()) -> dict[str, Any]:
+        """How pairs of these studies write, as their cards say it: the preset, and sentences of its readers.
+
+        Args:
+            write: of the preset.
+            worth_saying: observations that a pair finds well enough for its reports to say them.
+        """
         settings = to_dict(write)
         if write.min_sentence_words:
             settings["short_sentences"] = self.short_sentences(write.min_sentence_words)
+        if write.say_found and worth_saying:
+            found = self.finding_sentences
+            settings["finding_sentences"] = {name: list(found[name]) for name in worth_saying if name in found}
         return settings
 
     def short_sentences(self, words: int) -> list[str]:
@@ -124,6 +133,11 @@ class StudyData:
             if sentence[-1] == "." and 0 < count_words(sentence) < words
         )
         return [text for text, count in counts.most_common() if count >= self.config.min_word_count]
+
+    @cached_property
+    def finding_sentences(self) -> dict[str, tuple[str, ...]]:
+        """By observation, plain sentences of the training split's findings that call it present, and nothing else."""
+        return plain_sentences((study.findings for study in self.studies["train"]), self.vocabulary)
 
     @cached_property
     def fine_labels(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from core.bundles.card import Card
+from core.bundles.editing import OF_THE_DATA
 from core.bundles.inference import pooled_embeddings, write_batch
 from core.bundles.library import BundleLibrary
 from core.config import ExperimentConfig, to_dict
@@ -187,11 +188,12 @@ def score_texts(config: ExperimentConfig, data: StudyData, texts: Mapping[str, S
 def _tell_other_settings(config: ExperimentConfig, cards: Sequence[Card]) -> None:
     """Pairs are scored as they write everywhere; a preset that says otherwise must not seem to be followed."""
     for card in cards:
-        short = card.write.get("short_sentences", ())  # of the studies it learned from, in no preset
-        if GenerateConfig(**card.write) != GenerateConfig(**to_dict(config.write), short_sentences=short):
+        own = {name: card.write[name] for name in OF_THE_DATA if name in card.write}
+        says, wanted = (asdict(GenerateConfig(**how)) for how in (card.write, {**to_dict(config.write), **own}))
+        if other := [f"{name} {says[name]}" for name in says if says[name] != wanted[name]]:
             note(
-                f"  {card.name} writes as its card says ({GenerateConfig(**card.write)}), not as 'write' of the "
-                f"preset. To put the preset's into the card: cxr-lens rewrite-cards --preset {config.name}"
+                f"  {card.name} writes as its card says ({', '.join(other)}), not as 'write' of the preset. To put the "
+                f"preset's into the card: cxr-lens rewrite-cards --preset {config.name}"
             )
 
 

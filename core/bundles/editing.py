@@ -15,7 +15,8 @@ from core.types import CXRLensError, Fit
 
 SECTIONS = ("fit", "write")
 """What can be changed: how images are fitted, how reports are written."""
-_OF_THE_DATA = "short_sentences"  # of the studies that a pair learned from, in no preset
+OF_THE_DATA = ("short_sentences", "finding_sentences")
+"""Settings of how reports are written that are of the studies that a pair learned from, and in no preset."""
 
 
 def edit_card(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -44,8 +45,8 @@ def edit_card(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if section == "write":
-        preset = {name: value for name, value in values.items() if name != _OF_THE_DATA}
-        own = {_OF_THE_DATA: list(values[_OF_THE_DATA])} if _OF_THE_DATA in values else {}
+        preset = {name: value for name, value in values.items() if name not in OF_THE_DATA}
+        own = {name: values[name] for name in OF_THE_DATA if name in values}
         return asdict(from_dict(WriteConfig, preset, "write.")) | own
     try:
         return asdict(Fit(**values))

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from core.decoders import Decoder, Memory
 from core.decoders.attention_shares import rollout, word_attention
-from core.decoders.search import GenerateConfig, Hypothesis, generate, generate_together
+from core.decoders.beams import Hypothesis
+from core.decoders.findings import found_observations
+from core.decoders.search import GenerateConfig, generate, generate_together
 from core.devices import BY_TORCH, Precision, computing
 from core.encoders import Encoder
 from core.encoders.folding import folded
 from core.gate.gate import UNCHECKED, Check
-from core.observations import OBSERVATIONS
 from core.studies.model_image import Pixels, model_image
 from core.text import Vocabulary
 from core.types import PAD, Fit, FloatImage, Report, VisualTokens
@@ -191,9 +192,5 @@ def to_report(
         cls_attention=None if cls is None else cls.float().cpu().numpy(),
         ids=hypothesis.ids,
         found_first=None if found is None else found_observations(found),
+        added=hypothesis.added,
     )
-
-
-def found_observations(found: Tensor) -> tuple[str, ...]:
-    """Names of the observations of a row (14,) of `Memory.found`."""
-    return tuple(name for name, there in zip(OBSERVATIONS, found.tolist(), strict=True) if there)

@@ -68,3 +68,8 @@ class FindingsFirst(nn.Module):
     def forward(self, tokens: Tensor, found: Tensor) -> Tensor:
         """Tokens (B, N, D) with the vectors of what was found (B, 14)."""
         return tokens + (found @ self.vectors).unsqueeze(1)
+
+
+def found_observations(found: Tensor) -> tuple[str, ...]:
+    """Names of the observations of a row (14,) of `FindingsFirst.found`."""
+    return tuple(name for name, there in zip(OBSERVATIONS, found.tolist(), strict=True) if there)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from core.bundles.pair import found_observations
+from core.decoders.findings import found_observations
 from core.explain.subject import Subject
 from core.explain.targets import FeatureMap, WordTarget, token_maps, tokens_of_maps
 from core.observations import OBSERVATIONS

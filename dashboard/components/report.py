@@ -59,14 +59,19 @@ def card(
 
 
 def found_first(report: Report, labels: LabeledReport) -> list[dict[str, Any]] | None:
-    """What the pair found in the image before it wrote, whether the report says it, and whether it has a place.
+    """What the pair found in the image before it wrote, whether and why the report says it, and whether it has a place.
 
     None where it is not known.
     """
     if report.found_first is None:
         return None
     return [
-        {"name": name, "written": labels.states[name] in ASSERTED, "somewhere": name != NO_FINDING}
+        {
+            "name": name,
+            "written": labels.states[name] in ASSERTED,
+            "added": name in report.added,
+            "somewhere": name != NO_FINDING,
+        }
         for name in report.found_first
     ]
 

@@ -14,7 +14,8 @@ from core.bundles.library import BundleLibrary
 from core.bundles.pair import ReportModel, encode_images, write_from_tokens, write_together
 from core.decoders import Decoder, Memory, build_decoder
 from core.decoders.base import DecoderOutput
-from core.decoders.search import GenerateConfig, Hypothesis, generate
+from core.decoders.beams import Hypothesis
+from core.decoders.search import GenerateConfig, generate
 from core.decoders.transformer import KeysValues, TransformerDecoder, chosen
 from core.paths import BUNDLES
 from core.studies.phantom import PhantomSource

@@ -47,7 +47,9 @@ def card(
 
 
 def _in_words(settings: dict[str, dict[str, Any]]) -> str:
-    return "; ".join(f"{section}.{key} {value}" for section, each in settings.items() for key, value in each.items())
+    """Settings on a line; of sentences only how many, or for how many observations."""
+    each = ((f"{section}.{key}", value) for section, of in settings.items() for key, value in of.items())
+    return "; ".join(f"{name} {len(value) if isinstance(value, list | dict) else value}" for name, value in each)
 
 
 def rewrite_cards(
@@ -70,7 +72,7 @@ def rewrite_cards(
     for card in cards:
         edit_card(bundles / card.name, {"write": settings})
     written = {card.name: settings for card in cards}
-    print_result(written, as_json, lambda: "\n".join(f"{name}: {settings}" for name in written))
+    print_result(written, as_json, lambda: "\n".join(f"{name}: {_in_words({'write': settings})}" for name in written))
 
 
 def register(app: typer.Typer) -> None:

@@ -17,7 +17,7 @@ from training.modules.report import ReportModule
 from training.run_folder import Done, run_stage, save_weights
 from training.stages.clip import LEARNING
 from training.stages.encoders import drifting_encoder, train_encoder
-from training.stages.findings import fit_findings
+from training.stages.findings import FINDINGS, fit_findings
 from training.stages.models import (
     decoder_arguments,
     encoder_identity,
@@ -62,7 +62,7 @@ def decoder(run: Run, encoder_name: str, decoder_name: str) -> Done:
         known: dict[Split, Tensor | None] = dict.fromkeys(LEARNING)
         if written_by.findings is not None:
             reading = fit_findings(run, written_by.findings, {split: caches[split][0] for split in LEARNING})
-            (folder / "findings.json").write_text(json.dumps(reading.found, indent=1) + "\n", encoding="utf-8")
+            (folder / FINDINGS).write_text(json.dumps(reading.found, indent=1) + "\n", encoding="utf-8")
             known["train"] = run.data.coarse_targets("train")  # validation is written of what is found
         train, validate = (
             with_tokens(caches[split], ids[split], known[split])

@@ -18,7 +18,6 @@ from core.bundles.inference import decoder_states
 from core.bundles.library import CLUSTER_FILE, BundleLibrary, compute_expected, specimen, write_bundle
 from core.bundles.rounding import rounded
 from core.config import to_dict
-from core.decoders.search import GenerateConfig
 from core.encoders import Encoder
 from core.encoders.ccve import ClusterClipEncoder, ClusterTexts
 from core.encoders.clip import ContrastiveEncoder
@@ -30,6 +29,7 @@ from core.types import VisualTokens
 from training.run_folder import load_weights
 from training.stages.clip import cluster_texts
 from training.stages.encoders import objective_of, trained_encoder
+from training.stages.findings import FINDINGS, worth_saying
 from training.stages.gate import write_gates_of
 from training.stages.models import (
     batches,
@@ -173,7 +173,7 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
         "decoder": {"name": decoder_name, "changes": decoder_arguments(run.config, encoder_name, decoder_name)},
         "inputs": {"image": [1, side, side], "range": [0, 1], "normalization": "in the encoder"},
         "metrics": {watched: summary["best"], "epochs": summary["epochs"]},
-        "write": run.data.write_settings(run.config.write),
+        "write": run.data.write_settings(run.config.write, _worth_saying(stage)),
         "fit": asdict(run.config.data.as_fit),
     }
     texts = {"vocab.json": json.dumps(run.data.vocabulary.words, ensure_ascii=False, indent=0)}
@@ -181,6 +181,12 @@ def _export_pair(run: Run, encoder_name: str, decoder_name: str, out: Path) -> N
     write_bundle(folder, content, {"model.safetensors": tensors}, texts)
     expected = compute_expected(BundleLibrary(out).load(name), specimen(side))
     write_bundle(folder, content, {"model.safetensors": tensors, "expected.safetensors": expected}, texts)
+
+
+def _worth_saying(stage: Path) -> list[str]:
+    """What the reports of a pair may say because it was found; nothing of one that does not read findings first."""
+    file = stage / FINDINGS
+    return worth_saying(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else []
 
 
 def _encoder_of_pair(
@@ -233,12 +239,11 @@ def _export_embeddings(run: Run, name: str, library: BundleLibrary, out: Path) -
         tensors |= {"tokens": tokens, "random_filters": tokens_of(with_random_filters(encoder, first)).tokens}  # type: ignore[arg-type]
     else:
         tensors |= {key: value[:TOKEN_STUDIES] for key, value in single_tokens(visual).items()}
-    write = GenerateConfig(**run.data.write_settings(config.write))
     for decoder in config.decoders:
         model = library.load(f"{family}-{name}-{decoder}")
         own = visual if model.encoder is encoder else tokens_of(model.encoder)  # DVE learns with its decoder
         parts = [replace(own, tokens=each) for each in own.tokens.split(64)]
-        tensors[f"states.{decoder}"] = torch.cat([decoder_states(model, part, write) for part in parts])
+        tensors[f"states.{decoder}"] = torch.cat([decoder_states(model, part, model.write) for part in parts])
     tensors = {key: value.cpu() for key, value in tensors.items()}
     kept = {key: value.contiguous() for key, value in rounded(tensors, "").items()}
     with whole_file(out / f"{family}-embeddings-{name}.safetensors", private=False) as fresh:

@@ -17,9 +17,13 @@ from training.data import StudyData
 from training.stages.clip import LEARNING
 from training.stages.run import Run
 
+FINDINGS = "findings.json"
+"""Beside a decoder's weights: what its reading finds, and how well."""
 FEWEST = 10
 """Training studies that must have an observation: with fewer, no threshold can be told."""
 FOLDS = 5
+WORTH_SAYING = 0.2
+"""F1 from which reports may say an observation because it was found; ours, chosen on validation."""
 STUDIES = 128
 """Whose tokens are in memory at once."""
 
@@ -94,6 +98,11 @@ def fitted(data: StudyData, tokens: Mapping[Split, Floats], penalty: float, seed
             bias[index] = regression.intercept_[0] - weight[index] @ mean - threshold
         found[name] = {"studies": int(has.sum()), "f1": round(f1, 4)}
     return Reading(weight, bias, found)
+
+
+def worth_saying(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The observations of `Reading.found` that are found well enough for reports to say them."""
+    return [name for name, each in found.items() if each["f1"] >= WORTH_SAYING]
 
 
 def _best_threshold(has: Integers, logits: Floats) -> tuple[float, float]:

@@ -114,10 +114,11 @@ function card(data) {
     article.append(list)
   }
   if (data.found) {
-    const title = "This model first decides which findings it sees in the whole image, then writes the report with them."
+    const title = "This model first decides which findings it sees in the whole image, then writes the report with them. "
+      + "Where the report calls the image abnormal but leaves one out, a sentence of a radiologist that says it is added."
     const line = make("p", { className: "note first", title, text: "Found in the image before writing: " })
-    data.found.forEach(({ name, written, somewhere }, place) => {
-      const words = written ? name : `${name} (not written)`
+    data.found.forEach(({ name, written, added, somewhere }, place) => {
+      const words = added ? `${name} (sentence added)` : written ? name : `${name} (not written)`
       const asks = { type: "button", text: words, "data-found": name, "aria-label": `${words}: ask where it was found` }
       line.append(place ? ", " : "", somewhere ? make("button", asks) : words)
     })
