@@ -78,6 +78,11 @@ class WrittenReport:
         return self.report.found_first
 
     @property
+    def added(self) -> tuple[str, ...]:
+        """Of `found_first`, what the text says only because it was found: the decoder had left it out."""
+        return self.report.added
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the image and its file, for instance that the view is lateral, or unlike what was learned."""
         return (*self.image.warnings, *self.report.warnings)

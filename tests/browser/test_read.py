@@ -320,6 +320,7 @@ def test_what_was_found_before_writing_can_be_asked_about(server: Server, watche
     asked = card.locator('[data-found="Pleural Effusion"]')
     expect(asked).to_have_attribute("aria-pressed", "true")
     expect(card.locator(".first")).to_contain_text("Found in the image before writing:")
+    expect(card.locator(".first")).to_contain_text("(sentence added)")
     watched.settle()
     assert viewer(watched).evaluate("root => root.querySelectorAll('canvas').length") >= 1
     expect(page.get_by_text("The model adds them up: nothing else decides.")).to_be_visible()
