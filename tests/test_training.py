@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from core.config import ExperimentConfig, load_config
 from core.encoders import build_encoder
 from core.encoders.label_text import LabelTextEncoder
+from core.files import sha256_of
 from core.observations import OBSERVATIONS
 from core.paper.tables import read_table
 from core.settings import StepConfig
@@ -32,6 +34,7 @@ from training.options import PRESETS
 from training.paper.tables import table_2, table_3
 from training.run_folder import StageError, load_weights
 from training.stages.backbone import backbone
+from training.stages.chain import run_all
 from training.stages.classifiers import classifier
 from training.stages.clip import clip, cluster_clip
 from training.stages.decoder import decoder as train_decoder
@@ -340,6 +343,29 @@ def test_every_size_has_a_backbone_for_its_encoders(tmp_path: Path) -> None:
 def test_a_missing_stage_is_named(few: ExperimentConfig, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"model.safetensors is missing. Run the stage 'cdc_fve' first"):
         trained_encoder(Run(few, tmp_path), "fve")
+
+
+def test_a_bundle_that_was_deleted_is_exported_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(PRESETS, "phantom", [*FEW, 'encoders=["dve"]', 'decoders=["transformer"]'])
+    bundles, evaluated = tmp_path / "bundles", list[int]()
+
+    def evaluate() -> None:
+        evaluated.append(1)
+        (bundles / "phantom-results.json").write_text("{}")
+
+    def train() -> str:
+        capsys.readouterr()
+        run_all(Run(config, tmp_path / "run"), bundles, evaluate)
+        return capsys.readouterr().err
+
+    train()
+    assert len(evaluated) == 1
+    assert "export: done before, skipped" in train()
+    weights = sha256_of(bundles / "phantom-dve-transformer" / "model.safetensors")
+    shutil.rmtree(bundles)
+    assert "phantom-dve-transformer is missing" in train()
+    assert sha256_of(bundles / "phantom-dve-transformer" / "model.safetensors") == weights
+    assert len(evaluated) == 2  # its scores were deleted too
 
 
 @pytest.mark.slow

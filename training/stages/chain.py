@@ -74,17 +74,20 @@ def run_all(run: Run, bundles: Path, evaluate: Callable[[], None], jobs: int = 1
     made_of = stage_identity(
         "export", name=config.name, bundles=str(bundles.resolve()), write=to_dict(config.write), after=trained
     )
+    names = [f"{config.name}-{name}-{each}" for name in config.encoders for each in config.decoders]
     exported = run_stage(
         run.folder / "export",
         made_of,
         _by_first(lambda: export(run, bundles)),
-        lambda _: _damaged(config.name, bundles),
+        lambda _: _damaged(names, bundles),
     )
     cards = {path.parent.name: file_hash(path) for path in sorted(bundles.glob(f"{config.name}-*/card.json"))}
     made_of = stage_identity(
         "evaluate", studies=config.evaluate_studies, data=run.data.fingerprint(), after={**exported, **cards}
     )
-    run_stage(run.folder / "evaluate", made_of, _by_first(evaluate))
+    results = bundles / f"{config.name}-results.json"
+    missing = f"{results} is missing"
+    run_stage(run.folder / "evaluate", made_of, _by_first(evaluate), lambda _: "" if results.is_file() else missing)
 
 
 def side_by_side(run: Run, stages: Sequence[Stage], jobs: int) -> None:
@@ -99,12 +102,14 @@ def side_by_side(run: Run, stages: Sequence[Stage], jobs: int) -> None:
             each.result()
 
 
-def _damaged(family: str, bundles: Path) -> str:
-    """What is damaged of a family's bundles, for `run_stage`."""
+def _damaged(names: Sequence[str], bundles: Path) -> str:
+    """What is missing or damaged of the bundles of these names, for `run_stage`."""
     try:
-        for card in sorted(bundles.glob(f"{family}-*/card.json")):
-            check_files(card.parent)
-            for shared in read_card(card.parent).content["encoder"]["shared"]:
+        for name in names:
+            if not (bundles / name / "card.json").is_file():
+                return f"{bundles / name} is missing"
+            check_files(bundles / name)
+            for shared in read_card(bundles / name).content["encoder"]["shared"]:
                 check_files(bundles / "shared" / shared)
     except CXRLensError as error:
         return str(error)
