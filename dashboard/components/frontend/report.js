@@ -120,7 +120,8 @@ function card(data) {
     data.found.forEach(({ name, written, added, somewhere }, place) => {
       const words = added ? `${name} (sentence added)` : written ? name : `${name} (not written)`
       const asks = { type: "button", text: words, "data-found": name, "aria-label": `${words}: ask where it was found` }
-      line.append(place ? ", " : "", somewhere ? make("button", asks) : words)
+      const comma = place < data.found.length - 1 ? "," : "" // it stays on the line of its name
+      line.append(make("span", {}, somewhere ? make("button", asks) : words, comma), " ")
     })
     if (!data.found.length) line.append("nothing")
     article.append(line)
