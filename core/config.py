@@ -215,8 +215,7 @@ class ReportConfig(StepConfig):
         validate_studies: of the validation split that each epoch writes reports for, the first; 0 is all.
         layers: of the Transformer's and M2's encoder and decoder each; 0 is the size's own number (`core.registry`).
         cls_token: whether these two read a CLS token before the image's; the published code has none (paper-notes 2).
-        word_scale: of their word embeddings: the square root of "width", or of data.max_words as the published code has
-            it (paper-notes 3.0).
+        word_scale: of word embeddings: the root of "width", or, as published, of data.max_words (paper-notes 3.0).
         drifting_norms: the published code's fault, to measure it: batch norms of "frozen" encoders normalise by the
             decoder's batches and go on learning their statistics (paper-notes 1.5). Images are encoded at every step.
         precision: "bf16" computes its steps in bfloat16 where that is safe, for speed; weights, the loss and what
