@@ -49,6 +49,14 @@ def test_cards_get_the_presets_settings_and_keep_the_rest(copy: Path) -> None:
     assert ask(PhantomSource(5, 0), BundleLibrary(copy).cards(), copy).folder != asked.folder
 
 
+@needs.BUNDLES.unless(BUNDLES.is_dir())
+@pytest.mark.parametrize("value", ["short_sentences=5", "short_sentences=abc", 'finding_sentences={"Edema"=3}'])
+def test_sentences_that_a_card_cannot_have_leave_it_as_it_was(copy: Path, value: str) -> None:
+    before = (copy / NAME / "card.json").read_bytes()
+    assert value.split("=")[0] in refused("card", f"write.{value}", "--bundle", NAME, "--bundles", copy)
+    assert (copy / NAME / "card.json").read_bytes() == before
+
+
 def test_a_family_without_bundles_is_named(tmp_path: Path) -> None:
     assert "no bundle of the family 'phantom'" in refused("rewrite-cards", "--preset", "phantom", "--bundles", tmp_path)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from core.labels.repeats import content
 from core.labels.rules import label_report
 from core.observations import NO_FINDING, OBSERVATIONS, SUPPORT_DEVICES, LabelState
-from core.text import UNKNOWN, Vocabulary, count_words, split_sentences, to_text, tokenize
+from core.text import UNKNOWN, Vocabulary, count_words, is_removed, split_sentences, to_text, tokenize
 
 FEWEST, MOST = 5, 20
 """Sentences of an observation: with fewer a decoder has no choice, and of more it reads no more."""
@@ -57,10 +57,6 @@ def plain_sentences(texts: Iterable[str], vocabulary: Vocabulary) -> dict[str, t
 
 
 def _is_plain(sentence: Sequence[str], vocabulary: Vocabulary) -> bool:
-    known = UNKNOWN not in vocabulary.ids(sentence) and vocabulary.removed.isdisjoint(vocabulary.ids(sentence))
-    return (
-        known
-        and sentence[-1] == "."
-        and (COMPARES | BROKEN).isdisjoint(sentence)
-        and not any(map(str.isdigit, sentence))
-    )
+    if sentence[-1] != "." or UNKNOWN in vocabulary.ids(sentence) or not (COMPARES | BROKEN).isdisjoint(sentence):
+        return False
+    return not any(word.isdigit() or is_removed(word) for word in sentence)

@@ -44,9 +44,15 @@ def edit_card(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 
 def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    from core import schemas  # brings pydantic, which takes a while
+
     if section == "write":
         preset = {name: value for name, value in values.items() if name not in OF_THE_DATA}
         own = {name: values[name] for name in OF_THE_DATA if name in values}
+        try:
+            schemas.check(own, schemas.Write)
+        except ValueError as error:
+            raise CXRLensError(f"write: {error}.") from error
         return asdict(from_dict(WriteConfig, preset, "write.")) | own
     try:
         return asdict(Fit(**values))

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -21,8 +19,6 @@ from core.decoders.beams import Beams, Hypothesis, Winner
 from core.decoders.unsaid import log_probabilities, with_unsaid
 from core.text import END, PAD, START, Vocabulary
 from core.types import CXRLensError, VisualTokens
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +41,8 @@ class GenerateConfig:
             and a decoder that reads what it wrote ends its report before it.
         edge_numbers: whether a sentence may begin or end with a number. If not, what was begun with "there is a 1."
             goes on with the digits. Without effect where ``min_sentence_words`` is 0.
-        say_found: whether a report that does not call the film normal says all that was found before it was written
-            (`core.decoders.unsaid`), of the observations that have ``finding_sentences``.
+        say_found: whether a report that does not call the film normal says what was found before it was written and
+            left out (`core.decoders.unsaid`), of the observations that have ``finding_sentences``.
         finding_sentences: observation -> sentences that call it present, and nothing else.
     """
 

@@ -1,9 +1,9 @@
 """What was found in the image and a report leaves out: ids of a report in, those of one that says it out.
 
 A report that calls the film normal stays as it is: so decided its decoder, which reads all of the image. One that says
-that something is there says all that was found: after its own findings stands a sentence for each observation that it
-left out, and what denies one of them is left out. The sentences are readers' own, each of which calls this one
-observation present; which of them is written, the decoder's likelihood decides.
+that something is there also says what else was found: after its own findings stands a sentence for each observation
+that it left out and for which there are sentences, and what denies one of them is left out. The sentences are readers'
+own, each of which calls this one observation present; which of them is written, the decoder's likelihood decides.
 """
 
 from __future__ import annotations

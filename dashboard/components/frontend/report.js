@@ -115,7 +115,7 @@ function card(data) {
   }
   if (data.found) {
     const title = "This model first decides which findings it sees in the whole image, then writes the report with them. "
-      + "Where the report calls the image abnormal but leaves one out, a sentence of a radiologist that says it is added."
+      + "Where the report calls the image abnormal but leaves out one that is found well enough, a radiologist's sentence for it is added."
     const line = make("p", { className: "note first", title, text: "Found in the image before writing: " })
     data.found.forEach(({ name, written, added, somewhere }, place) => {
       const words = added ? `${name} (sentence added)` : written ? name : `${name} (not written)`
