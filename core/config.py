@@ -35,6 +35,7 @@ from core.settings import (
     StartConfig,
     StepConfig,
     Weight,
+    WriteConfig,
 )
 from core.types import Fit
 from core.views import view_choices
@@ -246,22 +247,6 @@ class ReportConfig(StepConfig):
     precision: Literal["fp32", "bf16"] = "fp32"
     findings_first: bool = False
     findings_penalty: Rate = 1000.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteConfig:
-    """How reports are written; see ``core.decoders.search.GenerateConfig``. Its sentences come from the data."""
-
-    beam_size: Positive
-    max_words: Positive
-    length_penalty: Weight
-    no_repeat_ngram: Count
-    end_penalty: Weight = 0.0
-    removed_words: bool = False
-    min_sentence_words: Count = 0
-    say_again: bool = True
-    edge_numbers: bool = True
-    say_found: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

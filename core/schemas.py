@@ -82,6 +82,7 @@ class Write(Content):
     removed_words: bool = False
     say_again: bool = True
     edge_numbers: bool = True
+    consistent: bool = False
     say_found: bool = False
     short_sentences: list[Text] = []
     finding_sentences: dict[Text, list[Text]] = {}

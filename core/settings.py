@@ -187,3 +187,20 @@ class AugmentConfig:
 
 GENTLE = AugmentConfig()
 """Where a preset does not say how."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteConfig:
+    """How reports are written; see ``core.decoders.search.GenerateConfig``. Its sentences come from the data."""
+
+    beam_size: Positive
+    max_words: Positive
+    length_penalty: Weight
+    no_repeat_ngram: Count
+    end_penalty: Weight = 0.0
+    removed_words: bool = False
+    min_sentence_words: Count = 0
+    say_again: bool = True
+    edge_numbers: bool = True
+    consistent: bool = False
+    say_found: bool = False

@@ -221,6 +221,7 @@ class Report:
         found_first: observations that the pair found in the image before it wrote; None where it does not read them
             first, or where the report is only a text that was kept.
         added: of these, those that it says only because they were found: its decoder had left them out.
+        contradicted: sentences that its decoder wrote and that are left out because they contradict others.
     """
 
     text: str
@@ -233,6 +234,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     found_first: tuple[str, ...] | None = None
     added: tuple[str, ...] = ()
+    contradicted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

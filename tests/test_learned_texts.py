@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
-from core.config import DataConfig, WriteConfig, load_config
+from core.config import DataConfig, load_config
+from core.settings import WriteConfig
 from core.text import UNKNOWN
 from training.data import StudyData
 from training.options import PRESETS

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from core.config import DataConfig, WriteConfig, identity, to_dict
+from core.config import DataConfig, identity, to_dict
 from core.files import new_array, write_whole
 from core.labels.fine import fine_labels
 from core.labels.mesh import names_of_codes
@@ -27,6 +27,7 @@ from core.observations import ASSERTED, CLUSTER_PARTS, CLUSTERS, OBSERVATIONS, L
 from core.processes import worker_pool
 from core.rows import damaged, sum_of
 from core.schemas import read_json
+from core.settings import WriteConfig
 from core.studies.indexed import IndexedSource
 from core.studies.model_image import grey_levels
 from core.studies.phantom import PhantomSource

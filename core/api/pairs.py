@@ -83,6 +83,11 @@ class WrittenReport:
         return self.report.added
 
     @property
+    def contradicted(self) -> tuple[str, ...]:
+        """Sentences that the decoder wrote and that the text lacks, because they contradict others of it."""
+        return self.report.contradicted
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the image and its file, for instance that the view is lateral, or unlike what was learned."""
         return (*self.image.warnings, *self.report.warnings)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from core.bundles.card import read_card, read_content
-from core.config import WriteConfig, from_dict
+from core.config import from_dict
 from core.files import write_whole
+from core.settings import WriteConfig
 from core.types import CXRLensError, Fit
 
 SECTIONS = ("fit", "write")

@@ -193,4 +193,5 @@ def to_report(
         ids=hypothesis.ids,
         found_first=None if found is None else found_observations(found),
         added=hypothesis.added,
+        contradicted=tuple(vocabulary.read(each).text for each in hypothesis.contradicted),
     )

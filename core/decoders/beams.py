@@ -34,6 +34,7 @@ class Hypothesis:
         finished: it has its END.
         attention: (T, L, A, M) weights of the winning beam, one row for each of ids; None unless asked for.
         added: observations that were found and that it says because it was made to (`GenerateConfig.say_found`).
+        contradicted: ids of each sentence that it does not have because it contradicts others.
     """
 
     ids: tuple[int, ...]
@@ -41,6 +42,7 @@ class Hypothesis:
     finished: bool
     attention: Tensor | None = None
     added: tuple[str, ...] = ()
+    contradicted: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from core.decoders.base import Decoder, Memory
 from core.decoders.beams import Beams, Hypothesis, Winner
-from core.decoders.unsaid import log_probabilities, with_unsaid
+from core.decoders.revision import log_probabilities, revised
 from core.text import END, PAD, START, Vocabulary
 from core.types import CXRLensError, VisualTokens
 
@@ -41,8 +41,10 @@ class GenerateConfig:
             and a decoder that reads what it wrote ends its report before it.
         edge_numbers: whether a sentence may begin or end with a number. If not, what was begun with "there is a 1."
             goes on with the digits. Without effect where ``min_sentence_words`` is 0.
+        consistent: whether of two sentences that contradict each other only one stays, and of two that deny the same
+            (`core.decoders.revision`).
         say_found: whether a report that does not call the film normal says what was found before it was written and
-            left out (`core.decoders.unsaid`), of the observations that have ``finding_sentences``.
+            left out (`core.decoders.revision`), of the observations that have ``finding_sentences``.
         finding_sentences: observation -> sentences that call it present, and nothing else.
     """
 
@@ -56,6 +58,7 @@ class GenerateConfig:
     short_sentences: Sequence[str] = ()
     say_again: bool = True
     edge_numbers: bool = True
+    consistent: bool = False
     say_found: bool = False
     finding_sentences: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
 
@@ -109,9 +112,8 @@ def generate(
     state: Any = decoder.start(memory, config.beam_size) if cached else _Prefixes(memory, config.beam_size)
     step = decoder.step if cached else partial(_Prefixes.step, decoder)
     winners = _write(decoder, step, state, memory.levels, config, vocabulary)
-    if memory.found is not None:
-        every = range(len(winners))
-        winners = [_say_found(decoder, _study(memory, each), winners[each], config, vocabulary) for each in every]
+    every = range(len(winners))
+    winners = [_revise(decoder, _study(memory, each), winners[each], config, vocabulary) for each in every]
     return _with_attention(decoder, memory, winners) if return_attention else [each.hypothesis for each in winners]
 
 
@@ -144,7 +146,7 @@ def generate_together(
     levels = [memory.levels for memory in memories]
     winners = _write(first, first.step, state, levels, config, vocabulary)
     studies = zip(decoders, memories, winners, strict=True)
-    winners = [_say_found(decoder, memory, winner, config, vocabulary) for decoder, memory, winner in studies]
+    winners = [_revise(decoder, memory, winner, config, vocabulary) for decoder, memory, winner in studies]
     if not return_attention:
         return [each.hypothesis for each in winners]
     parts = zip(decoders, memories, winners, strict=True)
@@ -157,19 +159,26 @@ def _study(memory: Memory, study: int) -> Memory:
     return Memory(memory.levels[study : study + 1], memory.visual, found=found)
 
 
-def _say_found(
+def _revise(
     decoder: Decoder, memory: Memory, winner: Winner, config: GenerateConfig, vocabulary: Vocabulary | None
 ) -> Winner:
-    """A study's hypothesis, which says what was found where that is wanted and there is room for it."""
-    if vocabulary is None or not config.say_found or not winner.hypothesis.finished:
+    """A study's hypothesis, consistent and with what was found where that is wanted and there is room for it."""
+    before = winner.hypothesis
+    if vocabulary is None or not (config.consistent or config.say_found) or not before.finished:
         return winner
-    ids = winner.hypothesis.ids
-    whole = with_unsaid(decoder, memory, ids[:-1], config.finding_sentences, vocabulary)
-    if whole is None or len(whole.ids) >= config.max_words:
+    report = revised(decoder, memory, before.ids[:-1], config, vocabulary)
+    if report is None or len(report.ids) >= config.max_words:
         return winner
-    ids = (*whole.ids, END)
+    ids = (*report.ids, END)
+    if not report.added:  # the words that stay are as likely as they were when they were written
+        reported = [*(winner.reported[place] for place in report.kept), winner.reported[-1]]
+        left_out = sorted(set(winner.reported) - set(reported))
+        gone = float(log_probabilities(decoder, memory, [winner.written])[0][left_out].sum())
+        left = replace(before, ids=ids, log_probability=before.log_probability - gone, contradicted=report.contradicted)
+        return Winner(left, winner.written, reported)
     likely = float(log_probabilities(decoder, memory, [ids])[0].sum())
-    return Winner(Hypothesis(ids, likely, finished=True, added=whole.added), ids, range(len(ids)))
+    whole = Hypothesis(ids, likely, finished=True, added=report.added, contradicted=report.contradicted)
+    return Winner(whole, ids, range(len(ids)))
 
 
 def _write(

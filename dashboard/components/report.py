@@ -55,6 +55,7 @@ def card(
         "sentences": starts,
         "note": " ".join([*report.warnings, *([] if report.finished else ["Ends here: longest length reached."])]),
         "found": found_first(report, labels),
+        "contradicted": " ".join(report.contradicted),
     }
 
 

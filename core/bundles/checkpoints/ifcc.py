@@ -22,7 +22,7 @@ from core.bundles.checkpoints.matching import Checkpoint, Part, Place, Rows, Sam
 from core.bundles.checkpoints.r2gen import MOST_WORDS, NEVER, as_vocabulary, positions
 from core.bundles.checkpoints.reading import CheckpointError, read_checkpoint, told
 from core.bundles.checkpoints.writing import Imported, new_decoder, new_encoder
-from core.config import WriteConfig
+from core.settings import WriteConfig
 from core.text import END, SENTENCE_END
 from core.types import Fit
 

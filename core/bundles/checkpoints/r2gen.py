@@ -16,7 +16,7 @@ from core.bundles.checkpoints.cnns import resnet
 from core.bundles.checkpoints.matching import Checkpoint, Place, Rows, Same, renamed, same_positions
 from core.bundles.checkpoints.reading import CheckpointError, read_checkpoint
 from core.bundles.checkpoints.writing import Imported, new_decoder, new_encoder
-from core.config import WriteConfig
+from core.settings import WriteConfig
 from core.text import SPECIAL_TOKENS, Vocabulary
 from core.types import Fit
 

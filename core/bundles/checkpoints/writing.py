@@ -15,11 +15,11 @@ from core.bundles.card import INTENDED_USE, Card
 from core.bundles.checkpoints.reading import CheckpointError
 from core.bundles.library import BundleLibrary, compute_expected, specimen, write_bundle
 from core.bundles.pair import ReportModel
-from core.config import WriteConfig
 from core.decoders import Decoder, build_decoder
 from core.encoders import Encoder, build_encoder
 from core.files import sha256_of
 from core.registry import Size
+from core.settings import WriteConfig
 from core.text import Vocabulary
 from core.types import Fit
 

@@ -126,6 +126,10 @@ function card(data) {
     if (!data.found.length) line.append("nothing")
     article.append(line)
   }
+  if (data.contradicted) {
+    const title = "The model wrote sentences that contradict each other. What it found in the image decides which stay; where it found nothing first, the finding stays."
+    article.append(make("p", { className: "note contradicted", title, text: `Written, and left out because it contradicts the rest: “${data.contradicted}”` }))
+  }
   if (data.note) article.append(make("p", { className: "note", text: `⚠ ${data.note}` }))
   return article
 }

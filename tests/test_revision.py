@@ -1,4 +1,4 @@
-"""Reports that say what was found: known answers, properties, and a likelihood computed word by word."""
+"""Reports that are consistent and say what was found: known answers, properties, a likelihood computed word by word."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from core.bundles.pair import to_report
 from core.decoders import Decoder, Memory, build_decoder
 from core.decoders.cnn_rnn_rnn import HierarchicalDecoder
+from core.decoders.revision import clashes, log_probabilities, revised
 from core.decoders.search import GenerateConfig, generate, generate_together
-from core.decoders.unsaid import log_probabilities, with_unsaid
+from core.labels.repeats import content
 from core.labels.rules import label_report
 from core.observations import ASSERTED, OBSERVATIONS, LabelState
 from core.text import END, SENTENCE_END, SPECIAL_TOKENS, START, Vocabulary, split_sentences, to_text, tokenize
@@ -41,8 +42,12 @@ OTHERS = [
     "the lungs are otherwise clear.",
     "the bones are intact.",
 ]
-WORDS = sorted({word for text in (*OTHERS, *(each for of in BANK.values() for each in of)) for word in tokenize(text)})
+MORE = ["the right lung is clear.", "surgical clips are present, no pneumothorax."]
+WORDS = sorted(
+    {word for text in (*OTHERS, *MORE, *(each for of in BANK.values() for each in of)) for word in tokenize(text)}
+)
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
+SAYS = GenerateConfig(say_found=True, finding_sentences=BANK)
 NAMES = ["transformer", "m2", "cnn_rnn_rnn"]
 
 
@@ -68,11 +73,13 @@ def sentences_of(ids: Sequence[int]) -> list[str]:
     return [to_text(each).lower() for each in split_sentences(VOCABULARY.decode(ids))]
 
 
-def completed(name: str, found: Sequence[str], sentences: Sequence[str]) -> list[str] | None:
+def completed(
+    name: str, found: Sequence[str], sentences: Sequence[str], wanted: GenerateConfig = SAYS
+) -> list[str] | None:
     decoder = decoder_of(name)
     with torch.inference_mode():
         memory = decoder.encode(seen(found))
-        whole = with_unsaid(decoder, memory, ids_of(decoder, sentences), BANK, VOCABULARY)
+        whole = revised(decoder, memory, ids_of(decoder, sentences), wanted, VOCABULARY)
     if whole is None:
         return None
     assert (whole.ids[-1] == SENTENCE_END) is decoder.sentences
@@ -142,11 +149,12 @@ def test_the_sentence_is_the_likeliest_after_those_before_it(name: str) -> None:
     same_length = ["vague opacity in the midlung.", "small opacity in the left.", "an opacity there is seen."]
     options, chosen = {"Lung Opacity": [each for each in same_length if set(tokenize(each)) <= set(WORDS)]}, set()
     assert len(options["Lung Opacity"]) > 1
+    says = GenerateConfig(say_found=True, finding_sentences=options)
     for seed in range(8):
         decoder, before = decoder_of(name, seed), "there is a nodule in the left lung."
         with torch.inference_mode():
             memory = decoder.encode(seen(["Lung Opacity"], seed))
-            whole = with_unsaid(decoder, memory, ids_of(decoder, [before]), options, VOCABULARY)
+            whole = revised(decoder, memory, ids_of(decoder, [before]), says, VOCABULARY)
             written, goes_on = ids_of(decoder, [before]), never_stops(decoder)
             likely = {
                 text: likelihood(goes_on, memory, written, ids_of(decoder, [text])) for text in options["Lung Opacity"]
@@ -163,12 +171,13 @@ def test_sentences_with_words_that_a_decoder_lacks_are_never_written(name: str) 
     ids = ids_of(decoder, ["there is a nodule in the left lung."])
     with torch.inference_mode():
         memory = decoder.encode(seen(["Cardiomegaly"]))
-        one = {"Cardiomegaly": ["huge heart.", "mild cardiomegaly."]}
-        whole = with_unsaid(decoder, memory, ids, one, VOCABULARY)
+        one = replace(SAYS, finding_sentences={"Cardiomegaly": ["huge heart.", "mild cardiomegaly."]})
+        whole = revised(decoder, memory, ids, one, VOCABULARY)
         assert whole is not None
         assert sentences_of(whole.ids)[1] == "mild cardiomegaly."
         for nothing in (["huge heart."], [""], []):
-            assert with_unsaid(decoder, memory, ids, {"Cardiomegaly": nothing}, VOCABULARY) is None
+            none = replace(SAYS, finding_sentences={"Cardiomegaly": nothing})
+            assert revised(decoder, memory, ids, none, VOCABULARY) is None
 
 
 @given(
@@ -192,16 +201,146 @@ def test_nothing_that_was_found_is_left_out_and_no_finding_is_lost(
     assert completed(name, sorted(found), whole) is None  # it says all now
 
 
-def unsaid_sum(decoder: Decoder, picture: VisualTokens, ids: Sequence[int]) -> float:
+CONSISTENT = GenerateConfig(consistent=True)
+OPACITY, EFFUSION = "there is a left base opacity.", "small left pleural effusion."
+
+
+def memory_of(decoder: Decoder, found: Sequence[str] | None) -> Memory:
+    memory = decoder.encode(seen(found or []))
+    return memory if found is not None else replace(memory, found=None)
+
+
+def consistent(name: str, found: Sequence[str] | None, sentences: Sequence[str]) -> list[str]:
+    """The sentences that stay."""
+    decoder = decoder_of(name)
+    ids = ids_of(decoder, sentences)
+    with torch.inference_mode():
+        whole = revised(decoder, memory_of(decoder, found), ids, CONSISTENT, VOCABULARY)
+    if whole is None:
+        return list(sentences)
+    assert not whole.added
+    assert [ids[place] for place in whole.kept] == list(whole.ids)
+    return sentences_of(whole.ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("found", "sentences", "stays"),
+    [
+        # What was found decides; where nothing was read first, the claim stays.
+        (["Pleural Effusion"], [EFFUSION, OTHERS[4]], [0]),
+        (["Cardiomegaly"], [EFFUSION, OTHERS[4]], [1]),
+        ([], [EFFUSION, OTHERS[4]], [1]),
+        (None, [EFFUSION, OTHERS[4]], [0]),
+        (["Pleural Effusion"], [OTHERS[4], EFFUSION], [1]),
+        ([], ["mild cardiomegaly.", "the heart is normal in size.", OTHERS[7]], [1, 2]),
+        # The labeler reads nothing in clear lungs, and they are none with an opacity.
+        (["Lung Opacity"], [OPACITY, "the lungs are clear.", OTHERS[7]], [0, 2]),
+        ([], [OPACITY, "the lungs are clear.", OTHERS[7]], [1, 2]),
+        (["Lung Opacity"], [OPACITY, "the lungs are otherwise clear."], [0, 1]),
+        (["Pleural Effusion"], [EFFUSION, "the lungs are clear."], [0, 1]),
+        # Another side is another matter.
+        (["Lung Opacity"], [OPACITY, "the right lung is clear."], [0, 1]),
+        (["Lung Opacity"], [OPACITY, "the left lung is clear."], [0]),
+        (["Lung Opacity"], ["vague opacity in the midlung.", "the right lung is clear."], [0]),
+        # Of two denials the one that says less goes, wherever nothing else is said with it.
+        ([], ["no pleural effusion.", OTHERS[7], OTHERS[4]], [1, 2]),
+        ([], [OTHERS[4], OTHERS[7], "no pneumothorax."], [0, 1, 2]),
+        ([], ["surgical clips are present, no pneumothorax.", OTHERS[4]], [0, 1]),
+        # One claim with two denials, of which one is right.
+        (["Lung Opacity"], [f"{OPACITY[:-1]}, pleural effusion.", OTHERS[4], "the lungs are clear."], [1]),
+    ],
+)
+def test_of_sentences_that_contradict_each_other_one_stays(
+    name: str, found: list[str] | None, sentences: list[str], stays: list[int]
+) -> None:
+    assert consistent(name, found, sentences) == [sentences[place] for place in stays]
+
+
+CLAIMS = [EFFUSION, OPACITY, "mild cardiomegaly.", "there is a small right pleural effusion.", *OTHERS]
+
+
+@given(
+    name=st.sampled_from(NAMES),
+    found=st.none() | st.sets(st.sampled_from([*BANK, "Lung Lesion"])),
+    sentences=st.lists(st.sampled_from([*CLAIMS, "the right lung is clear."]), min_size=1, max_size=6),
+)
+@settings(deadline=None, max_examples=100)
+def test_a_consistent_report_has_sentences_of_before_in_their_order_and_no_contradiction(
+    name: str, found: set[str] | None, sentences: list[str]
+) -> None:
+    known = None if found is None else sorted(found)
+    after = consistent(name, known, sentences)
+    rest = iter(sentences)
+    assert all(each in rest for each in after)  # in their order
+    assert after
+    read = [content(tuple(tokenize(each))) for each in after]
+    assert not any(clashes(one, other) for one in read for other in read)
+    assert consistent(name, known, after) == after
+    lost = [each for each in sentences if each not in after]
+    if known is None:  # no claim is ever lost
+        assert not any(content(tuple(tokenize(each))).asserted for each in lost)
+    for each in lost:  # nothing goes that all others agree with, and that only one sentence says
+        words = content(tuple(tokenize(each)))
+        others = [content(tuple(tokenize(other))) for other in sentences if other != each]
+        again = any(words.denied <= other.denied for other in others)
+        assert again or any(clashes(words, other) or clashes(other, words) for other in others)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_report_is_made_consistent_before_it_says_what_was_found(name: str) -> None:
+    """The claim that the image does not bear out goes, and what was found in the same sentence is said again."""
+    both = replace(SAYS, consistent=True)
+    written = ["left base opacity, small left pleural effusion.", "no pneumothorax or pleural effusion."]
+    whole = completed(name, ["Lung Opacity"], written, both)
+    assert whole is not None
+    assert whole[0] in BANK["Lung Opacity"]
+    assert whole[1:] == [written[1]]
+    decoder = decoder_of(name)
+    with torch.inference_mode():
+        memory = decoder.encode(seen(["Lung Opacity"]))
+        report = revised(decoder, memory, ids_of(decoder, [OTHERS[0], OTHERS[5], *written]), both, VOCABULARY)
+    assert report is not None
+    assert [sentences_of(each) for each in report.contradicted] == [[OTHERS[5]], [written[0]]]
+    assert completed(name, ["Pleural Effusion"], ["the heart is normal in size.", "no pleural effusion."], both) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_words_that_stay_are_as_likely_as_they_were(name: str) -> None:
+    """A decoder that wrote a contradiction: attention and likelihood are those of its own words."""
+    decoder = writes(name, 0, [OTHERS[0], OTHERS[5], OTHERS[7]])
+    plain = GenerateConfig(beam_size=1, max_words=60)
+    picture = seen(["Lung Lesion"])
+    before, after = (
+        generate(decoder, picture, each, VOCABULARY, return_attention=True)[0]
+        for each in (plain, replace(plain, consistent=True))
+    )
+    assert sentences_of(before.ids) == [OTHERS[0], OTHERS[5], OTHERS[7]]
+    assert sentences_of(after.ids) == [OTHERS[0], OTHERS[7]]
+    assert after.finished
+    assert after.ids[-1] == END
+    assert [sentences_of(each) for each in after.contradicted] == [[OTHERS[5]]]
+    assert not after.added
+    gone = range(len(ids_of(decoder, [OTHERS[0]])), len(ids_of(decoder, [OTHERS[0], OTHERS[5]])))
+    kept = [place for place in range(len(before.ids)) if place not in gone]
+    assert before.attention is not None
+    assert after.attention is not None
+    torch.testing.assert_close(after.attention, before.attention[kept])
+    with torch.inference_mode():
+        likely = log_probabilities(decoder, decoder.encode(picture), [before.ids])[0]
+    assert after.log_probability == pytest.approx(float(likely[kept].sum()), abs=1e-3)
+
+
+def revised_sum(decoder: Decoder, picture: VisualTokens, ids: Sequence[int]) -> float:
     """The log-probability of a report's ids, as it is computed for those with sentences put in."""
     with torch.inference_mode():
         return float(log_probabilities(decoder, decoder.encode(picture), [ids])[0].sum())
 
 
-def writes(name: str, seed: int) -> Decoder:
-    """A decoder that writes of a nodule, and then one of two denials, whatever it sees."""
+def writes(name: str, seed: int, sentences: Sequence[str] = ()) -> Decoder:
+    """A decoder that writes some sentences, or of a nodule and then one of two denials, whatever it sees."""
     decoder = decoder_of(name, seed)
-    ids = ids_of(decoder, ["there is a nodule in the left lung.", OTHERS[3 + seed % 2]])
+    ids = ids_of(decoder, sentences or [OTHERS[0], OTHERS[3 + seed % 2]])
     target = torch.tensor([[START, *ids, END]]).expand(3, -1)
     shown = [seen([]), seen(["Pleural Effusion"]), seen(["Pleural Effusion", "Lung Lesion"])]
     seen_all = replace(
@@ -244,7 +383,7 @@ def test_a_search_says_what_was_found_alone_and_together_and_tells_its_likelihoo
             goes_on = never_stops(decoder)
             total = likelihood(goes_on, goes_on.encode(pictures[0]), (), counted)
         assert hypothesis.log_probability == pytest.approx(total, abs=1e-3)
-        assert before.log_probability == pytest.approx(float(unsaid_sum(decoder, pictures[0], before.ids)), abs=1e-3)
+        assert before.log_probability == pytest.approx(float(revised_sum(decoder, pictures[0], before.ids)), abs=1e-3)
         assert (same.ids, same.added) == (untouched.ids, ())
         off = replace(says, say_found=False)
         assert generate(decoder, pictures[0], off, VOCABULARY)[0].ids == before.ids
@@ -272,6 +411,19 @@ def test_a_card_tells_which_sentences_were_added() -> None:
         ("Lung Lesion", True, False),
         ("Pleural Effusion", True, True),
     ]
+
+
+def test_a_card_shows_what_contradicted_the_rest() -> None:
+    decoder = writes("transformer", 0, [OTHERS[0], OTHERS[5], OTHERS[7]])
+    (hypothesis,) = generate(decoder, seen(["Lung Lesion"]), GenerateConfig(beam_size=1, consistent=True), VOCABULARY)
+    with torch.inference_mode():
+        report = to_report(VOCABULARY, hypothesis, decoder.encode(seen(["Lung Lesion"])))
+    assert report.contradicted == ("The lungs are clear.",)
+    assert "clear" not in report.text
+    assert (
+        card("openi-fve-m2", "FVE + M2", report, label_report(report.text), None)["contradicted"]
+        == OTHERS[5].capitalize()
+    )
 
 
 def test_plain_sentences_are_readers_own_about_one_finding_of_this_film() -> None:
