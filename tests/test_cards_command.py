@@ -64,13 +64,15 @@ def test_a_family_without_bundles_is_named(tmp_path: Path) -> None:
 def test_how_reports_read_is_counted_from_a_file(tmp_path: Path) -> None:
     rows = [
         {"study_id": "1", "reference": "Lungs are clear.", "pair": "No effusion. There is no pleural effusion."},
-        {"study_id": "2", "reference": "The XXXX is clear.", "pair": "The spine. The <unknown> is seen."},
+        {"study_id": "2", "reference": "The XXXX is clear.", "pair": "The <unknown> is seen. Nodule. Clear lungs."},
     ]
     file = tmp_path / "reports.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = json.loads(run("reading", file, "--json").stdout)
-    assert found["pair"] == {"unknown": 0.5, "removed": 0, "short": 1.0, "wordless": 0, "repeated_denials": 0.5}
-    assert found["reference"] == {"unknown": 0, "removed": 0.5, "short": 0, "wordless": 0, "repeated_denials": 0}
+    none = {"removed": 0, "wordless": 0}
+    assert found["pair"] == {"unknown": 0.5, "short": 1.0, "repeated_denials": 0.5, "contradictions": 0.5, **none}
+    none = {"unknown": 0, "short": 0, "wordless": 0, "repeated_denials": 0, "contradictions": 0}
+    assert found["reference"] == {"removed": 0.5, **none}
     table = run("reading", file).stdout
-    assert "| pair | 50.0% | 0.0% | 100.0% | 0.0% | 50.0% |" in table
+    assert "| pair | 50.0% | 0.0% | 100.0% | 0.0% | 50.0% | 50.0% |" in table
     assert "is missing" in refused("reading", tmp_path / "other.jsonl")

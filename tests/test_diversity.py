@@ -35,6 +35,7 @@ def test_diversity_by_hand() -> None:
             [text.split(". ")[0] + ". " + text.split(". ")[0] + "." for text in REFERENCES],
             "50% of the sentences repeat",
         ),
+        ([f"{text} Clear lungs." for text in REFERENCES], "Contradiction: 100% of the reports"),
     ],
 )
 def test_each_collapse_is_named(generated: list[str], said: str) -> None:
@@ -53,7 +54,7 @@ def test_how_reports_read_by_hand() -> None:
     )
     assert (got.repeated_denials, got.unknown, got.removed) == (1 / 4, 1 / 4, 1 / 4)
     assert (got.short, got.wordless) == (1 / 4, 1 / 4)
-    assert got.repeated_sentences == 0
+    assert got.repeated_sentences == got.contradictions == 0
 
 
 def test_reworded_repeats_and_unknown_words_are_warned_of() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.labels.repeats import content, last_says_again, repeated_denials
+from core.labels.repeats import clashes, content, contradicts_itself, last_says_again, repeated_denials
 from core.text import split_sentences, tokenize
 
 
@@ -61,3 +61,26 @@ def test_denials_are_counted_by_sentence() -> None:
     assert twice("No effusion, no pleural effusion.") == set()
     assert twice("No pneumothorax or effusion. Lungs clear. No pleural effusion is seen.") == {"Pleural Effusion"}
     assert twice("There is an effusion. No effusion on the left.") == set()
+
+
+@pytest.mark.parametrize(
+    ("report", "contradicts"),
+    [
+        ("Mild cardiomegaly. The heart is normal in size.", True),
+        ("The heart is normal in size. Mild cardiomegaly.", True),
+        ("Left base opacity. The lungs are clear.", True),
+        ("Left base opacity. The lungs are otherwise clear.", False),
+        ("Left base opacity. The right lung is clear.", False),
+        ("Left base opacity. The left lung is clear.", True),
+        ("Small left pleural effusion. The lungs are clear.", False),
+        ("Small left pleural effusion. No right pleural effusion.", False),
+        ("Possible pneumothorax. No pneumothorax.", True),
+        ("Left chest tube, no pneumothorax. The heart is enlarged.", False),
+        ("No pneumothorax. No effusion.", False),
+        ("", False),
+    ],
+)
+def test_contradictions_by_hand(report: str, contradicts: bool) -> None:
+    sentences = [content(tuple(each)) for each in split_sentences(tokenize(report))]
+    assert contradicts_itself(sentences) is contradicts
+    assert any(clashes(one, other) for one in sentences for other in sentences) is contradicts

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from core.bundles.pair import to_report
 from core.decoders import Decoder, Memory, build_decoder
 from core.decoders.cnn_rnn_rnn import HierarchicalDecoder
-from core.decoders.revision import clashes, log_probabilities, revised
+from core.decoders.revision import log_probabilities, revised
 from core.decoders.search import GenerateConfig, generate, generate_together
-from core.labels.repeats import content
+from core.labels.repeats import clashes, content
 from core.labels.rules import label_report
 from core.observations import ASSERTED, OBSERVATIONS, LabelState
 from core.text import END, SENTENCE_END, SPECIAL_TOKENS, START, Vocabulary, split_sentences, to_text, tokenize

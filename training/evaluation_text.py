@@ -42,7 +42,9 @@ def reading_table(systems: Mapping[str, Mapping[str, float]]) -> list[str]:
     heads = [f"`{title}`" if title.startswith("<") else title for title in READING.values()]
     lines = [f"| reports with | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     for name, each in systems.items():
-        lines.append(f"| {name} | {' | '.join(f'{each[column]:.1%}' for column in READING)} |")
+        lines.append(
+            f"| {name} | {' | '.join(f'{each[column]:.1%}' if column in each else '' for column in READING)} |"
+        )
     return lines
 
 

@@ -24,18 +24,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from core.decoders.base import Decoder, Memory
 from core.decoders.findings import found_observations
-from core.labels.repeats import Content, content
+from core.labels.repeats import Content, clashes, content
 from core.observations import SUPPORT_DEVICES
 from core.text import END, PAD, SENTENCE_END, START, TERMINATORS, UNKNOWN, Vocabulary, split_sentences
 
 if TYPE_CHECKING:
     from core.decoders.search import GenerateConfig
-
-IN_LUNGS = frozenset({"Lung Opacity", "Lung Lesion", "Edema", "Consolidation", "Pneumonia", "Atelectasis"})
-"""Of a film with one of these, the lungs are not clear."""
-_ELSEWHERE = frozenset({"otherwise", "remaining", "remainder", "rest", "elsewhere"})
-"""With one of these words, a sentence calls clear what no other sentence speaks of."""
-_SIDES = frozenset({"left", "right"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +114,6 @@ def _contradicted(says: Sequence[Content], found: Collection[str] | None) -> set
 def _made(sentence: Content, later: Sequence[Content]) -> bool:
     """Whether a later sentence makes all denials of one that does nothing but deny."""
     return bool(sentence.denied) and not sentence.asserted and any(sentence.denied <= each.denied for each in later)
-
-
-def clashes(claim: Content, denial: Content) -> frozenset[str]:
-    """Observations that one sentence calls present, and another denies of the same side."""
-    clear = {"clear", "lung"} <= denial.words and not denial.words & _ELSEWHERE  # in which the labeler reads nothing
-    denied = denial.denied | (IN_LUNGS if clear else frozenset())
-    of_sides, on_sides = denial.words & _SIDES, claim.words & _SIDES
-    if of_sides and on_sides and not of_sides & on_sides:
-        return frozenset()
-    return claim.asserted & denied - denial.asserted
 
 
 def _at(ids: Sequence[int], places: Sequence[int]) -> tuple[int, ...]:

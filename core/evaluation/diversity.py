@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from core.labels.repeats import content, repeated_denials
+from core.labels.repeats import content, contradicts_itself, repeated_denials
 from core.text import SPECIAL_TOKENS, UNKNOWN, count_words, is_removed, split_sentences, tokenize
 
 
@@ -27,6 +27,8 @@ class Diversity:
         repeated_sentences: share of the sentences that the same report had before, word for word.
         repeated_denials: share of the reports that deny an observation in more than one sentence, by the rule labeler:
             "no pleural effusion. there is no effusion seen." counts.
+        contradictions: share of the reports that call an observation present or possible in one sentence and deny it
+            in another, by the rule labeler.
         unknown: share of the reports with <unknown>.
         removed: share of the reports with a word that stands for removed ones (XXXX, ___).
         short: share of the reports with a sentence of one word or two.
@@ -41,6 +43,7 @@ class Diversity:
     vocabulary: int
     repeated_sentences: float
     repeated_denials: float
+    contradictions: float
     unknown: float
     removed: float
     short: float
@@ -74,6 +77,7 @@ def diversity(texts: Sequence[str]) -> Diversity:
         vocabulary=len({token for tokens in reports for token in tokens}),
         repeated_sentences=repeated / written if written else 0.0,
         repeated_denials=share(bool(repeated_denials(map(content, each))) for each in sentences),
+        contradictions=share(contradicts_itself([*map(content, each)]) for each in sentences),
         unknown=share(SPECIAL_TOKENS[UNKNOWN] in text.lower() for text in texts),
         removed=share(any(map(is_removed, tokens)) for tokens in reports),
         short=share(any(0 < words <= SHORT for words in each) for each in lengths),
@@ -122,6 +126,11 @@ def collapse_warnings(generated: Diversity, references: Diversity) -> list[str]:
         warnings.append(
             f"Repetition: {generated.repeated_denials:.0%} of the reports deny the same observation twice, in the same "
             f"words or others (references: {references.repeated_denials:.0%})."
+        )
+    if generated.contradictions > references.contradictions + REPEATED_MORE:
+        warnings.append(
+            f"Contradiction: {generated.contradictions:.0%} of the reports deny in one sentence what another one finds "
+            f"(references: {references.contradictions:.0%})."
         )
     if generated.unknown:
         warnings.append(f"Unknown words: {generated.unknown:.1%} of the reports have <unknown>, which says nothing.")

@@ -115,6 +115,7 @@ READING: Mapping[str, str] = {
     "short": "sentence of 1 or 2 words",
     "wordless": "sentence without words",
     "repeated_denials": "same denial twice",
+    "contradictions": "contradiction",
 }
 """How reports read: what is counted of a set of reports (`core.evaluation.diversity`), and its column. A share of the
 reports each, and better when it is not above the references'."""

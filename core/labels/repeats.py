@@ -1,8 +1,9 @@
-"""Which sentences of a report say again what it has said: a denial in other words, or the same words in other order.
+"""What sentences of a report say; which of them say it again, and which contradict each other.
 
-A sentence that only denies says again what was said if half of what it denies was denied before, by the rule labeler.
-Any other one, as "the lungs are clear", in which the labeler reads nothing, or a finding, which a second sentence may
-describe further, says again what was said if all words that carry its content stand in one sentence before.
+Again: a denial in other words, or the same words in other order. A sentence that only denies says again what was said
+if half of what it denies was denied before, by the rule labeler. Any other one, as "the lungs are clear", in which the
+labeler reads nothing, or a finding, which a second sentence may describe further, says again what was said if all words
+that carry its content stand in one sentence before.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ _DENIES = frozenset({"no", "not", "without", "nor", "neither"})
 AGAIN = 0.5
 """Share of a sentence's denials that must have been made for it to say them again; ours, chosen on Open-i's
 validation split."""
+IN_LUNGS = frozenset({"Lung Opacity", "Lung Lesion", "Edema", "Consolidation", "Pneumonia", "Atelectasis"})
+"""Of a film with one of these, the lungs are not clear."""
+_ELSEWHERE = frozenset({"otherwise", "remaining", "remainder", "rest", "elsewhere"})
+"""With one of these words, a sentence calls clear what no other sentence speaks of."""
+_SIDES = frozenset({"left", "right"})
 _KNOWN = 50_000  # sentences whose content is kept: pairs write few different ones
 
 
@@ -87,3 +93,21 @@ def repeated_denials(sentences: Iterable[Content]) -> frozenset[str]:
         twice |= seen & each.denied
         seen |= each.denied
     return frozenset(twice)
+
+
+def clashes(claim: Content, denial: Content) -> frozenset[str]:
+    """Observations that one sentence calls present or possible, and another denies of the same side.
+
+    Clear lungs deny all that is in lungs, unless they are "otherwise clear".
+    """
+    clear = {"clear", "lung"} <= denial.words and not denial.words & _ELSEWHERE  # in which the labeler reads nothing
+    denied = denial.denied | (IN_LUNGS if clear else frozenset())
+    of_sides, on_sides = denial.words & _SIDES, claim.words & _SIDES
+    if of_sides and on_sides and not of_sides & on_sides:
+        return frozenset()
+    return claim.asserted & denied - denial.asserted
+
+
+def contradicts_itself(sentences: Sequence[Content]) -> bool:
+    """Whether one of these sentences denies what another one claims."""
+    return any(clashes(one, other) for one in sentences if one.asserted for other in sentences if other is not one)
