@@ -67,7 +67,7 @@ def revised(
     wrong = _contradicted(says, found) if config.consistent else set()
     stays = [place for place in range(len(says)) if place not in wrong]
     if config.consistent:
-        stays = [place for place in stays if not _made(says[place], [says[k] for k in stays if k > place])]
+        stays = [place for place in stays if not _comes_again(says[place], [says[k] for k in stays if k > place])]
     added: tuple[str, ...] = ()
     options: dict[str, list[list[int]]] = {}
     # A film with a device can be normal.
@@ -111,8 +111,8 @@ def _contradicted(says: Sequence[Content], found: Collection[str] | None) -> set
     return denials | {claim for claim, denial in clash if denial not in denials}
 
 
-def _made(sentence: Content, later: Sequence[Content]) -> bool:
-    """Whether a later sentence makes all denials of one that does nothing but deny."""
+def _comes_again(sentence: Content, later: Sequence[Content]) -> bool:
+    """Whether all that a sentence says are denials, and one later sentence makes them all."""
     return bool(sentence.denied) and not sentence.asserted and any(sentence.denied <= each.denied for each in later)
 
 

@@ -231,7 +231,7 @@ def own_pages(
     browser: Browser, folder: Path, index: Path, wanted: Callable[[Mapping[str, str]], dict[str, str]]
 ) -> None:
     """Pages on the example radiographs and on a table, with a session on it."""
-    examples = wanted(shown.pages_of("example", "example", shown.BOXED))
+    examples = wanted(shown.pages_of("example", "example", shown.BOXED, order=""))
     of_ward = wanted(shown.pages_of("ward", shown.WARD, shown.BOXED))
     reviews = wanted(dict.fromkeys(("review-ward", "reading-ward"), ""))
     if not examples | of_ward | reviews:

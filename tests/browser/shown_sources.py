@@ -35,7 +35,7 @@ PAGES = {
     "read": "?source={name}&study={study}",
     "filters": "filters?source={name}&study={study}",
     "embeddings": "embeddings?source={name}&study={study}&encoder=FVE",
-    "cases": "cases?source={name}&case_order=most+errors",
+    "cases": "cases?source={name}{order}",
     "results": "results?source={name}",
 }
 """Address of each page that shows studies, on whatever source."""
@@ -125,9 +125,10 @@ def review_pages(
     }
 
 
-def pages_of(title: str, name: str, study: str) -> Mapping[str, str]:
-    """Address of each page on a source, by the name of its picture."""
-    return {f"{page}-{title}": address.format(name=name, study=study) for page, address in PAGES.items()}
+def pages_of(title: str, name: str, study: str, order: str = "most errors") -> Mapping[str, str]:
+    """Address of each page on a source, by the name of its picture; cases come in an ``order`` where there is one."""
+    asked = {"name": name, "study": study, "order": f"&case_order={order.replace(' ', '+')}" if order else ""}
+    return {f"{page}-{title}": address.format(**asked) for page, address in PAGES.items()}
 
 
 def first_study(spec: str, split: Split | None = None) -> str:

@@ -127,7 +127,7 @@ function card(data) {
     article.append(line)
   }
   if (data.contradicted) {
-    const title = "The model wrote sentences that contradict each other. What it found in the image decides which stay; where it found nothing first, the finding stays."
+    const title = "The model wrote sentences that contradict each other. What it found in the image before it wrote decides which of them stays; a model that does not decide that first keeps the finding."
     article.append(make("p", { className: "note contradicted", title, text: `Written, and left out because it contradicts the rest: “${data.contradicted}”` }))
   }
   if (data.note) article.append(make("p", { className: "note", text: `⚠ ${data.note}` }))
