@@ -152,8 +152,8 @@ def test_intervals_hold_the_truth_in_a_few_simulated_test_sets() -> None:
             assert held(found.held, sets), (each.name, score, found)
             assert found.claimed < 0.15
             assert np.isnan(found.excluded) or found.excluded < 0.15
-    each = next(populations(BUNDLES, ("openi",)))[0]
-    usual = tried(replace(each, patients=each.studies), sets, 150)
+    rare = next(each for each, _ in populations(BUNDLES, ("openi",)) if each.name.endswith("assumed"))
+    usual = tried(replace(rare, patients=rare.studies), 200, 150)  # of 60, chance alone moves the share by 0.05
     assert usual["percentile bootstrap"]["f1"] < 0.92  # the fault that is mended, which this simulation sees
 
 
