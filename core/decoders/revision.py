@@ -2,7 +2,7 @@
 
 **Consistent** (`GenerateConfig.consistent`): where one sentence calls an observation present and another denies it, of
 the same side, what was found in the image decides: of what was found the denial goes, of anything else the claim; where
-nothing was read first, the denial. Of two denials of the same, the one that says less goes.
+nothing was read first, the denial. A sentence that only denies goes where a later one makes all of its denials.
 
 **Nothing found is left out** (`GenerateConfig.say_found`): a report that calls the film normal stays as it is: so
 decided its decoder, which reads all of the image. One that says that something is there also says what else was found:

@@ -28,9 +28,6 @@ Ids = npt.NDArray[np.int64]
 
 NEVER = (PAD, START, UNKNOWN)
 """What no report has: two are no words, and a reader can do nothing with the third."""
-_NONE: Ids = np.zeros(0, dtype=np.int64)
-GROWTH = 64
-"""Words for which room is made at once."""
 MOST_SHORT = 3
 """The longest sentence that can be called short, words and punctuation: its ids make one number."""
 
@@ -135,6 +132,7 @@ class Written:
     """Where each hypothesis stands in its sentence: rows that go along with the search's.
 
     Attributes:
+        ids: (rows, t) what each has written, START left out; PAD for words that are left out.
         marks: (5, rows), as the properties name them.
     """
 
@@ -142,14 +140,8 @@ class Written:
         """Nothing is written yet."""
         self.rules = rules
         self.follows_sentences = rules.ngram > 0 or rules.min_words > 0 or not rules.say_again
-        self._ids: Ids = np.zeros((rows, GROWTH), dtype=np.int64)
-        self._step = 0
+        self.ids: Ids = np.zeros((rows, 0), dtype=np.int64)
         self.marks: Ids = np.array([[0], [0], [0], [START], [START]]).repeat(rows, axis=1)
-
-    @property
-    def ids(self) -> Ids:
-        """(rows, t) what each has written, START left out; PAD for words that are left out."""
-        return self._ids[:, : self._step]
 
     @property
     def begin(self) -> Ids:
@@ -179,7 +171,7 @@ class Written:
     @property
     def fresh(self) -> Bools:
         """(rows,) whether a sentence begins with the next word."""
-        return self.begin == self._step
+        return self.begin == self.ids.shape[1]
 
     @property
     def between(self) -> Bools:
@@ -220,7 +212,7 @@ class Written:
         """Go on with hypotheses ``rows`` (R,), each of which wrote one of ``words`` (R,)."""
         if not self.follows_sentences:
             return
-        rules, step = self.rules, self._step
+        rules, step = self.rules, self.ids.shape[1]
         self._go_on(rows)
         begin, count, number, last, before = self.marks
         ends = None
@@ -237,13 +229,10 @@ class Written:
             begin[ends] = step + 1
             count[ends] = number[ends] = 0
         before[:], last[:] = last, words
-        if step == self._ids.shape[1]:
-            self._ids = np.pad(self._ids, ((0, 0), (0, GROWTH)))
-        self._ids[:, step] = words
-        self._step += 1
+        self.ids = np.concatenate([self.ids, words[:, None]], axis=1)
 
     def _go_on(self, rows: npt.NDArray[Any]) -> None:
-        self._ids, self.marks = self._ids.take(rows, 0), self.marks.take(rows, 1)
+        self.ids, self.marks = self.ids[rows], self.marks[:, rows]
 
     def _places(self) -> Ids:
         """The `Place` of each row, (rows,)."""
@@ -265,18 +254,14 @@ class Written:
 
     def _repeats(self) -> tuple[Ids, Ids]:
         """Rows and words: each word would complete an n-gram that the row's sentence already has."""
-        size, step, ids = self.rules.ngram, self._step, self._ids
-        if step < size or not size:
-            return _NONE, _NONE
+        size, step = self.rules.ngram, self.ids.shape[1]
         first = int(self.begin.min(initial=step))  # no sentence begins before it
         count = step - size + 1 - first
-        if count < 1:
-            return _NONE, _NONE
+        if not size or count < 1:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         comes_again = self.begin[:, None] <= np.arange(first, first + count)
-        for place in reversed(range(size - 1)):  # what was written last comes again least often
+        for place in range(size - 1):
             start = first + place
-            comes_again &= ids[:, start : start + count] == ids[:, step - size + 1 + place, None]
-            if not comes_again.any():
-                return _NONE, _NONE
+            comes_again &= self.ids[:, start : start + count] == self.ids[:, step - size + 1 + place, None]
         rows, places = comes_again.nonzero()
-        return rows, ids[rows, first + places + size - 1]
+        return rows, self.ids[rows, first + places + size - 1]

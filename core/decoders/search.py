@@ -41,8 +41,8 @@ class GenerateConfig:
             and a decoder that reads what it wrote ends its report before it.
         edge_numbers: whether a sentence may begin or end with a number. If not, what was begun with "there is a 1."
             goes on with the digits. Without effect where ``min_sentence_words`` is 0.
-        consistent: whether of two sentences that contradict each other only one stays, and of two that deny the same
-            (`core.decoders.revision`).
+        consistent: whether of two sentences that contradict each other only one stays, and a denial goes that a later
+            sentence makes again (`core.decoders.revision`).
         say_found: whether a report that does not call the film normal says what was found before it was written and
             left out (`core.decoders.revision`), of the observations that have ``finding_sentences``.
         finding_sentences: observation -> sentences that call it present, and nothing else.
@@ -112,8 +112,7 @@ def generate(
     state: Any = decoder.start(memory, config.beam_size) if cached else _Prefixes(memory, config.beam_size)
     step = decoder.step if cached else partial(_Prefixes.step, decoder)
     winners = _write(decoder, step, state, memory.levels, config, vocabulary)
-    every = range(len(winners))
-    winners = [_revise(decoder, _study(memory, each), winners[each], config, vocabulary) for each in every]
+    winners = [_revise(decoder, memory, study, winner, config, vocabulary) for study, winner in enumerate(winners)]
     return _with_attention(decoder, memory, winners) if return_attention else [each.hypothesis for each in winners]
 
 
@@ -146,7 +145,7 @@ def generate_together(
     levels = [memory.levels for memory in memories]
     winners = _write(first, first.step, state, levels, config, vocabulary)
     studies = zip(decoders, memories, winners, strict=True)
-    winners = [_revise(decoder, memory, winner, config, vocabulary) for decoder, memory, winner in studies]
+    winners = [_revise(decoder, memory, 0, winner, config, vocabulary) for decoder, memory, winner in studies]
     if not return_attention:
         return [each.hypothesis for each in winners]
     parts = zip(decoders, memories, winners, strict=True)
@@ -160,12 +159,13 @@ def _study(memory: Memory, study: int) -> Memory:
 
 
 def _revise(
-    decoder: Decoder, memory: Memory, winner: Winner, config: GenerateConfig, vocabulary: Vocabulary | None
+    decoder: Decoder, memory: Memory, study: int, winner: Winner, config: GenerateConfig, vocabulary: Vocabulary | None
 ) -> Winner:
     """A study's hypothesis, consistent and with what was found where that is wanted and there is room for it."""
     before = winner.hypothesis
     if vocabulary is None or not (config.consistent or config.say_found) or not before.finished:
         return winner
+    memory = _study(memory, study)
     report = revised(decoder, memory, before.ids[:-1], config, vocabulary)
     if report is None or len(report.ids) >= config.max_words:
         return winner
